@@ -1,0 +1,2 @@
+from graphunlearn.data.interaction import InteractionGraph
+__all__ = ["InteractionGraph"]
