@@ -1,2 +1,8 @@
-from graphunlearn.data.interaction import InteractionGraph
-__all__ = ["InteractionGraph"]
+"""Graphs of interactions, requests to forget, and the files both are read from."""
+
+from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
+from graphunlearn.data.io import read_frame, write_atomic
+from graphunlearn.data.request import ForgetRequest
+from graphunlearn.data.vocabulary import Vocabulary
+
+__all__ = ["EDGE_TYPE", "ForgetRequest", "InteractionGraph", "Vocabulary", "read_frame", "write_atomic"]

@@ -1,5 +1,19 @@
 """Numerics that know nothing of models, requests or files: sparse products, curvature, solvers."""
 
+from graphunlearn.func.hessian import Product, gauss_newton_product, hessian_product
+from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
 
-__all__ = ["Adjacency", "PairPattern", "csr", "spmm"]
+__all__ = [
+    "Adjacency",
+    "KrylovSpace",
+    "PairPattern",
+    "Product",
+    "Solution",
+    "conjugate_gradients",
+    "csr",
+    "gauss_newton_product",
+    "hessian_product",
+    "lanczos",
+    "spmm",
+]

@@ -48,11 +48,11 @@ class _SymmetricProduct(torch.autograd.Function):
         ctx.matrix = inputs[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, spmm(ctx.matrix, grad)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, x_t: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _: None, x_t: Tensor) -> Tensor:
         return spmm(ctx.matrix, x_t)
 
     @staticmethod
@@ -114,8 +114,8 @@ class Adjacency:
         """Return the adjacency of the interactions in a boolean ``mask``, without sorting again."""
         keep = mask[self.interaction]
         kept_before = torch.zeros(keep.numel() + 1, dtype=torch.int32, device=keep.device)
-        torch.cumsum(keep, 0, out=kept_before[1:])
-        renumber = torch.cumsum(mask, 0).int() - 1
+        kept_before[1:] = torch.cumsum(keep, 0, dtype=torch.int32)
+        renumber = torch.cumsum(mask, 0, dtype=torch.int32) - 1
         return Adjacency(kept_before[self.rowptr], self.col[keep], renumber[self.interaction[keep]])
 
     @property
@@ -131,10 +131,14 @@ class Adjacency:
     def normalized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return :math:`D^{-1/2} A D^{-1/2}` as a CSR matrix ``[num_nodes, num_nodes]``; isolated nodes are zero rows."""
         if dtype not in self._normalized:
-            scale = self.degree.to(dtype).rsqrt()
-            values = torch.repeat_interleave(scale, self.degree) * scale[self.col]
-            self._normalized[dtype] = csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
+            with torch.inference_mode(False):  # what is cached must serve training as well
+                self._normalized[dtype] = self._normalize(dtype)
         return self._normalized[dtype]
+
+    def _normalize(self, dtype: torch.dtype) -> Tensor:
+        scale = self.degree.to(dtype).rsqrt()
+        values = torch.repeat_interleave(scale, self.degree) * scale[self.col]
+        return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
 
     def entries(self, nodes: Tensor) -> Tensor:
         """Return the CSR positions of all entries in the rows of ``nodes``; the cost is the size of the answer."""
@@ -159,7 +163,7 @@ class _Dots(torch.autograd.Function):
         ctx.save_for_forward(a, b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
         _, need_a, need_b = ctx.needs_input_grad
         return (
@@ -169,7 +173,7 @@ class _Dots(torch.autograd.Function):
         )
 
     @staticmethod
-    def jvp(ctx: Any, _: None, a_t: Tensor | None, b_t: Tensor | None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _: None, a_t: Tensor | None, b_t: Tensor | None) -> Tensor:
         a, b = ctx.saved_tensors
         parts = [ctx.pattern.dots(a_t, b)] if a_t is not None else []
         parts += [ctx.pattern.dots(a, b_t)] if b_t is not None else []
@@ -188,7 +192,7 @@ class _Matmul(torch.autograd.Function):
         ctx.save_for_forward(values, b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         values, b = ctx.saved_tensors
         _, need_values, need_b = ctx.needs_input_grad
         return (
@@ -198,7 +202,7 @@ class _Matmul(torch.autograd.Function):
         )
 
     @staticmethod
-    def jvp(ctx: Any, _: None, values_t: Tensor | None, b_t: Tensor | None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _: None, values_t: Tensor | None, b_t: Tensor | None) -> Tensor:
         values, b = ctx.saved_tensors
         parts = [ctx.pattern.matmul(values_t, b)] if values_t is not None else []
         parts += [ctx.pattern.matmul(values, b_t)] if b_t is not None else []
@@ -253,6 +257,8 @@ class PairPattern:
         return csr(self._rowptr, self._col, values[self._order], self.size)
 
     def _dots(self, a: Tensor, b: Tensor) -> Tensor:
+        if self._col.numel() > self.size[0] * self.size[1]:  # more pairs than cells: the whole product is the smaller
+            return (a @ b.t())[self.rows, self.cols]
         zeros = csr(self._rowptr, self._col, a.new_zeros(self._col.numel()), self.size)
         return torch.sparse.sampled_addmm(zeros, a, b.t(), beta=0.0).values()[self._rank]
 

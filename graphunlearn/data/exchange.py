@@ -1,0 +1,102 @@
+"""Graphs of other kinds, taken apart into pairs, raw ids and values per interaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from graphunlearn.data.schema import ATTRIBUTES, SIDES, check_attribute, check_nodes, check_pairs, is_per_interaction
+from graphunlearn.data.vocabulary import Vocabulary, preview
+
+if TYPE_CHECKING:
+    import networkx
+
+EdgeType = tuple[str, str, str]
+
+
+class Parts(NamedTuple):
+    """What a graph of interactions is made of."""
+
+    pairs: Tensor
+    users: Vocabulary
+    items: Vocabulary
+    values: dict[str, Tensor]
+
+
+def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
+    """Return the relation asked for, or the only one between two node types, mirrored ``rev_`` ones aside.
+
+    Raises:
+        ValueError: If there is no such relation, or more than one.
+    """
+    fitting = [kind for kind in data.edge_types if kind[0] != kind[2] and not kind[1].startswith("rev_")]
+    chosen = fitting if relation is None else [kind for kind in fitting if kind == tuple(relation)]
+    if len(chosen) != 1:
+        raise ValueError(f"'relation' must name one bipartite relation of 'data' (got {relation}; there are {fitting})")
+    return chosen[0]
+
+
+def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
+    """Return the parts of one relation; whatever it holds per edge comes along, ``rating`` by its usual name."""
+    store = data[relation]
+    pairs = check_pairs(store.edge_index)
+    users, items = (
+        check_nodes(side, nodes, data[node_type].num_nodes, data[node_type].get("vocabulary"))
+        for side, nodes, node_type in zip(SIDES, pairs, (relation[0], relation[2]))
+    )
+    values = {name: value for name, value in store.items() if is_per_interaction(name, value, pairs.size(1))}
+    if rating in store:
+        values.pop(rating, None)
+        values["rating"] = store[rating]
+    for name in values.keys() & set(ATTRIBUTES):
+        values[name] = check_attribute(name, values[name], pairs.size(1), pairs.device)
+    return Parts(pairs, users, items, values)
+
+
+def network_parts(graph: networkx.Graph) -> Parts:
+    """Return the parts of a bipartite networkx graph.
+
+    Raises:
+        ValueError: If a node has no side, or an edge joins nodes of one side, or only some edges have a value.
+    """
+    sides: dict[Any, Any] = dict(graph.nodes(data="bipartite"))
+    odd = [node for node, side in sides.items() if side not in {0, 1}]
+    if odd:
+        raise ValueError(f"'graph' must have nodes with bipartite=0 or 1 (got others, such as {preview(odd)})")
+    edges = [(a, b, data) if sides[a] == 0 else (b, a, data) for a, b, data in graph.edges(data=True)]
+    within = [(a, b) for a, b, _ in edges if sides[a] == sides[b]]
+    if within:
+        raise ValueError(f"'graph' must join users with items only (got edges {preview(within)})")
+    nodes = [[node for node, side in sides.items() if side == wanted] for wanted in (0, 1)]
+    position = {node: i for side in nodes for i, node in enumerate(side)}
+    pairs = torch.tensor([[position[a], position[b]] for a, b, _ in edges], dtype=torch.long).view(-1, 2).t()
+    raw = [[node[1] if isinstance(node, tuple) and len(node) == 2 else node for node in side] for side in nodes]
+    users, items = (check_nodes(side, ends, None, ids) for side, ends, ids in zip(SIDES, pairs, raw))
+    values = {}
+    for name in ATTRIBUTES:
+        column = [data[name] for _, _, data in edges if name in data]
+        if column and len(column) < len(edges):
+            raise ValueError(f"'{name}' must be on all edges or on none (got it on {len(column)} of {len(edges)})")
+        if column:
+            values[name] = check_attribute(name, np.asarray(column), len(edges), pairs.device)
+    return Parts(check_pairs(pairs), users, items, values)
+
+
+def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str, Tensor]) -> networkx.Graph:
+    """Return a networkx graph with nodes ``(side, id)`` and the values on its edges."""
+    import networkx
+
+    graph = networkx.Graph()
+    labels = {side: [(side, text) for text in raw[side]] for side in SIDES}
+    for bipartite, side in enumerate(SIDES):
+        graph.add_nodes_from(labels[side], bipartite=bipartite)
+    columns = [value.tolist() for value in values.values()]
+    for position, (user, item) in enumerate(pairs.t().tolist()):
+        edge = {name: column[position] for name, column in zip(values, columns)}
+        graph.add_edge(labels["user"][user], labels["item"][item], **edge)
+    return graph

@@ -1,0 +1,6 @@
+"""Data to start with: named public sets, and a generator that needs no file."""
+
+from graphunlearn.datasets.registry import Card, Split, available, load
+from graphunlearn.datasets.synthetic import synthetic_interactions
+
+__all__ = ["Card", "Split", "available", "load", "synthetic_interactions"]

@@ -1,0 +1,158 @@
+"""The tables of a report page. Numbers come out as HTML; whatever a user can name is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from graphunlearn.eval.verdict import (
+    REFERENCES,
+    format_number,
+    format_seconds,
+    judge,
+    label,
+    primary_metric,
+    ratio_to_floor,
+)
+
+__all__ = ["distance_table", "forgetting_table", "glance_table", "percent", "times", "utility_table"]
+
+_HINTS = {
+    "glance": """Gap closed: how far the method went from the original towards retraining, 100% being there. Δp:
+        distance to a retrained model in units of the distance between two of those. Speedup: against retraining with
+        the same trainer. Time: wall time of one request; preparation is paid once for many. ±: one standard
+        deviation.""",
+    "utility": "Measured on test data, higher is better; ± is one standard deviation.",
+    "forgetting": """Gap closed = (before − after) / (before − retrained): 100% is retraining, less forgets too little,
+        more too much. z counts standard deviations of the retrained models from their mean; with few seeds a small
+        difference can give a large z.""",
+    "distance": """Mean absolute difference of probabilities to a retrained model, on the forgotten pairs and on the
+        test positives, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
+        1.00 × is as close as another retrained model.""",
+}
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str], bool]], hint: str) -> str:
+    """Return a table from column titles and ``(row title, cells, is a reference)``; cells are HTML already.
+
+    A row without cells is a heading over the rows that follow; columns that are empty throughout are left out.
+    """
+    filled = [0] + [
+        n for n in range(1, len(head)) if any(cells[n - 1] not in ("", "–") for _, cells, _ in rows if cells)
+    ]
+    top = "".join(f'<th scope="col">{escape(head[n])}</th>' for n in filled)
+    body = ""
+    for name, cells, reference in rows:
+        if cells:
+            inner = "".join(f"<td>{cells[n - 1]}</td>" for n in filled[1:])
+            style = " class=reference" if reference else ""
+            body += f'<tr{style}><th scope="row">{escape(name)}</th>{inner}</tr>'
+        else:
+            body += f'<tr class=group><th scope="rowgroup" colspan={len(filled)}>{escape(name)}</th></tr>'
+    narrow = " class=narrow" if len(filled) > 6 else ""
+    table = f"<div class=scroll><table{narrow}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"{table}<p class=hint>{escape(' '.join(hint.split()))}</p>"
+
+
+def _names(report: Mapping[str, Any], field: str) -> list[str]:
+    return list(dict.fromkeys(name for method in report["methods"] for name in method.get(field) or {}))
+
+
+def _number(value: float | None, sd: float | None = None, digits: int = 4) -> str:
+    spread = "" if sd is None else f"<small>± {format_number(sd, digits=digits)}</small>"
+    return escape(format_number(value, digits=digits)) + spread
+
+
+def percent(value: float | None, sd: float | None = None) -> str:
+    """Return a share as a percentage."""
+    spread = "" if sd is None else f"<small>± {sd:.0%}</small>"
+    return "–" if value is None else f"{value:.0%}{spread}"
+
+
+def times(value: float | None, sd: float | None = None, digits: int = 2) -> str:
+    """Return a factor with its sign."""
+    spread = "" if sd is None else f"<small>± {format_number(sd, digits=digits)}</small>"
+    return "–" if value is None else f"{format_number(value, digits=digits)} ×{spread}"
+
+
+def glance_table(report: Mapping[str, Any]) -> str:
+    """Return one line per method: verdict, closeness to retraining, first utility metric, cost."""
+    metric, utilities, rows = primary_metric(report), _names(report, "utility")[:1], []
+    for method in report["methods"]:
+        reference = method["name"] in REFERENCES
+        verdict = judge(method, metric)
+        entry = (method.get("forgetting") or {}).get(metric) or {}
+        sd = (method.get("forgetting_sd") or {}).get(metric) or {}
+        utility_sd = method.get("utility_sd") or {}
+        cells = [
+            "" if reference else f'<span class="chip {verdict.status}">{escape(verdict.label)}</span>',
+            "–" if reference else percent(entry.get("gap_closed"), sd.get("gap_closed")),
+            times(ratio_to_floor(method, "forget")),
+            times(ratio_to_floor(method, "test")),
+            *(_number((method.get("utility") or {}).get(name), utility_sd.get(name)) for name in utilities),
+            times(method.get("speedup_vs_retrain"), method.get("speedup_vs_retrain_sd"), digits=1),
+            format_seconds(method.get("seconds"), method.get("seconds_sd")),
+            format_seconds(method.get("prepare_seconds"), method.get("prepare_seconds_sd")),
+            _number(method.get("peak_memory_mb"), method.get("peak_memory_mb_sd"), digits=1),
+        ]
+        rows.append((method["name"], cells, reference))
+    head = [
+        "method",
+        "verdict",
+        "gap closed",
+        "Δp forgotten / floor",
+        "Δp test / floor",
+        *map(label, utilities),
+    ]
+    return _table([*head, "speedup", "time", "preparation", "peak memory, MB"], rows, _HINTS["glance"])
+
+
+def utility_table(report: Mapping[str, Any]) -> str:
+    """Return every utility metric; nothing where the glance table has them all."""
+    names = _names(report, "utility")
+    rows = []
+    for method in report["methods"]:
+        utility, sd = method.get("utility") or {}, method.get("utility_sd") or {}
+        rows.append((method["name"], [_number(utility.get(n), sd.get(n)) for n in names], method["name"] in REFERENCES))
+    return _table(["method", *map(label, names)], rows, _HINTS["utility"]) if len(names) > 1 else ""
+
+
+def forgetting_table(report: Mapping[str, Any]) -> str:
+    """Return every forgetting metric before, after and retrained."""
+    rows: list[tuple[str, Sequence[str], bool]] = []
+    for metric in _names(report, "forgetting"):
+        rows.append((label(metric), (), False))
+        for method in report["methods"]:
+            entry = (method.get("forgetting") or {}).get(metric)
+            sd = (method.get("forgetting_sd") or {}).get(metric) or {}
+            if entry and method["name"] not in REFERENCES:
+                z = entry.get("z")
+                cells = [
+                    _number(entry.get("original")),
+                    f"<strong>{_number(entry.get('value'), sd.get('value'))}</strong>",
+                    _number(entry.get("retrain_mean"), entry.get("retrain_sd")),
+                    percent(entry.get("gap_closed"), sd.get("gap_closed")),
+                    "–" if z is None else f"{z:+.1f}",
+                ]
+                rows.append((method["name"], cells, False))
+    head = ["method", "before", "after", "retrained", "gap closed", "z"]
+    return _table(head, rows, _HINTS["forgetting"]) if rows else ""
+
+
+def distance_table(report: Mapping[str, Any]) -> str:
+    """Return the mean differences of probabilities to retraining, and their floors."""
+    rows = []
+    for method in report["methods"]:
+        distance, sd = method.get("distance_to_retrain") or {}, method.get("distance_to_retrain_sd") or {}
+        cells = []
+        for where in ("forget", "test"):
+            cells.append(_number(distance.get(where), sd.get(where)))
+            cells.append(_number(distance.get(f"noise_floor_{where}")))
+            cells.append(f"<strong>{times(ratio_to_floor(method, where))}</strong>")
+        if any(value is not None for value in distance.values()):
+            rows.append((method["name"], cells, method["name"] in REFERENCES))
+    head = ["method"]
+    for where in ("forgotten", "test"):
+        head += [f"mean |Δp|, {where}", f"floor, {where}", f"Δp / floor, {where}"]
+    return _table(head, rows, _HINTS["distance"]) if rows else ""

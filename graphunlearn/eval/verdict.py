@@ -1,0 +1,247 @@
+"""What the numbers of a report say, in words: formatting, and the two-sided verdict on every method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Verdict",
+    "describe",
+    "format_number",
+    "format_seconds",
+    "headline",
+    "judge",
+    "label",
+    "primary_metric",
+    "ratio_to_floor",
+    "summary",
+]
+
+REFERENCES = ("original", "retrain")
+LIKE_RETRAINING = (0.9, 1.1)  # share of the gap closed that counts as retraining
+LARGEST_Z = 2.0
+LARGEST_RATIO = 1.25  # distance to retraining over the retrain-to-retrain floor
+
+LABELS = {
+    "flipped_label_auc": "AUC of the flipped labels",
+    "membership_auroc": "AUROC forgotten vs never seen",
+    "privacy_leakage": "privacy leakage",
+    "mean_probability": "mean probability of the forgotten",
+    "ks_statistic": "KS distance to retraining",
+    "gradient_residual": "gradient residual",
+    "auroc": "AUROC",
+}
+"""Readable names; a metric that is not here is shown by its own name."""
+_PREFERRED = ("flipped_label_auc", "membership_auroc", "mean_probability")
+
+
+_WORDS = {
+    "inside": ("like retraining", "forgets as retraining does"),
+    "average": ("right on average", "forgets as much as retraining on average, but not pair by pair"),
+    "under": ("under-forgets", "under-forgets"),
+    "over": ("over-forgets", "over-forgets"),
+    "off": ("unlike retraining", "does not end where retraining does"),
+    "unknown": ("not judged", "was not compared with retraining"),
+}
+
+
+class Verdict(NamedTuple):
+    """``status`` (inside, average, under, over, off or unknown), and the same as a label, a phrase and a sentence."""
+
+    status: str
+    label: str
+    short: str
+    sentence: str
+
+
+def label(metric: str) -> str:
+    """Return the readable name of a metric.
+
+    Example:
+        >>> label("recall@20"), label("flipped_label_auc")
+        ('Recall@20', 'AUC of the flipped labels')
+    """
+    name, _, k = metric.partition("@")
+    if k:
+        return f"{name.upper() if name in ('ndcg', 'mrr', 'map') else name.replace('_', ' ').capitalize()}@{k}"
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def format_number(value: float | None, sd: float | None = None, digits: int = 4) -> str:
+    """Return a number as people read it, ``–`` where there is none, with ``± sd`` where it has one.
+
+    Example:
+        >>> format_number(0.23456), format_number(1234.5), format_number(None), format_number(0.25, 0.013)
+        ('0.2346', '1,234', '–', '0.2500 ± 0.0130')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size >= 1000:
+        text = f"{value:,.0f}"
+    elif size >= 10:
+        text = f"{value:.1f}"
+    elif size and size < 10**-digits:
+        text = f"{value:.1e}"
+    else:
+        text = f"{value:.{digits}f}"
+    return text if sd is None else f"{text} ± {format_number(sd, digits=digits)}"
+
+
+def format_seconds(value: float | None, sd: float | None = None) -> str:
+    """Return a duration in the unit people would use.
+
+    Example:
+        >>> format_seconds(0.0042), format_seconds(2.9), format_seconds(600)
+        ('4.2 ms', '2.90 s', '10.0 min')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    scale, unit, digits = (1e3, "ms", 1) if value < 0.1 else (1, "s", 2) if value < 120 else (1 / 60, "min", 1)
+    spread = "" if sd is None else f" ± {sd * scale:.{digits}f}"
+    return f"{value * scale:.{digits}f}{spread} {unit}"
+
+
+def primary_metric(report: Mapping[str, Any]) -> str | None:
+    """Return the forgetting metric that decides the verdict: the most direct one that the report holds."""
+    names = [name for method in report["methods"] for name in method.get("forgetting") or {}]
+    return next((name for name in _PREFERRED if name in names), names[0] if names else None)
+
+
+def ratio_to_floor(method: Mapping[str, Any], where: str) -> float | None:
+    """Return the distance to retraining on ``"test"`` or ``"forget"`` pairs over the retrain-to-retrain floor."""
+    distance = method.get("distance_to_retrain") or {}
+    value, floor = distance.get(where), distance.get(f"noise_floor_{where}")
+    return value / floor if value is not None and floor else None
+
+
+def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
+    """Compare one method with retraining, two-sided.
+
+    It is *inside* where the metric lies within two standard deviations of the retrained models or closes 90–110% of
+    the gap, and the probabilities of the forgotten pairs are no further from a retrained model's than 1.25 times what
+    two retrained models are apart. Otherwise it under-forgets or over-forgets, or is right on average only.
+
+    Args:
+        method: One entry of a report's ``methods``.
+        metric: The forgetting metric to judge by; ``None`` where there is none.
+    """
+    entry = (method.get("forgetting") or {}).get(metric) or {}
+    z, gap, ratio = entry.get("z"), entry.get("gap_closed"), ratio_to_floor(method, "forget")
+    reached = (z is not None and abs(z) <= LARGEST_Z) or (
+        gap is not None and LIKE_RETRAINING[0] <= gap <= LIKE_RETRAINING[1]
+    )
+    close = ratio is None or ratio <= LARGEST_RATIO
+    if z is None and gap is None:
+        status = "unknown" if ratio is None else "inside" if close else "off"
+    elif reached:
+        status = "inside" if close else "average"
+    else:
+        status = "off" if gap is None else "under" if gap < 1 else "over"
+    name, short = _WORDS[status]
+    return Verdict(status, name, short, f"{method['name']} {short}{_evidence(entry, metric, ratio)}.")
+
+
+def _evidence(entry: Mapping[str, Any], metric: str | None, ratio: float | None) -> str:
+    parts = []
+    if metric and entry.get("value") is not None:
+        part = f"{label(metric)} {format_number(entry['value'], digits=3)}"
+        if entry.get("retrain_mean") is not None:
+            part += f" against {format_number(entry['retrain_mean'], entry.get('retrain_sd'), 3)} for retrained models"
+            part += f" and {format_number(entry.get('original'), digits=3)} before"
+        if entry.get("gap_closed") is not None:
+            part += f", {entry['gap_closed']:.0%} of the gap closed"
+        parts.append(part)
+    if ratio is not None:
+        parts.append(
+            f"on the forgotten pairs it is {ratio:.2f} times as far from a retrained model as two of those are apart"
+        )
+    return f": {'; '.join(parts)}" if parts else ""
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """Return the report in words: a paragraph on the first method, a caveat where one is due, a line on the others."""
+    metric = primary_metric(report)
+    entries = {method["name"]: method for method in report["methods"]}
+    methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
+    if not methods:
+        return ["No unlearning method was run."]
+    first, *others = methods
+    sentences = [judge(first, metric).sentence]
+    if (faster := first.get("speedup_vs_retrain")) is not None:
+        compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
+        sentences.append(f"It took {format_seconds(first.get('seconds'))}, {compare} retraining.")
+    sentences.append(_utility_change(first, entries.get("original", {}), entries.get("retrain", {})))
+    paragraphs = [" ".join(filter(None, sentences)), _caveat((first.get("forgetting") or {}).get(metric) or {}, metric)]
+    if others:
+        told = [f"{method['name']} {_briefly(method, metric)}" for method in others]
+        paragraphs.append(f"Beside it, {'; '.join(told)}.")
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def _briefly(method: Mapping[str, Any], metric: str | None) -> str:
+    verdict = judge(method, metric)
+    gap = ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")
+    ratio = ratio_to_floor(method, "forget")
+    facts = [f"{gap:.0%} of the gap closed"] if gap is not None else []
+    facts += [f"{ratio:.2f} times the floor"] if ratio is not None else []
+    return verdict.short + (f" ({', '.join(facts)})" if facts else "")
+
+
+def _utility_change(method: Mapping[str, Any], original: Mapping[str, Any], retrain: Mapping[str, Any]) -> str:
+    name, after = next(iter((method.get("utility") or {}).items()), ("", None))
+    before, reference = ((entry.get("utility") or {}).get(name) for entry in (original, retrain))
+    spread = (retrain.get("utility_sd") or {}).get(name)
+    if after is None or before is None:
+        return ""
+    text = f"{label(name)} on the test data went from {format_number(before)} to {format_number(after)}"
+    if reference is None:
+        return f"{text}."
+    below = ", more than this" if spread is not None and after < reference - LARGEST_Z * spread else ""
+    return f"{text}; retrained models reach {format_number(reference, spread)}{below}."
+
+
+def _caveat(entry: Mapping[str, Any], metric: str | None) -> str:
+    original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
+    if original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd:
+        return ""
+    return (
+        f"The original was already within the noise of retraining in {label(metric or '')}: "
+        "the request left little to forget, and the share of the gap closed says little."
+    )
+
+
+def describe(value: Any) -> str:
+    """Return a field of a report (text, a number, a list or a mapping) as one short line.
+
+    Example:
+        >>> describe({"name": "ml-100k", "users": 943, "size": None})
+        'ml-100k, users 943'
+    """
+    if isinstance(value, Mapping):
+        named = [str(value["name"])] if value.get("name") else []
+        rest = {k: v for k, v in value.items() if k != "name" and v is not None}
+        return ", ".join(named + [f"{str(k).replace('_', ' ')} {describe(v)}" for k, v in rest.items()])
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(describe, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return (
+        f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
+    )
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return what was forgotten, from where, in one line.
+
+    Example:
+        >>> headline({"dataset": "ml-100k", "request": {"level": "user", "size": 2}})
+        'Forgetting 2 users of ml-100k'
+    """
+    request, dataset = report.get("request") or {}, report.get("dataset")
+    name = dataset.get("name") if isinstance(dataset, Mapping) else dataset
+    size, level = request.get("size"), request.get("level") or "interaction"
+    what = "a request" if size is None else f"{describe(size)} {level}{'' if size == 1 else 's'}"
+    return f"Forgetting {what}" + (f" of {name}" if name else "")

@@ -1,0 +1,193 @@
+"""One call turns any recommender into embeddings: ``encode(model, graph)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import singledispatch
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import LightGCN, MessagePassing
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import spmm
+
+__all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recommend", "score"]
+
+
+class Encoded(NamedTuple):
+    """What a recommender knows of every user and item; the score of a pair is the dot product of its two rows.
+
+    ``user_base`` and ``item_base`` are the layer-0 rows (the embedding tables before propagation), on which the L2
+    penalty of an objective acts; a model without them is penalised on the final rows.
+    """
+
+    users: Tensor  # [num_users, dim]
+    items: Tensor  # [num_items, dim]
+    user_base: Tensor | None = None  # [num_users, base_dim]
+    item_base: Tensor | None = None  # [num_items, base_dim]
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    r"""A model that propagates one embedding table linearly: :math:`Z = \sum_l \alpha_l \hat A^l E`.
+
+    For such a model with dot-product scores every curvature product has a closed form.
+
+    Args:
+        parameter: Name of the table in ``model.named_parameters()``; rows are users, then items.
+        alpha: Layer weights :math:`\alpha_0, \dots, \alpha_L`.
+        matrix: The symmetric CSR matrix :math:`\hat A`, or ``None`` where no layer propagates.
+    """
+
+    parameter: str
+    alpha: tuple[float, ...]
+    matrix: Tensor | None
+
+    def propagate(self, x: Tensor) -> Tensor:
+        r"""Return :math:`\sum_l \alpha_l \hat A^l x`; the operator is symmetric, so this is its transpose as well."""
+        if self.matrix is None:
+            return self.alpha[0] * x
+        out = self.alpha[-1] * x
+        for weight in reversed(self.alpha[:-1]):  # Horner's scheme: one product per layer, nothing stored
+            out = torch.add(spmm(self.matrix, out), x, alpha=weight)
+        return out
+
+
+@singledispatch
+def linear_form(model: nn.Module, graph: InteractionGraph) -> LinearForm | None:
+    """Return the :class:`LinearForm` of ``model`` on ``graph``, or ``None`` where it has none.
+
+    Register a function for your own class where it propagates linearly: it then takes the closed-form path.
+    """
+    return None
+
+
+@linear_form.register
+def _(model: LightGCN, graph: InteractionGraph) -> LinearForm | None:
+    changed = {"forward", "get_embedding", "predict_link", "recommend"} & set(vars(type(model)))
+    if changed and type(model) is not LightGCN:
+        return None  # a subclass that computes something else must say so through `encode.register`
+    _check_size(model.num_nodes, model, graph)
+    dtype = model.embedding.weight.dtype
+    return LinearForm("embedding.weight", tuple(model.alpha.tolist()), graph.adjacency.normalized(dtype))
+
+
+@singledispatch
+def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor, ...]:
+    form = linear_form(model, graph)
+    if form is None:
+        name = type(model).__name__
+        raise TypeError(
+            f"'model' must be a recommender that 'encode' knows (got {name}); register one with "
+            f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user rows, item rows)"
+        )
+    table = attrgetter(form.parameter)(model)  # get_parameter refuses the plain tensors of torch.func
+    users, items = form.propagate(table).split([graph.num_users, graph.num_items])
+    return Encoded(users, items, *table.split([graph.num_users, graph.num_items]))
+
+
+class _Encode:
+    """``encode`` with its registry: callable, and extended through :meth:`register` like ``functools.singledispatch``."""
+
+    def __call__(self, model: nn.Module, graph: InteractionGraph) -> Encoded:
+        r"""Return the embeddings that ``model`` gives every user and item of ``graph``.
+
+        Args:
+            model: A ``torch_geometric.nn.LightGCN``, a model of this package, or any module registered with
+                ``@encode.register``.
+            graph: The graph that propagates. What is passed is what is used: nothing is cached between calls.
+
+        Returns:
+            :class:`Encoded` rows ``[num_users, dim]`` and ``[num_items, dim]``.
+
+        Raises:
+            TypeError: No encoding is registered for the model's class.
+            ValueError: The model's tables do not fit the graph, or the registered function returned something else.
+
+        Example:
+            >>> import torch, torch_geometric, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
+            >>> users, items, *_ = gu.encode(torch_geometric.nn.LightGCN(4, 8, num_layers=2), graph)
+            >>> users.shape, items.shape
+            (torch.Size([2, 8]), torch.Size([2, 8]))
+        """
+        encoded = Encoded(*_encode(model, graph))
+        for name, rows, count in (("user", encoded.users, graph.num_users), ("item", encoded.items, graph.num_items)):
+            if rows.dim() != 2 or rows.size(0) != count:
+                raise ValueError(
+                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph "
+                    f"(got a tensor of shape {list(rows.shape)})"
+                )
+        return encoded
+
+    @staticmethod
+    def register(cls: Any, func: Callable[..., Any] | None = None) -> Any:
+        """Register ``func(model, graph) -> (users, items[, user_base, item_base])`` for a model class."""
+        return _encode.register(cls, func) if func is not None else _encode.register(cls)
+
+
+encode = _Encode()
+
+
+def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
+    if num_nodes != graph.num_nodes:
+        raise ValueError(
+            f"'graph' must have as many nodes as {type(model).__name__} has rows, {num_nodes} "
+            f"(got {graph.num_users} users + {graph.num_items} items = {graph.num_nodes})"
+        )
+
+
+def num_hops(model: nn.Module) -> int:
+    """Return how many hops a removed edge can reach through ``model``: its number of message-passing layers."""
+    return sum(isinstance(module, MessagePassing) for module in model.modules())
+
+
+def score(encoded: Encoded, pairs: Tensor) -> Tensor:
+    """Return the scores of ``pairs`` ``[2, num_pairs]`` (user, item) as ``[num_pairs]``."""
+    user, item = pairs
+    chunks = zip(user.split(65536), item.split(65536))  # bounds the gathered copies, and stays in cache
+    scores = [(encoded.users.index_select(0, u) * encoded.items.index_select(0, i)).sum(-1) for u, i in chunks]
+    return torch.cat(scores) if scores else encoded.users.new_zeros(0)
+
+
+@torch.no_grad()
+def recommend(
+    model: nn.Module, graph: InteractionGraph, k: int = 10, users: Tensor | None = None, batch_size: int = 1024
+) -> Tensor:
+    """Return the ``k`` best items of every user, those already in ``graph`` left out.
+
+    Args:
+        model: The recommender.
+        graph: What propagates and what counts as seen. Pass the *retained* graph after unlearning.
+        k: Number of items per user.
+        users: Internal user ids ``[num]``; all users by default.
+        batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+
+    Returns:
+        Internal item ids ``[num, k]``, best first; ``-1`` where a user has fewer than ``k`` items left.
+
+    Raises:
+        ValueError: ``k`` is not between 1 and the number of items.
+
+    Example:
+        >>> import torch, torch_geometric, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> gu.recommend(torch_geometric.nn.LightGCN(5, 8, num_layers=1), graph, k=2).shape
+        torch.Size([2, 2])
+    """
+    if not 1 <= k <= graph.num_items:
+        raise ValueError(f"'k' must be between 1 and the number of items, {graph.num_items} (got {k})")
+    encoded, adjacency = encode(model, graph), graph.adjacency
+    users = torch.arange(graph.num_users, device=encoded.users.device) if users is None else users
+    out = []
+    for batch in users.split(batch_size):
+        scores = encoded.users[batch] @ encoded.items.t()
+        row = torch.repeat_interleave(torch.arange(len(batch), device=batch.device), adjacency.degree[batch].long())
+        scores[row, adjacency.neighbors(batch) - graph.num_users] = -torch.inf
+        best, items = scores.topk(k)
+        out.append(items.masked_fill(best == -torch.inf, -1))
+    return torch.cat(out)

@@ -1,0 +1,66 @@
+"""Negatives as a fixed function of (seed, user, item, k): no generator state, no order, any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import InteractionGraph
+
+__all__ = ["draw_negatives"]
+
+_ATTEMPTS = (
+    12  # a user who holds 90 % of all items still finds a negative with probability .72; then the last draw stands
+)
+_MASK = (1 << 63) - 1
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble int64 values: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), products wrap around."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def _signed(x: int) -> int:
+    """Wrap a Python integer into int64."""
+    return ((x + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)
+
+
+def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
+    """Return ``num`` items per (user, item) that the user has no interaction with in ``graph``.
+
+    A draw that hits an interaction of ``graph`` is repeated with the next value of the hash. So the negatives of an
+    interaction depend on the graph through its own user's interactions alone.
+
+    Args:
+        graph: Whose interactions are avoided.
+        users: Internal user ids ``[num_pairs]``.
+        items: Internal item ids ``[num_pairs]``.
+        num: Negatives per pair.
+        seed: Any integer.
+
+    Returns:
+        Internal item ids ``[num_pairs, num]``.
+    """
+    adjacency, num_items = graph.adjacency, graph.num_items
+    edges = graph.num_interactions
+    row = torch.repeat_interleave(
+        torch.arange(graph.num_users, device=users.device), adjacency.degree[: graph.num_users].long()
+    )
+    keys = row * num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
+    base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
+    state = _mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D
+    owner = users[:, None].expand(-1, num)
+    drawn = torch.empty_like(owner)
+    open_ = torch.ones_like(drawn, dtype=torch.bool)
+    for attempt in range(_ATTEMPTS):
+        candidate = (_mix(state[open_] + _signed(attempt * 0x632BE59BD9B4E019)) & _MASK) % num_items
+        drawn[open_] = candidate
+        key = owner[open_] * num_items + candidate
+        place = torch.searchsorted(keys, key).clamp_(max=max(edges - 1, 0))
+        taken = keys[place] == key if edges else torch.zeros_like(key, dtype=torch.bool)
+        open_[open_.clone()] = taken
+        if not bool(taken.any()):
+            break
+    return drawn

@@ -1,0 +1,209 @@
+r"""The training risk :math:`R(\theta; D, G)` of a model on a graph: value, gradient and curvature on flat parameters."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
+from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form
+from graphunlearn.nn.objective import Objective, Samples
+
+__all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
+
+Curvature = Literal["gauss-newton", "hessian"]
+
+
+class _Encoding(nn.Module):
+    """Gives ``torch.func.functional_call`` a forward that is ``encode``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, graph: InteractionGraph) -> Encoded:
+        return encode(self.model, graph)
+
+
+class Risk:
+    r"""The sum :math:`R(\theta; D, G) = \sum_{s \in D} \ell_s(\theta, G)` as a function of one flat parameter vector.
+
+    This class differentiates whatever ``encode`` computes; :class:`LinearRisk` knows more and is faster.
+
+    Args:
+        model: The recommender; only its trainable parameters are variables. It is never written to.
+        graph: The graph :math:`G` that propagates.
+        objective: The per-sample loss.
+        samples: The samples :math:`D`; all interactions of ``graph`` by default.
+
+    Example:
+        >>> import torch, torch_geometric, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> risk = Risk(torch_geometric.nn.LightGCN(5, 8, num_layers=1), graph, gu.BPR())
+        >>> risk.gradient(risk.parameters).shape
+        torch.Size([40])
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None
+    ) -> None:
+        self.model, self.graph, self.objective = model, graph, objective
+        self.samples = objective.samples(graph) if samples is None else samples
+        self._named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+        if not self._named:
+            raise ValueError(f"'model' must have trainable parameters (got {type(model).__name__} with none)")
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        """The model's present trainable parameters, flat ``[num_parameters]``."""
+        return torch.cat([p.flatten() for _, p in self._named])
+
+    def encode(self, theta: Tensor) -> Encoded:
+        """Return the embeddings at ``theta``, differentiable in it."""
+        parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
+        values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
+        return torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
+
+    def value(self, theta: Tensor) -> float:
+        """Return the risk, summed in float64: differences of large sums are what it is asked for."""
+        with torch.no_grad():
+            return float(self.objective(self.encode(theta), self.samples).double().sum())
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Return the gradient ``[num_parameters]``."""
+        theta = theta.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self.objective(self.encode(theta), self.samples).sum()
+            return torch.autograd.grad(loss, theta)[0]
+
+    def curvature(self, theta: Tensor, kind: Curvature = "gauss-newton") -> Product:
+        r"""Return :math:`v \mapsto Hv` at ``theta``.
+
+        ``"gauss-newton"`` is :math:`\sum_s J_s^\top \varphi''_s J_s` plus the L2 term, positive semi-definite;
+        ``"hessian"`` is exact and may be indefinite.
+        """
+        theta = theta.detach()
+        if kind == "hessian":
+            return hessian_product(lambda t: self.objective(self.encode(t), self.samples).sum(), theta)
+
+        def outputs(t: Tensor) -> tuple[Tensor, ...]:
+            encoded = self.encode(t)
+            users = encoded.users if encoded.user_base is None else encoded.user_base
+            items = encoded.items if encoded.item_base is None else encoded.item_base
+            scores = self.samples.pattern.dots(encoded.users, encoded.items)
+            return self.objective.margins(scores, self.samples), users, items
+
+        with torch.no_grad():
+            margins = outputs(theta)[0]
+            second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
+        return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
+
+    def _l2(self, theta: Tensor) -> Tensor:
+        """Return the curvature of the L2 term for every node ``[num_nodes, 1]``."""
+        return self.objective.weight_decay * self.objective.row_counts(self.samples).to(theta.dtype).unsqueeze(1)
+
+
+class LinearRisk(Risk):
+    r"""The risk of one linearly propagated table, :math:`Z = \sum_l \alpha_l \hat A^l E + C`, with dot-product scores.
+
+    Curvature products have a closed form in sparse products: with :math:`t = \sum_l \alpha_l \hat A^l v`,
+    :math:`\dot s_{ui} = \langle t_u, z_i\rangle + \langle z_u, t_i\rangle`, weighted, scattered back and propagated.
+
+    Args:
+        table: The table :math:`E` ``[num_users + num_items, dim]``.
+        form: How it propagates.
+        objective: The per-sample loss.
+        samples: The samples, in the numbering of ``table``.
+        offset: A constant :math:`C` ``[num_users + num_items, dim]``: what reaches these rows from rows that are not
+            in ``table``.
+    """
+
+    def __init__(
+        self, table: Tensor, form: LinearForm, objective: Objective, samples: Samples, offset: Tensor | None = None
+    ) -> None:
+        self.table, self.form, self.objective, self.samples = table.detach(), form, objective, samples
+        self.offset = offset
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        return self.table.flatten()
+
+    def _rows(self, theta: Tensor) -> Tensor:
+        z = self.form.propagate(theta.view_as(self.table))
+        return z if self.offset is None else z + self.offset
+
+    def encode(self, theta: Tensor) -> Encoded:
+        sizes = list(self.samples.size)
+        return Encoded(*self._rows(theta).split(sizes), *theta.view_as(self.table).split(sizes))
+
+    @torch.no_grad()
+    def radial_slope(self, theta: Tensor) -> float:
+        r"""Return :math:`\langle\nabla R(\theta), \theta\rangle` without a gradient.
+
+        Scores are homogeneous of degree two in the table (where there is no offset), so by Euler's identity the slope
+        along :math:`\theta` is :math:`\sum_s \frac1n\sum_k 2\,\varphi'(m_{sk})\,m_{sk} + \lambda\|e\|^2_s`: a sum over
+        samples, which a part of the samples estimates.
+        """
+        encoded = self.encode(theta)
+        margins = self.objective.margins(self.samples.pattern.dots(encoded.users, encoded.items), self.samples)
+        slope = 2 * (self.objective.phi(margins, self.samples)[1] * margins).double().mean(1).sum()
+        return float(slope + (self._l2(theta) * theta.view_as(self.table).square()).double().sum())
+
+    @torch.no_grad()
+    def jacobi(self, theta: Tensor) -> Tensor:
+        r"""Return an estimate of the Gauss–Newton diagonal ``[num_parameters]``, to precondition with.
+
+        Products of the two scores of one margin are left out, and so are paths that meet again:
+        :math:`\sum_l \alpha_l^2 (\hat A \circ \hat A)^l` carries the rows' diagonals to the table.
+        """
+        pattern, sizes = self.samples.pattern, list(self.samples.size)
+        zu, zi = (part.contiguous() for part in self._rows(theta).split(sizes))
+        margins = self.objective.margins(pattern.dots(zu, zi), self.samples)
+        second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
+        weight = self.objective.margins_transposed(second, self.samples).abs()
+        rows = torch.cat([pattern.matmul(weight, zi.square()), pattern.transposed.matmul(weight, zu.square())])
+        matrix = self.form.matrix
+        if matrix is not None:
+            matrix = csr(matrix.crow_indices(), matrix.col_indices(), matrix.values().square(), tuple(matrix.shape))
+        squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), matrix)
+        return (squared.propagate(rows) + self._l2(theta)).flatten()
+
+    @torch.no_grad()
+    def curvature(self, theta: Tensor, kind: Curvature = "gauss-newton") -> Product:
+        samples, objective, pattern, form = self.samples, self.objective, self.samples.pattern, self.form
+        sizes, exact = list(samples.size), kind == "hessian"
+        z = self._rows(theta)
+        zu, zi = (part.contiguous() for part in z.split(sizes))
+        margins = objective.margins(pattern.dots(zu, zi), samples)
+        _, first, second = objective.phi(margins, samples)
+        slope = objective.margins_transposed(first / margins.size(1), samples)
+        weight = second / margins.size(1)
+        l2 = self._l2(theta)
+
+        @torch.no_grad()
+        def product(v: Tensor) -> Tensor:
+            v = v.view_as(z)
+            tu, ti = form.propagate(v).split(sizes)
+            # one sampled product over doubled rows gives both halves of d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i>
+            ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))
+            y = objective.margins_transposed(weight * objective.margins(ds, samples), samples)
+            back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)
+            if exact:
+                back_u, back_i = back_u + pattern.matmul(slope, ti), back_i + pattern.transposed.matmul(slope, tu)
+            return (form.propagate(torch.cat([back_u, back_i])) + l2 * v).flatten()
+
+        return product
+
+
+def risk_of(model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None) -> Risk:
+    """Return the risk of ``model``: a :class:`LinearRisk` where a propagated table is all there is to train."""
+    form = linear_form(model, graph)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    if form is None or trainable != [form.parameter]:
+        return Risk(model, graph, objective, samples)
+    samples = objective.samples(graph) if samples is None else samples
+    return LinearRisk(model.get_parameter(form.parameter), form, objective, samples)

@@ -1,0 +1,18 @@
+"""Unlearning methods. Each is an :class:`Unlearner`; none imports another."""
+
+from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
+from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
+from graphunlearn.operators.ifru import IFRU
+from graphunlearn.operators.retrain import Retrain, without_emptied_users
+
+__all__ = [
+    "IFRU",
+    "FineTune",
+    "GradientAscent",
+    "Retrain",
+    "Unlearner",
+    "UnlearningResult",
+    "Unlink",
+    "registry",
+    "without_emptied_users",
+]

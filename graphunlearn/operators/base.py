@@ -1,0 +1,211 @@
+"""What every unlearning method is, and what it returns."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.nn.encode import encode
+
+__all__ = ["Unlearner", "UnlearningResult", "registry"]
+
+registry: dict[str, type[Unlearner]] = {}
+"""Every unlearning method by its name on the command line; filled as methods are defined."""
+
+
+@dataclass
+class UnlearningResult:
+    """What an unlearning method hands back.
+
+    Args:
+        model: The corrected model (a copy, unless ``inplace``).
+        graph: The retained graph; recommend and evaluate with this one.
+        request: What was forgotten.
+        method: The method's name.
+        seconds: Wall seconds of the unlearning call, the split of the graph included.
+        cpu_seconds: CPU seconds of the same.
+        prepare_seconds: Wall seconds of the preparation it relied on, ``None`` where there was none.
+        peak_memory: Highest memory in bytes beyond what was in use before the call.
+        log: What was done: damping chosen, residuals, iterations, rows touched. JSON-able.
+    """
+
+    model: nn.Module
+    graph: InteractionGraph
+    request: ForgetRequest
+    method: str
+    seconds: float
+    cpu_seconds: float
+    prepare_seconds: float | None
+    peak_memory: int
+    log: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"UnlearningResult(method={self.method!r}, request={self.request!r}, seconds={self.seconds:.3f}, "
+            f"graph={self.graph.num_interactions} interactions kept)"
+        )
+
+
+@dataclass(kw_only=True)
+class Unlearner(ABC):
+    """An unlearning method; the object *is* its configuration.
+
+    A method is a dataclass with one hook. This is all it takes to add one, to the Python API and the command line::
+
+        @dataclass(kw_only=True)
+        class Shrink(gu.Unlearner):
+            '''Scale the rows of the touched nodes.'''
+
+            name: ClassVar[str] = "shrink"
+            factor: float = 0.5
+
+            @torch.no_grad()
+            def _unlearn(self, model, graph, retained, request):
+                touched = graph.adjacency.degree != retained.adjacency.degree
+                model.embedding.weight[touched] *= self.factor
+                return {"touched_rows": int(touched.sum())}
+
+    ``model`` is already a copy that may be changed, ``graph`` the graph before and ``retained`` the graph after. What
+    the hook returns becomes ``result.log``. Validation, copying, timing, memory and train/eval mode are done here, and
+    the model is taken back to where it was if the hook fails.
+    """
+
+    name: ClassVar[str]
+    levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
+    prepare_seconds: float | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            registry[cls.name] = cls
+
+    def prepare(self, model: nn.Module, graph: InteractionGraph) -> None:
+        """Do once what serves every later request on this model and graph. Optional; timed into ``prepare_seconds``."""
+        _check(model, graph)
+        start = time.perf_counter()
+        self._prepare(model, graph)
+        self.prepare_seconds = time.perf_counter() - start
+
+    def unlearn(
+        self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, *, inplace: bool = False
+    ) -> UnlearningResult:
+        """Return a model that has forgotten ``request``.
+
+        Args:
+            model: The trained recommender.
+            graph: The graph it was trained on.
+            request: What to forget.
+            inplace: Correct ``model`` itself instead of a copy. Should anything fail, it is restored.
+
+        Returns:
+            The :class:`UnlearningResult`.
+
+        Raises:
+            ValueError: The request does not fit the graph or the method, the model does not fit the graph, or a
+                parameter is not finite.
+        """
+        _check(model, graph)
+        unserved = [part.level for part in request.parts if part.level not in self.levels]
+        if unserved:
+            raise ValueError(
+                f"'request' must be of a level that {self.name} serves, {', '.join(self.levels)} (got {unserved[0]})"
+            )
+        model_after = model if inplace else copy.deepcopy(model)
+        backup = copy.deepcopy(model.state_dict()) if inplace else None
+        training = model.training
+        model_after.eval()
+        device = next(model.parameters()).device
+        try:
+            with _peak_memory(device) as peak:
+                start, cpu = time.perf_counter(), time.process_time()
+                retained, _ = graph.split(request)
+                log = self._unlearn(model_after, graph, retained, request)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            bad = [name for name, p in model_after.named_parameters() if not bool(torch.isfinite(p).all())]
+            if bad:
+                raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
+        except BaseException:
+            if backup is not None:
+                model.load_state_dict(backup)
+            model.train(training)
+            raise
+        model_after.train(training)
+        return UnlearningResult(
+            model_after, retained, request, self.name, seconds, cpu, self.prepare_seconds, peak(), log
+        )
+
+    def _prepare(self, model: nn.Module, graph: InteractionGraph) -> None:
+        """Nothing to prepare, unless a method overrides this."""
+
+    @abstractmethod
+    def _unlearn(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+    ) -> dict[str, Any]:
+        """Correct ``model`` in place and return the log."""
+
+
+def _check(model: nn.Module, graph: InteractionGraph) -> None:
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError(f"'model' must have parameters (got {type(model).__name__} with none)")
+    bad = [name for name, p in parameters.items() if not bool(torch.isfinite(p).all())]
+    if bad:
+        raise ValueError(f"'model' must have finite parameters (got NaN or infinity in {', '.join(bad[:3])})")
+    device = next(iter(parameters.values())).device
+    if graph.pairs.device != device:
+        raise ValueError(f"'graph' must be on the model's device, {device} (got {graph.pairs.device})")
+    with torch.no_grad():
+        training = model.training
+        encode(model.eval(), graph)  # raises where model and graph do not fit
+        model.train(training)
+
+
+@contextmanager
+def _peak_memory(device: torch.device) -> Iterator[Any]:
+    """Yield a function that gives the highest memory used inside, in bytes beyond what was in use at the start.
+
+    On CUDA the allocator counts; on a CPU a thread samples the resident set a few hundred times a second, which misses
+    peaks shorter than that.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: max(0, torch.cuda.max_memory_allocated(device) - before)
+        return
+    stop, before = threading.Event(), _resident()
+    highest = before
+
+    def watch() -> None:
+        nonlocal highest
+        while not stop.wait(0.003):
+            highest = max(highest, _resident())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(highest, before) - before
+    finally:
+        highest = max(highest, _resident())
+        stop.set()
+        thread.join()
+
+
+def _resident() -> int:
+    """The process's resident memory in bytes; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * 4096
+    except OSError:
+        return 0

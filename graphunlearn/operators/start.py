@@ -1,0 +1,89 @@
+"""Where a correction starts: rows scaled by what is kept, emptied nodes drawn anew."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.encode import linear_form
+from graphunlearn.nn.fit import reset_parameters
+
+__all__ = ["emptied_nodes", "kept_share", "node_rows", "warm_start"]
+
+
+def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
+    """Return the share of its interactions that every node keeps ``[num_nodes]``; 1 where it never had any."""
+    before, after = graph.adjacency.degree, retained.adjacency.degree
+    return torch.where(before > 0, after / before.clamp(min=1), 1.0)
+
+
+def emptied_nodes(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
+    """Return the mask of nodes that lose their last interaction ``[num_nodes]``."""
+    return (graph.adjacency.degree > 0) & (retained.adjacency.degree == 0)
+
+
+def node_rows(model: nn.Module, graph: InteractionGraph) -> dict[str, slice]:
+    """Return the parameters with one row per node: their names, and which nodes (users, then items) the rows are.
+
+    These are the table of a linear form, else every ``nn.Embedding`` with as many rows as there are nodes, users or
+    items. Where users and items are equally many, the name has to say which it is.
+    """
+    form = linear_form(model, graph)
+    if form is not None:
+        return {form.parameter: slice(0, graph.num_nodes)}
+    sides = {"user": slice(0, graph.num_users), "item": slice(graph.num_users, graph.num_nodes)}
+    sizes = {"user": graph.num_users, "item": graph.num_items}
+    rows: dict[str, slice] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Embedding):
+            continue
+        parameter = f"{name}.weight" if name else "weight"
+        fitting = [side for side in sides if sizes[side] == module.num_embeddings]
+        if len(fitting) > 1:
+            fitting = [side for side in fitting if side in name.lower()]
+        if module.num_embeddings == graph.num_nodes:
+            rows[parameter] = slice(0, graph.num_nodes)
+        elif len(fitting) == 1:
+            rows[parameter] = sides[fitting[0]]
+    return rows
+
+
+@torch.no_grad()
+def warm_start(
+    model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, seed: int, *, scale: bool = True
+) -> int:
+    r"""Move the rows of the touched nodes to where retraining tends to have them, before any correction.
+
+    :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`; a node that keeps nothing has no curvature left to
+    correct it by, and is drawn anew from the model's own initialisation, as retraining would.
+
+    Args:
+        model: Changed in place.
+        graph: The graph before.
+        retained: The graph after.
+        seed: Seed of the new rows.
+        scale: Whether to scale rows; emptied nodes are drawn anew in either case.
+
+    Returns:
+        The number of nodes touched.
+    """
+    share, emptied = kept_share(graph, retained), emptied_nodes(graph, retained)
+    touched = (share < 1).nonzero().view(-1)
+    tables = node_rows(model, graph)
+    fresh: dict[str, Tensor] = {}
+    if bool(emptied.any()) and tables:
+        other = copy.deepcopy(model)
+        reset_parameters(other, seed)
+        fresh = dict(other.named_parameters())
+    for name, nodes in tables.items():
+        weight = model.get_parameter(name)
+        own = touched[(touched >= nodes.start) & (touched < nodes.stop)]
+        if scale:
+            weight[own - nodes.start] *= share[own].to(weight.dtype).unsqueeze(1)
+        if fresh:
+            new = own[emptied[own]] - nodes.start
+            weight[new] = fresh[name][new]
+    return touched.numel()

@@ -1,0 +1,116 @@
+r"""How strongly a removal reaches each node, and which nodes are worth solving for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data.interaction import InteractionGraph
+from graphunlearn.utils.subgraph import _SPARSE_SHARE, _check_hops, removed_share
+
+if TYPE_CHECKING:
+    from graphunlearn.data.request import ForgetRequest
+
+__all__ = ["prune_by_importance", "spread_importance"]
+
+
+def spread_importance(
+    graph: InteractionGraph,
+    request: ForgetRequest | Tensor,
+    num_hops: int,
+    *,
+    min_degree_change: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    r"""Spread the share of removed interactions from the endpoints over their neighbourhood.
+
+    .. math::
+        w_0(v) = \frac{\text{removed interactions of } v}{\deg(v)}, \qquad
+        w_{k+1}(v) = \frac{1}{\deg(v)} \sum_{n \in N(v)} w_k(n), \qquad
+        w(v) = \sum_{k=0}^{L} w_k(v)
+
+    on the graph before the removal. :math:`w_k(v)` is the removed share that a random walk of :math:`k` steps from
+    :math:`v` expects where it ends. The hops are added up, as LightGCN adds up its layers.
+
+    Args:
+        graph: The graph before the removal.
+        request: What is removed: a request, or a boolean mask ``[num_interactions]``.
+        num_hops: Number of propagation layers :math:`L`; 0 gives the endpoints and their removed share.
+        min_degree_change: Start only from endpoints that lose more than this share. (default: ``0.0``)
+
+    Returns:
+        Sorted ids of the nodes within ``num_hops`` of an endpoint ``[num_reached]``, and their importance, which is
+        positive ``[num_reached]`` (float64).
+
+    Raises:
+        ValueError: If the mask does not fit the graph, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 0, 1, 2], [0, 1, 1, 2]]), num_users=3, num_items=3)
+        >>> spread_importance(graph, torch.tensor([True, False, False, False]), num_hops=1)
+        (tensor([0, 3, 4]), tensor([1.0000, 1.5000, 0.2500], dtype=torch.float64))
+    """
+    _check_hops(num_hops)
+    adjacency = graph.adjacency
+    nodes, weight = removed_share(graph, request, min_degree_change=min_degree_change)
+    reached, weights = [nodes], [weight]
+    for _ in range(num_hops):
+        outgoing = torch.repeat_interleave(weight, adjacency.degree[nodes])
+        nodes, weight = _sum_by_node(adjacency.neighbors(nodes), outgoing, adjacency.num_nodes)
+        weight = weight / adjacency.degree[nodes]
+        reached.append(nodes)
+        weights.append(weight)
+    return _sum_by_node(torch.cat(reached), torch.cat(weights), adjacency.num_nodes)
+
+
+def _sum_by_node(nodes: Tensor, values: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Add up positive ``values`` that belong to the same node; return the distinct nodes, sorted, and the sums."""
+    if nodes.numel() < _SPARSE_SHARE * num_nodes:
+        distinct, position = torch.unique(nodes, return_inverse=True)
+        return distinct, values.new_zeros(distinct.numel()).index_add_(0, position, values)
+    sums = values.new_zeros(num_nodes).index_add_(0, nodes, values)
+    distinct = sums.nonzero().view(-1)
+    return distinct, sums[distinct]
+
+
+def prune_by_importance(nodes: Tensor, importance: Tensor, quantile: float, *, keep: Tensor | None = None) -> Tensor:
+    r"""Drop the least important nodes.
+
+    At most the share ``quantile`` of the nodes is dropped; nodes as important as the least important one kept stay too.
+
+    Args:
+        nodes: Node ids ``[num_nodes]``, as from :func:`spread_importance`.
+        importance: Their importance ``[num_nodes]``.
+        quantile: Share of the nodes to drop, in [0, 1); 0 keeps all.
+        keep: Nodes that stay whatever their importance, such as the endpoints of the removed interactions
+            (:func:`~graphunlearn.utils.removed_share`). (default: ``None``)
+
+    Returns:
+        The nodes kept, in the order given.
+
+    Raises:
+        ValueError: If ``quantile`` is outside [0, 1), or the lengths differ.
+
+    Example:
+        >>> import torch
+        >>> nodes, importance = torch.tensor([1, 4, 5, 8]), torch.tensor([0.1, 0.5, 0.3, 0.2])
+        >>> prune_by_importance(nodes, importance, 0.5)
+        tensor([4, 5])
+        >>> prune_by_importance(nodes, importance, 0.5, keep=torch.tensor([1]))
+        tensor([1, 4, 5])
+    """
+    if not 0 <= quantile < 1:
+        raise ValueError(f"'quantile' must be a share in [0, 1) (got {quantile})")
+    if nodes.dim() != 1 or nodes.shape != importance.shape:
+        raise ValueError(
+            f"'importance' must hold one value per node (got {list(importance.shape)} for nodes of {list(nodes.shape)})"
+        )
+    if nodes.numel() == 0:
+        return nodes
+    dropped = min(int(quantile * nodes.numel()), nodes.numel() - 1)
+    kept = importance >= importance.kthvalue(dropped + 1).values
+    if keep is not None:
+        kept |= torch.isin(nodes, keep.to(nodes.device))
+    return nodes[kept]

@@ -1,0 +1,188 @@
+"""How well a recommender ranks: full-catalogue metrics in user batches, and the AUROC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import InteractionGraph
+
+__all__ = ["Ranker", "auroc", "rank_metrics"]
+
+METRICS = {"recall": "LinkPredRecall", "ndcg": "LinkPredNDCG", "mrr": "LinkPredMRR", "hit_rate": "LinkPredHitRatio"}
+
+
+class Ranker:
+    r"""Rank the whole catalogue for every user of a test graph, the items already seen left out.
+
+    With :math:`T_u` the test positives of user :math:`u` and :math:`r_1 < r_2 < \dots` the ranks at which they appear
+    among the :math:`k` best unseen items, averaged over the users with :math:`T_u \neq \emptyset`:
+
+    .. math::
+        \text{recall} = \frac{\#r}{|T_u|}, \quad
+        \text{ndcg} = \frac{\sum_j 1/\log_2(r_j + 1)}{\sum_{j \le \min(k, |T_u|)} 1/\log_2(j + 1)}, \quad
+        \text{mrr} = \frac{1}{r_1}, \quad \text{hit\_rate} = [\#r > 0]
+
+    Everything that depends on the two graphs alone is worked out once, so that calling a ranker every epoch is cheap.
+    Users are scored ``batch_size`` at a time; the full user × item matrix never exists.
+
+    Args:
+        seen: The graph whose interactions are masked. Pass the *retained* graph after unlearning: masking by the
+            original one would hide a forgotten item that the model still recommends.
+        test: The graph whose interactions are to be found; where it has labels, those with label 1.
+        ks: Lengths of the recommendation list.
+        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"`` and ``"hit_rate"``.
+        batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+
+    Raises:
+        ValueError: The graphs differ in size, or ``ks``, ``metrics`` or ``batch_size`` is out of range.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> seen = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> test = gu.InteractionGraph.from_edges(torch.tensor([[0], [2]]), num_users=2, num_items=3)
+        >>> ranker = Ranker(seen, test, ks=(1,), metrics=("recall",))
+        >>> ranker(torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [1.0], [2.0]]))
+        {'recall@1': 1.0}
+        >>> ranker.counts
+        {'num_users': 1, 'num_users_left_out': 0, 'num_pairs': 1, 'num_pairs_left_out': 0}
+    """
+
+    def __init__(
+        self,
+        seen: InteractionGraph,
+        test: InteractionGraph,
+        ks: Sequence[int] = (10, 20),
+        metrics: Sequence[str] = tuple(METRICS),
+        batch_size: int = 256,
+    ) -> None:
+        size, other = (test.num_users, test.num_items), (seen.num_users, seen.num_items)
+        if size != other:
+            raise ValueError(f"'test' must have the users and items of 'seen', {other} (got {size})")
+        if not ks or min(ks) < 1:
+            raise ValueError(f"'ks' must hold positive list lengths (got {tuple(ks)})")
+        if not metrics or not set(metrics) <= set(METRICS):
+            raise ValueError(f"'metrics' must be among {', '.join(METRICS)} (got {tuple(metrics)})")
+        if batch_size < 1:
+            raise ValueError(f"'batch_size' must be a positive integer (got {batch_size})")
+        from torch_geometric import metrics as library  # a second to import, and only ranking needs it
+
+        self.size = size
+        self._depth = min(max(ks), size[1])
+        self._metrics = library.LinkPredMetricCollection(
+            {f"{name}@{k}": getattr(library, METRICS[name])(k=k) for k in ks for name in metrics}
+        )
+
+        user, item = test.pairs if test.label is None else test.pairs[:, test.label == 1]
+        positives = torch.unique(user * size[1] + item)  # sorted by user
+        known = torch.isin(positives, seen.pairs[0] * size[1] + seen.pairs[1])
+        users, row = torch.unique(positives[~known] // size[1], return_inverse=True)
+        found = positives[~known] % size[1]
+        self.counts = {
+            "num_users": users.numel(),
+            "num_users_left_out": torch.unique(positives // size[1]).numel() - users.numel(),
+            "num_pairs": found.numel(),
+            "num_pairs_left_out": int(known.sum()),
+        }
+        """How many users and test positives are judged, and how many are not because ``seen`` holds the pair."""
+        per_batch = torch.bincount(row // batch_size).tolist()
+        self._batches = [
+            (batch, _masked(seen, batch), (batch_row, batch_found))
+            for batch, batch_row, batch_found in zip(
+                users.split(batch_size), (row % batch_size).split(per_batch), found.split(per_batch)
+            )
+            if batch.numel()
+        ]
+
+    @torch.no_grad()
+    def __call__(self, users: Tensor, items: Tensor) -> dict[str, float]:
+        """Return ``{"recall@10": ..., ...}`` for the embeddings of a model.
+
+        Args:
+            users: User embeddings ``[num_users, dim]``.
+            items: Item embeddings ``[num_items, dim]``.
+
+        Returns:
+            The mean of every metric over the judged users; NaN where there are none.
+
+        Raises:
+            ValueError: The embeddings do not fit the graphs, or are not finite (a NaN would rank first).
+        """
+        if (users.size(0), items.size(0)) != self.size:
+            got = f"{users.size(0)} and {items.size(0)}"
+            raise ValueError(f"'users' and 'items' must have {self.size[0]} and {self.size[1]} rows (got {got})")
+        if not (users.isfinite().all() and items.isfinite().all()):
+            raise ValueError("'users' and 'items' must be finite to be ranked (got NaN or infinite embeddings)")
+        self._metrics.to(users.device).reset()
+        for batch, masked, positives in self._batches:
+            scores = users[batch] @ items.t()
+            scores[masked] = -torch.inf
+            self._metrics.update(scores.topk(self._depth).indices, positives)
+        if not self._batches:
+            return dict.fromkeys(self._metrics, float("nan"))
+        return {name: float(value) for name, value in self._metrics.compute().items()}
+
+
+def _masked(seen: InteractionGraph, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows in ``batch`` and the items of all interactions that its users have in ``seen``."""
+    count = seen.adjacency.degree[batch].long()
+    row = torch.repeat_interleave(torch.arange(batch.numel(), device=batch.device), count)
+    return row, seen.adjacency.neighbors(batch) - seen.num_users
+
+
+def rank_metrics(
+    users: Tensor,
+    items: Tensor,
+    seen: InteractionGraph,
+    test: InteractionGraph,
+    ks: Sequence[int] = (10, 20),
+    metrics: Sequence[str] = tuple(METRICS),
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Return the ranking metrics of one model, with the counts of who was judged beside them; see :class:`Ranker`.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> seen = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> test = gu.InteractionGraph.from_edges(torch.tensor([[0], [2]]), num_users=2, num_items=3)
+        >>> result = rank_metrics(torch.ones(2, 1), torch.tensor([[3.0], [2.0], [1.0]]), seen, test, ks=(1, 2))
+        >>> result["recall@1"], result["recall@2"], result["num_users"]
+        (0.0, 1.0, 1)
+    """
+    ranker = Ranker(seen, test, ks, metrics, batch_size)
+    return ranker(users, items) | ranker.counts
+
+
+def auroc(scores: Tensor, labels: Tensor) -> float:
+    r"""Return the probability that a positive scores higher than a negative, ties counting one half.
+
+    .. math::
+        \frac{1}{|P||N|} \sum_{a \in P} \sum_{b \in N} [s_a > s_b] + \tfrac{1}{2} [s_a = s_b]
+
+    Scores are compared as they are: no sigmoid, which would turn large scores into ties.
+
+    Args:
+        scores: Any order-preserving scores ``[num_samples]``.
+        labels: 1 or ``True`` for positives, 0 or ``False`` for negatives ``[num_samples]``.
+
+    Returns:
+        The AUROC; NaN where one of the classes is missing.
+
+    Raises:
+        ValueError: The shapes differ, or a score is NaN.
+
+    Example:
+        >>> auroc(torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([1, 1, 0, 0]))
+        0.875
+    """
+    if scores.shape != labels.shape or scores.dim() != 1:
+        raise ValueError(f"'labels' must have the shape of 'scores', {list(scores.shape)} (got {list(labels.shape)})")
+    if scores.isnan().any():
+        raise ValueError("'scores' must not hold NaN (got at least one)")
+    positive = labels == 1
+    above, below = scores[positive].sort().values, scores[~positive].sort().values
+    wins = torch.searchsorted(below, above).sum() + torch.searchsorted(below, above, right=True).sum()
+    possible = 2 * above.numel() * below.numel()
+    return int(wins) / possible if possible else float("nan")

@@ -1,0 +1,27 @@
+"""Random graphs of interactions."""
+
+import torch
+from hypothesis import strategies as st
+
+from graphunlearn.data import InteractionGraph
+
+
+@st.composite
+def graphs(draw, min_interactions=0, values=True):
+    num_users, num_items = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    every = [(u, i) for u in range(num_users) for i in range(num_items)]
+    low = min(min_interactions, len(every))
+    chosen = draw(st.lists(st.sampled_from(every), unique=True, min_size=low, max_size=len(every)))
+    count = len(chosen)
+    names = st.text("ab1é ", min_size=1, max_size=4).map(str.strip).filter(bool)
+    ids = {
+        f"{side}_ids": draw(st.none() | st.lists(names, unique=True, min_size=size, max_size=size))
+        for side, size in (("user", num_users), ("item", num_items))
+    }
+    attributes = {}
+    if values and count:
+        numbers = st.lists(st.integers(-5, 5), min_size=count, max_size=count)
+        for name in draw(st.sets(st.sampled_from(["rating", "time", "label"]))):
+            attributes[name] = torch.tensor(draw(numbers), dtype=torch.int64 if name == "time" else torch.float64)
+    pairs = torch.tensor(chosen, dtype=torch.long).view(-1, 2).t()
+    return InteractionGraph.from_edges(pairs, num_users, num_items, **ids, **attributes)
