@@ -43,9 +43,9 @@ def synthetic_interactions(
         num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may go without interaction.
         interactions_per_user: Mean number of interactions; fewer where it is not small beside ``num_items``.
         latent_dim: Number :math:`k` of latent factors.
-        popularity_exponent: The tail :math:`\gamma`; 0 makes all items equally popular. With the default, and at the default
-            size, the first item reaches more than half of the users, as in MovieLens; 0.5 resembles Gowalla at 30,000
-            users, 40,000 items and 34 per user.
+        popularity_exponent: The tail :math:`\gamma`; 0 makes all items equally popular. With all defaults
+            the first item reaches over half of the users, as in MovieLens; 0.5 resembles Gowalla at 30,000 users,
+            40,000 items and 34 per user.
         activity_spread: Standard deviation of the logarithm of the users' activity.
         taste: Strength :math:`\tau` of taste in choosing; 0 leaves popularity alone.
         seed: The same seed gives the same graph.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encode import LinearForm, _check_size, linear_form
 
-__all__ = ["MatrixFactorization"]
+__all__ = ["MODELS", "MatrixFactorization", "build_model"]
 
 
 class MatrixFactorization(nn.Module):
@@ -36,10 +37,44 @@ class MatrixFactorization(nn.Module):
 
     def forward(self, edge_label_index: Tensor) -> Tensor:
         """Return the scores ``[num_pairs]`` of homogeneous node pairs ``[2, num_pairs]`` (items after users)."""
-        return (self.embedding(edge_label_index[0]) * self.embedding(edge_label_index[1])).sum(-1)
+        user, item = self.embedding(edge_label_index)
+        scores: Tensor = (user * item).sum(-1)
+        return scores
 
 
 @linear_form.register
 def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm:
     _check_size(model.num_nodes, model, graph)
     return LinearForm("embedding.weight", (1.0,), None)
+
+
+MODELS = ("lightgcn", "mf")
+"""Names that :func:`build_model` knows."""
+
+
+def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int = 2) -> nn.Module:
+    """Return an untrained recommender for ``graph``, on its device.
+
+    Args:
+        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``) or ``"mf"``.
+        graph: Whose users and items get rows.
+        dim: Width of a row.
+        layers: Propagation layers; matrix factorisation has none.
+
+    Raises:
+        ValueError: The name is unknown, or a size is not positive.
+
+    Example:
+        >>> import torch
+        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
+        >>> build_model("lightgcn", graph, dim=8, layers=3)
+        LightGCN(4, 8, num_layers=3)
+    """
+    for argument, value in (("dim", dim), ("layers", layers)):
+        if value < 1:
+            raise ValueError(f"'{argument}' must be at least 1 (got {value})")
+    if name == "lightgcn":
+        return LightGCN(graph.num_nodes, dim, layers).to(graph.pairs.device)
+    if name == "mf":
+        return MatrixFactorization(graph.num_nodes, dim).to(graph.pairs.device)
+    raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")

@@ -99,9 +99,10 @@ def k_hop_subgraph(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_h
         num_hops: Radius of the ball.
 
     Returns:
-        A graph with the raw ids of its nodes and all values of its interactions.
-        hold the users' and items' indices in ``graph``, and ``sub["user", "interacts", "item"].e_id`` the positions
-        of its interactions in ``graph.pairs``. See also :func:`node_map`.
+        A graph with the raw ids of its nodes and all values of its interactions. ``sub["user"].n_id`` and
+        ``sub["item"].n_id`` hold the numbers of its users and items in ``graph``, and
+        ``sub["user", "interacts", "item"].e_id`` the positions of its interactions in ``graph.pairs``. See also
+        :func:`node_map`.
 
     Raises:
         ValueError: If a node is not in the graph, or ``num_hops`` is not a non-negative integer.
