@@ -1,0 +1,293 @@
+"""The audit: methods against an ensemble of retrained models, two-sided."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.environment import environment
+from graphunlearn.eval.forgetting import (
+    distance_to_retrain,
+    forgetting_entry,
+    ks_distance,
+    membership_auroc,
+    never_seen_pairs,
+    noise_floor,
+    privacy_leakage,
+)
+from graphunlearn.eval.report import aggregate, terminal_table, write_report
+from graphunlearn.nn import FitSettings, Objective, encode, risk_of, score
+from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, without_emptied_users
+from graphunlearn.utils import k_hop_ball
+from graphunlearn.utils.ranking import Ranker, auroc
+
+__all__ = ["Audit", "audit"]
+
+MEBIBYTE = 2**20
+
+
+@dataclass
+class Audit:
+    """A finished audit: print it, write it, or read ``report``.
+
+    Args:
+        report: The report, in the format of ``report.json``.
+        plots: What the figures are drawn from.
+        references: The retrained models it was judged against, for further audits of the same request.
+        results: What the audited methods returned.
+    """
+
+    report: dict[str, Any]
+    plots: dict[str, Any] = field(default_factory=dict, repr=False)
+    references: list[UnlearningResult] = field(default_factory=list, repr=False)
+    results: list[UnlearningResult] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        return terminal_table(self.report)
+
+    def write(self, folder: str | Path) -> tuple[Path, Path]:
+        """Write ``report.json`` and ``report.html`` into ``folder`` and return their paths."""
+        return write_report(self.report, folder, self.plots)
+
+    @classmethod
+    def mean(cls, audits: Sequence[Audit], about: Mapping[str, Any]) -> Audit:
+        """Return the mean of several audits of the same methods; figures are those of the first."""
+        first = audits[0]
+        methods = aggregate([a.report["methods"] for a in audits]) if len(audits) > 1 else first.report["methods"]
+        notes = [*about.get("notes", []), *first.report["notes"]]
+        report = {**first.report, **about, "notes": notes, "methods": methods}
+        return cls(report, first.plots, first.references, first.results)
+
+
+class _Judge:
+    """Everything that is the same for all models of one audit."""
+
+    def __init__(
+        self,
+        graph: InteractionGraph,
+        request: ForgetRequest,
+        validation: InteractionGraph | None,
+        test: InteractionGraph,
+        objective: Objective,
+        trained_labels: bool,
+    ) -> None:
+        self.graph, self.objective = graph, objective
+        self.retained, self.forgotten = graph.split(request)
+        seen = graph.adjacency.degree > 0
+        known = seen[test.pairs[0]] & seen[test.pairs[1] + graph.num_users]
+        rest = test.select(known)
+        kept = without_emptied_users(rest, graph, self.retained)
+        pair = graph.num_items * kept.pairs[0] + kept.pairs[1]
+        gone = graph.num_items * self.forgotten.pairs[0] + self.forgotten.pairs[1]
+        self.test = kept.select(~torch.isin(pair, gone))
+        self.left_out = {
+            "test rows with a user or item that training never saw": int((~known).sum()),
+            "test rows of users forgotten entirely": rest.num_interactions - kept.num_interactions,
+            "test rows that are themselves forgotten": kept.num_interactions - self.test.num_interactions,
+        }
+        self.ranker = Ranker(self.retained, self.test, ks=(20, 10))
+        held = [g for g in (validation, test) if g is not None]
+        self.never_seen = never_seen_pairs(self.forgotten.pairs[0], [graph, *held], seed=0)
+        self.trained_labels = self.forgotten.label if trained_labels else None
+        self.labels = self.test.label
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, graph: InteractionGraph) -> dict[str, Any]:
+        """Return utility, forgetting and probabilities of a model that serves with ``graph``."""
+        encoded = encode(model, graph)
+        p_forget, p_test, p_never = (
+            torch.sigmoid(score(encoded, pairs)) for pairs in (self.forgotten.pairs, self.test.pairs, self.never_seen)
+        )
+        utility = {}
+        if self.labels is not None and 0 < float(self.labels.mean()) < 1:
+            utility["auroc"] = auroc(p_test, self.labels)
+        utility |= self.ranker(encoded.users, encoded.items)
+        forgetting = {}
+        if self.trained_labels is not None:
+            forgetting["flipped_label_auc"] = auroc(p_forget, self.trained_labels)
+        forgetting["membership_auroc"] = membership_auroc(p_forget, p_never)
+        forgetting["mean_probability"] = float(p_forget.mean())
+        return {"utility": utility, "forgetting": forgetting, "forget": p_forget.cpu(), "test": p_test.cpu()}
+
+    def gradient_residual(self, model: nn.Module) -> float:
+        r"""Return :math:`\|\nabla R(\theta; D_k, G_k)\|` per retained interaction."""
+        risk = risk_of(model, self.retained, self.objective)
+        return float(risk.gradient(risk.parameters).norm()) / max(self.retained.num_interactions, 1)
+
+
+def audit(
+    model: nn.Module,
+    graph: InteractionGraph,
+    request: ForgetRequest,
+    methods: Sequence[Unlearner | UnlearningResult],
+    *,
+    test: InteractionGraph,
+    validation: InteractionGraph | None = None,
+    objective: Objective,
+    settings: FitSettings | None = None,
+    retrain_seeds: int = 5,
+    references: list[UnlearningResult] | None = None,
+    trained_labels: bool = False,
+    on_step: Callable[[str], Any] = lambda what: None,
+) -> Audit:
+    """Judge unlearning methods against models retrained without what is forgotten.
+
+    Args:
+        model: The original model.
+        graph: The graph it was trained on.
+        request: What is forgotten.
+        methods: Methods to run, or results that are there already.
+        test: Held-out interactions. Rows of users who are forgotten entirely, forgotten pairs, and rows with users or
+            items that training never saw are left out and counted.
+        validation: Early stopping of the retrained models.
+        objective: The loss of all models.
+        settings: Training of the retrained models; their seeds count up from its ``seed``, which must not be the
+            original's.
+        retrain_seeds: Number of retrained models.
+        references: Retrained models that are there already.
+        trained_labels: Whether the labels of the forgotten interactions are to be told after forgetting (flips).
+        on_step: Called with a word whenever a model is done.
+
+    Returns:
+        The :class:`Audit`.
+
+    Raises:
+        ValueError: The request or a graph does not fit.
+    """
+    judge = _Judge(graph, request, validation, test, objective, trained_labels)
+    settings = settings or FitSettings(seed=50)
+    references = list(references or [])
+    for k in range(len(references), retrain_seeds):
+        reference = Retrain(
+            objective=objective, validation=validation, settings=replace(settings, seed=settings.seed + k)
+        )
+        references.append(reference.unlearn(model, graph, request))
+        on_step("retraining")
+    results = []
+    for method in methods:
+        results.append(method if isinstance(method, UnlearningResult) else method.unlearn(model, graph, request))
+        on_step(results[-1].method)
+    original = judge.measure(model, graph)
+    retrained = [judge.measure(r.model, r.graph) for r in references]
+    measured = [judge.measure(r.model, r.graph) for r in results]
+    residuals = [judge.gradient_residual(m) for m in (model, *(r.model for r in (*references, *results)))]
+    for m, residual in zip((original, *retrained, *measured), residuals):
+        m["forgetting"]["gradient_residual"] = residual
+    _relative_to_retraining(original, retrained, measured)
+    seconds = statistics.fmean(r.seconds for r in references)
+    entries = [
+        _entry("original", original, original, retrained, None, seconds),
+        _retrain_entry(original, retrained, references),
+        *(_entry(r.method, m, original, retrained, r, seconds) for r, m in zip(results, measured)),
+    ]
+    report = {
+        "request": request.describe(graph),
+        "environment": environment(str(graph.pairs.device)),
+        "left_out": judge.left_out,
+        "notes": [f"Judged against {len(references)} retrained models."],
+        "methods": entries,
+    }
+    named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
+    plots = _plots(judge, named, retrained) | _damping_plot(model, graph, request, methods)
+    return Audit(report, plots, references, results)
+
+
+def _relative_to_retraining(
+    original: dict[str, Any], retrained: list[dict[str, Any]], measured: list[dict[str, Any]]
+) -> None:
+    """Add the measures that need the retrained models; a retrained model is held against the others."""
+    mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
+    for k, m in enumerate([original, *measured, *retrained]):
+        own = k - 1 - len(measured)
+        others = [r["forget"] for j, r in enumerate(retrained) if j != own]
+        m["forgetting"]["privacy_leakage"] = privacy_leakage(m["forgetting"]["membership_auroc"], mean_auc)
+        m["forgetting"]["ks_statistic"] = ks_distance(m["forget"], others).statistic if others else None
+
+
+def _entry(
+    name: str,
+    measured: dict[str, Any],
+    original: dict[str, Any],
+    retrained: list[dict[str, Any]],
+    result: UnlearningResult | None,
+    retrain_seconds: float,
+) -> dict[str, Any]:
+    values = {metric: [m["forgetting"][metric] for m in retrained] for metric in measured["forgetting"]}
+    return {
+        "name": name,
+        "seconds": None if result is None else result.seconds,
+        "cpu_seconds": None if result is None else result.cpu_seconds,
+        "prepare_seconds": None if result is None else result.prepare_seconds,
+        "speedup_vs_retrain": None if result is None else retrain_seconds / result.seconds,
+        "peak_memory_mb": None if result is None else result.peak_memory / MEBIBYTE,
+        "utility": measured["utility"],
+        "forgetting": {
+            metric: forgetting_entry(value, original["forgetting"][metric], values[metric])
+            for metric, value in measured["forgetting"].items()
+            if value is not None and None not in values[metric]
+        },
+        "distance_to_retrain": {
+            where: distance_to_retrain(measured[where], [m[where] for m in retrained]) for where in ("test", "forget")
+        }
+        | {f"noise_floor_{where}": noise_floor([m[where] for m in retrained]) for where in ("test", "forget")},
+        "log": None if result is None else result.log,
+    }
+
+
+def _retrain_entry(
+    original: dict[str, Any], retrained: list[dict[str, Any]], references: list[UnlearningResult]
+) -> dict[str, Any]:
+    """Return the mean retrained model: its distance to retraining is the noise floor."""
+    methods = [_entry("retrain", m, original, retrained, None, 0.0) for m in retrained]
+    entry = aggregate(methods and [[m] for m in methods])[0]
+    floors = [noise_floor([m[where] for m in retrained]) for where in ("test", "forget")]
+    entry["distance_to_retrain"] |= {"test": floors[0], "forget": floors[1]}
+    seconds = [r.seconds for r in references]
+    return entry | {
+        "seconds": statistics.fmean(seconds),
+        "seconds_sd": statistics.stdev(seconds) if len(seconds) > 1 else None,
+        "cpu_seconds": statistics.fmean(r.cpu_seconds for r in references),
+        "speedup_vs_retrain": 1.0,
+        "peak_memory_mb": statistics.fmean(r.peak_memory for r in references) / MEBIBYTE,
+        "log": {"runs": [r.log for r in references]},
+    }
+
+
+def _plots(judge: _Judge, named: dict[str, dict[str, Any]], retrained: list[dict[str, Any]]) -> dict[str, Any]:
+    labels = judge.trained_labels
+    wrong = None if labels is None else labels.cpu()
+
+    def shown(p: Tensor) -> Tensor:
+        return p if wrong is None else torch.where(wrong > 0, p, 1 - p)
+
+    scores: dict[str, Any] = {name: shown(m["forget"]) for name, m in named.items()}
+    scores["retrain"] = [shown(m["forget"]) for m in retrained]
+    label = "probability of a forgotten pair" if wrong is None else "probability of the flipped label"
+    users = torch.cat([judge.forgotten.pairs[0], judge.forgotten.pairs[1] + judge.graph.num_users]).unique()
+    hop = torch.full((judge.graph.num_nodes,), 3, device=users.device)
+    for distance in (2, 1, 0):
+        hop[k_hop_ball(judge.graph, users, distance)] = distance
+    of_pair = hop[judge.test.pairs[0]].cpu()
+    before = named["original"]["test"]
+    moved = {
+        name: {("3+" if h == 3 else h): (m["test"] - before).abs()[of_pair == h] for h in range(4)}
+        for name, m in {"retrain": retrained[0], **named}.items()
+        if name != "original"
+    }
+    return {"scores": scores, "scores_label": label, "moved_by_hop": moved}
+
+
+def _damping_plot(
+    model: nn.Module, graph: InteractionGraph, request: ForgetRequest, methods: Sequence[Unlearner | UnlearningResult]
+) -> dict[str, Any]:
+    for method in methods:
+        if isinstance(method, IFRU) and method.damping is None and method.solver == "krylov":
+            return {"damping": method.damping_curve(model, graph, request)}
+    return {}
