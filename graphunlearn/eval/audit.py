@@ -288,6 +288,6 @@ def _damping_plot(
     model: nn.Module, graph: InteractionGraph, request: ForgetRequest, methods: Sequence[Unlearner | UnlearningResult]
 ) -> dict[str, Any]:
     for method in methods:
-        if isinstance(method, IFRU) and method.damping is None and method.solver == "krylov":
+        if isinstance(method, IFRU) and method.damping is None and method.solver != "adam":
             return {"damping": method.damping_curve(model, graph, request)}
     return {}

@@ -183,7 +183,11 @@ def bench(
     Raises:
         ValueError: A count is not positive.
     """
-    for name, count in (("data_seeds", data_seeds), ("original_seeds", original_seeds), ("retrain_seeds", retrain_seeds)):
+    for name, count in (
+        ("data_seeds", data_seeds),
+        ("original_seeds", original_seeds),
+        ("retrain_seeds", retrain_seeds),
+    ):
         if count < 1:
             raise ValueError(f"'{name}' must be at least 1 (got {count})")
     base, audits = settings or FitSettings(), []
@@ -219,10 +223,21 @@ def bench(
                 references = run.references
                 audits.append(run)
     about = {
-        "dataset": {"name": dataset, "train": case.train.num_interactions, "validation": case.validation.num_interactions,
-                    "test": case.test.num_interactions, "users": case.train.num_users, "items": case.train.num_items},
-        "model": {"name": model if isinstance(model, str) else type(trained).__name__, "dim": dim, "layers": layers,
-                  "objective": repr(loss), "settings": repr(base)},
+        "dataset": {
+            "name": dataset,
+            "train": case.train.num_interactions,
+            "validation": case.validation.num_interactions,
+            "test": case.test.num_interactions,
+            "users": case.train.num_users,
+            "items": case.train.num_items,
+        },
+        "model": {
+            "name": model if isinstance(model, str) else type(trained).__name__,
+            "dim": dim,
+            "layers": layers,
+            "objective": repr(loss),
+            "settings": repr(base),
+        },
         "scenario": case.name,
         "seeds": {"data": data_seeds, "original": original_seeds, "retrain": retrain_seeds},
         "notes": case.notes,

@@ -1,4 +1,4 @@
-r"""Solvers for :math:`(H + \delta I)\,x = b` with a symmetric positive semi-definite :math:`H` known by its products."""
+r"""Solvers for :math:`(H + \delta I)\,x = b` with a symmetric :math:`H` known by its products."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Solution:
 
     Args:
         x: The solution ``[n]``.
-        residual: Relative residual, recomputed from the definition where ``iterations`` is reported by CG.
-        iterations: Products spent.
+        residual: Relative residual, recomputed from the definition where it comes from CG.
+        iterations: Steps, of one product each.
         converged: Whether the residual is within the tolerance asked for.
     """
 
@@ -48,14 +48,14 @@ def conjugate_gradients(
         damping: :math:`\delta \ge 0`, a number or one per coordinate ``[n]``.
         preconditioner: :math:`r \mapsto M^{-1} r`, symmetric positive definite.
         tol: Stop when :math:`\|r\| \le` ``tol`` :math:`\cdot \|b\|`.
-        max_iter: At most this many products.
+        max_iter: At most this many steps, of one product each; the residual costs one more.
         x0: Starting point ``[n]``, zero by default.
 
     Returns:
         The :class:`Solution`; never raises for lack of convergence, which ``converged`` tells.
 
     Raises:
-        FloatingPointError: A product returned NaN or infinity.
+        FloatingPointError: ``b`` is not finite, or a product returned NaN or infinity.
 
     Source: Hestenes & Stiefel 1952; Saad, "Iterative Methods for Sparse Linear Systems", 2nd ed., alg. 9.1.
 
@@ -90,7 +90,9 @@ def conjugate_gradients(
         z = r if preconditioner is None else preconditioner(r)
         rz, previous = float(r @ z), rz
         p.mul_(rz / previous).add_(z)
-    residual = float(r.norm()) / norm
+    residual = float((b - damped(x)).norm()) / norm  # the one carried along keeps falling where rounding stalls x
+    if not math.isfinite(residual):
+        raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")
     return Solution(x, residual, iterations, residual <= tol)
 
 
@@ -138,12 +140,19 @@ class KrylovSpace:
         return Solution(x, residual, len(y), residual <= tol)
 
     def residual(self, damping: float, *, absolute: bool = False) -> float:
-        r"""Return :math:`\beta_k |y_k| / \|b\|`: how much of :math:`Hx` leaves the space.
+        r"""Return the relative residual :math:`\beta_k |y_k| / \|b\|` of :meth:`solve`.
 
-        Without ``absolute`` it is the relative residual of :meth:`solve`, exactly.
+        :math:`|H|x` is not known, so with ``absolute`` it is :math:`\|x_k - x_{k-1}\| / \|x_k\|`, what the last product
+        changed; for a single product it is 1.
         """
         y = self.coefficients(damping, absolute=absolute)
-        return float(self.off_diagonal[-1] * y[-1].abs()) / self.norm
+        if not absolute:
+            return float(self.off_diagonal[-1] * y[-1].abs()) / self.norm
+        if len(y) == 1:
+            return 1.0
+        before = KrylovSpace(self.basis[:-1], self.diagonal[:-1], self.off_diagonal[:-1], self.norm)
+        y[:-1] -= before.coefficients(damping, absolute=True)
+        return float(y.norm() / self.coefficients(damping, absolute=True).norm())
 
     def predicted_decrease(self, damping: float, *, absolute: bool = False) -> float:
         r"""Return :math:`\langle b, x_\delta\rangle - \frac12 x_\delta^\top H x_\delta`, without another product."""
@@ -192,17 +201,20 @@ def lanczos(
     basis[0] = b / norm
     diagonal: list[float] = []
     off_diagonal: list[float] = []
+    rounding = 8 * torch.finfo(b.dtype).eps
     for k in range(max_iter):
         w = product(basis[k])
         diagonal.append(float(basis[k] @ w))
         if not math.isfinite(diagonal[-1]):
             raise FloatingPointError("a curvature product returned NaN or infinity")
-        for _ in range(2):  # twice is enough (Parlett, "The Symmetric Eigenvalue Problem", 6.9)
-            w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
+        w = w - diagonal[-1] * basis[k]
+        if k:
+            w = w - off_diagonal[-1] * basis[k - 1]
+        w = w - (basis[: k + 1] @ w) @ basis[: k + 1]  # rounding lets the recurrence lose orthogonality
         off_diagonal.append(float(w.norm()))
         small = torch.tensor(diagonal, dtype=torch.float64), torch.tensor(off_diagonal, dtype=torch.float64)
         space = KrylovSpace(basis[: k + 1], *small, norm)
-        exhausted = off_diagonal[-1] <= 1e-6 * max(abs(d) for d in diagonal)
+        exhausted = off_diagonal[-1] <= rounding * max(map(abs, diagonal + off_diagonal))
         if exhausted or k + 1 == max_iter or space.residual(damping, absolute=absolute) <= tol:
             break
         basis[k + 1] = w / off_diagonal[-1]

@@ -36,29 +36,39 @@ def csr(rowptr: Tensor, col: Tensor, values: Tensor, size: tuple[int, int]) -> T
         return torch.sparse_csr_tensor(rowptr, col, values, size, check_invariants=False)
 
 
+class _Box:
+    """Hides a tensor from the transforms of ``torch.func``."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+
 class _SymmetricProduct(torch.autograd.Function):
-    """``A @ x`` for a symmetric CSR matrix: the backward and the forward-mode product are the product itself."""
+    """``A @ x`` for a symmetric CSR matrix: the backward and the forward-mode product are the product itself.
+
+    The matrix comes in a box: functional transforms wrap every tensor argument, and cannot wrap a CSR tensor.
+    """
 
     @staticmethod
-    def forward(matrix: Tensor, x: Tensor) -> Tensor:
-        return matrix @ x
+    def forward(box: _Box, x: Tensor) -> Tensor:
+        return box.matrix @ x
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.matrix = inputs[0]
+    def setup_context(ctx: Any, inputs: tuple[_Box, Tensor], output: Tensor) -> None:
+        ctx.box = inputs[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, spmm(ctx.matrix, grad)
+        return None, _SymmetricProduct.apply(ctx.box, grad)
 
     @staticmethod
     def jvp(ctx: Any, _: None, x_t: Tensor) -> Tensor:
-        return spmm(ctx.matrix, x_t)
+        return _SymmetricProduct.apply(ctx.box, x_t)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[None, int], matrix: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[None, int], box: _Box, x: Tensor) -> tuple[Tensor, int]:
         batched = x.movedim(in_dims[1], -1)
-        out = spmm(matrix, batched.flatten(1))
+        out = _SymmetricProduct.apply(box, batched.flatten(1))
         return out.view(-1, *batched.shape[1:]), batched.dim() - 1
 
 
@@ -74,7 +84,12 @@ def spmm(matrix: Tensor, x: Tensor) -> Tensor:
     Returns:
         The product ``[num_nodes, dim]``.
     """
-    return _SymmetricProduct.apply(matrix, x)
+    return _SymmetricProduct.apply(_Box(matrix), x) if _differentiating() else matrix @ x
+
+
+def _differentiating() -> bool:
+    """Whether a derivative may be asked for; where not, going through autograd costs more than a small product."""
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
 
 
 class Adjacency:
@@ -129,7 +144,7 @@ class Adjacency:
         return self.rowptr.diff()
 
     def normalized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        r"""Return :math:`D^{-1/2} A D^{-1/2}` as a CSR matrix ``[num_nodes, num_nodes]``; isolated nodes are zero rows."""
+        r"""Return :math:`D^{-1/2} A D^{-1/2}` in CSR ``[num_nodes, num_nodes]``; isolated nodes are zero rows."""
         if dtype not in self._normalized:
             with torch.inference_mode(False):  # what is cached must serve training as well
                 self._normalized[dtype] = self._normalize(dtype)
@@ -183,7 +198,7 @@ class _Dots(torch.autograd.Function):
 class _Matmul(torch.autograd.Function):
     @staticmethod
     def forward(pattern: PairPattern, values: Tensor, b: Tensor) -> Tensor:
-        return pattern._matrix(values) @ b
+        return pattern.matrix(values) @ b
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[PairPattern, Tensor, Tensor], output: Tensor) -> None:
@@ -253,7 +268,8 @@ class PairPattern:
         other.__dict__["transposed"] = self
         return other
 
-    def _matrix(self, values: Tensor) -> Tensor:
+    def matrix(self, values: Tensor) -> Tensor:
+        """Return per-pair ``values`` as a CSR matrix ``[size[0], size[1]]``; repeated pairs are repeated entries."""
         return csr(self._rowptr, self._col, values[self._order], self.size)
 
     def _dots(self, a: Tensor, b: Tensor) -> Tensor:
@@ -264,8 +280,8 @@ class PairPattern:
 
     def dots(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the dot product of every pair ``[num_pairs]``."""
-        return _Dots.apply(self, a, b)
+        return _Dots.apply(self, a, b) if _differentiating() else self._dots(a, b)
 
     def matmul(self, values: Tensor, b: Tensor) -> Tensor:
         """Return ``[size[0], dim]``: per-pair ``values`` times the rows of ``b``, added up by row."""
-        return _Matmul.apply(self, values, b)
+        return _Matmul.apply(self, values, b) if _differentiating() else self.matrix(values) @ b

@@ -68,12 +68,18 @@ def linear_form(model: nn.Module, graph: InteractionGraph) -> LinearForm | None:
 
 @linear_form.register
 def _(model: LightGCN, graph: InteractionGraph) -> LinearForm | None:
-    changed = {"forward", "get_embedding", "predict_link", "recommend"} & set(vars(type(model)))
-    if changed and type(model) is not LightGCN:
-        return None  # a subclass that computes something else must say so through `encode.register`
+    if not _computes_as(model, LightGCN):
+        return None
     _check_size(model.num_nodes, model, graph)
     dtype = model.embedding.weight.dtype
     return LinearForm("embedding.weight", tuple(model.alpha.tolist()), graph.adjacency.normalized(dtype))
+
+
+def _computes_as(model: nn.Module, base: type[nn.Module]) -> bool:
+    """Whether a model computes what ``base`` does: a subclass may not, and says how through ``encode.register``."""
+    names = ("forward", "get_embedding", "predict_link", "recommend")
+    same = all(getattr(type(model), name, None) is getattr(base, name, None) for name in names)
+    return same and _encode.dispatch(type(model)) is _encode.dispatch(object)
 
 
 @singledispatch
@@ -91,7 +97,7 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
 
 
 class _Encode:
-    """``encode`` with its registry: callable, and extended through :meth:`register` like ``functools.singledispatch``."""
+    """``encode`` with its registry: callable, and extended through :meth:`register`."""
 
     def __call__(self, model: nn.Module, graph: InteractionGraph) -> Encoded:
         r"""Return the embeddings that ``model`` gives every user and item of ``graph``.

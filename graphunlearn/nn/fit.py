@@ -65,7 +65,7 @@ class FitResult:
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Draw all parameters of ``model`` anew from its own initialisation, reproducibly and without touching global state.
+    """Draw all parameters of ``model`` anew from its own initialisation, leaving global random state alone.
 
     Raises:
         TypeError: A trainable parameter belongs to no module with a ``reset_parameters`` method.
@@ -116,6 +116,7 @@ def fit(
         checkpoint: File stem to write the training state to after every epoch (``.safetensors`` and ``.json``,
             atomically). Where it exists, training resumes and ends with the same parameters as without the break.
         progress: Show a progress bar; by default only where one is likely to be read.
+        **changes: Fields of ``settings`` to change.
 
     Returns:
         The :class:`FitResult`.
@@ -224,7 +225,8 @@ class _State:
         if meta["identity"] != self.identity:
             changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
             raise ValueError(
-                f"'checkpoint' must come from the same training run (got {self.path.name} with another {', '.join(changed)})"
+                f"'checkpoint' must come from the same training run "
+                f"(got {self.path.name} with another {', '.join(changed)})"
             )
         part = {
             key: {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}

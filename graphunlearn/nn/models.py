@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn.encode import LinearForm, _check_size, linear_form
+from graphunlearn.nn.encode import LinearForm, _check_size, _computes_as, linear_form
 
 __all__ = ["MODELS", "MatrixFactorization", "build_model"]
 
@@ -43,7 +43,9 @@ class MatrixFactorization(nn.Module):
 
 
 @linear_form.register
-def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm:
+def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm | None:
+    if not _computes_as(model, MatrixFactorization):
+        return None
     _check_size(model.num_nodes, model, graph)
     return LinearForm("embedding.weight", (1.0,), None)
 

@@ -58,17 +58,17 @@ class Samples:
         return PairPattern(rows, torch.cat([self.items, self.negatives.flatten()]), self.size)
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return the mask of samples with a user, item or negative in the node masks ``[num_users]``, ``[num_items]``."""
+        """Return the samples with a user, item or negative in the masks ``[num_users]``, ``[num_items]``."""
         mask = users[self.users] | items[self.items]
         return mask if self.negatives is None else mask | items[self.negatives].any(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(ABC):
-    r"""A sum of per-sample losses :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
+    r"""A per-sample loss :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
 
-    The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of the
-    sample (negatives count :math:`1/n` each), not on the whole table.
+    The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
+    the sample (negatives count :math:`1/n` each), not on the whole table.
 
     A subclass says what is supervised (:meth:`samples`) and gives :math:`\varphi` with its two derivatives; the
     curvature products of the closed-form path follow from those.
@@ -126,9 +126,9 @@ class Objective(ABC):
         users, items = samples.size
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
-            return torch.cat(count).float()
+            return torch.cat(count).double()
         drawn = torch.bincount(samples.negatives.flatten(), minlength=items)
-        return torch.cat([count[0].float(), count[1] + drawn / samples.negatives.size(1)])
+        return torch.cat([count[0].double(), count[1] + drawn.double() / samples.negatives.size(1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class BPR(Objective):
     r"""Bayesian personalised ranking: :math:`\varphi(m) = \log(1 + e^{-m})` of :math:`m_{sk} = s_{ui} - s_{uj_k}`.
 
     The negatives are a fixed function of (``seed``, user, item, k) that avoids the user's items in the graph passed:
-    the same objective always means the same function, and forgetting one interaction leaves the others' negatives alone.
+    the same objective always means the same function, and forgetting leaves the negatives of other users alone.
 
     Args:
         weight_decay: L2 on the sample's layer-0 rows.
@@ -154,7 +154,7 @@ class BPR(Objective):
         tensor([0.6931, 0.6931])
     """
 
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-3
     negatives: int = 4
     seed: int = 0
 
@@ -188,12 +188,17 @@ class BPR(Objective):
 class BCE(Objective):
     r"""Binary cross entropy of the label: :math:`\varphi(m) = \log(1 + e^m) - y m` with :math:`m = s_{ui}`.
 
+    Args:
+        weight_decay: L2 on the sample's layer-0 rows.
+
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), label=torch.tensor([1.0, 0.0]))
         >>> BCE()(gu.Encoded(torch.zeros(2, 4), torch.zeros(2, 4)), BCE().samples(graph))
         tensor([0.6931, 0.6931])
     """
+
+    weight_decay: float = 3e-3
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.label is None:

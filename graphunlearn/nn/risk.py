@@ -1,4 +1,4 @@
-r"""The training risk :math:`R(\theta; D, G)` of a model on a graph: value, gradient and curvature on flat parameters."""
+r"""The training risk :math:`R(\theta; D, G)` of a model on a graph: value, gradient, curvature."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Risk:
         """Return the embeddings at ``theta``, differentiable in it."""
         parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
         values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
-        return torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
+        encoded: Encoded = torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
+        return encoded
 
     def value(self, theta: Tensor) -> float:
         """Return the risk, summed in float64: differences of large sums are what it is asked for."""
@@ -168,7 +169,7 @@ class LinearRisk(Risk):
         rows = torch.cat([pattern.matmul(weight, zi.square()), pattern.transposed.matmul(weight, zu.square())])
         matrix = self.form.matrix
         if matrix is not None:
-            matrix = csr(matrix.crow_indices(), matrix.col_indices(), matrix.values().square(), tuple(matrix.shape))
+            matrix = csr(matrix.crow_indices(), matrix.col_indices(), matrix.values().square(), (len(rows), len(rows)))
         squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), matrix)
         return (squared.propagate(rows) + self._l2(theta)).flatten()
 
@@ -180,9 +181,10 @@ class LinearRisk(Risk):
         zu, zi = (part.contiguous() for part in z.split(sizes))
         margins = objective.margins(pattern.dots(zu, zi), samples)
         _, first, second = objective.phi(margins, samples)
-        slope = objective.margins_transposed(first / margins.size(1), samples)
-        weight = second / margins.size(1)
-        l2 = self._l2(theta)
+        weight, l2 = second / margins.size(1), self._l2(theta)
+        if exact:
+            slope = objective.margins_transposed(first / margins.size(1), samples)
+            slopes = pattern.matrix(slope), pattern.transposed.matrix(slope)
 
         @torch.no_grad()
         def product(v: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ class LinearRisk(Risk):
             y = objective.margins_transposed(weight * objective.margins(ds, samples), samples)
             back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)
             if exact:
-                back_u, back_i = back_u + pattern.matmul(slope, ti), back_i + pattern.transposed.matmul(slope, tu)
+                back_u, back_i = back_u + slopes[0] @ ti, back_i + slopes[1] @ tu
             return (form.propagate(torch.cat([back_u, back_i])) + l2 * v).flatten()
 
         return product

@@ -146,7 +146,7 @@ class Unlearner(ABC):
             model_after, retained, request, self.name, seconds, cpu, self.prepare_seconds, peak(), log
         )
 
-    def _prepare(self, model: nn.Module, graph: InteractionGraph) -> None:
+    def _prepare(self, model: nn.Module, graph: InteractionGraph) -> None:  # noqa: B027
         """Nothing to prepare, unless a method overrides this."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.func import KrylovSpace, Solution, lanczos
+from graphunlearn.func import Solution, lanczos
 from graphunlearn.nn.encode import linear_form, num_hops
 from graphunlearn.nn.objective import BPR, Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
@@ -32,37 +32,39 @@ class IFRU(Unlearner):
     :math:`D_k, G_k` what remains,
 
     .. math::
-        \theta' = \theta_0 - (|H| + \delta I)^{-1}\,\nabla\Phi(\theta_0), \qquad
+        \theta' = \theta_0 - (H + \delta I)^{-1}\,\nabla\Phi(\theta_0), \qquad
         \Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle .
 
     From :math:`\theta_0 = \hat\theta` the right-hand side is the *direct* influence
     :math:`\sum_{z \in D_r}\nabla\ell(z; \hat\theta, G)` plus the *spillover*
     :math:`\sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]` over the remaining
-    interactions :math:`D_c` whose score changes with the graph. :math:`H` is the Hessian of the remaining risk at
+    interactions :math:`D_c` whose score changes with the graph. :math:`H` is the curvature of the remaining risk at
     :math:`\theta_0` on :math:`G_k`, propagation included.
 
-    Choices where the source leaves a point open: the absolute value of the Hessian (it is indefinite at an early-stopped
-    model); the damping, which is the ridge that early stopping is equivalent to,
-    :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`; for
-    ranking objectives a start from rows scaled by the share of interactions kept; and more negatives than training
-    draws at a time, since refreshing them every epoch minimises the expectation.
+    Choices where the source leaves a point open: the Gauss–Newton curvature, since the Hessian is indefinite at an
+    early-stopped model; the damping, which is the ridge that early stopping is equivalent to,
+    :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`; the start
+    :math:`\theta_0`, whose rows are scaled by the share of interactions kept; and more negatives than training draws at
+    a time, since refreshing them every epoch minimises the expectation.
 
     Args:
         objective: The loss the model was trained with; the shared default where ``None``.
-        curvature: ``"absolute"`` (:math:`|H|`), ``"gauss-newton"``, or ``"hessian"`` as it is.
+        curvature: ``"gauss-newton"``; ``"absolute"``, the Hessian with the absolute values of its eigenvalues; or
+            ``"hessian"`` as it is.
         damping: :math:`\delta`; chosen automatically where ``None``.
         min_damping: The smallest damping that the automatic choice may return.
         spillover: Whether the right-hand side includes the spillover; without it only the direct influence counts.
         propagation: Whether the curvature knows that the table is propagated.
-        warm_start: Start from rows scaled by the share of interactions kept; ``None`` does so for BPR. Nodes left
-            without any interaction are drawn anew in either case.
+        warm_start: Start from rows scaled by the share of interactions kept. Nodes left without any interaction are
+            drawn anew in either case.
         negatives: Negatives per interaction in the influence; where ``None``, up to 48 within a budget of
             two million draws.
         prune: Quantile of importance below which affected nodes are left alone; ``None`` corrects all rows.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
         max_steps: At most this many linearisations. Another one is made only while the decrease of :math:`\Phi` is
             at least what was predicted and its gradient keeps falling.
-        solver: ``"krylov"``, ``"cg"`` (preconditioned; not for ``"absolute"``) or ``"adam"`` (fixed steps).
+        solver: ``"cg"`` (preconditioned), ``"krylov"`` (Lanczos), ``"adam"`` (fixed steps); ``"auto"`` takes
+            ``"krylov"`` for the ``"absolute"`` curvature, which has no product, and ``"cg"`` otherwise.
         tol: Relative residual to solve to.
         max_iter: Curvature products per linearisation at most.
         solver_lr: Adam's step, as a multiple of one over the number of retained interactions.
@@ -82,19 +84,19 @@ class IFRU(Unlearner):
 
     name: ClassVar[str] = "ifru"
     objective: Objective | None = None
-    curvature: Literal["absolute", "gauss-newton", "hessian"] = "absolute"
+    curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
-    min_damping: float = 0.01
+    min_damping: float = 0.003
     spillover: bool = True
     propagation: bool = True
-    warm_start: bool | None = None
+    warm_start: bool = True
     negatives: int | None = None
     prune: float | None = None
     min_degree_change: float = 0.0
     max_steps: int = 1
-    solver: Literal["krylov", "cg", "adam"] = "krylov"
+    solver: Literal["auto", "cg", "krylov", "adam"] = "auto"
     tol: float = 0.05
-    max_iter: int = 30
+    max_iter: int = 40
     solver_lr: float = 1e4
     seed: int = 0
     _prepared: tuple[Tensor, InteractionGraph, Samples, Tensor] | None = field(
@@ -106,8 +108,8 @@ class IFRU(Unlearner):
             raise ValueError(f"'damping' must not be negative (got {self.damping})")
         if self.prune is not None and not 0 <= self.prune < 1:
             raise ValueError(f"'prune' must be a quantile in [0, 1) (got {self.prune})")
-        if self.solver == "cg" and self.curvature == "absolute":
-            raise ValueError("'solver' must be 'krylov' for curvature 'absolute' (got 'cg', which needs a product)")
+        if self.curvature == "absolute" and self.solver in ("cg", "adam"):
+            raise ValueError(f"'solver' must be 'krylov' for curvature 'absolute' (got {self.solver!r})")
         for name in ("max_steps", "max_iter"):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
@@ -156,8 +158,7 @@ class IFRU(Unlearner):
         objective, removed = self._objective(graph), request.mask(graph)
         started = copy.deepcopy(model)
         log: dict[str, Any] = {}
-        scale = isinstance(objective, BPR) if self.warm_start is None else self.warm_start
-        log["touched_rows"] = warm_start(started, graph, retained, self.seed, scale=scale)
+        log["touched_rows"] = warm_start(started, graph, retained, self.seed, scale=self.warm_start)
         log["emptied_nodes"] = int(emptied_nodes(graph, retained).sum())
         kept = None
         if self.prune is not None:
@@ -186,32 +187,28 @@ class IFRU(Unlearner):
         slope = tilted.gradient(theta)
         value = tilted.value(theta) if self.max_steps > 1 else 0.0
         for _ in range(self.max_steps):
-            rhs = -slope if self.spillover or steps else problem.restrict(problem.direct.gradient(problem.trained))
+            rhs = -slope if self.spillover or steps else problem.restrict(problem.direct().gradient(problem.trained))
             if float(rhs.norm()) == 0:
                 break
-            solution, space = self._solve(problem, theta, rhs, damping)
+            solution, predicted = self._solve(problem, theta, rhs, damping)
             steps.append({"iterations": solution.iterations, "residual": solution.residual})
             moved = theta + solution.x
             if self.max_steps == 1:
                 theta = moved
                 break
             gradient, after = tilted.gradient(moved), tilted.value(moved)
-            predicted = (
-                None if space is None else space.predicted_decrease(damping, absolute=self.curvature == "absolute")
-            )
-            rho = None if predicted is None else (value - after) / predicted
-            tilted_residual = float(gradient.norm() / slope.norm())
-            steps[-1] |= {"rho": rho, "tilted_residual": tilted_residual}
-            if len(steps) > 1 and (after > value or tilted_residual >= 1):
+            rho, fall = (value - after) / predicted, float(gradient.norm() / slope.norm())
+            steps[-1] |= {"rho": rho, "tilted_residual": fall}
+            if len(steps) > 1 and (after > value or fall >= 1):
                 break  # the last step did not help: stay where we were
             theta, slope, value = moved, gradient, after
-            if (rho is not None and rho < 1) or tilted_residual >= 1:
+            if rho < 1 or fall >= 1:
                 break
         _write(model, started, graph, problem, theta)
         if steps and steps[-1]["residual"] > self.tol and self.solver != "adam":
             warnings.warn(
-                f"the influence system was solved to a relative residual of {steps[-1]['residual']:.2g}, not {self.tol:g}, "
-                f"in {steps[-1]['iterations']} products; raise 'max_iter' or 'damping'",
+                f"the influence system was solved to a relative residual of {steps[-1]['residual']:.2g}, not "
+                f"{self.tol:g}, in {steps[-1]['iterations']} products; raise 'max_iter' or 'damping'",
                 stacklevel=4,
             )
         return log | {"curvature": self.curvature, "steps": steps}
@@ -223,18 +220,22 @@ class IFRU(Unlearner):
         damping = max(self.min_damping, ridge)
         return damping, log | {"damping": damping, "damping_rule": "ridge", "ridge": ridge, "ridge_cosine": cosine}
 
-    def _solve(
-        self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float
-    ) -> tuple[Solution, KrylovSpace | None]:
+    def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
+        r"""Return the step, and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
         product = problem.product(theta, self.curvature, propagation=self.propagation)
+        absolute = self.curvature == "absolute"
+        if absolute or self.solver == "krylov":
+            space = lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
+            return space.solve(damping, self.tol, absolute=absolute), space.predicted_decrease(
+                damping, absolute=absolute
+            )
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.new.samples), 1)
-            return adam_quadratic(product, rhs, damping, lr, self.max_iter), None
-        if self.solver == "cg":
-            return preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter), None
-        absolute = self.curvature == "absolute"
-        space = lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
-        return space.solve(damping, self.tol, absolute=absolute), space
+            solution = adam_quadratic(product, rhs, damping, lr, self.max_iter)
+        else:
+            solution = preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter)
+        along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
+        return solution, 0.5 * (along + damping * square)  # x'Hx = b'x - damping x'x where the system is solved
 
     def damping_curve(
         self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, dampings: list[float] | None = None

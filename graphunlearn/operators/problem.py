@@ -2,7 +2,9 @@ r"""The two risks an influence correction stands between, on the whole graph or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ class Problem:
     Args:
         old: The risk that the model was trained on.
         new: The risk of what remains.
-        direct: The forgotten samples alone, on the old graph.
+        direct: Gives the risk of the forgotten samples alone, on the old graph.
         trained: The parameters of the trained model ``[num_parameters]``.
         start: The parameters to correct ``[num_parameters]``.
         gone: Parameters of nodes that were emptied: the trained gradient says nothing about them any more.
@@ -36,7 +38,7 @@ class Problem:
 
     old: Risk
     new: Risk
-    direct: Risk
+    direct: Callable[[], Risk]
     trained: Tensor
     start: Tensor
     gone: Tensor | None
@@ -84,12 +86,18 @@ def global_problem(
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
-    direct = risk_of(model, graph, objective, samples.select(removed))
+    direct = partial(_forgotten_risk, model, graph, objective, samples, removed)
     rows = _row_parameters(model, graph)
     emptied = emptied_nodes(graph, retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
     free = None if kept is None else (torch.isin(rows, kept) | (rows < 0)).to(old.parameters.dtype)
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free)
+
+
+def _forgotten_risk(
+    model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples, removed: Tensor
+) -> Risk:
+    return risk_of(model, graph, objective, samples.select(removed))
 
 
 def _retained_samples(
@@ -190,7 +198,7 @@ def local_problem(
 
     old = risk(form, graph.adjacency, table.detach(), samples)
     new = risk(after, retained.adjacency, moved.detach(), samples_after)
-    direct = risk(form, graph.adjacency, table.detach(), samples.select(forgotten))
+    direct = partial(risk, form, graph.adjacency, table.detach(), samples.select(forgotten))
     dim = table.size(1)
     free = torch.isin(nodes, kept).to(table.dtype).repeat_interleave(dim)
     gone = emptied_nodes(graph, retained)[nodes].repeat_interleave(dim)

@@ -1,0 +1,143 @@
+"""The command line: ``graphunlearn demo | train | forget | audit | bench | datasets``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from graphunlearn._version import __version__
+
+__all__ = ["main"]
+
+VERBS = {
+    "demo": ("judge", "Demo"),
+    "train": ("learn", "Train"),
+    "forget": ("learn", "Forget"),
+    "audit": ("judge", "RunAudit"),
+    "bench": ("judge", "Bench"),
+    "datasets": ("sets", "Datasets"),
+}
+"""Every command: the module and the class that hold it."""
+
+HELP = """usage: graphunlearn COMMAND [OPTIONS]
+
+Forget interactions, users and items from a GNN recommender without training it again.
+
+commands:
+  demo      see it work on synthetic ratings, without any file
+  train     train a recommender on a file of ratings
+  forget    forget users, items or interactions from a trained recommender
+  audit     compare what was forgotten with retrained models
+  bench     run methods on data where one knows what should be forgotten
+  datasets  list the named data sets, and which are on this machine
+
+first steps:
+  graphunlearn demo
+  graphunlearn train --data ratings.csv --out runs/a
+  graphunlearn forget runs/a --users 196 186 --out runs/b
+  graphunlearn audit runs/b
+
+options of all commands:
+  -h, --help     what a command does, with examples (graphunlearn train --help)
+  --json         print JSON, and nothing else, on standard output
+  --version      print the version
+
+exit status: 0, or 2 with one sentence on what is wrong, or 130 when interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words of the command line (default: those of the process).
+
+    Returns:
+        The exit status: 0; 2 for bad input, with one sentence on standard error; 130 when interrupted. With
+        ``GRAPHUNLEARN_DEBUG`` set, errors come with their traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(words)
+    except KeyboardInterrupt as error:
+        return _failed(f"interrupted{f': {error}' if str(error) else ''}", 130, error)
+    except BrokenPipeError:  # whoever read the output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        return _failed(_sentence(error), 2, error)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        return _failed(_sentence(error).partition(". ")[0], 2, error)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        (sys.stdout if words else sys.stderr).write(HELP)
+        return 0 if words else 2
+    if words[0] == "--version":
+        sys.stdout.write(f"graphunlearn {__version__}\n")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{hint})")
+    command = _parse(verb, rest)
+    answer = command.run()
+    text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.json else answer.text
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "×" shall not lose the table
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _parse(verb: str, words: list[str]) -> Any:
+    """Return the command with its options; `tyro` answers ``--help`` and wrong options itself."""
+    import tyro
+
+    module, name = VERBS[verb]
+    cls = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return tyro.cli(
+        cls,
+        prog=f"graphunlearn {verb}",
+        description=inspect.getdoc(cls),
+        args=words,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _plain(value: Any) -> Any:
+    from graphunlearn.eval.report import json_ready
+
+    return json_ready(value)
+
+
+def _sentence(error: BaseException) -> str:
+    """The error as one line; what the system says of a file with the file's name."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: '{error.filename}'" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _failed(sentence: str, status: int, error: BaseException) -> int:
+    if os.environ.get("GRAPHUNLEARN_DEBUG"):
+        raise error
+    sys.stderr.write(f"graphunlearn: {sentence}\n")
+    return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"graphunlearn: note: {' '.join(str(message).split())}\n")

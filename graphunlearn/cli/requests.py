@@ -1,0 +1,77 @@
+"""What to forget, from the command line, and the part of it that a model has learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphunlearn.cli.common import note
+from graphunlearn.cli.runs import Run
+from graphunlearn.data import ForgetRequest, InteractionGraph
+
+__all__ = ["learned_part", "request_of"]
+
+
+def request_of(users: Sequence[str], items: Sequence[str], pairs: Path | None) -> ForgetRequest:
+    """Return all that is asked as one request.
+
+    Raises:
+        ValueError: Nothing is asked, an id is not one, or the file is malformed.
+    """
+    parts = [ForgetRequest("user", tuple(users))] if users else []
+    parts += [ForgetRequest("item", tuple(items))] if items else []
+    parts += [ForgetRequest.from_file(pairs)] if pairs is not None else []
+    if not parts:
+        raise ValueError("what to forget must be given with '--users', '--items' or '--pairs' (got none of them)")
+    repeated = sum(part.num_duplicates for part in parts)
+    if repeated:
+        note(f"{repeated} repeated {'entry counts' if repeated == 1 else 'entries count'} once")
+    return reduce(or_, parts)
+
+
+def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, int]:
+    """Return the request without the pairs that are only held out, and take those out of the run's held-out parts.
+
+    The model has not learned from them, so there is nothing to unlearn.
+
+    Returns:
+        The request to unlearn, and the number of pairs that were held out.
+
+    Raises:
+        ValueError: Nothing is left.
+    """
+    parts, held = [], 0
+    for part in request.parts:
+        if part.level != "interaction":
+            parts.append(part)
+            continue
+        wanted = _codes(part, run.train)
+        is_held = torch.zeros_like(wanted, dtype=torch.bool)
+        for name in ("validation", "test"):
+            graph = getattr(run, name)
+            own = (graph.pairs[0] * graph.num_items + graph.pairs[1]).cpu()
+            is_held |= torch.isin(wanted, own)
+            setattr(run, name, graph.select(~torch.isin(own, wanted)))
+        learned = (run.train.pairs[0] * run.train.num_items + run.train.pairs[1]).cpu()
+        is_held &= ~torch.isin(wanted, learned)
+        held = int(is_held.sum())
+        rest = tuple(pair for pair, out in zip(part.index, is_held.tolist()) if not out)
+        parts += [ForgetRequest("interaction", rest)] if rest else []
+    if not parts:
+        raise ValueError(
+            f"'--pairs' must hold an interaction that the model learned from (got {held}, all of them held out from it)"
+        )
+    if held:
+        note(f"{held} of the pairs were held out: they are dropped, and there is nothing to unlearn about them")
+    return reduce(or_, parts), held
+
+
+def _codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:
+    """One number per pair; -1 where the graph knows one of its ends not at all."""
+    users, items = (graph.vocabulary(side).lookup(ids) for side, ids in zip(("user", "item"), zip(*part.index)))
+    return torch.where((users < 0) | (items < 0), -1, users * graph.num_items + items)
