@@ -245,8 +245,7 @@ def _retrain_entry(
     original: dict[str, Any], retrained: list[dict[str, Any]], references: list[UnlearningResult]
 ) -> dict[str, Any]:
     """Return the mean retrained model: its distance to retraining is the noise floor."""
-    methods = [_entry("retrain", m, original, retrained, None, 0.0) for m in retrained]
-    entry = aggregate(methods and [[m] for m in methods])[0]
+    entry = aggregate([[_entry("retrain", m, original, retrained, None, 0.0)] for m in retrained])[0]
     floors = [noise_floor([m[where] for m in retrained]) for where in ("test", "forget")]
     entry["distance_to_retrain"] |= {"test": floors[0], "forget": floors[1]}
     seconds = [r.seconds for r in references]

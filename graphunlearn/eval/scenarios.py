@@ -1,4 +1,4 @@
-"""Tests of forgetting on data where one knows what should be forgotten, and the bench that runs methods through them."""
+"""Tests of forgetting where one knows what should be forgotten, and the bench that runs methods through them."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def bench(
         for data_seed in range(seed, seed + data_seeds):
             case = _to(scenario(data_seed), device)
             loss = objective or default_objective(case.train)
-            own = [replace(m, objective=loss) if getattr(m, "objective", loss) is None else m for m in methods]
+            own = [_with_objective(method, loss) for method in methods]
             references: list[Any] = []
             for original_seed in range(original_seeds):
                 trained = _build(model, case.train, dim, layers)
@@ -218,7 +218,7 @@ def bench(
                     retrain_seeds=retrain_seeds,
                     references=references or None,
                     trained_labels=case.trained_labels,
-                    on_step=lambda what: (bar.set_postfix_str(what), bar.update())[1],
+                    on_step=lambda what: _advance(bar, what),
                 )
                 references = run.references
                 audits.append(run)
@@ -244,6 +244,18 @@ def bench(
         "command": command,
     }
     return Audit.mean(audits, about)
+
+
+def _with_objective(method: Unlearner, objective: Objective) -> Unlearner:
+    """Return the method with the objective filled in where it has one and none was given."""
+    if getattr(method, "objective", objective) is not None:
+        return method
+    return replace(method, **{"objective": objective})
+
+
+def _advance(bar: tqdm[Any], what: str) -> None:
+    bar.set_postfix_str(what)
+    bar.update()
 
 
 def _to(case: Scenario, device: str) -> Scenario:

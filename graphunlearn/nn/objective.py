@@ -99,7 +99,7 @@ class Objective(ABC):
         return self.phi(margins, samples)[0]
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``: here the scores themselves."""
+        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; here they are the scores."""
         return scores.view(-1, 1)
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:

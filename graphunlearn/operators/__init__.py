@@ -3,6 +3,7 @@
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
 from graphunlearn.operators.ifru import IFRU
+from graphunlearn.operators.problem import influence
 from graphunlearn.operators.retrain import Retrain, without_emptied_users
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Unlearner",
     "UnlearningResult",
     "Unlink",
+    "influence",
     "registry",
     "without_emptied_users",
 ]

@@ -183,7 +183,8 @@ class IFRU(Unlearner):
         problem, started, tilt, log = self._problem(model, graph, retained, request)
         damping, log = self._damping(problem, tilt, log)
         tilted, theta = Tilted(problem, tilt), problem.start
-        steps: list[dict[str, float | None]] = []
+        steps: list[dict[str, float]] = []
+        solution: Solution | None = None
         slope = tilted.gradient(theta)
         value = tilted.value(theta) if self.max_steps > 1 else 0.0
         for _ in range(self.max_steps):
@@ -205,10 +206,10 @@ class IFRU(Unlearner):
             if rho < 1 or fall >= 1:
                 break
         _write(model, started, graph, problem, theta)
-        if steps and steps[-1]["residual"] > self.tol and self.solver != "adam":
+        if solution is not None and not solution.converged and self.solver != "adam":
             warnings.warn(
-                f"the influence system was solved to a relative residual of {steps[-1]['residual']:.2g}, not "
-                f"{self.tol:g}, in {steps[-1]['iterations']} products; raise 'max_iter' or 'damping'",
+                f"the influence system was solved to a relative residual of {solution.residual:.2g}, not {self.tol:g}, "
+                f"in {solution.iterations} products; raise 'max_iter' or 'damping'",
                 stacklevel=4,
             )
         return log | {"curvature": self.curvature, "steps": steps}

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Adjacency, Product, csr
-from graphunlearn.nn.encode import LinearForm, linear_form
+from graphunlearn.nn.encode import LinearForm, linear_form, num_hops
 from graphunlearn.nn.objective import Objective, Samples
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.operators.start import emptied_nodes, node_rows
-from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
+from graphunlearn.utils import affected_nodes, prune_by_importance, removed_share, spread_importance
 
-__all__ = ["Problem", "global_problem", "local_problem", "pruned_nodes"]
+__all__ = ["Problem", "global_problem", "influence", "local_problem", "pruned_nodes"]
 
 
 @dataclass
@@ -115,6 +115,45 @@ def _retained_samples(
     negatives = kept.negatives.clone()
     negatives[mask] = redrawn.negatives
     return replace(kept, negatives=negatives)
+
+
+def influence(
+    model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, int]:
+    r"""Return the two parts of the right-hand side, summed over the interactions that have a part in them.
+
+    .. math::
+        g_d = \sum_{z \in D_r}\nabla\ell(z; \hat\theta, G), \qquad
+        g_s = \sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]
+
+    :math:`D_c` are the remaining interactions with a user, item or negative within reach of a removed edge, and those
+    of users whose negatives are drawn anew because a removed item is now among them.
+
+    Args:
+        model: The trained model.
+        graph: Its training graph.
+        retained: The graph without what is forgotten.
+        removed: What is forgotten ``[num_interactions]``.
+        objective: The loss.
+
+    Returns:
+        Direct influence ``[num_parameters]``, spillover ``[num_parameters]``, and the size of :math:`D_c`.
+    """
+    before = objective.samples(graph)
+    after = _retained_samples(objective, before, graph, retained, removed)
+    kept = before.select(~removed)
+    reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=removed.device)
+    reached[affected_nodes(graph, removed, num_hops(model))] = True
+    sides = reached.split([graph.num_users, graph.num_items])
+    changed = kept.touching(*sides) | after.touching(*sides)
+    if kept.negatives is not None and after.negatives is not None:
+        changed |= (kept.negatives != after.negatives).any(1)
+    direct = _forgotten_risk(model, graph, objective, before, removed)
+    old, new = (
+        risk_of(model, side, objective, samples.select(changed)) for side, samples in ((graph, kept), (retained, after))
+    )
+    theta = direct.parameters
+    return direct.gradient(theta), old.gradient(theta) - new.gradient(theta), int(changed.sum())
 
 
 def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
