@@ -62,7 +62,8 @@ class Audit:
         first = audits[0]
         methods = aggregate([a.report["methods"] for a in audits]) if len(audits) > 1 else first.report["methods"]
         notes = [*about.get("notes", []), *first.report["notes"]]
-        report = {**first.report, **about, "notes": notes, "methods": methods}
+        runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
+        report = {**first.report, **about, "notes": notes, "methods": methods, "runs": runs}
         return cls(report, first.plots, first.references, first.results)
 
 

@@ -250,7 +250,9 @@ def _with_objective(method: Unlearner, objective: Objective) -> Unlearner:
     """Return the method with the objective filled in where it has one and none was given."""
     if getattr(method, "objective", objective) is not None:
         return method
-    return replace(method, **{"objective": objective})
+    filled = copy.copy(method)
+    filled.objective = objective  # type: ignore[attr-defined]
+    return filled
 
 
 def _advance(bar: tqdm[Any], what: str) -> None:

@@ -49,8 +49,8 @@ class FitSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
-        if not self.lr > 0:
-            raise ValueError(f"'lr' must be positive (got {self.lr!r})")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
 
 
 @dataclass
@@ -113,8 +113,9 @@ def fit(
         validation: Interactions that decide when to stop. Without them all ``epochs`` are run.
         objective: The loss; :func:`default_objective` by default.
         settings: How to train; single fields can be given by name instead (``fit(..., lr=0.005)``).
-        checkpoint: File stem to write the training state to after every epoch (``.safetensors`` and ``.json``,
-            atomically). Where it exists, training resumes and ends with the same parameters as without the break.
+        checkpoint: File to write the training state to after every epoch, atomically (``.safetensors`` is added
+            where it is missing). Where it exists, training resumes and ends with the same parameters as without the
+            break; with more ``epochs`` than before it goes on.
         progress: Show a progress bar; by default only where one is likely to be read.
         **changes: Fields of ``settings`` to change.
 
@@ -122,8 +123,8 @@ def fit(
         The :class:`FitResult`.
 
     Raises:
-        ValueError: A setting is out of range, the graph does not fit the model, the graph is empty, or a checkpoint
-            belongs to other settings.
+        ValueError: A setting is out of range, the graph does not fit the model, the graph is empty, ``validation``
+            holds nothing to judge by, or a checkpoint belongs to another training.
         FloatingPointError: The loss became NaN or infinite.
 
     Example:
@@ -141,8 +142,12 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = _validator(graph, validation)
-    state = _State(checkpoint, asdict(settings) | {"objective": repr(objective), "graph": graph.fingerprint()})
+    state = _State(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
     result, best = state.restore(model, optimizer, metric)
+    if len(result.history) > settings.epochs:
+        raise ValueError(
+            f"'epochs' must not be below the {len(result.history)} epochs in the checkpoint (got {settings.epochs})"
+        )
     model.train()
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
@@ -186,6 +191,23 @@ def fit(
     return result
 
 
+def _identity(
+    model: nn.Module,
+    graph: InteractionGraph,
+    validation: InteractionGraph | None,
+    objective: Objective,
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Return what makes two trainings the same but for how long they go on, as JSON holds it."""
+    return {
+        **{name: value for name, value in asdict(settings).items() if name != "epochs"},
+        "model": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "objective": repr(objective),
+        "graph": graph.fingerprint(),
+        "validation": None if validation is None else validation.fingerprint(),
+    }
+
+
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -200,27 +222,34 @@ def _validator(
 ) -> tuple[Callable[[Encoded], float] | None, str | None]:
     if validation is None or validation.num_interactions == 0:
         return None, None
+    size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)
+    if size != wanted:
+        raise ValueError(f"'validation' must have the users and items of 'graph', {wanted} (got {size})")
     label = validation.label
     if label is not None and 0 < float(label.mean()) < 1:
         return lambda encoded: auroc(score(encoded, validation.pairs), label), "auroc"
     ranker = Ranker(graph, validation, ks=(20,), metrics=("recall",))
+    if ranker.counts["num_users"] == 0:
+        raise ValueError("'validation' must hold a positive interaction that 'graph' does not hold (got none)")
     return lambda encoded: ranker(encoded.users, encoded.items)["recall@20"], "recall@20"
 
 
 class _State:
     """The training state on disk; without a path it does nothing."""
 
-    def __init__(self, stem: str | Path | None, identity: dict[str, Any]) -> None:
-        self.identity = identity
-        self.path = None if stem is None else Path(stem)
+    def __init__(self, path: str | Path | None, identity: Callable[[], dict[str, Any]]) -> None:
+        self.path = None
+        if path is not None:
+            path, self.identity = Path(path), identity()
+            self.path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None
     ) -> tuple[FitResult, dict[str, Tensor] | None]:
         fresh = FitResult(metric, None, 0, 0.0)
-        if self.path is None or not self.path.with_suffix(".safetensors").exists():
+        if self.path is None or not self.path.exists():
             return fresh, None
-        tensors = load_file(self.path.with_suffix(".safetensors"))
+        tensors = load_file(self.path)
         meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
         if meta["identity"] != self.identity:
             changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
@@ -252,4 +281,4 @@ class _State:
         # one file, so that parameters and their history can never be of different epochs
         meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
         tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
-        write_atomic(self.path.with_suffix(".safetensors"), save({k: v.contiguous() for k, v in tensors.items()}))
+        write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))

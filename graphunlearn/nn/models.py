@@ -76,7 +76,9 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
         if value < 1:
             raise ValueError(f"'{argument}' must be at least 1 (got {value})")
     if name == "lightgcn":
-        return LightGCN(graph.num_nodes, dim, layers).to(graph.pairs.device)
-    if name == "mf":
-        return MatrixFactorization(graph.num_nodes, dim).to(graph.pairs.device)
-    raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+        built: nn.Module = LightGCN(graph.num_nodes, dim, layers)
+    elif name == "mf":
+        built = MatrixFactorization(graph.num_nodes, dim)
+    else:
+        raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+    return built.to(graph.pairs.device)

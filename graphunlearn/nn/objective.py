@@ -171,7 +171,8 @@ class BPR(Objective):
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         positive, negative = scores.split([len(samples), len(samples) * self.negatives])
-        return positive.unsqueeze(1) - negative.view(-1, self.negatives)
+        margins: Tensor = positive.unsqueeze(1) - negative.view(-1, self.negatives)
+        return margins
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
         return torch.cat([values.sum(1), -values.flatten()])

@@ -1,0 +1,108 @@
+"""What every benchmark shares: real data from a folder, and results written with machine, versions and command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import graphunlearn as gu
+from graphunlearn.eval import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data(*parts: str) -> Path:
+    """Return a file below the folder that GRAPHUNLEARN_DATA names."""
+    root = os.environ.get("GRAPHUNLEARN_DATA")
+    if not root:
+        sys.exit("set GRAPHUNLEARN_DATA to the folder that holds the data sets (see datasets/README.md)")
+    return Path(root, *parts)
+
+
+def implicit(name: str) -> tuple[gu.InteractionGraph, gu.InteractionGraph]:
+    """Return training and test interactions of a data set, in one numbering."""
+    files = {
+        "lastfm": (data("lastfm", "data1.txt"), data("lastfm", "test1.txt")),
+        "ml-100k": (data("cure4rec", "ml-100k", "train.csv"), data("cure4rec", "ml-100k", "test.csv")),
+        "ml-1m": (data("ml-1m", "train.csv.gz"), data("ml-1m", "test.csv")),
+        "gowalla": (data("gowalla", "train.txt.gz"), data("gowalla", "test.txt.gz")),
+    }
+    train, test = files[name]
+    graph = gu.InteractionGraph.from_file(train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # test rows that training never saw are counted in num_left_out
+        return graph, gu.InteractionGraph.from_file(test, like=graph)
+
+
+def median_seconds(call: Callable[[], Any], repeats: int = 7) -> float:
+    """Return the median wall time of ``call``, after one call to warm up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[repeats // 2]
+
+
+def save(name: str, results: Any, device: str = "cpu") -> None:
+    """Write ``results/NAME.json`` with what is needed to judge and to repeat it."""
+    RESULTS.mkdir(exist_ok=True)
+    script = Path(sys.argv[0]).name
+    command = " ".join(["python", f"benchmarks/{script}", *map(shlex.quote, sys.argv[1:])])
+    payload = {"command": command, "environment": environment(device), "results": results}
+    (RESULTS / f"{name}.json").write_text(json.dumps(payload, indent=1) + "\n")
+
+
+def summary(report: dict[str, Any], forgetting: str) -> list[dict[str, Any]]:
+    """Return one row per method of an audit: the figures that the README quotes."""
+    rows = []
+    for method in report["methods"]:
+        distance, entry = method["distance_to_retrain"], (method["forgetting"] or {}).get(forgetting) or {}
+        rows.append(
+            {
+                "method": method["name"],
+                "seconds": method["seconds"],
+                "speedup_vs_retrain": method["speedup_vs_retrain"],
+                "peak_memory_mb": method["peak_memory_mb"],
+                "utility": method["utility"],
+                "utility_sd": method.get("utility_sd"),
+                forgetting: entry.get("value"),
+                "gap_closed": entry.get("gap_closed"),
+                "gap_closed_sd": ((method.get("forgetting_sd") or {}).get(forgetting) or {}).get("gap_closed"),
+                "dp_forget_over_floor": _ratio(distance, "forget"),
+                "dp_test_over_floor": _ratio(distance, "test"),
+                "dp_forget": distance["forget"],
+                "noise_floor_forget": distance["noise_floor_forget"],
+                "dp_test": distance["test"],
+                "noise_floor_test": distance["noise_floor_test"],
+            }
+        )
+    return rows
+
+
+def _ratio(distance: dict[str, Any], where: str) -> float | None:
+    floor = distance[f"noise_floor_{where}"]
+    return distance[where] / floor if floor else None
+
+
+def show(rows: list[dict[str, Any]], forgetting: str, utility: str) -> None:
+    """Print the rows as a table."""
+    print(
+        f"{'method':24s} {'seconds':>9s} {'speedup':>8s} {utility:>10s} {forgetting:>18s} {'gap':>6s} {'dF':>6s} {'dT':>6s}"
+    )
+    for r in rows:
+        cells = [r["seconds"], r["speedup_vs_retrain"], r["utility"].get(utility), r[forgetting], r["gap_closed"]]
+        cells += [r["dp_forget_over_floor"], r["dp_test_over_floor"]]
+        text = ["–" if c is None else f"{c:.3f}" for c in cells]
+        print(
+            f"{r['method']:24s} {text[0]:>9s} {text[1]:>8s} {text[2]:>10s} {text[3]:>18s} {text[4]:>6s} {text[5]:>6s} {text[6]:>6s}",
+            flush=True,
+        )

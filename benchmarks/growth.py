@@ -1,0 +1,73 @@
+"""How IFRU's cost grows: with the graph at a fixed request, and with the request on a fixed graph."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, save
+
+import graphunlearn as gu
+from graphunlearn.nn import FitSettings, build_model
+
+SIZES = (50_000, 100_000, 200_000, 400_000, 800_000)
+REQUESTS = (1, 10, 100, 1_000, 10_000)
+
+
+def forget(graph: gu.InteractionGraph, count: int, **options: Any) -> dict[str, Any]:
+    """Return the median seconds of forgetting ``count`` interactions, over three calls."""
+    objective = gu.BPR(negatives=1)
+    model = build_model("lightgcn", graph, 64, 3)
+    gu.fit(model, graph, objective=objective, settings=FitSettings(epochs=2), progress=False)
+    chosen = torch.randperm(graph.num_interactions, generator=torch.Generator().manual_seed(0))[:count]
+    request = gu.ForgetRequest.internal("interaction", graph.pairs[:, chosen])
+    method = gu.IFRU(objective=objective, negatives=1, **options)
+    results = [method.unlearn(model, graph, request) for _ in range(3)]
+    out = {
+        "interactions": graph.num_interactions,
+        "forgotten": count,
+        "seconds": statistics.median(r.seconds for r in results),
+        "products": results[0].log["steps"][0]["iterations"],
+        "peak_memory_mb": results[0].peak_memory / 2**20,
+    }
+    print(out, flush=True)
+    return out
+
+
+def main() -> None:
+    made = {n: gu.datasets.synthetic_interactions(n // 34, n // 25, 34, popularity_exponent=0.5, seed=0) for n in SIZES}
+    pruned = {"prune": 0.9, "min_degree_change": 0.0}
+    results = {
+        "graph size, 100 forgotten": [forget(made[n], 100) for n in SIZES],
+        "graph size, 100 forgotten, pruned": [forget(made[n], 100, **pruned) for n in SIZES],
+        "request size": [forget(made[400_000], n) for n in REQUESTS],
+        "request size, pruned": [forget(made[400_000], n, **pruned) for n in REQUESTS],
+    }
+    save("growth", results)
+    draw(results, RESULTS / "growth.png")
+
+
+def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Plot seconds against size, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, key, by, label in (
+        (axes[0], "graph size, 100 forgotten", "interactions", "interactions in the graph (100 forgotten)"),
+        (axes[1], "request size", "forgotten", "interactions forgotten (graph of 400,000)"),
+    ):
+        for suffix, marker in (("", "o"), (", pruned", "s")):
+            rows = results[key + suffix]
+            ax.loglog([r[by] for r in rows], [r["seconds"] for r in rows], marker=marker, label="IFRU" + suffix)
+        ax.set_xlabel(label)
+        ax.set_ylabel("seconds")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
