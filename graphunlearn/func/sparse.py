@@ -242,7 +242,10 @@ class PairPattern:
         self.rows, self.cols, self.size = rows, cols, size
 
     @cached_property
-    def _order(self) -> Tensor:
+    def _order(self) -> Tensor | None:
+        """The pairs by row; ``None`` where they come that way."""
+        if bool((self.rows.diff() >= 0).all()):
+            return None
         return torch.argsort(self.rows.int(), stable=True)
 
     @cached_property
@@ -253,10 +256,11 @@ class PairPattern:
 
     @cached_property
     def _col(self) -> Tensor:
-        return self.cols[self._order].int()
+        return self.cols.int() if self._order is None else self.cols.int()[self._order]
 
     @cached_property
     def _rank(self) -> Tensor:
+        assert self._order is not None
         rank = torch.empty_like(self._order)
         rank[self._order] = torch.arange(self._order.numel(), device=rank.device)
         return rank
@@ -270,13 +274,14 @@ class PairPattern:
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return per-pair ``values`` as a CSR matrix ``[size[0], size[1]]``; repeated pairs are repeated entries."""
-        return csr(self._rowptr, self._col, values[self._order], self.size)
+        return csr(self._rowptr, self._col, values if self._order is None else values[self._order], self.size)
 
     def _dots(self, a: Tensor, b: Tensor) -> Tensor:
         if self._col.numel() > self.size[0] * self.size[1]:  # more pairs than cells: the whole product is the smaller
             return (a @ b.t())[self.rows, self.cols]
         zeros = csr(self._rowptr, self._col, a.new_zeros(self._col.numel()), self.size)
-        return torch.sparse.sampled_addmm(zeros, a, b.t(), beta=0.0).values()[self._rank]
+        dots = torch.sparse.sampled_addmm(zeros, a, b.t(), beta=0.0).values()
+        return dots if self._order is None else dots[self._rank]
 
     def dots(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the dot product of every pair ``[num_pairs]``."""

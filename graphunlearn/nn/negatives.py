@@ -50,17 +50,21 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
     )
     keys = row * num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
     base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
-    state = _mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D
-    owner = users[:, None].expand(-1, num)
-    drawn = torch.empty_like(owner)
-    open_ = torch.ones_like(drawn, dtype=torch.bool)
-    for attempt in range(_ATTEMPTS):
+    state = (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()
+    owner = (users * num_items).repeat_interleave(num)
+    drawn = (_mix(state) & _MASK) % num_items
+    open_ = _taken(keys, owner + drawn).nonzero().view(-1)
+    for attempt in range(1, _ATTEMPTS):
+        if open_.numel() == 0:
+            break
         candidate = (_mix(state[open_] + _signed(attempt * 0x632BE59BD9B4E019)) & _MASK) % num_items
         drawn[open_] = candidate
-        key = owner[open_] * num_items + candidate
-        place = torch.searchsorted(keys, key).clamp_(max=max(edges - 1, 0))
-        taken = keys[place] == key if edges else torch.zeros_like(key, dtype=torch.bool)
-        open_[open_.clone()] = taken
-        if not bool(taken.any()):
-            break
-    return drawn
+        open_ = open_[_taken(keys, owner[open_] + candidate)]
+    return drawn.view(-1, num)
+
+
+def _taken(keys: Tensor, wanted: Tensor) -> Tensor:
+    """Return which of ``wanted`` are among the ascending ``keys``."""
+    if keys.numel() == 0:
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    return keys[torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)] == wanted

@@ -51,11 +51,15 @@ class Samples:
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs: the interactions, then sample by sample their negatives."""
+        """All scored pairs, sample by sample: the interaction, then its negatives."""
         if self.negatives is None:
             return PairPattern(self.users, self.items, self.size)
-        rows = torch.cat([self.users, self.users.repeat_interleave(self.negatives.size(1))])
-        return PairPattern(rows, torch.cat([self.items, self.negatives.flatten()]), self.size)
+        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
+        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
+
+    def by_user(self) -> Samples:
+        """Return the samples in the order of their users, which spares sparse products a permutation."""
+        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the samples with a user, item or negative in the masks ``[num_users]``, ``[num_items]``."""
@@ -170,12 +174,11 @@ class BPR(Objective):
         return Samples(user, item, (graph.num_users, graph.num_items), negatives=drawn)
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        positive, negative = scores.split([len(samples), len(samples) * self.negatives])
-        margins: Tensor = positive.unsqueeze(1) - negative.view(-1, self.negatives)
-        return margins
+        scores = scores.view(len(samples), -1)
+        return scores[:, :1] - scores[:, 1:]
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
-        return torch.cat([values.sum(1), -values.flatten()])
+        return torch.cat([values.sum(1, keepdim=True), -values], 1).flatten()
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         p = torch.sigmoid(margins)

@@ -52,7 +52,7 @@ class Risk:
         self, model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None
     ) -> None:
         self.model, self.graph, self.objective = model, graph, objective
-        self.samples = objective.samples(graph) if samples is None else samples
+        self.samples = (objective.samples(graph) if samples is None else samples).by_user()
         self._named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
         if not self._named:
             raise ValueError(f"'model' must have trainable parameters (got {type(model).__name__} with none)")
@@ -126,7 +126,7 @@ class LinearRisk(Risk):
     def __init__(
         self, table: Tensor, form: LinearForm, objective: Objective, samples: Samples, offset: Tensor | None = None
     ) -> None:
-        self.table, self.form, self.objective, self.samples = table.detach(), form, objective, samples
+        self.table, self.form, self.objective, self.samples = table.detach(), form, objective, samples.by_user()
         self.offset = offset
 
     @cached_property
