@@ -33,7 +33,7 @@ def one_user(graph: gu.InteractionGraph, seed: int) -> gu.ForgetRequest:
 
 def methods(prepare: tuple[torch.nn.Module, gu.InteractionGraph] | None, objective: gu.Objective) -> list[gu.Unlearner]:
     """Return the methods, prepared where a model is given."""
-    made = [gu.IFRU(objective=objective), Pruned(objective=objective, prune=0.99, min_degree_change=0.01)]
+    made = [gu.IFRU(objective=objective), Pruned(objective=objective, prune=0.999, min_degree_change=0.01)]
     if prepare is not None:
         made[0].prepare(*prepare)
     return [*made, gu.Unlink(), gu.FineTune(objective=objective, epochs=1)]

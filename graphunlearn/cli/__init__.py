@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            if not sys.warnoptions:
+                warnings.simplefilter("default", UserWarning)
             return _run(words)
     except KeyboardInterrupt as error:
         return _failed(f"interrupted{f': {error}' if str(error) else ''}", 130, error)

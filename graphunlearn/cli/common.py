@@ -16,12 +16,17 @@ from graphunlearn.cli.runs import ModelSpec
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import BCE, BPR, FitSettings, Objective
 
-__all__ = ["Answer", "Data", "Learning", "Loaded", "Training", "columns", "device_of", "note", "optional"]
+__all__ = ["Answer", "Data", "Learning", "Loaded", "Training", "columns", "device_of", "note", "optional", "several"]
 
 
 def optional(metavar: str, help: str | None = None) -> Any:
     """How an option that may be left out is shown: without the ``None`` that it then is."""
     return arg(metavar=metavar, help=help, help_behavior_hint="")
+
+
+def several(metavar: str) -> Any:
+    """How an option with several values is shown; given twice it adds up, or one would be forgotten to be forgotten."""
+    return arg(metavar=metavar, help_behavior_hint="(can be repeated)")
 
 
 class Answer(NamedTuple):

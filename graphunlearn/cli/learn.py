@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from glob import escape
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from torch import nn
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
-from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional
+from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional, several
 from graphunlearn.cli.folders import check_out
 from graphunlearn.cli.methods import build_method, options_of
-from graphunlearn.cli.requests import learned_part, request_of
+from graphunlearn.cli.requests import described, learned_part, request_of
 from graphunlearn.cli.runs import Forgotten, ModelSpec, Run
 from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.verdict import format_number, format_seconds, label
@@ -26,6 +27,8 @@ from graphunlearn.nn import FitSettings, Objective, encode, fit, reset_parameter
 from graphunlearn.utils.ranking import Ranker, auroc
 
 __all__ = ["Forget", "Train"]
+
+Words = tuple[tuple[str, ...], ...]
 
 
 @dataclass(kw_only=True)
@@ -107,15 +110,15 @@ class Forget:
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder, as 'train' or 'forget' writes it."""
-    users: Annotated[tuple[str, ...], optional("ID ...")] = ()
+    users: Annotated[Words, UseAppendAction, several("ID ...")] = ()
     """Users whose interactions to forget."""
-    items: Annotated[tuple[str, ...], optional("ID ...")] = ()
+    items: Annotated[Words, UseAppendAction, several("ID ...")] = ()
     """Items whose interactions to forget."""
-    pairs: Annotated[Path | None, optional("FILE")] = None
-    """File of interactions to forget, a user and an item per line."""
+    pairs: Annotated[tuple[tuple[Path, ...], ...], UseAppendAction, several("FILE ...")] = ()
+    """Files of interactions to forget, a user and an item per line."""
     method: Annotated[str, arg(metavar="NAME")] = "ifru"
     """ifru, ifru-published, unlink, finetune, ascent or retrain."""
-    option: Annotated[tuple[str, ...], optional("NAME=VALUE ...")] = ()
+    option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
     """Options of the method, such as damping=0.3; a wrong name lists them."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder to write."""
@@ -131,18 +134,18 @@ class Forget:
     def run(self) -> Answer:
         """Forget and write the folder."""
         check_out(self.out, self.overwrite)
-        request = request_of(self.users, self.items, self.pairs)
+        request = request_of(*(list(chain(*given)) for given in (self.users, self.items, self.pairs)))
         run = Run.load(self.source, device_of(self.device))
         method = build_method(
             self.method,
             run.objective,
-            options=self.option,
+            options=list(chain(*self.option)),
             seed=self.seed,
             validation=run.validation,
             settings=run.settings,
         )
         request, held = learned_part(request, run)
-        what = request.describe(run.train)
+        what = described(request, run.train)
         note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {method.name}")
         result = method.unlearn(run.model, run.train, request)
         forgotten = Forgotten(run.model, run.train, result, options_of(method))

@@ -56,7 +56,7 @@ def build_method(
         0.3
     """
     if name not in method_names():
-        raise ValueError(f"'--method' must be one of {', '.join(method_names())} (got {name!r}{_meant(name)})")
+        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{_meant(name)})")
     cls = registry.get(name, PublishedIFRU)
     known = _simple_fields(cls)
     values: dict[str, Any] = {}

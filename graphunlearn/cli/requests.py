@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,12 @@ from graphunlearn.cli.common import note
 from graphunlearn.cli.runs import Run
 from graphunlearn.data import ForgetRequest, InteractionGraph
 
-__all__ = ["learned_part", "request_of"]
+__all__ = ["described", "learned_part", "request_of"]
+
+OPTIONS = {"user": "--users", "item": "--items", "interaction": "--pairs"}
 
 
-def request_of(users: Sequence[str], items: Sequence[str], pairs: Path | None) -> ForgetRequest:
+def request_of(users: Sequence[str], items: Sequence[str], pairs: Sequence[Path]) -> ForgetRequest:
     """Return all that is asked as one request.
 
     Raises:
@@ -25,13 +28,24 @@ def request_of(users: Sequence[str], items: Sequence[str], pairs: Path | None) -
     """
     parts = [ForgetRequest("user", tuple(users))] if users else []
     parts += [ForgetRequest("item", tuple(items))] if items else []
-    parts += [ForgetRequest.from_file(pairs)] if pairs is not None else []
+    parts += [ForgetRequest.from_file(path) for path in pairs]
     if not parts:
         raise ValueError("what to forget must be given with '--users', '--items' or '--pairs' (got none of them)")
     repeated = sum(part.num_duplicates for part in parts)
     if repeated:
         note(f"{repeated} repeated {'entry counts' if repeated == 1 else 'entries count'} once")
     return reduce(or_, parts)
+
+
+def described(request: ForgetRequest, graph: InteractionGraph) -> dict[str, Any]:
+    """Return what the request is to the graph; an error names the option that asked for what is not there."""
+    for part in request.parts:
+        try:
+            part.mask(graph)
+        except ValueError as error:
+            if str(error).startswith("'index'"):
+                raise ValueError(str(error).replace("'index'", f"'{OPTIONS[part.level]}'", 1)) from None
+    return request.describe(graph)
 
 
 def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, int]:

@@ -116,6 +116,11 @@ class KrylovSpace:
     norm: float
 
     @property
+    def exhausted(self) -> bool:
+        """Whether another product would add nothing, to rounding."""
+        return float(self.off_diagonal[-1]) <= 1e-6 * float(self.diagonal.abs().max())
+
+    @property
     def tridiagonal(self) -> Tensor:
         """The projected matrix :math:`T` ``[k, k]`` (float64)."""
         inner = self.off_diagonal[:-1]
@@ -143,10 +148,10 @@ class KrylovSpace:
         r"""Return the relative residual :math:`\beta_k |y_k| / \|b\|` of :meth:`solve`.
 
         :math:`|H|x` is not known, so with ``absolute`` it is :math:`\|x_k - x_{k-1}\| / \|x_k\|`, what the last product
-        changed; for a single product it is 1.
+        changed (1 for a single product), unless the space is exhausted and the solution exact.
         """
         y = self.coefficients(damping, absolute=absolute)
-        if not absolute:
+        if not absolute or self.exhausted:
             return float(self.off_diagonal[-1] * y[-1].abs()) / self.norm
         if len(y) == 1:
             return 1.0

@@ -143,11 +143,7 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = _validator(graph, validation)
     state = _State(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
-    result, best = state.restore(model, optimizer, metric)
-    if len(result.history) > settings.epochs:
-        raise ValueError(
-            f"'epochs' must not be below the {len(result.history)} epochs in the checkpoint (got {settings.epochs})"
-        )
+    result, best = state.restore(model, optimizer, metric, settings.epochs)
     model.train()
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
@@ -244,7 +240,7 @@ class _State:
             self.path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None, epochs: int
     ) -> tuple[FitResult, dict[str, Tensor] | None]:
         fresh = FitResult(metric, None, 0, 0.0)
         if self.path is None or not self.path.exists():
@@ -257,6 +253,9 @@ class _State:
                 f"'checkpoint' must come from the same training run "
                 f"(got {self.path.name} with another {', '.join(changed)})"
             )
+        done = len(meta["result"]["history"])
+        if done > epochs:
+            raise ValueError(f"'epochs' must not be below the {done} epochs in {self.path.name} (got {epochs})")
         part = {
             key: {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
             for key in ("model", "best", "optimizer")

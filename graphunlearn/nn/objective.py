@@ -174,7 +174,7 @@ class BPR(Objective):
         return Samples(user, item, (graph.num_users, graph.num_items), negatives=drawn)
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        scores = scores.view(len(samples), -1)
+        scores = scores.view(len(samples), 1 + self.negatives)
         return scores[:, :1] - scores[:, 1:]
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -122,11 +123,9 @@ class Unlearner(ABC):
             )
         model_after = model if inplace else copy.deepcopy(model)
         backup = copy.deepcopy(model.state_dict()) if inplace else None
-        training = model.training
-        model_after.eval()
         device = next(model.parameters()).device
         try:
-            with _peak_memory(device) as peak:
+            with _evaluating(model_after), _peak_memory(device) as peak:
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
                 log = self._unlearn(model_after, graph, retained, request)
@@ -139,9 +138,7 @@ class Unlearner(ABC):
         except BaseException:
             if backup is not None:
                 model.load_state_dict(backup)
-            model.train(training)
             raise
-        model_after.train(training)
         return UnlearningResult(
             model_after, retained, request, self.name, seconds, cpu, self.prepare_seconds, peak(), log
         )
@@ -166,10 +163,20 @@ def _check(model: nn.Module, graph: InteractionGraph) -> None:
     device = next(iter(parameters.values())).device
     if graph.pairs.device != device:
         raise ValueError(f"'graph' must be on the model's device, {device} (got {graph.pairs.device})")
-    with torch.no_grad():
-        training = model.training
-        encode(model.eval(), graph)  # raises where model and graph do not fit
-        model.train(training)
+    with torch.no_grad(), _evaluating(model):
+        encode(model, graph)  # raises where model and graph do not fit
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and every part of it back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
@@ -184,6 +191,7 @@ def _peak_memory(device: torch.device) -> Iterator[Any]:
         before = torch.cuda.memory_allocated(device)
         yield lambda: max(0, torch.cuda.max_memory_allocated(device) - before)
         return
+    _trim()
     stop, before = threading.Event(), _resident()
     highest = before
 
@@ -200,6 +208,12 @@ def _peak_memory(device: torch.device) -> Iterator[Any]:
         highest = max(highest, _resident())
         stop.set()
         thread.join()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, or reusing it would count as using none (glibc; elsewhere nothing)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident() -> int:

@@ -21,7 +21,7 @@ from graphunlearn.operators.start import emptied_nodes, warm_start
 
 __all__ = ["IFRU"]
 
-_DRAWS, _MOST_NEGATIVES = 1_000_000, 32  # what an influence draws at most where the caller does not say
+_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # what an influence draws at most where the caller does not say
 
 
 @dataclass(kw_only=True)
@@ -57,8 +57,8 @@ class IFRU(Unlearner):
         propagation: Whether the curvature knows that the table is propagated.
         warm_start: Start from rows scaled by the share of interactions kept. Nodes left without any interaction are
             drawn anew in either case.
-        negatives: Negatives per interaction in the influence; where ``None``, up to 32 within a budget of
-            a million draws.
+        negatives: Negatives per interaction in the influence; where ``None``, up to 64 within a budget of
+            two million draws.
         prune: Quantile of importance below which affected nodes are left alone; ``None`` corrects all rows.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
         max_steps: At most this many linearisations. Another one is made only while the decrease of :math:`\Phi` is
@@ -86,7 +86,7 @@ class IFRU(Unlearner):
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
-    min_damping: float = 0.003
+    min_damping: float = 0.01
     spillover: bool = True
     propagation: bool = True
     warm_start: bool = True
