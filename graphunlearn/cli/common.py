@@ -16,7 +16,10 @@ from graphunlearn.cli.runs import ModelSpec
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import BCE, BPR, FitSettings, Objective
 
-__all__ = ["Answer", "Data", "Learning", "Loaded", "Training", "columns", "device_of", "note", "optional", "several"]
+__all__ = [
+    *("Answer", "Data", "Learning", "Loaded", "Training"),
+    *("columns", "device_of", "note", "optional", "several", "sizes"),
+]
 
 
 def optional(metavar: str, help: str | None = None) -> Any:
@@ -116,10 +119,7 @@ class Data:
         name, graph, test = self._read()
         if self.test is not None:
             test = InteractionGraph.from_file(self.test, like=graph)
-        note(
-            f"{name}: {graph.num_users:,} users, {graph.num_items:,} items, {graph.num_interactions:,} interactions"
-            + ("" if test is None else f" and {test.num_interactions:,} to test on")
-        )
+        note(f"{name}: {sizes(graph)}" + ("" if test is None else f" and {test.num_interactions:,} to test on"))
         parts = [None if part is None else self._labelled(part, objective) for part in (graph, test)]
         assert parts[0] is not None
         return Loaded(name, parts[0], parts[1])
@@ -146,6 +146,11 @@ class Data:
             if graph.num_interactions == 0:
                 raise ValueError(f"'--threshold' must leave interactions to learn from (got {self.threshold})")
         return graph
+
+
+def sizes(graph: InteractionGraph) -> str:
+    """Return how large a graph is, in words."""
+    return f"{graph.num_users:,} users, {graph.num_items:,} items, {graph.num_interactions:,} interactions"
 
 
 def device_of(name: str) -> torch.device:

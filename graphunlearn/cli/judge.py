@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional
+from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional, sizes
 from graphunlearn.cli.folders import check_out, replaced
 from graphunlearn.cli.methods import build_method, rebuild_method
 from graphunlearn.cli.runs import Forgotten, Run
@@ -109,6 +109,7 @@ class Bench(Data):
             raise ValueError("'--objective' must be bce for flipped-labels (got bpr, which does not learn from labels)")
         threshold = 3.0 if self.threshold is None else self.threshold
         name, graph, _ = self._read()
+        note(f"{name}: {sizes(graph)}")
         keywords: dict[str, Any] = {"share": self.share, "threshold": threshold, "positives_only": self.positives_only}
         return name, lambda seed: flipped_labels(graph, seed=seed, **keywords), True
 
@@ -142,7 +143,7 @@ class Demo:
         check_out(out, overwrite)
         device = str(device_of(self.device))
         graph = synthetic_interactions(seed=self.seed)
-        note(f"synthetic: {graph.num_users:,} users, {graph.num_items:,} items, {graph.num_interactions:,} ratings")
+        note(f"synthetic: {sizes(graph)}")
         result = bench(
             lambda seed: flipped_labels(graph, seed=seed),
             [build_method(name, BCE()) for name in ("ifru", "unlink", "finetune", "ascent")],

@@ -28,7 +28,7 @@ _HINTS = {
         more too much. z counts standard deviations of the retrained models from their mean; with few seeds a small
         difference can give a large z.""",
     "distance": """Mean absolute difference of probabilities to a retrained model, on the forgotten pairs and on the
-        test positives, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
+        test pairs, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
         1.00 × is as close as another retrained model.""",
 }
 

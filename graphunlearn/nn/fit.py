@@ -70,24 +70,27 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
     Raises:
         TypeError: A trainable parameter belongs to no module with a ``reset_parameters`` method.
     """
+    covered: set[int] = set()
+
+    def reset(module: nn.Module) -> None:
+        own = getattr(module, "reset_parameters", None)
+        if callable(own):  # it answers for its parts too: their own initialisation need not be its
+            own()
+            covered.update(id(p) for p in module.parameters())
+        else:
+            for child in module.children():
+                reset(child)
+
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        covered: set[int] = set()
-        if callable(getattr(model, "reset_parameters", None)):
-            model.reset_parameters()  # type: ignore[operator]
-            return
-        for module in model.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-                covered |= {id(p) for p in module.parameters()}
-        missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
-        if missing:
-            raise TypeError(
-                f"'model' must have a reset_parameters() method to be trained anew "
-                f"(got {type(model).__name__}, whose {', '.join(missing[:3])} nothing resets)"
-            )
+        reset(model)
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
+    if missing:
+        raise TypeError(
+            f"'model' must have a reset_parameters() method to be trained anew "
+            f"(got {type(model).__name__}, whose {', '.join(missing[:3])} nothing resets)"
+        )
 
 
 def fit(

@@ -21,6 +21,7 @@ class MatrixFactorization(nn.Module):
     Source: Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", Computer 2009.
 
     Example:
+        >>> import torch
         >>> MatrixFactorization(5, 8)(torch.tensor([[0, 1], [3, 4]])).shape
         torch.Size([2])
     """

@@ -61,7 +61,7 @@ class UnlearningResult:
 class Unlearner(ABC):
     """An unlearning method; the object *is* its configuration.
 
-    A method is a dataclass with one hook. This is all it takes to add one, to the Python API and the command line::
+    A method is a dataclass with one hook. This is all it takes to add one::
 
         @dataclass(kw_only=True)
         class Shrink(gu.Unlearner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -72,6 +73,12 @@ class GradientAscent(Unlearner):
     objective: Objective | None = None
     steps: int = 10
     lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.steps >= 1:
+            raise ValueError(f"'steps' must be a positive integer (got {self.steps!r})")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest

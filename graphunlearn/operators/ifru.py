@@ -115,13 +115,13 @@ class IFRU(Unlearner):
                 raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
 
     @classmethod
-    def as_published(cls, objective: Objective | None = None, *, steps: int = 500) -> IFRU:
+    def as_published(cls, objective: Objective | None = None, *, steps: int = 10) -> IFRU:
         """Return the choices of the method's public code, for comparison.
 
         The Hessian of matrix factorisation (no propagation), undamped; Adam with a learning rate of 10,000 over the
         number of interactions; endpoints that lose at most 1 % of their interactions ignored, the less important 40 %
         of the reached nodes pruned; no warm start. The public code keeps the step with the best validation AUC, which
-        lets an unrelated signal choose; here the number of steps is fixed.
+        lets an unrelated signal choose, and gives up ten steps after the best; here the number of steps is fixed.
         """
         return cls(
             objective=objective,

@@ -80,6 +80,8 @@ def warm_start(
         fresh = dict(other.named_parameters())
     for name, nodes in tables.items():
         weight = model.get_parameter(name)
+        if not weight.requires_grad:
+            continue
         own = touched[(touched >= nodes.start) & (touched < nodes.stop)]
         if scale:
             weight[own - nodes.start] *= share[own].to(weight.dtype).unsqueeze(1)

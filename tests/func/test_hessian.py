@@ -44,7 +44,9 @@ def test_hessian_product_can_be_used_again_and_again(point):
 def test_hessian_product_does_not_touch_a_leaf(point):
     leaf = point.clone().requires_grad_()
     v = torch.randn(4, dtype=torch.float64)
-    torch.testing.assert_close(hessian_product(function, leaf)(v).detach(), hessian_product(function, point)(v), **EXACT)
+    torch.testing.assert_close(
+        hessian_product(function, leaf)(v).detach(), hessian_product(function, point)(v), **EXACT
+    )
     assert leaf.grad is None
 
 

@@ -263,7 +263,13 @@ def test_lanczos_stops_as_soon_as_the_smallest_damping_is_solved(b):
 
 @pytest.mark.parametrize(
     ("values", "rank"),
-    [([0.0] * 6 + [2.0, 5.0], 3), ([3.0] * 8, 1), ([1.0] * 4 + [2.0] * 4, 2), ([0.0] * 8, 1), ([-1.0] * 4 + [1.0] * 4, 2)],
+    [
+        ([0.0] * 6 + [2.0, 5.0], 3),
+        ([3.0] * 8, 1),
+        ([1.0] * 4 + [2.0] * 4, 2),
+        ([0.0] * 8, 1),
+        ([-1.0] * 4 + [1.0] * 4, 2),
+    ],
     ids=["rank 2", "a multiple of the identity", "two eigenvalues", "zero", "a reflection"],
 )
 def test_lanczos_stops_where_the_space_is_exhausted(b, values, rank):

@@ -1,5 +1,7 @@
 """Sparse products against dense ones and plain gathers, with all their derivatives."""
 
+from itertools import chain
+
 import pytest
 import torch
 from data.strategies import graphs
@@ -168,13 +170,11 @@ def test_repeated_pairs_count_as_often_as_they_occur():
 def test_entries_and_neighbors_read_rows_in_the_order_asked(graph, data):
     adjacency = graph.adjacency
     nodes = torch.tensor(data.draw(st.lists(st.integers(0, graph.num_nodes - 1), max_size=8)), dtype=torch.long)
-    expected = [
-        list(range(int(adjacency.rowptr[node]), int(adjacency.rowptr[node + 1]))) for node in nodes.tolist()
-    ]
-    assert adjacency.entries(nodes).tolist() == sum(expected, [])
+    expected = [list(range(int(adjacency.rowptr[node]), int(adjacency.rowptr[node + 1]))) for node in nodes.tolist()]
+    assert adjacency.entries(nodes).tolist() == list(chain(*expected))
     dense = dense_adjacency(graph)
     neighbors = [dense[node].nonzero().view(-1).tolist() for node in nodes.tolist()]
-    assert adjacency.neighbors(nodes).tolist() == sum(neighbors, [])
+    assert adjacency.neighbors(nodes).tolist() == list(chain(*neighbors))
     assert adjacency.neighbors(nodes).dtype == torch.long
 
 
@@ -203,7 +203,9 @@ def pattern(request):
 
 
 def naive_dots(pattern, a, b):
-    return torch.stack([a[r] @ b[c] for r, c in zip(pattern.rows, pattern.cols)]) if len(pattern.rows) else a.new_zeros(0)
+    return (
+        torch.stack([a[r] @ b[c] for r, c in zip(pattern.rows, pattern.cols)]) if len(pattern.rows) else a.new_zeros(0)
+    )
 
 
 def naive_matmul(pattern, values, b):
@@ -222,7 +224,9 @@ def test_dots_and_matmul_are_gathers(pattern):
     torch.testing.assert_close(pattern.dots(a, b), naive_dots(pattern, a, b), **EXACT)
     torch.testing.assert_close(pattern.matmul(values, b), naive_matmul(pattern, values, b), **EXACT)
     torch.testing.assert_close(pattern.transposed.dots(b, a), naive_dots(pattern, a, b), **EXACT)
-    torch.testing.assert_close(pattern.transposed.matmul(values, a), naive_matmul(pattern.transposed, values, a), **EXACT)
+    torch.testing.assert_close(
+        pattern.transposed.matmul(values, a), naive_matmul(pattern.transposed, values, a), **EXACT
+    )
     assert pattern.transposed.transposed is pattern
 
 

@@ -6,7 +6,7 @@ from data.strategies import graphs
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch_geometric.nn import LightGCN, LGConv
+from torch_geometric.nn import LGConv, LightGCN
 from torch_geometric.utils import to_undirected
 from toys import TwoTower, Wrapped, dense_normalized, factors, light_gcn, naive_encode, random_graph, two_tower
 
@@ -178,7 +178,7 @@ def test_an_unknown_module_is_refused():
 def test_a_registered_module_is_encoded():
     graph = random_graph()
     model = two_tower(graph)
-    users, items, user_base, item_base = encode(model, graph)
+    users, items, _, item_base = encode(model, graph)
     table = model.user_table.weight
     torch.testing.assert_close(users, table + (table @ model.tower.weight.t() + model.tower.bias).tanh(), **EXACT)
     assert items is item_base

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from toys import TwoTower, light_gcn, random_graph
 from torch import nn
 from torch_geometric.nn import LightGCN
+from toys import TwoTower, Wrapped, light_gcn, random_graph
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
@@ -211,7 +211,9 @@ def test_validation_that_judges_nothing_is_refused(graphs, labelled):
 def test_validation_of_another_size_is_refused(labelled):
     train, _ = labelled
     other = random_graph()
-    with pytest.raises(ValueError, match=r"'validation' must have the users and items of 'graph', \(60, 40\) \(got \(7"):
+    with pytest.raises(
+        ValueError, match=r"'validation' must have the users and items of 'graph', \(60, 40\) \(got \(7"
+    ):
         fit(fresh(train), train, validation=other, epochs=2)
 
 
@@ -256,13 +258,24 @@ def test_reset_parameters_reproduces_and_leaves_global_randomness_alone():
         assert not same(first, second)
 
 
+def test_reset_parameters_is_that_of_the_model_wherever_it_sits():
+    # LightGCN draws its table from a uniform distribution, its nn.Embedding alone would from a normal one
+    wrapped = Wrapped(LightGCN(9, 4, 2))
+    plain = LightGCN(9, 4, 2)
+    reset_parameters(wrapped, 3)
+    reset_parameters(plain, 3)
+    assert torch.equal(wrapped.inner.embedding.weight, plain.embedding.weight)
+
+
 def test_reset_parameters_covers_every_parameter():
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
             self.table, self.free = nn.Embedding(5, 2), nn.Parameter(torch.zeros(3))
 
-    with pytest.raises(TypeError, match=r"'model' must have a reset_parameters\(\) method.*got Half, whose free nothing"):
+    with pytest.raises(
+        TypeError, match=r"'model' must have a reset_parameters\(\) method.*got Half, whose free nothing"
+    ):
         reset_parameters(Half(), 0)
     half = Half()
     half.free.requires_grad_(False)
@@ -378,7 +391,11 @@ def test_checkpoints_keep_their_names_apart(graphs, tmp_path):
     for lr in (0.01, 0.02):
         fit(fresh(train), train, epochs=1, lr=lr, checkpoint=tmp_path / f"lr{lr}")
     fit(fresh(train), train, epochs=1, checkpoint=str(tmp_path / "whole.safetensors"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lr0.01.safetensors", "lr0.02.safetensors", "whole.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "lr0.01.safetensors",
+        "lr0.02.safetensors",
+        "whole.safetensors",
+    ]
 
 
 # ---- what cannot be trained

@@ -138,7 +138,9 @@ def test_the_pattern_lists_what_is_scored(objective):
         if samples.negatives is None:
             expected = own[None]
         else:
-            expected = own - torch.stack([encoded.users[samples.users[s]] @ encoded.items[j] for j in samples.negatives[s]])
+            expected = own - torch.stack(
+                [encoded.users[samples.users[s]] @ encoded.items[j] for j in samples.negatives[s]]
+            )
         torch.testing.assert_close(margins[s], expected, **EXACT)
 
 
@@ -239,9 +241,9 @@ def test_bpr_needs_a_negative():
 
 def test_graphs_that_lack_what_is_supervised():
     bare = InteractionGraph.from_edges(torch.tensor([[0], [0]]))
-    with pytest.raises(ValueError, match="'graph' must carry a 'label'.*got none.*binarize"):
+    with pytest.raises(ValueError, match=r"'graph' must carry a 'label'.*got none.*binarize"):
         BCE().samples(bare)
-    with pytest.raises(ValueError, match="'graph' must carry a 'rating'.*got none"):
+    with pytest.raises(ValueError, match=r"'graph' must carry a 'rating'.*got none"):
         SquaredError().samples(bare)
 
 

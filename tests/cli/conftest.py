@@ -1,0 +1,81 @@
+"""A small file of ratings, a run folder trained on it, and the command line as a function."""
+
+import json
+import shutil
+
+import pytest
+from quick import QUICK
+
+from graphunlearn.cli import main
+from graphunlearn.datasets import synthetic_interactions
+
+
+@pytest.fixture(scope="session")
+def ratings(tmp_path_factory):
+    """A file of ratings of 50 users."""
+    path = tmp_path_factory.mktemp("data") / "ratings.csv"
+    graph = synthetic_interactions(num_users=50, num_items=30, interactions_per_user=10, seed=3)
+    graph.to_frame().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(ratings, tmp_path_factory):
+    """A trained run folder; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    assert main(["train", "--data", str(ratings), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def forgotten(trained):
+    """A run folder after forgetting two users and an item; not to be changed."""
+    out = trained.with_name("b")
+    assert main(["forget", str(trained), "--users", "u1", "u2", "--items", "i3", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path):
+    """A trained run folder to break."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command and return its status, standard output and standard error."""
+
+    def run(*words):
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """Run a command that must fail as bad input does, and return its sentence."""
+
+    def run(*words):
+        status, out, err = call(*words)
+        *notes, sentence = err.splitlines()
+        assert (status, out) == (2, ""), err
+        assert sentence.startswith("graphunlearn: ")
+        assert "Traceback" not in err
+        assert not any(line.startswith("graphunlearn: ") and "note: " not in line for line in notes), err
+        return sentence.removeprefix("graphunlearn: ")
+
+    return run
+
+
+@pytest.fixture
+def parsed(call):
+    """Run a command with ``--json`` and return what it printed."""
+
+    def run(*words):
+        status, out, err = call(*words, "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+    return run

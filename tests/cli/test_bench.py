@@ -1,0 +1,183 @@
+import json
+import shutil
+
+import pytest
+from quick import QUICK
+
+import graphunlearn as gu
+import graphunlearn.cli.judge as judge
+from graphunlearn.cli.runs import Run
+
+TOP = {"dataset", "model", "scenario", "request", "environment", "methods"}
+METHOD = {
+    *("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting"),
+    *("distance_to_retrain", "log"),
+}
+FORGETTING = {"value", "original", "retrain_mean", "retrain_sd", "z", "gap_closed"}
+DISTANCE = {"test", "forget", "noise_floor_test", "noise_floor_forget"}
+
+
+def check(folder, names):
+    """The report is whole: every field is there, and those of the methods that ran are filled."""
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report) >= TOP
+    assert not [key for key in TOP if report[key] is None]
+    assert {"level", "size"} <= set(report["request"])
+    assert [method["name"] for method in report["methods"]] == ["original", "retrain", *names]
+    for method in report["methods"]:
+        assert set(method) >= METHOD
+        assert set(method["distance_to_retrain"]) >= DISTANCE
+        assert all(set(entry) >= FORGETTING for entry in method["forgetting"].values())
+    for method in report["methods"][2:]:
+        assert method["seconds"] > 0
+        assert method["speedup_vs_retrain"] > 0
+        assert method["utility"]
+        assert all(value is not None for value in method["distance_to_retrain"].values())
+    assert (folder / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    return report
+
+
+def test_flipped_labels(ratings, tmp_path, call):
+    names = ("ifru", "ifru-published", "unlink", "finetune", "ascent")
+    words = ("bench", "flipped-labels", "--data", ratings, "--share", 0.1, "--retrain-seeds", 2, *QUICK)
+    status, out, err = call(*words, "--methods", *names, "--out", tmp_path / "x")
+    assert status == 0, err
+    report = check(tmp_path / "x", names)
+    assert report["scenario"] == "flipped-labels"
+    assert report["dataset"]["name"] == "ratings"
+    size = round(0.1 * report["dataset"]["train"])
+    assert report["request"] == {"level": "interaction", "size": size, "interactions": size}
+    assert all("flipped_label_auc" in method["forgetting"] for method in report["methods"])
+    assert f"wrote {tmp_path / 'x' / 'report.json'}" in out
+    assert all(name in out for name in names)
+
+
+@pytest.mark.parametrize("scenario", ["users", "items", "interactions"])
+def test_removal(scenario, ratings, tmp_path, parsed):
+    words = ("bench", scenario, "--data", ratings, "--methods", "unlink", "--retrain-seeds", 2, *QUICK)
+    told = parsed(*words, "--share", 0.1, "--data-seeds", 2, "--original-seeds", 2, "--out", tmp_path / "x")
+    report = check(tmp_path / "x", ["unlink"])
+    assert told == report
+    assert report["scenario"] == scenario
+    assert report["request"]["level"] == scenario[:-1]
+    assert "BPR" in report["model"]["objective"]
+    assert report["methods"][2]["seconds_sd"] >= 0  # over data and original seeds
+
+
+def test_removal_with_a_test_file_and_labels(ratings, tmp_path, parsed):
+    train, test = gu.InteractionGraph.from_file(ratings).random_split([0.7, 0.3])
+    for name, part in (("train", train), ("test", test)):
+        part.to_frame().to_csv(tmp_path / f"{name}.csv", index=False)
+    words = ("--data", tmp_path / "train.csv", "--test", tmp_path / "test.csv", "--threshold", 3, "--retrain-seeds", 2)
+    told = parsed("bench", "users", *words, "--methods", "unlink", "--out", tmp_path / "x", *QUICK)
+    assert "BCE" in told["model"]["objective"]
+    assert "auroc" in told["methods"][2]["utility"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--methods", "irfu"), "did you mean 'ifru'?"),
+        (("--methods",), "'--methods' must name methods other than retrain (got none)"),
+        (("--methods", "retrain"), "'--methods' must name methods other than retrain (got retrain)"),
+        (("--objective", "bpr"), "'--objective' must be bce for flipped-labels"),
+        (("--test", "x.csv"), "'--test' must be left out for flipped-labels"),
+        (("--share", 1.5), "'share' must be between 0 and 1 (got 1.5)"),
+        (("--data-seeds", 0), "'data_seeds' must be at least 1 (got 0)"),
+        (("--retrain-seeds", 0), "'retrain_seeds' must be at least 1 (got 0)"),
+        (("--data", "nothing.csv"), "'--data' must be an existing file"),
+    ],
+)
+def test_bad_options(words, sentence, ratings, tmp_path, refused):
+    start = () if "--data" in words else ("--data", ratings)
+    out = tmp_path / "x"
+    assert sentence in refused("bench", "flipped-labels", *start, "--out", out, *QUICK, *words)
+    assert not out.exists()
+
+
+def test_flipped_labels_need_ratings(tmp_path, refused):
+    (tmp_path / "r.csv").write_text("user,item\na,b\nc,d\n")
+    sentence = refused("bench", "flipped-labels", "--data", tmp_path / "r.csv", "--out", tmp_path / "x")
+    assert "must carry ratings" in sentence
+
+
+def test_audit_of_a_run(forgotten, tmp_path, call, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    status, out, err = call("audit", copy, "--retrain-seeds", 2)
+    assert status == 0, err
+    report = check(copy, ["ifru"])
+    run = Run.load(copy)
+    assert report["request"]["level"] == "mixed"
+    assert report["dataset"] == run.dataset
+    assert report["model"]["name"] == "lightgcn"
+    assert report["seeds"] == {"original": 0, "retrain": [1, 2]}
+    assert report["methods"][2]["seconds"] == run.forgotten.result.seconds
+    assert report["methods"][2]["log"] == run.forgotten.result.log
+    assert f"wrote {copy / 'report.json'}" in out
+    assert "'--overwrite' replaces it" in refused("audit", copy)
+    assert call("audit", copy, "--retrain-seeds", 2, "--overwrite")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_audit_into_another_folder_leaves_the_run_alone(forgotten, tmp_path, parsed):
+    before = {path.name: path.read_bytes() for path in forgotten.iterdir()}
+    told = parsed("audit", forgotten, "--retrain-seeds", 2, "--seed", 7, "--out", tmp_path / "x")
+    assert told == check(tmp_path / "x", ["ifru"])
+    assert told["seeds"]["retrain"] == [7, 8]
+    assert {path.name: path.read_bytes() for path in forgotten.iterdir()} == before
+
+
+def test_audit_refuses(trained, forgotten, tmp_path, refused):
+    assert "must be a folder that 'forget' wrote" in refused("audit", trained)
+    assert "'--retrain-seeds' must be at least 1" in refused("audit", forgotten, "--retrain-seeds", 0)
+    assert "'--seed' must keep clear of the original's, 0 (got 0)" in refused("audit", forgotten, "--seed", 0)
+    assert "'--out' must be a new folder" in refused("audit", forgotten, "--out", trained)
+
+
+def test_an_interrupted_audit_writes_nothing(forgotten, tmp_path, call, monkeypatch):
+    def interrupted(*_args, **_keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge, "audit", interrupted)
+    assert call("audit", forgotten, "--out", tmp_path / "x")[0] == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_demo(monkeypatch, tmp_path):
+    make = judge.synthetic_interactions
+    monkeypatch.setattr(judge, "synthetic_interactions", lambda seed: make(60, 40, 8, seed=seed))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_demo_writes_its_folder_again_and_again(small_demo, tmp_path, call, parsed):
+    status, out, err = call("demo")
+    assert status == 0, err
+    report = check(tmp_path / "runs" / "demo", ["ifru", "unlink", "finetune", "ascent"])
+    assert report["scenario"] == "flipped-labels"
+    assert report["seeds"]["retrain"] == 3
+    assert "runs/demo/report.html" in out
+    told = parsed("demo", "--seed", 1)
+    assert told == check(tmp_path / "runs" / "demo", ["ifru", "unlink", "finetune", "ascent"])
+    assert told["methods"][0]["utility"] != report["methods"][0]["utility"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["demo"]
+
+
+def test_demo_replaces_a_folder_it_was_given_only_when_told(small_demo, tmp_path, call, refused):
+    assert call("demo", "--out", "mine")[0] == 0
+    before = (tmp_path / "mine" / "report.json").read_text()
+    assert "'--overwrite' replaces it" in refused("demo", "--out", "mine")
+    assert (tmp_path / "mine" / "report.json").read_text() == before
+    assert call("demo", "--out", "mine", "--overwrite", "--seed", 4)[0] == 0
+    assert (tmp_path / "mine" / "report.json").read_text() != before
+
+
+def test_demo_never_replaces_the_work_of_others(small_demo, tmp_path, refused):
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "notes.txt").write_text("mine")
+    assert "which holds 'notes.txt'" in refused("demo")
+
+
+def test_the_report_names_no_folder(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/graphunlearn", "train", "--data", "/home/ann/r.csv", "--out", "a/b"])
+    assert judge._command() == "graphunlearn train --data r.csv --out a/b"

@@ -1,0 +1,132 @@
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from graphunlearn import __version__
+from graphunlearn.cli import VERBS, main
+from graphunlearn.cli.methods import method_names
+
+
+def test_overview_and_version(call):
+    status, out, err = call("--help")
+    assert (status, err) == (0, "")
+    assert all(f"\n  {verb} " in out for verb in VERBS)
+    assert call("--version") == (0, f"graphunlearn {__version__}\n", "")
+    status, out, err = call()
+    assert (status, out) == (2, "")
+    assert "usage" in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_teaches_with_examples(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    out = capsys.readouterr().out
+    assert f"examples:\n  graphunlearn {verb}" in out
+    assert "--json" in out
+    assert "None" not in out
+
+
+@pytest.mark.parametrize("verb", ["forget", "bench"])
+def test_help_names_every_method(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    words = capsys.readouterr().out.replace(",", " ").replace(".", " ").replace(";", " ").split()
+    own = ("graphunlearn.",)  # methods that other tests register do not count
+    builtin = [n for n in method_names() if _module(n).startswith(own)]
+    assert set(builtin) <= set(words) | {"retrain"}
+
+
+def _module(name):
+    from graphunlearn.operators import registry
+
+    return registry[name].__module__ if name in registry else "graphunlearn.cli"
+
+
+def test_examples_in_the_help_are_whole_commands():
+    """Every example parses: no option in it is made up."""
+    import shlex
+
+    import graphunlearn.cli as cli
+
+    for module, name in VERBS.values():
+        text = getattr(importlib.import_module(f"graphunlearn.cli.{module}"), name).__doc__
+        lines = [line.strip() for line in text.partition("examples:")[2].splitlines() if line.strip()]
+        assert lines
+        for line in lines:
+            program, verb, *words = shlex.split(line, comments=True)
+            assert program == "graphunlearn"
+            cli._parse(verb, words)
+
+
+def test_unknown_command_is_one_sentence_with_a_hint(refused):
+    assert refused("trian") == (
+        "the command must be one of demo, train, forget, audit, bench, datasets (got 'trian'; did you mean 'train'?)"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--dat", "x"], ["forget"], ["bench", "flips", "--data", "x", "--out", "y"]]
+)
+def test_wrong_options_exit_with_status_2(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (ValueError("'a' must\n be b"), 2, "graphunlearn: 'a' must be b\n"),
+        (OSError(28, "No space left on device", "x"), 2, "graphunlearn: No space left on device: 'x'\n"),
+        (ImportError("needs pyarrow"), 2, "graphunlearn: needs pyarrow\n"),
+        (FloatingPointError("NaN"), 2, "graphunlearn: NaN\n"),
+        (MemoryError(), 2, "graphunlearn: MemoryError\n"),
+        (RuntimeError("CUDA out of memory. Tried to"), 2, "graphunlearn: CUDA out of memory\n"),
+        (KeyboardInterrupt(), 130, "graphunlearn: interrupted\n"),
+        (KeyboardInterrupt("go on"), 130, "graphunlearn: interrupted: go on\n"),
+    ],
+)
+def test_every_failure_is_one_sentence(error, status, sentence, call, monkeypatch):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", fail)
+    assert call("datasets") == (status, "", sentence)
+    monkeypatch.setenv("GRAPHUNLEARN_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main(["datasets"])
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    def fail(self):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["datasets"])
+
+
+def test_warnings_are_one_line(call, monkeypatch):
+    import warnings
+
+    from graphunlearn.cli.common import Answer
+
+    def warn(self):
+        warnings.warn("two\nlines", stacklevel=2)
+        return Answer([], "done")
+
+    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", warn)
+    assert call("datasets") == (0, "done\n", "graphunlearn: note: two lines\n")
+
+
+def test_as_a_process_whose_reader_goes_away():
+    code = "import sys; from graphunlearn.cli import main; sys.exit(main(['datasets', '--json']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

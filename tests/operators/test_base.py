@@ -1,0 +1,154 @@
+"""The template that every method goes through, and the few lines that one costs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from toys import factors, light_gcn, random_graph
+
+from graphunlearn.data import ForgetRequest
+from graphunlearn.operators import Unlearner, registry
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was():
+    before = dict(registry)
+    yield
+    registry.clear()
+    registry.update(before)
+
+
+@pytest.fixture
+def graph():
+    return random_graph()
+
+
+@pytest.fixture
+def request_of_one():
+    return ForgetRequest.internal("user", torch.tensor([2]))
+
+
+def shrink():
+    """The example in the documentation of Unlearner."""
+
+    @dataclass(kw_only=True)
+    class Shrink(Unlearner):
+        """Scale the rows of the touched nodes."""
+
+        name: ClassVar[str] = "shrink"
+        factor: float = 0.5
+
+        @torch.no_grad()
+        def _unlearn(self, model, graph, retained, request):
+            touched = graph.adjacency.degree != retained.adjacency.degree
+            model.embedding.weight[touched] *= self.factor
+            return {"touched_rows": int(touched.sum())}
+
+    return Shrink
+
+
+def test_a_new_method_is_a_dataclass_with_one_hook(graph, request_of_one):
+    cls = shrink()
+    assert registry["shrink"] is cls
+    model = factors(graph)
+    result = cls(factor=0.25).unlearn(model, graph, request_of_one)
+    touched = graph.adjacency.degree != result.graph.adjacency.degree
+    assert result.log == {"touched_rows": int(touched.sum())}
+    assert torch.equal(result.model.embedding.weight[touched], 0.25 * model.embedding.weight[touched])
+    assert torch.equal(result.model.embedding.weight[~touched], model.embedding.weight[~touched])
+    with pytest.raises(TypeError, match="facter"):
+        cls(facter=1.0)
+
+
+def test_a_method_without_a_hook_cannot_be_made():
+    @dataclass(kw_only=True)
+    class Nothing(Unlearner):
+        name: ClassVar[str] = "nothing"
+
+    with pytest.raises(TypeError, match="_unlearn"):
+        Nothing()
+
+
+def test_only_named_classes_are_registered():
+    before = set(registry)
+
+    class Helper(Unlearner):
+        """Shared by several methods, itself none."""
+
+    class Variant(shrink()):
+        """Inherits the name, and does not take it over."""
+
+    assert set(registry) == before | {"shrink"}
+    assert registry["shrink"] is not Variant
+
+
+def test_the_hook_gets_an_evaluating_copy_and_both_graphs(graph, request_of_one):
+    seen = {}
+
+    @dataclass(kw_only=True)
+    class Look(Unlearner):
+        name: ClassVar[str] = "look"
+
+        def _unlearn(self, model, graph, retained, request):
+            seen.update(model=model, graph=graph, retained=retained, request=request, training=model.training)
+            return {}
+
+    model = light_gcn(graph).train()
+    result = Look().unlearn(model, graph, request_of_one)
+    assert seen["model"] is result.model is not model
+    assert seen["graph"] is graph
+    assert seen["retained"] is result.graph
+    assert seen["request"] is request_of_one
+    assert seen["training"] is False
+
+
+def test_preparing_is_timed_and_checked(graph, request_of_one):
+    prepared = []
+
+    @dataclass(kw_only=True)
+    class Ready(Unlearner):
+        name: ClassVar[str] = "ready"
+
+        def _prepare(self, model, graph):
+            prepared.append((model, graph))
+
+        def _unlearn(self, model, graph, retained, request):
+            return {}
+
+    model, method = light_gcn(graph).train(), Ready()
+    method.prepare(model, graph)
+    assert prepared == [(model, graph)]
+    assert model.training
+    result = method.unlearn(model, graph, request_of_one)
+    assert result.prepare_seconds == method.prepare_seconds > 0
+    assert method == Ready()  # having prepared is no part of the configuration
+    assert "prepare" not in repr(method)
+    with pytest.raises(ValueError, match="'graph' must have as many nodes"):
+        method.prepare(model, random_graph(8, 6))
+
+
+def test_peak_memory_counts_what_the_hook_takes(graph, request_of_one):
+    size = 64 * 2**20
+
+    @dataclass(kw_only=True)
+    class Greedy(Unlearner):
+        name: ClassVar[str] = "greedy"
+
+        def _unlearn(self, model, graph, retained, request):
+            taken = torch.ones(size // 8, dtype=torch.float64)  # written to, so that it is really there
+            return {"sum": float((taken @ taken).item())}
+
+    result = Greedy().unlearn(light_gcn(graph), graph, request_of_one)
+    assert 0.9 * size < result.peak_memory < 4 * size
+
+
+def test_what_a_hook_returns_is_the_log(graph, request_of_one):
+    @dataclass(kw_only=True)
+    class Say(Unlearner):
+        name: ClassVar[str] = "say"
+
+        def _unlearn(self, model, graph, retained, request):
+            return {"said": [1, 2]}
+
+    assert Say().unlearn(light_gcn(graph), graph, request_of_one).log == {"said": [1, 2]}

@@ -1,0 +1,89 @@
+"""The baselines do what they say and nothing else."""
+
+import copy
+
+import pytest
+import torch
+from toys import light_gcn, random_graph
+
+from graphunlearn.data import ForgetRequest
+from graphunlearn.nn import BCE, BPR, FitSettings, encode, fit
+from graphunlearn.operators import FineTune, GradientAscent, Unlink
+
+
+@pytest.fixture
+def graph():
+    return random_graph()
+
+
+@pytest.fixture
+def model(graph):
+    return light_gcn(graph)
+
+
+@pytest.fixture
+def some(graph):
+    return ForgetRequest.internal("interaction", graph.pairs[:, :4])
+
+
+def test_unlinking_changes_the_graph_alone(graph, model, some):
+    result = Unlink().unlearn(model, graph, some)
+    assert torch.equal(result.model.embedding.weight, model.embedding.weight)
+    assert result.log == {}
+    before, after = encode(model, graph), encode(result.model, result.graph)
+    assert not torch.allclose(before.users, after.users)  # which is enough to move what is propagated
+
+
+@pytest.mark.parametrize("objective", [None, BPR(negatives=2)])
+def test_fine_tuning_is_training_on(graph, model, some, objective):
+    operator = FineTune(objective=objective, epochs=3, lr=0.02, batch_size=7, seed=5)
+    result = operator.unlearn(model, graph, some)
+    reference = copy.deepcopy(model)
+    retained, _ = graph.split(some)
+    settings = FitSettings(epochs=3, lr=0.02, batch_size=7, seed=5)
+    fitted = fit(reference, retained, objective=objective, settings=settings)
+    assert torch.equal(result.model.embedding.weight, reference.embedding.weight)
+    assert result.log == {"epochs": 3, "loss": [record["loss"] for record in fitted.history]}
+
+
+@pytest.mark.parametrize("objective", [None, BPR(negatives=2, weight_decay=0.5)])
+def test_ascent_climbs_the_loss_of_what_is_forgotten(graph, model, some, objective):
+    result = GradientAscent(objective=objective, steps=8, lr=0.05).unlearn(model, graph, some)
+    losses = result.log["loss"]
+    assert len(losses) == 8
+    assert losses == sorted(losses)
+    plain = BCE(weight_decay=0.0) if objective is None else BPR(negatives=2, weight_decay=0.0)
+    samples = plain.samples(graph, mask=some.mask(graph))
+    first = float(plain(encode(model, result.graph), samples).detach().mean())
+    last = float(plain(encode(result.model, result.graph), samples).detach().mean())
+    assert losses[0] == pytest.approx(first)  # without the penalty, on the graph that remains
+    assert last > losses[-1]
+
+
+def test_one_step_of_ascent_is_one_step_of_adam(graph, model, some):
+    result = GradientAscent(objective=BCE(), steps=1, lr=0.05).unlearn(model, graph, some)
+    reference = copy.deepcopy(model)
+    retained, _ = graph.split(some)
+    plain = BCE(weight_decay=0.0)
+    loss = plain(encode(reference, retained), plain.samples(graph, mask=some.mask(graph))).mean()
+    (-loss).backward()
+    torch.optim.Adam(reference.parameters(), lr=0.05).step()
+    torch.testing.assert_close(result.model.embedding.weight, reference.embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("operator", "name"),
+    [
+        (lambda: FineTune(epochs=0), "epochs"),
+        (lambda: FineTune(lr=-1.0), "lr"),
+        (lambda: FineTune(batch_size=0), "batch_size"),
+        (lambda: GradientAscent(steps=0), "steps"),
+        (lambda: GradientAscent(lr=0.0), "lr"),
+        (lambda: GradientAscent(lr=float("nan")), "lr"),
+    ],
+)
+def test_settings_out_of_range_are_refused(graph, model, some, operator, name):
+    before = model.embedding.weight.clone()
+    with pytest.raises(ValueError, match=f"'{name}' must be (a )?positive"):
+        operator().unlearn(model, graph, some, inplace=True)
+    assert torch.equal(model.embedding.weight, before)

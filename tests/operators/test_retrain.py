@@ -1,0 +1,105 @@
+"""Retraining is the reference: from the same initialisation, on what remains, with what may still be known."""
+
+import copy
+
+import pytest
+import torch
+
+from graphunlearn.data import ForgetRequest
+from graphunlearn.datasets import synthetic_interactions
+from graphunlearn.nn import BPR, FitSettings, build_model, fit, reset_parameters
+from graphunlearn.operators import Retrain, without_emptied_users
+
+SETTINGS = FitSettings(epochs=6, lr=0.05, patience=3, seed=4)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    whole = synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8, seed=0)
+    return whole.random_split([0.8, 0.2], seed=0)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_retraining_is_training_on_what_remains(parts):
+    train, validation = parts
+    model = build_model("lightgcn", train, 6, 2)
+    before = copy.deepcopy(model)
+    request = ForgetRequest("user", train.user_ids[:5])
+    objective = BPR(weight_decay=1e-3)
+    result = Retrain(objective=objective, validation=validation, settings=SETTINGS).unlearn(model, train, request)
+
+    reference = build_model("lightgcn", train, 6, 2)
+    reset_parameters(reference, 4)
+    retained, _ = train.split(request)
+    heldout = validation.select(validation.pairs[0] >= 5)
+    fitted = fit(reference, retained, validation=heldout, objective=objective, settings=SETTINGS)
+    assert same(result.model, reference)
+    assert same(model, before)
+    assert result.log["best_epoch"] == fitted.best_epoch
+    assert result.log["epochs"] == len(fitted.history)
+    assert result.log["settings"]["seed"] == 4
+
+
+def test_retraining_does_not_depend_on_what_was_trained(parts):
+    train, _ = parts
+    request = ForgetRequest("item", train.item_ids[:2])
+    results = []
+    for seed in (0, 1):
+        model = build_model("lightgcn", train, 6, 2)
+        reset_parameters(model, seed)
+        fit(model, train, epochs=seed + 1)
+        results.append(Retrain(settings=SETTINGS).unlearn(model, train, request).model)
+    assert same(*results)
+
+
+def test_another_seed_is_another_model(parts):
+    train, _ = parts
+    request = ForgetRequest("item", train.item_ids[:2])
+    model = build_model("lightgcn", train, 6, 2)
+    first, second = (Retrain(settings=FitSettings(epochs=2, seed=s)).unlearn(model, train, request) for s in (0, 1))
+    assert not same(first.model, second.model)
+
+
+def test_emptied_users_are_left_out_of_the_validation(parts):
+    train, validation = parts
+    forgotten = train.user_ids[:5]
+    retained, _ = train.split(ForgetRequest("user", forgotten))
+    left = without_emptied_users(validation, train, retained)
+    assert not (left.pairs[0] < 5).any()
+    assert left.num_interactions == int((validation.pairs[0] >= 5).sum()) < validation.num_interactions
+    assert (left.num_users, left.num_items) == (validation.num_users, validation.num_items)
+
+
+def test_users_who_keep_something_or_never_had_anything_stay_in_the_validation(parts):
+    train, validation = parts
+    own = (train.pairs[0] == 3).nonzero().view(-1)
+    retained = train.select(~torch.isin(torch.arange(train.num_interactions), own[:-1]))
+    assert torch.equal(without_emptied_users(validation, train, retained).pairs, validation.pairs)
+    cold = train.select(train.pairs[0] != 3)  # user 3 was not in training to begin with
+    less, _ = cold.split(ForgetRequest.internal("user", torch.tensor([8])))
+    left = without_emptied_users(validation, cold, less)
+    assert torch.equal(left.pairs, validation.pairs[:, validation.pairs[0] != 8])
+
+
+def test_a_model_that_cannot_be_reset_is_refused(parts):
+    from torch import nn
+
+    from graphunlearn.nn import encode
+
+    class Fixed(nn.Module):
+        def __init__(self, graph):
+            super().__init__()
+            self.users = nn.Parameter(torch.randn(graph.num_users, 2))
+            self.items = nn.Parameter(torch.randn(graph.num_items, 2))
+
+    encode.register(Fixed, lambda model, graph: (model.users, model.items))
+    train, _ = parts
+    model = Fixed(train)
+    before = copy.deepcopy(model)
+    for inplace in (False, True):
+        with pytest.raises(TypeError, match=r"'model' must have a reset_parameters\(\) method"):
+            Retrain(settings=SETTINGS).unlearn(model, train, ForgetRequest("user", ["u0"]), inplace=inplace)
+        assert same(model, before)

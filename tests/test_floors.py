@@ -1,0 +1,154 @@
+"""Imports only go down, nothing optional is imported at the top, and what is public is written down."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import graphunlearn
+
+ROOT = Path(graphunlearn.__file__).parent
+MODULES = sorted(p.relative_to(ROOT.parent).with_suffix("").as_posix().replace("/", ".") for p in ROOT.rglob("*.py"))
+
+# What the modules of each package may import from this one; a package always sees itself.
+BELOW = {
+    "func": set(),
+    "data": {"func"},
+    "utils": {"func", "data"},
+    "nn": {"func", "data", "utils.ranking"},
+    "datasets": {"func", "data"},
+    "operators": {"func", "data", "utils", "nn", "datasets"},
+    "eval": {"func", "data", "utils", "nn", "datasets", "operators"},
+    "cli": {"func", "data", "utils", "nn", "datasets", "operators", "eval"},
+}
+# Modules of `operators` that are not methods themselves and serve them.
+HELPERS = {"base", "start", "problem", "correction"}
+# Too slow, or not always there.
+LATE = {"matplotlib", "pyarrow", "torch_scatter", "torch_sparse", "pyg_lib", "tyro", "IPython", "rich"}
+
+
+def source(module):
+    path = ROOT.parent / Path(*module.split("."))
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+
+
+def imports(module):
+    """(what is imported, whether at the top of the module) for every import that runs."""
+    name = module.removesuffix(".__init__")
+    tree = ast.parse(source(module).read_text(encoding="utf-8"))
+    found = []
+
+    def visit(node, top):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue  # for the type checker alone
+            inner = top and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            if isinstance(child, ast.Import):
+                found.extend((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{module} has a relative import"
+                for alias in child.names:
+                    full = f"{child.module}.{alias.name}"
+                    found.append((full if is_module(full) else child.module, top))
+            visit(child, inner)
+
+    visit(tree, True)
+    return [(target, top) for target, top in found if target != name]
+
+
+def is_module(name):
+    return name in MODULES or f"{name}.__init__" in MODULES
+
+
+def own(module):
+    return [t.removeprefix("graphunlearn.") for t, _ in imports(module) if t.split(".")[0] == "graphunlearn"]
+
+
+def test_the_walk_sees_imports_of_every_kind(tmp_path):
+    assert ("torch", True) in imports("graphunlearn.func.sparse")
+    assert "func" in own("graphunlearn.nn.encode")
+    assert "operators.base" in own("graphunlearn.operators.ifru")
+    assert any(not top for _, top in imports("graphunlearn.utils.ranking"))  # one import waits until it is needed
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.count(".") >= 2])
+def test_imports_only_go_down(module):
+    package = module.split(".")[1]
+    for target in own(module):
+        allowed = any(target == below or target.startswith(f"{below}.") for below in BELOW[package] | {package})
+        assert allowed or target == "_version", f"{module} imports graphunlearn.{target}"
+
+
+def test_every_package_has_a_floor():
+    packages = {m.split(".")[1] for m in MODULES if m.count(".") >= 2}
+    assert packages <= set(BELOW)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("graphunlearn.func.")])
+def test_the_lowest_floor_knows_torch_alone(module):
+    for target, _ in imports(module):
+        top = target.split(".")[0]
+        assert top in {"torch", "graphunlearn"} or top in sys.stdlib_module_names, f"{module} imports {target}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("graphunlearn.operators.")])
+def test_methods_do_not_import_one_another(module):
+    name = module.split(".")[2]
+    if name == "__init__":
+        return
+    others = {t.split(".")[1] for t in own(module) if t.startswith("operators.")} - {name}
+    assert others <= HELPERS, f"{module} imports {', '.join(others - HELPERS)}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("graphunlearn.cli")])
+def test_nothing_optional_is_imported_at_the_top(module):
+    late = {t.split(".")[0] for t, top in imports(module) if top} & LATE
+    assert not late, f"{module} imports {', '.join(late)} at its top"
+
+
+def test_importing_the_package_loads_nothing_optional():
+    late = ["matplotlib", "tyro", "rich"]  # the others may come with torch_geometric or pandas, where installed
+    code = f"import sys, graphunlearn; print(*sorted(set({late}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.endswith(".__init__")])
+def test_every_package_says_what_is_public(module):
+    package = importlib.import_module(module.removesuffix(".__init__"))
+    tree = ast.parse(source(module).read_text(encoding="utf-8"))
+    bound = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            bound.add(node.name)
+    public = {name for name in bound if not name.startswith("_") or name == "__version__"}
+    if module == "graphunlearn.cli.__init__":  # a program: what it imports is not there to be used by others
+        assert set(package.__all__) <= vars(package).keys()
+        return
+    assert set(package.__all__) == public
+    assert len(package.__all__) == len(set(package.__all__))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith(".__init__")])
+def test_every_public_name_exists(module):
+    if module.endswith("__main__"):
+        return
+    loaded = importlib.import_module(module)
+    for name in getattr(loaded, "__all__", ()):
+        assert hasattr(loaded, name), f"{module}.{name}"
+
+
+def test_every_module_is_found_by_name():
+    found = {m.name for m in pkgutil.walk_packages([str(ROOT)], "graphunlearn.")}
+    assert {m.removesuffix(".__init__") for m in MODULES} - {"graphunlearn"} == found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_much_longer_than_three_hundred_lines(module):
+    assert len(source(module).read_text(encoding="utf-8").splitlines()) <= 330

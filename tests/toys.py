@@ -1,0 +1,95 @@
+"""Small graphs and models that the tests of the numerical core share."""
+
+import torch
+from torch import nn
+from torch_geometric.nn import LightGCN
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn import MatrixFactorization, encode
+
+
+def random_graph(num_users=7, num_items=6, num_interactions=20, seed=0, values=True):
+    """Distinct random pairs in random order, with float64 ratings and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randperm(num_users * num_items, generator=generator)[:num_interactions]
+    extra = {}
+    if values:
+        extra["rating"] = torch.randint(1, 6, (num_interactions,), generator=generator).double()
+        extra["label"] = torch.randint(0, 2, (num_interactions,), generator=generator).double()
+    return InteractionGraph.from_edges(
+        torch.stack([cells // num_items, cells % num_items]), num_users, num_items, **extra
+    )
+
+
+def light_gcn(graph, dim=3, layers=2, seed=0, scale=1.0, **kwargs):
+    """A float64 LightGCN whose rows are large enough for every nonlinearity to matter."""
+    torch.manual_seed(seed)
+    model = LightGCN(graph.num_nodes, dim, layers, **kwargs).double()
+    nn.init.normal_(model.embedding.weight, std=scale)
+    return model
+
+
+def factors(graph, dim=3, seed=0, scale=1.0):
+    """A float64 matrix factorisation."""
+    torch.manual_seed(seed)
+    model = MatrixFactorization(graph.num_nodes, dim).double()
+    nn.init.normal_(model.embedding.weight, std=scale)
+    return model
+
+
+class TwoTower(nn.Module):
+    """A model that this package has never heard of: two tables, a bent user tower, no propagation."""
+
+    def __init__(self, num_users, num_items, dim=3):
+        super().__init__()
+        self.user_table, self.item_table = nn.Embedding(num_users, dim), nn.Embedding(num_items, dim)
+        self.tower = nn.Linear(dim, dim)
+
+
+@encode.register
+def _(model: TwoTower, graph):
+    users, items = model.user_table.weight, model.item_table.weight
+    return users + torch.tanh(model.tower(users)), items, users, items
+
+
+class Wrapped(nn.Module):
+    """A LightGCN that only says how it encodes, so that nothing linear is known of it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+
+@encode.register
+def _(model: Wrapped, graph):
+    return encode(model.inner, graph)
+
+
+def two_tower(graph, dim=3, seed=0):
+    torch.manual_seed(seed)
+    return TwoTower(graph.num_users, graph.num_items, dim).double()
+
+
+def dense_adjacency(graph):
+    """The symmetric 0/1 matrix, filled edge by edge."""
+    dense = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+    for user, item in graph.pairs.t().tolist():
+        dense[user, graph.num_users + item] += 1
+        dense[graph.num_users + item, user] += 1
+    return dense
+
+
+def dense_normalized(graph):
+    dense = dense_adjacency(graph)
+    degree = dense.sum(1)
+    scale = torch.where(degree > 0, degree.clamp(min=1).rsqrt(), 0.0)
+    return scale[:, None] * dense * scale
+
+
+def naive_encode(table, alpha, matrix, num_users):
+    """sum_l alpha_l A^l E with a dense matrix, layer by layer."""
+    layer, out = table, alpha[0] * table
+    for weight in alpha[1:]:
+        layer = matrix @ layer
+        out = out + weight * layer
+    return out[:num_users], out[num_users:]
