@@ -2,8 +2,10 @@ r"""The training risk :math:`R(\theta; D, G)` of a model on a graph: value, grad
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,10 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
 from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form
-from graphunlearn.nn.objective import Objective, Samples
+from graphunlearn.nn.objective import BPR, Objective, Samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
 
@@ -102,6 +107,16 @@ class Risk:
             margins = outputs(theta)[0]
             second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
         return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
+
+    def with_negatives(self, most: int) -> Self:
+        """Return the same risk with at most the first ``most`` negatives of every sample: cheaper, and less precise."""
+        objective, samples = self.objective, self.samples
+        if not isinstance(objective, BPR) or objective.negatives <= most or samples.negatives is None:
+            return self
+        other = copy.copy(self)
+        other.objective = replace(objective, negatives=most)
+        other.samples = replace(samples, negatives=samples.negatives[:, :most].contiguous())
+        return other
 
     def _l2(self, theta: Tensor) -> Tensor:
         """Return the curvature of the L2 term for every node ``[num_nodes, 1]``."""

@@ -74,8 +74,8 @@ def preconditioned(
 ) -> Solution:
     """Solve by conjugate gradients, preconditioned with the curvature's diagonal where it is known."""
     preconditioner = None
-    if isinstance(problem.new, LinearRisk):
-        inverse = 1 / (problem.new.jacobi(theta) + max(damping, 1e-6))
+    if isinstance(problem.curved, LinearRisk):
+        inverse = 1 / (problem.curved.jacobi(theta) + max(damping, 1e-6))
         preconditioner = lambda r: problem.restrict(inverse * r)  # noqa: E731
     return conjugate_gradients(product, rhs, damping=damping, preconditioner=preconditioner, tol=tol, max_iter=max_iter)
 

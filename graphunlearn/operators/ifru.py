@@ -57,8 +57,8 @@ class IFRU(Unlearner):
         propagation: Whether the curvature knows that the table is propagated.
         warm_start: Start from rows scaled by the share of interactions kept. Nodes left without any interaction are
             drawn anew in either case.
-        negatives: Negatives per interaction in the influence; where ``None``, up to 64 within a budget of
-            two million draws.
+        negatives: Negatives per interaction in the gradients; where ``None``, up to 64 within a budget of two million
+            draws. The curvature takes the first 16 of them.
         prune: Quantile of importance below which affected nodes are left alone; ``None`` corrects all rows.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
         max_steps: At most this many linearisations. Another one is made only while the decrease of :math:`\Phi` is

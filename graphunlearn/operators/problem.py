@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from graphunlearn.operators.start import emptied_nodes, node_rows
 from graphunlearn.utils import affected_nodes, prune_by_importance, removed_share, spread_importance
 
 __all__ = ["Problem", "global_problem", "influence", "local_problem", "pruned_nodes"]
+
+_CURVATURE_NEGATIVES = 16
 
 
 @dataclass
@@ -45,6 +47,11 @@ class Problem:
     free: Tensor | None
     nodes: Tensor | None = None
 
+    @cached_property
+    def curved(self) -> Risk:
+        """The remaining risk whose curvature is taken: a part of the negatives is precise enough for that."""
+        return self.new.with_negatives(_CURVATURE_NEGATIVES)
+
     def restrict(self, v: Tensor) -> Tensor:
         """Return ``v`` with the parameters that may not move set to zero."""
         return v if self.free is None else v * self.free
@@ -54,7 +61,7 @@ class Problem:
 
         Without ``propagation`` it is the curvature that the table would have in matrix factorisation.
         """
-        risk = self.new
+        risk = self.curved
         if not propagation:
             if not isinstance(risk, LinearRisk):
                 raise ValueError(
