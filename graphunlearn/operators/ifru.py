@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -21,7 +22,23 @@ from graphunlearn.operators.start import emptied_nodes, warm_start
 
 __all__ = ["IFRU"]
 
+CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # what an influence draws at most where the caller does not say
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What :meth:`IFRU.prepare` keeps, and what it holds for."""
+
+    trained: Tensor
+    pairs: tuple[Tensor, int]
+    objective: Objective
+    samples: Samples
+    tilt: Tensor
+
+    def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
+        pairs, version = self.pairs
+        return pairs is graph.pairs and version == graph.pairs._version and self.objective == objective
 
 
 @dataclass(kw_only=True)
@@ -99,20 +116,29 @@ class IFRU(Unlearner):
     max_iter: int = 40
     solver_lr: float = 1e4
     seed: int = 0
-    _prepared: tuple[Tensor, InteractionGraph, Samples, Tensor] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    _prepared: _Prepared | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.damping is not None and not self.damping >= 0:
-            raise ValueError(f"'damping' must not be negative (got {self.damping})")
+        for name, choices in (("curvature", CURVATURES), ("solver", SOLVERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"'{name}' must be one of {', '.join(choices)} (got {getattr(self, name)!r})")
+        for name in ("damping", "min_damping"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"'{name}' must not be negative (got {value})")
         if self.prune is not None and not 0 <= self.prune < 1:
             raise ValueError(f"'prune' must be a quantile in [0, 1) (got {self.prune})")
+        if not 0 <= self.min_degree_change < 1:
+            raise ValueError(f"'min_degree_change' must be a share in [0, 1) (got {self.min_degree_change})")
+        for name in ("tol", "solver_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"'{name}' must be positive (got {getattr(self, name)})")
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
             raise ValueError(f"'solver' must be 'krylov' for curvature 'absolute' (got {self.solver!r})")
-        for name in ("max_steps", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+        for name in ("max_steps", "max_iter", "negatives"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
 
     @classmethod
     def as_published(cls, objective: Objective | None = None, *, steps: int = 10) -> IFRU:
@@ -142,7 +168,8 @@ class IFRU(Unlearner):
         problem = global_problem(
             model, model, graph, graph, torch.zeros_like(graph.pairs[0], dtype=torch.bool), objective, None, samples
         )
-        self._prepared = (problem.trained, graph, samples, problem.tilt())
+        state = (graph.pairs, graph.pairs._version)
+        self._prepared = _Prepared(problem.trained.clone(), state, objective, samples, problem.tilt())
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
@@ -167,15 +194,11 @@ class IFRU(Unlearner):
             if linear_form(model, graph) is not None:
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
                 return problem, started, problem.tilt(), log
-        prepared = self._prepared if self._prepared is not None and self._prepared[1] is graph else None
-        samples = prepared[2] if prepared is not None else None
+        prepared = self._prepared if self._prepared is not None and self._prepared.serves(graph, objective) else None
+        samples = prepared.samples if prepared is not None else None
         problem = global_problem(model, started, graph, retained, removed, objective, kept, samples)
-        if prepared is None or not torch.equal(prepared[0], problem.trained):
-            return problem, started, problem.tilt(), log
-        tilt = prepared[3].clone()
-        if problem.gone is not None:
-            tilt[problem.gone] = 0
-        return problem, started, problem.restrict(tilt), log
+        same = prepared is not None and torch.equal(prepared.trained, problem.trained)
+        return problem, started, problem.tilt(prepared.tilt.clone() if prepared is not None and same else None), log
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
@@ -188,7 +211,7 @@ class IFRU(Unlearner):
         slope = tilted.gradient(theta)
         value = tilted.value(theta) if self.max_steps > 1 else 0.0
         for _ in range(self.max_steps):
-            rhs = -slope if self.spillover or steps else problem.restrict(problem.direct().gradient(problem.trained))
+            rhs = -slope if self.spillover or steps else problem.direct_gradient()
             if float(rhs.norm()) == 0:
                 break
             solution, predicted = self._solve(problem, theta, rhs, damping)
@@ -210,7 +233,7 @@ class IFRU(Unlearner):
             warnings.warn(
                 f"the influence system was solved to a relative residual of {solution.residual:.2g}, not {self.tol:g}, "
                 f"in {solution.iterations} products; raise 'max_iter' or 'damping'",
-                stacklevel=4,
+                stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
 

@@ -71,9 +71,15 @@ class Problem:
         product = risk.curvature(theta, "gauss-newton" if curvature == "gauss-newton" else "hessian")
         return lambda v: self.restrict(product(self.restrict(v)))
 
-    def tilt(self) -> Tensor:
-        r"""Return :math:`\nabla R(\hat\theta; D, G)`: what early stopping left over."""
-        gradient = self.old.gradient(self.trained)
+    def tilt(self, gradient: Tensor | None = None) -> Tensor:
+        r"""Return :math:`\nabla R(\hat\theta; D, G)`, what early stopping left over; ``gradient`` where it is known."""
+        return self._of_the_rest(self.old.gradient(self.trained) if gradient is None else gradient)
+
+    def direct_gradient(self) -> Tensor:
+        """Return the gradient of the forgotten samples alone, at the trained model."""
+        return self._of_the_rest(self.direct().gradient(self.trained))
+
+    def _of_the_rest(self, gradient: Tensor) -> Tensor:
         if self.gone is not None:
             gradient[self.gone] = 0
         return self.restrict(gradient)

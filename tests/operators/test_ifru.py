@@ -419,6 +419,7 @@ def test_more_damping_moves_less(objective):
     assert moved[-1] < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:the influence system was solved")  # an indefinite Hessian at the chosen damping
 @pytest.mark.parametrize("curvature", ["gauss-newton", "absolute", "hessian"])
 def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
     graph = random_graph()
@@ -486,6 +487,22 @@ def test_further_steps_are_taken_only_while_they_help(objective):
     steps = many.log["steps"]
     assert 1 <= len(steps) <= 5
     assert all(step["tilted_residual"] < 1 and step["rho"] >= 1 for step in steps[:-2])
+
+
+@pytest.mark.parametrize("solver", ["cg", "krylov"])
+def test_the_log_of_a_step_is_its_definition(objective, solver):
+    graph = random_graph()
+    model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
+    options = {"objective": objective, "solver": solver, "negatives": 3, "damping": 2.0, "tol": 1e-11, "max_iter": 200}
+    (step, *_) = IFRU(**options, warm_start=False, max_steps=2).unlearn(model, graph, request).log["steps"]
+    after = parameters(IFRU(**options, warm_start=False).unlearn(model, graph, request).model)
+    retained, theta = graph.split(request)[0], parameters(model)
+    risk, leftover = risk_of(model, retained, objective), risk_of(model, graph, objective).gradient(theta)
+    slope, moved = risk.gradient(theta) - leftover, after - theta
+    predicted = -float(slope @ moved + 0.5 * moved @ risk.curvature(theta)(moved))  # by the undamped quadratic
+    true = risk.value(theta) - risk.value(after) + float(leftover @ moved)
+    assert step["rho"] == pytest.approx(true / predicted, rel=1e-6)
+    assert step["tilted_residual"] == pytest.approx(float((risk.gradient(after) - leftover).norm() / slope.norm()))
 
 
 # ---- solving honestly
