@@ -118,7 +118,8 @@ class KrylovSpace:
     @property
     def exhausted(self) -> bool:
         """Whether another product would add nothing, to rounding."""
-        return float(self.off_diagonal[-1]) <= 1e-6 * float(self.diagonal.abs().max())
+        scale = torch.cat([self.diagonal, self.off_diagonal]).abs().max()
+        return float(self.off_diagonal[-1]) <= 1e-6 * float(scale)
 
     @property
     def tridiagonal(self) -> Tensor:

@@ -94,7 +94,8 @@ class Unlearner(ABC):
         """Do once what serves every later request on this model and graph. Optional; timed into ``prepare_seconds``."""
         _check(model, graph)
         start = time.perf_counter()
-        self._prepare(model, graph)
+        with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
+            self._prepare(model, graph)
         self.prepare_seconds = time.perf_counter() - start
 
     def unlearn(
@@ -125,7 +126,13 @@ class Unlearner(ABC):
         backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
-            with _evaluating(model_after), _peak_memory(device) as peak:
+            # called from inside no_grad or inference_mode, gradients are needed all the same
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                _evaluating(model_after),
+                _peak_memory(device) as peak,
+            ):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
                 log = self._unlearn(model_after, graph, retained, request)

@@ -31,14 +31,19 @@ class _Prepared:
     """What :meth:`IFRU.prepare` keeps, and what it holds for."""
 
     trained: Tensor
-    pairs: tuple[Tensor, int]
+    supervised: tuple[tuple[Tensor | None, int], ...]
     objective: Objective
     samples: Samples
     tilt: Tensor
 
     def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
-        pairs, version = self.pairs
-        return pairs is graph.pairs and version == graph.pairs._version and self.objective == objective
+        same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
+        return all(same) and self.objective == objective
+
+
+def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
+    """Return the tensors that a risk is made of, each with the version of its content."""
+    return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
 
 
 @dataclass(kw_only=True)
@@ -168,7 +173,7 @@ class IFRU(Unlearner):
         problem = global_problem(
             model, model, graph, graph, torch.zeros_like(graph.pairs[0], dtype=torch.bool), objective, None, samples
         )
-        state = (graph.pairs, graph.pairs._version)
+        state = _supervised(graph)
         self._prepared = _Prepared(problem.trained.clone(), state, objective, samples, problem.tilt())
 
     def _objective(self, graph: InteractionGraph) -> Objective:

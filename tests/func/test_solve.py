@@ -243,6 +243,28 @@ def test_absolute_is_the_absolute_value_of_the_matrix(b, values):
         assert b @ solution.x > 0  # a descent direction, whatever the signs
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_the_residual_of_absolute_is_what_the_last_product_changed(b, steps):
+    matrix = spectrum(INDEFINITE)
+    now, before = (
+        lanczos(times(matrix), b, damping=0.3, tol=0.0, max_iter=k, absolute=True) for k in (steps, max(steps - 1, 1))
+    )
+    x, previous = now.solve(0.3, absolute=True).x, before.solve(0.3, absolute=True).x
+    expected = float((x - previous).norm() / x.norm()) if steps > 1 else 1.0
+    assert now.residual(0.3, absolute=True) == pytest.approx(expected, rel=1e-8)
+    assert not now.exhausted
+
+
+def test_an_exhausted_space_solves_absolute_exactly():
+    swap = torch.tensor([[0.0, 3, 0, 0], [3, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 2]], dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    space = lanczos(times(rotation @ swap @ rotation.t()), rotation[:, 0], damping=0.0, tol=1e-9, absolute=True)
+    assert space.exhausted
+    solution = space.solve(0.0, tol=1e-9, absolute=True)  # |H| is three times the identity on this space
+    torch.testing.assert_close(solution.x, rotation[:, 0] / 3, **EXACT)
+    assert solution.converged
+
+
 def test_absolute_changes_nothing_where_there_is_nothing_negative(b):
     matrix = spectrum(POSITIVE)
     space = lanczos(times(matrix), b, damping=0.1, tol=1e-2)

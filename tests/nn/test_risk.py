@@ -258,6 +258,23 @@ def test_the_preconditioner_is_positive_and_near_the_diagonal(model, graph, obje
     assert torch.corrcoef(torch.stack([estimate.log(), diagonal.log()]))[0, 1] > 0.6
 
 
+@pytest.mark.parametrize("kind", ["closed form", "autograd"])
+def test_fewer_negatives_are_the_first_ones(graph, kind):
+    inner = light_gcn(graph)
+    model = inner if kind == "closed form" else Wrapped(inner)
+    risk, fewer = (risk_of(model, graph, BPR(weight_decay=0.2, negatives=k)) for k in (5, 2))
+    theta = torch.randn_like(risk.parameters)
+    part = risk.with_negatives(2)
+    assert part.value(theta) == pytest.approx(fewer.value(theta), rel=1e-12)
+    v = torch.randn_like(theta)
+    for curvature in ("gauss-newton", "hessian"):
+        torch.testing.assert_close(part.curvature(theta, curvature)(v), fewer.curvature(theta, curvature)(v), **EXACT)
+    assert risk.samples.negatives.size(1) == risk.objective.negatives == 5  # the risk itself keeps them all
+    assert risk.with_negatives(5) is risk
+    plain = risk_of(model, graph, BCE())
+    assert plain.with_negatives(1) is plain
+
+
 # ---- which risk
 
 

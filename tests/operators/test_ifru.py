@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.func import spmm
 from graphunlearn.nn import (
@@ -665,7 +665,7 @@ def test_preparing_gives_the_same_answer(make_request, objective):
     assert result.prepare_seconds > 0
 
 
-@pytest.mark.parametrize("change", ["model in place", "another model", "graph", "objective"])
+@pytest.mark.parametrize("change", ["model in place", "another model", "graph", "labels", "objective"])
 def test_what_was_prepared_for_something_else_is_not_used(objective, change):
     graph = random_graph()
     model, request = light_gcn(graph), REQUESTS["user"](graph)
@@ -678,6 +678,9 @@ def test_what_was_prepared_for_something_else_is_not_used(objective, change):
         model = light_gcn(graph, seed=9)
     elif change == "graph":
         graph = graph.select(torch.arange(4, 20))
+    elif change == "labels":  # the same pairs, as binarising at another threshold gives
+        graph = copy.copy(graph)
+        graph[EDGE_TYPE].label = 1 - graph.label
     else:
         operator.objective = SquaredError(weight_decay=0.1)
     expected = IFRU(objective=operator.objective).unlearn(model, graph, request)
