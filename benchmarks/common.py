@@ -95,14 +95,11 @@ def _ratio(distance: dict[str, Any], where: str) -> float | None:
 
 def show(rows: list[dict[str, Any]], forgetting: str, utility: str) -> None:
     """Print the rows as a table."""
-    print(
-        f"{'method':24s} {'seconds':>9s} {'speedup':>8s} {utility:>10s} {forgetting:>18s} {'gap':>6s} {'dF':>6s} {'dT':>6s}"
-    )
+    columns = ("method", "seconds", "speedup", utility, forgetting, "gap", "dF", "dT")
+    widths = (24, 9, 8, 10, 18, 6, 7, 6)
+    print(" ".join(name.rjust(width) for name, width in zip(columns, widths)))
     for r in rows:
         cells = [r["seconds"], r["speedup_vs_retrain"], r["utility"].get(utility), r[forgetting], r["gap_closed"]]
         cells += [r["dp_forget_over_floor"], r["dp_test_over_floor"]]
-        text = ["–" if c is None else f"{c:.3f}" for c in cells]
-        print(
-            f"{r['method']:24s} {text[0]:>9s} {text[1]:>8s} {text[2]:>10s} {text[3]:>18s} {text[4]:>6s} {text[5]:>6s} {text[6]:>6s}",
-            flush=True,
-        )
+        text = [r["method"], *("–" if c is None else f"{c:.3f}" for c in cells)]
+        print(" ".join(cell.rjust(width) for cell, width in zip(text, widths)), flush=True)

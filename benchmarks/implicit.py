@@ -37,9 +37,8 @@ def main() -> None:
             dataset=name,
         )
         rows = summary(audit.report, "mean_probability")
-        print(
-            f"\n{name}, LightGCN {layers} layers d 64: {share:.0%} of the {level}s forgotten; left out {audit.report['left_out']}"
-        )
+        print(f"\n{name}, LightGCN {layers} layers d 64: {share:.0%} of the {level}s forgotten")
+        print("left out", audit.report["left_out"])
         show(rows, "mean_probability", "recall@20")
         case = {"dataset": name, "layers": layers, "level": level, "share": share, "request": audit.report["request"]}
         results.append(case | {"model": audit.report["model"], "left_out": audit.report["left_out"], "rows": rows})
