@@ -77,10 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         return _failed(_sentence(error), 2, error)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        return _failed(_sentence(error).partition(". ")[0], 2, error)
+    except Exception as error:
+        what = _sentence(error).partition(". ")[0]
+        if "memory" in what:
+            return _failed(what, 2, error)
+        return _failed(f"unexpected {type(error).__name__}: {what} (GRAPHUNLEARN_DEBUG=1 shows where)", 2, error)
 
 
 def _run(words: list[str]) -> int:

@@ -51,7 +51,7 @@ class Bench(Data):
     share: float = 0.02
     """Share to forget (flipped-labels: of the training labels to flip)."""
     positives_only: bool = False
-    """flipped-labels: leave only positive labels in the training graph, as the public code of IFRU does."""
+    """flipped-labels: propagate over positive labels only, as the public code of IFRU does; all are trained on."""
     data_seeds: int = 1
     """Number of splits and requests."""
     original_seeds: int = 1
@@ -87,7 +87,7 @@ class Bench(Data):
         result = bench(
             scenario,
             methods,
-            model=self.learning.model,
+            model="lightgcn-positives" if self.positives_only else self.learning.model,
             dim=self.learning.dim,
             layers=self.learning.layers,
             objective=objective,
@@ -107,10 +107,12 @@ class Bench(Data):
             raise ValueError("'--test' must be left out for flipped-labels, which splits the data 60/20/20 (got one)")
         if self.learning.objective == "bpr":
             raise ValueError("'--objective' must be bce for flipped-labels (got bpr, which does not learn from labels)")
+        if self.positives_only and self.learning.model != "lightgcn":
+            raise ValueError(f"'--positives-only' must go with --model lightgcn (got {self.learning.model})")
         threshold = 3.0 if self.threshold is None else self.threshold
         name, graph, _ = self._read()
         note(f"{name}: {sizes(graph)}")
-        keywords: dict[str, Any] = {"share": self.share, "threshold": threshold, "positives_only": self.positives_only}
+        keywords: dict[str, Any] = {"share": self.share, "threshold": threshold}
         return name, lambda seed: flipped_labels(graph, seed=seed, **keywords), True
 
 
@@ -241,7 +243,7 @@ def _removal(graph: Any, level: str, share: float, test: Any) -> Callable[[int],
 def _damping(run: Run, before: Forgotten) -> dict[str, Any]:
     """The figure of how the damping was chosen, where it was."""
     method = rebuild_method(before.result.method, run.objective, before.options)
-    if isinstance(method, IFRU) and method.damping is None and method.solver == "krylov":
+    if isinstance(method, IFRU) and method.damping is None and method.solver != "adam":
         return {"damping": method.damping_curve(before.original, before.graph, before.result.request)}
     return {}
 

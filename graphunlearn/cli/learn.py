@@ -136,6 +136,7 @@ class Forget:
         check_out(self.out, self.overwrite)
         request = request_of(*(list(chain(*given)) for given in (self.users, self.items, self.pairs)))
         run = Run.load(self.source, device_of(self.device))
+        request, held = learned_part(request, run)
         method = build_method(
             self.method,
             run.objective,
@@ -144,7 +145,6 @@ class Forget:
             validation=run.validation,
             settings=run.settings,
         )
-        request, held = learned_part(request, run)
         what = described(request, run.train)
         note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {method.name}")
         result = method.unlearn(run.model, run.train, request)

@@ -63,6 +63,7 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, int]:
     for part in request.parts:
         if part.level != "interaction":
             parts.append(part)
+            _forget_held_out(part, run)
             continue
         wanted = _codes(part, run.train)
         is_held = torch.zeros_like(wanted, dtype=torch.bool)
@@ -83,6 +84,18 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, int]:
     if held:
         note(f"{held} of the pairs were held out: they are dropped, and there is nothing to unlearn about them")
     return reduce(or_, parts), held
+
+
+def _forget_held_out(part: ForgetRequest, run: Run) -> None:
+    """Take the held-out rows of forgotten users or items out of the run: they are data of theirs as well."""
+    side = 0 if part.level == "user" else 1
+    nodes = run.train.vocabulary(part.level).lookup(part.index)
+    for name in ("validation", "test"):
+        graph = getattr(run, name)
+        kept = ~torch.isin(graph.pairs[side].cpu(), nodes)
+        if not bool(kept.all()):
+            note(f"{int((~kept).sum())} {name} rows of the forgotten {part.level}s are dropped as well")
+            setattr(run, name, graph.select(kept))
 
 
 def _codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:

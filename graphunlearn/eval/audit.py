@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -232,7 +233,7 @@ def _entry(
         "forgetting": {
             metric: forgetting_entry(value, original["forgetting"][metric], values[metric])
             for metric, value in measured["forgetting"].items()
-            if value is not None and None not in values[metric]
+            if all(v is not None and math.isfinite(v) for v in (value, *values[metric]))
         },
         "distance_to_retrain": {
             where: distance_to_retrain(measured[where], [m[where] for m in retrained]) for where in ("test", "forget")

@@ -48,7 +48,6 @@ def flipped_labels(
     share: float = 0.02,
     threshold: float = 3.0,
     seed: int = 0,
-    positives_only: bool = False,
 ) -> Scenario:
     """Flip a share of the training labels; the flipped interactions are to be forgotten.
 
@@ -60,7 +59,6 @@ def flipped_labels(
         share: Share of the training labels to flip, in (0, 1).
         threshold: Ratings above it are positive.
         seed: Seed of the split and of the choice.
-        positives_only: Whether only positive labels stay in the training graph, as in the public code of the method.
 
     Raises:
         ValueError: There are no ratings, or the share flips nothing or is not a share.
@@ -84,13 +82,8 @@ def flipped_labels(
     train = copy.copy(train)
     train[EDGE_TYPE].label = flipped
     notes = [f"{len(chosen)} of {train.num_interactions} training labels were flipped, and are what is forgotten."]
-    if positives_only:
-        positive = flipped == 1
-        chosen = (torch.cumsum(positive, 0) - 1)[chosen[positive[chosen]]]
-        train = train.select(positive)
-        notes.append("Only positive labels are edges of the graph.")
     request = ForgetRequest.internal("interaction", train.pairs[:, chosen])
-    return Scenario("flipped-labels", train, validation, test, request, trained_labels=not positives_only, notes=notes)
+    return Scenario("flipped-labels", train, validation, test, request, trained_labels=True, notes=notes)
 
 
 def removal(

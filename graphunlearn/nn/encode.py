@@ -147,8 +147,11 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
         )
 
 
-def num_hops(model: nn.Module) -> int:
-    """Return how many hops a removed edge can reach through ``model``: its number of message-passing layers."""
+def num_hops(model: nn.Module, graph: InteractionGraph) -> int:
+    """Return how many hops a removed edge can reach: the layers of a linear form, else of message passing."""
+    form = linear_form(model, graph)
+    if form is not None:
+        return 0 if form.matrix is None else len(form.alpha) - 1
     return sum(isinstance(module, MessagePassing) for module in model.modules())
 
 

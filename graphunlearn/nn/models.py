@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
@@ -51,7 +54,30 @@ def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm | None:
     return LinearForm("embedding.weight", (1.0,), None)
 
 
-MODELS = ("lightgcn", "mf")
+class PositiveLightGCN(LightGCN):  # type: ignore[misc]
+    """LightGCN that propagates over the interactions labelled 1 only; all of them are still trained on.
+
+    Source: the public code of Zhang et al., arXiv 2307.02147, builds its graph from positive labels.
+    """
+
+
+_POSITIVE: MutableMapping[Tensor, tuple[tuple[int, Tensor], InteractionGraph]] = WeakTensorKeyDictionary()
+
+
+@linear_form.register
+def _(model: PositiveLightGCN, graph: InteractionGraph) -> LinearForm:
+    _check_size(model.num_nodes, model, graph)
+    label = graph.label
+    if label is None:
+        raise ValueError("'graph' must carry a 'label' for every interaction (got none)")
+    state, known = (label._version, graph.pairs), _POSITIVE.get(label)
+    if known is None or known[0][0] != state[0] or known[0][1] is not state[1]:
+        known = _POSITIVE[label] = (state, graph.select(label == 1))
+    weight = model.embedding.weight
+    return LinearForm("embedding.weight", tuple(model.alpha.tolist()), known[1].adjacency.normalized(weight.dtype))
+
+
+MODELS = ("lightgcn", "mf", "lightgcn-positives")
 """Names that :func:`build_model` knows."""
 
 
@@ -59,7 +85,8 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
     """Return an untrained recommender for ``graph``, on its device.
 
     Args:
-        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``) or ``"mf"``.
+        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``, or ``"lightgcn-positives"``, which propagates
+            over positive labels only.
         graph: Whose users and items get rows.
         dim: Width of a row.
         layers: Propagation layers; matrix factorisation has none.
@@ -78,6 +105,8 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
             raise ValueError(f"'{argument}' must be at least 1 (got {value})")
     if name == "lightgcn":
         built: nn.Module = LightGCN(graph.num_nodes, dim, layers)
+    elif name == "lightgcn-positives":
+        built = PositiveLightGCN(graph.num_nodes, dim, layers)
     elif name == "mf":
         built = MatrixFactorization(graph.num_nodes, dim)
     else:

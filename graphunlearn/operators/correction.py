@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from graphunlearn.data import InteractionGraph
 from graphunlearn.func import KrylovSpace, Product, Solution, conjugate_gradients
-from graphunlearn.nn.risk import LinearRisk
+from graphunlearn.nn.objective import Objective
+from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.operators.problem import Problem
 
-__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned"]
+__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
 
 
 @dataclass
@@ -67,6 +69,19 @@ def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
     theta = problem.restrict(problem.trained)
     slope, square = -float(tilt.double() @ theta.double()), float(theta.double().square().sum())
     return slope / max(square, 1e-30), slope / max(float(tilt.double().norm()) * square**0.5, 1e-30)
+
+
+def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objective, most: int = 50_000) -> float:
+    r"""Return :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
+
+    A local problem cannot tell: its samples are only a part of those that hold its rows where they are.
+    """
+    mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
+    mask[:: max(1, graph.num_interactions // most)] = True
+    risk = risk_of(model, graph, objective, objective.samples(graph, mask=mask))
+    assert isinstance(risk, LinearRisk)
+    slope = risk.radial_slope(risk.parameters) * graph.num_interactions / max(len(risk.samples), 1)
+    return -slope / max(float(risk.parameters.double().square().sum()), 1e-30)
 
 
 def preconditioned(

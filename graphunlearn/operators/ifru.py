@@ -16,7 +16,7 @@ from graphunlearn.func import Solution, lanczos
 from graphunlearn.nn.encode import linear_form, num_hops
 from graphunlearn.nn.objective import BPR, Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.correction import Tilted, adam_quadratic, equivalent_ridge, preconditioned
+from graphunlearn.operators.correction import Tilted, adam_quadratic, equivalent_ridge, preconditioned, sampled_ridge
 from graphunlearn.operators.problem import Problem, global_problem, local_problem, pruned_nodes
 from graphunlearn.operators.start import emptied_nodes, warm_start
 
@@ -194,10 +194,14 @@ class IFRU(Unlearner):
         log["emptied_nodes"] = int(emptied_nodes(graph, retained).sum())
         kept = None
         if self.prune is not None:
-            hops = num_hops(model)
+            hops = num_hops(model, graph)
             kept, log["pruning"] = pruned_nodes(graph, removed, hops, self.prune, self.min_degree_change)
+            if len(kept) == 0:
+                warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=4)
             if linear_form(model, graph) is not None:
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
+                if self.damping is None:
+                    log["ridge"] = sampled_ridge(model, graph, objective)
                 return problem, started, problem.tilt(), log
         prepared = self._prepared if self._prepared is not None and self._prepared.serves(graph, objective) else None
         samples = prepared.samples if prepared is not None else None
@@ -245,9 +249,10 @@ class IFRU(Unlearner):
     def _damping(self, problem: Problem, tilt: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
             return self.damping, log | {"damping": self.damping, "damping_rule": "given"}
-        ridge, cosine = equivalent_ridge(problem, tilt)
-        damping = max(self.min_damping, ridge)
-        return damping, log | {"damping": damping, "damping_rule": "ridge", "ridge": ridge, "ridge_cosine": cosine}
+        if "ridge" not in log:
+            log["ridge"], log["ridge_cosine"] = equivalent_ridge(problem, tilt)
+        damping = max(self.min_damping, log["ridge"])
+        return damping, log | {"damping": damping, "damping_rule": "ridge"}
 
     def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
         r"""Return the step, and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
@@ -284,6 +289,8 @@ class IFRU(Unlearner):
         tilted, absolute = Tilted(problem, tilt), self.curvature == "absolute"
         product = problem.product(problem.start, self.curvature, propagation=self.propagation)
         slope = tilted.gradient(problem.start)
+        if float(slope.norm()) == 0:
+            return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
         space = lanczos(product, -slope, damping=min(dampings), tol=self.tol, max_iter=self.max_iter, absolute=absolute)
         return tilted.curve(problem.start, space, dampings, absolute) | {"chosen": chosen}
 

@@ -156,7 +156,7 @@ def influence(
     after = _retained_samples(objective, before, graph, retained, removed)
     kept = before.select(~removed)
     reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=removed.device)
-    reached[affected_nodes(graph, removed, num_hops(model))] = True
+    reached[affected_nodes(graph, removed, num_hops(model, graph))] = True
     sides = reached.split([graph.num_users, graph.num_items])
     changed = kept.touching(*sides) | after.touching(*sides)
     if kept.negatives is not None and after.negatives is not None:
@@ -212,7 +212,7 @@ def local_problem(
     objective: Objective,
     kept: Tensor,
 ) -> Problem:
-    r"""Return the problem over the rows of ``kept`` alone; its cost follows their interactions, not the graph.
+    r"""Return the problem over the rows of ``kept`` alone; it solves for little, after one propagation of each graph.
 
     Only samples with a kept user or item are summed, embeddings are exact, and what the free rows do to them is
     propagated within the nodes of those samples: paths that leave them and come back are ignored.

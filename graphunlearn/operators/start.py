@@ -11,7 +11,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encode import linear_form
 from graphunlearn.nn.fit import reset_parameters
 
-__all__ = ["emptied_nodes", "kept_share", "node_rows", "warm_start"]
+__all__ = ["emptied_nodes", "fresh_seed", "kept_share", "node_rows", "warm_start"]
 
 
 def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
@@ -51,6 +51,14 @@ def node_rows(model: nn.Module, graph: InteractionGraph) -> dict[str, slice]:
     return rows
 
 
+def fresh_seed(seed: int) -> int:
+    """Return the seed that rows are drawn anew with: never one that a model is likely to have been trained with.
+
+    The trained model's own seed would give a forgotten user the very row that the others were trained against.
+    """
+    return (seed * 0x9E3779B97F4A7C15 + 0x1F83D9ABFB41BD6B) % (1 << 63)
+
+
 @torch.no_grad()
 def warm_start(
     model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, seed: int, *, scale: bool = True
@@ -76,7 +84,7 @@ def warm_start(
     fresh: dict[str, Tensor] = {}
     if bool(emptied.any()) and tables:
         other = copy.deepcopy(model)
-        reset_parameters(other, seed)
+        reset_parameters(other, fresh_seed(seed))
         fresh = dict(other.named_parameters())
     for name, nodes in tables.items():
         weight = model.get_parameter(name)

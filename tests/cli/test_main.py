@@ -101,11 +101,14 @@ def test_every_failure_is_one_sentence(error, status, sentence, call, monkeypatc
         main(["datasets"])
 
 
-def test_a_bug_is_not_hidden(monkeypatch):
+def test_a_bug_is_one_sentence_that_says_how_to_find_it(call, monkeypatch):
     def fail(self):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", fail)
+    sentence = "graphunlearn: unexpected RuntimeError: shapes do not match (GRAPHUNLEARN_DEBUG=1 shows where)\n"
+    assert call("datasets") == (2, "", sentence)
+    monkeypatch.setenv("GRAPHUNLEARN_DEBUG", "1")
     with pytest.raises(RuntimeError, match="shapes"):
         main(["datasets"])
 

@@ -72,16 +72,6 @@ def test_flipped_labels_flips_what_it_says(graph):
     assert torch.equal(scenario.test.label, clean)  # what judges is never flipped
 
 
-def test_flipped_labels_positives_only(graph):
-    scenario = flipped_labels(graph, share=0.1, seed=2, positives_only=True)
-    everything = flipped_labels(graph, share=0.1, seed=2)
-    flipped = everything.request.mask(everything.train) & (everything.train.label == 1)
-    assert bool((scenario.train.label == 1).all())
-    assert int(scenario.request.mask(scenario.train).sum()) == int(flipped.sum())
-    forgotten = {tuple(pair) for pair in everything.train.pairs[:, flipped].t().tolist()}
-    assert {tuple(pair) for pair in scenario.train.split(scenario.request)[1].pairs.t().tolist()} == forgotten
-
-
 @pytest.mark.parametrize("level", ["user", "item", "interaction"])
 def test_removal_takes_its_share(graph, level):
     scenario = removal(graph, level, share=0.1, seed=4)

@@ -254,10 +254,10 @@ def test_one_weight_without_a_matrix_scales():
 
 def test_num_hops_counts_layers():
     graph = random_graph()
-    assert [num_hops(light_gcn(graph, layers=k)) for k in (1, 2, 4)] == [1, 2, 4]
-    assert num_hops(Wrapped(light_gcn(graph, layers=3))) == 3
-    assert num_hops(nn.Sequential(LGConv(), nn.Linear(2, 2))) == 1
-    assert num_hops(factors(graph)) == num_hops(two_tower(graph)) == 0
+    assert [num_hops(light_gcn(graph, layers=k), graph) for k in (1, 2, 4)] == [1, 2, 4]
+    assert num_hops(Wrapped(light_gcn(graph, layers=3)), graph) == 3
+    assert num_hops(nn.Sequential(LGConv(), nn.Linear(2, 2)), graph) == 1
+    assert num_hops(factors(graph), graph) == num_hops(two_tower(graph), graph) == 0
 
 
 # ---- scores and recommendations
@@ -347,7 +347,7 @@ def test_models_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "gcn"}, r"'model' must be one of lightgcn, mf \(got 'gcn'\)"),
+        ({"name": "gcn"}, r"'model' must be one of lightgcn, mf, lightgcn-positives \(got 'gcn'\)"),
         ({"name": "mf", "dim": 0}, r"'dim' must be at least 1 \(got 0\)"),
         ({"name": "lightgcn", "layers": 0}, r"'layers' must be at least 1 \(got 0\)"),
     ],

@@ -28,7 +28,7 @@ from graphunlearn.operators import IFRU, influence
 from graphunlearn.operators.correction import equivalent_ridge
 from graphunlearn.operators.ifru import _MOST_NEGATIVES
 from graphunlearn.operators.problem import global_problem
-from graphunlearn.operators.start import warm_start
+from graphunlearn.operators.start import fresh_seed, warm_start
 
 REQUESTS = {
     "interaction": lambda g: ForgetRequest.internal("interaction", g.pairs[:, [0, 5, 11]]),
@@ -641,7 +641,7 @@ def test_nodes_left_without_interactions_are_drawn_anew(trained, options):
     request = REQUESTS["user"](graph) | REQUESTS["item"](graph)
     result = IFRU(seed=5, **options).unlearn(model, graph, request)
     fresh = copy.deepcopy(model)
-    reset_parameters(fresh, 5)
+    reset_parameters(fresh, fresh_seed(5))
     assert int((result.graph.adjacency.degree[[2, graph.num_users + 3]] > 0).sum()) == 0
     assert result.log["emptied_nodes"] >= 2
     # a user that nothing mentions any more stays exactly where it was drawn
@@ -765,3 +765,24 @@ def test_the_number_of_negatives_follows_the_budget():
     few = IFRU(objective=BPR(negatives=4), negatives=4).unlearn(model, graph, request)
     assert torch.equal(parameters(many.model), parameters(same.model))
     assert not torch.equal(parameters(many.model), parameters(few.model))
+
+
+def test_the_damping_of_a_pruned_problem_is_that_of_the_whole_model(trained):
+    model, graph = trained
+    request = REQUESTS["interaction"](graph)
+    whole = IFRU().unlearn(model, graph, request).log["ridge"]
+    pruned = IFRU(prune=0.5).unlearn(model, graph, request).log["ridge"]
+    # the same sum over samples, with as many negatives: all samples are taken on a graph this small
+    assert pruned == pytest.approx(whole, rel=1e-6, abs=1e-12)
+
+
+def test_pruning_everything_away_is_told(trained):
+    model, graph = trained
+    user, item = graph.pairs[:, int((graph.adjacency.degree[: graph.num_users][graph.pairs[0]]).argmax())].tolist()
+    request = ForgetRequest.internal("interaction", torch.tensor([[user], [item]]))
+    operator = IFRU(prune=0.5, min_degree_change=0.95)
+    with pytest.warns(UserWarning, match="pruning left no node to correct"):
+        result = operator.unlearn(model, graph, request)
+    assert result.log["steps"] == []
+    with pytest.warns(UserWarning, match="pruning left no node to correct"):
+        assert operator.damping_curve(model, graph, request)["damping"] == []

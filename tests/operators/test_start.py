@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn import encode, reset_parameters
-from graphunlearn.operators.start import emptied_nodes, kept_share, node_rows, warm_start
+from graphunlearn.operators.start import emptied_nodes, fresh_seed, kept_share, node_rows, warm_start
 
 
 def removal(graph, removed):
@@ -55,7 +55,7 @@ def test_without_scaling_only_emptied_rows_move():
     retained = removal(graph, mine)
     model, fresh = light_gcn(graph), light_gcn(graph)
     before = model.embedding.weight.detach().clone()
-    reset_parameters(fresh, 7)
+    reset_parameters(fresh, fresh_seed(7))
     warm_start(model, graph, retained, seed=7, scale=False)
     emptied = emptied_nodes(graph, retained)
     assert emptied[2]
@@ -70,7 +70,7 @@ def test_emptied_rows_are_drawn_from_the_models_own_initialisation():
         state = torch.random.get_rng_state()
         warm_start(model, graph, retained, seed=3)
         assert torch.equal(state, torch.random.get_rng_state())
-        reset_parameters(fresh, 3)
+        reset_parameters(fresh, fresh_seed(3))
         assert torch.equal(encode(model, retained).user_base[2], encode(fresh, retained).user_base[2])
     again = light_gcn(graph)
     warm_start(again, graph, retained, seed=4)
@@ -111,3 +111,15 @@ def test_as_many_users_as_items_are_told_apart_by_name():
     encode.register(Nameless, lambda model, graph: (model.first.weight, model.second.weight))
     assert node_rows(Nameless(), square) == {}  # which side is which cannot be known
     assert node_rows(nn.Embedding(6, 2), square) == {"weight": slice(0, 6)}
+
+
+def test_the_seed_of_training_is_not_the_seed_of_fresh_rows():
+    """A forgotten user must not get back the row that the others were trained against."""
+    graph = random_graph()
+    model = light_gcn(graph)
+    reset_parameters(model, 0)
+    initial = model.embedding.weight.detach().clone()
+    retained, _ = graph.split(ForgetRequest.internal("user", torch.tensor([2])))
+    warm_start(model, graph, retained, seed=0)
+    assert not torch.allclose(model.embedding.weight[2], initial[2])
+    assert all(0 <= fresh_seed(seed) < 2**63 and fresh_seed(seed) != seed for seed in range(-3, 100))
