@@ -18,9 +18,10 @@ from graphunlearn.cli.methods import build_method, rebuild_method
 from graphunlearn.cli.runs import Forgotten, Run
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import Audit, Scenario, audit, bench, flipped_labels, removal
+from graphunlearn.eval.audit import damping_figure
 from graphunlearn.eval.report import complete
 from graphunlearn.nn import BCE
-from graphunlearn.operators import IFRU, Retrain
+from graphunlearn.operators import Retrain
 
 __all__ = ["Bench", "Demo", "RunAudit"]
 
@@ -243,9 +244,8 @@ def _removal(graph: Any, level: str, share: float, test: Any) -> Callable[[int],
 def _damping(run: Run, before: Forgotten) -> dict[str, Any]:
     """The figure of how the damping was chosen, where it was."""
     method = rebuild_method(before.result.method, run.objective, before.options)
-    if isinstance(method, IFRU) and method.damping is None and method.solver != "adam":
-        return {"damping": method.damping_curve(before.original, before.graph, before.result.request)}
-    return {}
+    methods = [] if method is None else [method]
+    return damping_figure(before.original, before.graph, before.result.request, methods)
 
 
 def _written(result: Audit, out: Path, overwrite: bool) -> Answer:

@@ -16,6 +16,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.forgetting import (
     distance_to_retrain,
+    flipped_label_auc,
     forgetting_entry,
     ks_distance,
     membership_auroc,
@@ -29,7 +30,7 @@ from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, w
 from graphunlearn.utils import k_hop_ball
 from graphunlearn.utils.ranking import Ranker, auroc
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "damping_figure"]
 
 MEBIBYTE = 2**20
 
@@ -113,7 +114,7 @@ class _Judge:
         utility |= self.ranker(encoded.users, encoded.items)
         forgetting = {}
         if self.trained_labels is not None:
-            forgetting["flipped_label_auc"] = auroc(p_forget, self.trained_labels)
+            forgetting["flipped_label_auc"] = flipped_label_auc(p_forget, self.trained_labels)
         forgetting["membership_auroc"] = membership_auroc(p_forget, p_never)
         forgetting["mean_probability"] = float(p_forget.mean())
         return {"utility": utility, "forgetting": forgetting, "forget": p_forget.cpu(), "test": p_test.cpu()}
@@ -197,7 +198,7 @@ def audit(
         "methods": entries,
     }
     named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
-    plots = _plots(judge, named, retrained) | _damping_plot(model, graph, request, methods)
+    plots = _plots(judge, named, retrained) | damping_figure(model, graph, request, methods)
     return Audit(report, plots, references, results)
 
 
@@ -285,9 +286,10 @@ def _plots(judge: _Judge, named: dict[str, dict[str, Any]], retrained: list[dict
     return {"scores": scores, "scores_label": label, "moved_by_hop": moved}
 
 
-def _damping_plot(
+def damping_figure(
     model: nn.Module, graph: InteractionGraph, request: ForgetRequest, methods: Sequence[Unlearner | UnlearningResult]
 ) -> dict[str, Any]:
+    """Return the data of the damping figure for the first method that chose its damping, or nothing."""
     for method in methods:
         if isinstance(method, IFRU) and method.damping is None and method.solver != "adam":
             return {"damping": method.damping_curve(model, graph, request)}
