@@ -15,6 +15,8 @@ from typing import Any
 import graphunlearn as gu
 from graphunlearn.eval import environment
 
+MEASURED = ("membership_auroc", "ks_statistic", "mean_probability", "exposure@20", "mi_bf", "mi_ng")
+GROUPS = ("recall@20_affected", "recall@20_unaffected")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -65,11 +67,18 @@ def summary(report: dict[str, Any], forgetting: str) -> list[dict[str, Any]]:
     """Return one row per method of an audit: the figures that the README quotes."""
     rows = []
     for method in report["methods"]:
-        distance, entry = method["distance_to_retrain"], (method["forgetting"] or {}).get(forgetting) or {}
+        distance, measured = method["distance_to_retrain"], method["forgetting"] or {}
+        entry = measured.get(forgetting) or {}
+        more = {name: (measured.get(name) or {}).get("value") for name in MEASURED if name in measured}
+        for name, of in (("ks_p_value", "p_value"), ("ks_floor", "floor")):
+            more[name] = (measured.get("ks_statistic") or {}).get(of)
+        for name in GROUPS:
+            more |= {name: (method["utility"] or {})[name]} if name in (method["utility"] or {}) else {}
         rows.append(
             {
                 "method": method["name"],
                 "seconds": method["seconds"],
+                "prepare_seconds": method.get("prepare_seconds"),
                 "speedup_vs_retrain": method["speedup_vs_retrain"],
                 "peak_memory_mb": method["peak_memory_mb"],
                 "utility": method["utility"],
@@ -84,6 +93,7 @@ def summary(report: dict[str, Any], forgetting: str) -> list[dict[str, Any]]:
                 "dp_test": distance["test"],
                 "noise_floor_test": distance["noise_floor_test"],
             }
+            | {name: value for name, value in more.items() if name != forgetting}
         )
     return rows
 

@@ -26,7 +26,23 @@ BELOW = {
     "cli": {"func", "data", "utils", "nn", "datasets", "operators", "eval"},
 }
 # Modules of `operators` that are not methods themselves and serve them.
-HELPERS = {"base", "start", "problem", "correction"}
+HELPERS = {
+    "base",
+    "correction",
+    "encoder",
+    "influence_pretraining",
+    "preparation",
+    "problem",
+    "published",
+    "published_encoder",
+    "published_losses",
+    "removal",
+    "simulate",
+    "start",
+    "steer",
+    "targets",
+    "tune",
+}
 # Too slow, or not always there.
 LATE = {"matplotlib", "pyarrow", "torch_scatter", "torch_sparse", "pyg_lib", "tyro", "IPython", "rich"}
 

@@ -1,4 +1,4 @@
-"""The command line: ``graphunlearn demo | train | forget | audit | bench | datasets``."""
+"""The command line: ``graphunlearn demo | train | prepare | forget | audit | bench | datasets``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = ["main"]
 VERBS = {
     "demo": ("judge", "Demo"),
     "train": ("learn", "Train"),
+    "prepare": ("prepare", "Prepare"),
     "forget": ("learn", "Forget"),
     "audit": ("judge", "RunAudit"),
     "bench": ("judge", "Bench"),
@@ -33,6 +34,7 @@ Forget interactions, users and items from a GNN recommender without training it 
 commands:
   demo      see it work on synthetic ratings, without any file
   train     train a recommender on a file of ratings
+  prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items or interactions from a trained recommender
   audit     compare what was forgotten with retrained models
   bench     run methods on data where one knows what should be forgotten
@@ -43,6 +45,11 @@ first steps:
   graphunlearn train --data ratings.csv --out runs/a
   graphunlearn forget runs/a --users 196 186 --out runs/b
   graphunlearn audit runs/b
+
+many requests, with a method that is prepared for them:
+  graphunlearn prepare runs/a --method unlearnrec
+  graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/c
+  graphunlearn forget runs/c --users 186 --method unlearnrec --out runs/d
 
 options of all commands:
   -h, --help     what a command does, with examples (graphunlearn train --help)

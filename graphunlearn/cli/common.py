@@ -63,12 +63,12 @@ class Training:
 class Learning:
     """What is learned."""
 
-    model: Literal["lightgcn", "mf"] = "lightgcn"
-    """LightGCN, or matrix factorisation (no propagation)."""
+    model: Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf"] = "lightgcn"
+    """LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss (SGL, SimGCL), or NGCF."""
     dim: int = 32
     """Numbers per user and item."""
     layers: int = 2
-    """Propagation layers of LightGCN."""
+    """Propagation layers (matrix factorisation has none)."""
     objective: Annotated[Literal["bpr", "bce"] | None, optional("{bpr,bce}")] = None
     """bpr ranks interactions above the rest, bce tells labels apart; bce where there are labels (or a threshold)."""
     weight_decay: Annotated[

@@ -15,6 +15,7 @@ WRITTEN = frozenset(
     {
         *(f"{name}.safetensors" for name in ("model", "train", "validation", "test", "original", "original_train")),
         *("run.json", "request.json", "unlearning.json", "report.json", "report.html"),
+        *("unlearnrec.safetensors", "unlearnrec-published.safetensors"),
     }
 )
 """Every file that a command writes; a folder that holds anything else is never replaced."""

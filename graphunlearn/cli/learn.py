@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from glob import escape
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -18,12 +13,15 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional, several
 from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import build_method, options_of
+from graphunlearn.cli.methods import listed, method_names, options_of
+from graphunlearn.cli.prepare import file_of, method_for
 from graphunlearn.cli.requests import described, learned_part, request_of
-from graphunlearn.cli.runs import Forgotten, ModelSpec, Run
+from graphunlearn.cli.resume import resumable
+from graphunlearn.cli.runs import Forgotten, Run
 from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.verdict import format_number, format_seconds, label
-from graphunlearn.nn import FitSettings, Objective, encode, fit, reset_parameters, score
+from graphunlearn.nn import encode, fit, reset_parameters, score
+from graphunlearn.operators import UnlearnRec
 from graphunlearn.utils.ranking import Ranker, auroc
 
 __all__ = ["Forget", "Train"]
@@ -41,7 +39,7 @@ class Train(Data):
     examples:
       graphunlearn train --data ratings.csv --out runs/a
       graphunlearn train --data ratings.csv --threshold 3 --out runs/a     # learn which ratings are above 3
-      graphunlearn train --data train.txt --test test.txt --dim 64 --layers 3 --out runs/a
+      graphunlearn train --data train.txt --test test.txt --model sgl --dim 64 --layers 3 --out runs/a
     """
 
     out: Annotated[Path, arg(metavar="DIR")]
@@ -68,7 +66,8 @@ class Train(Data):
         objective, spec = self.learning.loss(graph.label is not None), self.learning.spec()
         model = spec.build(graphs[0])
         reset_parameters(model, settings.seed)
-        with _checkpoint(self.out, spec, objective, settings, graphs) as checkpoint:
+        identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
+        with resumable(self.out, "training", identity) as checkpoint:
             result = fit(
                 model,
                 graphs[0],
@@ -100,12 +99,15 @@ class Forget:
 
     Ids are those of the file the model was trained on. Several kinds at once add up. The new run folder holds the
     corrected model and, for 'graphunlearn audit', the one before and the request; once audited, original.safetensors,
-    original_train.safetensors and request.json can be deleted.
+    original_train.safetensors and request.json can be deleted. A method that 'graphunlearn prepare' prepared
+    takes its preparation from RUN, and leaves it in the new folder to go on from there: the same one, learned before
+    anything was forgotten.
 
     examples:
       graphunlearn forget runs/a --users 196 186 --out runs/b
       graphunlearn forget runs/a --items 242 --pairs forget.csv --out runs/c      # forget.csv: user,item per line
       graphunlearn forget runs/a --users 196 --method ifru --option damping=0.3 max_steps=2 --out runs/d
+      graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/e     # after 'graphunlearn prepare runs/a'
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -116,8 +118,7 @@ class Forget:
     """Items whose interactions to forget."""
     pairs: Annotated[tuple[tuple[Path, ...], ...], UseAppendAction, several("FILE ...")] = ()
     """Files of interactions to forget, a user and an item per line."""
-    method: Annotated[str, arg(metavar="NAME")] = "ifru"
-    """ifru, ifru-published, unlink, finetune, ascent or retrain."""
+    method: Annotated[str, arg(metavar="NAME", help=f"{listed(method_names(), 'or')}.")] = "ifru"
     option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
     """Options of the method, such as damping=0.3; a wrong name lists them."""
     out: Annotated[Path, arg(metavar="DIR")]
@@ -137,14 +138,7 @@ class Forget:
         request = request_of(*(list(chain(*given)) for given in (self.users, self.items, self.pairs)))
         run = Run.load(self.source, device_of(self.device))
         request, held = learned_part(request, run)
-        method = build_method(
-            self.method,
-            run.objective,
-            options=list(chain(*self.option)),
-            seed=self.seed,
-            validation=run.validation,
-            settings=run.settings,
-        )
+        method = method_for(run, self.source, self.method, list(chain(*self.option)), self.seed)
         what = described(request, run.train)
         note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {method.name}")
         result = method.unlearn(run.model, run.train, request)
@@ -160,7 +154,8 @@ class Forget:
             run.about,
             forgotten,
         )
-        after.save(self.out, self.overwrite)
+        kept = (lambda folder: method.save(folder / file_of(method.name))) if isinstance(method, UnlearnRec) else None
+        after.save(self.out, self.overwrite, kept)
         data = {
             "out": str(self.out),
             "method": result.method,
@@ -168,6 +163,7 @@ class Forget:
             "request": what | {"held_out_pairs": held},
             "seconds": result.seconds,
             "cpu_seconds": result.cpu_seconds,
+            "prepare_seconds": result.prepare_seconds,
             "peak_memory_mb": result.peak_memory / 2**20,
             "log": result.log,
         }
@@ -197,35 +193,3 @@ def _utility(model: nn.Module, train: InteractionGraph, test: InteractionGraph) 
     if test.label is not None and 0 < float(test.label.mean()) < 1:
         scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
     return scores
-
-
-@contextmanager
-def _checkpoint(
-    out: Path,
-    spec: ModelSpec,
-    objective: Objective,
-    settings: FitSettings,
-    graphs: tuple[InteractionGraph, InteractionGraph, InteractionGraph],
-) -> Iterator[Path]:
-    """Yield the file beside ``out`` that keeps an interrupted training; its name tells one training from another."""
-    identity: list[Any] = [asdict(spec), repr(objective), asdict(settings), *(g.fingerprint() for g in graphs)]
-    token = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    target = out.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.{token}.training.safetensors")
-    for other in target.parent.glob(f".{escape(target.name)}.*.training.safetensors"):
-        if other != path:
-            other.unlink()  # of a training with other settings or data, which nobody went on with
-    if path.exists():
-        note("going on with an interrupted training")
-    try:
-        yield path
-    except KeyboardInterrupt:
-        if path.exists():
-            raise KeyboardInterrupt("the same command goes on where it was") from None
-        raise
-    except FloatingPointError:
-        path.unlink(missing_ok=True)  # it would only fail again
-        raise
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import FitSettings, Objective
-from graphunlearn.operators import IFRU, Retrain, Unlearner, registry
+from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearnRec, registry
 
-__all__ = ["build_method", "method_names", "options_of", "rebuild_method"]
+__all__ = [
+    *("build_method", "listed", "meant", "method_names", "options_of", "parse_options", "preparable"),
+    "rebuild_method",
+]
 
 
 class PublishedIFRU(IFRU):
     """IFRU as its public code has it, under a name of its own in tables."""
 
 
-PublishedIFRU.name = "ifru-published"
+class PublishedUnlearnRec(UnlearnRec):
+    """UnlearnRec as it is described, under a name of its own in tables."""
+
+
+PublishedIFRU.name = "ifru-published"  # set here: a name in the body would enter the registry of the library
+PublishedUnlearnRec.name = "unlearnrec-published"
+_PRESETS: dict[str, type[PublishedIFRU | PublishedUnlearnRec]] = {
+    cls.name: cls for cls in (PublishedIFRU, PublishedUnlearnRec)
+}
 _CLASSES = (bool, int, float, str)
 
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
-    return sorted([*registry, PublishedIFRU.name])
+    return sorted([*registry, *_PRESETS])
+
+
+def preparable() -> list[str]:
+    """Return the names of the methods whose preparation can be kept on disk."""
+    return [name for name in method_names() if issubclass(_class(name), UnlearnRec)]
+
+
+def listed(names: Sequence[str], last: str) -> str:
+    """Return names as one writes them.
+
+    Example:
+        >>> listed(["a", "b", "c"], "or")
+        'a, b or c'
+    """
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def build_method(
@@ -36,6 +62,7 @@ def build_method(
     seed: int | None = None,
     validation: InteractionGraph | None = None,
     settings: FitSettings | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Unlearner:
     """Return a method, configured.
 
@@ -44,8 +71,9 @@ def build_method(
         objective: The loss the model was trained with.
         options: Settings of the method as ``NAME=VALUE``.
         seed: Seed of the method, where it has one.
-        validation: Early stopping, for a method that trains anew.
-        settings: Training settings, for a method that trains anew.
+        validation: Early stopping, for a method that trains models.
+        settings: Training settings, for a method that trains models.
+        defaults: Settings that hold unless ``options`` or ``seed`` say otherwise, as :func:`options_of` returns them.
 
     Raises:
         ValueError: The name or an option is unknown, or a value is not of its type.
@@ -55,10 +83,32 @@ def build_method(
         >>> build_method("ifru", BPR(), options=["damping=0.3"]).damping
         0.3
     """
+    values = parse_options(name, options)
+    cls = _class(name)
+    given: dict[str, Any] = {"objective": objective, "validation": validation}
+    if settings is not None:
+        given["settings"] = settings if seed is None else replace(settings, seed=seed)
+    given |= defaults or {}
+    if seed is not None:
+        given["seed"] = seed
+    names = {f.name for f in _init(cls)}
+    start = cls.as_published() if issubclass(cls, (PublishedIFRU, PublishedUnlearnRec)) else cls()
+    return replace(start, **{key: value for key, value in given.items() if key in names} | values)
+
+
+def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return what ``NAME=VALUE`` words set in the method ``name``.
+
+    Raises:
+        ValueError: The name or an option is unknown, or a value is not of its type.
+
+    Example:
+        >>> parse_options("calibrate", ["epochs=2", "shrink=true"])
+        {'epochs': 2, 'shrink': True}
+    """
     if name not in method_names():
-        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{_meant(name)})")
-    cls = registry.get(name, PublishedIFRU)
-    known = _simple_fields(cls)
+        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{meant(name)})")
+    known = _simple_fields(_class(name))
     values: dict[str, Any] = {}
     for option in options:
         key, equals, text = option.partition("=")
@@ -66,16 +116,9 @@ def build_method(
             raise ValueError(f"'--option' must be NAME=VALUE (got {option!r})")
         if key not in known:
             offer = f"an option of {name}, {', '.join(known)}" if known else f"left out, since {name} has none"
-            raise ValueError(f"'--option' must be {offer} (got {key!r}{_meant(key, known)})")
+            raise ValueError(f"'--option' must be {offer} (got {key!r}{meant(key, known)})")
         values[key] = _convert(key, text, known[key])
-    given: dict[str, Any] = {"objective": objective, "validation": validation}
-    if settings is not None:
-        given["settings"] = settings if seed is None else replace(settings, seed=seed)
-    if seed is not None:
-        given["seed"] = seed
-    names = {f.name for f in _init(cls)}
-    start = cls.as_published() if issubclass(cls, PublishedIFRU) else cls()
-    return replace(start, **{key: value for key, value in given.items() if key in names} | values)
+    return values
 
 
 def options_of(method: Unlearner) -> dict[str, Any]:
@@ -84,12 +127,19 @@ def options_of(method: Unlearner) -> dict[str, Any]:
 
 
 def rebuild_method(name: str, objective: Objective, options: dict[str, Any]) -> Unlearner | None:
-    """Return the method with the settings of :func:`options_of`; none where it trains anew, or is not known here."""
-    cls = PublishedIFRU if name == PublishedIFRU.name else registry.get(name)
-    if cls is None or issubclass(cls, Retrain):
+    """Return the method with the settings of :func:`options_of`.
+
+    None where it trains anew, would have to be prepared first, or is not known here.
+    """
+    cls = _class(name) if name in method_names() else None
+    if cls is None or issubclass(cls, Retrain) or cls.needs_preparation:
         return None
     own = {"objective": objective} if "objective" in {f.name for f in _init(cls)} else {}
     return cls(**own | {key: value for key, value in options.items() if key in _simple_fields(cls)})
+
+
+def _class(name: str) -> type[Unlearner]:
+    return _PRESETS[name] if name in _PRESETS else registry[name]
 
 
 def _init(cls: type[Unlearner]) -> list[Any]:
@@ -135,6 +185,7 @@ def _told(member: Any) -> str:
     return words[member]
 
 
-def _meant(word: str, known: Iterable[str] | None = None) -> str:
+def meant(word: str, known: Iterable[str] | None = None) -> str:
+    """Return a question for the end of a sentence: was the closest of ``known`` (default: all methods) meant?"""
     close = difflib.get_close_matches(word, list(known if known is not None else method_names()), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from graphunlearn.cli.common import note
 from graphunlearn.cli.runs import Run
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.scenarios import pair_codes, request_codes
 
 __all__ = ["described", "learned_part", "request_of"]
 
@@ -65,15 +65,14 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, int]:
             parts.append(part)
             _forget_held_out(part, run)
             continue
-        wanted = _codes(part, run.train)
+        wanted = request_codes(part, run.train)
         is_held = torch.zeros_like(wanted, dtype=torch.bool)
         for name in ("validation", "test"):
             graph = getattr(run, name)
-            own = (graph.pairs[0] * graph.num_items + graph.pairs[1]).cpu()
+            own = pair_codes(graph)
             is_held |= torch.isin(wanted, own)
             setattr(run, name, graph.select(~torch.isin(own, wanted)))
-        learned = (run.train.pairs[0] * run.train.num_items + run.train.pairs[1]).cpu()
-        is_held &= ~torch.isin(wanted, learned)
+        is_held &= ~torch.isin(wanted, pair_codes(run.train))
         held = int(is_held.sum())
         rest = tuple(pair for pair, out in zip(part.index, is_held.tolist()) if not out)
         parts += [ForgetRequest("interaction", rest)] if rest else []
@@ -96,9 +95,3 @@ def _forget_held_out(part: ForgetRequest, run: Run) -> None:
         if not bool(kept.all()):
             note(f"{int((~kept).sum())} {name} rows of the forgotten {part.level}s are dropped as well")
             setattr(run, name, graph.select(kept))
-
-
-def _codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:
-    """One number per pair; -1 where the graph knows one of its ends not at all."""
-    users, items = (graph.vocabulary(side).lookup(ids) for side, ids in zip(("user", "item"), zip(*part.index)))
-    return torch.where((users < 0) | (items < 0), -1, users * graph.num_items + items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,9 +19,10 @@ from graphunlearn.cli.folders import replaced
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.eval.report import json_ready
 from graphunlearn.nn import BCE, BPR, FitSettings, Objective, build_model
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 
-__all__ = ["Forgotten", "ModelSpec", "Run", "fingerprint"]
+__all__ = ["Forgotten", "ModelSpec", "Run"]
 
 FORMAT = 1
 OBJECTIVES: dict[str, type[Objective]] = {"bpr": BPR, "bce": BCE}
@@ -93,8 +93,13 @@ class Run:
         sizes = {name: graph.num_interactions for name, graph in parts.items()}
         return {"name": self.about.get("dataset"), **sizes, "users": train.num_users, "items": train.num_items}
 
-    def save(self, out: Path, overwrite: bool = False) -> None:
+    def save(self, out: Path, overwrite: bool = False, also: Callable[[Path], Any] | None = None) -> None:
         """Write the run folder, whole or not at all.
+
+        Args:
+            out: The folder.
+            overwrite: Whether an earlier one may be replaced.
+            also: Writes more into the folder, which is given to it while it is in the making.
 
         Raises:
             ValueError: See :func:`~graphunlearn.cli.folders.check_out`.
@@ -116,6 +121,8 @@ class Run:
             for name, content in facts.items():
                 text = json.dumps(json_ready(content), indent=2, allow_nan=False, ensure_ascii=False)
                 (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            if also is not None:
+                also(folder)
 
     def _facts(self) -> dict[str, Any]:
         name = next(key for key, cls in OBJECTIVES.items() if type(self.objective) is cls)
@@ -174,15 +181,6 @@ class Run:
         if (folder / "unlearning.json").exists():
             run.forgotten = _read_forgotten(folder, run, device)
         return run
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 of the parameters and buffers of a model."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Judging the forgotten: metrics against retrained models, audits and reports."""
 
+from graphunlearn.eval.adversarial import adversarial_edges
 from graphunlearn.eval.audit import Audit, audit
+from graphunlearn.eval.bench import bench
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.forgetting import (
     KSDistance,
@@ -10,33 +12,41 @@ from graphunlearn.eval.forgetting import (
     gap_closed,
     ks_distance,
     membership_auroc,
-    never_seen_pairs,
+    mi_bf,
+    mi_ng,
     noise_floor,
     privacy_leakage,
     z_score,
 )
+from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.report import aggregate, terminal_table, write_report
-from graphunlearn.eval.scenarios import Scenario, bench, flipped_labels, removal
+from graphunlearn.eval.scenarios import SHARES, Scenario, flipped_labels, removal, requested
 
 __all__ = [
+    "SHARES",
     "Audit",
     "KSDistance",
     "Scenario",
+    "adversarial_edges",
     "aggregate",
     "audit",
     "bench",
     "distance_to_retrain",
     "environment",
+    "exposure",
     "flipped_label_auc",
     "flipped_labels",
     "forgetting_entry",
     "gap_closed",
     "ks_distance",
     "membership_auroc",
+    "mi_bf",
+    "mi_ng",
     "never_seen_pairs",
     "noise_floor",
     "privacy_leakage",
     "removal",
+    "requested",
     "terminal_table",
     "write_report",
     "z_score",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.cache import retrained as retrain
 from graphunlearn.eval.environment import environment
-from graphunlearn.eval.forgetting import (
-    distance_to_retrain,
-    flipped_label_auc,
-    forgetting_entry,
-    ks_distance,
-    membership_auroc,
-    never_seen_pairs,
-    noise_floor,
-    privacy_leakage,
-)
-from graphunlearn.eval.report import aggregate, terminal_table, write_report
-from graphunlearn.nn import FitSettings, Objective, encode, risk_of, score
-from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, without_emptied_users
+from graphunlearn.eval.forgetting import distance_to_retrain, forgetting_entry, noise_floor
+from graphunlearn.eval.measure import Judge, compare
+from graphunlearn.eval.report import aggregate, json_ready, terminal_table, write_report
+from graphunlearn.nn import FitSettings, Objective
+from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult
 from graphunlearn.utils import k_hop_ball
-from graphunlearn.utils.ranking import Ranker, auroc
 
 __all__ = ["Audit", "audit", "damping_figure"]
 
@@ -63,66 +55,10 @@ class Audit:
         """Return the mean of several audits of the same methods; figures are those of the first."""
         first = audits[0]
         methods = aggregate([a.report["methods"] for a in audits]) if len(audits) > 1 else first.report["methods"]
-        notes = [*about.get("notes", []), *first.report["notes"]]
+        notes = [*about.get("notes", []), *_notes([a.references for a in audits])]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
         report = {**first.report, **about, "notes": notes, "methods": methods, "runs": runs}
         return cls(report, first.plots, first.references, first.results)
-
-
-class _Judge:
-    """Everything that is the same for all models of one audit."""
-
-    def __init__(
-        self,
-        graph: InteractionGraph,
-        request: ForgetRequest,
-        validation: InteractionGraph | None,
-        test: InteractionGraph,
-        objective: Objective,
-        trained_labels: bool,
-    ) -> None:
-        self.graph, self.objective = graph, objective
-        self.retained, self.forgotten = graph.split(request)
-        seen = graph.adjacency.degree > 0
-        known = seen[test.pairs[0]] & seen[test.pairs[1] + graph.num_users]
-        rest = test.select(known)
-        kept = without_emptied_users(rest, graph, self.retained)
-        pair = graph.num_items * kept.pairs[0] + kept.pairs[1]
-        gone = graph.num_items * self.forgotten.pairs[0] + self.forgotten.pairs[1]
-        self.test = kept.select(~torch.isin(pair, gone))
-        self.left_out = {
-            "test rows with a user or item that training never saw": int((~known).sum()),
-            "test rows of users forgotten entirely": rest.num_interactions - kept.num_interactions,
-            "test rows that are themselves forgotten": kept.num_interactions - self.test.num_interactions,
-        }
-        self.ranker = Ranker(self.retained, self.test, ks=(20, 10))
-        held = [g for g in (validation, test) if g is not None]
-        self.never_seen = never_seen_pairs(self.forgotten.pairs[0], [graph, *held], seed=0)
-        self.trained_labels = self.forgotten.label if trained_labels else None
-        self.labels = self.test.label
-
-    @torch.no_grad()
-    def measure(self, model: nn.Module, graph: InteractionGraph) -> dict[str, Any]:
-        """Return utility, forgetting and probabilities of a model that serves with ``graph``."""
-        encoded = encode(model, graph)
-        p_forget, p_test, p_never = (
-            torch.sigmoid(score(encoded, pairs)) for pairs in (self.forgotten.pairs, self.test.pairs, self.never_seen)
-        )
-        utility = {}
-        if self.labels is not None and 0 < float(self.labels.mean()) < 1:
-            utility["auroc"] = auroc(p_test, self.labels)
-        utility |= self.ranker(encoded.users, encoded.items)
-        forgetting = {}
-        if self.trained_labels is not None:
-            forgetting["flipped_label_auc"] = flipped_label_auc(p_forget, self.trained_labels)
-        forgetting["membership_auroc"] = membership_auroc(p_forget, p_never)
-        forgetting["mean_probability"] = float(p_forget.mean())
-        return {"utility": utility, "forgetting": forgetting, "forget": p_forget.cpu(), "test": p_test.cpu()}
-
-    def gradient_residual(self, model: nn.Module) -> float:
-        r"""Return :math:`\|\nabla R(\theta; D_k, G_k)\|` per retained interaction."""
-        risk = risk_of(model, self.retained, self.objective)
-        return float(risk.gradient(risk.parameters).norm()) / max(self.retained.num_interactions, 1)
 
 
 def audit(
@@ -138,6 +74,7 @@ def audit(
     retrain_seeds: int = 5,
     references: list[UnlearningResult] | None = None,
     trained_labels: bool = False,
+    cache: str | Path | None = None,
     on_step: Callable[[str], Any] = lambda what: None,
 ) -> Audit:
     """Judge unlearning methods against models retrained without what is forgotten.
@@ -156,6 +93,7 @@ def audit(
         retrain_seeds: Number of retrained models.
         references: Retrained models that are there already.
         trained_labels: Whether the labels of the forgotten interactions are to be told after forgetting (flips).
+        cache: Folder of retrained models; those that are there are not trained again. Nothing is kept where ``None``.
         on_step: Called with a word whenever a model is done.
 
     Returns:
@@ -164,14 +102,14 @@ def audit(
     Raises:
         ValueError: The request or a graph does not fit.
     """
-    judge = _Judge(graph, request, validation, test, objective, trained_labels)
+    judge = Judge(graph, request, validation, test, objective, trained_labels)
     settings = settings or FitSettings(seed=50)
     references = list(references or [])
     for k in range(len(references), retrain_seeds):
         reference = Retrain(
             objective=objective, validation=validation, settings=replace(settings, seed=settings.seed + k)
         )
-        references.append(reference.unlearn(model, graph, request))
+        references.append(retrain(reference, model, graph, request, None if cache is None else Path(cache)))
         on_step("retraining")
     results = []
     for method in methods:
@@ -180,10 +118,7 @@ def audit(
     original = judge.measure(model, graph)
     retrained = [judge.measure(r.model, r.graph) for r in references]
     measured = [judge.measure(r.model, r.graph) for r in results]
-    residuals = [judge.gradient_residual(m) for m in (model, *(r.model for r in (*references, *results)))]
-    for m, residual in zip((original, *retrained, *measured), residuals):
-        m["forgetting"]["gradient_residual"] = residual
-    _relative_to_retraining(original, retrained, measured)
+    compare(original, retrained, measured)
     seconds = statistics.fmean(r.seconds for r in references)
     entries = [
         _entry("original", original, original, retrained, None, seconds),
@@ -194,24 +129,25 @@ def audit(
         "request": request.describe(graph),
         "environment": environment(str(graph.pairs.device)),
         "left_out": judge.left_out,
-        "notes": [f"Judged against {len(references)} retrained models."],
+        "notes": _notes([references]),
         "methods": entries,
     }
     named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
     plots = _plots(judge, named, retrained) | damping_figure(model, graph, request, methods)
-    return Audit(report, plots, references, results)
+    return Audit(json_ready(report), plots, references, results)
 
 
-def _relative_to_retraining(
-    original: dict[str, Any], retrained: list[dict[str, Any]], measured: list[dict[str, Any]]
-) -> None:
-    """Add the measures that need the retrained models; a retrained model is held against the others."""
-    mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
-    for k, m in enumerate([original, *measured, *retrained]):
-        own = k - 1 - len(measured)
-        others = [r["forget"] for j, r in enumerate(retrained) if j != own]
-        m["forgetting"]["privacy_leakage"] = privacy_leakage(m["forgetting"]["membership_auroc"], mean_auc)
-        m["forgetting"]["ks_statistic"] = ks_distance(m["forget"], others).statistic if others else None
+def _notes(ensembles: Iterable[Sequence[UnlearningResult]]) -> list[str]:
+    """Say what was judged against, and how much of it is from an earlier day."""
+    distinct = {id(result): result for ensemble in ensembles for result in ensemble}.values()
+    cached = sum("cached" in result.log for result in distinct)
+    notes = [f"Judged against {len(distinct)} retrained models."]
+    if cached:
+        notes.append(
+            f"{cached} of the {len(distinct)} retrained models came from the cache; "
+            "their times and memory were measured when they were trained."
+        )
+    return notes
 
 
 def _entry(
@@ -233,6 +169,7 @@ def _entry(
         "utility": measured["utility"],
         "forgetting": {
             metric: forgetting_entry(value, original["forgetting"][metric], values[metric])
+            | (measured["ks"] if metric == "ks_statistic" else {})
             for metric, value in measured["forgetting"].items()
             if all(v is not None and math.isfinite(v) for v in (value, *values[metric]))
         },
@@ -262,7 +199,7 @@ def _retrain_entry(
     }
 
 
-def _plots(judge: _Judge, named: dict[str, dict[str, Any]], retrained: list[dict[str, Any]]) -> dict[str, Any]:
+def _plots(judge: Judge, named: dict[str, dict[str, Any]], retrained: list[dict[str, Any]]) -> dict[str, Any]:
     labels = judge.trained_labels
     wrong = None if labels is None else labels.cpu()
 

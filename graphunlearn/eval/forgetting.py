@@ -18,7 +18,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from graphunlearn.data import InteractionGraph
 from graphunlearn.utils.ranking import auroc
 
 __all__ = [
@@ -29,7 +28,8 @@ __all__ = [
     "gap_closed",
     "ks_distance",
     "membership_auroc",
-    "never_seen_pairs",
+    "mi_bf",
+    "mi_ng",
     "noise_floor",
     "privacy_leakage",
     "z_score",
@@ -110,7 +110,7 @@ def gap_closed(original: float, unlearned: float, retrain_mean: float) -> float 
     """
     gap = original - retrain_mean
     negligible = 1e-9 * max(abs(original), abs(retrain_mean), 1e-12)
-    return (original - unlearned) / gap if abs(gap) > negligible else None
+    return (original - unlearned) / gap + 0.0 if abs(gap) > negligible else None  # + 0.0: no negative zero
 
 
 class KSDistance(NamedTuple):
@@ -128,7 +128,8 @@ def ks_distance(unlearned: Tensor, references: Sequence[Tensor]) -> KSDistance:
         D = \sup_x |F(x) - F_r(x)|
 
     Unlike the mean difference, it sees a tail that a mean hides. The p-value takes the samples as independent, which
-    two models on the same pairs are not: it is a guide, and the floor the yardstick.
+    two models on the same pairs are not: it is a guide, and the floor the yardstick. Probabilities count as equal that
+    agree to six digits: where retrained models give one value for all pairs, rounding errors would make it 1.
 
     Args:
         unlearned: Probabilities ``[num_pairs]``.
@@ -150,8 +151,7 @@ def ks_distance(unlearned: Tensor, references: Sequence[Tensor]) -> KSDistance:
     _check(references, unlearned)
     if unlearned.numel() == 0:
         return KSDistance(math.nan, math.nan, math.nan)
-    samples = [reference.detach().cpu().numpy() for reference in references]
-    own = unlearned.detach().cpu().numpy()
+    own, *samples = (p.detach().cpu().double().round(decimals=6).numpy() for p in (unlearned, *references))
     results = [stats.ks_2samp(own, sample) for sample in samples]
     between = [float(stats.ks_2samp(a, b).statistic) for a, b in combinations(samples, 2)]
     return KSDistance(
@@ -197,6 +197,48 @@ def privacy_leakage(unlearned_auc: float, retrain_auc: float) -> float | None:
     return (retrain_auc - unlearned_auc) / (1 - retrain_auc) if retrain_auc != 1 else None
 
 
+def mi_bf(before: Tensor, after: Tensor) -> float | None:
+    r"""Return :math:`\bar p_{\text{before}} / \bar p_{\text{after}}` over the forgotten pairs.
+
+    It grows without bound with over-forgetting: compare with what retrained models give.
+
+    Args:
+        before: Probabilities of the forgotten pairs by the original model ``[num_pairs]``.
+        after: The same after forgetting.
+
+    Returns:
+        The ratio; ``None`` where the mean after is 0.
+
+    Source: the evaluation of UnlearnRec, arXiv 2505.22649.
+
+    Example:
+        >>> mi_bf(torch.tensor([0.9, 0.6]), torch.tensor([0.25, 0.25]))
+        3.0
+    """
+    return _ratio(before, after)
+
+
+def mi_ng(never_seen: Tensor, forgotten: Tensor) -> float | None:
+    r"""Return :math:`\bar p_{\text{never seen}} / \bar p_{\text{forgotten}}` after forgetting.
+
+    It, too, grows without bound with over-forgetting: compare with what retrained models give.
+
+    Args:
+        never_seen: Probabilities of pairs that were never trained on ``[num_never_seen]``.
+        forgotten: Probabilities of the forgotten pairs ``[num_forgotten]``.
+
+    Returns:
+        The ratio; ``None`` where the mean of the forgotten is 0.
+
+    Source: as :func:`mi_bf`.
+
+    Example:
+        >>> mi_ng(torch.tensor([0.25, 0.75]), torch.tensor([1.0]))
+        0.5
+    """
+    return _ratio(never_seen, forgotten)
+
+
 def flipped_label_auc(scores: Tensor, trained_labels: Tensor) -> float:
     """Return the AUROC of the *wrong* labels that were trained on: how far the model still believes them.
 
@@ -209,51 +251,6 @@ def flipped_label_auc(scores: Tensor, trained_labels: Tensor) -> float:
         0.0
     """
     return auroc(scores, trained_labels)
-
-
-def never_seen_pairs(users: Tensor, graphs: Sequence[InteractionGraph], seed: int = 0) -> Tensor:
-    """Draw one pair for every entry of ``users`` that none of the graphs holds, its item uniform over the user's rest.
-
-    Passing the users of the forgotten pairs gives both samples the same users, so that what a model thinks of a user in
-    general cancels in :func:`membership_auroc`. Draws are independent, so a pair can occur twice; pass the users
-    repeated for a larger sample. The cost follows the number of interactions and draws.
-
-    Args:
-        users: Internal user ids ``[num]``, repeats allowed.
-        graphs: Graphs of equal size (training, validation and test, say) whose pairs are excluded.
-        seed: Same seed, same pairs.
-
-    Returns:
-        Pairs ``[2, num]`` in the order of ``users``; entries of a user who has every item are left out.
-
-    Raises:
-        ValueError: There is no graph, or the graphs differ in size.
-
-    Example:
-        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 0, 1], [0, 1, 2]]), num_users=2, num_items=3)
-        >>> never_seen_pairs(torch.tensor([0, 0]), [graph])
-        tensor([[0, 0],
-                [2, 2]])
-    """
-    sizes = {(graph.num_users, graph.num_items) for graph in graphs}
-    if len(sizes) != 1:
-        raise ValueError(f"'graphs' must be one or more graphs of equal size (got sizes {sorted(sizes)})")
-    num_users, num_items = sizes.pop()
-    user, item = torch.cat([graph.pairs for graph in graphs], dim=1)
-    known = torch.unique(user * num_items + item)
-    user, item = known // num_items, known % num_items
-    count = torch.bincount(user, minlength=num_users)
-    start = count.cumsum(0) - count
-    users = users[count[users] < num_items]
-    # the r-th unseen item is r + #{j: c_j - j <= r} for the user's sorted seen items c_0 < c_1 < ...: one binary search
-    unseen_before = item - (torch.arange(known.numel(), device=known.device) - start[user])
-    draw = torch.rand(users.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
-        users.device
-    )
-    rank = (draw * (num_items - count[users])).long()
-    stride = num_items + 1
-    seen_before = torch.searchsorted(user * stride + unseen_before, users * stride + rank, right=True) - start[users]
-    return torch.stack([users, rank + seen_before])
 
 
 def forgetting_entry(value: float, original: float, retrain_values: Sequence[float]) -> dict[str, float | None]:
@@ -273,6 +270,11 @@ def forgetting_entry(value: float, original: float, retrain_values: Sequence[flo
         "gap_closed": None if mean is None else gap_closed(original, value, mean),
     }
     return {key: float(v) if v is not None and math.isfinite(v) else None for key, v in entry.items()}
+
+
+def _ratio(above: Tensor, below: Tensor) -> float | None:
+    mean = float(below.double().mean())
+    return float(above.double().mean()) / mean if mean else None
 
 
 def _mean_difference(a: Tensor, b: Tensor) -> float:

@@ -8,7 +8,15 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.plots import Plot
-from graphunlearn.eval.tables import distance_table, forgetting_table, glance_table, percent, times, utility_table
+from graphunlearn.eval.tables import (
+    distance_table,
+    forgetting_table,
+    glance_table,
+    groups_table,
+    percent,
+    times,
+    utility_table,
+)
 from graphunlearn.eval.verdict import (
     REFERENCES,
     describe,
@@ -94,6 +102,7 @@ def page(report: Mapping[str, Any], plots: Sequence[Plot] = ()) -> str:
         _section("Forgetting", forgetting_table(report)),
         _section("Distance to retraining", distance_table(report)),
         _section("Utility", utility_table(report)),
+        _section("Utility of affected and unaffected users", groups_table(report)),
         *(_section(plot.title, _figure(plot)) for plot in plots),
         _section("Notes", _notes(report)),
         _section("What each method did", _logs(report)),

@@ -32,6 +32,15 @@ __all__ = ["aggregate", "complete", "json_ready", "terminal_table", "write_repor
 
 TOP = ("dataset", "model", "scenario", "request", "environment", "methods")
 METHOD = ("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting")
+_SECOND = ("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng", "ks_statistic")
+_GROUPS = ("recall@20_affected", "recall@20_unaffected")
+_SHORT = {
+    "membership_auroc": "AUROC",
+    "mean_probability": "mean p",
+    "ks_statistic": "KS",
+    "recall@20_affected": "Recall@20 affected",
+    "recall@20_unaffected": "unaffected",
+}
 DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
 
 
@@ -178,13 +187,33 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
             row += ["–" if gap is None else f"{gap:.0%}", "–" if z is None else f"{z:+.1f}"]
         ratios = [ratio_to_floor(method, where) for where in ("forget", "test")]
         rows.append(row + ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios])
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    lines = [
-        "  ".join(cell.ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in (head, ["─" * w for w in widths], *rows)
-    ]
     words = "\n".join(textwrap.fill(paragraph, width) for paragraph in summary(report)[:2])
     hint = (
         "Δp: distance to retrained models in units of the distance between two of them (1.00 × is as close as it gets)."
     )
-    return "\n".join([headline(report), "", words, "", *lines, "", textwrap.fill(hint, width)])
+    tables = [_aligned([head, *rows], left=2), *_second_table(report, metric)]
+    return "\n\n".join([headline(report), words, *tables, textwrap.fill(hint, width)])
+
+
+def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:
+    """Return the other measures of forgetting and the utility of the two groups of users, where there are any."""
+    shown = [n for n in _SECOND if n != metric and any(n in (m["forgetting"] or {}) for m in report["methods"])]
+    groups = [n for n in _GROUPS if any(n in (m["utility"] or {}) for m in report["methods"])]
+    if not shown and not groups:
+        return []
+    rows = [["method", *(_SHORT.get(name) or label(name) for name in (*shown, *groups))]]
+    for method in report["methods"]:
+        values = [((method["forgetting"] or {}).get(name) or {}).get("value") for name in shown]
+        values += [(method["utility"] or {}).get(name) for name in groups]
+        rows.append([method["name"], *map(format_number, values)])
+    hint = "MI-BF and MI-NG grow with over-forgetting: right is what retraining gives, not more."
+    return [_aligned(rows, left=1), *([hint] if "mi_bf" in shown else [])]
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Return rows as columns, the first ``left`` of them flush left, with a line under the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in (rows[0], ["─" * w for w in widths], *rows[1:])
+    )

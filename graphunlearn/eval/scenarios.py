@@ -1,22 +1,23 @@
-"""Tests of forgetting where one knows what should be forgotten, and the bench that runs methods through them."""
+"""Tests of forgetting: what to train on, what to forget of it, and what to judge by."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
-from graphunlearn.eval.audit import Audit, audit
-from graphunlearn.nn import FitSettings, Objective, build_model, default_objective, fit, reset_parameters
-from graphunlearn.operators import Unlearner
 
-__all__ = ["Scenario", "bench", "flipped_labels", "removal"]
+__all__ = ["SHARES", "Scenario", "flipped_labels", "removal", "requested"]
+
+SHARES = {"flipped-labels": 0.02, "users": 0.02, "items": 0.02, "random-edges": 0.05, "adversarial-edges": 0.3}
+"""The share that every scenario forgets, flips or injects where none is given."""
+_LEVELS = {"user": "users", "item": "items", "interaction": "random-edges"}
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Scenario:
 def flipped_labels(
     graph: InteractionGraph,
     *,
-    share: float = 0.02,
+    share: float = SHARES["flipped-labels"],
     threshold: float = 3.0,
     seed: int = 0,
 ) -> Scenario:
@@ -75,7 +76,7 @@ def flipped_labels(
         raise ValueError("'graph' must carry ratings for the flipped-labels scenario (got none)")
     labelled = graph if graph.rating is None else graph.binarize(threshold)
     train, validation, test = labelled.random_split([0.6, 0.2, 0.2], seed=seed)
-    chosen = _share(train.num_interactions, share, seed)
+    chosen = draw_share(train.num_interactions, share, seed)
     assert train.label is not None
     flipped = train.label.clone()
     flipped[chosen] = 1 - flipped[chosen]
@@ -90,7 +91,7 @@ def removal(
     graph: InteractionGraph,
     level: str,
     *,
-    share: float,
+    share: float | None = None,
     seed: int = 0,
     test: InteractionGraph | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
@@ -100,165 +101,125 @@ def removal(
     Args:
         graph: All interactions, or those to train on where ``test`` is given.
         level: ``"user"``, ``"item"`` or ``"interaction"``.
-        share: Share to forget, in (0, 1); at least one.
+        share: Share to forget, in (0, 1); at least one. By default 2% of the users or items, 5% of the interactions.
         seed: Seed of the split and of the choice.
         test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
         fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
 
     Raises:
-        ValueError: The share is not a share, or nothing can be chosen.
+        ValueError: The level is unknown, the share is not a share, or it would leave nothing.
+
+    Example:
+        >>> from graphunlearn.datasets import synthetic_interactions
+        >>> scenario = removal(synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8), "user")
+        >>> scenario.name, len(scenario.request)
+        ('users', 1)
     """
-    if test is None:
-        train, validation, test = graph.random_split(list(fractions), seed=seed)
-    else:
-        whole = fractions[0] + fractions[1]
-        train, validation = graph.random_split([fractions[0] / whole, fractions[1] / whole], seed=seed)
+    if level not in _LEVELS:
+        raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} (got {level!r})")
+    name = _LEVELS[level]
+    share = SHARES[name] if share is None else share
+    train, validation, test, notes = split_up(graph, test, fractions, seed)
     if level == "interaction":
-        index: Tensor = train.pairs[:, _share(train.num_interactions, share, seed)]
+        index: Tensor = train.pairs[:, draw_share(train.num_interactions, share, seed)]
     else:
         nodes = torch.unique(train.pairs[0 if level == "user" else 1])
-        index = nodes[_share(len(nodes), share, seed)]
+        index = nodes[draw_share(len(nodes), share, seed)]
     request = ForgetRequest.internal(level, index)  # type: ignore[arg-type]
-    notes = [f"A random {share:.2%} of the {level}s were chosen to be forgotten."]
-    return Scenario(f"{level}s", train, validation, test, request, notes=notes)
+    notes.insert(0, f"A random {share:.2%} of the {level}s were chosen to be forgotten.")
+    return Scenario(name, train, validation, test, request, notes=notes)
 
 
-def _share(size: int, share: float, seed: int) -> Tensor:
+def requested(
+    graph: InteractionGraph,
+    request: ForgetRequest,
+    *,
+    seed: int = 0,
+    test: InteractionGraph | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+) -> Scenario:
+    """Forget what is asked, such as the content of a file.
+
+    Pairs that are only held out were not learned: they are dropped from the held-out parts, counted, and left out of
+    the request.
+
+    Args:
+        graph: All interactions, or those to train on where ``test`` is given.
+        request: What to forget; :meth:`ForgetRequest.from_file` reads one.
+        seed: Seed of the split.
+        test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
+
+    Raises:
+        ValueError: The data do not know a user, an item or a pair, or nothing that is asked is trained on.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8)
+        >>> scenario = requested(graph, gu.ForgetRequest("user", ["u1", "u2"]))
+        >>> int((scenario.train.pairs[0] < 3).sum()) > int(scenario.request.mask(scenario.train).sum()) > 0
+        True
+    """
+    train, validation, test, notes = split_up(graph, test, fractions, seed)
+    learned, held = pair_codes(train), torch.cat([pair_codes(validation), pair_codes(test)])
+    parts, only_held = [], 0
+    for part in request.parts:
+        if part.level != "interaction":
+            parts.append(part)
+            continue
+        wanted = request_codes(part, train)
+        unlearned = torch.isin(wanted, held) & ~torch.isin(wanted, learned)
+        rest = [pair for pair, out in zip(part.index, unlearned.tolist()) if not out]
+        parts += [ForgetRequest("interaction", tuple(rest), part.raw)] if rest else []
+        only_held += len(wanted) - len(rest)
+        validation, test = (g.select(~torch.isin(pair_codes(g), wanted)) for g in (validation, test))
+    if not parts:
+        raise ValueError(
+            f"'request' must hold an interaction that is trained on (got {only_held}, all of them held out)"
+        )
+    request = reduce(or_, parts)
+    request.mask(train)  # says what the data do not know before anything is trained
+    if only_held:
+        notes.insert(
+            0, f"{only_held} of the pairs to forget were only held out, and were dropped: nothing learned them."
+        )
+    return Scenario("file", train, validation, test, request, notes=notes)
+
+
+def split_up(
+    graph: InteractionGraph, test: InteractionGraph | None, fractions: Sequence[float], seed: int
+) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph, list[str]]:
+    """Return training, validation and test part, and what is to be said of them."""
+    if test is None:
+        train, validation, test = graph.random_split(list(fractions), seed=seed)
+        return train, validation, test, []
+    whole = fractions[0] + fractions[1]
+    train, validation = graph.random_split([fractions[0] / whole, fractions[1] / whole], seed=seed)
+    left = test.num_left_out
+    return train, validation, test, [f"{left} test rows name a user or item that the data lack; left out."] * bool(left)
+
+
+def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
+    """Return the positions of a random share of ``size`` things, at least one; some are to be left."""
     if not 0 < share < 1:
         raise ValueError(f"'share' must be between 0 and 1 (got {share})")
     count = max(1, round(share * size))
+    if count > size - leave:
+        raise ValueError(f"'share' must leave some of what there is (got {share}, which takes all {size})")
     generator = torch.Generator().manual_seed(7_919 + seed)
     return torch.randperm(size, generator=generator)[:count].sort().values
 
 
-def bench(
-    scenario: Callable[[int], Scenario],
-    methods: Sequence[Unlearner],
-    *,
-    model: str | Callable[[InteractionGraph], nn.Module] = "lightgcn",
-    dim: int = 32,
-    layers: int = 2,
-    objective: Objective | None = None,
-    settings: FitSettings | None = None,
-    data_seeds: int = 1,
-    original_seeds: int = 1,
-    retrain_seeds: int = 5,
-    seed: int = 0,
-    dataset: str = "",
-    device: str = "cpu",
-    progress: bool | None = None,
-    command: str | None = None,
-) -> Audit:
-    """Run methods through a scenario, against retrained models, over several data and original seeds.
-
-    Originals and retrained models go through the same training loop with the same settings; all their seeds differ.
-
-    Args:
-        scenario: Gives the scenario of a data seed.
-        methods: The methods, configured; their ``objective`` is filled in where it is ``None``.
-        model: Name of a model, or a function that builds one for a graph.
-        dim: Width of a row.
-        layers: Propagation layers.
-        objective: The loss; the shared default otherwise.
-        settings: How to train.
-        data_seeds: Number of data seeds (split and request).
-        original_seeds: Number of original models per data seed.
-        retrain_seeds: Number of retrained models per data seed; at least two for a noise floor, better five.
-        seed: The first data seed.
-        dataset: Name for the report.
-        device: Where to run.
-        progress: Show progress; by default on a terminal only.
-        command: What was typed, for the report.
-
-    Returns:
-        The :class:`Audit`, means over all runs with standard deviations.
-
-    Raises:
-        ValueError: A count is not positive.
-    """
-    for name, count in (
-        ("data_seeds", data_seeds),
-        ("original_seeds", original_seeds),
-        ("retrain_seeds", retrain_seeds),
-    ):
-        if count < 1:
-            raise ValueError(f"'{name}' must be at least 1 (got {count})")
-    base, audits = settings or FitSettings(), []
-    quiet = None if progress is None else not progress
-    steps = data_seeds * (retrain_seeds + original_seeds * (1 + len(methods)))
-    with tqdm(total=steps, desc="bench", unit="model", disable=quiet, leave=False) as bar:
-        for data_seed in range(seed, seed + data_seeds):
-            case = _to(scenario(data_seed), device)
-            loss = objective or default_objective(case.train)
-            own = [_with_objective(method, loss) for method in methods]
-            references: list[Any] = []
-            for original_seed in range(original_seeds):
-                trained = _build(model, case.train, dim, layers)
-                start = replace(base, seed=100 * data_seed + original_seed)
-                reset_parameters(trained, start.seed)
-                bar.set_postfix_str("training the original")
-                fit(trained, case.train, validation=case.validation, objective=loss, settings=start, progress=False)
-                bar.update()
-                run = audit(
-                    trained,
-                    case.train,
-                    case.request,
-                    own,
-                    validation=case.validation,
-                    test=case.test,
-                    objective=loss,
-                    settings=replace(base, seed=100 * data_seed + 50),
-                    retrain_seeds=retrain_seeds,
-                    references=references or None,
-                    trained_labels=case.trained_labels,
-                    on_step=lambda what: _advance(bar, what),
-                )
-                references = run.references
-                audits.append(run)
-    about = {
-        "dataset": {
-            "name": dataset,
-            "train": case.train.num_interactions,
-            "validation": case.validation.num_interactions,
-            "test": case.test.num_interactions,
-            "users": case.train.num_users,
-            "items": case.train.num_items,
-        },
-        "model": {
-            "name": model if isinstance(model, str) else type(trained).__name__,
-            "dim": dim,
-            "layers": layers,
-            "objective": repr(loss),
-            "settings": repr(base),
-        },
-        "scenario": case.name,
-        "seeds": {"data": data_seeds, "original": original_seeds, "retrain": retrain_seeds},
-        "notes": case.notes,
-        "command": command,
-    }
-    return Audit.mean(audits, about)
+def pair_codes(graph: InteractionGraph) -> Tensor:
+    """Return one number per interaction, on the CPU."""
+    return (graph.pairs[0] * graph.num_items + graph.pairs[1]).cpu()
 
 
-def _with_objective(method: Unlearner, objective: Objective) -> Unlearner:
-    """Return the method with the objective filled in where it has one and none was given."""
-    if getattr(method, "objective", objective) is not None:
-        return method
-    filled = copy.copy(method)
-    filled.objective = objective  # type: ignore[attr-defined]
-    return filled
-
-
-def _advance(bar: tqdm[Any], what: str) -> None:
-    bar.set_postfix_str(what)
-    bar.update()
-
-
-def _to(case: Scenario, device: str) -> Scenario:
-    graphs = (case.train.to(device), case.validation.to(device), case.test.to(device))
-    return replace(case, train=graphs[0], validation=graphs[1], test=graphs[2])
-
-
-def _build(
-    model: str | Callable[[InteractionGraph], nn.Module], graph: InteractionGraph, dim: int, layers: int
-) -> nn.Module:
-    return build_model(model, graph, dim, layers) if isinstance(model, str) else model(graph)
+def request_codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:
+    """Return the same number for every pair of a request; -1 where the graph knows one of its ends not at all."""
+    users, items = (
+        graph.vocabulary(side).lookup(ids) if part.raw else torch.tensor(ids)
+        for side, ids in zip(("user", "item"), zip(*part.index))
+    )
+    outside = (users < 0) | (users >= graph.num_users) | (items < 0) | (items >= graph.num_items)
+    return torch.where(outside, -1, users * graph.num_items + items)

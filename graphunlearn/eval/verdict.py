@@ -23,12 +23,15 @@ REFERENCES = ("original", "retrain")
 LIKE_RETRAINING = (0.9, 1.1)  # share of the gap closed that counts as retraining
 LARGEST_Z = 2.0
 LARGEST_RATIO = 1.25  # distance to retraining over the retrain-to-retrain floor
+NO_FLOOR = 1e-6  # below it, retrained models do not differ at all (as for users of whom a model knows nothing any more)
 
 LABELS = {
     "flipped_label_auc": "AUC of the flipped labels",
     "membership_auroc": "AUROC forgotten vs never seen",
     "privacy_leakage": "privacy leakage",
     "mean_probability": "mean probability of the forgotten",
+    "mi_bf": "MI-BF",
+    "mi_ng": "MI-NG",
     "ks_statistic": "KS distance to retraining",
     "gradient_residual": "gradient residual",
     "auroc": "AUROC",
@@ -60,12 +63,14 @@ def label(metric: str) -> str:
     """Return the readable name of a metric.
 
     Example:
-        >>> label("recall@20"), label("flipped_label_auc")
-        ('Recall@20', 'AUC of the flipped labels')
+        >>> label("recall@20"), label("ndcg@20_affected"), label("flipped_label_auc")
+        ('Recall@20', 'NDCG@20, affected users', 'AUC of the flipped labels')
     """
-    name, _, k = metric.partition("@")
-    if k:
-        return f"{name.upper() if name in ('ndcg', 'mrr', 'map') else name.replace('_', ' ').capitalize()}@{k}"
+    name, _, rest = metric.partition("@")
+    if rest:
+        k, _, group = rest.partition("_")
+        name = name.upper() if name in ("ndcg", "mrr", "map") else name.replace("_", " ").capitalize()
+        return f"{name}@{k}" + (f", {group} users" if group else "")
     return LABELS.get(metric, metric.replace("_", " "))
 
 
@@ -111,10 +116,40 @@ def primary_metric(report: Mapping[str, Any]) -> str | None:
 
 
 def ratio_to_floor(method: Mapping[str, Any], where: str) -> float | None:
-    """Return the distance to retraining on ``"test"`` or ``"forget"`` pairs over the retrain-to-retrain floor."""
+    """Return the distance to retraining on ``"test"`` or ``"forget"`` pairs over the retrain-to-retrain floor.
+
+    Where retrained models do not differ at all it is 1 for a method that does not either, and ``None`` otherwise.
+
+    Example:
+        >>> ratio_to_floor({"distance_to_retrain": {"test": 0.03, "noise_floor_test": 0.02}}, "test")
+        1.5
+        >>> ratio_to_floor({"distance_to_retrain": {"test": 0.0, "noise_floor_test": 0.0}}, "test")
+        1.0
+    """
+    value, floor = _distance(method, where)
+    if value is None or floor is None:
+        return None
+    if floor < NO_FLOOR:
+        return 1.0 if value < NO_FLOOR else None
+    return value / floor
+
+
+def _distance(method: Mapping[str, Any], where: str) -> tuple[float | None, float | None]:
     distance = method.get("distance_to_retrain") or {}
-    value, floor = distance.get(where), distance.get(f"noise_floor_{where}")
-    return value / floor if value is not None and floor else None
+    return distance.get(where), distance.get(f"noise_floor_{where}")
+
+
+def _is_close(method: Mapping[str, Any]) -> bool | None:
+    """Whether the forgotten pairs are where retraining leaves them; ``None`` where that was not measured.
+
+    Where retrained models do not differ there, their noise on the test pairs says what is near.
+    """
+    ratio, (value, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
+    if ratio is not None:
+        return ratio <= LARGEST_RATIO
+    if value is None or floor is None:
+        return None
+    return value <= max(_distance(method, "test")[1] or 0.0, NO_FLOOR)
 
 
 def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
@@ -122,29 +157,30 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
 
     It is *inside* where the metric lies within two standard deviations of the retrained models or closes 90–110% of
     the gap, and the probabilities of the forgotten pairs are no further from a retrained model's than 1.25 times what
-    two retrained models are apart. Otherwise it under-forgets or over-forgets, or is right on average only.
+    two retrained models are apart (where those do not differ at all: than they are apart on the test pairs). Otherwise
+    it under-forgets or over-forgets, or is right on average only.
 
     Args:
         method: One entry of a report's ``methods``.
         metric: The forgetting metric to judge by; ``None`` where there is none.
     """
     entry = (method.get("forgetting") or {}).get(metric) or {}
-    z, gap, ratio = entry.get("z"), entry.get("gap_closed"), ratio_to_floor(method, "forget")
+    z, gap, close = entry.get("z"), entry.get("gap_closed"), _is_close(method)
     reached = (z is not None and abs(z) <= LARGEST_Z) or (
         gap is not None and LIKE_RETRAINING[0] <= gap <= LIKE_RETRAINING[1]
     )
-    close = ratio is None or ratio <= LARGEST_RATIO
     if z is None and gap is None:
-        status = "unknown" if ratio is None else "inside" if close else "off"
+        status = "unknown" if close is None else "inside" if close else "off"
     elif reached:
-        status = "inside" if close else "average"
+        status = "average" if close is False else "inside"
     else:
         status = "off" if gap is None else "under" if gap < 1 else "over"
     name, short = _WORDS[status]
-    return Verdict(status, name, short, f"{method['name']} {short}{_evidence(entry, metric, ratio)}.")
+    return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
 
 
-def _evidence(entry: Mapping[str, Any], metric: str | None, ratio: float | None) -> str:
+def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str | None) -> str:
+    ratio, (distance, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
     parts = []
     if metric and entry.get("value") is not None:
         part = f"{label(metric)} {format_number(entry['value'], digits=3)}"
@@ -158,6 +194,9 @@ def _evidence(entry: Mapping[str, Any], metric: str | None, ratio: float | None)
         parts.append(
             f"on the forgotten pairs it is {ratio:.2f} times as far from a retrained model as two of those are apart"
         )
+    elif distance is not None and floor is not None:
+        away = format_number(distance, digits=3)
+        parts.append(f"on the forgotten pairs it is {away} away from retrained models, which all agree")
     return f": {'; '.join(parts)}" if parts else ""
 
 

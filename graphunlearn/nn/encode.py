@@ -147,8 +147,12 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
         )
 
 
+@singledispatch
 def num_hops(model: nn.Module, graph: InteractionGraph) -> int:
-    """Return how many hops a removed edge can reach: the layers of a linear form, else of message passing."""
+    """Return how many hops a removed edge can reach: the layers of a linear form, else of message passing.
+
+    Register a function for your own class where it propagates in another way.
+    """
     form = linear_form(model, graph)
     if form is not None:
         return 0 if form.matrix is None else len(form.alpha) - 1

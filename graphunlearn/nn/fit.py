@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.data.io import write_atomic
+from graphunlearn.nn.auxiliary import auxiliary_loss
 from graphunlearn.nn.encode import Encoded, encode, score
 from graphunlearn.nn.objective import Objective, default_objective
 from graphunlearn.utils.ranking import Ranker, auroc
@@ -106,9 +107,9 @@ def fit(
 ) -> FitResult:
     r"""Train ``model`` in place on ``graph`` and keep the parameters of its best validation epoch.
 
-    Every step propagates over the whole graph and averages the per-sample losses of one batch; Adam updates. The
-    validation metric is AUROC where the validation interactions carry labels, else Recall@20 with the interactions of
-    ``graph`` masked.
+    Every step propagates over the whole graph and averages the per-sample losses of one batch, to which it adds the
+    model's :func:`auxiliary_loss` where it has one; Adam updates. The validation metric is AUROC where the validation
+    interactions carry labels, else Recall@20 with the interactions of ``graph`` masked.
 
     Args:
         model: The recommender; it is left with its best parameters.
@@ -161,8 +162,11 @@ def fit(
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(samples), generator=generator).to(graph.pairs.device)
         total = torch.zeros((), device=order.device)
-        for index in order.split(settings.batch_size):
-            loss = objective(encode(model, graph), samples.select(index)).mean()
+        for step, index in enumerate(order.split(settings.batch_size)):
+            batch = samples.select(index)
+            loss = objective(encode(model, graph), batch).mean()
+            extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
+            loss = loss if extra is None else loss + extra
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -201,6 +205,7 @@ def _identity(
     return {
         **{name: value for name, value in asdict(settings).items() if name != "epochs"},
         "model": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "options": f"{type(model).__name__}({model.extra_repr()})",
         "objective": repr(objective),
         "graph": graph.fingerprint(),
         "validation": None if validation is None else validation.fingerprint(),

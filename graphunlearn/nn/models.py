@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.contrast import SGL, SimGCL
 from graphunlearn.nn.encode import LinearForm, _check_size, _computes_as, linear_form
+from graphunlearn.nn.ngcf import NGCF
 
 __all__ = ["MODELS", "MatrixFactorization", "build_model"]
 
@@ -77,7 +79,16 @@ def _(model: PositiveLightGCN, graph: InteractionGraph) -> LinearForm:
     return LinearForm("embedding.weight", tuple(model.alpha.tolist()), known[1].adjacency.normalized(weight.dtype))
 
 
-MODELS = ("lightgcn", "mf", "lightgcn-positives")
+_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "lightgcn": LightGCN,
+    "mf": MatrixFactorization,
+    "lightgcn-positives": PositiveLightGCN,
+    "sgl": SGL,
+    "simgcl": SimGCL,
+    "ngcf": NGCF,
+}
+
+MODELS = tuple(_CLASSES)
 """Names that :func:`build_model` knows."""
 
 
@@ -85,8 +96,9 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
     """Return an untrained recommender for ``graph``, on its device.
 
     Args:
-        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``, or ``"lightgcn-positives"``, which propagates
-            over positive labels only.
+        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"`` (:class:`MatrixFactorization`),
+            ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"`` (:class:`NGCF`), or
+            ``"lightgcn-positives"``, which propagates over positive labels only.
         graph: Whose users and items get rows.
         dim: Width of a row.
         layers: Propagation layers; matrix factorisation has none.
@@ -103,12 +115,7 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
     for argument, value in (("dim", dim), ("layers", layers)):
         if value < 1:
             raise ValueError(f"'{argument}' must be at least 1 (got {value})")
-    if name == "lightgcn":
-        built: nn.Module = LightGCN(graph.num_nodes, dim, layers)
-    elif name == "lightgcn-positives":
-        built = PositiveLightGCN(graph.num_nodes, dim, layers)
-    elif name == "mf":
-        built = MatrixFactorization(graph.num_nodes, dim)
-    else:
+    if name not in _CLASSES:
         raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
-    return built.to(graph.pairs.device)
+    sizes = (graph.num_nodes, dim) if name == "mf" else (graph.num_nodes, dim, layers)
+    return _CLASSES[name](*sizes).to(graph.pairs.device)

@@ -2,19 +2,25 @@
 
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
+from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.ifru import IFRU
 from graphunlearn.operators.problem import influence
-from graphunlearn.operators.retrain import Retrain, without_emptied_users
+from graphunlearn.operators.retrain import Retrain, without_emptied_nodes
+from graphunlearn.operators.tune import TuneSettings
+from graphunlearn.operators.unlearnrec import UnlearnRec
 
 __all__ = [
     "IFRU",
+    "Calibrate",
     "FineTune",
     "GradientAscent",
     "Retrain",
+    "TuneSettings",
+    "UnlearnRec",
     "Unlearner",
     "UnlearningResult",
     "Unlink",
     "influence",
     "registry",
-    "without_emptied_users",
+    "without_emptied_nodes",
 ]

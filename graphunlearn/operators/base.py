@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -83,6 +84,7 @@ class Unlearner(ABC):
 
     name: ClassVar[str]
     levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
+    needs_preparation: ClassVar[bool] = False
     prepare_seconds: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -90,12 +92,28 @@ class Unlearner(ABC):
         if "name" in vars(cls):
             registry[cls.name] = cls
 
-    def prepare(self, model: nn.Module, graph: InteractionGraph) -> None:
-        """Do once what serves every later request on this model and graph. Optional; timed into ``prepare_seconds``."""
+    def prepare(
+        self,
+        model: nn.Module,
+        graph: InteractionGraph,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        """Do once what serves every later request on this model and graph; timed into ``prepare_seconds``.
+
+        Optional, but for methods whose ``needs_preparation`` is true.
+
+        Args:
+            model: The trained recommender; it is not changed.
+            graph: The graph it was trained on.
+            checkpoint: File that keeps an interrupted preparation, where the method has something to keep.
+            progress: Show progress; by default on a terminal only.
+        """
         _check(model, graph)
         start = time.perf_counter()
         with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
-            self._prepare(model, graph)
+            self._prepare(model, graph, None if checkpoint is None else Path(checkpoint), progress)
         self.prepare_seconds = time.perf_counter() - start
 
     def unlearn(
@@ -122,6 +140,7 @@ class Unlearner(ABC):
             raise ValueError(
                 f"'request' must be of a level that {self.name} serves, {', '.join(self.levels)} (got {unserved[0]})"
             )
+        self._validate(model, graph, request)
         model_after = model if inplace else copy.deepcopy(model)
         backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
@@ -150,8 +169,13 @@ class Unlearner(ABC):
             model_after, retained, request, self.name, seconds, cpu, self.prepare_seconds, peak(), log
         )
 
-    def _prepare(self, model: nn.Module, graph: InteractionGraph) -> None:  # noqa: B027
+    def _prepare(  # noqa: B027
+        self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
+    ) -> None:
         """Nothing to prepare, unless a method overrides this."""
+
+    def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:  # noqa: B027
+        """Nothing to object to, unless a method overrides this."""
 
     @abstractmethod
     def _unlearn(

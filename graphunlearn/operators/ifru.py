@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -166,7 +167,9 @@ class IFRU(Unlearner):
             max_iter=steps,
         )
 
-    def _prepare(self, model: nn.Module, graph: InteractionGraph) -> None:
+    def _prepare(
+        self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
+    ) -> None:
         """Keep what no request changes: the samples and the gradient at the trained model."""
         objective = self._objective(graph)
         samples = objective.samples(graph)

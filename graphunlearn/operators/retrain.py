@@ -11,8 +11,9 @@ from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn.fit import FitSettings, fit, reset_parameters
 from graphunlearn.nn.objective import Objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.start import emptied_nodes
 
-__all__ = ["Retrain", "without_emptied_users"]
+__all__ = ["Retrain", "without_emptied_nodes"]
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,7 @@ class Retrain(Unlearner):
 
     Args:
         objective: The loss; the shared default where ``None``.
-        validation: Interactions for early stopping; rows of users who are forgotten entirely are left out.
+        validation: Interactions for early stopping; rows of users and items that are forgotten entirely are left out.
         settings: How to train, seed included. Use those of the original.
     """
 
@@ -34,15 +35,14 @@ class Retrain(Unlearner):
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
         reset_parameters(model, self.settings.seed)
-        validation = None if self.validation is None else without_emptied_users(self.validation, graph, retained)
+        validation = None if self.validation is None else without_emptied_nodes(self.validation, graph, retained)
         result = fit(model, retained, validation=validation, objective=self.objective, settings=self.settings)
         return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(self.settings)}
 
 
-def without_emptied_users(
+def without_emptied_nodes(
     heldout: InteractionGraph, graph: InteractionGraph, retained: InteractionGraph
 ) -> InteractionGraph:
-    """Return ``heldout`` without the rows of users whom forgetting left without any interaction."""
-    users = graph.num_users
-    emptied = (graph.adjacency.degree[:users] > 0) & (retained.adjacency.degree[:users] == 0)
-    return heldout.select(~emptied[heldout.pairs[0]])
+    """Return ``heldout`` without the rows of users and items that forgetting left without any interaction."""
+    emptied = emptied_nodes(graph, retained)
+    return heldout.select(~(emptied[heldout.pairs[0]] | emptied[heldout.pairs[1] + graph.num_users]))

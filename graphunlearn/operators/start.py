@@ -11,7 +11,16 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encode import linear_form
 from graphunlearn.nn.fit import reset_parameters
 
-__all__ = ["emptied_nodes", "fresh_seed", "kept_share", "node_rows", "warm_start"]
+__all__ = [
+    "emptied_nodes",
+    "fresh_seed",
+    "initial_table",
+    "kept_share",
+    "node_rows",
+    "table_names",
+    "warm_start",
+    "write_table",
+]
 
 
 def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
@@ -49,6 +58,49 @@ def node_rows(model: nn.Module, graph: InteractionGraph) -> dict[str, slice]:
         elif len(fitting) == 1:
             rows[parameter] = sides[fitting[0]]
     return rows
+
+
+def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
+    """Return the parameters whose rows, one under the other, are the layer-0 table of all nodes.
+
+    Raises:
+        ValueError: There is no such table: neither one for all nodes, nor one for users and one for items.
+    """
+    rows = node_rows(model, graph)
+    names = sorted(rows, key=lambda name: rows[name].start)
+    spans = [(rows[name].start, rows[name].stop) for name in names]
+    whole = spans in ([(0, graph.num_nodes)], [(0, graph.num_users), (graph.num_users, graph.num_nodes)])
+    if not whole or len({model.get_parameter(name).shape[1:] for name in names}) > 1:
+        raise ValueError(
+            "'model' must have one table of initial embeddings for all nodes, or one for users and one for items "
+            f"of the same width: those of {type(model).__name__} cannot be reached"
+            + (f" (found {', '.join(names)})" if names else "")
+        )
+    return names
+
+
+def initial_table(model: nn.Module, graph: InteractionGraph) -> Tensor:
+    """Return a detached copy of the model's layer-0 rows ``[num_nodes, dim]``, users first.
+
+    Raises:
+        ValueError: The model's initial embeddings cannot be reached.
+    """
+    return torch.cat([model.get_parameter(name).detach() for name in table_names(model, graph)])
+
+
+@torch.no_grad()
+def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> None:
+    """Write ``table`` ``[num_nodes, dim]`` into the layer-0 rows of ``model``: the reverse of :func:`initial_table`.
+
+    Raises:
+        ValueError: The model's initial embeddings cannot be reached, or ``table`` has another shape.
+    """
+    weights = [model.get_parameter(name) for name in table_names(model, graph)]
+    shape = (graph.num_nodes, *weights[0].shape[1:])
+    if table.shape != shape:
+        raise ValueError(f"'table' must be {list(shape)} (got {list(table.shape)})")
+    for weight, part in zip(weights, table.split([len(weight) for weight in weights]), strict=True):
+        weight.copy_(part)
 
 
 def fresh_seed(seed: int) -> int:

@@ -35,6 +35,14 @@ def forgotten(trained):
     return out
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """The folder of trained models, fresh for every test; no test writes into anybody's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GRAPHUNLEARN_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def run_copy(trained, tmp_path):
     """A trained run folder to break."""

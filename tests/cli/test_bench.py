@@ -5,6 +5,7 @@ import pytest
 from quick import QUICK
 
 import graphunlearn as gu
+import graphunlearn.cli.bench as bench_module
 import graphunlearn.cli.judge as judge
 from graphunlearn.cli.runs import Run
 
@@ -52,16 +53,158 @@ def test_flipped_labels(ratings, tmp_path, call):
     assert all(name in out for name in names)
 
 
-@pytest.mark.parametrize("scenario", ["users", "items", "interactions"])
+LEVELS = {"users": "user", "items": "item", "random-edges": "interaction"}
+
+
+@pytest.mark.parametrize("scenario", LEVELS)
 def test_removal(scenario, ratings, tmp_path, parsed):
     words = ("bench", scenario, "--data", ratings, "--methods", "unlink", "--retrain-seeds", 2, *QUICK)
     told = parsed(*words, "--share", 0.1, "--data-seeds", 2, "--original-seeds", 2, "--out", tmp_path / "x")
     report = check(tmp_path / "x", ["unlink"])
     assert told == report
     assert report["scenario"] == scenario
-    assert report["request"]["level"] == scenario[:-1]
+    assert report["request"]["level"] == LEVELS[scenario]
     assert "BPR" in report["model"]["objective"]
     assert report["methods"][2]["seconds_sd"] >= 0  # over data and original seeds
+
+
+@pytest.fixture
+def plain(ratings, tmp_path):
+    """Files of training and test interactions, without ratings; the test file has a user that training never saw."""
+    train, test = gu.InteractionGraph.from_file(ratings).random_split([0.7, 0.3])
+    for name, part in (("train", train), ("test", test)):
+        part.to_frame()[["user", "item"]].to_csv(tmp_path / f"{name}.csv", index=False)
+    with (tmp_path / "test.csv").open("a") as file:
+        file.write("stranger,i3\n")
+    return ("--data", tmp_path / "train.csv", "--test", tmp_path / "test.csv", "--retrain-seeds", 2, *QUICK)
+
+
+@pytest.mark.parametrize("side", [None, "user", "item", "both"])
+def test_adversarial_edges(side, plain, tmp_path, parsed):
+    names = ("ifru", "unlink", "finetune")
+    words = () if side is None else ("--side", side)
+    told = parsed("bench", "adversarial-edges", *plain, *words, "--methods", *names, "--out", tmp_path / "x")
+    report = check(tmp_path / "x", names)
+    assert told == report
+    assert report["scenario"] == "adversarial-edges"
+    size = report["request"]["size"]
+    train = gu.InteractionGraph.from_file(tmp_path / "train.csv")
+    clean = train.random_split([8 / 9, 1 / 9], seed=0)[0]
+    users, items = (round(0.3 * clean.pairs[k].unique().numel()) for k in (0, 1))
+    assert (
+        max(users, items) <= size <= users + items if side == "both" else size == (items if side == "item" else users)
+    )
+    assert report["dataset"]["train"] == clean.num_interactions + size
+    assert "1 test rows name a user or item that the data lack" in report["notes"][1]
+    assert all("membership_auroc" in method["forgetting"] for method in report["methods"])
+    assert {"recall@20_affected", "recall@20_unaffected"} <= set(report["methods"][2]["utility"])
+
+
+def test_every_scenario_has_a_share_of_its_own(plain, tmp_path, parsed):
+    for scenario, share in (("users", 0.02), ("items", 0.02), ("random-edges", 0.05)):
+        told = parsed("bench", scenario, *plain, "--methods", "unlink", "--out", tmp_path / scenario)
+        assert f"A random {share:.2%} of the" in told["notes"][0]
+    told = parsed("bench", "adversarial-edges", *plain, "--share", 0.1, "--methods", "unlink", "--out", tmp_path / "x")
+    assert told["request"]["size"] == 5
+
+
+@pytest.mark.parametrize("level", [None, "interaction", "user", "item"])
+def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
+    data = gu.InteractionGraph.from_file(tmp_path / "train.csv")
+    train, validation = data.random_split([8 / 9, 1 / 9], seed=0)
+    frames = train.to_frame(), validation.to_frame()
+    rows = [(frame["user"][k], frame["item"][k]) for frame, n in zip(frames, (4, 3)) for k in range(n)]
+    lines = {"user": ["u3", "u4"], "item": ["i1", "i2", "i5"]}.get(level) or [f"{u},{i}" for u, i in rows]
+    (tmp_path / "forget.csv").write_text("\n".join(lines) + "\n")
+    words = () if level is None else ("--level", level)
+    request = ("--request", tmp_path / "forget.csv", *words)
+    told = parsed("bench", "file", *plain, *request, "--methods", "unlink", "--out", tmp_path / "x")
+    assert told == check(tmp_path / "x", ["unlink"])
+    assert told["scenario"] == "file"
+    assert told["request"]["level"] == (level or "interaction")
+    assert told["request"]["size"] == {"user": 2, "item": 3}.get(level, 4)
+    dropped = [note for note in told["notes"] if "only held out" in note]
+    assert len(dropped) == (level in (None, "interaction"))
+    assert all(note.startswith("3 of the pairs to forget") for note in dropped)
+    assert told["dataset"]["validation"] == validation.num_interactions - 3 * len(dropped)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("file",), "'--request' must name the file of what to forget (got none)"),
+        (("file", "--request", "nothing.csv"), "must be an existing file (got 'nothing.csv')"),
+        (("file", "--request", "{users}", "--share", 0.1), "'--share' must go with flipped-labels or users"),
+        (("file", "--request", "{users}"), "must hold a user and an item per line (got one column)"),
+        (("file", "--request", "{users}", "--level", "user"), "'--request' must hold users of the graph (got 'nobody'"),
+        (("file", "--request", "{pairs}"), "'--request' must hold interactions of the graph (got ('u1', "),
+        (("users", "--request", "{users}"), "'--request' must go with file (got it with users)"),
+        (("users", "--level", "user"), "'--level' must go with file (got it with users)"),
+        (("users", "--side", "item"), "'--side' must go with adversarial-edges (got it with users)"),
+        (("users", "--positives-only"), "'--positives-only' must go with flipped-labels (got it with users)"),
+        (("users", "--share", 0), "'share' must be between 0 and 1 (got 0.0)"),
+        (("items", "--share", 0.9999), "'share' must leave some of what there is (got 0.9999, which takes all"),
+        (("random-edges", "--share", 0.9999), "'share' must leave some of what there is"),
+        (("adversarial-edges", "--share", 1), "'share' must be between 0 and 1 (got 1.0)"),
+        (("users", "--cache", "{users}"), "'--cache' must be a folder (got '"),
+        (("users", "--cache", "x", "--no-cache"), "'--cache' must be left out with --no-cache (got 'x')"),
+        (("users", "--original-seeds", 51), "'original_seeds' must be at most 50 (got 51)"),
+    ],
+)
+def test_bad_scenarios(words, sentence, plain, tmp_path, refused):
+    graph = gu.InteractionGraph.from_file(tmp_path / "train.csv")
+    theirs = {graph.item_ids[i] for u, i in graph.pairs.t().tolist() if graph.user_ids[u] == "u1"}
+    absent = next(item for item in graph.item_ids if item not in theirs)
+    files = {"users": "u1\nnobody\n", "pairs": f"u1,{absent}\n"}
+    for name, text in files.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    words = [str(word).format(**{name: tmp_path / f"{name}.csv" for name in files}) for word in words]
+    assert sentence in refused("bench", *words, *plain, "--methods", "unlink", "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_trained_models_are_kept_unless_told_not_to(plain, tmp_path, parsed, cache):
+    words = ("bench", "adversarial-edges", *plain, "--methods", "unlink")
+    first = parsed(*words, "--out", tmp_path / "a")
+    assert len(list(cache.iterdir())) == 4  # the clean one, the original and two retrained ones
+    second = parsed(*words, "--out", tmp_path / "b")
+    assert second["notes"][-1].startswith("2 of the 2 retrained models came from the cache")
+    assert [m["utility"] for m in second["methods"]] == [m["utility"] for m in first["methods"]]
+    other = parsed(*words, "--out", tmp_path / "c", "--cache", tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+    assert not any("cache" in note for note in other["notes"])
+    assert not any("cache" in note for note in parsed(*words, "--out", tmp_path / "d", "--no-cache")["notes"])
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_the_folder_of_trained_models_follows_the_environment(monkeypatch, tmp_path):
+    assert bench_module.Caching(cache=tmp_path / "mine").folder() == tmp_path / "mine"
+    monkeypatch.setenv("GRAPHUNLEARN_CACHE", str(tmp_path / "set"))
+    assert bench_module.Caching().folder() == tmp_path / "set"
+    monkeypatch.delenv("GRAPHUNLEARN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert bench_module.Caching().folder() == tmp_path / "xdg" / "graphunlearn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert bench_module.Caching().folder() == tmp_path / "home" / ".cache" / "graphunlearn"
+    assert bench_module.Caching(no_cache=True).folder() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_audit_keeps_its_retrained_models(forgotten, tmp_path, parsed, cache):
+    words = ("audit", forgotten, "--retrain-seeds", 2)
+    first = parsed(*words, "--out", tmp_path / "a")
+    assert len(list(cache.iterdir())) == 2
+    second = parsed(*words, "--out", tmp_path / "b")
+    assert second["notes"][-1].startswith("2 of the 2 retrained models came from the cache")
+    assert first["methods"][1]["seconds"] == second["methods"][1]["seconds"]
+    third = parsed(*words, "--out", tmp_path / "c", "--no-cache")
+    assert not any("cache" in note for note in third["notes"])
+
+
+def test_demo_keeps_no_models(small_demo, tmp_path, call, cache):
+    assert call("demo")[0] == 0
+    assert list(cache.iterdir()) == []
 
 
 def test_removal_with_a_test_file_and_labels(ratings, tmp_path, parsed):
@@ -180,4 +323,4 @@ def test_demo_never_replaces_the_work_of_others(small_demo, tmp_path, refused):
 
 def test_the_report_names_no_folder(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/bin/graphunlearn", "train", "--data", "/home/ann/r.csv", "--out", "a/b"])
-    assert judge._command() == "graphunlearn train --data r.csv --out a/b"
+    assert bench_module.command() == "graphunlearn train --data r.csv --out a/b"

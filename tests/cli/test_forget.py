@@ -5,8 +5,9 @@ import torch
 
 import graphunlearn as gu
 from graphunlearn.cli.methods import build_method, method_names, options_of, rebuild_method
-from graphunlearn.cli.runs import Run, fingerprint
+from graphunlearn.cli.runs import Run
 from graphunlearn.nn import FitSettings
+from graphunlearn.nn.identity import fingerprint
 
 
 def test_is_the_method_on_the_run(trained, tmp_path, parsed):
@@ -23,7 +24,7 @@ def test_is_the_method_on_the_run(trained, tmp_path, parsed):
     assert after.forgotten.options == options_of(method)
 
 
-@pytest.mark.parametrize("name", ["ifru", "ifru-published", "unlink", "finetune", "ascent", "retrain"])
+@pytest.mark.parametrize("name", ["ifru", "ifru-published", "unlink", "finetune", "ascent", "retrain", "calibrate"])
 def test_every_method_serves(name, trained, tmp_path, parsed):
     told = parsed("forget", trained, "--items", "i1", "--method", name, "--out", tmp_path / "x")
     assert told["method"] == name
@@ -191,7 +192,7 @@ def test_retraining_is_that_of_the_run():
     assert build_method("retrain", gu.BCE(), settings=settings, seed=8).settings == FitSettings(lr=0.5, seed=8)
 
 
-@pytest.mark.parametrize("name", ["ifru", "ifru-published", "finetune", "ascent", "unlink"])
+@pytest.mark.parametrize("name", ["ifru", "ifru-published", "finetune", "ascent", "unlink", "calibrate"])
 def test_a_method_is_built_again_from_its_options(name):
     method = build_method(name, gu.BPR())
     assert rebuild_method(name, gu.BPR(), options_of(method)) == method

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import graphunlearn as gu
-from graphunlearn.cli.runs import ModelSpec, Run, fingerprint
+from graphunlearn.cli.runs import ModelSpec, Run
 from graphunlearn.nn import FitSettings, build_model, encode, score
+from graphunlearn.nn.identity import fingerprint
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import torch
 from quick import QUICK
 
 import graphunlearn as gu
-from graphunlearn.cli.runs import Run, fingerprint
+from graphunlearn.cli.runs import Run
 from graphunlearn.nn import build_model, reset_parameters
+from graphunlearn.nn.identity import fingerprint
 
 
 def test_is_fit_on_a_random_split(ratings, trained):

@@ -1,4 +1,4 @@
-"""The audit and the bench on a synthetic set small enough to retrain in a blink."""
+"""The audit on a synthetic set small enough to retrain in a blink."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import torch
 
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.eval import audit, bench, flipped_labels, removal
+from graphunlearn.eval import audit, removal
 from graphunlearn.nn import FitSettings, build_model, reset_parameters, risk_of
 
 SETTINGS = FitSettings(epochs=8, batch_size=512, lr=0.05)
@@ -59,44 +59,12 @@ def by_name(audited):
     return {method["name"]: method for method in audited.report["methods"]}
 
 
-def test_flipped_labels_flips_what_it_says(graph):
-    scenario = flipped_labels(graph, share=0.1, seed=2)
-    mask = scenario.request.mask(scenario.train)
-    assert int(mask.sum()) == round(0.1 * scenario.train.num_interactions)
-    truth = {
-        pair: float(rating > 3) for pair, rating in zip(map(tuple, graph.pairs.t().tolist()), graph.rating.tolist())
-    }
-    labels = torch.tensor([truth[pair] for pair in map(tuple, scenario.train.pairs.t().tolist())])
-    assert torch.equal(scenario.train.label != labels, mask)
-    clean = torch.tensor([truth[pair] for pair in map(tuple, scenario.test.pairs.t().tolist())])
-    assert torch.equal(scenario.test.label, clean)  # what judges is never flipped
-
-
-@pytest.mark.parametrize("level", ["user", "item", "interaction"])
-def test_removal_takes_its_share(graph, level):
-    scenario = removal(graph, level, share=0.1, seed=4)
-    sizes = {
-        "user": torch.unique(scenario.train.pairs[0]).numel(),
-        "item": torch.unique(scenario.train.pairs[1]).numel(),
-        "interaction": scenario.train.num_interactions,
-    }
-    assert len(scenario.request) == round(0.1 * sizes[level])
-    parts = (scenario.train, scenario.validation, scenario.test)
-    assert sum(part.num_interactions for part in parts) == graph.num_interactions
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_share_must_be_a_share(graph, share):
-    with pytest.raises(ValueError, match="'share' must be between 0 and 1"):
-        removal(graph, "user", share=share)
-
-
 def test_report_is_complete_json(audited):
     report = json.loads(json.dumps(audited.report))
     for method in report["methods"]:
         assert {"name", "seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting"} <= set(method)
         for entry in method["forgetting"].values():
-            assert set(entry) == {"value", "original", "retrain_mean", "retrain_sd", "z", "gap_closed"}
+            assert set(entry) >= {"value", "original", "retrain_mean", "retrain_sd", "z", "gap_closed"}
     assert [m["name"] for m in report["methods"]] == ["original", "retrain", "ifru", "unlink"]
     assert report["request"]["level"] == "user"
 
@@ -126,9 +94,11 @@ def test_left_out_rows_are_counted(audited, case):
     known = set(case.train.to_frame()["user"]), set(case.train.to_frame()["item"])
     unseen = sum(u not in known[0] or i not in known[1] for u, i in zip(rows["user"], rows["item"]))
     forgotten = sum(u in gone and i in known[1] for u, i in zip(rows["user"], rows["item"]))
+    stopping = sum(u in gone for u in case.validation.to_frame()["user"])
     counts = list(audited.report["left_out"].values())
-    assert counts == [unseen, forgotten, 0]
+    assert counts == [unseen, forgotten, 0, stopping]
     assert forgotten > 0
+    assert stopping > 0
 
 
 def test_gradient_residual_is_the_plain_one(audited, case, model):
@@ -158,32 +128,3 @@ def test_references_are_reused(audited, case, model):
     assert all(a is b for a, b in zip(again.references, audited.references))
     for name in ("original", "ifru", "unlink"):
         assert by_name(again)[name]["distance_to_retrain"] == by_name(audited)[name]["distance_to_retrain"]
-
-
-def test_bench_averages_its_runs(graph, tmp_path):
-    result = bench(
-        lambda seed: flipped_labels(graph, share=0.1, seed=seed),
-        [gu.IFRU(), gu.Unlink()],
-        dim=8,
-        settings=SETTINGS,
-        data_seeds=2,
-        original_seeds=2,
-        retrain_seeds=2,
-        dataset="synthetic",
-    )
-    assert len(result.report["runs"]) == 4
-    for k, method in enumerate(result.report["methods"]):
-        runs = [run[k]["forgetting"]["flipped_label_auc"]["value"] for run in result.report["runs"]]
-        assert method["forgetting"]["flipped_label_auc"]["value"] == pytest.approx(sum(runs) / 4)
-    one, two = (run[1]["distance_to_retrain"] for run in result.report["runs"][:2])
-    assert one == two  # originals of one data seed share their retrained models
-    paths = result.write(tmp_path)
-    assert "flipped" in paths[1].read_text()
-    assert json.loads(paths[0].read_text())["scenario"] == "flipped-labels"
-    assert "ifru" in str(result)
-
-
-@pytest.mark.parametrize("count", ["data_seeds", "original_seeds", "retrain_seeds"])
-def test_bench_needs_seeds(graph, count):
-    with pytest.raises(ValueError, match=f"'{count}' must be at least 1"):
-        bench(lambda seed: flipped_labels(graph, seed=seed), [gu.Unlink()], **{count: 0})

@@ -14,7 +14,7 @@ from graphunlearn.eval import report as report_module
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.plots import draw
 from graphunlearn.eval.report import aggregate, complete, json_ready, terminal_table, write_report
-from graphunlearn.eval.verdict import format_number, format_seconds, headline, judge, label, summary
+from graphunlearn.eval.verdict import format_number, format_seconds, headline, judge, label, ratio_to_floor, summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -210,6 +210,80 @@ def test_a_plot_without_data_is_left_out(plots_data, given, key):
 )
 def test_verdict_is_two_sided(z, gap, forget, status):
     assert judge(method("m", z=z, gap=gap, forget=forget), "flipped_label_auc").status == status
+
+
+@pytest.mark.parametrize(
+    ("distance", "test_floor", "ratio", "status"),
+    [
+        (0.0, 0.03, 1.0, "inside"),
+        (1e-8, 0.03, 1.0, "inside"),  # rounding errors
+        (0.02, 0.03, None, "inside"),  # within what retrained models differ elsewhere
+        (0.04, 0.03, None, "average"),
+        (0.02, 0.0, None, "average"),
+        (0.02, None, None, "average"),
+    ],
+)
+def test_verdict_without_a_floor(distance, test_floor, ratio, status):
+    entry = method("m", z=None, gap=1.0)
+    for floor in (0.0, 1e-9):
+        entry["distance_to_retrain"] |= {
+            "forget": distance,
+            "noise_floor_forget": floor,
+            "noise_floor_test": test_floor,
+        }
+        assert ratio_to_floor(entry, "forget") == ratio
+        verdict = judge(entry, "flipped_label_auc")
+        assert verdict.status == status
+        assert ("retrained models, which all agree" in verdict.sentence) == (ratio is None)
+        entry["forgetting"]["flipped_label_auc"]["gap_closed"] = 0.2
+        assert judge(entry, "flipped_label_auc").status == "under"
+        entry["forgetting"]["flipped_label_auc"]["gap_closed"] = None
+        assert judge(entry, "flipped_label_auc").status == {"inside": "inside", "average": "off"}[status]
+        entry["forgetting"]["flipped_label_auc"]["gap_closed"] = 1.0
+
+
+@pytest.fixture
+def full_report(report):
+    """A report as a bench makes it, with the measures beside the main one."""
+    for k, entry_ in enumerate(report["methods"]):
+        entry_["utility"] |= {"recall@20_affected": 0.11 + k, "recall@20_unaffected": 0.21, "ndcg@20_affected": 0.31}
+        entry_["utility"] |= {"ndcg@20_unaffected": 0.41}
+        if entry_["forgetting"] is not None:
+            more = {"mi_bf": 2.5, "mi_ng": 1.75, "exposure@20": 0.125, "mean_probability": 0.625}
+            entry_["forgetting"] |= {name: entry(value, 1.0, 0.5) for name, value in more.items()}
+            entry_["forgetting"]["ks_statistic"] = entry(0.5, 1.0, 0.5) | {"p_value": 1e-9, "floor": 0.0625}
+    return report
+
+
+def test_page_shows_the_other_measures_and_the_groups(full_report, tmp_path):
+    _, path = write_report(full_report, tmp_path)
+    text = " ".join(Page(path.read_text()).text.split())
+    for words in ("MI-BF", "MI-NG", "Exposure@20", "KS p-value", "KS floor", "< 0.001", "0.0625"):
+        assert words in text
+    assert "published measures that reward over-forgetting" in text
+    names = ["Recall@20, affected users", "Recall@20, unaffected users", "NDCG@20, affected users"]
+    assert "method" + "".join(names) in text.replace("method ", "method")
+    assert text.count("Recall@20, affected users") == 1  # not in the table of all users too
+
+
+def test_terminal_shows_the_other_measures_and_the_groups(full_report):
+    lines = terminal_table(full_report).splitlines()
+    second = next(n for n, line in enumerate(lines) if "MI-BF" in line)
+    assert re.split(r"\s{2,}", lines[second]) == [
+        "method", "mean p", "Exposure@20", "MI-BF", "MI-NG", "KS", "Recall@20 affected", "unaffected",
+    ]  # fmt: skip
+    unlink = next(line for line in lines[second:] if line.startswith("unlink"))
+    assert re.split(r"\s{2,}", unlink) == [
+        "unlink",
+        "0.6250",
+        "0.1250",
+        "2.5000",
+        "1.7500",
+        "0.5000",
+        "3.1100",
+        "0.2100",
+    ]
+    assert "right is what retraining gives, not more" in lines[second + 8]
 
 
 def test_summary_warns_where_there_was_nothing_to_forget(report):

@@ -341,13 +341,14 @@ def test_models_by_name():
     assert isinstance(build_model("mf", graph, dim=5), MatrixFactorization)
     for name in MODELS:
         users, items, *_ = encode(build_model(name, graph, dim=5), graph)
-        assert (users.shape, items.shape) == ((7, 5), (6, 5))
+        columns = 15 if name == "ngcf" else 5  # the table and two layers, side by side
+        assert (users.shape, items.shape) == ((7, columns), (6, columns))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "gcn"}, r"'model' must be one of lightgcn, mf, lightgcn-positives \(got 'gcn'\)"),
+        ({"name": "gcn"}, r"'model' must be one of lightgcn, mf, lightgcn-positives, sgl, simgcl, ngcf \(got 'gcn'\)"),
         ({"name": "mf", "dim": 0}, r"'dim' must be at least 1 \(got 0\)"),
         ({"name": "lightgcn", "layers": 0}, r"'layers' must be at least 1 \(got 0\)"),
     ],

@@ -110,7 +110,7 @@ def test_preparing_is_timed_and_checked(graph, request_of_one):
     class Ready(Unlearner):
         name: ClassVar[str] = "ready"
 
-        def _prepare(self, model, graph):
+        def _prepare(self, model, graph, checkpoint, progress):
             prepared.append((model, graph))
 
         def _unlearn(self, model, graph, retained, request):

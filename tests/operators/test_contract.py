@@ -12,19 +12,37 @@ from toys import TwoTower, random_graph
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.nn import FitSettings, MatrixFactorization, encode, fit, recommend, reset_parameters
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearningResult, registry
 
 # shorter than the defaults, where the defaults are long
-QUICK = {"retrain": {"settings": FitSettings(epochs=4)}, "finetune": {"epochs": 2}, "ascent": {"steps": 3}}
+QUICK = {
+    "retrain": {"settings": FitSettings(epochs=4)},
+    "finetune": {"epochs": 2},
+    "ascent": {"steps": 3},
+    "unlearnrec": {"settings": FitSettings(epochs=2), "share": 0.4, "requests": 2},
+}
 
-pytestmark = pytest.mark.filterwarnings("ignore:the influence system was solved")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the influence system was solved"),
+    pytest.mark.filterwarnings("ignore:the request takes"),
+]
 
+PREPARED = {}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
 
 @pytest.fixture(params=sorted(registry))
 def method(request):
-    return registry[request.param](**QUICK.get(request.param, {}))
+    made = registry[request.param](**QUICK.get(request.param, {}))
+    if made.needs_preparation:  # once per trained model: what is tested is what comes after
+        trained = request.getfixturevalue("trained")
+        if (key := (request.param, fingerprint(trained[0]))) not in PREPARED:
+            made.prepare(*trained)
+            PREPARED[key] = made.preparation
+        made.preparation = copy.deepcopy(PREPARED[key])
+        made.prepare_seconds = None
+    return made
 
 
 def make_graph(labels):

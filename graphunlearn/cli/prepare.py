@@ -1,0 +1,171 @@
+"""``prepare``: what serves every later request is done once, and kept beside the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from graphunlearn._version import __version__
+from graphunlearn.cli.common import Answer, device_of, note, optional, several
+from graphunlearn.cli.methods import build_method, listed, meant, method_names, options_of, parse_options, preparable
+from graphunlearn.cli.resume import resumable
+from graphunlearn.cli.runs import Run
+from graphunlearn.eval.verdict import format_seconds
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.operators import Unlearner, UnlearnRec
+from graphunlearn.operators.preparation import Preparation
+
+__all__ = ["Prepare", "file_of", "method_for"]
+
+SERVING = ("adapt", "epochs", "rounds", "seed")
+"""Options that a prepared method may be given anew with every request; all others belong to its preparation."""
+
+
+@dataclass(kw_only=True)
+class Prepare:
+    """Prepare a method for a trained model once; it then serves one request to forget after another.
+
+    The preparation is a file in the run folder, METHOD.safetensors, together with the options it was made with. It
+    knows nothing of later requests. An interrupted preparation goes on where it was when the same command is given
+    again.
+
+    examples:
+      graphunlearn prepare runs/a --method unlearnrec
+      graphunlearn prepare runs/a --method unlearnrec --option probes=3 share=0.2 --overwrite
+      graphunlearn prepare runs/a --method unlearnrec-published --seed 1
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, as 'train' or 'forget' writes it."""
+    method: Annotated[str, arg(metavar="NAME", help=f"{listed(preparable(), 'or')}.")] = UnlearnRec.name
+    option: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME=VALUE ...")] = ()
+    """Options of the method, such as probes=3; a wrong name lists them."""
+    seed: Annotated[int | None, optional("INT")] = None
+    """Seed of the method."""
+    device: Annotated[str, arg(metavar="NAME")] = "cpu"
+    """Where to compute, e.g. cuda."""
+    overwrite: bool = False
+    """Replace an earlier preparation."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Answer:
+        """Prepare, and write the file."""
+        options, path = list(chain(*self.option)), self.source / file_of(self.method)
+        if self.method not in preparable():
+            reason = ", which has none to keep" if self.method in method_names() else meant(self.method, preparable())
+            named = listed(preparable(), "or")
+            raise ValueError(f"'--method' must be one with a preparation, {named} (got {self.method!r}{reason})")
+        parse_options(self.method, options)  # a wrong one is told before any file is read
+        if path.exists() and not self.overwrite:
+            raise ValueError(f"'run' must be without a preparation (got '{path}'; '--overwrite' replaces it)")
+        run = Run.load(self.source, device_of(self.device))
+        if not os.access(self.source, os.W_OK | os.X_OK):
+            raise ValueError(f"'run' must be a folder that can be written to (got '{self.source}')")
+        method = _built(run, self.method, options, self.seed)
+        assert isinstance(method, UnlearnRec)
+        note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} interactions")
+        parts = (run.train, run.validation)
+        identity = [__version__, options_of(method), fingerprint(run.model), *(part.fingerprint() for part in parts)]
+        identity += [asdict(run.spec), repr(run.objective), asdict(run.settings)]
+        with resumable(self.source, method.name, identity, "preparation") as checkpoint:
+            method.prepare(run.model, run.train, checkpoint=checkpoint)
+            assert method.preparation is not None
+            log, made_with = dict(method.preparation.log), options_of(method)
+            method.preparation.log["options"] = made_with  # in the one file, which they can then never contradict
+            method.save(path)
+        told = {"run": str(self.source), "file": path.name, "method": method.name, "seconds": method.prepare_seconds}
+        most = f", for requests of up to {log['largest_share']:.1%} of the data" if "largest_share" in log else ""
+        text = (
+            f"prepared {method.name} in {format_seconds(method.prepare_seconds)}{most}\nwrote {path}\n"
+            f"next: graphunlearn forget {self.source} --users {run.train.user_ids[0]} --method {method.name} "
+            f"--out {self.source.with_name('forgotten')}"
+        )
+        return Answer(told | {"options": made_with, "log": log}, text)
+
+
+def file_of(name: str) -> str:
+    """Return the file in a run folder that holds the preparation of a method."""
+    return f"{name}.safetensors"
+
+
+def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: int | None) -> Unlearner:
+    """Return a method to serve a run with; one that is prepared first takes up what lies in the run folder.
+
+    Args:
+        run: The run.
+        source: Its folder.
+        name: The method.
+        options: Settings of the method as ``NAME=VALUE``.
+        seed: Seed of the method.
+
+    Raises:
+        ValueError: The name or an option is wrong, or the preparation is missing, not whole, of another version, for
+            another model or graph, or made with other options.
+    """
+    given = parse_options(name, options)
+    if name not in preparable():
+        return _built(run, name, options, seed)
+    path, again = source / file_of(name), f"graphunlearn prepare {source} --method {name}"
+    if not path.exists():
+        raise ValueError(f"'run' must hold a preparation for {name} (got none; prepare it first: {again})")
+    device = run.train.pairs.device
+    with _whole(path, f"prepare it again: {again} --overwrite"):
+        made_with = Preparation.load(path, device).log["options"]
+        _built(run, name, [], None, made_with)
+    for key, value in given.items():
+        if key not in SERVING and value != made_with.get(key):
+            raise ValueError(
+                f"'--option {key}' must be {_text(made_with.get(key))}, as the method was prepared with "
+                f"(got {_text(value)}; to change it: {again} --option {key}={_text(value)} --overwrite)"
+            )
+    method = _built(run, name, options, seed, made_with)
+    assert isinstance(method, UnlearnRec)
+    with _whole(path, f"prepare it again: {again} --overwrite"):
+        method.load(path, device)
+    objection = None if method.preparation is None else method.preparation.objection(run.model, run.train)
+    if objection is not None and not method.adapt:
+        raise ValueError(
+            f"'run' must hold a preparation for its own {objection} (got '{path}', for another; prepare it again: "
+            f"{again} --overwrite; or use it all the same with --option adapt=true)"
+        )
+    return method
+
+
+def _built(
+    run: Run, name: str, options: Sequence[str], seed: int | None, defaults: dict[str, object] | None = None
+) -> Unlearner:
+    return build_method(
+        name,
+        run.objective,
+        options=options,
+        seed=seed,
+        validation=run.validation,
+        settings=run.settings,
+        defaults=defaults,
+    )
+
+
+@contextmanager
+def _whole(path: Path, way_out: str) -> Iterator[None]:
+    """Say in one sentence why a preparation cannot be read, and what to do."""
+    try:
+        yield
+        return
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except (ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split()).removeprefix("'path' ")
+    raise ValueError(f"'run' must hold a whole preparation (got '{path}': {reason}; {way_out})")
+
+
+def _text(value: object) -> str:
+    """A value as an option is given it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,143 @@
+"""What an audit measures of every model, the same for all of them."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.forgetting import (
+    flipped_label_auc,
+    ks_distance,
+    membership_auroc,
+    mi_bf,
+    mi_ng,
+    privacy_leakage,
+)
+from graphunlearn.eval.pairs import exposure, never_seen_pairs
+from graphunlearn.nn import Objective, encode, risk_of, score
+from graphunlearn.operators import without_emptied_nodes
+from graphunlearn.utils.ranking import Ranker, auroc
+
+__all__ = ["EXPOSED", "Judge", "compare"]
+
+EXPOSED = 20
+"""Length of the list in which forgotten items are looked for."""
+FEWEST = 1000
+"""A small request is held against at least this many never-seen pairs."""
+GROUPED = ("recall@20", "ndcg@20")
+
+
+class Judge:
+    """Everything that is the same for all models of one audit.
+
+    Args:
+        graph: The graph before forgetting.
+        request: What is forgotten.
+        validation: What decided when training stopped.
+        test: Held-out interactions, all of them.
+        objective: The loss.
+        trained_labels: Whether the labels of the forgotten interactions are to be told.
+    """
+
+    def __init__(
+        self,
+        graph: InteractionGraph,
+        request: ForgetRequest,
+        validation: InteractionGraph | None,
+        test: InteractionGraph,
+        objective: Objective,
+        trained_labels: bool,
+    ) -> None:
+        self.graph, self.objective = graph, objective
+        self.retained, self.forgotten = graph.split(request)
+        seen = graph.adjacency.degree > 0
+        known = seen[test.pairs[0]] & seen[test.pairs[1] + graph.num_users]
+        rest = test.select(known)
+        kept = without_emptied_nodes(rest, graph, self.retained)
+        pair = graph.num_items * kept.pairs[0] + kept.pairs[1]
+        gone = graph.num_items * self.forgotten.pairs[0] + self.forgotten.pairs[1]
+        self.test = kept.select(~torch.isin(pair, gone))
+        held = [] if validation is None else [validation]
+        stopped = [without_emptied_nodes(v, graph, self.retained).num_interactions for v in held]
+        self.left_out = {
+            "test rows with a user or item that training never saw": int((~known).sum()),
+            "test rows of users or items forgotten entirely": rest.num_interactions - kept.num_interactions,
+            "test rows that are themselves forgotten": kept.num_interactions - self.test.num_interactions,
+            "validation rows of users or items forgotten entirely": sum(v.num_interactions for v in held)
+            - sum(stopped),
+        }
+        affected = torch.zeros(graph.num_users, dtype=torch.bool, device=graph.pairs.device)
+        affected[self.forgotten.pairs[0]] = True
+        theirs = affected[self.test.pairs[0]]
+        groups = {"affected": self.test.select(theirs), "unaffected": self.test.select(~theirs)}
+        self.rankers = {name: Ranker(self.retained, part, ks=(20, 10)) for name, part in groups.items()}
+        users = self.forgotten.pairs[0]
+        self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), [graph, *held, test], seed=0)
+        self.trained_labels = self.forgotten.label if trained_labels else None
+        self.labels = self.test.label
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, graph: InteractionGraph) -> dict[str, Any]:
+        """Return utility, forgetting and probabilities of a model that serves with ``graph``."""
+        encoded = encode(model, graph)
+        p_forget, p_test, p_never = (
+            torch.sigmoid(score(encoded, pairs)) for pairs in (self.forgotten.pairs, self.test.pairs, self.never_seen)
+        )
+        utility = {}
+        if self.labels is not None and 0 < float(self.labels.mean()) < 1:
+            utility["auroc"] = auroc(p_test, self.labels)
+        utility |= self._ranking(encoded.users, encoded.items)
+        forgetting = {}
+        if self.trained_labels is not None:
+            forgetting["flipped_label_auc"] = flipped_label_auc(p_forget, self.trained_labels)
+        forgetting["membership_auroc"] = membership_auroc(p_forget, p_never)
+        forgetting["mean_probability"] = float(p_forget.double().mean())
+        forgetting[f"exposure@{EXPOSED}"] = exposure(encoded, self.retained, self.forgotten.pairs, EXPOSED)
+        forgetting["gradient_residual"] = self.gradient_residual(model)
+        return {
+            "utility": utility,
+            "forgetting": forgetting,
+            "forget": p_forget.cpu(),
+            "test": p_test.cpu(),
+            "never": p_never.cpu(),
+        }
+
+    def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:
+        """Ranking metrics of all users, which are means over two groups, and of the groups."""
+        counts = {name: ranker.counts["num_users"] for name, ranker in self.rankers.items()}
+        parts = {name: self.rankers[name](users, items) for name, count in counts.items() if count}
+        if not parts:
+            return self.rankers["affected"](users, items)  # nobody to judge: NaN by name
+        total = sum(counts.values())
+        metrics = next(iter(parts.values()))
+        overall = {m: sum(counts[name] * part[m] for name, part in parts.items()) / total for m in metrics}
+        return overall | {f"{m}_{name}": part[m] for name, part in parts.items() for m in GROUPED}
+
+    @torch.enable_grad()
+    def gradient_residual(self, model: nn.Module) -> float:
+        r"""Return :math:`\|\nabla R(\theta; D_k, G_k)\|` per retained interaction."""
+        risk = risk_of(model, self.retained, self.objective)
+        return float(risk.gradient(risk.parameters).norm()) / max(self.retained.num_interactions, 1)
+
+
+def compare(original: dict[str, Any], retrained: list[dict[str, Any]], measured: list[dict[str, Any]]) -> None:
+    """Add to every measured model what takes another one: the original, or the retrained ones.
+
+    A retrained model is held against the others.
+    """
+    mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
+    for k, m in enumerate([original, *measured, *retrained]):
+        own = k - 1 - len(measured)
+        others = [r["forget"] for j, r in enumerate(retrained) if j != own]
+        ks = ks_distance(m["forget"], others) if others else None
+        m["ks"] = {"p_value": ks.p_value, "floor": ks.floor} if ks else {"p_value": None, "floor": None}
+        m["forgetting"] |= {
+            "mi_bf": mi_bf(original["forget"], m["forget"]),
+            "mi_ng": mi_ng(m["never"], m["forget"]),
+            "privacy_leakage": privacy_leakage(m["forgetting"]["membership_auroc"], mean_auc),
+            "ks_statistic": ks.statistic if ks else None,
+        }

@@ -1,0 +1,187 @@
+"""Pre-training of the influence encoder: one probe model, simulated requests with known outcomes, and a regression."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.encode import encode, score
+from graphunlearn.nn.fit import FitSettings, fit, reset_parameters
+from graphunlearn.nn.objective import Objective
+from graphunlearn.operators.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
+from graphunlearn.operators.simulate import Pool, Probe, design_probe
+
+__all__ = ["Simulation", "learn_influence"]
+
+_PROBE_SEED = 500_009  # added to seeds: no original or retrained model is likely to have been trained with the sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """What is simulated to learn from.
+
+    Args:
+        probes: Number of probe models, each trained like the original.
+        share: Share of the interactions that a probe does without, in (0, 0.5].
+        odd_users: Share of the users who get one unlikely interaction in a probe; 0 simulates none.
+        requests: Requests simulated on every model and kind: half of them large, half of 8 to 128 interactions.
+        held_out: Share of items whose interactions are kept for choosing when to stop.
+        seed: Seed of every choice, and of the probes' parameters.
+    """
+
+    probes: int = 1
+    share: float = 0.1
+    odd_users: float = 0.3
+    requests: int = 40
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("probes", "requests"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"'share' must be above 0 and at most 0.5 (got {self.share})")
+        if not 0 <= self.odd_users <= 1:
+            raise ValueError(f"'odd_users' must be between 0 and 1 (got {self.odd_users})")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"'held_out' must be between 0 and 1 (got {self.held_out})")
+
+
+def learn_influence(
+    encoder: InfluenceEncoder,
+    model: nn.Module,
+    graph: InteractionGraph,
+    objective: Objective,
+    simulation: Simulation,
+    settings: EncoderSettings,
+    *,
+    training: FitSettings,
+    validation: InteractionGraph | None = None,
+    checkpoint: Path | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Train ``encoder`` in place for a model and its graph. No real request is involved.
+
+    A probe, a model like the original but with other initial parameters, is trained on a graph without some
+    interactions and with some odd ones (:func:`~graphunlearn.operators.simulate.design_probe`). To the original,
+    forgetting the former has a known outcome, what the probe scores them; to the probe, forgetting the latter has, what
+    the original scores them. Simulated requests are drawn from both.
+
+    Args:
+        encoder: The encoder.
+        model: The original; it is not changed.
+        graph: The graph it was trained on.
+        objective: Its loss.
+        simulation: What to simulate.
+        settings: How to train the encoder.
+        training: How the original was trained; the seed is replaced.
+        validation: Decides when a probe's training stops; what it was left without where there is none.
+        checkpoint: File that keeps an interrupted training of a probe; removed at the end.
+        progress: Show progress; by default on a terminal only.
+
+    Returns:
+        What was done: sizes, the largest share that was forgotten, the training of the probes, the encoder's history.
+
+    Raises:
+        ValueError: The shares leave nothing to learn from or to simulate.
+    """
+    learned: list[list[tuple[Tensor, Tensor]]] = []
+    judged: list[list[tuple[Tensor, Tensor]]] = []
+    log: dict[str, Any] = {"probes": [], "largest_share": 0.0}
+    states = []
+    for number in range(simulation.probes):
+        seed = simulation.seed + _PROBE_SEED + number
+        generator = torch.Generator().manual_seed(seed)
+        design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
+        probe = copy.deepcopy(model)
+        reset_parameters(probe, seed)
+        watched = validation
+        if watched is None:
+            sizes = (graph.num_users, graph.num_items)
+            watched = InteractionGraph.from_edges(design.left_out, *sizes).to(graph.pairs.device)
+        state = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{number}.safetensors")
+        states.append(state)
+        result = fit(
+            probe,
+            design.graph,
+            validation=watched,
+            objective=objective,
+            settings=replace(training, seed=seed),
+            checkpoint=state,
+            progress=progress,
+        )
+        log["probes"].append(
+            {"seconds": result.seconds, "best_epoch": result.best_epoch, result.metric or "": result.best}
+        )
+        for pool in _pools(model, graph, probe, design):
+            for part, into in zip(pool.split(simulation.held_out, generator), (learned, judged)):
+                if part.pairs.size(1):
+                    count = simulation.requests if into is learned else max(4, simulation.requests // 4)
+                    into.append(list(_described(part, _sizes(count, generator), generator, log, progress)))
+    steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
+
+    def on_step(step: int, loss: float) -> None:
+        steps.update(step - steps.n)
+        steps.set_postfix(held_out=f"{loss:.4f}")
+
+    with steps:
+        log["encoder"] = pretrain_encoder(encoder, learned, judged, settings, on_step)
+    for state in states:
+        if state is not None:
+            state.unlink(missing_ok=True)
+    for name, kinds in (("learned", learned), ("held_out", judged)):
+        counts = [len(target) for kind in kinds for _, target in kind]
+        log[name] = {"requests": len(counts), "interactions": sum(counts)}
+    return log
+
+
+@torch.no_grad()
+def _pools(model: nn.Module, graph: InteractionGraph, probe: nn.Module, design: Probe) -> list[Pool]:
+    """Return what can be forgotten from either model with a known outcome, by kind; kinds of too few left out."""
+    unseen, natural = encode(probe, design.graph), encode(model, graph)
+    one_by_one = torch.arange(design.scattered.size(1), device=graph.pairs.device)
+    pools = [
+        Pool(model, graph, design.scattered, score(unseen, design.scattered), one_by_one),
+        Pool(model, graph, design.bundled, score(unseen, design.bundled), design.bundle),
+        Pool(probe, design.graph, design.lowest, score(natural, design.lowest), design.lowest[1]),
+        Pool(probe, design.graph, design.others, score(natural, design.others), design.others[1]),
+    ]
+    return [pool for pool in pools if pool.pairs.size(1) >= 8]
+
+
+def _sizes(count: int, generator: torch.Generator) -> list[float]:
+    """Return sizes of requests in turn: a share of the pool from .3 to 1, and a number from 8 to 128."""
+    draws = torch.rand(count, generator=generator).tolist()
+    return [0.3 + 0.7 * u if k % 4 < 2 else round(8 * 16**u) for k, u in enumerate(draws)]
+
+
+def _described(
+    pool: Pool, sizes: list[float], generator: torch.Generator, log: dict[str, Any], progress: bool | None
+) -> Iterable[tuple[Tensor, Tensor]]:
+    requests = tqdm(
+        pool.requests(sizes, generator),
+        total=len(sizes),
+        desc="simulating",
+        unit="request",
+        disable=_quiet(progress),
+        leave=False,
+    )
+    for removal, target in requests:
+        share = len(removal.kept) / pool.graph.num_interactions
+        log["largest_share"] = max(log["largest_share"], share)
+        if removal.pairs.size(1):
+            yield removal.features(), target
+
+
+def _quiet(progress: bool | None) -> bool | None:
+    """tqdm's ``disable``: ``None`` shows the bar on a terminal only."""
+    return None if progress is None else not progress

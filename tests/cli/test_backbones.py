@@ -1,0 +1,43 @@
+"""Every model that the command line offers: trained, kept in a run folder, forgotten from."""
+
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from quick import QUICK
+
+from graphunlearn.cli.common import Learning
+from graphunlearn.cli.runs import Run
+from graphunlearn.nn import MODELS, encode
+
+OFFERED = get_args(get_type_hints(Learning)["model"])
+
+
+def test_what_is_offered_can_be_built():
+    assert set(OFFERED) <= set(MODELS)
+    assert {"lightgcn", "mf", "sgl", "simgcl", "ngcf"} <= set(OFFERED)
+
+
+@pytest.mark.parametrize("model", OFFERED)
+def test_train_load_and_forget(model, ratings, tmp_path, parsed):
+    out, after = tmp_path / "a", tmp_path / "b"
+    said = parsed("train", "--data", ratings, "--model", model, "--out", out, *QUICK)
+    assert said["model"] == {"name": model, "dim": 4, "layers": 1}
+    run = Run.load(out)
+    again = Run.load(out)
+    for ours, theirs in zip(encode(run.model, run.train)[:2], encode(again.model, again.train)[:2]):
+        assert torch.equal(ours, theirs)
+    parsed("forget", out, "--users", "u1", "--method", "unlink", "--out", after)
+    forgotten = Run.load(after)
+    assert type(forgotten.model) is type(run.model)
+    assert not bool((forgotten.train.pairs[0] == run.train.vocabulary("user").ids.index("u1")).any())
+
+
+def test_training_again_gives_the_same_model(ratings, tmp_path, parsed):
+    for model in ("sgl", "simgcl"):
+        runs = []
+        for name in ("a", "b"):
+            out = tmp_path / model / name
+            parsed("train", "--data", ratings, "--model", model, "--out", out, *QUICK)
+            runs.append(Run.load(out).model.embedding.weight)
+        assert torch.equal(*runs)
