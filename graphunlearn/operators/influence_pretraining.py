@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def learn_influence(
     """
     learned: list[list[tuple[Tensor, Tensor]]] = []
     judged: list[list[tuple[Tensor, Tensor]]] = []
-    log: dict[str, Any] = {"probes": [], "largest_share": 0.0}
+    log: dict[str, Any] = {"probes": [], "largest_share": 0.0, "seconds_before_a_break": 0.0}
     states = []
     for number in range(simulation.probes):
         seed = simulation.seed + _PROBE_SEED + number
@@ -110,6 +111,7 @@ def learn_influence(
             watched = InteractionGraph.from_edges(design.left_out, *sizes).to(graph.pairs.device)
         state = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{number}.safetensors")
         states.append(state)
+        start = time.perf_counter()
         result = fit(
             probe,
             design.graph,
@@ -119,14 +121,12 @@ def learn_influence(
             checkpoint=state,
             progress=progress,
         )
-        log["probes"].append(
-            {"seconds": result.seconds, "best_epoch": result.best_epoch, result.metric or "": result.best}
-        )
-        for pool in _pools(model, graph, probe, design):
-            for part, into in zip(pool.split(simulation.held_out, generator), (learned, judged)):
-                if part.pairs.size(1):
-                    count = simulation.requests if into is learned else max(4, simulation.requests // 4)
-                    into.append(list(_described(part, _sizes(count, generator), generator, log, progress)))
+        log["seconds_before_a_break"] += max(0.0, result.seconds - (time.perf_counter() - start))
+        log["probes"].append({"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best})
+        pools = _pools(model, graph, probe, design, simulation.held_out, generator)
+        for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
+            for pool in part:
+                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
     steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
 
     def on_step(step: int, loss: float) -> None:
@@ -145,17 +145,27 @@ def learn_influence(
 
 
 @torch.no_grad()
-def _pools(model: nn.Module, graph: InteractionGraph, probe: nn.Module, design: Probe) -> list[Pool]:
-    """Return what can be forgotten from either model with a known outcome, by kind; kinds of too few left out."""
+def _pools(
+    model: nn.Module, graph: InteractionGraph, probe: nn.Module, design: Probe, share: float, generator: torch.Generator
+) -> list[list[Pool]]:
+    """Return what can be forgotten from either model with a known outcome, by kind: to learn from, and held out.
+
+    What the probe did without makes three kinds: one by one, in bundles, and both, as large requests are.
+    """
     unseen, natural = encode(probe, design.graph), encode(model, graph)
-    one_by_one = torch.arange(design.scattered.size(1), device=graph.pairs.device)
-    pools = [
-        Pool(model, graph, design.scattered, score(unseen, design.scattered), one_by_one),
-        Pool(model, graph, design.bundled, score(unseen, design.bundled), design.bundle),
-        Pool(probe, design.graph, design.lowest, score(natural, design.lowest), design.lowest[1]),
-        Pool(probe, design.graph, design.others, score(natural, design.others), design.others[1]),
-    ]
-    return [pool for pool in pools if pool.pairs.size(1) >= 8]
+    single = design.scattered.size(1)
+    group = torch.cat([torch.arange(single, device=graph.pairs.device), single + design.bundle])
+    parts: list[list[Pool]] = [[], []]
+    for into, whole in zip(
+        parts, Pool(model, graph, design.left_out, score(unseen, design.left_out), group).split(share, generator)
+    ):
+        into += [whole.only(whole.group < single), whole.only(whole.group >= single), whole]
+    for odd in (design.lowest, design.others):
+        for into, part in zip(
+            parts, Pool(probe, design.graph, odd, score(natural, odd), odd[1]).split(share, generator)
+        ):
+            into.append(part)
+    return [[pool for pool in part if pool.pairs.size(1)] for part in parts]
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:

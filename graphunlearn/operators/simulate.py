@@ -69,11 +69,11 @@ class Pool:
         """Return two pools, the second with about ``share`` of the groups."""
         groups, group = torch.unique(self.group, return_inverse=True)
         chosen = (torch.rand(len(groups), generator=generator) < share).to(group.device)[group]
-        first, second = (
-            replace(self, pairs=self.pairs[:, part], target=self.target[part], group=self.group[part])
-            for part in (~chosen, chosen)
-        )
-        return first, second
+        return self.only(~chosen), self.only(chosen)
+
+    def only(self, mask: Tensor) -> Pool:
+        """Return the pool of the interactions in a boolean mask ``[num]``."""
+        return replace(self, pairs=self.pairs[:, mask], target=self.target[mask], group=self.group[mask])
 
     def requests(self, sizes: Sequence[float], generator: torch.Generator) -> Iterator[tuple[Removal, Tensor]]:
         """Yield simulated requests, each with the scores that its interactions should end at.

@@ -165,7 +165,10 @@ class UnlearnRec(Unlearner):
         progress: bool | None = None,
     ) -> None:
         super().prepare(model, graph, checkpoint=checkpoint, progress=progress)
-        self._prepared().seconds = self.prepare_seconds
+        preparation = self._prepared()
+        assert self.prepare_seconds is not None
+        self.prepare_seconds += preparation.log.get("seconds_before_a_break", 0.0)
+        preparation.seconds = self.prepare_seconds
 
     def unlearn(
         self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, *, inplace: bool = False

@@ -182,17 +182,19 @@ def test_the_encoder_kept_does_not_depend_on_the_request_that_follows(trained, m
 def test_held_out_requests_share_no_interaction_with_those_learned_from(trained, monkeypatch):
     model, graph = trained
     seen = []
-    original = pretraining.Pool.requests
+    original = pretraining._pools
 
-    def spy(self, sizes, generator):
-        seen.append({(id(self.model), *pair) for pair in map(tuple, self.pairs.t().tolist())})
-        return original(self, sizes, generator)
+    def spy(*given):
+        seen.append(original(*given))
+        return seen[-1]
 
-    monkeypatch.setattr(pretraining.Pool, "requests", spy)
+    monkeypatch.setattr(pretraining, "_pools", spy)
     UnlearnRec(**FAST).prepare(model, graph)
-    assert len(seen) >= 4
-    for learned, held in zip(seen[::2], seen[1::2]):
-        assert learned and held and not learned & held
+    parts = [
+        {(id(pool.model), *pair) for pool in part for pair in map(tuple, pool.pairs.t().tolist())} for part in seen[0]
+    ]
+    assert all(parts) and not parts[0] & parts[1]
+    assert len(seen[0][0]) == 5  # one by one, in bundles, both; the lowest ranked, any rank
 
 
 def test_preparing_leaves_model_graph_and_global_randomness_alone(trained):
