@@ -87,13 +87,19 @@ def train(name: str, dataset: str, seed: int) -> dict[str, Any]:
     }
 
 
+def not_run(results: dict[str, Any]) -> list[str]:
+    """Return which data sets and models have no row."""
+    done = {(row["dataset"], row["model"]) for name in CASES for row in results.get(name, {}).get("rows", [])}
+    return [f"{name} {model}" for name, case in CASES.items() for model in case[-1] if (name, model) not in done]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", nargs="+", choices=list(CASES), default=list(CASES))
     chosen = parser.parse_args().datasets
     path = RESULTS / "backbones.json"
     old = json.loads(path.read_text())["results"] if path.exists() else {}
-    results: dict[str, Any] = {name: case for name, case in old.items() if name not in chosen}
+    results: dict[str, Any] = {name: case for name, case in old.items() if name in CASES and name not in chosen}
     for dataset in chosen:
         _, seeds, _, _, models = CASES[dataset]
         results[dataset] = {"split": SPLITS[dataset], "published": PUBLISHED[dataset], "rows": []}
@@ -104,7 +110,7 @@ def main() -> None:
                 print(
                     *(row[key] for key in ("dataset", "model", "seed", "recall@20", "ndcg@20", "seconds")), flush=True
                 )
-                save("backbones", results)
+                save("backbones", results | {"not_run": not_run(results)})
 
 
 if __name__ == "__main__":

@@ -75,8 +75,7 @@ def mean_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def run(dataset: str, backbone: str, scenario: str, args: argparse.Namespace) -> dict[str, Any]:
     """Return the rows of one case."""
     graph, test = implicit(dataset)
-    seeds = range(args.prepare_seeds if scenario != "users" else 1)
-    methods: list[gu.Unlearner] = [Prepared(seed=seed) for seed in seeds]
+    methods: list[gu.Unlearner] = [Prepared(seed=seed) for seed in range(args.prepare_seeds)]
     methods += [Tuned(), gu.Calibrate(), gu.IFRU(), gu.Unlink(), gu.FineTune()]
 
     def make(seed: int, clean: Any) -> Any:

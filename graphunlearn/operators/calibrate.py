@@ -83,8 +83,8 @@ class Calibrate(Unlearner):
         log["rounds"] = []
         for _ in range(self.rounds if pairs.size(1) else 0):
             with torch.no_grad():
-                wanted = targets(encode(model, retained))
-            log["rounds"].append(steer(model, retained, pairs, wanted)["errors"])
+                encoded = encode(model, retained)
+            log["rounds"].append(steer(model, retained, pairs, targets(encoded), encoded=encoded)["errors"])
         if self.epochs:
             tuning = TuneSettings(**{**vars(self.tuning), "epochs": self.epochs, "seed": self.seed})
             log["tuning"] = tune(model, retained, pairs, targets, objective, tuning)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import PairPattern, conjugate_gradients
-from graphunlearn.nn.encode import LinearForm, encode, linear_form
+from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form
 from graphunlearn.operators.start import initial_table, table_names, write_table
 
 __all__ = ["steer"]
@@ -48,7 +48,8 @@ class _Space(ABC):
 
     def move(self, change: Tensor, effect: Tensor) -> None:
         """Make a change."""
-        self.table, self.rows = self.table + change, self.rows + effect
+        self.table += change
+        self.rows += effect
 
     def estimated_gain(self) -> Tensor:
         """Return the mean response of a row to random signs, which is its own part of the response."""
@@ -69,9 +70,9 @@ class _Local(_Space):
 
     iterations = 15
 
-    def __init__(self, form: LinearForm, table: Tensor, weight: Tensor) -> None:
+    def __init__(self, form: LinearForm, table: Tensor, weight: Tensor, rows: Tensor) -> None:
         super().__init__(table, weight)
-        self.form, self.rows = form, form.propagate(table)
+        self.form, self.rows = form, rows
         own = _diagonal(form, table)
         self.gain, self.carried = own.square() / weight, own.unsqueeze(1) / self.weight
 
@@ -88,9 +89,9 @@ class _Local(_Space):
 class _Linear(_Space):
     """A linear form without layer 0: rows move through those of their neighbours."""
 
-    def __init__(self, form: LinearForm, table: Tensor, weight: Tensor) -> None:
+    def __init__(self, form: LinearForm, table: Tensor, weight: Tensor, rows: Tensor) -> None:
         super().__init__(table, weight)
-        self.form, self.rows = form, form.propagate(table)
+        self.form, self.rows = form, rows
         self.gain = self.estimated_gain()
 
     def direction(self, wanted: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class _Differentiable(_Space):
         return effect.detach()
 
     def move(self, change: Tensor, effect: Tensor) -> None:
-        self.table = self.table + change
+        self.table = self.table + change  # not in place: the derivatives at hand hold on to the old one
         self._linearise()
 
 
@@ -160,6 +161,7 @@ def steer(
     pairs: Tensor,
     target: Tensor,
     *,
+    encoded: Encoded | None = None,
     rounds: int = 2,
     floor: float = 0.3,
     damping: float = 0.01,
@@ -182,6 +184,7 @@ def steer(
         graph: The graph it serves with.
         pairs: Pairs ``[2, num_pairs]``.
         target: Their scores to reach ``[num_pairs]``.
+        encoded: ``encode(model, graph)``, where it is known.
         rounds: Number of steps.
         floor: :math:`\epsilon`, relative to the mean eigenvalue :math:`\bar c`.
         damping: Of the dual problem, relative to its mean diagonal; pairs that contradict each other need it.
@@ -201,7 +204,9 @@ def steer(
     if form is None:
         space = _Differentiable(model, graph, table, weight, _metric(table, graph.num_users, floor))
     else:
-        space = (_Local if form.alpha[0] > 0 else _Linear)(form, table, weight)
+        encoded = encode(model, graph) if encoded is None else encoded
+        rows_now = torch.cat([encoded.users, encoded.items])
+        space = (_Local if form.alpha[0] > 0 else _Linear)(form, table, weight, rows_now)
     pattern = PairPattern(pairs[0], pairs[1], (graph.num_users, graph.num_items))
     sizes = [graph.num_users, graph.num_items]
     image = None if space.metric is not None else _metric(space.rows, graph.num_users, floor)

@@ -271,7 +271,7 @@ class UnlearnRec(Unlearner):
         with torch.no_grad():
             targets = encoder(removal.features())
         log["steered"] = len(targets)
-        log |= steer(model, retained, removal.pairs, targets, rounds=self.rounds)
+        log |= steer(model, retained, removal.pairs, targets, encoded=removal.after, rounds=self.rounds)
         if self.epochs:
             tuning = replace(self.tuning, epochs=self.epochs, seed=self.seed)
             log["tuning"] = tune(model, retained, removal.pairs, lambda _: targets, objective, tuning)

@@ -149,7 +149,7 @@ def test_the_direction_of_a_round_is_the_least_change_that_reaches_the_targets()
     with torch.no_grad():
         residual = target - score(encode(model, graph), pairs)
     weight = 1.0 + graph.adjacency.degree.double()
-    space, pattern = _Local(linear_form(model, graph), table, weight), PairPattern(pairs[0], pairs[1], (12, 10))
+    space, pattern = _Local(linear_form(model, graph), table, weight, table), PairPattern(pairs[0], pairs[1], (12, 10))
     metric = _metric(table, 12, 0.3)
     rows, images = _two(table, [12, 10]), _two(table @ metric, [12, 10])
     dual = _dual(pattern, rows, images, space, residual, 1e-9)
