@@ -145,7 +145,7 @@ def fit(
     samples = objective.samples(graph)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
-    watch, metric = _validator(graph, validation)
+    watch, metric = validator(graph, validation)
     state = _State(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
     result, best = state.restore(model, optimizer, metric, settings.epochs)
     model.train()
@@ -221,9 +221,10 @@ def _quiet(progress: bool | None) -> bool | None:
     return None if progress is None else not progress
 
 
-def _validator(
+def validator(
     graph: InteractionGraph, validation: InteractionGraph | None
 ) -> tuple[Callable[[Encoded], float] | None, str | None]:
+    """Return what training on ``graph`` watches on ``validation``, and its name; nothing where there is nothing."""
     if validation is None or validation.num_interactions == 0:
         return None, None
     size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encode import encode, score
-from graphunlearn.nn.fit import FitSettings, fit, reset_parameters
+from graphunlearn.nn.fit import FitSettings, fit, reset_parameters, validator
 from graphunlearn.nn.objective import Objective
 from graphunlearn.operators.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
 from graphunlearn.operators.simulate import Pool, Probe, design_probe
@@ -23,6 +24,7 @@ from graphunlearn.operators.simulate import Pool, Probe, design_probe
 __all__ = ["Simulation", "learn_influence"]
 
 _PROBE_SEED = 500_009  # added to seeds: no original or retrained model is likely to have been trained with the sum
+_GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,31 +100,17 @@ def learn_influence(
     learned: list[list[tuple[Tensor, Tensor]]] = []
     judged: list[list[tuple[Tensor, Tensor]]] = []
     log: dict[str, Any] = {"probes": [], "largest_share": 0.0, "seconds_before_a_break": 0.0}
-    states = []
+    states: list[Path] = []
     for number in range(simulation.probes):
         seed = simulation.seed + _PROBE_SEED + number
         generator = torch.Generator().manual_seed(seed)
         design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
-        probe = copy.deepcopy(model)
-        reset_parameters(probe, seed)
-        watched = validation
-        if watched is None:
-            sizes = (graph.num_users, graph.num_items)
-            watched = InteractionGraph.from_edges(design.left_out, *sizes).to(graph.pairs.device)
-        state = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{number}.safetensors")
-        states.append(state)
-        start = time.perf_counter()
-        result = fit(
-            probe,
-            design.graph,
-            validation=watched,
-            objective=objective,
-            settings=replace(training, seed=seed),
-            checkpoint=state,
-            progress=progress,
+        probe, trainings, files = _trained_probe(
+            model, graph, design, objective, replace(training, seed=seed), validation, checkpoint, progress
         )
-        log["seconds_before_a_break"] += max(0.0, result.seconds - (time.perf_counter() - start))
-        log["probes"].append({"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best})
+        states += files
+        log["seconds_before_a_break"] += sum(entry.pop("before_a_break") for entry in trainings)
+        log["probes"] += trainings
         pools = _pools(model, graph, probe, design, simulation.held_out, generator)
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
             for pool in part:
@@ -136,12 +124,61 @@ def learn_influence(
     with steps:
         log["encoder"] = pretrain_encoder(encoder, learned, judged, settings, on_step)
     for state in states:
-        if state is not None:
-            state.unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
     for name, kinds in (("learned", learned), ("held_out", judged)):
         counts = [len(target) for kind in kinds for _, target in kind]
         log[name] = {"requests": len(counts), "interactions": sum(counts)}
     return log
+
+
+def _trained_probe(
+    model: nn.Module,
+    graph: InteractionGraph,
+    design: Probe,
+    objective: Objective,
+    training: FitSettings,
+    validation: InteractionGraph | None,
+    checkpoint: Path | None,
+    progress: bool | None,
+) -> tuple[nn.Module, list[dict[str, Any]], list[Path]]:
+    """Return a probe, how its trainings went, and the files that keep them.
+
+    Early stopping ends a training far too soon now and then. A probe that stays well behind the original on the
+    validation part is trained again from other parameters, and the best one taken.
+    """
+    watch, _ = validator(graph, validation)
+    with torch.no_grad():
+        wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(encode(model, graph))
+    watched = validation
+    if watched is None:
+        sizes = (graph.num_users, graph.num_items)
+        watched = InteractionGraph.from_edges(design.left_out, *sizes).to(graph.pairs.device)
+    best, kept, trainings, files = -math.inf, model, [], []
+    for attempt in range(_ATTEMPTS):
+        settings = replace(training, seed=training.seed + attempt * _NEXT_SEED)
+        probe = copy.deepcopy(model)
+        reset_parameters(probe, settings.seed)
+        if checkpoint is not None:
+            files.append(checkpoint.with_name(f"{checkpoint.name}.{settings.seed}.safetensors"))
+        start = time.perf_counter()
+        result = fit(
+            probe,
+            design.graph,
+            validation=watched,
+            objective=objective,
+            settings=settings,
+            checkpoint=files[-1] if files else None,
+            progress=progress,
+        )
+        passed = time.perf_counter() - start
+        about = {"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best}
+        trainings.append(about | {"before_a_break": max(0.0, result.seconds - passed)})
+        reached = 0.0 if result.best is None else result.best
+        if reached > best:
+            best, kept = reached, probe
+        if reached >= wanted:
+            break
+    return kept, trainings, files
 
 
 @torch.no_grad()

@@ -372,3 +372,22 @@ def test_the_published_encoder_serves_requests_with_and_without_fine_tuning(trai
     tuned = method.unlearn(model, graph, edges(graph))
     assert not torch.equal(plain.model.embedding.weight, tuned.model.embedding.weight)
     assert len(tuned.log["tuning"]) == 1
+
+
+def test_a_probe_whose_training_went_wrong_is_trained_again(trained, monkeypatch):
+    model, graph = trained
+    train, validation = graph.random_split([0.85, 0.15], seed=0)
+    original, calls = pretraining.fit, []
+
+    def accident(probe, given, **keywords):
+        calls.append(keywords["settings"].seed)
+        result = original(probe, given, **keywords)
+        if len(calls) == 1:
+            result.best = 0.0
+        return result
+
+    monkeypatch.setattr(pretraining, "fit", accident)
+    method = UnlearnRec(**FAST, validation=validation)
+    method.prepare(model, train)
+    assert len(calls) >= 2 and len(set(calls)) == len(calls)
+    assert [entry["best"] for entry in method.preparation.log["probes"]][0] == 0.0
