@@ -17,6 +17,7 @@ from common import implicit, save
 import graphunlearn as gu
 import graphunlearn.operators.influence_pretraining as pretraining
 from graphunlearn.eval import adversarial_edges, bench, removal
+from graphunlearn.operators import TuneSettings
 from graphunlearn.operators.encoder import EncoderSettings
 
 PROBES: dict[tuple[str, str], tuple[Any, Any]] = {}
@@ -49,9 +50,9 @@ def variants(published: bool, every_term: bool) -> dict[str, gu.UnlearnRec]:
         "two probes": gu.UnlearnRec(probes=2),
         "one step": gu.UnlearnRec(rounds=1),
         "fine-tuned 1 epoch": gu.UnlearnRec(epochs=1),
-        "fine-tuned, without L_M": gu.UnlearnRec(epochs=1, tuning=gu.TuneSettings(risk=0)),
-        "fine-tuned, without L_U": gu.UnlearnRec(epochs=1, tuning=gu.TuneSettings(target=0)),
-        "fine-tuned, without L_P": gu.UnlearnRec(epochs=1, tuning=gu.TuneSettings(preserve=0)),
+        "fine-tuned, without L_M": gu.UnlearnRec(epochs=1, tuning=TuneSettings(risk=0)),
+        "fine-tuned, without L_U": gu.UnlearnRec(epochs=1, tuning=TuneSettings(target=0)),
+        "fine-tuned, without L_P": gu.UnlearnRec(epochs=1, tuning=TuneSettings(preserve=0)),
     }
     if published:
         made |= {"as published, zero-shot": gu.UnlearnRec.as_published(epochs=0)}
