@@ -22,6 +22,7 @@ __all__ = [
 REFERENCES = ("original", "retrain")
 LIKE_RETRAINING = (0.9, 1.1)  # share of the gap closed that counts as retraining
 LARGEST_Z = 2.0
+LARGEST_KS = 0.2  # Kolmogorov–Smirnov distance to retraining beyond that between two retrained models
 LARGEST_RATIO = 1.25  # distance to retraining over the retrain-to-retrain floor
 NO_FLOOR = 1e-6  # below it, retrained models do not differ at all (as for users of whom a model knows nothing any more)
 
@@ -156,9 +157,10 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
     """Compare one method with retraining, two-sided.
 
     It is *inside* where the metric lies within two standard deviations of the retrained models or closes 90–110% of
-    the gap, and the probabilities of the forgotten pairs are no further from a retrained model's than 1.25 times what
-    two retrained models are apart (where those do not differ at all: than they are apart on the test pairs). Otherwise
-    it under-forgets or over-forgets, or is right on average only.
+    the gap, the probabilities of the forgotten pairs are no further from a retrained model's than 1.25 times what two
+    retrained models are apart (where those do not differ at all: than they are apart on the test pairs), and their
+    distribution is no more than .2 further by Kolmogorov–Smirnov: close to zero, small differences can hide
+    over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only.
 
     Args:
         method: One entry of a report's ``methods``.
@@ -172,11 +174,18 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
     if z is None and gap is None:
         status = "unknown" if close is None else "inside" if close else "off"
     elif reached:
-        status = "average" if close is False else "inside"
+        status = "average" if close is False or not _is_distributed_alike(method) else "inside"
     else:
         status = "off" if gap is None else "under" if gap < 1 else "over"
     name, short = _WORDS[status]
     return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
+
+
+def _is_distributed_alike(method: Mapping[str, Any]) -> bool:
+    """Whether the forgotten pairs' probabilities are distributed as in retrained models; yes where nothing tells."""
+    entry = (method.get("forgetting") or {}).get("ks_statistic") or {}
+    value, floor = entry.get("value"), entry.get("floor")
+    return value is None or value <= (floor or 0.0) + LARGEST_KS
 
 
 def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str | None) -> str:
@@ -194,6 +203,12 @@ def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str |
         parts.append(
             f"on the forgotten pairs it is {ratio:.2f} times as far from a retrained model as two of those are apart"
         )
+        if not _is_distributed_alike(method):
+            ks = method["forgetting"]["ks_statistic"]
+            parts.append(
+                f"its probabilities there are distributed otherwise (KS {format_number(ks['value'], digits=2)} against "
+                f"{format_number(ks['floor'], digits=2)} between retrained models)"
+            )
     elif distance is not None and floor is not None:
         away = format_number(distance, digits=3)
         parts.append(f"on the forgotten pairs it is {away} away from retrained models, which all agree")

@@ -354,3 +354,16 @@ def test_environment_names_no_one():
     assert socket.gethostname() not in text
     assert str(Path.home()) not in text
     assert str(Path.cwd()) not in text
+
+
+@pytest.mark.parametrize(("ks", "status"), [(0.1, "inside"), (0.27, "inside"), (0.3, "average"), (None, "inside")])
+def test_a_distribution_unlike_that_of_retrained_models_is_not_like_retraining(ks, status):
+    forgetting = {
+        "membership_auroc": {"value": 0.01, "original": 0.9, "retrain_mean": 0.02, "z": 0.5, "gap_closed": 1.01}
+    }
+    if ks is not None:
+        forgetting["ks_statistic"] = {"value": ks, "floor": 0.08}
+    distance = {"forget": 0.011, "noise_floor_forget": 0.01, "test": 0.01, "noise_floor_test": 0.01}
+    found = judge({"name": "x", "forgetting": forgetting, "distance_to_retrain": distance}, "membership_auroc")
+    assert found.status == status
+    assert ("distributed otherwise" in found.sentence) == (status == "average")

@@ -390,4 +390,4 @@ def test_a_probe_whose_training_went_wrong_is_trained_again(trained, monkeypatch
     method = UnlearnRec(**FAST, validation=validation)
     method.prepare(model, train)
     assert len(calls) >= 2 and len(set(calls)) == len(calls)
-    assert [entry["best"] for entry in method.preparation.log["probes"]][0] == 0.0
+    assert method.preparation.log["probes"][0]["best"] == 0.0
