@@ -130,7 +130,11 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     assert isinstance(method, UnlearnRec)
     with _whole(path, f"prepare it again: {again} --overwrite"):
         method.load(path, device)
-    objection = None if method.preparation is None else method.preparation.objection(run.model, run.train)
+    objection = (
+        None
+        if method.preparation is None
+        else method.preparation.objection(fingerprint(run.model), run.train.fingerprint())
+    )
     if objection is not None and not method.adapt:
         raise ValueError(
             f"'run' must hold a preparation for its own {objection} (got '{path}', for another; prepare it again: "

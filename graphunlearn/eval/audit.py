@@ -103,6 +103,9 @@ def audit(
         ValueError: The request or a graph does not fit.
     """
     judge = Judge(graph, request, validation, test, objective, trained_labels)
+    for method in methods:
+        if getattr(method, "needs_preparation", False) and getattr(method, "preparation", None) is None:
+            raise ValueError(f"'methods' must be prepared (got {method!r} before its prepare(model, graph))")
     settings = settings or FitSettings(seed=50)
     references = list(references or [])
     for k in range(len(references), retrain_seeds):

@@ -3,8 +3,10 @@
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
 from graphunlearn.operators.calibrate import Calibrate
+from graphunlearn.operators.encoder import EncoderSettings
 from graphunlearn.operators.ifru import IFRU
 from graphunlearn.operators.problem import influence
+from graphunlearn.operators.published_losses import PublishedSettings
 from graphunlearn.operators.retrain import Retrain, without_emptied_nodes
 from graphunlearn.operators.tune import TuneSettings
 from graphunlearn.operators.unlearnrec import UnlearnRec
@@ -12,8 +14,10 @@ from graphunlearn.operators.unlearnrec import UnlearnRec
 __all__ = [
     "IFRU",
     "Calibrate",
+    "EncoderSettings",
     "FineTune",
     "GradientAscent",
+    "PublishedSettings",
     "Retrain",
     "TuneSettings",
     "UnlearnRec",

@@ -34,7 +34,8 @@ class UnlearningResult:
         graph: The retained graph; recommend and evaluate with this one.
         request: What was forgotten.
         method: The method's name.
-        seconds: Wall seconds of the unlearning call, the split of the graph included.
+        seconds: Wall seconds of the method, the split of the graph included. Checking the arguments (an encoding, and
+            for a prepared method which model it is) and copying the model are not, for any method.
         cpu_seconds: CPU seconds of the same.
         prepare_seconds: Wall seconds of the preparation it relied on, ``None`` where there was none.
         peak_memory: Highest memory in bytes beyond what was in use before the call.
@@ -141,8 +142,9 @@ class Unlearner(ABC):
                 f"'request' must be of a level that {self.name} serves, {', '.join(self.levels)} (got {unserved[0]})"
             )
         self._validate(model, graph, request)
-        model_after = model if inplace else copy.deepcopy(model)
-        backup = copy.deepcopy(model.state_dict()) if inplace else None
+        with torch.inference_mode(False):  # or the copy could not be changed
+            model_after = model if inplace else copy.deepcopy(model)
+            backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
             # called from inside no_grad or inference_mode, gradients are needed all the same

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def learn_influence(
         simulation: What to simulate.
         settings: How to train the encoder.
         training: How the original was trained; the seed is replaced.
-        validation: Decides when a probe's training stops; what it was left without where there is none.
+        validation: Decides when a probe's training stops; without it all epochs are run.
         checkpoint: File that keeps an interrupted training of a probe; removed at the end.
         progress: Show progress; by default on a terminal only.
 
@@ -100,9 +100,11 @@ def learn_influence(
     learned: list[list[tuple[Tensor, Tensor]]] = []
     judged: list[list[tuple[Tensor, Tensor]]] = []
     log: dict[str, Any] = {"probes": [], "largest_share": 0.0, "seconds_before_a_break": 0.0}
+    log["settings"] = asdict(training)
     states: list[Path] = []
     for number in range(simulation.probes):
-        seed = simulation.seed + _PROBE_SEED + number
+        seed = 101 * simulation.seed + _PROBE_SEED + number
+        seed += seed == training.seed  # a probe must not start where the original did
         generator = torch.Generator().manual_seed(seed)
         design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
         probe, trainings, files = _trained_probe(
@@ -115,6 +117,11 @@ def learn_influence(
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
             for pool in part:
                 into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
+    if not any(judged) or not any(learned):
+        raise ValueError(
+            f"'share' must leave out enough to learn from and to choose by (got {simulation.share} of "
+            f"{graph.num_interactions} interactions)"
+        )
     steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
 
     def on_step(step: int, loss: float) -> None:
@@ -149,10 +156,6 @@ def _trained_probe(
     watch, _ = validator(graph, validation)
     with torch.no_grad():
         wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(encode(model, graph))
-    watched = validation
-    if watched is None:
-        sizes = (graph.num_users, graph.num_items)
-        watched = InteractionGraph.from_edges(design.left_out, *sizes).to(graph.pairs.device)
     best, kept, trainings, files = -math.inf, model, [], []
     for attempt in range(_ATTEMPTS):
         settings = replace(training, seed=training.seed + attempt * _NEXT_SEED)
@@ -164,7 +167,7 @@ def _trained_probe(
         result = fit(
             probe,
             design.graph,
-            validation=watched,
+            validation=validation,
             objective=objective,
             settings=settings,
             checkpoint=files[-1] if files else None,

@@ -45,9 +45,8 @@ class Preparation:
     seconds: float | None = None
     served: set[tuple[str, str]] = field(default_factory=set)
 
-    def objection(self, model: nn.Module, graph: InteractionGraph) -> str | None:
-        """Return which argument it was not prepared for, or nothing."""
-        own, theirs = fingerprint(model), graph.fingerprint()
+    def objection(self, own: str, theirs: str) -> str | None:
+        """Return which argument it was not prepared for, by the fingerprints of model and graph, or nothing."""
         if (own, theirs) in self.served or (own, theirs) == (self.model, self.graph):
             return None
         return "model" if own != self.model and not any(own == m for m, _ in self.served) else "graph"
@@ -86,7 +85,7 @@ class Preparation:
             raise ValueError(f"'path' must be a preparation of format {FORMAT} (got '{path}', of format {found})")
         shape, served = facts.pop("encoder"), {(m, g) for m, g in facts.pop("served")}
         encoder = (InfluenceEncoder if facts["kind"] == "probe" else PublishedEncoder)(**shape)
-        encoder.load_state_dict(tensors)
+        encoder.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
         return cls(encoder=encoder.to(device), served=served, **facts)
 
 

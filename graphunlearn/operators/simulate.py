@@ -68,7 +68,11 @@ class Pool:
     def split(self, share: float, generator: torch.Generator) -> tuple[Pool, Pool]:
         """Return two pools, the second with about ``share`` of the groups."""
         groups, group = torch.unique(self.group, return_inverse=True)
-        chosen = (torch.rand(len(groups), generator=generator) < share).to(group.device)[group]
+        drawn = torch.rand(len(groups), generator=generator)
+        second = drawn < share
+        if len(groups) > 1:  # neither part may be empty
+            second[drawn.argmin()], second[drawn.argmax()] = True, False
+        chosen = second.to(group.device)[group]
         return self.only(~chosen), self.only(chosen)
 
     def only(self, mask: Tensor) -> Pool:
@@ -79,7 +83,7 @@ class Pool:
         """Yield simulated requests, each with the scores that its interactions should end at.
 
         Args:
-            sizes: Number of interactions to forget for every request, at least; a size below 1 is a share of the pool.
+            sizes: Number of interactions to forget for every request, at least; up to 1 it is a share of the pool.
             generator: Draws what is forgotten.
         """
         with torch.no_grad():
@@ -126,7 +130,8 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     nodes = torch.randperm(graph.num_nodes, generator=generator).to(device)
     losses = (0.3 + 0.6 * torch.rand(graph.num_nodes, generator=generator)).to(device)
     degree = graph.adjacency.degree[nodes]
-    heavy = nodes[torch.cumsum(degree * losses, 0) <= 0.5 * share * count]
+    size = torch.cumsum((degree * losses).cpu().double(), 0)  # on a GPU its rounding would not repeat itself
+    heavy = nodes[(size <= 0.5 * share * count).to(device)]
     entries = graph.adjacency.entries(heavy)
     owner = torch.repeat_interleave(torch.arange(len(heavy), device=device), graph.adjacency.degree[heavy].long())
     hit = torch.rand(len(entries), generator=generator).to(device) < losses[owner]

@@ -174,10 +174,12 @@ def steer(
         \min_\Delta \sum_v w_v\,\Delta z_v^\top (C + \epsilon \bar c I)\,\Delta z_v \quad\text{such that}\quad
         \langle\Delta z_u, z_i\rangle + \langle z_u, \Delta z_i\rangle = t_{ui} - s_{ui},
 
-    where :math:`C` is the mean of :math:`z z^\top` over users and over items: :math:`\Delta z_u^\top C \Delta z_u` is
-    how much all of a user's scores change, without forming them. :math:`w_v` is one plus the degree: who has more to
-    keep moves less. The dual problem lives on the pairs alone and is solved by conjugate gradients; an exact search
-    along the step and a few rounds take care of what propagation and the product of two changes add.
+    where :math:`C` is the mean of :math:`z z^\top` over users and over items: :math:`\Delta z_u^\top C \Delta z_u` is a
+    measure of how much the scores of a user change, without forming them. :math:`w_v` is one plus the degree: who has
+    more to keep moves less. The dual problem lives on the pairs alone and is solved by conjugate gradients; a search
+    along the step and a few rounds take care of what propagation and the product of two changes add. Where rows move
+    through their neighbours, the preconditioner is estimated from random signs, so that there the numbering of nodes
+    matters within the tolerance of the solve.
 
     Args:
         model: Changed in place.
@@ -244,7 +246,10 @@ def _metric(rows: Tensor, num_users: int, floor: float) -> Tensor:
 
 
 def _diagonal(form: LinearForm, table: Tensor) -> Tensor:
-    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`: odd powers of a bipartite graph have no diagonal."""
+    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`: odd powers of a bipartite graph have no diagonal.
+
+    Powers above the third are left out: it scales steps, whose effect is measured.
+    """
     diagonal = table.new_full((len(table),), form.alpha[0])
     if form.matrix is not None and len(form.alpha) > 2:
         start = form.matrix.crow_indices()

@@ -20,9 +20,10 @@ def neighbourhood_targets(
     r"""Predict the scores of ``pairs`` as if the model had never been trained on them.
 
     A forgotten pair is one among the never-seen pairs of a retrained model. So the scores of pairs that are not in
-    ``graph`` are regressed (ridge, second order) on what the two neighbourhoods say: with the mean :math:`m_v` of the
-    neighbours' rows and the mean :math:`m^2_v` of those, the products of the :math:`m`'s of both ends, the norms of
-    :math:`m`, and the degrees. The rows of the two ends themselves, which remember the pair, are not looked at.
+    ``graph`` (a few forgotten ones may be among them) are regressed, by a ridge with squares, products and some cubes,
+    on what the two neighbourhoods say: with the mean :math:`m_v` of the neighbours' rows and the mean :math:`m^2_v` of
+    those, the products of the :math:`m`'s of both ends, the norms of :math:`m`, and the degrees. The rows of the two
+    ends themselves, which remember the pair, are not looked at.
 
     Args:
         graph: The retained graph.

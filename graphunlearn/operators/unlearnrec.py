@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
@@ -65,8 +65,8 @@ class UnlearnRec(Unlearner):
         rounds: Steps towards the targets.
         epochs: Passes of fine-tuning over the retained interactions.
         adapt: Serve models and graphs that were not prepared for, too.
-        validation: Decides when the training of a probe stops; what it was left without where ``None``.
-        settings: How the original was trained; the default where ``None``.
+        validation: Decides when the training of a probe stops. Without it all epochs are run, as in training.
+        settings: How the original was trained. Where ``None`` the default is assumed, and the log says so.
         pretraining: How the encoder is trained.
         tuning: How to fine-tune; its ``epochs`` and ``seed`` are those given here.
         published: Settings of the published encoder.
@@ -107,7 +107,8 @@ class UnlearnRec(Unlearner):
     published: PublishedSettings = field(default_factory=PublishedSettings)
     seed: int = 0
     preparation: Preparation | None = field(default=None, init=False, repr=False, compare=False)
-    _before: tuple[Tensor, Tensor, Encoded] | None = field(default=None, init=False, repr=False, compare=False)
+    _before: tuple[tuple[str, str], Encoded] | None = field(default=None, init=False, repr=False, compare=False)
+    _asked: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.encoder not in ("probe", "published"):
@@ -117,15 +118,24 @@ class UnlearnRec(Unlearner):
         self._simulation()
 
     @classmethod
-    def as_published(cls, objective: Objective | None = None, *, epochs: int = 5, **settings: Any) -> UnlearnRec:
+    def as_published(
+        cls,
+        objective: Objective | None = None,
+        *,
+        epochs: int = 5,
+        published: PublishedSettings | None = None,
+        **options: Any,
+    ) -> UnlearnRec:
         """Return the method close to its description: an influence row per node, a push, a few epochs of fine-tuning.
 
         Args:
             objective: The loss the model was trained with.
             epochs: Passes of fine-tuning.
-            **settings: Fields of :class:`~graphunlearn.operators.published_losses.PublishedSettings`.
+            published: How to pre-train, and the weight of every loss.
+            **options: Other fields of the method, such as ``seed``.
         """
-        return cls(objective=objective, encoder="published", epochs=epochs, published=PublishedSettings(**settings))
+        published = published or PublishedSettings()
+        return cls(objective=objective, encoder="published", epochs=epochs, published=published, **options)
 
     def _simulation(self) -> Simulation:
         return Simulation(
@@ -184,7 +194,8 @@ class UnlearnRec(Unlearner):
 
     def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:
         preparation = self._prepared()
-        objection = None if self.adapt else preparation.objection(model, graph)
+        self._asked = fingerprint(model), graph.fingerprint()
+        objection = None if self.adapt else preparation.objection(*self._asked)
         if objection is not None:
             raise ValueError(
                 f"'{objection}' must be the one that {self.name} was prepared for, or come from it by requests that "
@@ -218,7 +229,7 @@ class UnlearnRec(Unlearner):
                 progress=progress,
             )
             with torch.no_grad():
-                self._before = table, graph.pairs, encode(model, graph)
+                self._before = (fingerprint(model), graph.fingerprint()), encode(model, graph)
         else:
             with torch.random.fork_rng(devices=[]):
                 made = PublishedEncoder(*table.shape, lr=self.published.lr).to(table)
@@ -262,14 +273,15 @@ class UnlearnRec(Unlearner):
             pairs, settings = graph.pairs[:, removed], replace(self.published, seed=self.seed)
             history = finetune(encoder, model, graph, retained, pairs, objective, settings, self.epochs)
             return {"encoder": self.encoder, "tuning": history}
-        known, before = self._before, None
-        if known is not None and known[1] is graph.pairs and torch.equal(known[0], initial_table(model, graph)):
-            before = known[2]
+        with torch.no_grad():  # before anything is drawn anew
+            known = self._before is not None and self._before[0] == self._asked
+            before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.encoder, "emptied_nodes": int(emptied_nodes(graph, retained).sum())}
         warm_start(model, graph, retained, self.seed, scale=False)
         removal = Removal.of(model, graph, retained, removed, before)
         with torch.no_grad():
-            targets = encoder(removal.features())
+            features = removal.features()
+            targets = encoder.to(features.device)(features.to(encoder.center.dtype)).to(features)
         log["steered"] = len(targets)
         log |= steer(model, retained, removal.pairs, targets, encoded=removal.after, rounds=self.rounds)
         if self.epochs:

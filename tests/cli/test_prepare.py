@@ -76,7 +76,7 @@ def test_the_file_holds_what_was_asked_for(ready):
     run = Run.load(ready)
     method = gu.UnlearnRec(requests=4, share=0.2, seed=3)
     assert found.log["options"] == options_of(method)
-    assert found.objection(run.model, run.train) is None
+    assert found.objection(fingerprint(run.model), run.train.fingerprint()) is None
     assert (found.kind, Preparation.load(ready / "unlearnrec-published.safetensors").kind) == ("probe", "published")
     assert found.seconds > 0
     assert {path.name for path in ready.iterdir()} <= WRITTEN

@@ -230,6 +230,14 @@ def test_requests_can_follow_one_another(every_kind, method, model, graph):
 # ---- modes, places and failures
 
 
+def test_it_works_inside_inference_mode(method, model, graph, one_request):
+    expected = method.unlearn(model, graph, one_request)
+    with torch.inference_mode():
+        result = copy.deepcopy(method).unlearn(model, graph, one_request)
+    assert same_state(state(expected.model), state(result.model))
+    assert not any(p.is_inference() for p in result.model.parameters())
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("inplace", [True, False])
 def test_training_mode_is_kept_part_by_part(every_kind, method, model, graph, one_request, training, inplace):

@@ -226,8 +226,9 @@ def test_a_saved_preparation_serves_as_the_one_in_memory(trained, kind, tmp_path
     other = copy.deepcopy(method)
     other.preparation = None
     other.load(path)
-    expected = method.unlearn(model, graph, edges(graph))
-    result = other.unlearn(model, graph, edges(graph))
+    emptying = ForgetRequest("user", [graph.user_ids[3]]) | edges(graph)
+    expected = method.unlearn(model, graph, emptying)
+    result = other.unlearn(model, graph, emptying)
     assert torch.equal(result.model.embedding.weight, expected.model.embedding.weight)
     assert result.prepare_seconds == pytest.approx(method.prepare_seconds)
     third = copy.deepcopy(other).load(other.save(tmp_path / "after"))
@@ -391,3 +392,22 @@ def test_a_probe_whose_training_went_wrong_is_trained_again(trained, monkeypatch
     method.prepare(model, train)
     assert len(calls) >= 2 and len(set(calls)) == len(calls)
     assert method.preparation.log["probes"][0]["best"] == 0.0
+
+
+def test_a_saved_preparation_serves_in_double_precision(trained, tmp_path):
+    model, graph = copy.deepcopy(trained[0]).double(), trained[1]
+    method = UnlearnRec(**FAST)
+    method.prepare(model, graph)
+    other = UnlearnRec(**FAST).load(method.save(tmp_path / "kept"))
+    one, two = (m.unlearn(model, graph, edges(graph)).model.embedding.weight for m in (method, other))
+    assert one.dtype == torch.float64 and torch.equal(one, two)
+
+
+def test_too_little_to_simulate_is_an_error_that_names_the_share():
+    graph = synthetic_interactions(num_users=10, num_items=10, interactions_per_user=5)
+    model = LightGCN(graph.num_nodes, 4, 1)
+    for seed in range(6):
+        try:
+            UnlearnRec(**{**FAST, "seed": seed}, share=0.3, odd_users=0.0).prepare(model, graph)
+        except ValueError as error:
+            assert "'share'" in str(error)
