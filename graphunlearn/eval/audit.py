@@ -19,7 +19,7 @@ from graphunlearn.eval.forgetting import distance_to_retrain, forgetting_entry, 
 from graphunlearn.eval.measure import Judge, compare
 from graphunlearn.eval.report import aggregate, json_ready, terminal_table, write_report
 from graphunlearn.nn import FitSettings, Objective
-from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult
+from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, UnlearnRec
 from graphunlearn.utils import k_hop_ball
 
 __all__ = ["Audit", "audit", "damping_figure"]
@@ -104,8 +104,8 @@ def audit(
     """
     judge = Judge(graph, request, validation, test, objective, trained_labels)
     for method in methods:
-        if getattr(method, "needs_preparation", False) and getattr(method, "preparation", None) is None:
-            raise ValueError(f"'methods' must be prepared (got {method!r} before its prepare(model, graph))")
+        if isinstance(method, UnlearnRec) and method.preparation is None:
+            raise ValueError(f"'methods' must be prepared (got {method.name} before its prepare(model, graph))")
     settings = settings or FitSettings(seed=50)
     references = list(references or [])
     for k in range(len(references), retrain_seeds):

@@ -22,6 +22,8 @@ __all__ = [
     "write_table",
 ]
 
+_FEW = 5  # rows that a mean is taken of, at least: what is random in them must cancel
+
 
 def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
     """Return the share of its interactions that every node keeps ``[num_nodes]``; 1 where it never had any."""
@@ -118,7 +120,9 @@ def warm_start(
     r"""Move the rows of the touched nodes to where retraining tends to have them, before any correction.
 
     :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`; a node that keeps nothing has no curvature left to
-    correct it by, and is drawn anew from the model's own initialisation, as retraining would.
+    correct it by, and is drawn anew from the model's own initialisation, as retraining would. Training moves rows
+    without interactions as well (an item is still drawn as a negative): where there are such nodes, their mean row is
+    added.
 
     Args:
         model: Changed in place.
@@ -146,6 +150,14 @@ def warm_start(
         if scale:
             weight[own - nodes.start] *= share[own].to(weight.dtype).unsqueeze(1)
         if fresh:
-            new = own[emptied[own]] - nodes.start
-            weight[new] = fresh[name][new]
+            for side in (slice(0, graph.num_users), slice(graph.num_users, graph.num_nodes)):
+                new = own[emptied[own] & (own >= side.start) & (own < side.stop)]
+                weight[new - nodes.start] = fresh[name][new - nodes.start] + _drift(weight, graph, nodes, side)
     return touched.numel()
+
+
+def _drift(weight: Tensor, graph: InteractionGraph, nodes: slice, side: slice) -> Tensor:
+    """Return where training has moved the rows of users, or items, that never had an interaction ``[dim]``."""
+    start, stop = max(nodes.start, side.start), min(nodes.stop, side.stop)
+    idle = (graph.adjacency.degree[start:stop] == 0).nonzero().view(-1) + start - nodes.start
+    return weight[idle].mean(0) if len(idle) >= _FEW else weight.new_zeros(weight.shape[1:])

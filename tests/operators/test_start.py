@@ -1,5 +1,7 @@
 """Where a correction starts: scaled rows, emptied nodes drawn anew, and which parameters are rows of nodes at all."""
 
+import copy
+
 import pytest
 import torch
 from data.strategies import graphs
@@ -123,3 +125,26 @@ def test_the_seed_of_training_is_not_the_seed_of_fresh_rows():
     warm_start(model, graph, retained, seed=0)
     assert not torch.allclose(model.embedding.weight[2], initial[2])
     assert all(0 <= fresh_seed(seed) < 2**63 and fresh_seed(seed) != seed for seed in range(-3, 100))
+
+
+def test_emptied_items_take_after_items_that_never_had_an_interaction():
+    pairs = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 0, 0, 1, 1, 2]])
+    graph = InteractionGraph.from_edges(pairs, 3, 9)  # items 3 to 8 have none
+    model = light_gcn(graph, dim=4)
+    retained = graph.select(pairs[1] != 2)  # item 2 loses its only one
+    before = model.embedding.weight.detach().clone()
+    plain = copy.deepcopy(model)
+    with torch.no_grad():
+        plain.embedding.weight[6:] = 0  # nothing to take after
+    for each in (model, plain):
+        warm_start(each, graph, retained, seed=0)
+    drift = model.embedding.weight[5] - plain.embedding.weight[5]
+    torch.testing.assert_close(drift, before[6:12].mean(0))
+    few = InteractionGraph.from_edges(pairs, 3, 6)  # three such items are too few for a mean
+    small = light_gcn(few, dim=4)
+    other = copy.deepcopy(small)
+    with torch.no_grad():
+        other.embedding.weight[6:] = 0
+    for each in (small, other):
+        warm_start(each, few, few.select(pairs[1] != 2), seed=0)
+    assert torch.equal(small.embedding.weight[5], other.embedding.weight[5])
