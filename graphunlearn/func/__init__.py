@@ -1,12 +1,14 @@
 """Numerics that know nothing of models, requests or files: sparse products, curvature, solvers."""
 
 from graphunlearn.func.hessian import Product, gauss_newton_product, hessian_product
+from graphunlearn.func.min_norm import MinNorm, min_norm_point, min_norm_weights
 from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
 
 __all__ = [
     "Adjacency",
     "KrylovSpace",
+    "MinNorm",
     "PairPattern",
     "Product",
     "Solution",
@@ -15,5 +17,7 @@ __all__ = [
     "gauss_newton_product",
     "hessian_product",
     "lanczos",
+    "min_norm_point",
+    "min_norm_weights",
     "spmm",
 ]

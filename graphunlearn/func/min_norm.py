@@ -1,0 +1,219 @@
+r"""The point of smallest norm in the convex hull of a few vectors, known by their inner products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import inf
+from operator import mul, truediv
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["MinNorm", "min_norm_point", "min_norm_weights"]
+
+ENUMERATED = 3  # vectors up to which all faces of the simplex are looked at
+ROUNDING = 64 * torch.finfo(torch.float64).eps
+SAME = 4 * torch.finfo(torch.float64).eps  # less than which nothing differs
+TINY = torch.finfo(torch.float64).tiny
+
+Rows = list[list[float]]  # so small that lists are faster than tensors
+
+
+class MinNorm(NamedTuple):
+    r"""A point :math:`x = \sum_i a_i g_i` and its certificate.
+
+    Args:
+        weights: :math:`a`, none negative, of sum 1 ``[k]``.
+        squared_norm: :math:`\|x\|^2`.
+        gap: :math:`(\|x\|^2 - \min_i \langle x, g_i\rangle) / \max_i \|g_i\|^2`, which is 0 at the solution
+            :math:`x^\star` and nowhere less than :math:`\|x - x^\star\|^2 / \max_i \|g_i\|^2`.
+    """
+
+    weights: Tensor
+    squared_norm: float
+    gap: float
+
+
+def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:
+    r"""Return :math:`\arg\min_a \|\sum_i a_i g_i\|^2` with :math:`a \ge 0, \sum_i a_i = 1`; see :func:`min_norm_point`.
+
+    Args:
+        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` ``[k, k]`` as a tensor, or a list of the :math:`g_i`
+            themselves, of one shape.
+
+    Returns:
+        The weights ``[k]``, of the same type and device.
+
+    Example:
+        >>> import torch
+        >>> min_norm_weights([torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0])])
+        tensor([0.2000, 0.8000])
+    """
+    return min_norm_point(vectors).weights
+
+
+def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
+    r"""Return the point of smallest norm in the convex hull of :math:`g_1, \dots, g_k`.
+
+    Its negative is a direction of descent for all objectives whose gradients these are, unless it is zero and there is
+    none. Up to three vectors every face of the simplex is solved, and the one that meets the optimality conditions
+    taken. Beyond, Wolfe's algorithm walks from face to face; it ends, since every face it solves has a smaller norm
+    than the one before. All is computed in float64 and compared with what rounding leaves of the numbers themselves, so
+    that the scale of the vectors does not matter, nor does it if one is zero, or if they are parallel or opposite.
+    Where several weights give the same point, those of the smallest face are taken, the first of them in order.
+
+    Args:
+        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` ``[k, k]`` as a tensor, or a list of the :math:`g_i`
+            themselves, of one shape.
+
+    Returns:
+        The :class:`MinNorm` with weights of the same type and device.
+
+    Raises:
+        ValueError: There are no vectors, their shapes differ, or the tensor is no finite Gram matrix.
+
+    Source: Wolfe, "Finding the nearest point in a polytope", Mathematical Programming 11, 1976; Désidéri,
+    "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. Paris 350, 2012.
+
+    Example:
+        >>> import torch
+        >>> min_norm_point(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))  # opposite vectors
+        MinNorm(weights=tensor([0.5000, 0.5000]), squared_norm=0.0, gap=0.0)
+    """
+    like, gram = _gram(vectors)
+    if not bool(torch.isfinite(gram).all()):
+        raise ValueError("'vectors' must have finite inner products (got NaN or infinity)")
+    scale = float(gram.diagonal().max())
+    if (least := float(gram.diagonal().min())) < 0:
+        raise ValueError(f"'vectors' must have squared norms on the diagonal (got {least:g})")
+    apart = (gram - gram.t()).triu()
+    if float(apart.abs().max()) > 1e-4 * scale:
+        i, j = divmod(int(apart.abs().argmax()), len(gram))
+        raise ValueError(f"'vectors' must be a symmetric matrix (got [{i}, {j}] and [{j}, {i}] {apart[i, j]:g} apart)")
+    if scale > 0:  # to where squares neither overflow nor vanish
+        gram = gram / scale
+        gram = (gram + gram.t()) / 2
+    rows: Rows = gram.tolist()
+    weights = (_enumerate if len(rows) <= ENUMERATED else _walk)(rows)
+    product = [_dot(row, weights) for row in rows]
+    squared = _dot(product, weights)
+    total = torch.tensor(weights, dtype=like.dtype, device=like.device)
+    return MinNorm(total, max(0.0, squared) * scale, max(0.0, squared - min(product)))
+
+
+def _gram(vectors: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a tensor of the type that the weights are to have, and the Gram matrix in float64."""
+    if isinstance(vectors, Tensor):
+        if vectors.dim() != 2 or vectors.size(0) != vectors.size(1) or not len(vectors):
+            raise ValueError(f"'vectors' must be a Gram matrix [k, k] or a list (got a tensor {list(vectors.shape)})")
+        return vectors if vectors.is_floating_point() else vectors.double(), vectors.detach().cpu().double()
+    shapes = sorted({tuple(vector.shape) for vector in vectors})
+    if len(shapes) != 1:
+        raise ValueError(f"'vectors' must be one or more tensors of one shape (got {shapes or 'none'})")
+    rows = torch.stack([vector.detach().flatten().double() for vector in vectors])
+    return vectors[0], (rows @ rows.t()).cpu()
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(map(mul, a, b))
+
+
+def _violation(gram: Rows, weights: list[float]) -> list[tuple[float, float]]:
+    """Return by how much every vector fails the optimality condition, and what rounding can make of it."""
+    product = [_dot(row, weights) for row in gram]
+    size = [sum(abs(entry) * weight for entry, weight in zip(row, weights)) for row in gram]
+    squared, rounding = _dot(product, weights), _dot(size, weights)
+    return [(squared - p, ROUNDING * (rounding + s) + TINY) for p, s in zip(product, size)]
+
+
+def _affine_minimum(gram: Rows, face: Sequence[int]) -> tuple[list[float], bool]:
+    """Return the weights of the smallest point in the affine hull of a face, and that they are unique.
+
+    Where they are not, return what can be added to any weights without moving the point. All is found from the
+    differences to the shortest vector, among which as little as possible cancels, by a Cholesky factorisation with
+    their lengths divided out.
+    """
+    base = min(face, key=lambda i: gram[i][i])
+    rest = [i for i in face if i != base]
+    square = gram[base][base]
+    length = [gram[i][i] - 2 * gram[i][base] + square for i in rest]
+    root = [max(own, 0.0) ** 0.5 for own in length]
+    factor: Rows = []
+    step: list[float] = []
+    unique = True
+    for a, i in enumerate(rest):
+        row: list[float] = []
+        same = length[a] <= SAME * (gram[i][i] + square)  # as the shortest one
+        for b in range(0 if same else a):
+            entry = (gram[i][rest[b]] - gram[i][base] - gram[base][rest[b]] + square) / (root[a] * root[b])
+            row.append((entry - _dot(row, factor[b])) / factor[b][b])
+        pivot = 1 - _dot(row, row)
+        unique = not same and pivot > SAME
+        if not unique:  # it lies in the affine hull of the ones before
+            step = [-root[a] * value for value in row] + [0.0] * (a - len(row))
+            break
+        step.append(((square - gram[i][base]) / root[a] - _dot(row, step)) / pivot**0.5)
+        factor.append([*row, pivot**0.5])
+    for a in reversed(range(len(step))):
+        step[a] = (step[a] - sum(factor[c][a] * step[c] for c in range(a + 1, len(step)))) / factor[a][a]
+    found = dict.fromkeys(face, 0.0) | dict(zip(rest, map(truediv, step, root)))
+    if not unique:
+        found[rest[len(step)]] = 1.0
+    found[base] = float(unique) - sum(found.values())
+    return [found[i] for i in face], unique
+
+
+def _enumerate(gram: Rows) -> list[float]:
+    """Return the weights of the face that meets the optimality conditions best, the smallest where several do."""
+    best, least = [1.0], inf
+    for size in range(1, len(gram) + 1):
+        for face in combinations(range(len(gram)), size):
+            found, unique = _affine_minimum(gram, face)
+            if unique:
+                weights = _spread(found, face, len(gram))
+                excess = max(1.0, *(wrong / rounding for wrong, rounding in _violation(gram, weights)))
+                if excess < least:
+                    best, least = weights, excess
+    return best
+
+
+def _walk(gram: Rows) -> list[float]:
+    """Return the weights by Wolfe's algorithm."""
+    face = [min(range(len(gram)), key=lambda i: gram[i][i])]
+    own = [1.0]
+    weights = _spread(own, face, len(gram))
+    for _ in range(20 * len(gram)):  # in practice about as many as there are vectors
+        wrong = _violation(gram, weights)
+        entering = max(range(len(gram)), key=lambda i: wrong[i][0] / wrong[i][1])
+        if wrong[entering][0] <= wrong[entering][1] or entering in face:
+            break
+        face, own = [*face, entering], [*own, 0.0]
+        while True:
+            target, unique = _affine_minimum(gram, face)
+            if unique and min(target) > 0:
+                break
+            along = [t - w for t, w in zip(target, own)] if unique else target
+            if not unique and along[-1] < 0:  # the last one to enter is the one to gain
+                along = [-d for d in along]
+            # go there until a weight vanishes, and leave that vector out
+            share, leaving = min(
+                (w / -d if d < 0 else 0.0, i)
+                for i, (w, d) in enumerate(zip(own, along))
+                if d < 0 or (unique and target[i] <= 0)
+            )
+            own = [max(0.0, w + share * d) for w, d in zip(own, along)]
+            face, own = face[:leaving] + face[leaving + 1 :], own[:leaving] + own[leaving + 1 :]
+        own = target
+        weights = _spread(own, face, len(gram))
+    return weights
+
+
+def _spread(values: Sequence[float], face: Sequence[int], size: int) -> list[float]:
+    """Return the weights of all vectors from those of a face, none negative and of sum 1."""
+    weights = [0.0] * size
+    for i, value in zip(face, values):
+        weights[i] = max(0.0, value)
+    total = sum(weights)
+    return [weight / total for weight in weights]
