@@ -3,6 +3,7 @@
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
 from graphunlearn.data.io import read_frame, write_atomic
 from graphunlearn.data.request import ForgetRequest
+from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import Vocabulary
 
-__all__ = ["EDGE_TYPE", "ForgetRequest", "InteractionGraph", "Vocabulary", "read_frame", "write_atomic"]
+__all__ = ["EDGE_TYPE", "ForgetRequest", "InteractionGraph", "SessionGraph", "Vocabulary", "read_frame", "write_atomic"]

@@ -1,4 +1,4 @@
-"""Which column is the user, which the item: separators, headers and the names in common use."""
+"""Which column is the user, the session, the item: separators, headers and the names in common use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from graphunlearn.data.vocabulary import preview
 
@@ -33,10 +34,55 @@ ROLES: dict[str, tuple[str, ...]] = {
     "time": ("timestamp", "time", "datetime", "date", "unixreviewtime", "unixtime", "tag"),
     "label": ("label", "click", "clicked", "liked"),
 }
+SESSION = ("sessionid", "session", "sid", "sessionkey", "visit", "visitid")
+POSITION = ("position", "pos", "step", "timeframe")  # "timeframe": time since the session began
 SEPARATORS = ("\t", "::", ";", ",", " ")
-REQUIRED = ("user", "item")
 
 Column = str | int | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a table may be.
+
+    Args:
+        roles: Names in common use of every role's column.
+        order: Roles of the columns where there is no header.
+        required: Roles that must be there.
+        ids: Roles whose values are raw ids.
+        gaps: Those of them that may be missing in some rows.
+        whole: Roles whose values are whole numbers from 0.
+    """
+
+    roles: dict[str, tuple[str, ...]]
+    order: tuple[str, ...]
+    required: tuple[str, ...]
+    ids: tuple[str, ...]
+    gaps: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+
+
+INTERACTIONS = Layout(ROLES, ("user", "item", "rating", "time"), ("user", "item"), ("user", "item"))
+CLICKS = Layout(
+    {
+        "session": SESSION,
+        "item": ROLES["item"],
+        "time": (*ROLES["time"], "eventdate", "eventtime"),
+        "position": POSITION,
+        "user": ROLES["user"],
+    },
+    ("session", "item", "time"),
+    ("session", "item"),
+    ("session", "item", "user"),
+    gaps=("user",),
+)
+PLACES = Layout(
+    {"session": SESSION, "position": POSITION[:-1]},
+    ("session", "position"),
+    ("session", "position"),
+    ("session",),
+    whole=("position",),
+)
 
 
 def plain(name: str) -> str:
@@ -83,10 +129,10 @@ def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
     )
 
 
-def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column]) -> bool:
+def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
     """Whether the first row names the columns: by a name in use or asked for, or all text above a column of numbers."""
     first, rest = rows[0], rows[1:]
-    named = {name for names in ROLES.values() for name in names}
+    named = {name for names in layout.roles.values() for name in names}
     asked = {plain(name) for name in given.values() if isinstance(name, str)}
     if any(plain(field) in named | asked and not is_number(field) for field in first):
         return True
@@ -96,15 +142,15 @@ def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column]) -> boo
 
 
 def find_columns(
-    names: Sequence[str] | int, given: dict[str, Column], source: str, required: Sequence[str] = REQUIRED
+    names: Sequence[str] | int, given: dict[str, Column], source: str, layout: Layout = INTERACTIONS
 ) -> dict[str, int]:
     """Return the position of every role's column.
 
     Args:
-        names: Column names, or their number where there is no header: then the order is user, item, rating, time.
+        names: Column names, or their number where there is no header: then they are in the order of the layout.
         given: Name or position asked for, by role.
         source: What to call the table in messages.
-        required: Roles that must be found.
+        layout: What the columns may be.
 
     Raises:
         ValueError: If a column asked for or needed is not there.
@@ -119,18 +165,18 @@ def find_columns(
     }
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
-        found |= dict(zip([role for role in ("user", "item", "rating", "time") if role not in found], free))
+        found |= dict(zip([role for role in layout.order if role not in found], free))
     else:
         position = {plain(name): i for i, name in reversed(list(enumerate(names))) if i not in found.values()}
-        for role, aliases in ROLES.items():
+        for role, aliases in layout.roles.items():
             known = next((position[alias] for alias in aliases if alias in position), None)
             if role not in found and known is not None:
                 found[role] = known
-    for role in required:
+    for role in layout.required:
         if role not in found:
             have = f"{width} columns" if isinstance(names, int) else f"columns {preview(names, 6)}"
             raise ValueError(f"{source} must have a column of {role}s (got {have}; name it with {role}=...)")
-    return {role: found[role] for role in ROLES if role in found}
+    return {role: found[role] for role in layout.roles if role in found}
 
 
 def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str) -> int:

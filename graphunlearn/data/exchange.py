@@ -16,6 +16,8 @@ from graphunlearn.data.vocabulary import Vocabulary, preview
 if TYPE_CHECKING:
     import networkx
 
+    from graphunlearn.data.session_store import SessionStore
+
 EdgeType = tuple[str, str, str]
 
 
@@ -100,3 +102,22 @@ def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str,
         edge = {name: column[position] for name, column in zip(values, columns)}
         graph.add_edge(labels["user"][user], labels["item"][item], **edge)
     return graph
+
+
+def to_session_network(graph: SessionStore) -> networkx.DiGraph:
+    """Return a networkx graph with nodes ``(session, item)``, their positions, and transitions with their counts."""
+    import networkx
+
+    network = networkx.DiGraph()
+    items, sessions = graph.item_ids, graph.session_ids
+    labels = [(sessions[s], items[i]) for s, i in zip(graph.batch.tolist(), graph.x.tolist())]
+    for session, item in labels:
+        network.add_node((session, item), session=session, item=item, positions=[])
+    for a, b in graph.edge_index.t().tolist():
+        network.add_edge(labels[a], labels[b], weight=0)
+    clicks = graph.alias.tolist()
+    for click, position in enumerate(graph.position.tolist()):
+        network.nodes[labels[clicks[click]]]["positions"].append(position)
+        if position:
+            network.edges[labels[clicks[click - 1]], labels[clicks[click]]]["weight"] += 1
+    return network

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphunlearn.data.convert import Conversions
-from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, as_mask, is_per_interaction
+from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, as_mask, cuts_of, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.func.sparse import Adjacency
 
@@ -91,6 +91,11 @@ class InteractionGraph(Conversions):
     def num_interactions(self) -> int:
         """Number of interactions."""
         return self.pairs.size(1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the interactions lie."""
+        return self.pairs.device
 
     @property
     def pairs(self) -> Tensor:
@@ -235,11 +240,8 @@ class InteractionGraph(Conversions):
             >>> [part.num_interactions for part in graph.random_split([0.8, 0.1, 0.1], seed=0)]
             [8, 1, 1]
         """
-        shares = [float(fraction) for fraction in fractions]
-        if not shares or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"'fractions' must be positive and add up to 1 (got {list(fractions)})")
+        cuts = cuts_of(fractions, self.num_interactions)
         permutation = torch.randperm(self.num_interactions, generator=torch.Generator().manual_seed(seed))
-        cuts = [round(sum(shares[: k + 1]) * permutation.numel()) for k in range(len(shares) - 1)]
         return tuple(self.select(part) for part in permutation.to(self.pairs.device).tensor_split(cuts))
 
     def binarize(self, threshold: float) -> Self:

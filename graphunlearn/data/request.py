@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,27 +14,38 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.io import read_ids
-from graphunlearn.data.vocabulary import Vocabulary, canonical_id, preview
+from graphunlearn.data.matching import matching_clicks, matching_interactions
+from graphunlearn.data.session import SessionGraph
+from graphunlearn.data.vocabulary import canonical_id, preview
 
 if TYPE_CHECKING:
     from graphunlearn.data.interaction import InteractionGraph
 
 __all__ = ["LEVELS", "ForgetRequest", "Level"]
 
-Level = Literal["interaction", "user", "item", "mixed"]
-LEVELS = ("interaction", "user", "item")
+Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
+LEVELS = ("interaction", "user", "item", "click", "session")
+PAIRS = {"interaction": "user and item", "click": "session and position"}
 
 
 @dataclass(frozen=True, repr=False)
 class ForgetRequest:
-    r"""The interactions to forget, by interaction, user or item; requests add up with ``|``.
+    r"""The interactions or clicks to forget, by one of several levels; requests add up with ``|``.
 
     Ids are raw ids, as in the file the graph came from: ``196``, ``"196"`` and ``numpy.int64(196)`` are the same.
     For internal ids there is :meth:`internal`.
 
+    Of a graph of users and items, level ``"interaction"`` names single interactions, ``"user"`` and ``"item"`` all of
+    theirs. Of a :class:`~graphunlearn.SessionGraph`, ``"click"`` names single clicks: the click is dropped and its
+    neighbours in the session join; ``"session"`` all clicks of a session, which is dropped whole; ``"item"`` every
+    click on an item, in whatever session; ``"user"`` all sessions of a user, where sessions carry users. A session with
+    one click left stays, though nothing can be learnt from it; one with none left is dropped
+    (:meth:`~graphunlearn.SessionGraph.split` has the details).
+
     Args:
-        level: ``"user"`` or ``"item"`` (all of their interactions) or ``"interaction"``.
-        index: Raw ids; at level ``"interaction"`` pairs of user and item. Repeated ones count once.
+        level: ``"interaction"``, ``"click"``, ``"session"``, ``"user"`` or ``"item"``.
+        index: Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of a session and a
+            position in it, counted from 0 in the graph that the request is put to. Repeated ones count once.
 
     Raises:
         ValueError: If the level is unknown, an id is not an id, or there are none.
@@ -57,7 +67,7 @@ class ForgetRequest:
         if self.level not in LEVELS:
             close = difflib.get_close_matches(str(self.level), LEVELS, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"'level' must be one of {preview(LEVELS)} (got {self.level!r}{hint})")
+            raise ValueError(f"'level' must be one of {preview(LEVELS, len(LEVELS))} (got {self.level!r}{hint})")
         entries = [self._entry(value) for value in _as_list(self.index)]
         unique = tuple(dict.fromkeys(entries))
         if not unique:
@@ -67,11 +77,13 @@ class ForgetRequest:
 
     def _entry(self, value: Any) -> Any:
         try:
-            if self.level != "interaction":
+            if self.level not in PAIRS:
                 return canonical_id(value) if self.raw else int(value)
             pair = _as_list(value)
             if len(pair) != 2 or isinstance(value, str):
-                raise ValueError(f"an interaction is a pair of user and item (got {value!r})")
+                raise ValueError(f"{_a(self.level)} is a pair of {PAIRS[self.level]} (got {value!r})")
+            if self.level == "click":
+                return canonical_id(pair[0]) if self.raw else int(pair[0]), _position(pair[1])
             return tuple(canonical_id(end) if self.raw else int(end) for end in pair)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'index' must hold {self.level} ids: {error}") from None
@@ -81,8 +93,9 @@ class ForgetRequest:
         """Return a request by the graph's own node numbers instead of raw ids.
 
         Args:
-            level: ``"user"``, ``"item"`` or ``"interaction"``.
-            index: Users ``[n]``, items ``[n]``, or pairs of user and item ``[2, n]``; both are numbered from 0.
+            level: Any but ``"mixed"``.
+            index: Users, items or sessions ``[n]``, pairs of user and item, or of session and position ``[2, n]``; all
+                are numbered from 0.
 
         Raises:
             ValueError: If the shape does not fit the level, or it is empty.
@@ -93,21 +106,23 @@ class ForgetRequest:
             ForgetRequest.internal('interaction', [(0, 5), (1, 2)])
         """
         index = torch.as_tensor(index)
-        wanted = "[2, n]" if level == "interaction" else "[n]"
+        pairs = level in PAIRS
+        wanted = "[2, n]" if pairs else "[n]"
         if index.dtype == torch.bool or index.is_floating_point():
             raise ValueError(f"'index' must hold whole numbers (got {index.dtype})")
-        if index.dim() != (2 if level == "interaction" else 1) or (level == "interaction" and index.size(0) != 2):
+        if index.dim() != (2 if pairs else 1) or (pairs and index.size(0) != 2):
             raise ValueError(f"'index' must have shape {wanted} at level '{level}' (got {list(index.shape)})")
-        entries = [tuple(pair) for pair in index.t().tolist()] if level == "interaction" else index.tolist()
+        entries = [tuple(pair) for pair in index.t().tolist()] if pairs else index.tolist()
         return cls(level, tuple(entries), raw=False)
 
     @classmethod
     def from_file(cls, path: str | Path, level: Level = "interaction") -> ForgetRequest:
-        """Return the request in a file: rows of ``user,item`` (a header is optional), or one id per line.
+        """Return the request in a file: rows of ``user,item`` or ``session,position`` (a header is optional), or ids.
 
         Args:
             path: The file, in any format that a graph can be read from.
-            level: What the rows name; of rows with several columns, users and items take theirs.
+            level: What the rows name, one id per line for users, items and sessions; of rows with several columns, they
+                take theirs.
 
         Raises:
             ValueError: If the file is malformed (with its line number) or empty.
@@ -133,64 +148,37 @@ class ForgetRequest:
         parts = tuple(merged.values())
         return parts[0] if len(parts) == 1 else ForgetRequest("mixed", parts)
 
-    def mask(self, graph: InteractionGraph) -> Tensor:
-        """Return which interactions of ``graph`` are to be forgotten ``[num_interactions]``.
+    def mask(self, graph: InteractionGraph | SessionGraph) -> Tensor:
+        """Return which interactions or clicks of ``graph`` are to be forgotten ``[num_interactions]``.
 
         Raises:
-            ValueError: If the graph does not know an id or a pair, or if nothing or all of it would be forgotten.
+            ValueError: If the level does not fit the graph, it does not know an id, a pair or a click, or if nothing or
+                all of it would be forgotten.
 
         Example:
             >>> import torch, graphunlearn as gu
             >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]))
             >>> ForgetRequest("item", ["0"]).mask(graph)
             tensor([ True,  True, False])
+            >>> ForgetRequest("click", [("0", 2)]).mask(gu.SessionGraph.from_sequences([[4, 2, 4], [1, 2]]))
+            tensor([False, False,  True, False, False])
         """
-        mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
+        mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         for part in self.parts:
-            mask[part._interactions(graph)] = True
-        count = int(mask.sum())
+            if isinstance(graph, SessionGraph):
+                mask[matching_clicks(part.level, part.index, part.raw, graph)] = True
+            else:
+                mask[matching_interactions(part.level, part.index, part.raw, graph)] = True
+        count, what = int(mask.sum()), _what(graph)
         if count == 0:
-            raise ValueError(f"'request' must match an interaction of the graph (got {self!r}, which matches none)")
+            raise ValueError(f"'request' must match {_a(what[:-1])} of the graph (got {self!r}, which matches none)")
         if count == mask.numel():
-            raise ValueError(f"'request' must leave some interactions (got one that removes all {count})")
+            raise ValueError(f"'request' must leave some {what} (got one that removes all {count})")
         return mask
 
-    def _interactions(self, graph: InteractionGraph) -> Tensor:
-        """Positions of the part's interactions in the graph."""
-        adjacency = graph.adjacency
-        if self.level != "interaction":
-            nodes = self._nodes(self.level, self.index, graph) + (graph.num_users if self.level == "item" else 0)
-            return adjacency.interaction[adjacency.entries(nodes)].long()
-        users, items = (self._nodes(side, ends, graph) for side, ends in zip(("user", "item"), zip(*self.index)))
-        order = adjacency.interaction[: graph.num_interactions].long()
-        known = graph.pairs[0, order] * graph.num_items + graph.pairs[1, order]  # ascending
-        wanted = users * graph.num_items + items
-        position = torch.searchsorted(known, wanted).clamp(max=max(known.numel() - 1, 0))
-        missing = known[position] != wanted if known.numel() else torch.ones_like(wanted, dtype=torch.bool)
-        if missing.any():
-            unknown = [self.index[i] for i in missing.nonzero().flatten().tolist()]
-            raise ValueError(
-                f"'index' must hold interactions of the graph (got {preview(unknown)}, which "
-                f"{'is' if len(unknown) == 1 else 'are'} not among its {graph.num_interactions} interactions)"
-            )
-        return order[position]
-
-    def _nodes(self, side: str, ids: Iterable[Any], graph: InteractionGraph) -> Tensor:
-        ids = list(ids)
-        vocabulary = graph.vocabulary(side)
-        nodes = vocabulary.lookup(ids) if self.raw else torch.tensor(ids, dtype=torch.long)
-        outside = (nodes < 0) | (nodes >= len(vocabulary))
-        if outside.any():
-            unknown = dict.fromkeys(ids[i] for i in outside.nonzero().flatten().tolist())
-            kind = f"{side}s" if self.raw else f"internal {side} ids"
-            raise ValueError(
-                f"'index' must hold {kind} of the graph (got {preview(unknown)}; {_holds(side, vocabulary)})"
-            )
-        return nodes.to(graph.pairs.device)
-
-    def describe(self, graph: InteractionGraph) -> dict[str, Any]:
-        """Return level, number of ids and number of interactions, as JSON holds it."""
-        summary: dict[str, Any] = {"level": self.level, "size": len(self), "interactions": int(self.mask(graph).sum())}
+    def describe(self, graph: InteractionGraph | SessionGraph) -> dict[str, Any]:
+        """Return level, number of ids and number of interactions or clicks, as JSON holds it."""
+        summary: dict[str, Any] = {"level": self.level, "size": len(self), _what(graph): int(self.mask(graph).sum())}
         if self.level == "mixed":
             summary["parts"] = [{"level": part.level, "size": len(part)} for part in self.parts]
         return summary
@@ -198,7 +186,7 @@ class ForgetRequest:
     def fingerprint(self) -> str:
         """Return a SHA-256 of what is asked, in whatever order it was asked."""
         content = sorted(
-            [part.level, part.raw, sorted(map(list, part.index) if part.level == "interaction" else part.index)]
+            [part.level, part.raw, sorted(map(list, part.index) if part.level in PAIRS else part.index)]
             for part in self.parts
         )
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -216,8 +204,16 @@ def _as_list(values: Any) -> list[Any]:
     return [values] if isinstance(values, (str, int, float, np.generic)) else list(values)
 
 
-def _holds(side: str, vocabulary: Vocabulary) -> str:
-    if len(vocabulary) == 0:
-        return f"the graph has no {side}s"
-    shown = ", ".join(repr(vocabulary[i]) for i in range(min(3, len(vocabulary))))
-    return f"the graph has {len(vocabulary)} {side}s, such as {shown}"
+def _position(value: Any) -> int:
+    try:
+        return int(canonical_id(value))
+    except ValueError:
+        raise ValueError(f"a position must be a whole number from 0 (got {value!r})") from None
+
+
+def _what(graph: InteractionGraph | SessionGraph) -> str:
+    return "clicks" if isinstance(graph, SessionGraph) else "interactions"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -32,12 +32,12 @@ def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.size(0) == num_interactions
 
 
-def as_mask(index: Tensor, size: int, device: torch.device) -> Tensor:
+def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interactions") -> Tensor:
     """Return a mask or indices as a mask of its own memory ``[size]``."""
     index = torch.as_tensor(index, device=device)
     if index.dtype == torch.bool:
         if index.shape != (size,):
-            raise ValueError(f"'index' must be a mask of {size} interactions (got shape {list(index.shape)})")
+            raise ValueError(f"'index' must be a mask of {size} {what} (got shape {list(index.shape)})")
         return index.clone()  # kept until the adjacency is asked for, whatever the caller does to theirs
     if index.dim() != 1 or index.is_floating_point():
         raise ValueError(f"'index' must be a mask or a list of indices (got {index.dtype}, shape {list(index.shape)})")
@@ -48,19 +48,29 @@ def as_mask(index: Tensor, size: int, device: torch.device) -> Tensor:
     return mask
 
 
+def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
+    """Return where to cut ``size`` things into parts of these shares."""
+    shares = [float(fraction) for fraction in fractions]
+    if not shares or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"'fractions' must be positive and add up to 1 (got {list(fractions)})")
+    return [round(sum(shares[: k + 1]) * size) for k in range(len(shares) - 1)]
+
+
 def check_pairs(edge_index: Any) -> Tensor:
     """Return pairs as a new int64 tensor ``[2, num_interactions]``."""
     with torch.inference_mode(False):
         pairs = torch.as_tensor(edge_index)
         if pairs.dim() != 2 or pairs.size(0) != 2:
             raise ValueError(f"'edge_index' must have shape [2, num_interactions] (got {list(pairs.shape)})")
-        if pairs.numel() and (pairs.dtype == torch.bool or pairs.is_floating_point() or pairs.is_complex()):
+        if pairs.numel() and not _is_whole(pairs):
             raise ValueError(f"'edge_index' must hold whole numbers (got {pairs.dtype})")
         return pairs.detach().long().clone(memory_format=torch.contiguous_format)
 
 
-def check_nodes(node_type: str, nodes: Tensor, num_nodes: int | None, ids: Iterable[Any] | None) -> Vocabulary:
-    """Return the vocabulary of one node type, after checking ids, number and raw ids against one another."""
+def check_nodes(
+    node_type: str, nodes: Tensor, num_nodes: int | None, ids: Iterable[Any] | None, name: str = "edge_index"
+) -> Vocabulary:
+    """Return the vocabulary of one node type, after checking ids (given as ``name``), number and raw ids together."""
     try:
         vocabulary = None if ids is None else ids if isinstance(ids, Vocabulary) else Vocabulary(ids)
     except ValueError as error:
@@ -68,24 +78,61 @@ def check_nodes(node_type: str, nodes: Tensor, num_nodes: int | None, ids: Itera
     low, high = (int(nodes.min()), int(nodes.max())) if nodes.numel() else (0, -1)
     size = num_nodes if num_nodes is not None else len(vocabulary) if vocabulary is not None else high + 1
     if low < 0:
-        raise ValueError(f"'edge_index' must not hold negative ids (got {node_type} {low})")
+        raise ValueError(f"'{name}' must not hold negative ids (got {node_type} {low})")
     if high >= size:
-        raise ValueError(f"'edge_index' must hold {node_type}s below {size} (got {node_type} {high})")
+        raise ValueError(f"'{name}' must hold {node_type}s below {size} (got {node_type} {high})")
     if vocabulary is not None and len(vocabulary) != size:
         raise ValueError(f"'{node_type}_ids' must hold one raw id per {node_type}, {size} (got {len(vocabulary)})")
     return Vocabulary(size) if vocabulary is None else vocabulary
 
 
-def check_attribute(name: str, value: Any, num_interactions: int, device: torch.device) -> Tensor:
+def check_attribute(
+    name: str, value: Any, num_interactions: int, device: torch.device, what: str = "interaction"
+) -> Tensor:
     """Return one value per interaction as a new tensor ``[num_interactions]``, as floats but for times."""
     with torch.inference_mode(False):
         value = torch.as_tensor(value, device=device).detach()
         if value.shape != (num_interactions,):
-            raise ValueError(
-                f"'{name}' must hold one value per interaction, {num_interactions} (got {list(value.shape)})"
-            )
+            raise ValueError(f"'{name}' must hold one value per {what}, {num_interactions} (got {list(value.shape)})")
         if not value.isfinite().all():
             at = int((~value.isfinite()).nonzero()[0])
-            raise ValueError(f"'{name}' must be finite (got {float(value[at])} at interaction {at})")
+            raise ValueError(f"'{name}' must be finite (got {float(value[at])} at {what} {at})")
         keep = value.is_floating_point() or name == "time"
         return value.clone() if keep else value.to(torch.get_default_dtype())
+
+
+def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
+    """Return the items of all clicks ``[num_clicks]`` and the number of clicks per session ``[num_sessions]``."""
+    if ptr is None:
+        if isinstance(items, Tensor):
+            raise ValueError("'ptr' must say where sessions begin where 'items' is one tensor (got none)")
+        length = torch.tensor([len(session) for session in items], dtype=torch.long)
+        items = torch.as_tensor([item for session in items for item in session])
+    else:
+        items = torch.as_tensor(items)
+        ptr = torch.as_tensor(ptr, device=items.device)
+        if ptr.dim() != 1 or not ptr.numel() or not _is_whole(ptr):
+            raise ValueError(f"'ptr' must hold whole numbers [num_sessions + 1] (got {ptr.dtype}, {list(ptr.shape)})")
+        if (int(ptr[0]), int(ptr[-1])) != (0, items.numel()):
+            raise ValueError(f"'ptr' must run from 0 to {items.numel()} (got {int(ptr[0])} to {int(ptr[-1])})")
+        length = ptr.detach().long().diff()
+    if items.dim() != 1 or (items.numel() and not _is_whole(items)):
+        raise ValueError(f"'items' must hold whole numbers [num_clicks] (got {items.dtype}, {list(items.shape)})")
+    if length.numel() and int(length.min()) < 1:
+        raise ValueError(f"'items' must hold a click of every session (got none of session {int(length.argmin())})")
+    return items.detach().long(), length
+
+
+def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:
+    """Return the user of every session, -1 where unknown, as a new tensor ``[num_sessions]``."""
+    user = torch.as_tensor(user, device=device).detach()
+    if user.shape != (num_sessions,) or (user.numel() and not _is_whole(user)):
+        got = f"{user.dtype}, {list(user.shape)}"
+        raise ValueError(f"'user' must hold a whole number per session, {num_sessions} (got {got})")
+    if user.numel() and int(user.min()) < -1:
+        raise ValueError(f"'user' must hold users from 0, or -1 where unknown (got {int(user.min())})")
+    return user.long().clone()
+
+
+def _is_whole(values: Tensor) -> bool:
+    return values.dtype != torch.bool and not values.is_floating_point() and not values.is_complex()

@@ -12,13 +12,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.vocabulary import Vocabulary
 
-FORMAT = "graphunlearn.InteractionGraph.1"
 
-
-def to_bytes(graph: HeteroData) -> bytes:
+def to_bytes(graph: BaseData) -> bytes:
     """Return a graph as the bytes of a safetensors file; values that are no tensors go into its header as JSON.
 
     Raises:
@@ -27,9 +26,10 @@ def to_bytes(graph: HeteroData) -> bytes:
     tensors: dict[str, Tensor] = {}
     header = []
     for store in graph.stores:
-        values = {}
+        values, vocabularies = {}, {}
         for name, value in store.items():
             if isinstance(value, Vocabulary):
+                vocabularies[name] = len(value)
                 if not value.is_range:
                     tensors[_name(store._key, name)] = torch.frombuffer(
                         bytearray(json.dumps(value.ids).encode()), dtype=torch.uint8
@@ -38,15 +38,15 @@ def to_bytes(graph: HeteroData) -> bytes:
                 tensors[_name(store._key, name)] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             else:
                 values[name] = value
-        header.append({"key": store._key, "values": values})
+        header.append({"key": store._key, "values": values, "vocabularies": vocabularies})
     try:
         text = json.dumps(header)
     except TypeError as error:
         raise ValueError(f"a graph must hold tensors and plain values to be saved (got: {error})") from None
-    return save_tensors(tensors, {"format": FORMAT, "stores": text, "fingerprint": graph.fingerprint()})
+    return save_tensors(tensors, {"format": _format(graph), "stores": text, "fingerprint": graph.fingerprint()})
 
 
-def fill(graph: HeteroData, path: Path) -> None:
+def fill(graph: BaseData, path: Path) -> None:
     """Fill an empty graph from a file written from :func:`to_bytes`.
 
     Raises:
@@ -59,28 +59,37 @@ def fill(graph: HeteroData, path: Path) -> None:
     try:
         tensors = load_tensors(data)
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != _format(graph):
             raise ValueError(f"its format is {metadata.get('format')!r}")
         for part in json.loads(metadata["stores"]):
             _fill_store(graph, part, tensors)
         whole = graph.validate() and graph.fingerprint() == metadata["fingerprint"]
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"'{path}' must be a whole file written by 'InteractionGraph.save' (got: {error})") from None
+        raise ValueError(f"'{path}' must be a whole file written by '{_kind(graph)}.save' (got: {error})") from None
     if not whole:
-        raise ValueError(f"'{path}' must be a whole file written by 'InteractionGraph.save' (its content has changed)")
+        raise ValueError(f"'{path}' must be a whole file written by '{_kind(graph)}.save' (its content has changed)")
 
 
-def _fill_store(graph: HeteroData, part: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _fill_store(graph: BaseData, part: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     key = tuple(part["key"]) if isinstance(part["key"], list) else part["key"]
-    store = graph._global_store if key is None else graph[key]
+    store = graph.stores[0] if key is None else graph[key]
     store.update(part["values"])
     prefix = _name(key, "")
     for name, tensor in tensors.items():
         if name.startswith(prefix) and "/" not in name[len(prefix) :]:
             store[name[len(prefix) :]] = tensor
-    if isinstance(key, str):
-        ids = store.get("vocabulary")
-        store.vocabulary = Vocabulary(store.num_nodes if ids is None else json.loads(ids.numpy().tobytes()))
+    known = {"vocabulary": store.num_nodes} if isinstance(key, str) else {}
+    for name, size in part.get("vocabularies", known).items():  # earlier versions wrote their sizes as numbers of nodes
+        ids = store.get(name)
+        store[name] = Vocabulary(size if ids is None else json.loads(ids.numpy().tobytes()))
+
+
+def _kind(graph: BaseData) -> str:
+    return "InteractionGraph" if isinstance(graph, HeteroData) else "SessionGraph"
+
+
+def _format(graph: BaseData) -> str:
+    return f"graphunlearn.{_kind(graph)}.1"
 
 
 def _name(key: Any, attribute: str) -> str:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io import read_frame
 from graphunlearn.func import Adjacency
 
@@ -84,3 +84,67 @@ def test_a_truncated_copy(data_root, tmp_path):
     path.write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(ValueError, match="must be a whole gzip file"):
         InteractionGraph.from_file(path)
+
+
+SESSIONS = {
+    "yoochoose-100k/yoochoose-clicks-100k_train_full.txt": (70_278, 17_794, 2_933),
+    "yoochoose-100k/yoochoose-clicks-100k_test.txt": (13_568, 3_416, 1_771),
+    "diginetica/train.tsv.gz": (906_140, 186_670, 43_097),
+    "diginetica/test.tsv.gz": (76_821, 15_963, 21_131),
+}
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_sessions(data_root, name):
+    path = existing(data_root, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        graph = SessionGraph.from_file(path)
+    assert (graph.num_clicks, graph.num_sessions, graph.num_items) == SESSIONS[name]
+    table = pd.read_csv(path, sep="\t")
+    session, item = table.columns[:2]
+    assert [int(graph.item_ids[i]) for i in graph.items.tolist()] == table[item].tolist()
+    assert [int(graph.session_ids[s]) for s in graph.session.tolist()] == table[session].tolist()
+    if "Time" in table:
+        assert graph.time.tolist() == table["Time"].tolist()
+    else:
+        assert graph.time is None
+        assert graph.position.tolist() == table["position"].tolist()
+    assert graph.num_nodes == len(table.drop_duplicates([session, item]))
+    follows = table[session].iloc[1:].to_numpy() == table[session].iloc[:-1].to_numpy()
+    assert graph.prefixes().num_sessions == follows.sum()
+    repeats = (follows & (table[item].iloc[1:].to_numpy() == table[item].iloc[:-1].to_numpy())).sum()
+    assert graph.collapse().num_clicks == len(table) - repeats
+
+
+def test_test_sessions_like_those_of_training(data_root):
+    train = SessionGraph.from_file(existing(data_root, "yoochoose-100k/yoochoose-clicks-100k_train_full.txt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        test = SessionGraph.from_file(
+            existing(data_root, "yoochoose-100k/yoochoose-clicks-100k_test.txt"), like=train, collapse_repeats=True
+        )
+    assert (test.num_left_out, test.num_items, test.num_sessions) == (0, 2_933, 3_416)
+    fit, validation = train.time_split([0.9, 0.1])
+    assert float(fit.time.max()) <= float(validation.time.max())
+    left = validation.without_unseen(fit)
+    assert left.num_left_out == int((~torch.isin(validation.items, fit.items)).sum())
+
+
+def test_the_raw_log(data_root):
+    path = existing(data_root, "diginetica/sample_train-item-views.csv")
+    with pytest.warns(UserWarning) as caught:
+        graph = SessionGraph.from_file(path)
+    said = [str(warning.message).removeprefix(f"'{path}'") for warning in caught]
+    assert said == [
+        " has no newline at its end: the last line may be cut off",
+        ": the clicks were not in order, and were sorted by session and position",
+        ": 2 sessions have clicks of several users; their user counts as unknown",
+    ]
+    assert (graph.num_clicks, graph.num_sessions, graph.num_items) == (12_391, 2_986, 7_139)
+    table = pd.read_csv(path, sep=";").sort_values(["session_id", "timeframe"], kind="stable")
+    rows = {str(name): row["item_id"].astype(str).tolist() for name, row in table.groupby("session_id")}
+    parts = graph.items.split(graph.length.tolist())
+    assert {n: [graph.item_ids[i] for i in p.tolist()] for n, p in zip(graph.session_ids, parts)} == rows
+    user = str(int(table["user_id"].dropna().iloc[0]))
+    assert int(ForgetRequest("user", [user]).mask(graph).sum()) == int((table["user_id"] == int(user)).sum())

@@ -137,9 +137,9 @@ def test_bad_internal(level, index, message):
         (
             "users",
             ["1"],
-            r"'level' must be one of 'interaction', 'user', 'item' \(got 'users'; did you mean 'user'\?\)",
+            r"one of 'interaction', 'user', 'item', 'click', 'session' \(got 'users'; did you mean 'user'\?\)",
         ),
-        ("click", ["1"], r"'level' must be one of .* \(got 'click'\)"),
+        ("view", ["1"], r"'level' must be one of .* \(got 'view'\)"),
         ("mixed", ["1"], r"'level' must be one of .* \(got 'mixed'\)"),
         (3, ["1"], r"'level' must be one of .* \(got 3\)"),
         ("user", [], r"'index' must name at least one user to forget \(got none\)"),

@@ -8,6 +8,7 @@ import torch
 import torch_geometric.transforms as T
 from hypothesis import given
 from safetensors import safe_open
+from safetensors.torch import save_file
 from strategies import graphs
 
 from graphunlearn.data import EDGE_TYPE, InteractionGraph
@@ -88,8 +89,6 @@ def test_truncated_changed_and_foreign_files(tmp_path, graph):
 
 
 def test_a_file_of_other_tensors(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"must be a whole file written by .* \(got: its format is None\)"):
         InteractionGraph.load(tmp_path / "model.safetensors")
@@ -99,3 +98,18 @@ def test_loaded_graphs_can_be_used(tmp_path, graph):
     again = InteractionGraph.load(graph.save(tmp_path / "graph.safetensors"))
     again[EDGE_TYPE].edge_index[1, 0] = 4
     assert again.adjacency.degree.tolist() == [1, 2, 1, 1, 0, 0, 1]
+
+
+def test_files_of_earlier_versions(tmp_path, graph):
+    """They had no sizes of vocabularies in their header: those were the numbers of nodes."""
+    path = graph.save(tmp_path / "graph.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stores = json.loads(metadata["stores"])
+    for store in stores:
+        store.pop("vocabularies")
+    save_file(tensors, path, {**metadata, "stores": json.dumps(stores)})
+    again = InteractionGraph.load(path)
+    assert again.fingerprint() == graph.fingerprint()
+    assert again.vocabulary("item").is_range
+    assert again.user_ids == graph.user_ids

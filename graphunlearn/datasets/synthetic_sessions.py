@@ -1,0 +1,155 @@
+"""Synthetic click sessions with what real ones have: an intent, habits of going from item to item, and repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data.session import SessionGraph
+
+__all__ = ["synthetic_sessions"]
+
+_CANDIDATES = 30  # items a visitor comes across for each one chosen
+_SUCCESSORS = 10  # items that one item leads to
+_LONGEST = 50
+_BATCH = 100_000  # sessions or items looked at together: bounds the memory
+_MONTH = 30 * 24 * 3600
+_START = 1_577_836_800  # 2020-01-01, in epoch seconds
+_GAP = 60.0  # seconds from click to click
+
+
+def synthetic_sessions(
+    num_sessions: int = 4000,
+    num_items: int = 500,
+    clicks_per_session: float = 4.5,
+    *,
+    num_users: int = 1500,
+    latent_dim: int = 8,
+    popularity_exponent: float = 0.6,
+    taste: float = 4.0,
+    transition: float = 0.6,
+    repeat: float = 0.1,
+    seed: int = 0,
+) -> SessionGraph:
+    r"""Draw items, users, and sessions in which visitors go from item to item.
+
+    Items and users have normal latent factors :math:`q_i, p_u`, and every session an intent :math:`z_s = (p_u +
+    \varepsilon_s) / \sqrt{2}`. An item of popularity rank :math:`r` is met with probability :math:`\propto
+    r^{-\gamma}`; of thirty items met, one is chosen :math:`\propto \exp(\tau \langle z, q_i \rangle / \sqrt{k})`. Every
+    item leads to ten others, chosen so with its own factors for :math:`z`, to the :math:`j`-th with probability
+    :math:`\propto 1 / j`. A session starts with an item chosen by its intent. Every further click
+
+    - repeats an earlier one of the session with probability :math:`\rho`, the last one as likely as any,
+    - or else follows a transition from the item clicked last with probability :math:`\pi`,
+    - or else is chosen by the intent.
+
+    The number of clicks is two plus a geometric number, at most 50. Transitions can be learnt from all sessions; what
+    the intent chose can only be remembered, so that a forgotten click makes a difference.
+
+    Args:
+        num_sessions: Number of sessions; their raw ids are ``"s0"``, ``"s1"``, …, in order of time.
+        num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may go without click.
+        clicks_per_session: Mean number of clicks, at least 2.
+        num_users: Number of users; their raw ids are ``"u0"``, ``"u1"``, … Each session has one of them.
+        latent_dim: Number :math:`k` of latent factors.
+        popularity_exponent: The tail :math:`\gamma`; 0 makes all items equally popular.
+        taste: Strength :math:`\tau` of intent in choosing; 0 leaves popularity alone.
+        transition: Probability :math:`\pi` of following a transition.
+        repeat: Probability :math:`\rho` of a repeat.
+        seed: The same seed gives the same graph.
+
+    Returns:
+        A graph with ``time`` (epoch seconds within one month, int64) and ``user``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> graph = synthetic_sessions(num_sessions=100, num_items=50, num_users=20, seed=1)
+        >>> graph.num_sessions, graph.num_items, graph.session_ids[17], graph.item_ids[3]
+        (100, 50, 's17', 'i3')
+    """
+    _check(num_sessions, num_items, num_users, latent_dim)
+    if not 2 <= clicks_per_session <= _LONGEST / 5:
+        raise ValueError(f"'clicks_per_session' must be between 2 and {_LONGEST // 5} (got {clicks_per_session})")
+    for name, value in {"popularity_exponent": popularity_exponent, "taste": taste}.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"'{name}' must be a finite number of at least 0 (got {value})")
+    for name, value in {"transition": transition, "repeat": repeat}.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"'{name}' must be a probability (got {value})")
+    random = torch.Generator().manual_seed(seed)
+
+    kind = torch.randn(num_items, latent_dim, generator=random)
+    rank = torch.randperm(num_items, generator=random) + 1.0
+    met = torch.cumsum(rank.double() ** -popularity_exponent, 0)
+
+    def choose(wish: Tensor) -> Tensor:
+        """One item for every row of wishes ``[n, latent_dim]``."""
+        draw = torch.rand(wish.size(0), _CANDIDATES, generator=random, dtype=torch.double) * met[-1]
+        item = torch.searchsorted(met, draw).clamp_(max=num_items - 1)
+        liking = (kind[item] * wish.unsqueeze(1)).sum(2) * (taste / latent_dim**0.5)
+        gumbel = -torch.empty_like(liking).exponential_(generator=random).log()
+        return item.gather(1, (liking + gumbel).argmax(1, keepdim=True)).flatten()
+
+    leads_to = torch.stack([_in_parts(choose, kind) for _ in range(_SUCCESSORS)], 1)
+    habit = torch.cumsum(1 / torch.arange(1.0, _SUCCESSORS + 1), 0)
+
+    user = torch.randint(num_users, (num_sessions,), generator=random)
+    intent = torch.randn(num_users, latent_dim, generator=random)[user]
+    intent = (intent + torch.randn(num_sessions, latent_dim, generator=random)) / 2**0.5
+    length = _lengths(num_sessions, clicks_per_session, random)
+
+    clicks = torch.empty(num_sessions, int(length.max()), dtype=torch.long)
+    for position in range(clicks.size(1)):
+        rows = (length > position).nonzero().flatten()
+        clicks[rows, position] = _in_parts(choose, intent[rows])
+        if position == 0:
+            continue
+        kinds = torch.rand(rows.numel(), generator=random)
+        step = torch.rand(rows.numel(), generator=random)
+        earlier = clicks[rows, (step * position).long().clamp_(max=position - 1)]
+        place = torch.searchsorted(habit, step * habit[-1]).clamp_(max=_SUCCESSORS - 1)
+        following = leads_to[clicks[rows, position - 1], place]
+        clicks[rows, position] = torch.where(
+            kinds < repeat,
+            earlier,
+            torch.where(kinds < repeat + (1 - repeat) * transition, following, clicks[rows, position]),
+        )
+
+    begin = (torch.rand(num_sessions, generator=random, dtype=torch.double) * _MONTH).sort().values
+    gap = torch.empty(clicks.shape, dtype=torch.double).exponential_(generator=random) * _GAP
+    time = _START + (begin.unsqueeze(1) + gap.cumsum(1)).long()
+    present = torch.arange(clicks.size(1)) < length.unsqueeze(1)
+    return SessionGraph.from_sequences(
+        clicks[present],
+        torch.cat([length.new_zeros(1), length.cumsum(0)]),
+        item_ids=[f"i{index}" for index in range(num_items)],
+        session_ids=[f"s{index}" for index in range(num_sessions)],
+        time=time[present],
+        user=user,
+        user_ids=[f"u{index}" for index in range(num_users)],
+    )
+
+
+def _check(num_sessions: int, num_items: int, num_users: int, latent_dim: int) -> None:
+    given = {"num_sessions": num_sessions, "num_items": num_items, "num_users": num_users, "latent_dim": latent_dim}
+    for name, value in given.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"'{name}' must be a positive integer (got {value})")
+
+
+def _in_parts(choose: Callable[[Tensor], Tensor], wishes: Tensor) -> Tensor:
+    return torch.cat([choose(part) for part in wishes.split(_BATCH)])
+
+
+def _lengths(num_sessions: int, mean: float, random: torch.Generator) -> Tensor:
+    """Two plus a geometric number, drawn by its distribution function ``[num_sessions]``."""
+    stay = 1 - 1 / (mean - 1)  # probability of one more click
+    if stay <= 0:
+        return torch.full((num_sessions,), 2)
+    draw = torch.rand(num_sessions, generator=random, dtype=torch.double)
+    more = torch.log1p(-draw) / torch.log(torch.tensor(stay, dtype=torch.double))
+    return (2 + more.long()).clamp_(max=_LONGEST)
