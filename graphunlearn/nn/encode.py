@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import LightGCN, MessagePassing
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.func import spmm
 
 __all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recommend", "score"]
@@ -99,8 +99,10 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
 class _Encode:
     """``encode`` with its registry: callable, and extended through :meth:`register`."""
 
-    def __call__(self, model: nn.Module, graph: InteractionGraph) -> Encoded:
+    def __call__(self, model: nn.Module, graph: InteractionGraph | SessionGraph) -> Encoded:
         r"""Return the embeddings that ``model`` gives every user and item of ``graph``.
+
+        A session stands where a user does: its row is that of all of its clicks.
 
         Args:
             model: A ``torch_geometric.nn.LightGCN``, a model of this package, or any module registered with
@@ -108,11 +110,13 @@ class _Encode:
             graph: The graph that propagates. What is passed is what is used: nothing is cached between calls.
 
         Returns:
-            :class:`Encoded` rows ``[num_users, dim]`` and ``[num_items, dim]``.
+            :class:`Encoded` rows ``[num_users, dim]`` (of a :class:`SessionGraph` ``[num_sessions, dim]``) and
+            ``[num_items, dim]``.
 
         Raises:
             TypeError: No encoding is registered for the model's class.
-            ValueError: The model's tables do not fit the graph, or the registered function returned something else.
+            ValueError: The model is made for the other kind of graph, its tables do not fit the graph, or the
+                registered function returned something else.
 
         Example:
             >>> import torch, torch_geometric, graphunlearn as gu
@@ -122,7 +126,9 @@ class _Encode:
             (torch.Size([2, 8]), torch.Size([2, 8]))
         """
         encoded = Encoded(*_encode(model, graph))
-        for name, rows, count in (("user", encoded.users, graph.num_users), ("item", encoded.items, graph.num_items)):
+        first = ("session", graph.num_sessions) if isinstance(graph, SessionGraph) else ("user", graph.num_users)
+        wanted = ((encoded.users, *first), (encoded.items, "item", graph.num_items))
+        for rows, name, count in wanted:
             if rows.dim() != 2 or rows.size(0) != count:
                 raise ValueError(
                     f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph "
@@ -140,11 +146,23 @@ encode = _Encode()
 
 
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
+    """Refuse a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
+    if isinstance(graph, SessionGraph):
+        raise ValueError(f"'model' must be a session recommender for a SessionGraph (got {type(model).__name__})")
     if num_nodes != graph.num_nodes:
         raise ValueError(
             f"'graph' must have as many nodes as {type(model).__name__} has rows, {num_nodes} "
             f"(got {graph.num_users} users + {graph.num_items} items = {graph.num_nodes})"
         )
+
+
+def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:
+    """Refuse a graph that a session recommender with ``num_items`` rows cannot encode."""
+    name = type(model).__name__
+    if not isinstance(graph, SessionGraph):
+        raise ValueError(f"'model' must be a user–item recommender for an {type(graph).__name__} (got {name})")
+    if num_items != graph.num_items:
+        raise ValueError(f"'graph' must have as many items as {name} has rows, {num_items} (got {graph.num_items})")
 
 
 @singledispatch
@@ -169,15 +187,21 @@ def score(encoded: Encoded, pairs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recommend(
-    model: nn.Module, graph: InteractionGraph, k: int = 10, users: Tensor | None = None, batch_size: int = 1024
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    k: int = 10,
+    users: Tensor | None = None,
+    batch_size: int = 1024,
 ) -> Tensor:
-    """Return the ``k`` best items of every user, those already in ``graph`` left out.
+    """Return the ``k`` best items of every user, those already in ``graph`` left out; of sessions, the next items.
+
+    What a session holds is not left out: a shopper comes back to an item.
 
     Args:
         model: The recommender.
         graph: What propagates and what counts as seen. Pass the *retained* graph after unlearning.
         k: Number of items per user.
-        users: Internal user ids ``[num]``; all users by default.
+        users: Internal user ids, or numbers of sessions ``[num]``; all by default.
         batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
 
     Returns:
@@ -191,14 +215,21 @@ def recommend(
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
         >>> gu.recommend(torch_geometric.nn.LightGCN(5, 8, num_layers=1), graph, k=2).shape
         torch.Size([2, 2])
+        >>> sessions = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
+        >>> gu.recommend(gu.SRGNN(sessions.num_items, 8), sessions, k=2).shape
+        torch.Size([2, 2])
     """
     if not 1 <= k <= graph.num_items:
         raise ValueError(f"'k' must be between 1 and the number of items, {graph.num_items} (got {k})")
-    encoded, adjacency = encode(model, graph), graph.adjacency
-    users = torch.arange(graph.num_users, device=encoded.users.device) if users is None else users
+    encoded = encode(model, graph)
+    users = torch.arange(encoded.users.size(0), device=encoded.users.device) if users is None else users
     out = []
     for batch in users.split(batch_size):
         scores = encoded.users[batch] @ encoded.items.t()
+        if isinstance(graph, SessionGraph):
+            out.append(scores.topk(k).indices)
+            continue
+        adjacency = graph.adjacency
         row = torch.repeat_interleave(torch.arange(len(batch), device=batch.device), adjacency.degree[batch].long())
         scores[row, adjacency.neighbors(batch) - graph.num_users] = -torch.inf
         best, items = scores.topk(k)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from graphunlearn.data import InteractionGraph
-from graphunlearn.data.io import write_atomic
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.nn.auxiliary import auxiliary_loss
-from graphunlearn.nn.encode import Encoded, encode, score
-from graphunlearn.nn.objective import Objective, default_objective
+from graphunlearn.nn.checkpoint import FitResult, TrainingState
+from graphunlearn.nn.criterion import Criterion
+from graphunlearn.nn.encode import encode, score
+from graphunlearn.nn.objective import default_objective
+from graphunlearn.nn.prefixes import CrossEntropy, encode_prefixes
+from graphunlearn.utils.next_item import next_item_metrics, target_ranks
 from graphunlearn.utils.ranking import Ranker, auroc
 
-__all__ = ["FitResult", "FitSettings", "fit", "reset_parameters"]
+__all__ = ["FitResult", "FitSettings", "default_settings", "fit", "reset_parameters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,12 @@ class FitSettings:
     """How to train.
 
     Args:
-        epochs: At most this many passes over the interactions.
-        batch_size: Interactions per step.
+        epochs: At most this many passes over the interactions, or the prefixes of all sessions.
+        batch_size: Interactions, or prefixes, per step.
         lr: Adam's learning rate.
         patience: Stop after this many epochs without a better validation metric (with ``validation`` only).
         refresh_negatives: Draw new negatives every epoch instead of keeping the stored ones.
-        seed: Seed of the order of interactions, and of the parameters where they are drawn anew.
+        seed: Seed of the order of interactions or sessions, of dropout, and of parameters that are drawn anew.
     """
 
     epochs: int = 300
@@ -54,15 +56,13 @@ class FitSettings:
             raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
 
 
-@dataclass
-class FitResult:
-    """What happened: the metric that was watched, its best value and epoch, the curve, wall seconds."""
-
-    metric: str | None
-    best: float | None
-    best_epoch: int
-    seconds: float
-    history: list[dict[str, float]] = field(default_factory=list)
+def default_settings(graph: InteractionGraph | SessionGraph) -> FitSettings:
+    """Return the settings that :func:`fit` uses where none are given: for sessions smaller steps, and less patience."""
+    return (
+        FitSettings(epochs=50, batch_size=512, lr=0.005, patience=3)
+        if isinstance(graph, SessionGraph)
+        else FitSettings()
+    )
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
@@ -96,10 +96,10 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 
 def fit(
     model: nn.Module,
-    graph: InteractionGraph,
+    graph: InteractionGraph | SessionGraph,
     *,
-    validation: InteractionGraph | None = None,
-    objective: Objective | None = None,
+    validation: InteractionGraph | SessionGraph | None = None,
+    objective: Criterion | None = None,
     settings: FitSettings | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
@@ -107,16 +107,18 @@ def fit(
 ) -> FitResult:
     r"""Train ``model`` in place on ``graph`` and keep the parameters of its best validation epoch.
 
-    Every step propagates over the whole graph and averages the per-sample losses of one batch, to which it adds the
-    model's :func:`auxiliary_loss` where it has one; Adam updates. The validation metric is AUROC where the validation
-    interactions carry labels, else Recall@20 with the interactions of ``graph`` masked.
+    Every step averages the per-sample losses of one batch, to which it adds the model's :func:`auxiliary_loss` where
+    it has one; Adam updates. On interactions a step propagates over the whole graph; on sessions it reads those of the
+    batch. The validation metric is AUROC where the validation interactions carry labels, Recall@20 of the next click
+    over every prefix where they are sessions, else Recall@20 with the interactions of ``graph`` masked.
 
     Args:
         model: The recommender; it is left with its best parameters.
-        graph: Training interactions; they propagate and they are supervised.
-        validation: Interactions that decide when to stop. Without them all ``epochs`` are run.
+        graph: Training interactions, or sessions; they propagate and they are supervised.
+        validation: Interactions, or sessions, that decide when to stop. Without them all ``epochs`` are run.
         objective: The loss; :func:`default_objective` by default.
-        settings: How to train; single fields can be given by name instead (``fit(..., lr=0.005)``).
+        settings: How to train, :func:`default_settings` by default; single fields can be given by name instead
+            (``fit(..., lr=0.005)``).
         checkpoint: File to write the training state to after every epoch, atomically (``.safetensors`` is added
             where it is missing). Where it exists, training resumes and ends with the same parameters as without the
             break; with more ``epochs`` than before it goes on.
@@ -138,15 +140,17 @@ def fit(
         >>> result.best_epoch
         2
     """
-    settings = replace(settings or FitSettings(), **changes)
+    settings = replace(settings or default_settings(graph), **changes)
     objective = objective or default_objective(graph)
     if graph.num_interactions == 0:
         raise ValueError("'graph' must hold at least one interaction to train on (got none)")
     samples = objective.samples(graph)
+    if len(samples) == 0:
+        raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = validator(graph, validation)
-    state = _State(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
+    state = TrainingState(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
     result, best = state.restore(model, optimizer, metric, settings.epochs)
     model.train()
     start, before = time.perf_counter(), result.seconds
@@ -160,18 +164,17 @@ def fit(
         if settings.refresh_negatives and epoch > 1:
             samples = objective.samples(graph, epoch=epoch)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(samples), generator=generator).to(graph.pairs.device)
-        total = torch.zeros((), device=order.device)
-        for step, index in enumerate(order.split(settings.batch_size)):
-            batch = samples.select(index)
-            loss = objective(encode(model, graph), batch).mean()
-            extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
-            loss = loss if extra is None else loss + extra
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(index)
-        record = {"epoch": float(epoch), "loss": float(total) / len(order)}
+        total = torch.zeros((), device=parameters[0].device)
+        with _own_randomness(model, settings.seed, epoch):
+            for step, batch in enumerate(objective.batches(samples, settings.batch_size, generator)):
+                loss = objective.losses(model, graph, batch).mean()
+                extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
+                loss = loss if extra is None else loss + extra
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(batch)
+        record = {"epoch": float(epoch), "loss": float(total) / len(samples)}
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(
                 f"the training loss became {record['loss']} in epoch {epoch}; lower 'lr' or check the data"
@@ -179,7 +182,7 @@ def fit(
         if watch is not None and metric is not None:
             model.eval()
             with torch.no_grad():
-                record[metric] = watch(encode(model, graph))
+                record[metric] = watch(model)
             model.train()
         result.history.append(record)
         if metric is None or result.best is None or record[metric] > result.best:
@@ -196,9 +199,9 @@ def fit(
 
 def _identity(
     model: nn.Module,
-    graph: InteractionGraph,
-    validation: InteractionGraph | None,
-    objective: Objective,
+    graph: InteractionGraph | SessionGraph,
+    validation: InteractionGraph | SessionGraph | None,
+    objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
     """Return what makes two trainings the same but for how long they go on, as JSON holds it."""
@@ -222,71 +225,54 @@ def _quiet(progress: bool | None) -> bool | None:
 
 
 def validator(
-    graph: InteractionGraph, validation: InteractionGraph | None
-) -> tuple[Callable[[Encoded], float] | None, str | None]:
+    graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph | None
+) -> tuple[Callable[[nn.Module], float] | None, str | None]:
     """Return what training on ``graph`` watches on ``validation``, and its name; nothing where there is nothing."""
     if validation is None or validation.num_interactions == 0:
         return None, None
+    if isinstance(validation, SessionGraph) or isinstance(graph, SessionGraph):
+        return _next_click(graph, validation), "recall@20"
     size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)
     if size != wanted:
         raise ValueError(f"'validation' must have the users and items of 'graph', {wanted} (got {size})")
     label = validation.label
     if label is not None and 0 < float(label.mean()) < 1:
-        return lambda encoded: auroc(score(encoded, validation.pairs), label), "auroc"
+        return lambda model: auroc(score(encode(model, graph), validation.pairs), label), "auroc"
     ranker = Ranker(graph, validation, ks=(20,), metrics=("recall",))
     if ranker.counts["num_users"] == 0:
         raise ValueError("'validation' must hold a positive interaction that 'graph' does not hold (got none)")
-    return lambda encoded: ranker(encoded.users, encoded.items)["recall@20"], "recall@20"
+
+    def watch(model: nn.Module) -> float:
+        users, items, *_ = encode(model, graph)
+        return ranker(users, items)["recall@20"]
+
+    return watch, "recall@20"
 
 
-class _State:
-    """The training state on disk; without a path it does nothing."""
+def _next_click(
+    graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph
+) -> Callable[[nn.Module], float]:
+    """Return the Recall@20 of the click that follows every prefix of the validation sessions."""
+    if not isinstance(validation, SessionGraph) or not isinstance(graph, SessionGraph):
+        got = f"{type(graph).__name__} and {type(validation).__name__}"
+        raise ValueError(f"'validation' must be of the kind of 'graph' (got {got})")
+    if validation.num_items != graph.num_items:
+        raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {validation.num_items})")
+    samples = CrossEntropy().samples(validation)
+    if len(samples) == 0:
+        raise ValueError("'validation' must hold a session of two clicks or more (got none)")
 
-    def __init__(self, path: str | Path | None, identity: Callable[[], dict[str, Any]]) -> None:
-        self.path = None
-        if path is not None:
-            path, self.identity = Path(path), identity()
-            self.path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+    def watch(model: nn.Module) -> float:
+        states, items, *_ = encode_prefixes(model, validation, samples.ends)
+        return next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))["recall@20"]
 
-    def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None, epochs: int
-    ) -> tuple[FitResult, dict[str, Tensor] | None]:
-        fresh = FitResult(metric, None, 0, 0.0)
-        if self.path is None or not self.path.exists():
-            return fresh, None
-        tensors = load_file(self.path)
-        meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
-        if meta["identity"] != self.identity:
-            changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
-            raise ValueError(
-                f"'checkpoint' must come from the same training run "
-                f"(got {self.path.name} with another {', '.join(changed)})"
-            )
-        done = len(meta["result"]["history"])
-        if done > epochs:
-            raise ValueError(f"'epochs' must not be below the {done} epochs in {self.path.name} (got {epochs})")
-        part = {
-            key: {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
-            for key in ("model", "best", "optimizer")
-        }
-        model.load_state_dict(part["model"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, t in part["optimizer"].items():
-            index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = t
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return FitResult(**meta["result"]), part["best"] or None
+    return watch
 
-    def write(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, result: FitResult, best: dict[str, Tensor] | None
-    ) -> None:
-        if self.path is None:
-            return
-        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
-        for index, entry in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
-        # one file, so that parameters and their history can never be of different epochs
-        meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
-        tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
-        write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))
+
+@contextmanager
+def _own_randomness(model: nn.Module, seed: int, epoch: int) -> Iterator[None]:
+    """Let what is drawn within, as dropout does, depend on the seed and the epoch alone, and disturb nothing."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        yield

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import LightGCN
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.nn.contrast import SGL, SimGCL
 from graphunlearn.nn.encode import LinearForm, _check_size, _computes_as, linear_form
 from graphunlearn.nn.ngcf import NGCF
+from graphunlearn.nn.sasrec import SASRec
+from graphunlearn.nn.session_models import GRU4Rec
+from graphunlearn.nn.srgnn import SRGNN
 
-__all__ = ["MODELS", "MatrixFactorization", "build_model"]
+__all__ = ["MODELS", "MatrixFactorization", "build_model", "kind_of"]
+
+Kind = Literal["interactions", "sessions"]
 
 
 class MatrixFactorization(nn.Module):
@@ -79,32 +85,59 @@ def _(model: PositiveLightGCN, graph: InteractionGraph) -> LinearForm:
     return LinearForm("embedding.weight", tuple(model.alpha.tolist()), known[1].adjacency.normalized(weight.dtype))
 
 
-_CLASSES: dict[str, Callable[..., nn.Module]] = {
-    "lightgcn": LightGCN,
-    "mf": MatrixFactorization,
-    "lightgcn-positives": PositiveLightGCN,
-    "sgl": SGL,
-    "simgcl": SimGCL,
-    "ngcf": NGCF,
+class _Entry(NamedTuple):
+    make: Callable[..., nn.Module]
+    kind: Kind = "interactions"
+    layers: int = 2
+
+
+_ENTRIES: dict[str, _Entry] = {
+    "lightgcn": _Entry(LightGCN),
+    "mf": _Entry(MatrixFactorization),
+    "lightgcn-positives": _Entry(PositiveLightGCN),
+    "sgl": _Entry(SGL),
+    "simgcl": _Entry(SimGCL),
+    "ngcf": _Entry(NGCF),
+    "srgnn": _Entry(SRGNN, "sessions", 1),
+    "gru4rec": _Entry(GRU4Rec, "sessions", 1),
+    "sasrec": _Entry(SASRec, "sessions", 2),
 }
 
-MODELS = tuple(_CLASSES)
+MODELS = tuple(_ENTRIES)
 """Names that :func:`build_model` knows."""
 
 
-def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int = 2) -> nn.Module:
+def kind_of(name: str) -> Kind:
+    """Return what the named model learns from: ``"interactions"`` of users and items, or ``"sessions"``.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    Example:
+        >>> kind_of("lightgcn"), kind_of("srgnn")
+        ('interactions', 'sessions')
+    """
+    if name not in _ENTRIES:
+        raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+    return _ENTRIES[name].kind
+
+
+def build_model(
+    name: str, graph: InteractionGraph | SessionGraph, dim: int = 64, layers: int | None = None
+) -> nn.Module:
     """Return an untrained recommender for ``graph``, on its device.
 
     Args:
-        name: ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"`` (:class:`MatrixFactorization`),
-            ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"`` (:class:`NGCF`), or
-            ``"lightgcn-positives"``, which propagates over positive labels only.
-        graph: Whose users and items get rows.
+        name: For interactions ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``
+            (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
+            (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
+            ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
+        graph: Whose users and items, or items, get rows.
         dim: Width of a row.
-        layers: Propagation layers; matrix factorisation has none.
+        layers: Layers or steps; matrix factorisation has none. By default one of SR-GNN and GRU4Rec, two elsewhere.
 
     Raises:
-        ValueError: The name is unknown, or a size is not positive.
+        ValueError: The name is unknown, the model is made for the other kind of graph, or a size is not positive.
 
     Example:
         >>> import torch
@@ -112,10 +145,18 @@ def build_model(name: str, graph: InteractionGraph, dim: int = 64, layers: int =
         >>> build_model("lightgcn", graph, dim=8, layers=3)
         LightGCN(4, 8, num_layers=3)
     """
+    kind: Kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
+    known = [other for other, entry in _ENTRIES.items() if entry.kind == kind]
+    if name not in known:
+        wanted = "a SessionGraph" if kind == "sessions" else "an InteractionGraph"
+        kinds = f" for {wanted}" if name in _ENTRIES else ""
+        raise ValueError(f"'model' must be one of {', '.join(known)}{kinds} (got {name!r})")
+    entry = _ENTRIES[name]
+    layers = entry.layers if layers is None else layers
     for argument, value in (("dim", dim), ("layers", layers)):
         if value < 1:
             raise ValueError(f"'{argument}' must be at least 1 (got {value})")
-    if name not in _CLASSES:
-        raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+    if isinstance(graph, SessionGraph):
+        return entry.make(graph.num_items, dim, layers).to(graph.device)
     sizes = (graph.num_nodes, dim) if name == "mf" else (graph.num_nodes, dim, layers)
-    return _CLASSES[name](*sizes).to(graph.pairs.device)
+    return entry.make(*sizes).to(graph.pairs.device)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.func import PairPattern
-from graphunlearn.nn.encode import Encoded
+from graphunlearn.nn.criterion import Criterion
+from graphunlearn.nn.encode import Encoded, encode
 from graphunlearn.nn.negatives import draw_negatives
+from graphunlearn.nn.prefixes import CrossEntropy
 
-__all__ = ["BCE", "BPR", "Objective", "Samples", "SquaredError", "default_objective"]
+__all__ = ["BCE", "BPR", "Criterion", "Objective", "Samples", "SquaredError", "default_objective"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Samples:
 
     def select(self, index: Tensor) -> Samples:
         """Return the samples at ``index`` (a boolean mask or positions)."""
+        index = index.to(self.users.device)
         return Samples(
             self.users[index],
             self.items[index],
@@ -68,7 +72,7 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(ABC):
+class Objective(Criterion):
     r"""A per-sample loss :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
 
     The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
@@ -109,6 +113,10 @@ class Objective(ABC):
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
         """Apply the transpose of the linear map :meth:`margins` to ``values`` ``[num_samples, n]``."""
         return values.flatten()
+
+    def losses(self, model: nn.Module, graph: InteractionGraph, samples: Samples) -> Tensor:
+        """Return the loss of every sample ``[num_samples]``, differentiable in the parameters of ``model``."""
+        return self(encode(model, graph), samples)
 
     def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
         """Return the loss of every sample ``[num_samples]``."""
@@ -251,6 +259,19 @@ def _target(margins: Tensor, samples: Samples) -> Tensor:
     return samples.target.to(margins.dtype).view(-1, 1)
 
 
-def default_objective(graph: InteractionGraph) -> Objective:
-    """Return the shared default: :class:`BCE` where interactions carry labels, else :class:`BPR`."""
+@overload
+def default_objective(graph: InteractionGraph) -> Objective: ...
+
+
+@overload
+def default_objective(graph: SessionGraph) -> CrossEntropy: ...
+
+
+def default_objective(graph: InteractionGraph | SessionGraph) -> Objective | CrossEntropy:
+    """Return the shared default.
+
+    :class:`CrossEntropy` for sessions, :class:`BCE` where interactions carry labels, else :class:`BPR`.
+    """
+    if isinstance(graph, SessionGraph):
+        return CrossEntropy()
     return BPR() if graph.label is None else BCE()

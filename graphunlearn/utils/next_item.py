@@ -1,0 +1,87 @@
+"""How well the next item is ranked: full-catalogue ranks in batches, and the metrics that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["next_item_metrics", "target_ranks"]
+
+
+@torch.no_grad()
+def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: int = 1024) -> Tensor:
+    r"""Return the rank of one item per query in the whole catalogue, 1 for the best.
+
+    .. math::
+        r = 1 + \#\{j : s_j > s_t\} + \tfrac12\,\#\{j \neq t : s_j = s_t\}
+
+    Ties share the mean of their ranks, so that a model that scores everything alike gains nothing.
+
+    Args:
+        queries: One row per prediction ``[num, dim]``.
+        items: Rows of the catalogue ``[num_items, dim]``.
+        targets: The item asked for ``[num]``.
+        batch_size: Queries scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+
+    Returns:
+        Ranks ``[num]`` (float64).
+
+    Raises:
+        ValueError: ``batch_size`` is not positive, or a row is not finite (a NaN would rank anywhere).
+
+    Example:
+        >>> import torch
+        >>> items = torch.tensor([[3.0], [1.0], [1.0]])
+        >>> target_ranks(torch.ones(3, 1), items, torch.tensor([0, 1, 2]))
+        tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
+    """
+    if batch_size < 1:
+        raise ValueError(f"'batch_size' must be at least 1 (got {batch_size})")
+    for name, rows in (("queries", queries), ("items", items)):
+        if not rows.isfinite().all():
+            raise ValueError(f"'{name}' must be finite to be ranked (got NaN or infinite rows)")
+    ranks = [queries.new_zeros(0, dtype=torch.double)]
+    for query, target in zip(queries.split(batch_size), targets.split(batch_size)):
+        scores = query @ items.t()
+        own = scores.gather(1, target.unsqueeze(1))
+        above, alike = (scores > own).sum(1), (scores == own).sum(1)
+        ranks.append(1 + above.double() + (alike - 1).double() / 2)
+    return torch.cat(ranks)
+
+
+def next_item_metrics(ranks: Tensor, ks: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
+    r"""Return the metrics of one relevant item per prediction, averaged over the predictions.
+
+    .. math::
+        \text{recall} = [r \le k], \quad \text{mrr} = \frac{[r \le k]}{r}, \quad
+        \text{ndcg} = \frac{[r \le k]}{\log_2(r + 1)}, \quad \text{hit\_rate} = \text{recall}
+
+    Args:
+        ranks: From :func:`target_ranks` ``[num]``.
+        ks: Lengths of the recommendation list.
+
+    Returns:
+        ``{"recall@5": ..., "mrr@5": ..., "ndcg@5": ..., "hit_rate@5": ..., ...}``; NaN where nothing was predicted.
+
+    Raises:
+        ValueError: ``ks`` holds no positive length.
+
+    Example:
+        >>> import torch
+        >>> next_item_metrics(torch.tensor([1.0, 3.0, 9.0, 4.0]), ks=(3,))
+        {'recall@3': 0.5, 'mrr@3': 0.3333333333333333, 'ndcg@3': 0.375, 'hit_rate@3': 0.5}
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"'ks' must hold positive list lengths (got {tuple(ks)})")
+    ranks, out = ranks.double(), {}
+    for k in ks:
+        found = (ranks <= k).double()
+        recall = float(found.mean()) if ranks.numel() else math.nan
+        out[f"recall@{k}"] = recall
+        out[f"mrr@{k}"] = float((found / ranks).mean()) if ranks.numel() else math.nan
+        out[f"ndcg@{k}"] = float((found / (ranks + 1).log2()).mean()) if ranks.numel() else math.nan
+        out[f"hit_rate@{k}"] = recall
+    return out
