@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import ctypes
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,13 +14,19 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.encode import encode
+from graphunlearn.operators.memory import peak_memory
 
-__all__ = ["Unlearner", "UnlearningResult", "registry"]
+__all__ = ["LEVELS_OF", "Unlearner", "UnlearningResult", "registry"]
 
 registry: dict[str, type[Unlearner]] = {}
 """Every unlearning method by its name on the command line; filled as methods are defined."""
+
+LEVELS_OF = {"interactions": ("interaction", "user", "item"), "sessions": ("click", "item", "session", "user")}
+"""The levels of request that each kind of graph knows."""
+
+HANDFUL = 4  # sessions that are encoded to see whether model and graph fit
 
 
 @dataclass
@@ -40,10 +44,12 @@ class UnlearningResult:
         prepare_seconds: Wall seconds of the preparation it relied on, ``None`` where there was none.
         peak_memory: Highest memory in bytes beyond what was in use before the call.
         log: What was done: damping chosen, residuals, iterations, rows touched. JSON-able.
+        original: The model that it started from, where that is not the one passed but one of the method's own: what
+            was forgotten is to be measured from there.
     """
 
     model: nn.Module
-    graph: InteractionGraph
+    graph: Any
     request: ForgetRequest
     method: str
     seconds: float
@@ -51,11 +57,13 @@ class UnlearningResult:
     prepare_seconds: float | None
     peak_memory: int
     log: dict[str, Any] = field(default_factory=dict)
+    original: nn.Module | None = None
 
     def __repr__(self) -> str:
+        what = "clicks" if isinstance(self.graph, SessionGraph) else "interactions"
         return (
             f"UnlearningResult(method={self.method!r}, request={self.request!r}, seconds={self.seconds:.3f}, "
-            f"graph={self.graph.num_interactions} interactions kept)"
+            f"graph={self.graph.num_interactions} {what} kept)"
         )
 
 
@@ -63,7 +71,8 @@ class UnlearningResult:
 class Unlearner(ABC):
     """An unlearning method; the object *is* its configuration.
 
-    A method is a dataclass with one hook. This is all it takes to add one::
+    It serves graphs of the ``kinds`` it names, ``"interactions"`` of users and items or ``"sessions"``, and requests of
+    the ``levels`` that such a graph knows. A method is a dataclass with one hook. This is all it takes to add one::
 
         @dataclass(kw_only=True)
         class Shrink(gu.Unlearner):
@@ -84,7 +93,8 @@ class Unlearner(ABC):
     """
 
     name: ClassVar[str]
-    levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
+    kinds: ClassVar[tuple[str, ...]] = ("interactions",)
+    levels: ClassVar[tuple[str, ...]] = ("interaction", "click", "item", "session", "user")
     needs_preparation: ClassVar[bool] = False
     prepare_seconds: float | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -96,7 +106,7 @@ class Unlearner(ABC):
     def prepare(
         self,
         model: nn.Module,
-        graph: InteractionGraph,
+        graph: InteractionGraph | SessionGraph,
         *,
         checkpoint: str | Path | None = None,
         progress: bool | None = None,
@@ -110,7 +120,12 @@ class Unlearner(ABC):
             graph: The graph it was trained on.
             checkpoint: File that keeps an interrupted preparation, where the method has something to keep.
             progress: Show progress; by default on a terminal only.
+
+        Raises:
+            ValueError: The graph is of a kind that the method does not serve, the model does not fit it, or a parameter
+                is not finite.
         """
+        self._check_kind(graph)
         _check(model, graph)
         start = time.perf_counter()
         with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
@@ -118,7 +133,12 @@ class Unlearner(ABC):
         self.prepare_seconds = time.perf_counter() - start
 
     def unlearn(
-        self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, *, inplace: bool = False
+        self,
+        model: nn.Module,
+        graph: InteractionGraph | SessionGraph,
+        request: ForgetRequest,
+        *,
+        inplace: bool = False,
     ) -> UnlearningResult:
         """Return a model that has forgotten ``request``.
 
@@ -132,18 +152,27 @@ class Unlearner(ABC):
             The :class:`UnlearningResult`.
 
         Raises:
-            ValueError: The request does not fit the graph or the method, the model does not fit the graph, or a
-                parameter is not finite.
+            ValueError: The graph is of a kind that the method does not serve, the request does not fit the graph or
+                the method, the model does not fit the graph, or a parameter is not finite.
         """
+        kind = self._check_kind(graph)
         _check(model, graph)
-        unserved = [part.level for part in request.parts if part.level not in self.levels]
+        levels = [level for level in LEVELS_OF[kind] if level in self.levels]
+        unserved = [part.level for part in request.parts if part.level not in levels]
         if unserved:
             raise ValueError(
-                f"'request' must be of a level that {self.name} serves, {', '.join(self.levels)} (got {unserved[0]})"
+                f"'request' must be of a level that {self.name} serves, {', '.join(levels)} (got {unserved[0]})"
             )
         self._validate(model, graph, request)
+        base = self._original(model, graph)
+        if inplace and base is not model:
+            names = type(model).__name__, type(base).__name__
+            raise ValueError(
+                f"'inplace' must be False where {self.name} serves a model of its own "
+                f"(got True for {names[0]}, in whose place it serves {names[1]})"
+            )
         with torch.inference_mode(False):  # or the copy could not be changed
-            model_after = model if inplace else copy.deepcopy(model)
+            model_after = model if inplace else copy.deepcopy(base)
             backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
@@ -152,7 +181,7 @@ class Unlearner(ABC):
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 _evaluating(model_after),
-                _peak_memory(device) as peak,
+                peak_memory(device) as peak,
             ):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
@@ -168,25 +197,44 @@ class Unlearner(ABC):
                 model.load_state_dict(backup)
             raise
         return UnlearningResult(
-            model_after, retained, request, self.name, seconds, cpu, self.prepare_seconds, peak(), log
+            model_after,
+            retained,
+            request,
+            self.name,
+            seconds,
+            cpu,
+            self.prepare_seconds,
+            peak(),
+            log,
+            None if base is model else base,
         )
 
     def _prepare(  # noqa: B027
-        self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
+        self, model: nn.Module, graph: Any, checkpoint: Path | None, progress: bool | None
     ) -> None:
         """Nothing to prepare, unless a method overrides this."""
 
-    def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:  # noqa: B027
+    def _validate(self, model: nn.Module, graph: Any, request: ForgetRequest) -> None:  # noqa: B027
         """Nothing to object to, unless a method overrides this."""
 
+    def _original(self, model: nn.Module, graph: Any) -> nn.Module:
+        """Return the model to be corrected: the one passed, unless a method serves one of its own."""
+        return model
+
     @abstractmethod
-    def _unlearn(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
-    ) -> dict[str, Any]:
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         """Correct ``model`` in place and return the log."""
 
+    def _check_kind(self, graph: Any) -> str:
+        """Return the kind of graph, if it is one that the method serves."""
+        kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
+        if kind not in self.kinds:
+            wanted = {"interactions": "an InteractionGraph", "sessions": "a SessionGraph"}[self.kinds[0]]
+            raise ValueError(f"'graph' must be {wanted} for {self.name} (got a {type(graph).__name__})")
+        return kind
 
-def _check(model: nn.Module, graph: InteractionGraph) -> None:
+
+def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     parameters = dict(model.named_parameters())
     if not parameters:
         raise ValueError(f"'model' must have parameters (got {type(model).__name__} with none)")
@@ -194,8 +242,11 @@ def _check(model: nn.Module, graph: InteractionGraph) -> None:
     if bad:
         raise ValueError(f"'model' must have finite parameters (got NaN or infinity in {', '.join(bad[:3])})")
     device = next(iter(parameters.values())).device
-    if graph.pairs.device != device:
-        raise ValueError(f"'graph' must be on the model's device, {device} (got {graph.pairs.device})")
+    own = graph.device if isinstance(graph, SessionGraph) else graph.pairs.device
+    if own != device:
+        raise ValueError(f"'graph' must be on the model's device, {device} (got {own})")
+    if isinstance(graph, SessionGraph):  # the items of a few sessions are those of all
+        graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
     with torch.no_grad(), _evaluating(model):
         encode(model, graph)  # raises where model and graph do not fit
 
@@ -210,49 +261,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def _peak_memory(device: torch.device) -> Iterator[Any]:
-    """Yield a function that gives the highest memory used inside, in bytes beyond what was in use at the start.
-
-    On CUDA the allocator counts; on a CPU a thread samples the resident set a few hundred times a second, which misses
-    peaks shorter than that.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: max(0, torch.cuda.max_memory_allocated(device) - before)
-        return
-    _trim()
-    stop, before = threading.Event(), _resident()
-    highest = before
-
-    def watch() -> None:
-        nonlocal highest
-        while not stop.wait(0.003):
-            highest = max(highest, _resident())
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield lambda: max(highest, before) - before
-    finally:
-        highest = max(highest, _resident())
-        stop.set()
-        thread.join()
-
-
-def _trim() -> None:
-    """Give freed memory back to the system, or reusing it would count as using none (glibc; elsewhere nothing)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _resident() -> int:
-    """The process's resident memory in bytes; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * 4096
-    except OSError:
-        return 0

@@ -6,16 +6,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn.encode import encode
-from graphunlearn.nn.fit import FitSettings, fit
-from graphunlearn.nn.objective import Objective, default_objective
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.criterion import Criterion
+from graphunlearn.nn.fit import default_settings, fit
+from graphunlearn.nn.objective import default_objective
+from graphunlearn.operators.ascent import ascend
 from graphunlearn.operators.base import Unlearner
 
 __all__ = ["FineTune", "GradientAscent", "Unlink"]
+
+BOTH = ("interactions", "sessions")
 
 
 @dataclass(kw_only=True)
@@ -23,10 +25,9 @@ class Unlink(Unlearner):
     """Keep the parameters and serve with the retained graph: what forgetting costs nothing gives."""
 
     name: ClassVar[str] = "unlink"
+    kinds: ClassVar[tuple[str, ...]] = BOTH
 
-    def _unlearn(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
-    ) -> dict[str, Any]:
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         return {}
 
 
@@ -36,63 +37,61 @@ class FineTune(Unlearner):
 
     Args:
         objective: The loss; the shared default where ``None``.
-        epochs: Passes over the retained interactions.
-        lr: Adam's learning rate.
-        batch_size: Interactions per step.
-        seed: Seed of the order of interactions.
+        epochs: Passes over the retained interactions, or the prefixes of the retained sessions.
+        lr: Adam's learning rate; by default that of :func:`~graphunlearn.default_settings`.
+        batch_size: Interactions, or prefixes, per step; by default likewise.
+        seed: Seed of the order of interactions or sessions.
     """
 
     name: ClassVar[str] = "finetune"
-    objective: Objective | None = None
+    kinds: ClassVar[tuple[str, ...]] = BOTH
+    objective: Criterion | None = None
     epochs: int = 3
-    lr: float = 0.01
-    batch_size: int = 8192
+    lr: float | None = None
+    batch_size: int | None = None
     seed: int = 0
 
     def _unlearn(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+        self,
+        model: nn.Module,
+        graph: InteractionGraph | SessionGraph,
+        retained: InteractionGraph | SessionGraph,
+        request: ForgetRequest,
     ) -> dict[str, Any]:
-        settings = FitSettings(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, seed=self.seed)
+        given: dict[str, Any] = {"lr": self.lr, "batch_size": self.batch_size}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        settings = replace(default_settings(retained), epochs=self.epochs, seed=self.seed, **chosen)
         result = fit(model, retained, objective=self.objective, settings=settings)
         return {"epochs": len(result.history), "loss": [record["loss"] for record in result.history]}
 
 
 @dataclass(kw_only=True)
 class GradientAscent(Unlearner):
-    r"""Climb the loss of the forgotten interactions: Adam on :math:`-\sum_{z \in D_r} \ell(z; \theta, G_k)`.
+    r"""Climb the loss of what is forgotten: Adam on :math:`-\sum_{z \in D_r} \ell(z; \theta)`.
 
-    It has no sense of where to stop, which is what makes it a baseline: the number of steps is fixed beforehand.
+    These are the forgotten interactions, on the graph that remains, or the forgotten clicks, each after the clicks that
+    came before it; the first click of a session follows nothing and has no loss. It has no sense of where to stop,
+    which is what makes it a baseline: the number of steps is fixed beforehand.
 
     Args:
         objective: The loss; the shared default where ``None``.
         steps: Number of ascent steps.
-        lr: Adam's learning rate.
+        lr: Adam's learning rate; by default .01 for interactions and .001 for sessions.
     """
 
     name: ClassVar[str] = "ascent"
-    objective: Objective | None = None
+    kinds: ClassVar[tuple[str, ...]] = BOTH
+    objective: Criterion | None = None
     steps: int = 10
-    lr: float = 0.01
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         if not self.steps >= 1:
             raise ValueError(f"'steps' must be a positive integer (got {self.steps!r})")
-        if not 0 < self.lr < math.inf:
+        if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
 
-    def _unlearn(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
-    ) -> dict[str, Any]:
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         objective = self.objective or default_objective(graph)
-        if objective.weight_decay:
-            objective = replace(objective, weight_decay=0.0)  # climbing the penalty would blow the rows up
-        samples = objective.samples(graph, mask=request.mask(graph))
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.lr)
-        losses = []
-        for _ in range(self.steps):
-            loss = objective(encode(model, retained), samples).mean()
-            optimizer.zero_grad()
-            (-loss).backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        return {"loss": losses}
+        lr = (0.001 if isinstance(graph, SessionGraph) else 0.01) if self.lr is None else self.lr
+        return {"loss": ascend(model, graph, retained, request, objective, steps=self.steps, lr=lr)}

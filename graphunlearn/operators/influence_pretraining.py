@@ -155,7 +155,7 @@ def _trained_probe(
     """
     watch, _ = validator(graph, validation)
     with torch.no_grad():
-        wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(encode(model, graph))
+        wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(model)
     best, kept, trainings, files = -math.inf, model, [], []
     for attempt in range(_ATTEMPTS):
         settings = replace(training, seed=training.seed + attempt * _NEXT_SEED)

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn.fit import FitSettings, fit, reset_parameters
-from graphunlearn.nn.objective import Objective
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.criterion import Criterion
+from graphunlearn.nn.fit import FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.start import emptied_nodes
+from graphunlearn.operators.start import without_emptied_nodes
 
-__all__ = ["Retrain", "without_emptied_nodes"]
+__all__ = ["Retrain"]
 
 
 @dataclass(kw_only=True)
@@ -22,27 +22,22 @@ class Retrain(Unlearner):
 
     Args:
         objective: The loss; the shared default where ``None``.
-        validation: Interactions for early stopping; rows of users and items that are forgotten entirely are left out.
-        settings: How to train, seed included. Use those of the original.
+        validation: Interactions, or sessions, for early stopping; what concerns users and items that are forgotten
+            entirely is left out.
+        settings: How to train, seed included. Use those of the original; where ``None``
+            :func:`~graphunlearn.default_settings`.
     """
 
     name: ClassVar[str] = "retrain"
-    objective: Objective | None = None
-    validation: InteractionGraph | None = field(default=None, repr=False)
-    settings: FitSettings = field(default_factory=FitSettings)
+    kinds: ClassVar[tuple[str, ...]] = ("interactions", "sessions")
+    objective: Criterion | None = None
+    validation: InteractionGraph | SessionGraph | None = field(default=None, repr=False)
+    settings: FitSettings | None = None
 
-    def _unlearn(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
-    ) -> dict[str, Any]:
-        reset_parameters(model, self.settings.seed)
-        validation = None if self.validation is None else without_emptied_nodes(self.validation, graph, retained)
-        result = fit(model, retained, validation=validation, objective=self.objective, settings=self.settings)
-        return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(self.settings)}
-
-
-def without_emptied_nodes(
-    heldout: InteractionGraph, graph: InteractionGraph, retained: InteractionGraph
-) -> InteractionGraph:
-    """Return ``heldout`` without the rows of users and items that forgetting left without any interaction."""
-    emptied = emptied_nodes(graph, retained)
-    return heldout.select(~(emptied[heldout.pairs[0]] | emptied[heldout.pairs[1] + graph.num_users]))
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
+        settings = self.settings or default_settings(retained)
+        reset_parameters(model, settings.seed)
+        held: Any = self.validation
+        validation = None if held is None else without_emptied_nodes(held, graph, retained)
+        result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
+        return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(settings)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.encode import linear_form
 from graphunlearn.nn.fit import reset_parameters
 
@@ -19,6 +20,7 @@ __all__ = [
     "node_rows",
     "table_names",
     "warm_start",
+    "without_emptied_nodes",
     "write_table",
 ]
 
@@ -34,6 +36,37 @@ def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
 def emptied_nodes(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
     """Return the mask of nodes that lose their last interaction ``[num_nodes]``."""
     return (graph.adjacency.degree > 0) & (retained.adjacency.degree == 0)
+
+
+@overload
+def without_emptied_nodes(
+    heldout: InteractionGraph, graph: InteractionGraph, retained: InteractionGraph
+) -> InteractionGraph: ...
+
+
+@overload
+def without_emptied_nodes(heldout: SessionGraph, graph: SessionGraph, retained: SessionGraph) -> SessionGraph: ...
+
+
+def without_emptied_nodes(heldout: Any, graph: Any, retained: Any) -> Any:
+    """Return ``heldout`` without the users and items that forgetting left without any interaction.
+
+    Of sessions the clicks on such items go, as if they were to be forgotten: their neighbours join.
+    """
+    if isinstance(heldout, SessionGraph):
+        emptied = _clicked(graph) & ~_clicked(retained) & _clicked(heldout)
+        if not bool(emptied.any()):
+            return heldout
+        if not bool((_clicked(heldout) & ~emptied).any()):
+            return heldout.select(torch.zeros_like(heldout.length, dtype=torch.bool))
+        return heldout.split(ForgetRequest.internal("item", emptied.nonzero().flatten()))[0]
+    emptied = emptied_nodes(graph, retained)
+    return heldout.select(~(emptied[heldout.pairs[0]] | emptied[heldout.pairs[1] + graph.num_users]))
+
+
+def _clicked(graph: SessionGraph) -> Tensor:
+    """Return which items are clicked at all ``[num_items]``."""
+    return torch.bincount(graph.x, minlength=graph.num_items) > 0
 
 
 def node_rows(model: nn.Module, graph: InteractionGraph) -> dict[str, slice]:
