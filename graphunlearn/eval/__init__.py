@@ -3,6 +3,7 @@
 from graphunlearn.eval.adversarial import adversarial_edges
 from graphunlearn.eval.audit import Audit, audit
 from graphunlearn.eval.bench import bench
+from graphunlearn.eval.cases import SHARES, Scenario
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.forgetting import (
     KSDistance,
@@ -20,7 +21,9 @@ from graphunlearn.eval.forgetting import (
 )
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.report import aggregate, terminal_table, write_report
-from graphunlearn.eval.scenarios import SHARES, Scenario, flipped_labels, removal, requested
+from graphunlearn.eval.scenarios import flipped_labels, removal, requested
+from graphunlearn.eval.session_measure import u_score
+from graphunlearn.eval.session_scenarios import session_clicks
 
 __all__ = [
     "SHARES",
@@ -47,7 +50,9 @@ __all__ = [
     "privacy_leakage",
     "removal",
     "requested",
+    "session_clicks",
     "terminal_table",
+    "u_score",
     "write_report",
     "z_score",
 ]

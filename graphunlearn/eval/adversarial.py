@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.data.schema import ATTRIBUTES
+from graphunlearn.eval.cases import SHARES, Scenario, draw_share, split_up
 from graphunlearn.eval.pairs import lowest_ranked
-from graphunlearn.eval.scenarios import SHARES, Scenario, draw_share, split_up
 from graphunlearn.nn import encode
 
 __all__ = ["Side", "adversarial_edges"]
@@ -29,7 +29,7 @@ def adversarial_edges(
     seed: int = 0,
     test: InteractionGraph | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
-) -> Scenario:
+) -> Scenario[InteractionGraph]:
     """Inject interactions that a clean model believes least; they are to be forgotten.
 
     A random share of the users get the item that a model trained without them ranks lowest, among the items with

@@ -9,22 +9,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.eval.cache import retrained as retrain
+from graphunlearn.eval.ensemble import Measured
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.forgetting import distance_to_retrain, forgetting_entry, noise_floor
-from graphunlearn.eval.measure import Judge, compare
-from graphunlearn.eval.report import aggregate, json_ready, terminal_table, write_report
-from graphunlearn.nn import FitSettings, Objective
+from graphunlearn.eval.measure import Judge
+from graphunlearn.eval.report import aggregate, json_ready, terminal_table, thinned, write_report
+from graphunlearn.eval.session_measure import SessionJudge
+from graphunlearn.nn import Criterion, FitSettings, Objective, default_settings
 from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, UnlearnRec
-from graphunlearn.utils import k_hop_ball
 
 __all__ = ["Audit", "audit", "damping_figure"]
 
 MEBIBYTE = 2**20
+_TIMES = ("seconds_sum", "seconds_slowest_shard")  # of methods that could run their parts side by side
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Audit:
         """Return the mean of several audits of the same methods; figures are those of the first."""
         first = audits[0]
         methods = aggregate([a.report["methods"] for a in audits]) if len(audits) > 1 else first.report["methods"]
-        notes = [*about.get("notes", []), *_notes([a.references for a in audits])]
+        notes = [*about.get("notes", []), *_notes([a.references for a in audits], first.results)]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
         report = {**first.report, **about, "notes": notes, "methods": methods, "runs": runs}
         return cls(report, first.plots, first.references, first.results)
@@ -63,13 +64,13 @@ class Audit:
 
 def audit(
     model: nn.Module,
-    graph: InteractionGraph,
+    graph: InteractionGraph | SessionGraph,
     request: ForgetRequest,
     methods: Sequence[Unlearner | UnlearningResult],
     *,
-    test: InteractionGraph,
-    validation: InteractionGraph | None = None,
-    objective: Objective,
+    test: InteractionGraph | SessionGraph,
+    validation: InteractionGraph | SessionGraph | None = None,
+    objective: Criterion,
     settings: FitSettings | None = None,
     retrain_seeds: int = 5,
     references: list[UnlearningResult] | None = None,
@@ -79,17 +80,21 @@ def audit(
 ) -> Audit:
     """Judge unlearning methods against models retrained without what is forgotten.
 
+    What is measured follows from the graph: see :class:`~graphunlearn.eval.measure.Judge` for users and items, and
+    :class:`~graphunlearn.eval.session_measure.SessionJudge` for sessions. A method that brings an original of its own
+    (shards, say) is measured from that one.
+
     Args:
         model: The original model.
         graph: The graph it was trained on.
         request: What is forgotten.
         methods: Methods to run, or results that are there already.
-        test: Held-out interactions. Rows of users who are forgotten entirely, forgotten pairs, and rows with users or
-            items that training never saw are left out and counted.
+        test: Held-out interactions or sessions. Rows of users or items who are forgotten entirely, forgotten pairs, and
+            rows with users or items that training never saw are left out and counted.
         validation: Early stopping of the retrained models.
         objective: The loss of all models.
-        settings: Training of the retrained models; their seeds count up from its ``seed``, which must not be the
-            original's.
+        settings: Training of the retrained models; their seeds count up from its ``seed`` (50 where there are no
+            settings), which must not be the original's.
         retrain_seeds: Number of retrained models.
         references: Retrained models that are there already.
         trained_labels: Whether the labels of the forgotten interactions are to be told after forgetting (flips).
@@ -102,11 +107,11 @@ def audit(
     Raises:
         ValueError: The request or a graph does not fit.
     """
-    judge = Judge(graph, request, validation, test, objective, trained_labels)
+    judge = _judge(graph, request, validation, test, objective, trained_labels)
     for method in methods:
         if isinstance(method, UnlearnRec) and method.preparation is None:
             raise ValueError(f"'methods' must be prepared (got {method.name} before its prepare(model, graph))")
-    settings = settings or FitSettings(seed=50)
+    settings = settings or replace(default_settings(graph), seed=50)
     references = list(references or [])
     for k in range(len(references), retrain_seeds):
         reference = Retrain(
@@ -121,27 +126,54 @@ def audit(
     original = judge.measure(model, graph)
     retrained = [judge.measure(r.model, r.graph) for r in references]
     measured = [judge.measure(r.model, r.graph) for r in results]
-    compare(original, retrained, measured)
+    own = [original if r.original is None else judge.measure(r.original, graph) for r in results]
+    for m, before in zip([original, *retrained, *own, *measured], [original] * (1 + len(retrained)) + own + own):
+        m["original"] = before
+    judge.compare([original, *(m for m in own if m is not original), *measured], retrained)
     seconds = statistics.fmean(r.seconds for r in references)
     entries = [
-        _entry("original", original, original, retrained, None, seconds),
-        _retrain_entry(original, retrained, references),
-        *(_entry(r.method, m, original, retrained, r, seconds) for r, m in zip(results, measured)),
+        _entry("original", original, retrained, None, seconds),
+        _retrain_entry(retrained, references),
+        *(_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
     ]
     report = {
         "request": request.describe(graph),
-        "environment": environment(str(graph.pairs.device)),
+        "environment": environment(next(model.parameters()).device),
+        "distance_unit": judge.distance_unit,
         "left_out": judge.left_out,
-        "notes": _notes([references]),
+        "notes": _notes([references], results),
         "methods": entries,
     }
     named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
-    plots = _plots(judge, named, retrained) | damping_figure(model, graph, request, methods)
+    plots = judge.plots(named, retrained) | damping_figure(model, graph, request, methods)
+    plots["logs"] = {r.method: r.log for r in results}
+    plots["scores_before"] = {r.method: m["forget"] for r, m in zip(results, own) if r.original is not None}
     return Audit(json_ready(report), plots, references, results)
 
 
-def _notes(ensembles: Iterable[Sequence[UnlearningResult]]) -> list[str]:
-    """Say what was judged against, and how much of it is from an earlier day."""
+def _judge(
+    graph: InteractionGraph | SessionGraph,
+    request: ForgetRequest,
+    validation: Any,
+    test: Any,
+    objective: Criterion,
+    trained_labels: bool,
+) -> Judge | SessionJudge:
+    for name, part in (("test", test), ("validation", validation)):
+        if part is not None and isinstance(part, SessionGraph) != isinstance(graph, SessionGraph):
+            kinds = type(graph).__name__, type(part).__name__
+            raise ValueError(f"'{name}' must be of the kind of 'graph', {kinds[0]} (got {kinds[1]})")
+    if isinstance(graph, SessionGraph):
+        if trained_labels:
+            raise ValueError("'trained_labels' must go with interactions that carry labels (got it with sessions)")
+        return SessionJudge(graph, request, validation, test)
+    if not isinstance(objective, Objective):
+        raise ValueError(f"'objective' must be one of users and items (got {type(objective).__name__})")
+    return Judge(graph, request, validation, test, objective, trained_labels)
+
+
+def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[UnlearningResult]) -> list[str]:
+    """Say what was judged against, how much of it is from an earlier day, and what has an original of its own."""
     distinct = {id(result): result for ensemble in ensembles for result in ensemble}.values()
     cached = sum("cached" in result.log for result in distinct)
     notes = [f"Judged against {len(distinct)} retrained models."]
@@ -150,17 +182,20 @@ def _notes(ensembles: Iterable[Sequence[UnlearningResult]]) -> list[str]:
             f"{cached} of the {len(distinct)} retrained models came from the cache; "
             "their times and memory were measured when they were trained."
         )
+    own = [result.method for result in results if result.original is not None]
+    if own:
+        notes.append(f"Measured from an original of its own: {', '.join(own)}.")
     return notes
 
 
 def _entry(
     name: str,
-    measured: dict[str, Any],
-    original: dict[str, Any],
-    retrained: list[dict[str, Any]],
+    measured: Measured,
+    retrained: list[Measured],
     result: UnlearningResult | None,
     retrain_seconds: float,
 ) -> dict[str, Any]:
+    original = measured["original"]
     values = {metric: [m["forgetting"][metric] for m in retrained] for metric in measured["forgetting"]}
     return {
         "name": name,
@@ -180,15 +215,13 @@ def _entry(
             where: distance_to_retrain(measured[where], [m[where] for m in retrained]) for where in ("test", "forget")
         }
         | {f"noise_floor_{where}": noise_floor([m[where] for m in retrained]) for where in ("test", "forget")},
-        "log": None if result is None else result.log,
-    }
+        "log": None if result is None else thinned(result.log),
+    } | ({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log})
 
 
-def _retrain_entry(
-    original: dict[str, Any], retrained: list[dict[str, Any]], references: list[UnlearningResult]
-) -> dict[str, Any]:
+def _retrain_entry(retrained: list[Measured], references: list[UnlearningResult]) -> dict[str, Any]:
     """Return the mean retrained model: its distance to retraining is the noise floor."""
-    entry = aggregate([[_entry("retrain", m, original, retrained, None, 0.0)] for m in retrained])[0]
+    entry = aggregate([[_entry("retrain", m, retrained, None, 0.0)] for m in retrained])[0]
     floors = [noise_floor([m[where] for m in retrained]) for where in ("test", "forget")]
     entry["distance_to_retrain"] |= {"test": floors[0], "forget": floors[1]}
     seconds = [r.seconds for r in references]
@@ -200,30 +233,6 @@ def _retrain_entry(
         "peak_memory_mb": statistics.fmean(r.peak_memory for r in references) / MEBIBYTE,
         "log": {"runs": [r.log for r in references]},
     }
-
-
-def _plots(judge: Judge, named: dict[str, dict[str, Any]], retrained: list[dict[str, Any]]) -> dict[str, Any]:
-    labels = judge.trained_labels
-    wrong = None if labels is None else labels.cpu()
-
-    def shown(p: Tensor) -> Tensor:
-        return p if wrong is None else torch.where(wrong > 0, p, 1 - p)
-
-    scores: dict[str, Any] = {name: shown(m["forget"]) for name, m in named.items()}
-    scores["retrain"] = [shown(m["forget"]) for m in retrained]
-    label = "probability of a forgotten pair" if wrong is None else "probability of the flipped label"
-    users = torch.cat([judge.forgotten.pairs[0], judge.forgotten.pairs[1] + judge.graph.num_users]).unique()
-    hop = torch.full((judge.graph.num_nodes,), 3, device=users.device)
-    for distance in (2, 1, 0):
-        hop[k_hop_ball(judge.graph, users, distance)] = distance
-    of_pair = hop[judge.test.pairs[0]].cpu()
-    before = named["original"]["test"]
-    moved = {
-        name: {("3+" if h == 3 else h): (m["test"] - before).abs()[of_pair == h] for h in range(4)}
-        for name, m in {"retrain": retrained[0], **named}.items()
-        if name != "original"
-    }
-    return {"scores": scores, "scores_label": label, "moved_by_hop": moved}
 
 
 def damping_figure(

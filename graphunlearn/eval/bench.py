@@ -15,11 +15,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import SessionGraph
 from graphunlearn.eval.audit import Audit, audit
 from graphunlearn.eval.cache import facts_of_training, recall, remember
-from graphunlearn.eval.scenarios import Scenario
-from graphunlearn.nn import FitSettings, Objective, build_model, default_objective, fit, reset_parameters
+from graphunlearn.eval.cases import G, Scenario
+from graphunlearn.nn import (
+    Criterion,
+    FitSettings,
+    build_model,
+    default_objective,
+    default_settings,
+    fit,
+    reset_parameters,
+)
 from graphunlearn.operators import Unlearner, UnlearningResult
 
 __all__ = ["bench"]
@@ -29,13 +37,13 @@ RETRAINED, CLEAN = 50, 99
 
 
 def bench(
-    scenario: Callable[..., Scenario],
+    scenario: Callable[..., Scenario[Any]],
     methods: Sequence[Unlearner],
     *,
-    model: str | Callable[[InteractionGraph], nn.Module] = "lightgcn",
-    dim: int = 32,
-    layers: int = 2,
-    objective: Objective | None = None,
+    model: str | Callable[[Any], nn.Module] = "lightgcn",
+    dim: int | None = None,
+    layers: int | None = None,
+    objective: Criterion | None = None,
     settings: FitSettings | None = None,
     data_seeds: int = 1,
     original_seeds: int = 1,
@@ -54,14 +62,14 @@ def bench(
     Args:
         scenario: Gives the scenario of a data seed, ``scenario(seed)``. One with a parameter ``clean`` is also given a
             function that trains a model as originals are trained, with a seed of its own; see
-            :func:`adversarial_edges`.
+            :func:`adversarial_edges`. Its graphs are of interactions or of sessions, as the model is.
         methods: The methods, configured; ``objective``, ``validation`` and ``settings`` are filled in where they are
             ``None``. One that needs a preparation is prepared for every original, before it is told the request.
         model: Name of a model, or a function that builds one for a graph.
-        dim: Width of a row.
-        layers: Propagation layers.
+        dim: Width of a row; by default 32 for users and items, 64 for sessions.
+        layers: Layers of the model; by default what :func:`build_model` gives it.
         objective: The loss; the shared default otherwise.
-        settings: How to train.
+        settings: How to train; by default :func:`default_settings`.
         data_seeds: Number of data seeds (split and request).
         original_seeds: Number of original models per data seed.
         retrain_seeds: Number of retrained models per data seed; at least two for a noise floor, better five.
@@ -98,8 +106,8 @@ def bench(
     ):
         if not 1 <= count <= most:
             raise ValueError(f"'{name}' must be at {'least 1' if count < 1 else f'most {most}'} (got {count})")
-    base, audits = settings or FitSettings(), []
-    trainer = _Trainer(model, dim, layers, objective, base, device, None if cache is None else Path(cache))
+    audits = []
+    trainer = _Trainer(model, dim, layers, objective, settings, device, None if cache is None else Path(cache))
     quiet = None if progress is None else not progress
     steps = data_seeds * (retrain_seeds + original_seeds * (1 + len(methods)))
     with tqdm(total=steps, desc="bench", unit="model", disable=quiet, leave=False) as bar:
@@ -107,7 +115,7 @@ def bench(
             first = 100 * data_seed
             bar.set_postfix_str("making the scenario")
             case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
-            loss = objective or default_objective(case.train)
+            loss, base = trainer.learning(case.train)
             own = [_filled(method, loss, case.validation, base) for method in methods]
             references: list[UnlearningResult] = []
             for original_seed in range(original_seeds):
@@ -133,18 +141,11 @@ def bench(
                 references = run.references
                 audits.append(run)
     about = {
-        "dataset": {
-            "name": dataset,
-            "train": case.train.num_interactions,
-            "validation": case.validation.num_interactions,
-            "test": case.test.num_interactions,
-            "users": case.train.num_users,
-            "items": case.train.num_items,
-        },
+        "dataset": {"name": dataset, **_facts(case)},
         "model": {
             "name": model if isinstance(model, str) else type(trained).__name__,
-            "dim": dim,
-            "layers": layers,
+            "dim": trainer.width(case.train),
+            "layers": getattr(trained, "num_layers", layers),
             "objective": repr(loss),
             "settings": repr(base),
         },
@@ -160,22 +161,31 @@ def bench(
 class _Trainer:
     """Trains originals and clean models alike, or finds them in the cache."""
 
-    model: str | Callable[[InteractionGraph], nn.Module]
-    dim: int
-    layers: int
-    objective: Objective | None
-    settings: FitSettings
+    model: str | Callable[[Any], nn.Module]
+    dim: int | None
+    layers: int | None
+    objective: Criterion | None
+    settings: FitSettings | None
     device: str
     cache: Path | None
     trained: int = 0
     found: int = 0
 
-    def __call__(self, role: str, graph: InteractionGraph, validation: InteractionGraph, *, seed: int) -> nn.Module:
+    def learning(self, graph: Any) -> tuple[Criterion, FitSettings]:
+        """Return the loss and the settings, the defaults of the kind of graph where none were given."""
+        return self.objective or default_objective(graph), self.settings or default_settings(graph)
+
+    def width(self, graph: Any) -> int:
+        """Return the width of a row."""
+        return (64 if isinstance(graph, SessionGraph) else 32) if self.dim is None else self.dim
+
+    def __call__(self, role: str, graph: G, validation: G, *, seed: int) -> nn.Module:
         graph, validation = (copy.copy(part).to(self.device) for part in (graph, validation))
-        settings, objective = replace(self.settings, seed=seed), self.objective or default_objective(graph)
+        objective, settings = self.learning(graph)
+        settings = replace(settings, seed=seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            built = _build(self.model, graph, self.dim, self.layers)
+            built = self._build(graph)
         facts = {}
         if self.cache is not None:
             facts = facts_of_training(role, built, graph, validation, objective, settings)
@@ -189,17 +199,33 @@ class _Trainer:
             remember(self.cache, facts, built, asdict(result))
         return built
 
+    def _build(self, graph: Any) -> nn.Module:
+        if isinstance(self.model, str):
+            return build_model(self.model, graph, self.width(graph), self.layers)
+        return self.model(graph)
+
     def notes(self) -> list[str]:
         """What the report says of it."""
         both = self.found + self.trained
         return [f"{self.found} of {both} models before forgetting came from the cache."] if self.found else []
 
 
-def _scenario(make: Callable[..., Scenario], seed: int, clean: Callable[..., nn.Module]) -> Scenario:
+def _facts(case: Scenario[Any]) -> dict[str, int]:
+    """Return the sizes of the data, under the names of their kind."""
+    parts = {"train": case.train, "validation": case.validation, "test": case.test}
+    if isinstance(case.train, SessionGraph):
+        counts = {f"{name}_sessions": part.num_sessions for name, part in parts.items()}
+        counts |= {f"{name}_clicks": part.num_clicks for name, part in parts.items()}
+        return counts | {"items": case.train.num_items}
+    sizes = {"users": case.train.num_users, "items": case.train.num_items}
+    return {name: part.num_interactions for name, part in parts.items()} | sizes
+
+
+def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[..., nn.Module]) -> Scenario[Any]:
     return make(seed, clean=clean) if "clean" in inspect.signature(make).parameters else make(seed)
 
 
-def _prepared(method: Unlearner, model: nn.Module, graph: InteractionGraph) -> Unlearner:
+def _prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
     """Return the method ready for this original; a copy, so that nothing of it reaches another one."""
     if not getattr(method, "needs_preparation", False):
         return method
@@ -208,7 +234,7 @@ def _prepared(method: Unlearner, model: nn.Module, graph: InteractionGraph) -> U
     return own
 
 
-def _filled(method: Unlearner, objective: Objective, validation: InteractionGraph, settings: FitSettings) -> Unlearner:
+def _filled(method: Unlearner, objective: Criterion, validation: Any, settings: FitSettings) -> Unlearner:
     """Return the method with what it asks for and was not given: how the originals were trained."""
     known = {"objective": objective, "validation": validation, "settings": settings}
     missing: dict[str, Any] = {name: value for name, value in known.items() if getattr(method, name, value) is None}
@@ -220,12 +246,6 @@ def _advance(bar: tqdm[Any], what: str) -> None:
     bar.update()
 
 
-def _to(case: Scenario, device: str) -> Scenario:
+def _to(case: Scenario[Any], device: str) -> Scenario[Any]:
     graphs = [copy.copy(graph).to(device) for graph in (case.train, case.validation, case.test)]
     return replace(case, train=graphs[0], validation=graphs[1], test=graphs[2])
-
-
-def _build(
-    model: str | Callable[[InteractionGraph], nn.Module], graph: InteractionGraph, dim: int, layers: int
-) -> nn.Module:
-    return build_model(model, graph, dim, layers) if isinstance(model, str) else model(graph)

@@ -16,13 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-import graphunlearn.nn
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io import write_atomic
 from graphunlearn.data.schema import warn
 from graphunlearn.eval.environment import environment
 from graphunlearn.func import sparse
-from graphunlearn.nn import FitSettings, Objective, auxiliary_loss, linear_form
+from graphunlearn.nn import Criterion, FitSettings, auxiliary_loss, encode_prefixes, linear_form
 from graphunlearn.nn.encode import _encode
 from graphunlearn.operators import Retrain, UnlearningResult, without_emptied_nodes
 
@@ -33,10 +32,15 @@ _FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # to
 _MACHINE = ("graphunlearn", "torch", "torch_geometric", "cpu", "threads", "device")
 
 
+_FUNCTIONS = (_encode, encode_prefixes, linear_form, auxiliary_loss)  # what a model of one's own may register with
+
+
 def _code() -> str:
     """A SHA-256 of the code that trains, as it was loaded: a version number lags behind those who edit."""
     digest = hashlib.sha256()
-    for path in (Path(sparse.__file__), *sorted(Path(graphunlearn.nn.__file__ or "").parent.glob("*.py"))):
+    here = Path(sparse.__file__)
+    used = (path for folder in ("data", "nn", "utils") for path in sorted((here.parents[1] / folder).glob("*.py")))
+    for path in (here, *used):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -47,9 +51,9 @@ CODE = _code()
 def facts_of_training(
     role: str,
     model: nn.Module,
-    graph: InteractionGraph,
-    validation: InteractionGraph | None,
-    objective: Objective,
+    graph: InteractionGraph | SessionGraph,
+    validation: InteractionGraph | SessionGraph | None,
+    objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
     """Return all that decides what training gives, as JSON holds it: two trainings with equal facts are one.
@@ -74,7 +78,7 @@ def facts_of_training(
         "code": CODE,
         "machine": {name: here[name] for name in _MACHINE},
         "model": [[name, *_description(module)] for name, module in model.named_modules()],
-        "functions": [_source(function.dispatch(type(model))) for function in (_encode, linear_form, auxiliary_loss)],
+        "functions": [_source(function.dispatch(type(model))) for function in _FUNCTIONS],
         "state": state,
         "fixed": {name: _digest([value]) for name, value in fixed.items()},
         "objective": [repr(objective), *_sources(type(objective))],
@@ -115,13 +119,17 @@ def remember(cache: Path, facts: Mapping[str, Any], model: nn.Module, record: Ma
 
 
 def retrained(
-    method: Retrain, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, cache: Path | None
+    method: Retrain,
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    request: ForgetRequest,
+    cache: Path | None,
 ) -> UnlearningResult:
     """Return what ``method`` gives, from the cache where it is there; its log then says so (``cached``).
 
     Seconds, memory and the rest of the log are those of when it was trained.
     """
-    if cache is None or method.objective is None:
+    if cache is None or method.objective is None or method.settings is None:
         return method.unlearn(model, graph, request)
     retained, _ = graph.split(request)
     validation = None if method.validation is None else without_emptied_nodes(method.validation, graph, retained)
@@ -158,10 +166,13 @@ def _digest(values: Iterable[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _content(graph: InteractionGraph) -> list[str]:
+def _content(graph: InteractionGraph | SessionGraph) -> list[str]:
     """What a graph holds, and the order it lies in: training draws its batches by position."""
-    stores = [(str(kind), store) for kind, store in (*graph.node_items(), *graph.edge_items())]
-    named = sorted((kind, name, value) for kind, store in stores for name, value in store.items() if _is_dense(value))
+    stores = [(str(store._key), store) for store in graph.stores]
+    named = sorted(
+        ((kind, name, value) for kind, store in stores for name, value in store.items() if _is_dense(value)),
+        key=lambda entry: entry[:2],
+    )
     return [graph.fingerprint(), *(f"{kind} {name} {_digest([value])}" for kind, name, value in named)]
 
 

@@ -1,17 +1,18 @@
-"""What an audit measures of every model, the same for all of them."""
+"""What an audit measures of every recommender of users and items, the same for all of them."""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.ensemble import Measured, compared_by_ks, held_against
 from graphunlearn.eval.forgetting import (
     flipped_label_auc,
-    ks_distance,
     membership_auroc,
     mi_bf,
     mi_ng,
@@ -20,9 +21,10 @@ from graphunlearn.eval.forgetting import (
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.nn import Objective, encode, risk_of, score
 from graphunlearn.operators import without_emptied_nodes
+from graphunlearn.utils import k_hop_ball
 from graphunlearn.utils.ranking import Ranker, auroc
 
-__all__ = ["EXPOSED", "Judge", "compare"]
+__all__ = ["EXPOSED", "Judge"]
 
 EXPOSED = 20
 """Length of the list in which forgotten items are looked for."""
@@ -42,6 +44,8 @@ class Judge:
         objective: The loss.
         trained_labels: Whether the labels of the forgotten interactions are to be told.
     """
+
+    distance_unit: ClassVar[str] = "p"
 
     def __init__(
         self,
@@ -81,7 +85,7 @@ class Judge:
         self.labels = self.test.label
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, graph: InteractionGraph) -> dict[str, Any]:
+    def measure(self, model: nn.Module, graph: InteractionGraph) -> Measured:
         """Return utility, forgetting and probabilities of a model that serves with ``graph``."""
         encoded = encode(model, graph)
         p_forget, p_test, p_never = (
@@ -123,21 +127,42 @@ class Judge:
         risk = risk_of(model, self.retained, self.objective)
         return float(risk.gradient(risk.parameters).norm()) / max(self.retained.num_interactions, 1)
 
+    def compare(self, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
+        """Add to every measured model what takes another one: its original, or the retrained ones.
 
-def compare(original: dict[str, Any], retrained: list[dict[str, Any]], measured: list[dict[str, Any]]) -> None:
-    """Add to every measured model what takes another one: the original, or the retrained ones.
+        Args:
+            models: Originals and methods; what each is measured from is its ``"original"``.
+            retrained: The retrained models; each is held against the others.
+        """
+        mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
+        for m, others in held_against(models, retrained):
+            ks = compared_by_ks(m, others)
+            m["forgetting"] |= {
+                "mi_bf": mi_bf(m["original"]["forget"], m["forget"]),
+                "mi_ng": mi_ng(m["never"], m["forget"]),
+                "privacy_leakage": privacy_leakage(m["forgetting"]["membership_auroc"], mean_auc),
+                "ks_statistic": ks,
+            }
 
-    A retrained model is held against the others.
-    """
-    mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
-    for k, m in enumerate([original, *measured, *retrained]):
-        own = k - 1 - len(measured)
-        others = [r["forget"] for j, r in enumerate(retrained) if j != own]
-        ks = ks_distance(m["forget"], others) if others else None
-        m["ks"] = {"p_value": ks.p_value, "floor": ks.floor} if ks else {"p_value": None, "floor": None}
-        m["forgetting"] |= {
-            "mi_bf": mi_bf(original["forget"], m["forget"]),
-            "mi_ng": mi_ng(m["never"], m["forget"]),
-            "privacy_leakage": privacy_leakage(m["forgetting"]["membership_auroc"], mean_auc),
-            "ks_statistic": ks.statistic if ks else None,
+    def plots(self, named: Mapping[str, Measured], retrained: Sequence[Measured]) -> dict[str, Any]:
+        """Return what the figures are drawn from; see :func:`graphunlearn.eval.plots.draw`."""
+        wrong = None if self.trained_labels is None else self.trained_labels.cpu()
+
+        def shown(p: Tensor) -> Tensor:
+            return p if wrong is None else torch.where(wrong > 0, p, 1 - p)
+
+        scores: dict[str, Any] = {name: shown(m["forget"]) for name, m in named.items()}
+        scores["retrain"] = [shown(m["forget"]) for m in retrained]
+        label = "probability of a forgotten pair" if wrong is None else "probability of the flipped label"
+        users = torch.cat([self.forgotten.pairs[0], self.forgotten.pairs[1] + self.graph.num_users]).unique()
+        hop = torch.full((self.graph.num_nodes,), 3, device=users.device)
+        for distance in (2, 1, 0):
+            hop[k_hop_ball(self.graph, users, distance)] = distance
+        of_pair = hop[self.test.pairs[0]].cpu()
+        before = named["original"]["test"]
+        moved = {
+            name: {("3+" if h == 3 else h): (m["test"] - before).abs()[of_pair == h] for h in range(4)}
+            for name, m in {"retrain": retrained[0], **named}.items()
+            if name != "original"
         }
+        return {"scores": scores, "scores_label": label, "moved_by_hop": moved}

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.plots import Plot
+from graphunlearn.eval.summary import describe, headline, summary
 from graphunlearn.eval.tables import (
     distance_table,
     forgetting_table,
@@ -19,18 +20,18 @@ from graphunlearn.eval.tables import (
 )
 from graphunlearn.eval.verdict import (
     REFERENCES,
-    describe,
     format_number,
     format_seconds,
-    headline,
     judge,
     label,
     primary_metric,
     ratio_to_floor,
-    summary,
 )
 
 __all__ = ["page"]
+
+LONGEST_LIST = 20
+"""Entries of a list of a method's log that the page prints."""
 
 _COLORS = {
     "light": "--page:#fff;--card:#f6f7f9;--ink:#1c2430;--muted:#5d6878;--line:#dde2e9;--band:#cdd4de;"
@@ -135,7 +136,7 @@ def _cards(report: Mapping[str, Any], method: Mapping[str, Any]) -> str:
             ("Gap to retraining closed", percent(entry["gap_closed"]), f"{label(metric or '')}; 100% is retraining")
         )
     if (ratio := ratio_to_floor(method, "forget")) is not None:
-        cards.append(("Distance to retraining", times(ratio), "the retrain-to-retrain floor, forgotten pairs"))
+        cards.append(("Distance to retraining", times(ratio), "the retrain-to-retrain floor, what is forgotten"))
     if (faster := method.get("speedup_vs_retrain")) is not None:
         cards.append(("Faster than retraining", times(faster, digits=1), format_seconds(method.get("seconds"))))
     retrain: Mapping[str, Any] = next((m for m in report["methods"] if m["name"] == "retrain"), {})
@@ -166,10 +167,23 @@ def _notes(report: Mapping[str, Any]) -> str:
 
 
 def _logs(report: Mapping[str, Any]) -> str:
-    logs = {method["name"]: json.dumps(method["log"], indent=2) for method in report["methods"] if method.get("log")}
+    logs = {
+        method["name"]: json.dumps(_shortened(method["log"]), indent=2, ensure_ascii=False)
+        for method in report["methods"]
+        if method.get("log")
+    }
     return "".join(
         f"<details><summary>{escape(name)}</summary><pre>{escape(log)}</pre></details>" for name, log in logs.items()
     )
+
+
+def _shortened(log: Any) -> Any:
+    """Return a log without its long lists: figures show what they hold, and report.json has them."""
+    if isinstance(log, Mapping):
+        return {key: _shortened(value) for key, value in log.items()}
+    if isinstance(log, list):
+        return [_shortened(value) for value in log] if len(log) <= LONGEST_LIST else f"… {len(log):,} entries"
+    return log
 
 
 def _setup(report: Mapping[str, Any]) -> str:

@@ -16,28 +16,35 @@ from torch import Tensor
 from graphunlearn.data.io import write_atomic
 from graphunlearn.eval.page import page
 from graphunlearn.eval.plots import draw
+from graphunlearn.eval.summary import headline, summary
 from graphunlearn.eval.verdict import (
     REFERENCES,
+    distance_unit,
     format_number,
     format_seconds,
-    headline,
     judge,
     label,
     primary_metric,
     ratio_to_floor,
-    summary,
 )
 
-__all__ = ["aggregate", "complete", "json_ready", "terminal_table", "write_report"]
+__all__ = ["aggregate", "complete", "json_ready", "terminal_table", "thinned", "write_report"]
 
 TOP = ("dataset", "model", "scenario", "request", "environment", "methods")
 METHOD = ("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting")
-_SECOND = ("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng", "ks_statistic")
+_SECOND = (
+    *("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng"),
+    *("log_p_forgotten", "log_p_deleted_transition", "rank_forgotten", "hit_u@5", "hit_u@10", "hit_u@20", "u_score"),
+    "ks_statistic",
+)
 _GROUPS = ("recall@20_affected", "recall@20_unaffected")
 _SHORT = {
     "membership_auroc": "AUROC",
     "mean_probability": "mean p",
     "ks_statistic": "KS",
+    "log_p_forgotten": "log p forgotten",
+    "log_p_deleted_transition": "log p transition",
+    "rank_forgotten": "log₂ rank",
     "recall@20_affected": "Recall@20 affected",
     "recall@20_unaffected": "unaffected",
 }
@@ -61,6 +68,27 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def thinned(log: Mapping[str, Any], longest: int = 200) -> dict[str, Any]:
+    """Return a method's log with lists of at most ``longest`` entries, evenly picked with both ends.
+
+    How many there were stands beside a list that was thinned, under its name with ``_of``.
+
+    Example:
+        >>> thinned({"loss": [5, 4, 3, 2, 1], "steps": 2}, longest=3)
+        {'loss': [5, 3, 1], 'loss_of': 5, 'steps': 2}
+    """
+    out: dict[str, Any] = {}
+    for key, value in log.items():
+        if isinstance(value, Mapping):
+            out[key] = thinned(value, longest)
+        elif isinstance(value, (list, tuple)) and len(value) > longest:
+            out[key] = [value[n] for n in np.linspace(0, len(value) - 1, longest).round().astype(int)]
+            out[f"{key}_of"] = len(value)
+        else:
+            out[key] = value
+    return out
 
 
 def complete(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +201,8 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
     utilities = list(dict.fromkeys(name for method in report["methods"] for name in method["utility"] or {}))[:2]
     head = ["method", "verdict", "time", "speedup", *map(label, utilities)]
     head += [label(metric), "gap closed", "z"] if metric else []
-    head += ["Δp forgotten", "Δp test"]
+    unit = distance_unit(report)
+    head += [f"Δ{unit} forgotten", f"Δ{unit} test"]
     rows = []
     for method in report["methods"]:
         entry = (method["forgetting"] or {}).get(metric) or {}
@@ -189,7 +218,8 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
         rows.append(row + ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios])
     words = "\n".join(textwrap.fill(paragraph, width) for paragraph in summary(report)[:2])
     hint = (
-        "Δp: distance to retrained models in units of the distance between two of them (1.00 × is as close as it gets)."
+        f"Δ{unit}: distance to retrained models in units of the distance between two of them "
+        "(1.00 × is as close as it gets)."
     )
     tables = [_aligned([head, *rows], left=2), *_second_table(report, metric)]
     return "\n\n".join([headline(report), words, *tables, textwrap.fill(hint, width)])

@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 
 import torch
 from torch import Tensor
 
-from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
+from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.eval.cases import SHARES, G, Scenario, draw_share, split_up
+from graphunlearn.eval.session_scenarios import remove_from_sessions, requested_of_sessions
 
-__all__ = ["SHARES", "Scenario", "flipped_labels", "removal", "requested"]
+__all__ = ["flipped_labels", "pair_codes", "removal", "request_codes", "requested"]
 
-SHARES = {"flipped-labels": 0.02, "users": 0.02, "items": 0.02, "random-edges": 0.05, "adversarial-edges": 0.3}
-"""The share that every scenario forgets, flips or injects where none is given."""
 _LEVELS = {"user": "users", "item": "items", "interaction": "random-edges"}
-
-
-@dataclass
-class Scenario:
-    """What to train on, what to forget, and what to judge by.
-
-    Args:
-        name: As on the command line.
-        train: The training graph, with whatever was injected into it.
-        validation: Decides when training stops.
-        test: Judges; never looked at before.
-        request: What to forget.
-        trained_labels: Whether the labels of the forgotten interactions were injected, and forgetting is telling them.
-        notes: Sentences for the report.
-    """
-
-    name: str
-    train: InteractionGraph
-    validation: InteractionGraph
-    test: InteractionGraph
-    request: ForgetRequest
-    trained_labels: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 def flipped_labels(
@@ -49,7 +25,7 @@ def flipped_labels(
     share: float = SHARES["flipped-labels"],
     threshold: float = 3.0,
     seed: int = 0,
-) -> Scenario:
+) -> Scenario[InteractionGraph]:
     """Flip a share of the training labels; the flipped interactions are to be forgotten.
 
     Ratings above ``threshold`` are positive, the split is 60/20/20. Forgetting the flips should undo them: the AUC of
@@ -88,23 +64,27 @@ def flipped_labels(
 
 
 def removal(
-    graph: InteractionGraph,
+    graph: G,
     level: str,
     *,
     share: float | None = None,
     seed: int = 0,
-    test: InteractionGraph | None = None,
+    test: G | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
-) -> Scenario:
-    """Forget a random share of the users, items or interactions.
+) -> Scenario[G]:
+    """Forget a random share of the users, items or interactions, or of the sessions or items of sessions.
+
+    Interactions are split at random, sessions by time. Of sessions, those with a single click are not chosen: nothing
+    was learned from them.
 
     Args:
-        graph: All interactions, or those to train on where ``test`` is given.
-        level: ``"user"``, ``"item"`` or ``"interaction"``.
-        share: Share to forget, in (0, 1); at least one. By default 2% of the users or items, 5% of the interactions.
-        seed: Seed of the split and of the choice.
-        test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
-        fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
+        graph: All interactions or sessions, or those to train on where ``test`` is given.
+        level: ``"user"``, ``"item"`` or ``"interaction"``; of sessions ``"session"`` or ``"item"`` (everywhere).
+        share: Share to forget, in (0, 1); at least one. By default 2%, of the interactions 5%.
+        seed: Seed of the split (sessions: none, it is by time) and of the choice.
+        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test. Where ``test`` is given, the last one is unused:
+            interactions keep the proportion of the first two, of sessions the second is taken from the end.
 
     Raises:
         ValueError: The level is unknown, the share is not a share, or it would leave nothing.
@@ -115,6 +95,8 @@ def removal(
         >>> scenario.name, len(scenario.request)
         ('users', 1)
     """
+    if isinstance(graph, SessionGraph):
+        return remove_from_sessions(graph, level, share, seed, test, fractions)
     if level not in _LEVELS:
         raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} (got {level!r})")
     name = _LEVELS[level]
@@ -131,27 +113,27 @@ def removal(
 
 
 def requested(
-    graph: InteractionGraph,
+    graph: G,
     request: ForgetRequest,
     *,
     seed: int = 0,
-    test: InteractionGraph | None = None,
+    test: G | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
-) -> Scenario:
+) -> Scenario[G]:
     """Forget what is asked, such as the content of a file.
 
-    Pairs that are only held out were not learned: they are dropped from the held-out parts, counted, and left out of
-    the request.
+    Pairs (clicks or sessions, where the graph is of sessions) that are only held out were not learned: they are dropped
+    from the held-out parts, counted, and left out of the request.
 
     Args:
-        graph: All interactions, or those to train on where ``test`` is given.
+        graph: All interactions or sessions, or those to train on where ``test`` is given.
         request: What to forget; :meth:`ForgetRequest.from_file` reads one.
-        seed: Seed of the split.
-        test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
-        fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
+        seed: Seed of the split; sessions are split by time.
+        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test; see :func:`removal`.
 
     Raises:
-        ValueError: The data do not know a user, an item or a pair, or nothing that is asked is trained on.
+        ValueError: The data do not know what is asked for, or nothing that is asked is trained on.
 
     Example:
         >>> import graphunlearn as gu
@@ -160,6 +142,8 @@ def requested(
         >>> int((scenario.train.pairs[0] < 3).sum()) > int(scenario.request.mask(scenario.train).sum()) > 0
         True
     """
+    if isinstance(graph, SessionGraph):
+        return requested_of_sessions(graph, request, test, fractions)
     train, validation, test, notes = split_up(graph, test, fractions, seed)
     learned, held = pair_codes(train), torch.cat([pair_codes(validation), pair_codes(test)])
     parts, only_held = [], 0
@@ -184,30 +168,6 @@ def requested(
             0, f"{only_held} of the pairs to forget were only held out, and were dropped: nothing learned them."
         )
     return Scenario("file", train, validation, test, request, notes=notes)
-
-
-def split_up(
-    graph: InteractionGraph, test: InteractionGraph | None, fractions: Sequence[float], seed: int
-) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph, list[str]]:
-    """Return training, validation and test part, and what is to be said of them."""
-    if test is None:
-        train, validation, test = graph.random_split(list(fractions), seed=seed)
-        return train, validation, test, []
-    whole = fractions[0] + fractions[1]
-    train, validation = graph.random_split([fractions[0] / whole, fractions[1] / whole], seed=seed)
-    left = test.num_left_out
-    return train, validation, test, [f"{left} test rows name a user or item that the data lack; left out."] * bool(left)
-
-
-def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
-    """Return the positions of a random share of ``size`` things, at least one; some are to be left."""
-    if not 0 < share < 1:
-        raise ValueError(f"'share' must be between 0 and 1 (got {share})")
-    count = max(1, round(share * size))
-    if count > size - leave:
-        raise ValueError(f"'share' must leave some of what there is (got {share}, which takes all {size})")
-    generator = torch.Generator().manual_seed(7_919 + seed)
-    return torch.randperm(size, generator=generator)[:count].sort().values
 
 
 def pair_codes(graph: InteractionGraph) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphunlearn.eval.verdict import (
     REFERENCES,
+    distance_unit,
     format_number,
     format_seconds,
     judge,
@@ -22,22 +23,32 @@ __all__ = [
 ]
 
 _HINTS = {
-    "glance": """Gap closed: how far the method went from the original towards retraining, 100% being there. Δp:
+    "glance": """Gap closed: how far the method went from the original towards retraining, 100% being there. Δ{unit}:
         distance to a retrained model in units of the distance between two of those. Speedup: against retraining with
         the same trainer. Time: wall time of one request; preparation is paid once for many. ±: one standard
         deviation.""",
+    "shards": """ Slowest shard: what of the time remains where every shard has a machine of its own.""",
     "utility": "Measured on test data, higher is better; ± is one standard deviation.",
+    "next": """Measured on every prefix of the test sessions, against the whole catalogue, items already clicked
+        included; higher is better; ± is one standard deviation. With one next click per prefix, the hit rate is the
+        recall.""",
     "groups": """Test metrics apart for the users with a forgotten interaction and for all others; users left without
         any interaction are in neither.""",
     "forgetting": """Gap closed = (before − after) / (before − retrained): 100% is retraining, less forgets too little,
         more too much. z counts standard deviations of the retrained models from their mean; with few seeds a small
-        difference can give a large z. MI-BF (mean probability of the forgotten pairs before over after) and MI-NG (mean
+        difference can give a large z. {measures} The p-value of KS takes samples as independent; its floor, the same
+        distance between two retrained models, is the better yardstick.""",
+    "p": """MI-BF (mean probability of the forgotten pairs before over after) and MI-NG (mean
         probability of never-seen pairs over that of the forgotten) are published measures that reward over-forgetting:
         right is what retrained models give, not more. Exposure: share of the forgotten pairs whose item is among the
-        best unseen ones of its user. The p-value of KS takes pairs as independent; its floor, the same distance between
-        two retrained models, is the better yardstick.""",
-    "distance": """Mean absolute difference of probabilities to a retrained model, on the forgotten pairs and on the
-        test pairs, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
+        best unseen ones of its user.""",
+    "log p": """Hit_u@k: share of the forgotten clicks that are among the k best of themselves and 500 random items,
+        given the clicks before them; uniform negatives are easy, so read the log probability and the rank in the whole
+        catalogue beside it. Deleted transition: from a forgotten click to the one after it. U-score: harmonic mean of
+        the share of retraining's Recall@20 that is kept and of how close the gap in Hit_u@10 is to closed, a formula
+        of our own.""",
+    "distance": """Mean absolute difference of {unit} to a retrained model, on what is forgotten and on the
+        test data, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
         1.00 × is as close as another retrained model.""",
 }
 
@@ -92,6 +103,7 @@ def times(value: float | None, sd: float | None = None, digits: int = 2) -> str:
 def glance_table(report: Mapping[str, Any]) -> str:
     """Return one line per method: verdict, closeness to retraining, first utility metric, cost."""
     metric, utilities, rows = primary_metric(report), _names(report, "utility")[:1], []
+    unit = distance_unit(report)
     for method in report["methods"]:
         reference = method["name"] in REFERENCES
         verdict = judge(method, metric)
@@ -106,6 +118,7 @@ def glance_table(report: Mapping[str, Any]) -> str:
             *(_number((method.get("utility") or {}).get(name), utility_sd.get(name)) for name in utilities),
             times(method.get("speedup_vs_retrain"), method.get("speedup_vs_retrain_sd"), digits=1),
             format_seconds(method.get("seconds"), method.get("seconds_sd")),
+            format_seconds(method.get("seconds_slowest_shard"), method.get("seconds_slowest_shard_sd")),
             format_seconds(method.get("prepare_seconds"), method.get("prepare_seconds_sd")),
             _number(method.get("peak_memory_mb"), method.get("peak_memory_mb_sd"), digits=1),
         ]
@@ -114,17 +127,20 @@ def glance_table(report: Mapping[str, Any]) -> str:
         "method",
         "verdict",
         "gap closed",
-        "Δp forgotten / floor",
-        "Δp test / floor",
+        f"Δ{unit} forgotten / floor",
+        f"Δ{unit} test / floor",
         *map(label, utilities),
     ]
-    return _table([*head, "speedup", "time", "preparation", "peak memory, MB"], rows, _HINTS["glance"])
+    head += ["speedup", "time", "slowest shard", "preparation", "peak memory, MB"]
+    sharded = any(method.get("seconds_slowest_shard") is not None for method in report["methods"])
+    return _table(head, rows, _HINTS["glance"].format(unit=unit) + sharded * _HINTS["shards"])
 
 
 def utility_table(report: Mapping[str, Any]) -> str:
     """Return every utility metric of all users; nothing where the glance table has them all."""
     names = [name for name in _names(report, "utility") if not _is_of_group(name)]
-    return _utilities(report, names, "utility") if len(names) > 1 else ""
+    hint = "next" if distance_unit(report) == "log p" else "utility"
+    return _utilities(report, names, hint) if len(names) > 1 else ""
 
 
 def groups_table(report: Mapping[str, Any]) -> str:
@@ -169,12 +185,12 @@ def forgetting_table(report: Mapping[str, Any]) -> str:
                 ]
                 rows.append((method["name"], cells, False))
     head = ["method", "before", "after", "retrained", "gap closed", "z", "KS p-value", "KS floor"]
-    return _table(head, rows, _HINTS["forgetting"]) if rows else ""
+    return _table(head, rows, _HINTS["forgetting"].format(measures=_HINTS[distance_unit(report)])) if rows else ""
 
 
 def distance_table(report: Mapping[str, Any]) -> str:
-    """Return the mean differences of probabilities to retraining, and their floors."""
-    rows = []
+    """Return the mean differences of (log) probabilities to retraining, and their floors."""
+    unit, rows = distance_unit(report), []
     for method in report["methods"]:
         distance, sd = method.get("distance_to_retrain") or {}, method.get("distance_to_retrain_sd") or {}
         cells = []
@@ -186,5 +202,5 @@ def distance_table(report: Mapping[str, Any]) -> str:
             rows.append((method["name"], cells, method["name"] in REFERENCES))
     head = ["method"]
     for where in ("forgotten", "test"):
-        head += [f"mean |Δp|, {where}", f"floor, {where}", f"Δp / floor, {where}"]
-    return _table(head, rows, _HINTS["distance"]) if rows else ""
+        head += [f"mean |Δ{unit}|, {where}", f"floor, {where}", f"Δ{unit} / floor, {where}"]
+    return _table(head, rows, _HINTS["distance"].format(unit=unit)) if rows else ""

@@ -1,4 +1,4 @@
-"""What the numbers of a report say, in words: formatting, and the two-sided verdict on every method."""
+"""What the numbers of a report say: how they are named and written, and the two-sided verdict on every method."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "Verdict",
-    "describe",
+    "distance_unit",
     "format_number",
     "format_seconds",
-    "headline",
     "judge",
     "label",
     "primary_metric",
     "ratio_to_floor",
-    "summary",
 ]
 
 REFERENCES = ("original", "retrain")
@@ -36,14 +34,18 @@ LABELS = {
     "ks_statistic": "KS distance to retraining",
     "gradient_residual": "gradient residual",
     "auroc": "AUROC",
+    "log_p_forgotten": "log p of the forgotten clicks",
+    "log_p_deleted_transition": "log p of the deleted transitions",
+    "rank_forgotten": "log₂ rank of the forgotten clicks",
+    "u_score": "U-score",
 }
 """Readable names; a metric that is not here is shown by its own name."""
-_PREFERRED = ("flipped_label_auc", "membership_auroc", "mean_probability")
-
+_NAMES = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_u": "Hit_u"}
+_PREFERRED = ("log_p_forgotten", "flipped_label_auc", "membership_auroc", "mean_probability")
 
 _WORDS = {
     "inside": ("like retraining", "forgets as retraining does"),
-    "average": ("right on average", "forgets as much as retraining on average, but not pair by pair"),
+    "average": ("right on average", "forgets as much as retraining on average, but not {one} by {one}"),
     "under": ("under-forgets", "under-forgets"),
     "over": ("over-forgets", "over-forgets"),
     "off": ("unlike retraining", "does not end where retraining does"),
@@ -64,13 +66,13 @@ def label(metric: str) -> str:
     """Return the readable name of a metric.
 
     Example:
-        >>> label("recall@20"), label("ndcg@20_affected"), label("flipped_label_auc")
-        ('Recall@20', 'NDCG@20, affected users', 'AUC of the flipped labels')
+        >>> label("recall@20"), label("ndcg@20_affected"), label("hit_u@10"), label("flipped_label_auc")
+        ('Recall@20', 'NDCG@20, affected users', 'Hit_u@10', 'AUC of the flipped labels')
     """
     name, _, rest = metric.partition("@")
     if rest:
         k, _, group = rest.partition("_")
-        name = name.upper() if name in ("ndcg", "mrr", "map") else name.replace("_", " ").capitalize()
+        name = _NAMES.get(name) or name.replace("_", " ").capitalize()
         return f"{name}@{k}" + (f", {group} users" if group else "")
     return LABELS.get(metric, metric.replace("_", " "))
 
@@ -116,8 +118,18 @@ def primary_metric(report: Mapping[str, Any]) -> str | None:
     return next((name for name in _PREFERRED if name in names), names[0] if names else None)
 
 
+def distance_unit(report: Mapping[str, Any]) -> str:
+    """Return what distances to retraining are measured in: ``"p"`` (of pairs) or ``"log p"`` (of clicks in sessions).
+
+    Example:
+        >>> distance_unit({"distance_unit": "log p"}), distance_unit({})
+        ('log p', 'p')
+    """
+    return str(report.get("distance_unit") or "p")
+
+
 def ratio_to_floor(method: Mapping[str, Any], where: str) -> float | None:
-    """Return the distance to retraining on ``"test"`` or ``"forget"`` pairs over the retrain-to-retrain floor.
+    """Return the distance to retraining on ``"test"`` or ``"forget"`` data over the retrain-to-retrain floor.
 
     Where retrained models do not differ at all it is 1 for a method that does not either, and ``None`` otherwise.
 
@@ -141,9 +153,9 @@ def _distance(method: Mapping[str, Any], where: str) -> tuple[float | None, floa
 
 
 def _is_close(method: Mapping[str, Any]) -> bool | None:
-    """Whether the forgotten pairs are where retraining leaves them; ``None`` where that was not measured.
+    """Whether what is forgotten is where retraining leaves it; ``None`` where that was not measured.
 
-    Where retrained models do not differ there, their noise on the test pairs says what is near.
+    Where retrained models do not differ there, their noise on the test data says what is near.
     """
     ratio, (value, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
     if ratio is not None:
@@ -157,8 +169,8 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
     """Compare one method with retraining, two-sided.
 
     It is *inside* where the metric lies within two standard deviations of the retrained models or closes 90–110% of
-    the gap, the probabilities of the forgotten pairs are no further from a retrained model's than 1.25 times what two
-    retrained models are apart (where those do not differ at all: than they are apart on the test pairs), and their
+    the gap, the (log) probabilities of what is forgotten are no further from a retrained model's than 1.25 times what
+    two retrained models are apart (where those do not differ at all: than they are apart on the test data), and their
     distribution is no more than .2 further by Kolmogorov–Smirnov: close to zero, small differences can hide
     over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only.
 
@@ -177,12 +189,17 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
         status = "average" if close is False or not _is_distributed_alike(method) else "inside"
     else:
         status = "off" if gap is None else "under" if gap < 1 else "over"
-    name, short = _WORDS[status]
+    name, short = (text.format(one=_noun(metric)) for text in _WORDS[status])
     return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
 
 
+def _noun(metric: str | None) -> str:
+    """What is forgotten one by one, as the metric that is judged by says."""
+    return "click" if metric == "log_p_forgotten" else "pair"
+
+
 def _is_distributed_alike(method: Mapping[str, Any]) -> bool:
-    """Whether the forgotten pairs' probabilities are distributed as in retrained models; yes where nothing tells."""
+    """Whether what is forgotten has probabilities distributed as in retrained models; yes where nothing tells."""
     entry = (method.get("forgetting") or {}).get("ks_statistic") or {}
     value, floor = entry.get("value"), entry.get("floor")
     return value is None or value <= (floor or 0.0) + LARGEST_KS
@@ -190,7 +207,7 @@ def _is_distributed_alike(method: Mapping[str, Any]) -> bool:
 
 def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str | None) -> str:
     ratio, (distance, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
-    parts = []
+    parts, forgotten = [], f"forgotten {_noun(metric)}s"
     if metric and entry.get("value") is not None:
         part = f"{label(metric)} {format_number(entry['value'], digits=3)}"
         if entry.get("retrain_mean") is not None:
@@ -201,7 +218,7 @@ def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str |
         parts.append(part)
     if ratio is not None:
         parts.append(
-            f"on the forgotten pairs it is {ratio:.2f} times as far from a retrained model as two of those are apart"
+            f"on the {forgotten} it is {ratio:.2f} times as far from a retrained model as two of those are apart"
         )
         if not _is_distributed_alike(method):
             ks = method["forgetting"]["ks_statistic"]
@@ -211,91 +228,5 @@ def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str |
             )
     elif distance is not None and floor is not None:
         away = format_number(distance, digits=3)
-        parts.append(f"on the forgotten pairs it is {away} away from retrained models, which all agree")
+        parts.append(f"on the {forgotten} it is {away} away from retrained models, which all agree")
     return f": {'; '.join(parts)}" if parts else ""
-
-
-def summary(report: Mapping[str, Any]) -> list[str]:
-    """Return the report in words: a paragraph on the first method, a caveat where one is due, a line on the others."""
-    metric = primary_metric(report)
-    entries = {method["name"]: method for method in report["methods"]}
-    methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
-    if not methods:
-        return ["No unlearning method was run."]
-    first, *others = methods
-    sentences = [judge(first, metric).sentence]
-    if (faster := first.get("speedup_vs_retrain")) is not None:
-        compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
-        sentences.append(f"It took {format_seconds(first.get('seconds'))}, {compare} retraining.")
-    sentences.append(_utility_change(first, entries.get("original", {}), entries.get("retrain", {})))
-    paragraphs = [" ".join(filter(None, sentences)), _caveat((first.get("forgetting") or {}).get(metric) or {}, metric)]
-    if others:
-        told = [f"{method['name']} {_briefly(method, metric)}" for method in others]
-        paragraphs.append(f"Beside it, {'; '.join(told)}.")
-    return [paragraph for paragraph in paragraphs if paragraph]
-
-
-def _briefly(method: Mapping[str, Any], metric: str | None) -> str:
-    verdict = judge(method, metric)
-    gap = ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")
-    ratio = ratio_to_floor(method, "forget")
-    facts = [f"{gap:.0%} of the gap closed"] if gap is not None else []
-    facts += [f"{ratio:.2f} times the floor"] if ratio is not None else []
-    return verdict.short + (f" ({', '.join(facts)})" if facts else "")
-
-
-def _utility_change(method: Mapping[str, Any], original: Mapping[str, Any], retrain: Mapping[str, Any]) -> str:
-    name, after = next(iter((method.get("utility") or {}).items()), ("", None))
-    before, reference = ((entry.get("utility") or {}).get(name) for entry in (original, retrain))
-    spread = (retrain.get("utility_sd") or {}).get(name)
-    if after is None or before is None:
-        return ""
-    text = f"{label(name)} on the test data went from {format_number(before)} to {format_number(after)}"
-    if reference is None:
-        return f"{text}."
-    below = ", more than this" if spread is not None and after < reference - LARGEST_Z * spread else ""
-    return f"{text}; retrained models reach {format_number(reference, spread)}{below}."
-
-
-def _caveat(entry: Mapping[str, Any], metric: str | None) -> str:
-    original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
-    if original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd:
-        return ""
-    return (
-        f"The original was already within the noise of retraining in {label(metric or '')}: "
-        "the request left little to forget, and the share of the gap closed says little."
-    )
-
-
-def describe(value: Any) -> str:
-    """Return a field of a report (text, a number, a list or a mapping) as one short line.
-
-    Example:
-        >>> describe({"name": "ml-100k", "users": 943, "size": None})
-        'ml-100k, users 943'
-    """
-    if isinstance(value, Mapping):
-        named = [str(value["name"])] if value.get("name") else []
-        rest = {k: v for k, v in value.items() if k != "name" and v is not None}
-        return ", ".join(named + [f"{str(k).replace('_', ' ')} {describe(v)}" for k, v in rest.items()])
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(describe, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return (
-        f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
-    )
-
-
-def headline(report: Mapping[str, Any]) -> str:
-    """Return what was forgotten, from where, in one line.
-
-    Example:
-        >>> headline({"dataset": "ml-100k", "request": {"level": "user", "size": 2}})
-        'Forgetting 2 users of ml-100k'
-    """
-    request, dataset = report.get("request") or {}, report.get("dataset")
-    name = dataset.get("name") if isinstance(dataset, Mapping) else dataset
-    size, level = request.get("size"), request.get("level") or "interaction"
-    what = "a request" if size is None else f"{describe(size)} {level}{'' if size == 1 else 's'}"
-    return f"Forgetting {what}" + (f" of {name}" if name else "")

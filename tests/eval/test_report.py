@@ -14,7 +14,8 @@ from graphunlearn.eval import report as report_module
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.plots import draw
 from graphunlearn.eval.report import aggregate, complete, json_ready, terminal_table, write_report
-from graphunlearn.eval.verdict import format_number, format_seconds, headline, judge, label, ratio_to_floor, summary
+from graphunlearn.eval.summary import headline, summary
+from graphunlearn.eval.verdict import format_number, format_seconds, judge, label, ratio_to_floor
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
