@@ -29,13 +29,13 @@ VERBS = {
 
 HELP = """usage: graphunlearn COMMAND [OPTIONS]
 
-Forget interactions, users and items from a GNN recommender without training it again.
+Forget interactions, users and items, or clicks and whole sessions, from a GNN recommender without training it again.
 
 commands:
-  demo      see it work on synthetic ratings, without any file
-  train     train a recommender on a file of ratings
+  demo      see it work on synthetic ratings or sessions, without any file
+  train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
-  forget    forget users, items or interactions from a trained recommender
+  forget    forget users, items, interactions, sessions or clicks from a trained recommender
   audit     compare what was forgotten with retrained models
   bench     run methods on data where one knows what should be forgotten
   datasets  list the named data sets, and which are on this machine
@@ -45,6 +45,12 @@ first steps:
   graphunlearn train --data ratings.csv --out runs/a
   graphunlearn forget runs/a --users 196 186 --out runs/b
   graphunlearn audit runs/b
+
+sessions (clicks.csv: session,item,time; forget.csv: session,position):
+  graphunlearn demo --kind sessions
+  graphunlearn train --data clicks.csv --model srgnn --out runs/s
+  graphunlearn forget runs/s --clicks forget.csv --out runs/t
+  graphunlearn audit runs/t
 
 many requests, with a method that is prepared for them:
   graphunlearn prepare runs/a --method unlearnrec
@@ -105,7 +111,7 @@ def _run(words: list[str]) -> int:
         raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{hint})")
     command = _parse(verb, rest)
     answer = command.run()
-    text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.json else answer.text
+    text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.running.json else answer.text
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "×" shall not lose the table
     sys.stdout.write(f"{text}\n")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,138 +9,141 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional, sizes
-from graphunlearn.cli.folders import check_out, replaced
-from graphunlearn.cli.methods import build_method, listed, method_names
+from graphunlearn.cli.common import WORDS, Answer, device_of, listed, note, optional
+from graphunlearn.cli.folders import check_out
+from graphunlearn.cli.methods import BENCHED, build_method, check_method, method_names
+from graphunlearn.cli.options import offered_models
+from graphunlearn.cli.reports import Caching, command, written
+from graphunlearn.cli.sources import Learner, sizes
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data.request import Level
 from graphunlearn.eval import (
     SHARES,
-    Audit,
     Scenario,
     adversarial_edges,
     bench,
     flipped_labels,
     removal,
     requested,
+    session_clicks,
 )
-from graphunlearn.eval.report import complete
+from graphunlearn.nn import kind_of
 from graphunlearn.operators import Retrain
 
-__all__ = ["Bench", "Caching", "answer", "command", "written"]
+__all__ = ["Bench"]
 
-LEVELS = {"users": "user", "items": "item", "random-edges": "interaction"}
-CACHE_VARIABLE = "GRAPHUNLEARN_CACHE"
+SCENARIOS = {
+    "interactions": ("adversarial-edges", "random-edges", "users", "items", "flipped-labels", "file"),
+    "sessions": ("session-clicks", "sessions", "items", "file"),
+}
+"""What can be benched, by kind of graph."""
+REMOVED = {"users": "user", "items": "item", "random-edges": "interaction", "sessions": "session"}
+LISTED: dict[str, tuple[Level, ...]] = {
+    "interactions": ("interaction", "user", "item"),
+    "sessions": ("click", "session", "item", "user"),
+}
+"""What a file can list, by kind of graph; what it does where nothing is said comes first."""
 OFFERED = (
-    f"Any of {listed([name for name in method_names() if name != Retrain.name], 'and')}; "
-    "retrained models are always in the table."
+    f"Any of {listed([name for name in method_names() if name != Retrain.name], 'and')}; retrained models are always "
+    f"in the table (default: {' '.join(BENCHED['interactions'])}; for sessions {' '.join(BENCHED['sessions'])})."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caching:
-    """Where trained models are kept for later."""
-
-    cache: Annotated[
-        Path | None,
-        optional("DIR", f"Folder of retrained models (default: {CACHE_VARIABLE}, or ~/.cache/graphunlearn)."),
-    ] = None
-    no_cache: bool = False
-    """Train all models anew, and keep none."""
-
-    def folder(self) -> Path | None:
-        """Return the folder, or nothing where none is wanted.
-
-        Raises:
-            ValueError: It is no folder, or there are two answers.
-        """
-        if self.no_cache:
-            if self.cache is not None:
-                raise ValueError(f"'--cache' must be left out with --no-cache (got '{self.cache}')")
-            return None
-        folder = self.cache or Path(os.environ.get(CACHE_VARIABLE) or _home() / "graphunlearn")
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"'--cache' must be a folder (got '{folder}', which is something else)")
-        return folder
 
 
 @dataclass(kw_only=True)
-class Bench(Data):
+class Bench(Learner):
     """Run unlearning methods on data where one knows what should be forgotten, against retrained models.
 
     adversarial-edges gives users the item that a clean model ranks lowest, trains on that, and asks to forget it;
     flipped-labels does so with wrong labels. random-edges, users and items forget a random share; file forgets what
-    a file lists. The report says how close every method comes to retraining, two-sided, and at what cost.
+    a file lists. For a session model, session-clicks forgets a click of the second half in a share of the sessions, and
+    sessions, items and file forget as above. The report says how close every method comes to retraining, two-sided, and
+    at what cost.
 
     examples:
       graphunlearn bench adversarial-edges --data train.txt --test test.txt --methods ifru unlink --out runs/adversarial
       graphunlearn bench flipped-labels --data ratings.csv --out runs/flips
       graphunlearn bench users --data ratings.csv --share 0.05 --data-seeds 3 --out runs/users
       graphunlearn bench file --request forget.csv --level interaction --data ratings.csv --out runs/mine
+      graphunlearn bench session-clicks --data clicks.csv --model srgnn --methods cau finetune sisa --out runs/clicks
+      graphunlearn bench sessions --data clicks.csv --last-sessions 20000 --model gru4rec --out runs/sessions
     """
 
     scenario: Annotated[
-        Positional[Literal["adversarial-edges", "random-edges", "users", "items", "flipped-labels", "file"]],
+        Positional[
+            Literal[
+                "adversarial-edges",
+                "random-edges",
+                "users",
+                "items",
+                "flipped-labels",
+                "file",
+                "session-clicks",
+                "sessions",
+            ]
+        ],
         arg(metavar="SCENARIO"),
     ]
-    """adversarial-edges, random-edges, users, items, flipped-labels or file."""
+    """adversarial-edges, random-edges, users, items, flipped-labels or file; for a session model session-clicks,
+    sessions, items or file."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder for report.json and report.html."""
-    methods: Annotated[tuple[str, ...], arg(metavar="NAME ...", help=OFFERED)] = (
-        "ifru",
-        "unlink",
-        "finetune",
-        "ascent",
-    )
-    share: Annotated[float | None, optional("FLOAT")] = None
-    """Share to forget, flip or inject (adversarial-edges: 0.3 of the users; random-edges: 0.05; the others: 0.02)."""
+    methods: Annotated[tuple[str, ...] | None, optional("NAME ...", OFFERED)] = None
+    share: Annotated[
+        float | None,
+        optional(
+            "FLOAT",
+            "Share to forget, flip or inject (adversarial-edges: 0.3 of the users; session-clicks: 0.1 of the long "
+            "sessions; random-edges: 0.05; the others: 0.02).",
+        ),
+    ] = None
     side: Annotated[Literal["user", "item", "both"] | None, optional("{user,item,both}")] = None
     """adversarial-edges: whether users get an item, items a user, or both (default: user)."""
     request: Annotated[Path | None, optional("FILE")] = None
-    """file: what to forget, in the ids of the data: one per line, or user,item for interactions."""
-    level: Annotated[Literal["interaction", "user", "item"] | None, optional("{interaction,user,item}")] = None
-    """file: what a line of the file names (default: interaction)."""
+    """file: what to forget, in the ids of the data: one per line, or user,item for interactions and session,position
+    for clicks."""
+    level: Annotated[
+        Literal["interaction", "user", "item", "click", "session"] | None,
+        optional("{interaction,user,item,click,session}"),
+    ] = None
+    """file: what a line of the file names (default: interaction, for sessions click)."""
     positives_only: bool = False
     """flipped-labels: propagate over positive labels only, as the public code of IFRU does; all are trained on."""
+    keep_repeats: bool = False
+    """session-clicks: leave consecutive clicks on one item as they are; by default they count as one."""
     data_seeds: int = 1
-    """Number of splits and requests."""
+    """Number of splits and requests; sessions are always split by time."""
     original_seeds: int = 1
     """Number of original models per split."""
     retrain_seeds: int = 5
     """Number of retrained models per split; at least 2, to know how far two of them are apart."""
-    learning: Annotated[Learning, arg(name="")] = field(default_factory=Learning)
-    training: Annotated[Training, arg(name="")] = field(default_factory=Training)
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: int = 0
     """First data seed; all others follow from it."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier report."""
-    json: bool = False
-    """Print the report as JSON."""
 
     def run(self) -> Answer:
         """Run the bench and write the report."""
-        check_out(self.out, self.overwrite)
-        device, cache = str(device_of(self.device)), self.caching.folder()
-        if not self.methods or Retrain.name in self.methods:
-            named = " ".join(self.methods) or "none"
-            raise ValueError(f"'--methods' must name methods other than retrain (got {named})")
+        check_out(self.out, self.running.overwrite)
+        device, cache = str(device_of(self.running.device)), self.caching.folder()
+        kind = self.learning.kind
+        names = BENCHED[kind] if self.methods is None else self.methods
+        if not names or Retrain.name in names:
+            raise ValueError(f"'--methods' must name methods other than retrain (got {' '.join(names) or 'none'})")
         self._check_options()
         objective = self.learning.loss(self.scenario == "flipped-labels" or self.threshold is not None)
-        for method in self.methods:
-            build_method(method, objective)  # a wrong name is told before any file is read
+        for method in names:  # a wrong name is told before any file is read
+            check_method(method, self.learning.spec())
+            build_method(method, objective)
         name, scenario, labelled = self._flipped() if self.scenario == "flipped-labels" else self._scenario()
         objective = self.learning.loss(labelled)
-        methods = [build_method(method, objective) for method in dict.fromkeys(self.methods)]
+        spec = self.learning.spec()
         result = bench(
             scenario,
-            methods,
-            model="lightgcn-positives" if self.positives_only else self.learning.model,
-            dim=self.learning.dim,
-            layers=self.learning.layers,
+            [build_method(method, objective) for method in dict.fromkeys(names)],
+            model="lightgcn-positives" if self.positives_only else spec.name,
+            dim=spec.dim,
+            layers=spec.layers,
             objective=objective,
-            settings=self.training.settings(self.seed),
+            settings=self.training.settings(kind, self.seed),
             data_seeds=self.data_seeds,
             original_seeds=self.original_seeds,
             retrain_seeds=self.retrain_seeds,
@@ -153,10 +153,19 @@ class Bench(Data):
             cache=cache,
             command=command(),
         )
-        return written(result, self.out, self.overwrite)
+        return written(result, self.out, self.running.overwrite)
 
     def _check_options(self) -> None:
-        """Refuse options of other scenarios than the one that is run."""
+        """Refuse a scenario of the other kind of model, and options of other scenarios than the one that is run."""
+        model, kind = self.learning.model, self.learning.kind
+        if self.scenario not in SCENARIOS[kind]:
+            named = listed(SCENARIOS[kind], "or")
+            others = listed([other for other in offered_models() if kind_of(other) != kind], "or")
+            raise ValueError(
+                f"the scenario must be {named} for {model}, a model of {WORDS[kind]} "
+                f"(got {self.scenario!r}, which goes with --model {others})"
+            )
+        self.check_kind()
         own: dict[str, tuple[str, ...]] = {
             "side": ("adversarial-edges",),
             "request": ("file",),
@@ -166,38 +175,47 @@ class Bench(Data):
         for option, scenarios in own.items():
             value = getattr(self, option)
             if value is not None and self.scenario not in scenarios:
-                raise ValueError(f"'--{option}' must go with {' or '.join(scenarios)} (got it with {self.scenario})")
-        if self.positives_only and self.scenario != "flipped-labels":
-            raise ValueError(f"'--positives-only' must go with flipped-labels (got it with {self.scenario})")
+                offered = [name for name in scenarios if name in SCENARIOS[kind]] or scenarios
+                raise ValueError(f"'--{option}' must go with {' or '.join(offered)} (got it with {self.scenario})")
+        for option, scenario in {"positives-only": "flipped-labels", "keep-repeats": "session-clicks"}.items():
+            if getattr(self, option.replace("-", "_")) and self.scenario != scenario:
+                raise ValueError(f"'--{option}' must go with {scenario} (got it with {self.scenario})")
+        if self.keep_repeats and self.collapse_repeats:
+            raise ValueError("'--keep-repeats' must be left out with --collapse-repeats (got both)")
         if self.scenario == "file" and self.request is None:
             raise ValueError("'--request' must name the file of what to forget (got none)")
+        if self.level is not None and self.level not in LISTED[kind]:
+            raise ValueError(f"'--level' must be {listed(LISTED[kind], 'or')} for {model} (got {self.level})")
 
-    def _scenario(self) -> tuple[str, Callable[..., Scenario], bool]:
-        asked = None if self.request is None else ForgetRequest.from_file(self.request, self.level or "interaction")
-        name, graph, test = self.read(self.learning.objective)
+    def _scenario(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
+        level = self.level or LISTED[self.learning.kind][0]
+        asked = None if self.request is None else ForgetRequest.from_file(self.request, level)
+        clicks = self.scenario == "session-clicks"  # which collapses repeats itself, and says so in the report
+        name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
+        labelled = isinstance(graph, InteractionGraph) and graph.label is not None
         keywords: dict[str, Any] = {"test": test}
         if self.share is not None:
             keywords["share"] = self.share
         if asked is not None:
-            return name, lambda seed: _requested(graph, asked, seed=seed, **keywords), graph.label is not None
+            return name, lambda seed: _requested(graph, asked, seed=seed, **keywords), labelled
         if self.scenario == "adversarial-edges":
             keywords["side"] = self.side or "user"
-            return (
-                name,
-                lambda seed, clean: adversarial_edges(graph, clean, seed=seed, **keywords),
-                graph.label is not None,
-            )
-        level = LEVELS[self.scenario]
-        return name, lambda seed: removal(graph, level, seed=seed, **keywords), graph.label is not None
+            return name, lambda seed, clean: adversarial_edges(graph, clean, seed=seed, **keywords), labelled
+        if clicks:
+            keywords["collapse_repeats"] = not self.keep_repeats
+            if not self.keep_repeats:
+                note("consecutive clicks on one item count as one ('--keep-repeats' leaves them as they are)")
+            return name, lambda seed: session_clicks(graph, seed=seed, **keywords), labelled
+        return name, lambda seed: removal(graph, REMOVED[self.scenario], seed=seed, **keywords), labelled
 
-    def _flipped(self) -> tuple[str, Callable[..., Scenario], bool]:
+    def _flipped(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
         if self.test is not None:
             raise ValueError("'--test' must be left out for flipped-labels, which splits the data 60/20/20 (got one)")
         if self.learning.objective == "bpr":
             raise ValueError("'--objective' must be bce for flipped-labels (got bpr, which does not learn from labels)")
         if self.positives_only and self.learning.model != "lightgcn":
             raise ValueError(f"'--positives-only' must go with --model lightgcn (got {self.learning.model})")
-        name, graph, _ = self._read()
+        name, graph, _ = self.interactions()
         note(f"{name}: {sizes(graph)}")
         keywords: dict[str, Any] = {"threshold": 3.0 if self.threshold is None else self.threshold}
         if self.share is not None:
@@ -205,25 +223,7 @@ class Bench(Data):
         return name, lambda seed: flipped_labels(graph, seed=seed, **keywords), True
 
 
-def written(result: Audit, out: Path, overwrite: bool) -> Answer:
-    """Write the report into a folder of its own and say so."""
-    with replaced(out, overwrite) as folder:
-        result.write(folder)
-    return answer(result, out)
-
-
-def answer(result: Audit, out: Path) -> Answer:
-    """Say what the report in ``out`` says."""
-    return Answer(complete(result.report), f"{result}\n\nwrote {out / 'report.json'} and {out / 'report.html'}")
-
-
-def command() -> str:
-    """What was typed, for the report; of absolute paths only the last part, since a report names no folders."""
-    words = ["graphunlearn", *sys.argv[1:]]
-    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
-
-
-def _requested(graph: InteractionGraph, asked: ForgetRequest, **keywords: Any) -> Scenario:
+def _requested(graph: Any, asked: ForgetRequest, **keywords: Any) -> Scenario[Any]:
     """The scenario of a file; an error names the option."""
     try:
         return requested(graph, asked, **keywords)
@@ -231,7 +231,3 @@ def _requested(graph: InteractionGraph, asked: ForgetRequest, **keywords: Any) -
         raise ValueError(
             str(error).replace("'index'", "'--request'", 1).replace("'request'", "'--request'", 1)
         ) from None
-
-
-def _home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

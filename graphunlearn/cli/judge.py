@@ -5,24 +5,26 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli.bench import Bench, Caching, answer, command, written
-from graphunlearn.cli.common import Answer, device_of, note, optional, sizes
+from graphunlearn.cli.bench import Bench
+from graphunlearn.cli.common import Answer, Running, device_of, note, optional
 from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import build_method, rebuild_method
-from graphunlearn.cli.runs import Forgotten, Run
-from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.eval import Audit, audit, bench, flipped_labels
+from graphunlearn.cli.methods import BENCHED, build_method, rebuild_method
+from graphunlearn.cli.reports import Caching, answer, command, written
+from graphunlearn.cli.runs import Forgotten, Run, watched
+from graphunlearn.cli.sources import sizes
+from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
+from graphunlearn.eval import Audit, audit, bench, flipped_labels, session_clicks
 from graphunlearn.eval.audit import damping_figure
-from graphunlearn.nn import BCE
+from graphunlearn.nn import BCE, CrossEntropy
 
 __all__ = ["Bench", "Demo", "RunAudit"]
 
-DEMO_OUT = Path("runs/demo")
+DEMO_OUT = {"interactions": Path("runs/demo"), "sessions": Path("runs/demo-sessions")}
 
 
 @dataclass(kw_only=True)
@@ -30,47 +32,65 @@ class Demo:
     """See it work, without any file, in less than a minute.
 
     Makes synthetic ratings of 1,000 users, flips 2% of the training labels, trains LightGCN on them, forgets the
-    flipped ones with several methods, and compares all of them with three retrained models.
+    flipped ones with several methods, and compares all of them with three retrained models. With --kind sessions, makes
+    synthetic sessions, trains SR-GNN on them, and forgets a click in each of a share of them.
 
     examples:
       graphunlearn demo
       graphunlearn demo --seed 1 --out runs/another
+      graphunlearn demo --kind sessions
     """
 
+    kind: Literal["interactions", "sessions"] = "interactions"
+    """What to learn from: ratings of users and items, or clicks in sessions."""
     out: Annotated[Path | None, optional("DIR")] = None
-    """Folder for report.json and report.html (default: runs/demo, which a later demo replaces)."""
+    """Folder for report.json and report.html (default: runs/demo or runs/demo-sessions, replaced by a later demo)."""
     seed: int = 0
     """Seed of everything."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier report."""
-    json: bool = False
-    """Print the report as JSON."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
         """Run the demo and write the report."""
-        out, overwrite = (DEMO_OUT, True) if self.out is None else (self.out, self.overwrite)
+        out, overwrite = (DEMO_OUT[self.kind], True) if self.out is None else (self.out, self.running.overwrite)
         check_out(out, overwrite)
-        device = str(device_of(self.device))
-        graph = synthetic_interactions(seed=self.seed)
-        note(f"synthetic: {sizes(graph)}")
+        scenario: dict[str, Any] = _ratings(self.seed) if self.kind == "interactions" else _sessions(self.seed)
         result = bench(
-            lambda seed: flipped_labels(graph, seed=seed),
-            [build_method(name, BCE()) for name in ("ifru", "unlink", "finetune", "ascent")],
-            objective=BCE(),
+            **scenario,
             retrain_seeds=3,
             seed=self.seed,
             dataset="synthetic",
-            device=device,
+            device=str(device_of(self.running.device)),
             command=command(),
         )
         return written(result, out, overwrite)
 
 
+def _ratings(seed: int) -> dict[str, Any]:
+    """What is benched on ratings."""
+    graph = synthetic_interactions(seed=seed)
+    note(f"synthetic: {sizes(graph)}")
+    return {
+        "scenario": lambda seed: flipped_labels(graph, seed=seed),
+        "methods": [build_method(name, BCE()) for name in ("ifru", "unlink", "finetune", "ascent")],
+        "objective": BCE(),
+    }
+
+
+def _sessions(seed: int) -> dict[str, Any]:
+    """What is benched on sessions."""
+    graph = synthetic_sessions(seed=seed)
+    note(f"synthetic: {sizes(graph)}")
+    return {
+        "scenario": lambda seed: session_clicks(graph, seed=seed),
+        "methods": [build_method(name, CrossEntropy()) for name in BENCHED["sessions"]],
+        "model": "srgnn",
+        "objective": CrossEntropy(),
+    }
+
+
 @dataclass(kw_only=True)
 class RunAudit:
-    """Audit what was forgotten in a run folder against models retrained without it.
+    """Audit what was forgotten in a run folder, of either kind, against models retrained without it.
 
     The retrained models are trained as the original was, with other seeds. The report is written into the run folder,
     or into another one with --out.
@@ -89,22 +109,17 @@ class RunAudit:
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: Annotated[int | None, optional("INT")] = None
     """Seed of the first retrained model (default: the original's plus 1)."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier report."""
-    json: bool = False
-    """Print the report as JSON."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
         """Retrain, compare and write the report."""
         if self.out is not None:
-            check_out(self.out, self.overwrite)
-        elif (self.source / "report.json").exists() and not self.overwrite:
+            check_out(self.out, self.running.overwrite)
+        elif (self.source / "report.json").exists() and not self.running.overwrite:
             raise ValueError(f"'{self.source}' must be without a report (got one; '--overwrite' replaces it)")
         if self.retrain_seeds < 1:
             raise ValueError(f"'--retrain-seeds' must be at least 1 (got {self.retrain_seeds})")
-        run = Run.load(self.source, device_of(self.device))
+        run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
             raise ValueError(
                 f"'run' must be a folder that 'forget' wrote, with the original still in it (got '{self.source}')"
@@ -125,7 +140,7 @@ class RunAudit:
                 result.request,
                 [result],
                 test=run.test,
-                validation=run.validation,
+                validation=watched(run.validation, before.graph),
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,
@@ -142,7 +157,7 @@ class RunAudit:
         judged = Audit.mean([judged], about)
         judged.plots |= _damping(run, before)
         if self.out is not None:
-            return written(judged, self.out, self.overwrite)
+            return written(judged, self.out, self.running.overwrite)
         judged.write(self.source)
         return answer(judged, self.source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,59 +12,64 @@ import torch
 from torch import nn
 from tyro.conf import Positional, UseAppendAction, arg
 
-from graphunlearn.cli.common import Answer, Data, Learning, Training, device_of, note, optional, several
+from graphunlearn.cli.common import Answer, Running, device_of, listed, note, optional, several
 from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import listed, method_names, options_of
+from graphunlearn.cli.methods import DEFAULT, method_names, options_of
 from graphunlearn.cli.prepare import file_of, method_for
-from graphunlearn.cli.requests import described, learned_part, request_of
+from graphunlearn.cli.requests import check_levels, described, learned_part, request_of
 from graphunlearn.cli.resume import resumable
-from graphunlearn.cli.runs import Forgotten, Run
-from graphunlearn.data import InteractionGraph
+from graphunlearn.cli.runs import Forgotten, Graph, Run, watched
+from graphunlearn.cli.sources import Learner, cut
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.eval.cases import without_unseen_items
 from graphunlearn.eval.verdict import format_number, format_seconds, label
-from graphunlearn.nn import encode, fit, reset_parameters, score
+from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, fit, reset_parameters, score
 from graphunlearn.operators import UnlearnRec
+from graphunlearn.utils.next_item import next_item_metrics, target_ranks
 from graphunlearn.utils.ranking import Ranker, auroc
 
 __all__ = ["Forget", "Train"]
 
 Words = tuple[tuple[str, ...], ...]
+Files = tuple[tuple[Path, ...], ...]
 
 
 @dataclass(kw_only=True)
-class Train(Data):
+class Train(Learner):
     """Train a recommender, and keep it in a run folder together with its data.
 
-    The data is split at random, training stops when the validation part no longer improves, and the folder is written
-    whole or not at all. An interrupted training goes on where it was when the same command is given again.
+    It learns from users and items, or from the clicks of sessions where --model is srgnn, gru4rec or sasrec. The data
+    is split, interactions at random and sessions by time; training stops when the validation part no longer improves,
+    and the folder is written whole or not at all. An interrupted training goes on where it was when the same command is
+    given again.
 
     examples:
       graphunlearn train --data ratings.csv --out runs/a
       graphunlearn train --data ratings.csv --threshold 3 --out runs/a     # learn which ratings are above 3
       graphunlearn train --data train.txt --test test.txt --model sgl --dim 64 --layers 3 --out runs/a
+      graphunlearn train --data clicks.csv --model gru4rec --out runs/g    # clicks.csv: session,item,time
+      graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
     """
 
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder to write."""
     split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
-    """Shares of training, validation and test interactions."""
-    learning: Annotated[Learning, arg(name="")] = field(default_factory=Learning)
-    training: Annotated[Training, arg(name="")] = field(default_factory=Training)
+    """Shares of training, validation and test part; with --test the last one does not count."""
     seed: int = 0
-    """Seed of the split, of the first parameters and of the order of interactions."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier run folder."""
-    json: bool = False
-    """Print JSON."""
+    """Seed of the random split, of the first parameters and of the order of what is learned."""
 
     def run(self) -> Answer:
         """Train and write the folder."""
-        check_out(self.out, self.overwrite)
-        settings, device = self.training.settings(self.seed), device_of(self.device)
-        name, graph, test = self.read(self.learning.objective)
-        graphs = split_up(graph.to(device), None if test is None else test.to(device), self.split, self.seed)
-        objective, spec = self.learning.loss(graph.label is not None), self.learning.spec()
+        check_out(self.out, self.running.overwrite)
+        self.check_kind()
+        settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
+        name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
+        graphs: tuple[Graph, Graph, Graph] = cut(
+            graph.to(device), None if test is None else test.to(device), self.split, self.seed
+        )
+        _check_parts(*graphs)
+        labelled = isinstance(graph, InteractionGraph) and graph.label is not None
+        objective, spec = self.learning.loss(labelled), self.learning.spec()
         model = spec.build(graphs[0])
         reset_parameters(model, settings.seed)
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
@@ -71,7 +77,7 @@ class Train(Data):
             result = fit(
                 model,
                 graphs[0],
-                validation=graphs[1],
+                validation=watched(graphs[1], graphs[0]),
                 objective=objective,
                 settings=settings,
                 checkpoint=checkpoint,
@@ -79,8 +85,10 @@ class Train(Data):
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
             about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
+            if spec.kind == "sessions":
+                about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
             run = Run(spec, model, *graphs, objective, settings, about)
-            run.save(self.out, self.overwrite)
+            run.save(self.out, self.running.overwrite)
         scores = _utility(model, graphs[0], graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
@@ -88,59 +96,70 @@ class Train(Data):
         text = (
             f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
             f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
-            f"next: graphunlearn forget {self.out} --users {graph.user_ids[0]} --out {self.out.with_name('forgotten')}"
+            f"next: graphunlearn forget {self.out} {_first(graphs[0])} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data, text)
 
 
 @dataclass(kw_only=True)
 class Forget:
-    """Forget users, items or interactions from a trained model, without training it again.
+    """Forget users, items, interactions, sessions or clicks from a trained model, without training it again.
 
-    Ids are those of the file the model was trained on. Several kinds at once add up. The new run folder holds the
-    corrected model and, for 'graphunlearn audit', the one before and the request; once audited, original.safetensors,
-    original_train.safetensors and request.json can be deleted. A method that 'graphunlearn prepare' prepared
-    takes its preparation from RUN, and leaves it in the new folder to go on from there: the same one, learned before
-    anything was forgotten.
+    Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
+    the others stay, and those on either side follow one another. The new run folder holds the corrected model and, for
+    'graphunlearn audit', the one before and the request; once audited, original.safetensors, original_train.safetensors
+    and request.json can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
+    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten.
 
     examples:
       graphunlearn forget runs/a --users 196 186 --out runs/b
       graphunlearn forget runs/a --items 242 --pairs forget.csv --out runs/c      # forget.csv: user,item per line
       graphunlearn forget runs/a --users 196 --method ifru --option damping=0.3 max_steps=2 --out runs/d
       graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/e     # after 'graphunlearn prepare runs/a'
+      graphunlearn forget runs/g --sessions 17 39 --out runs/h
+      graphunlearn forget runs/g --clicks clicks.csv --method cau --out runs/h    # clicks.csv: session,position
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder, as 'train' or 'forget' writes it."""
     users: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Users whose interactions to forget."""
+    """Users whose interactions to forget, or whose sessions where the data tell."""
     items: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Items whose interactions to forget."""
-    pairs: Annotated[tuple[tuple[Path, ...], ...], UseAppendAction, several("FILE ...")] = ()
+    """Items to forget, with all their interactions or clicks."""
+    pairs: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
     """Files of interactions to forget, a user and an item per line."""
-    method: Annotated[str, arg(metavar="NAME", help=f"{listed(method_names(), 'or')}.")] = "ifru"
+    sessions: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    """Sessions to forget."""
+    clicks: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
+    """Files of clicks to forget, a session and a position in it per line; positions count from 0."""
+    method: Annotated[
+        str | None,
+        optional(
+            "NAME",
+            f"{listed(method_names(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
+        ),
+    ] = None
     option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
     """Options of the method, such as damping=0.3; a wrong name lists them."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder to write."""
     seed: Annotated[int | None, optional("INT")] = None
     """Seed of the method, where it draws something."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier run folder."""
-    json: bool = False
-    """Print JSON."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
         """Forget and write the folder."""
-        check_out(self.out, self.overwrite)
-        request = request_of(*(list(chain(*given)) for given in (self.users, self.items, self.pairs)))
-        run = Run.load(self.source, device_of(self.device))
+        check_out(self.out, self.running.overwrite)
+        asked = (self.users, self.items, self.pairs, self.sessions, self.clicks)
+        request = request_of(*(list(chain(*given)) for given in asked))
+        run = Run.load(self.source, device_of(self.running.device))
+        check_levels(request, run.spec)
         request, held = learned_part(request, run)
-        method = method_for(run, self.source, self.method, list(chain(*self.option)), self.seed)
+        name = self.method or DEFAULT[run.spec.kind]
+        method = method_for(run, self.source, name, list(chain(*self.option)), self.seed)
         what = described(request, run.train)
-        note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {method.name}")
+        noun = "clicks" if run.spec.kind == "sessions" else "interactions"
+        note(f"forgetting {what[noun]:,} of {run.train.num_interactions:,} {noun} with {method.name}")
         result = method.unlearn(run.model, run.train, request)
         forgotten = Forgotten(run.model, run.train, result, options_of(method))
         after = Run(
@@ -155,12 +174,12 @@ class Forget:
             forgotten,
         )
         kept = (lambda folder: method.save(folder / file_of(method.name))) if isinstance(method, UnlearnRec) else None
-        after.save(self.out, self.overwrite, kept)
+        after.save(self.out, self.running.overwrite, kept)
         data = {
             "out": str(self.out),
             "method": result.method,
             "options": forgotten.options,
-            "request": what | {"held_out_pairs": held},
+            "request": what | held,
             "seconds": result.seconds,
             "cpu_seconds": result.cpu_seconds,
             "prepare_seconds": result.prepare_seconds,
@@ -168,28 +187,51 @@ class Forget:
             "log": result.log,
         }
         text = (
-            f"forgot {what['interactions']:,} interactions with {result.method} in {format_seconds(result.seconds)}; "
+            f"forgot {what[noun]:,} {noun} with {result.method} in {format_seconds(result.seconds)}; "
             f"{result.graph.num_interactions:,} are kept\nwrote {self.out}\nnext: graphunlearn audit {self.out}"
         )
         return Answer(data, text)
 
 
-def split_up(
-    graph: InteractionGraph, test: InteractionGraph | None, shares: tuple[float, float, float], seed: int
-) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph]:
-    """Return training, validation and test part; the test share does not count where the data comes divided."""
-    if test is None:
-        train, validation, test = graph.random_split(shares, seed=seed)
-    else:
-        whole = shares[0] + shares[1]
-        train, validation = graph.random_split([shares[0] / whole, shares[1] / whole], seed=seed)
-    return train, validation, test
+def _first(train: Graph) -> str:
+    """The option that names the first session or user of the data, for an example of what to do next."""
+    if isinstance(train, SessionGraph):
+        return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
+    return f"--users {shlex.quote(str(train.user_ids[0]))}"
+
+
+def _check_parts(train: Graph, validation: Graph, test: Graph) -> None:
+    """Say how many held-out clicks are on items that training never sees; nothing is measured on them.
+
+    Raises:
+        ValueError: In a part, there is then no click that follows another.
+    """
+    if isinstance(train, SessionGraph) and isinstance(validation, SessionGraph) and isinstance(test, SessionGraph):
+        *held_out, sentences = without_unseen_items(train, validation, test, test.num_left_out)
+        for sentence in sentences:
+            note(sentence)
+        for name, part in zip(("training", "validation", "test"), (train, *held_out)):
+            if part.num_clicks == part.num_sessions:
+                raise ValueError(
+                    f"the {name} part must hold a session of two clicks or more, on items that are trained on "
+                    f"(got {f'{part.num_sessions} of one click' if part.num_sessions else 'none'})"
+                )
 
 
 @torch.no_grad()
-def _utility(model: nn.Module, train: InteractionGraph, test: InteractionGraph) -> dict[str, float]:
+def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
+    if isinstance(test, SessionGraph):
+        return _next_clicks(model, watched(test, train))
     encoded = encode(model, train)
     scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.users, encoded.items)
     if test.label is not None and 0 < float(test.label.mean()) < 1:
         scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
     return scores
+
+
+def _next_clicks(model: nn.Module, test: Graph) -> dict[str, float]:
+    """Return how well the click after every prefix of the test sessions is ranked, in the whole catalogue."""
+    samples = CrossEntropy().samples(test)
+    states, items, *_ = encode_prefixes(model, test, samples.ends)
+    scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
+    return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}

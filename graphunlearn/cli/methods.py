@@ -8,14 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from graphunlearn.data import InteractionGraph
-from graphunlearn.nn import FitSettings, Objective
+from graphunlearn.cli.common import WORDS, listed
+from graphunlearn.cli.runs import Graph, ModelSpec
+from graphunlearn.nn import Criterion, FitSettings
 from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearnRec, registry
 
 __all__ = [
-    *("build_method", "listed", "meant", "method_names", "options_of", "parse_options", "preparable"),
-    "rebuild_method",
+    *("BENCHED", "DEFAULT", "build_method", "check_method", "meant", "method_names", "options_of", "parse_options"),
+    *("preparable", "rebuild_method"),
 ]
+
+DEFAULT = {"interactions": "ifru", "sessions": "cau"}
+"""The method that forgets where none is named, by kind of graph."""
+BENCHED = {
+    "interactions": ("ifru", "unlink", "finetune", "ascent"),
+    "sessions": ("cau", "ascent", "ascent-finetune", "finetune", "unlink"),
+}
+"""The methods that are compared where none are named, by kind of graph."""
 
 
 class PublishedIFRU(IFRU):
@@ -44,23 +53,28 @@ def preparable() -> list[str]:
     return [name for name in method_names() if issubclass(_class(name), UnlearnRec)]
 
 
-def listed(names: Sequence[str], last: str) -> str:
-    """Return names as one writes them.
+def check_method(name: str, spec: ModelSpec) -> None:
+    """Refuse a method that forgets from models of the other kind.
 
-    Example:
-        >>> listed(["a", "b", "c"], "or")
-        'a, b or c'
+    Raises:
+        ValueError: It is one, or the name is unknown.
     """
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    _check_name(name)
+    if spec.kind not in _class(name).kinds:
+        known = [other for other in method_names() if spec.kind in _class(other).kinds]
+        raise ValueError(
+            f"the method must be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')} "
+            f"(got {name!r})"
+        )
 
 
 def build_method(
     name: str,
-    objective: Objective,
+    objective: Criterion,
     *,
     options: Sequence[str] = (),
     seed: int | None = None,
-    validation: InteractionGraph | None = None,
+    validation: Graph | None = None,
     settings: FitSettings | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Unlearner:
@@ -106,8 +120,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
         >>> parse_options("calibrate", ["epochs=2", "shrink=true"])
         {'epochs': 2, 'shrink': True}
     """
-    if name not in method_names():
-        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{meant(name)})")
+    _check_name(name)
     known = _simple_fields(_class(name))
     values: dict[str, Any] = {}
     for option in options:
@@ -122,11 +135,12 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def options_of(method: Unlearner) -> dict[str, Any]:
-    """Return the settings of a method that can be written down and given again."""
-    return {name: getattr(method, name) for name in _simple_fields(type(method))}
+    """Return the settings of a method that can be written down, as JSON holds them, and given again."""
+    values = {name: getattr(method, name) for name in _simple_fields(type(method))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def rebuild_method(name: str, objective: Objective, options: dict[str, Any]) -> Unlearner | None:
+def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> Unlearner | None:
     """Return the method with the settings of :func:`options_of`.
 
     None where it trains anew, would have to be prepared first, or is not known here.
@@ -135,7 +149,13 @@ def rebuild_method(name: str, objective: Objective, options: dict[str, Any]) -> 
     if cls is None or issubclass(cls, Retrain) or cls.needs_preparation:
         return None
     own = {"objective": objective} if "objective" in {f.name for f in _init(cls)} else {}
-    return cls(**own | {key: value for key, value in options.items() if key in _simple_fields(cls)})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return cls(**own | {key: value for key, value in given.items() if key in _simple_fields(cls)})
+
+
+def _check_name(name: str) -> None:
+    if name not in method_names():
+        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{meant(name)})")
 
 
 def _class(name: str) -> type[Unlearner]:
@@ -157,6 +177,8 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _is_simple(kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return all(part in _CLASSES for part in get_args(kind))
     return kind in (*_CLASSES, type(None)) or get_origin(kind) is Literal
 
 
@@ -167,6 +189,12 @@ def _convert(name: str, text: str, kind: Any) -> Any:
             return None
         if get_origin(member) is Literal and text in get_args(member):
             return text
+        if get_origin(member) is tuple:
+            parts = text.split(",")
+            try:
+                return tuple(kind(part) for kind, part in zip(get_args(member), parts, strict=True))
+            except ValueError:
+                continue
         if member is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
         if member in (int, float, str):
@@ -181,6 +209,8 @@ def _convert(name: str, text: str, kind: Any) -> Any:
 def _told(member: Any) -> str:
     if get_origin(member) is Literal:
         return ", ".join(map(str, get_args(member)))
+    if get_origin(member) is tuple:
+        return f"{len(get_args(member))} numbers with a comma between"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}
     return words[member]
 

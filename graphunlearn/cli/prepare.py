@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,18 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from graphunlearn._version import __version__
-from graphunlearn.cli.common import Answer, device_of, note, optional, several
-from graphunlearn.cli.methods import build_method, listed, meant, method_names, options_of, parse_options, preparable
+from graphunlearn.cli.common import Answer, Running, device_of, listed, note, optional, several
+from graphunlearn.cli.methods import (
+    build_method,
+    check_method,
+    meant,
+    method_names,
+    options_of,
+    parse_options,
+    preparable,
+)
 from graphunlearn.cli.resume import resumable
-from graphunlearn.cli.runs import Run
+from graphunlearn.cli.runs import Run, watched
 from graphunlearn.eval.verdict import format_seconds
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearnRec
@@ -49,12 +57,7 @@ class Prepare:
     """Options of the method, such as probes=3; a wrong name lists them."""
     seed: Annotated[int | None, optional("INT")] = None
     """Seed of the method."""
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace an earlier preparation."""
-    json: bool = False
-    """Print JSON."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
         """Prepare, and write the file."""
@@ -64,9 +67,13 @@ class Prepare:
             named = listed(preparable(), "or")
             raise ValueError(f"'--method' must be one with a preparation, {named} (got {self.method!r}{reason})")
         parse_options(self.method, options)  # a wrong one is told before any file is read
-        if path.exists() and not self.overwrite:
+        if path.exists() and not self.running.overwrite:
             raise ValueError(f"'run' must be without a preparation (got '{path}'; '--overwrite' replaces it)")
-        run = Run.load(self.source, device_of(self.device))
+        run = Run.load(self.source, device_of(self.running.device))
+        if run.spec.kind == "sessions":
+            raise ValueError(
+                f"'run' must hold a model of users and items to prepare {self.method} (got {run.spec.name})"
+            )
         if not os.access(self.source, os.W_OK | os.X_OK):
             raise ValueError(f"'run' must be a folder that can be written to (got '{self.source}')")
         method = _built(run, self.method, options, self.seed)
@@ -111,12 +118,19 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
             another model or graph, or made with other options.
     """
     given = parse_options(name, options)
+    check_method(name, run.spec)
     if name not in preparable():
-        return _built(run, name, options, seed)
+        method = _built(run, name, options, seed)
+        if method.needs_preparation:
+            raise ValueError(
+                f"the method must be one that forgets from a model as it is (got {name!r}, which trains models of its "
+                "own first, in memory; 'graphunlearn bench' compares it)"
+            )
+        return method
     path, again = source / file_of(name), f"graphunlearn prepare {source} --method {name}"
     if not path.exists():
         raise ValueError(f"'run' must hold a preparation for {name} (got none; prepare it first: {again})")
-    device = run.train.pairs.device
+    device = next(run.model.parameters()).device
     with _whole(path, f"prepare it again: {again} --overwrite"):
         made_with = Preparation.load(path, device).log["options"]
         _built(run, name, [], None, made_with)
@@ -151,7 +165,7 @@ def _built(
         run.objective,
         options=options,
         seed=seed,
-        validation=run.validation,
+        validation=watched(run.validation, run.train),
         settings=run.settings,
         defaults=defaults,
     )

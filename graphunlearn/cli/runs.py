@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,16 +16,18 @@ from torch import nn
 
 from graphunlearn._version import __version__
 from graphunlearn.cli.folders import replaced
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.eval.report import json_ready
-from graphunlearn.nn import BCE, BPR, FitSettings, Objective, build_model
+from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 
-__all__ = ["Forgotten", "ModelSpec", "Run"]
+__all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
 
 FORMAT = 1
-OBJECTIVES: dict[str, type[Objective]] = {"bpr": BPR, "bce": BCE}
+OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}
+Graph: TypeAlias = InteractionGraph | SessionGraph
+GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
 T = TypeVar("T")
 
 
@@ -37,7 +39,12 @@ class ModelSpec:
     dim: int
     layers: int
 
-    def build(self, graph: InteractionGraph) -> nn.Module:
+    @property
+    def kind(self) -> str:
+        """What the model learns from: ``"interactions"`` or ``"sessions"``."""
+        return kind_of(self.name)
+
+    def build(self, graph: Graph) -> nn.Module:
         """Return the untrained model for ``graph``, on its device."""
         return build_model(self.name, graph, self.dim, self.layers)
 
@@ -54,7 +61,7 @@ class Forgotten:
     """
 
     original: nn.Module
-    graph: InteractionGraph
+    graph: Graph
     result: UnlearningResult
     options: dict[str, Any]
 
@@ -77,10 +84,10 @@ class Run:
 
     spec: ModelSpec
     model: nn.Module
-    train: InteractionGraph
-    validation: InteractionGraph
-    test: InteractionGraph
-    objective: Objective
+    train: Graph
+    validation: Graph
+    test: Graph
+    objective: Criterion
     settings: FitSettings
     about: dict[str, Any] = field(default_factory=dict)
     forgotten: Forgotten | None = None
@@ -90,8 +97,13 @@ class Run:
         """The data, as a report holds it."""
         train = self.train if self.forgotten is None else self.forgotten.graph
         parts = {"train": train, "validation": self.validation, "test": self.test}
-        sizes = {name: graph.num_interactions for name, graph in parts.items()}
-        return {"name": self.about.get("dataset"), **sizes, "users": train.num_users, "items": train.num_items}
+        facts: dict[str, Any] = {"name": self.about.get("dataset")}
+        if isinstance(train, SessionGraph):
+            facts |= {f"{name}_sessions": graph.num_sessions for name, graph in parts.items()}
+            facts |= {f"{name}_clicks": graph.num_clicks for name, graph in parts.items()}
+        else:
+            facts |= {name: graph.num_interactions for name, graph in parts.items()} | {"users": train.num_users}
+        return facts | {"items": train.num_items}
 
     def save(self, out: Path, overwrite: bool = False, also: Callable[[Path], Any] | None = None) -> None:
         """Write the run folder, whole or not at all.
@@ -126,11 +138,12 @@ class Run:
 
     def _facts(self) -> dict[str, Any]:
         name = next(key for key, cls in OBJECTIVES.items() if type(self.objective) is cls)
+        objective: Any = self.objective
         return {
             "format": FORMAT,
             "graphunlearn": __version__,
             "model": asdict(self.spec),
-            "objective": {"name": name, **asdict(self.objective)},
+            "objective": {"name": name, **asdict(objective)},
             "settings": asdict(self.settings),
             "about": self.about,
             "fingerprints": {
@@ -160,8 +173,8 @@ class Run:
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
         objective = dict(facts["objective"])
-        train, validation, test = (_read_graph(folder, name, device) for name in ("train", "validation", "test"))
         spec = ModelSpec(**facts["model"])
+        train, validation, test = (_read_graph(folder, n, spec, device) for n in ("train", "validation", "test"))
         run = cls(
             spec,
             _read_model(folder, "model", spec, train),
@@ -183,6 +196,16 @@ class Run:
         return run
 
 
+def watched(validation: Graph, train: Graph) -> Graph:
+    """Return the validation part as training watches it: sessions without clicks of items that ``train`` never holds.
+
+    Run folders hold the sessions whole, so that positions in them stay those of the file.
+    """
+    if isinstance(validation, SessionGraph) and isinstance(train, SessionGraph):
+        return validation.without_unseen(train)
+    return validation
+
+
 def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
     result = forgotten.result
     parts = [{"level": part.level, "ids": part.index} for part in result.request.parts]
@@ -198,7 +221,7 @@ def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgo
     if not all(path.exists() for path in wanted):
         return None
     facts = _read_json(folder / "unlearning.json")
-    graph = _read_graph(folder, "original_train", device)
+    graph = _read_graph(folder, "original_train", run.spec, device)
     original = _read_model(folder, "original", run.spec, graph)
     options, prints = facts.pop("options"), facts.pop("fingerprints")
     if prints != {"original": fingerprint(original), "original_train": graph.fingerprint()}:
@@ -218,12 +241,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_graph(folder: Path, name: str, device: torch.device | str) -> InteractionGraph:
-    graph: InteractionGraph = InteractionGraph.load(folder / f"{name}.safetensors").to(device)
+def _read_graph(folder: Path, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
+    graph: Graph = GRAPHS[spec.kind].load(folder / f"{name}.safetensors").to(device)
     return graph
 
 
-def _read_model(folder: Path, name: str, spec: ModelSpec, graph: InteractionGraph) -> nn.Module:
+def _read_model(folder: Path, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
     model = spec.build(graph)
     model.load_state_dict(load_tensors((folder / f"{name}.safetensors").read_bytes()))
     return model.eval()

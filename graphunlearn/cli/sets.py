@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from graphunlearn.cli.common import Answer, columns, optional
+from tyro.conf import arg
+
+from graphunlearn.cli.common import Answer, Printing, columns, optional
 from graphunlearn.datasets import available
 from graphunlearn.datasets.registry import ROOT_VARIABLE
 
@@ -28,8 +30,7 @@ class Datasets:
 
     root: Annotated[Path | None, optional("DIR")] = None
     """Folder of data sets (default: the one that GRAPHUNLEARN_DATA names)."""
-    json: bool = False
-    """Print JSON."""
+    running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:
         """List them."""

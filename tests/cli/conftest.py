@@ -1,9 +1,10 @@
-"""A small file of ratings, a run folder trained on it, and the command line as a function."""
+"""Small files of ratings and of clicks, run folders trained on them, and the command line as a function."""
 
 import json
 import shutil
 
 import pytest
+from click_files import rows_of, walks, write_rows
 from quick import QUICK
 
 from graphunlearn.cli import main
@@ -32,6 +33,29 @@ def forgotten(trained):
     """A run folder after forgetting two users and an item; not to be changed."""
     out = trained.with_name("b")
     assert main(["forget", str(trained), "--users", "u1", "u2", "--items", "i3", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def clicks(tmp_path_factory):
+    """A file of clicks of 120 sessions, s0 to s119, on items i0 to i19; the later ones are held out by time."""
+    return write_rows(tmp_path_factory.mktemp("clicks") / "clicks.csv", rows_of(walks(120)))
+
+
+@pytest.fixture(scope="session")
+def trained_sessions(clicks, tmp_path_factory):
+    """A run folder of a session model; not to be changed."""
+    out = tmp_path_factory.mktemp("session-runs") / "a"
+    assert main(["train", "--data", str(clicks), "--model", "gru4rec", "--out", str(out), *QUICK]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def forgotten_sessions(trained_sessions):
+    """A run folder after forgetting two sessions and an item; not to be changed."""
+    out = trained_sessions.with_name("b")
+    words = ["--sessions", "s1", "s2", "--items", "i3", "--method", "unlink", "--out", str(out)]
+    assert main(["forget", str(trained_sessions), *words]) == 0
     return out
 
 

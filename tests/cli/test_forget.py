@@ -96,7 +96,7 @@ def test_pairs_that_were_held_out_are_dropped(trained, tmp_path, call, refused):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "what to forget must be given with '--users', '--items' or '--pairs' (got none of them)"),
+        ((), "must be given with '--users', '--items', '--pairs', '--sessions' or '--clicks' (got none of them)"),
         (("--users",), "what to forget must be given"),
         (
             ("--users", "u1", "x1", "x2", "x3", "x4"),
