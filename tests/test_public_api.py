@@ -13,6 +13,7 @@ import graphunlearn as gu
 
 NOUNS = [
     "InteractionGraph",
+    "SessionGraph",
     "ForgetRequest",
     "BPR",
     "BCE",
