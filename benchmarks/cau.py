@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from common import data, save
 
 import graphunlearn as gu
+from graphunlearn.cli.sources import last_sessions
 from graphunlearn.eval import bench, removal, session_clicks
 
 METRICS = ("hit_u@1", "hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten", "log_p_deleted_transition")
@@ -28,8 +28,7 @@ def sessions(name: str) -> tuple[gu.SessionGraph, gu.SessionGraph]:
     if name == "yoochoose-100k":
         graph = gu.SessionGraph.from_file(data(name, "yoochoose-clicks-100k_train_full.txt"))
         return graph, gu.SessionGraph.from_file(data(name, "yoochoose-clicks-100k_test.txt"), like=graph)
-    graph = gu.SessionGraph.from_file(data(name, "train.tsv.gz"))
-    graph = graph.select(torch.arange(graph.num_sessions - 20_000, graph.num_sessions))
+    graph = last_sessions(gu.SessionGraph.from_file(data(name, "train.tsv.gz")), 20_000)
     return graph, gu.SessionGraph.from_file(data(name, "test.tsv.gz"), like=graph)
 
 
