@@ -34,13 +34,9 @@ def sessions(name: str) -> tuple[gu.SessionGraph, gu.SessionGraph]:
 
 def named(name: str, **changes: Any) -> gu.CAU:
     """Return CAU with other settings, under a name of its own."""
-
-    @dataclass(kw_only=True)
-    class Variant(gu.CAU):
-        name: ClassVar[str] = ""
-
-    Variant.name = name
-    return Variant(**changes)
+    kind = type("Variant", (gu.CAU,), {"name": name, "__annotations__": {"name": ClassVar[str]}})
+    made: gu.CAU = dataclass(kw_only=True)(kind)(**changes)
+    return made
 
 
 def methods(everything: bool) -> list[gu.Unlearner]:
@@ -64,7 +60,7 @@ def variants() -> list[gu.CAU]:
         "mix from all parameters": {"gradients": "all"},
         "without transitions": {"transitions": False},
         "divergence with the target": {"kl_without_target": False},
-        "without kept clicks": {"retain_batch": 0},
+        "without kept clicks": {"kept_batch": 0},
         "nothing carried over": {"carry": 0.0},
         "all carried over": {"carry": 1.0},
     }

@@ -122,8 +122,8 @@ def requested(
 ) -> Scenario[G]:
     """Forget what is asked, such as the content of a file.
 
-    Pairs (clicks or sessions, where the graph is of sessions) that are only held out were not learned: they are dropped
-    from the held-out parts, counted, and left out of the request.
+    Pairs (clicks, sessions or users, where the graph is of sessions) that are only held out were not learned: they are
+    dropped from the held-out parts, counted, and left out of the request.
 
     Args:
         graph: All interactions or sessions, or those to train on where ``test`` is given.

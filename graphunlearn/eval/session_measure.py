@@ -14,6 +14,7 @@ from graphunlearn.eval.ensemble import Measured, compared_by_ks, held_against
 from graphunlearn.eval.forgetting import gap_closed
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.softmax import catalogue_loss
+from graphunlearn.operators.start import clicked_items, without_emptied_nodes
 from graphunlearn.utils.next_item import next_item_metrics, target_ranks
 
 __all__ = ["SessionJudge", "candidates", "ranks_among", "u_score"]
@@ -47,7 +48,8 @@ class SessionJudge:
         request: What is forgotten.
         validation: What decided when training stopped.
         test: Held-out sessions, all of them. Clicks of items that training never saw or that are forgotten everywhere
-            are left out and counted; their neighbours join.
+            are left out and counted; their neighbours join. So are the sessions of users of whom every session that was
+            trained on is forgotten.
 
     Source of the protocol of ``hit_u``: SRU, arXiv 2312.14447.
     """
@@ -60,16 +62,20 @@ class SessionJudge:
         self.graph = graph
         forgotten = request.mask(graph)
         retained, _ = graph.split(request)
-        known, kept = (_held(sessions, graph.num_items) for sessions in (graph, retained))
+        known, kept = (clicked_items(sessions) for sessions in (graph, retained))
         emptied = known & ~kept
-        self.test = test.without_unseen(retained)
+        of_known = test.without_unseen(retained)
+        self.test = without_emptied_nodes(of_known, graph, retained)
+        held = [] if validation is None else [validation]
+        stopped = [without_emptied_nodes(v, graph, retained).num_clicks for v in held]
+        of_items = sum(int(emptied[v.items].sum()) for v in held)
         first = forgotten & (graph.position == 0)
         self.left_out = {
             "test clicks of items that training never saw": int((~known)[test.items].sum()),
             "test clicks of items forgotten everywhere": int(emptied[test.items].sum()),
-            "validation clicks of items forgotten everywhere": 0
-            if validation is None
-            else int(emptied[validation.items].sum()),
+            "test clicks of users forgotten entirely": of_known.num_clicks - self.test.num_clicks,
+            "validation clicks of items forgotten everywhere": of_items,
+            "validation clicks of users forgotten entirely": sum(v.num_clicks for v in held) - sum(stopped) - of_items,
             "forgotten clicks that start their session, and follow nothing": int(first.sum()),
         }
         self.clicks = (forgotten & ~first).nonzero().flatten()
@@ -174,7 +180,7 @@ def candidates(graph: SessionGraph, clicks: Tensor, count: int, seed: int = 0, b
                 [-1, -1,  0,  1,  2]])
     """
     generator = torch.Generator().manual_seed(seed)
-    absent = ~_held(graph, graph.num_items)
+    absent = ~clicked_items(graph)
     drawn = [clicks.new_empty(0, min(count, graph.num_items))]
     for batch in clicks.split(batch_size):
         keys = torch.rand(batch.numel(), graph.num_items, generator=generator).to(clicks.device)
@@ -218,10 +224,3 @@ def ranks_among(queries: Tensor, items: Tensor, targets: Tensor, rivals: Tensor,
 def _log_p(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     parts = zip(queries.split(BATCH), targets.split(BATCH))
     return torch.cat([queries.new_zeros(0), *(-catalogue_loss(query, items, target) for query, target in parts)])
-
-
-def _held(sessions: SessionGraph, num_items: int) -> Tensor:
-    """Return which items the sessions hold, as a mask."""
-    held = torch.zeros(num_items, dtype=torch.bool, device=sessions.x.device)
-    held[sessions.x] = True
-    return held

@@ -113,19 +113,19 @@ def requested_of_sessions(
     request.mask(graph)  # says what the data do not know before anything is trained
     divided, left_out = test is None, 0 if test is None else test.num_left_out
     train, validation, test = cut_by_time(graph, test, fractions)
-    learned = set(train.session_ids)
+    learned = {"click": set(train.session_ids), "session": set(train.session_ids), "user": _users(train)}
     parts: list[ForgetRequest] = []
     held: list[ForgetRequest] = []
     for part in request.parts:
-        if part.level not in ("click", "session"):
+        if part.level not in learned:
             parts.append(part)
             continue
         mine: list[Any] = []
         rest: list[Any] = []
         for entry in part.index:
-            session, *position = entry if part.level == "click" else (entry,)
-            name = session if part.raw else graph.session_ids[session]
-            (mine if name in learned else rest).append((name, *position) if position else name)
+            owner, *position = entry if part.level == "click" else (entry,)
+            name = owner if part.raw else graph.vocabulary("user" if part.level == "user" else "session")[owner]
+            (mine if name in learned[part.level] else rest).append((name, *position) if position else name)
         parts += [ForgetRequest(part.level, tuple(mine))] if mine else []
         held += [ForgetRequest(part.level, tuple(rest))] if rest else []
     only_held = sum(map(len, held))
@@ -133,10 +133,10 @@ def requested_of_sessions(
         raise ValueError(f"'request' must hold a click that is trained on (got {only_held}, all of them held out)")
     for part in held:
         validation = _without(validation, part)
-        test = _without(test, part) if divided else test
+        test = _without(test, part) if divided or part.level == "user" else test
     validation, test, notes = without_unseen_items(train, validation, test, left_out)
     if only_held:
-        what = f"{request.level}s" if request.level != "mixed" else "clicks and sessions"
+        what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
         notes.insert(
             0, f"{only_held} of the {what} to forget were only held out, and were dropped: nothing learned them."
         )
@@ -150,8 +150,21 @@ def _clicks_of_second_halves(graph: SessionGraph) -> Tensor:
     return (once & (length >= SHORTEST) & (2 * graph.position >= length)).nonzero().flatten()
 
 
+def _users(graph: SessionGraph) -> set[str]:
+    """Return the raw ids of the users who have a session."""
+    if graph.user is None:
+        return set()
+    names = graph.vocabulary("user")
+    return {names[number] for number in torch.unique(graph.user).tolist() if number >= 0}
+
+
 def _without(graph: SessionGraph, part: ForgetRequest) -> SessionGraph:
-    """Return held-out sessions without those of the clicks or sessions that they hold."""
+    """Return held-out sessions without those of the clicks, sessions or users that they hold."""
+    if part.level == "user":
+        if graph.user is None:
+            return graph
+        gone = graph.vocabulary("user").lookup(part.index)
+        return graph.select(~torch.isin(graph.user, gone[gone >= 0].to(graph.device)))
     here = set(graph.session_ids)
     mine = tuple(entry for entry in part.index if (entry[0] if part.level == "click" else entry) in here)
     if not mine:

@@ -44,7 +44,7 @@ def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:
             themselves, of one shape.
 
     Returns:
-        The weights ``[k]``, of the same type and device.
+        The weights ``[k]``, of the same type (float64 for integers) and device.
 
     Example:
         >>> import torch
@@ -69,7 +69,7 @@ def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
             themselves, of one shape.
 
     Returns:
-        The :class:`MinNorm` with weights of the same type and device.
+        The :class:`MinNorm` with weights of the same type (float64 for integers) and device.
 
     Raises:
         ValueError: There are no vectors, their shapes differ, or the tensor is no finite Gram matrix.
@@ -113,7 +113,8 @@ def _gram(vectors: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     if len(shapes) != 1:
         raise ValueError(f"'vectors' must be one or more tensors of one shape (got {shapes or 'none'})")
     rows = torch.stack([vector.detach().flatten().double() for vector in vectors])
-    return vectors[0], (rows @ rows.t()).cpu()
+    like = vectors[0] if vectors[0].is_floating_point() else vectors[0].double()
+    return like, (rows @ rows.t()).cpu()
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:

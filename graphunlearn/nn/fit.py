@@ -94,6 +94,18 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
         )
 
 
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of ``model`` that require a gradient.
+
+    Raises:
+        ValueError: None does.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("'model' must have a parameter that is trained (got none)")
+    return parameters
+
+
 def fit(
     model: nn.Module,
     graph: InteractionGraph | SessionGraph,
@@ -130,7 +142,7 @@ def fit(
 
     Raises:
         ValueError: A setting is out of range, the graph does not fit the model, the graph is empty, ``validation``
-            holds nothing to judge by, or a checkpoint belongs to another training.
+            holds nothing to judge by, no parameter requires a gradient, or a checkpoint belongs to another training.
         FloatingPointError: The loss became NaN or infinite.
 
     Example:
@@ -147,7 +159,7 @@ def fit(
     samples = objective.samples(graph)
     if len(samples) == 0:
         raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = trained_parameters(model)
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = validator(graph, validation)
     state = TrainingState(checkpoint, lambda: _identity(model, graph, validation, objective, settings))

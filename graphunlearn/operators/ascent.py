@@ -12,12 +12,23 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.nn.criterion import Criterion
-from graphunlearn.nn.fit import _own_randomness
+from graphunlearn.nn.fit import _own_randomness, trained_parameters
 from graphunlearn.nn.objective import Objective
 
-__all__ = ["ascend", "descend", "endless_batches"]
+__all__ = ["adam", "ascend", "descend", "endless_batches"]
 
 CHUNK = 1024  # forgotten clicks scored at a time, which bounds the memory at that times the number of items
+
+
+def adam(model: nn.Module, lr: float) -> torch.optim.Adam:
+    """Return Adam on what is trained of a model, whose gradients from before are dropped.
+
+    Raises:
+        ValueError: No parameter requires a gradient.
+    """
+    optimizer = torch.optim.Adam(trained_parameters(model), lr=lr, fused=True)
+    optimizer.zero_grad(set_to_none=True)
+    return optimizer
 
 
 def ascend(
@@ -50,7 +61,7 @@ def ascend(
     where, parts = retained, [samples]
     if isinstance(graph, SessionGraph):
         where, parts = graph, [samples.select(index) for index in torch.arange(len(samples)).split(CHUNK)]
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
+    optimizer = adam(model, lr)
     losses: list[float] = []
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers refuse gradients in evaluation mode
         for _ in range(steps if len(samples) else 0):
@@ -81,7 +92,7 @@ def descend(
     Returns:
         The loss of every batch; none where there is nothing to learn.
     """
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
+    optimizer = adam(model, lr)
     losses = []
     model.train()
     with _own_randomness(model, seed, 0):

@@ -189,9 +189,9 @@ class Unlearner(ABC):
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-            bad = [name for name, p in model_after.named_parameters() if not bool(torch.isfinite(p).all())]
-            if bad:
-                raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
+            for parameter in model_after.parameters():
+                parameter.grad = None
+            self._check_finite(model_after)
         except BaseException:
             if backup is not None:
                 model.load_state_dict(backup)
@@ -224,6 +224,12 @@ class Unlearner(ABC):
     @abstractmethod
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         """Correct ``model`` in place and return the log."""
+
+    def _check_finite(self, model: nn.Module) -> None:
+        """Raise where a parameter of what is to be handed back is not finite."""
+        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+        if bad:
+            raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
     def _check_kind(self, graph: Any) -> str:
         """Return the kind of graph, if it is one that the method serves."""

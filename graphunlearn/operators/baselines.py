@@ -67,7 +67,7 @@ class FineTune(Unlearner):
 
 @dataclass(kw_only=True)
 class GradientAscent(Unlearner):
-    r"""Climb the loss of what is forgotten: Adam on :math:`-\sum_{z \in D_r} \ell(z; \theta)`.
+    r"""Climb the mean loss of what is forgotten: Adam on :math:`-\frac{1}{|D_r|} \sum_{z \in D_r} \ell(z; \theta)`.
 
     These are the forgotten interactions, on the graph that remains, or the forgotten clicks, each after the clicks that
     came before it; the first click of a session follows nothing and has no loss. It has no sense of where to stop,

@@ -16,6 +16,7 @@ from graphunlearn.operators.click_samples import ForgetSamples
 from graphunlearn.operators.click_targets import click_targets
 from graphunlearn.operators.curriculum import Curriculum, Difficulty, Order
 from graphunlearn.operators.emptied_items import settle_emptied
+from graphunlearn.operators.start import without_emptied_nodes
 
 __all__ = ["CAU", "PublishedCAU"]
 
@@ -45,7 +46,7 @@ class CAU(Unlearner):
       likewise.
     * ``transitions``: the deleted :math:`v_{1:t} \to v_{t+1}` is to be forgotten as well.
     * ``kl_without_target``: the divergence leaves :math:`v_t` out, which it would otherwise oppose forgetting; and
-      ``retain_batch`` kept clicks add theirs.
+      ``kept_batch`` kept clicks add theirs.
     * ``gradients="output"``: the mix is found from the gradients of the item rows, which need no backward pass;
       ``"all"`` takes those of all parameters, at three backward passes a step.
     * An item that loses all its clicks takes after items that never had any
@@ -57,7 +58,7 @@ class CAU(Unlearner):
         loss: ``"target"`` or ``"ascent"``.
         transitions: Forget the deleted transitions, too.
         kl_without_target: Leave what is to be forgotten out of the divergence.
-        retain_batch: Kept clicks per step; 0 for none.
+        kept_batch: Kept clicks per step; 0 for none.
         mix: ``"pareto"``, or ``"sum"`` for equal weights.
         gradients: ``"output"`` or ``"all"``.
         floor: Least weight of :math:`L_\text{unlearn}` in the mix, another way out of the first step.
@@ -65,9 +66,9 @@ class CAU(Unlearner):
         difficulty: ``"gradient"`` (conflict of forgetting and keeping) or ``"embedding"`` (closeness of session and
             item).
         start: The share of samples that a hard order begins with.
-        temperature: Of a soft order, in its first and last step.
+        temperature: Of a soft order, in its first and last pass.
         freeze: Never draw a sample again once it reached its level (``tolerance`` from it, or below with
-            ``"ascent"``); ``None`` freezes with ``"ascent"`` alone.
+            ``"ascent"``); ``None`` freezes with ``"ascent"`` alone. Without freezing, all steps are made.
         tolerance: In natural logarithms.
         carry: Share of what is particular to a sample that its level keeps.
         lr: Adam's learning rate.
@@ -98,7 +99,7 @@ class CAU(Unlearner):
     loss: Literal["target", "ascent"] = "target"
     transitions: bool = True
     kl_without_target: bool = True
-    retain_batch: int = 64
+    kept_batch: int = 64
     mix: Literal["pareto", "sum"] = "pareto"
     gradients: Literal["output", "all"] = "output"
     floor: float = 0.0
@@ -126,7 +127,7 @@ class CAU(Unlearner):
         for name, value in choices.items():
             if value not in known[name]:
                 raise ValueError(f"'{name}' must be one of {', '.join(known[name])} (got {value!r})")
-        for name, least in {"retain_batch": 0, "batch_size": 1, "steps": 1, "epochs": 1}.items():
+        for name, least in {"kept_batch": 0, "batch_size": 1, "steps": 1, "epochs": 1}.items():
             number = getattr(self, name)
             if not isinstance(number, int) or number < least:
                 raise ValueError(f"'{name}' must be a whole number of at least {least} (got {number!r})")
@@ -158,11 +159,15 @@ class CAU(Unlearner):
 
     def _validate(self, model: nn.Module, graph: SessionGraph, request: ForgetRequest) -> None:
         held = self.validation
-        if held is None or held.num_clicks == held.num_sessions:
+        if held is None or not _predicts(held):
             got = "none" if held is None else "sessions of one click"
             raise ValueError(f"'validation' must be sessions that the model was not trained on (got {got})")
         if held.num_items != graph.num_items:
             raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {held.num_items})")
+        if held.device != graph.device:
+            raise ValueError(f"'validation' must be on the device of 'graph', {graph.device} (got {held.device})")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(f"'model' must have a parameter that is trained (got {type(model).__name__} with none)")
 
     def _unlearn(
         self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
@@ -171,20 +176,24 @@ class CAU(Unlearner):
         started = time.perf_counter()
         samples = ForgetSamples.of(graph, retained, request.mask(graph))
         log: dict[str, Any] = {
+            "order": self.order,
+            "difficulty": self.difficulty,
             "forgotten": len(samples.forgotten),
             "deleted_transitions": len(samples.deleted),
             "joined": len(samples.joined),
         }
         if not len(samples.forgotten) and not len(samples.deleted):
             return log | {"steps": []}  # nothing was learned of them
-        targets = click_targets(model, graph, retained, self.validation, samples, carry=self.carry, seed=self.seed)
+        held = without_emptied_nodes(self.validation, graph, retained)
+        held = held if _predicts(held) else self.validation
+        targets = click_targets(model, graph, retained, held, samples, carry=self.carry, seed=self.seed)
         targets, log["emptied_items"] = settle_emptied(model, graph, retained, samples, targets, self.seed)
         log["seconds_of_levels"] = time.perf_counter() - started
         settings = StepSettings(
             loss=self.loss,
             transitions=self.transitions,
             kl_without_target=self.kl_without_target,
-            retain_batch=self.retain_batch,
+            kept_batch=self.kept_batch,
             mix=self.mix,
             gradients=self.gradients,
             floor=self.floor,
@@ -195,6 +204,11 @@ class CAU(Unlearner):
         )
         descent = Descent(model, graph, retained, samples, targets, settings, self.seed)
         return log | descent.run(self._curriculum(), self.batch_size, self.steps, self.epochs)
+
+
+def _predicts(sessions: SessionGraph) -> bool:
+    """Whether some session has a click that follows another."""
+    return sessions.num_clicks > sessions.num_sessions
 
 
 @dataclass(kw_only=True)
@@ -209,7 +223,7 @@ class PublishedCAU(CAU):
     loss: Literal["target", "ascent"] = "ascent"
     transitions: bool = False
     kl_without_target: bool = False
-    retain_batch: int = 0
+    kept_batch: int = 0
     gradients: Literal["output", "all"] = "all"
     order: Order = "hard"
     lr: float = 0.001

@@ -23,6 +23,7 @@ OBJECTIVES = ("unlearn", "retain", "kl")
 HUBER = 2.0  # differences of log p beyond which the loss is linear
 ZERO = 1e-6  # a gradient this small beside the largest is none: its direction would be rounding errors
 SHOWN = 500  # samples whose log p the log tells
+LISTED = 16  # samples of a step that the log names, in their order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class StepSettings:
     loss: str
     transitions: bool
     kl_without_target: bool
-    retain_batch: int
+    kept_batch: int
     mix: str
     gradients: str
     floor: float
@@ -72,7 +73,7 @@ class Descent:
             parts.append((graph, samples.deleted))
             levels.append(targets.deleted)
         self.num_forget = sum(len(part) for _, part in parts)
-        kept = targets.kept.select(torch.arange(len(targets.kept) if settings.retain_batch else 0))
+        kept = targets.kept.select(torch.arange(len(targets.kept) if settings.kept_batch else 0))
         self.first_kept = self.num_forget + len(samples.joined)
         self.num_kept = len(kept)
         self.sessions, self.target = together([*parts, (retained, samples.joined), (retained, kept)])
@@ -101,14 +102,16 @@ class Descent:
         while len(records) < total and not bool(self.frozen.all()):
             active = (~self.frozen).nonzero().squeeze(1)
             hard = torch.zeros(active.numel()) if curriculum.order == "random" else self.difficulty(active)
-            progress = len(records) / total
+            passes = max(1, total - math.ceil(active.numel() / batch_size))  # steps before the last pass
+            progress = min(1.0, len(records) / passes)
             batches = curriculum.batches(hard, batch_size, progress=progress, generator=self.generator)
             for place in batches[: total - len(records)]:
                 index = active[place.to(active.device)]
                 index = index[~self.frozen[index]]
                 if index.numel():
                     record = self.step(index, first=not records)
-                    records.append({"step": len(records) + 1, **record, "remaining": int((~self.frozen).sum())})
+                    told: dict[str, Any] = {"samples": index[:LISTED].tolist(), "remaining": int((~self.frozen).sum())}
+                    records.append({"step": len(records) + 1, **record, **told})
                     if curriculum.order != "random":
                         records[-1]["difficulty"] = float(hard[place.to(hard.device)].mean())
         shown = torch.arange(self.num_forget)[:: max(1, self.num_forget // SHOWN)].to(self.level.device)
@@ -248,7 +251,7 @@ class Descent:
 
     def _draw_kept(self) -> Tensor:
         """Return the next kept clicks, all of them in turn."""
-        size = min(self.settings.retain_batch, self.num_kept)
+        size = min(self.settings.kept_batch, self.num_kept)
         if self.kept_order.numel() < size:
             self.kept_order = torch.randperm(self.num_kept, generator=self.generator)
         drawn, self.kept_order = self.kept_order[:size], self.kept_order[size:]

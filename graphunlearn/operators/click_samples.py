@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,11 @@ class Predictions:
         """Return the predictions at ``index``."""
         return Predictions(self.ends[index], self.target[index])
 
+    def chunks(self, size: int) -> Iterator[Predictions]:
+        """Yield the predictions ``size`` at a time; nothing where there are none."""
+        for start in range(0, len(self), size):
+            yield Predictions(self.ends[start : start + size], self.target[start : start + size])
+
     def sequences(self, graph: SessionGraph) -> tuple[Tensor, Tensor]:
         """Return the prefixes click by click, and the length of each."""
         session = torch.searchsorted(graph.click_ptr, self.ends, right=True) - 1
@@ -53,6 +59,7 @@ class ForgetSamples:
         joined: What takes their place, the kept :math:`v_{<t} \to v_{t+1}`, in the graph after.
         follower: For every forgotten click, which of ``joined`` follows it: the next kept click of its session; -1
             where there is none ``[len(forgotten)]``.
+        whole: The share of the sessions with a forgotten prediction that are forgotten entirely.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -67,6 +74,7 @@ class ForgetSamples:
     deleted: Predictions
     joined: Predictions
     follower: Tensor
+    whole: float
 
     @classmethod
     def of(cls, graph: SessionGraph, retained: SessionGraph, mask: Tensor) -> ForgetSamples:
@@ -97,11 +105,14 @@ class ForgetSamples:
             kept_before = (~mask).cumsum(0)
             near &= kept_before[candidate] - kept_before[forgotten] == 1
             follower = torch.where(near, position, follower)
+        touched = torch.unique(graph.session[forgotten])
+        emptied = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)[touched] == 0
         return cls(
             Predictions(forgotten - 1, items[forgotten]),
             Predictions(deleted - 1, items[deleted]),
             Predictions(number[joined] - 1, items[joined]),
             follower,
+            float(emptied.double().mean()) if emptied.numel() else 0.0,
         )
 
 

@@ -30,6 +30,7 @@ __all__ = ["ClickTargets", "click_features", "click_targets", "log_probabilities
 
 CHUNK = 1024  # predictions scored at a time, which bounds the memory at that times the number of items
 SIMULATED = 2000  # sessions that the simulated request touches, and no more than half of all
+UNSEEN = 5000  # validation clicks that are looked at, at most
 HIDDEN = 128  # random features of the regressions
 RIDGE = 100.0
 CONSTANT = 1e-6
@@ -69,11 +70,9 @@ def click_targets(
         seed: Seed of the simulated request and of the kept clicks.
     """
     generator = torch.Generator().manual_seed(seed)
-    gone = graph.num_sessions - retained.num_sessions
-    touched = int(torch.unique(graph.session[samples.forgotten.ends]).numel()) if len(samples.forgotten) else 1
     joining = torch.zeros(retained.num_sessions, dtype=torch.bool, device=graph.device)
     joining[retained.session[samples.joined.ends]] = True  # these stay as they are, to be described as learned
-    simulated = _simulated_request(retained, ~joining, min(1.0, gone / max(touched, 1)), generator)
+    simulated = _simulated_request(retained, ~joining, samples.whole, generator)
     left = without_clicks(retained, simulated)
     learned = ForgetSamples.of(retained, left, simulated)
     untouched = torch.ones(retained.num_sessions, dtype=torch.bool, device=simulated.device)
@@ -84,6 +83,8 @@ def click_targets(
     kept = kept.select(order.to(simulated.device))
 
     counts, unseen = ClickCounts.of(left), all_predictions(validation)
+    if len(unseen) > UNSEEN:
+        unseen = unseen.select(torch.randperm(len(unseen), generator=generator)[:UNSEEN].to(unseen.ends.device))
 
     def fitted(sessions: SessionGraph, clicks: Predictions) -> Callable[[Tensor], Tensor] | None:
         if not len(clicks):
@@ -129,12 +130,11 @@ def _simulated_request(graph: SessionGraph, allowed: Tensor, whole: float, gener
 @torch.no_grad()
 def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
     """Return the model's ``log p`` of every prediction ``[num]``, in float64."""
-    parts = []
-    for index in torch.arange(len(predictions), device=predictions.ends.device).split(CHUNK):
-        part = predictions.select(index)
+    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
+    for part in predictions.chunks(CHUNK):
         encoded = encode_prefixes(model, graph, part.ends)
         parts.append(-catalogue_loss(encoded.users, encoded.items, part.target).double())
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)
+    return torch.cat(parts)
 
 
 def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predictions) -> Tensor:

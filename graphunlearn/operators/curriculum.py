@@ -74,11 +74,11 @@ class Curriculum:
 
     Args:
         order: ``"random"``; ``"hard"``, strictly from easy to hard, beginning with the easiest share ``start`` and
-            taking in the rest evenly over the first half of the steps; or ``"soft"``, every batch drawn with
+            taking in the rest until half of the steps are done; or ``"soft"``, every batch drawn with
             probabilities :math:`\propto \exp(-d_i / \tau)` of the standardised difficulties, :math:`\tau` growing
-            geometrically from step to step, so that the mass moves to the harder ones.
+            geometrically from pass to pass, so that the mass moves to the harder ones.
         start: The share of samples that a hard order begins with.
-        temperature: :math:`\tau` in the first and in the last step.
+        temperature: :math:`\tau` in the first and in the last pass.
 
     Raises:
         ValueError: A value is out of range.

@@ -45,9 +45,10 @@ def settle_emptied(
     r"""Let the rows of emptied items take after items that were never clicked, in place; return levels, and how many.
 
     Training only ever pushes such an item down, which no regression over items with clicks can tell. Each emptied item
-    gets the row of one that the sessions never held, drawn at random, and the levels of predictions with an emptied
-    item, as what follows or as the last click, become what the model then says. Where every item had clicks there is
+    gets the row of one that the sessions never held, drawn at random, and its level is the ``log p`` of that one after
+    the same prefix; what followed an emptied item gets the level that it then has. Where every item had clicks there is
     nothing to take after: the level of an emptied item is then that of the least probable item after the same prefix.
+    Tables that are not trained stay as they are.
 
     Args:
         model: Changed in place.
@@ -62,29 +63,29 @@ def settle_emptied(
     lost = emptied.nonzero().squeeze(1)
     if not lost.numel():
         return targets, 0
+    stands_for = torch.arange(graph.num_items, device=lost.device)
     if never.numel():
         drawn = torch.randint(never.numel(), (lost.numel(),), generator=torch.Generator().manual_seed(seed))
+        stands_for[lost] = never[drawn.to(never.device)]
         for table in item_tables(model, graph.num_items):
-            table[lost] = table[never[drawn.to(never.device)]]
+            if table.requires_grad:
+                table[lost] = table[stands_for[lost]]
     levels = []
     for part, level in ((samples.forgotten, targets.forgotten), (samples.deleted, targets.deleted)):
         concerned = emptied[part.target]
         if never.numel():
             concerned = concerned | emptied[graph.items[part.ends]]
-        index = concerned.nonzero().squeeze(1)
-        level = level.clone()
-        if index.numel():
-            wanted = part.select(index)
-            level[index] = log_probabilities(model, graph, wanted) if never.numel() else _least(model, graph, wanted)
+        index, level = concerned.nonzero().squeeze(1), level.clone()
+        wanted = Predictions(part.ends[index], stands_for[part.target[index]])
+        level[index] = log_probabilities(model, graph, wanted) if never.numel() else _least(model, graph, wanted)
         levels.append(level)
     return targets._replace(forgotten=levels[0], deleted=levels[1]), lost.numel()
 
 
 def _least(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
     """Return the log probability of the least probable item after every prefix ``[num]``, in float64."""
-    parts = []
-    for index in torch.arange(len(predictions), device=predictions.ends.device).split(CHUNK):
-        part = predictions.select(index)
+    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
+    for part in predictions.chunks(CHUNK):
         encoded = encode_prefixes(model, graph, part.ends)
         least = (encoded.users @ encoded.items.t()).argmin(1)
         parts.append(predict(encoded.users, encoded.items, least).log_p.double())

@@ -11,7 +11,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.criterion import Criterion
 from graphunlearn.nn.fit import FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.start import without_emptied_nodes
+from graphunlearn.operators.start import judges_left
 
 __all__ = ["Retrain"]
 
@@ -23,7 +23,7 @@ class Retrain(Unlearner):
     Args:
         objective: The loss; the shared default where ``None``.
         validation: Interactions, or sessions, for early stopping; what concerns users and items that are forgotten
-            entirely is left out.
+            entirely is left out. Without any session of two clicks left, all epochs are run.
         settings: How to train, seed included. Use those of the original; where ``None``
             :func:`~graphunlearn.default_settings`.
     """
@@ -37,7 +37,6 @@ class Retrain(Unlearner):
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         settings = self.settings or default_settings(retained)
         reset_parameters(model, settings.seed)
-        held: Any = self.validation
-        validation = None if held is None else without_emptied_nodes(held, graph, retained)
+        validation = judges_left(self.validation, graph, retained)
         result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
         return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(settings)}

@@ -74,11 +74,14 @@ class ShardEnsemble(nn.Module):
 
     @torch.no_grad()
     def settle(self, graphs: dict[int, SessionGraph]) -> None:
-        """Set the centres of shards to those of their sessions, or leave a shard without anything to learn out.
+        """Set the weights to the mean's, those of shards with nothing to learn to zero, and centres to their sessions'.
 
         Args:
             graphs: The training sessions of the shards that were trained.
         """
+        self.scale.fill_(1.0)  # learned weights were fitted to other models, and maybe to clicks forgotten since
+        self.sharpness.zero_()
+        self.offset[torch.isfinite(self.offset)] = 0.0
         for number, graph in graphs.items():
             self.offset[number] = 0.0 if len(CrossEntropy().samples(graph)) else -torch.inf
             rows = encode(self.shards[number], graph).users if graph.num_sessions else None

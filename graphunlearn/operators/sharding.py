@@ -21,7 +21,7 @@ from graphunlearn.nn.prefixes import CrossEntropy
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.click_samples import without_clicks
 from graphunlearn.operators.shard_ensemble import ShardEnsemble, learn_weights
-from graphunlearn.operators.start import without_emptied_nodes
+from graphunlearn.operators.start import judges_left
 
 __all__ = ["Aggregation", "Sharded"]
 
@@ -136,16 +136,18 @@ class Sharded(Unlearner):
         model.members, model.left_out = model.members.to(graph.device), model.left_out.to(graph.device)
         touched = torch.unique(model.members[graph.session[forgotten]]).tolist()
         extra = self._extra(model, graph, forgotten) & ~forgotten & ~model.left_out
+        if not bool((torch.bincount(graph.session[~(forgotten | extra | model.left_out)]) > 1).any()):
+            extra = torch.zeros_like(extra)  # rather than leave no shard anything to learn
         missing = forgotten | extra | model.left_out
-        held = self.validation
-        validation = None if held is None else without_emptied_nodes(held, graph, retained)
+        validation = judges_left(self.validation, graph, retained)
         before = time.perf_counter() - start
         log = self._train(model, graph, missing, touched, validation)
         del log["before_a_break"]
         alone = before + log["seconds_of_weights"]
+        self._check_finite(model)  # what follows is not in its state, and not taken back
         stays = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) > 0
-        model.members, model.left_out = model.members[stays], missing[~forgotten]
         model.graph = retained.fingerprint()
+        model.members, model.left_out = model.members[stays], missing[~forgotten]
         return log | {
             "num_shards": len(model.shards),
             "retrained": touched,

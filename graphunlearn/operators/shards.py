@@ -21,9 +21,10 @@ class SISA(Sharded):
     :meth:`prepare` parts the sessions into shards of equal size at random and trains a model of the original's class on
     each, as the original was trained. A request is served by training the shards that hold a forgotten click again,
     from the same initialisation, on what they keep: what comes out is exactly what :meth:`prepare` would have given
-    without the forgotten clicks. The served model adds up the scores of all shards. It is another model than the
-    original, and less accurate the more shards there are; what was forgotten is measured from it
-    (``result.original``), not from the original.
+    without the forgotten clicks, with the same division into shards, and, for shards that are not trained again, with
+    what validation held then. The served model adds up the scores of all shards. It is another model than the original,
+    and less accurate the more shards there are; what was forgotten is measured from it (``result.original``), not from
+    the original.
 
     The log says how long each shard took (``seconds_per_shard``), one after the other (``seconds_sum``), and how long
     it would take side by side (``seconds_slowest_shard``); what is not training counts in both. There are no slices: a

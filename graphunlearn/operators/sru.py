@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -37,9 +38,9 @@ class SRU(Sharded):
     - ``"random"``: as many kept clicks of the session as are forgotten of it;
     - ``"none"``.
 
-    Extra clicks are left out of training alone; the sessions that are served still hold them. What comes out is
-    no longer what training without the forgotten clicks would give. See :class:`~graphunlearn.operators.shards.SISA`
-    for the log and the rest.
+    Extra clicks are left out of training alone; the sessions that are served still hold them. None are where no shard
+    would have anything left to learn. What comes out is no longer what training without the forgotten clicks would
+    give. See :class:`~graphunlearn.operators.shards.SISA` for the log and the rest.
 
     Args:
         objective: The loss; the shared default where ``None``.
@@ -110,7 +111,8 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
     """
     data = rows.detach().cpu().double().numpy()
     # kmeans2 warns of, and leaves in place, a centre that nobody is near: here it takes what is left over
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")
         centres, _ = kmeans2(data, num_clusters, minit="++", seed=seed % 2**32, missing="warn")
     distance = torch.cdist(torch.from_numpy(data), torch.from_numpy(centres))
     members = torch.full((len(data),), -1)

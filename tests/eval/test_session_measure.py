@@ -130,9 +130,23 @@ def test_unseen_items_and_validation_are_counted():
     graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 3], [1, 0]], num_items=6)
     held = gu.SessionGraph.from_sequences([[0, 3, 5, 1], [4, 3], [3]], num_items=6)
     judge = SessionJudge(graph, gu.ForgetRequest.internal("item", torch.tensor([3])), held, held)
-    assert list(judge.left_out.values()) == [2, 3, 3, 0]
+    assert list(judge.left_out.values()) == [2, 3, 0, 3, 0, 0]
     assert as_lists(judge.test)[0] == [0, 1]  # neighbours join
     assert judge.next.numel() == 1
+
+
+def test_sessions_of_forgotten_users_are_left_out_and_counted():
+    graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 3], [1, 0]], num_items=5, user=torch.tensor([0, 1, 0]))
+    held = gu.SessionGraph.from_sequences(
+        [[0, 3, 1], [1, 2, 3, 4], [2, 0]], num_items=5, user=torch.tensor([0, 1, -1]), user_ids=["1", "0"]
+    )  # whose users are numbered the other way round
+    judge = SessionJudge(graph, gu.ForgetRequest("user", ["1"]), held, held)
+    left = {name.removesuffix(" clicks of users forgotten entirely"): n for name, n in judge.left_out.items()}
+    assert as_lists(judge.test) == [[1, 2], [2, 0]]  # nothing else held item 3, nothing at all item 4
+    assert (left["test"], left["validation"]) == (2, 2)
+    assert judge.left_out["validation clicks of items forgotten everywhere"] == 2
+    kept = SessionJudge(graph, gu.ForgetRequest("session", ["0"]), held, held)
+    assert as_lists(kept.test) == [[0, 3, 1], [1, 2, 3], [2, 0]]  # the user has another one
 
 
 def test_nothing_to_ask_gives_nan_and_not_an_error():

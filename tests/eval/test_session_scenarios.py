@@ -151,6 +151,26 @@ def test_requested_sessions_items_and_mixtures(graph):
     )
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_requested_users_who_are_only_held_out_are_dropped_with_their_sessions(graph, separate):
+    lists, owner = as_lists(graph), torch.arange(200) // 2  # the last half of them is held out
+    whole = gu.SessionGraph.from_sequences(lists, num_items=graph.num_items, user=owner)
+    test = gu.SessionGraph.from_sequences(
+        lists[:4], num_items=graph.num_items, user=torch.tensor([0, 1, 1, 2]), user_ids=["3", "95", "7"]
+    )
+    for asked in (gu.ForgetRequest("user", ["3", "95"]), gu.ForgetRequest.internal("user", torch.tensor([3, 95]))):
+        scenario = requested(whole, asked, test=test if separate else None)
+        assert scenario.request == gu.ForgetRequest("user", ["3"])
+        assert scenario.notes[0].startswith("1 of the users to forget were only held out")
+        if separate:
+            assert as_lists(scenario.test) == [lists[0], lists[3]]
+        else:
+            assert as_lists(scenario.test) == lists[180:190] + lists[192:]
+        assert as_lists(scenario.train) == (lists[:180] if separate else lists[:160])
+    with pytest.raises(ValueError, match=r"trained on \(got 1, all of them held out\)"):
+        requested(whole, gu.ForgetRequest("user", ["95"]))
+
+
 def test_requests_that_nothing_learned_or_knows_are_refused(graph):
     with pytest.raises(ValueError, match=r"'request' must hold a click that is trained on \(got 1, all of them held"):
         requested(graph, gu.ForgetRequest("session", [graph.session_ids[199]]))

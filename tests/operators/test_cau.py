@@ -15,7 +15,7 @@ SETTINGS = {
     "loss": "target",
     "transitions": True,
     "kl_without_target": True,
-    "retain_batch": 8,
+    "kept_batch": 8,
     "mix": "pareto",
     "gradients": "output",
     "floor": 0.0,
@@ -195,7 +195,7 @@ def test_the_published_preset_runs(case):
     method = CAU.as_published(validation=validation, steps=6)
     result = method.unlearn(model, train, request)
     assert result.log["steps"][0]["weights"]["kl"] == 0.0
-    assert (method.loss, method.order, method.retain_batch, method.transitions) == ("ascent", "hard", 0, False)
+    assert (method.loss, method.order, method.kept_batch, method.transitions) == ("ascent", "hard", 0, False)
     assert len(result.log["log_p"]["before"]) == result.log["forgotten"]
 
 
@@ -218,7 +218,7 @@ def test_parameters_that_are_not_trained_stay(case):
         ({"difficulty": "size"}, "'difficulty' must be one of"),
         ({"order": "easy"}, "'order' must be one of"),
         ({"batch_size": 0}, "'batch_size' must be a whole number of at least 1"),
-        ({"retain_batch": -1}, "'retain_batch' must be a whole number of at least 0"),
+        ({"kept_batch": -1}, "'kept_batch' must be a whole number of at least 0"),
         ({"steps": 2.5}, "'steps' must be a whole number"),
         ({"lr": 0.0}, "'lr' must be positive"),
         ({"carry": 1.5}, "'carry' must be between 0 and 1"),
@@ -238,3 +238,35 @@ def test_validation_is_needed_and_must_fit(case):
     for held, got in ((None, "got none"), (single, "sessions of one click"), (other, f"got {ITEMS + 1}")):
         with pytest.raises(ValueError, match=f"'validation' must.*{got}"):
             CAU(validation=held).unlearn(model, train, request)
+
+
+def test_validation_clicks_on_a_forgotten_item_do_not_count(case, monkeypatch):
+    seen = []
+
+    def levels(model, graph, retained, validation, samples, **options):
+        seen.append(validation)
+        return click_targets(model, graph, retained, validation, samples, **options)
+
+    monkeypatch.setattr("graphunlearn.operators.cau.click_targets", levels)
+    model, train, validation, _ = case
+    assert bool((validation.items == 2).any())
+    CAU(validation=validation, steps=1).unlearn(model, train, ForgetRequest.internal("item", torch.tensor([2])))
+    assert not bool((seen[0].items == 2).any())
+    only = SessionGraph.from_sequences([[2, 2, 2]], num_items=ITEMS)  # better these than none
+    CAU(validation=only, steps=1).unlearn(model, train, ForgetRequest.internal("item", torch.tensor([2])))
+    assert seen[1].num_clicks == 3
+
+
+def test_a_model_that_is_not_trained_is_refused(case):
+    model, train, validation, request = case
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    with pytest.raises(ValueError, match="'model' must have a parameter that is trained"):
+        CAU(validation=validation).unlearn(frozen, train, request)
+
+
+def test_the_log_tells_the_order(case):
+    model, train, validation, request = case
+    log = CAU(validation=validation, order="hard", steps=3, batch_size=5).unlearn(model, train, request).log
+    assert (log["order"], log["difficulty"]) == ("hard", "gradient")
+    assert all(len(step["samples"]) <= 5 for step in log["steps"])
+    assert all(0 <= i < len(log["log_p"]["before"]) for step in log["steps"] for i in step["samples"])

@@ -53,6 +53,8 @@ def test_samples_against_a_loop(case):
         assert list(zip(prefixes_of(where, part), part.target.tolist())) == expected
     got = [None if k < 0 else joined[k] for k in found.follower.tolist()]
     assert got == followers
+    touched = [flag for flag in flags if any(flag[1:])]
+    assert found.whole == (sum(all(flag) for flag in touched) / len(touched) if touched else 0.0)
 
 
 @given(requests())

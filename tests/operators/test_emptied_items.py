@@ -5,7 +5,7 @@ import torch
 from session_toys import random_sessions, session_model
 from torch import nn
 
-from graphunlearn import CAU, ForgetRequest, SessionGraph
+from graphunlearn import CAU, ForgetRequest, GRU4Rec, SessionGraph, encode, fit
 from graphunlearn.operators.click_samples import ForgetSamples
 from graphunlearn.operators.click_targets import click_targets, log_probabilities
 from graphunlearn.operators.emptied_items import item_tables, settle_emptied
@@ -75,11 +75,59 @@ def test_tables_of_a_foreign_model_are_its_embeddings_of_that_size():
     assert [id(t) for t in item_tables(model, ITEMS)] == [id(model["catalogue"].weight)]
 
 
-def test_cau_forgets_an_item_everywhere():
-    model, graph, *_ = case(ITEMS + 2)
-    validation = SessionGraph.from_sequences([[0, 1, 2], [4, 5, 6]], num_items=ITEMS + 2)
-    result = CAU(validation=validation, steps=3).unlearn(
-        model, graph, ForgetRequest.internal("item", torch.tensor([3]))
+class Foreign(nn.Module):
+    """Knows how to be encoded, no more: the last click's row, and a map of its own to the catalogue."""
+
+    def __init__(self, num_items, padded):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(num_items + padded, 8)
+        self.out = nn.Linear(8, num_items, bias=False)
+
+
+@encode.register
+def _(model: Foreign, graph):
+    last = graph.items[graph.click_ptr[1:] - 1]
+    if not len(last):
+        raise ValueError("no session")  # some models cannot encode nothing
+    return model.table.weight[last], model.out.weight
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: Foreign(n, 0), lambda n: Foreign(n, 1), lambda n: GRU4Rec(n, 8, dropout=0.0)]
+)
+def test_cau_forgets_an_item_everywhere(make):
+    _, graph, _, samples, _ = case(ITEMS + 2)
+    validation = SessionGraph.from_sequences(
+        [r for r in random_sessions(20, ITEMS, seed=20) if len(r) > 2], num_items=ITEMS + 2
     )
+    model = make(ITEMS + 2)
+    fit(model, graph, epochs=60, lr=0.02, batch_size=64, progress=False)
+    result = CAU(validation=validation, steps=150, lr=0.02).unlearn(model, graph, ForgetRequest("item", ["3"]))
+    never = [
+        samples.forgotten.__class__(samples.forgotten.ends, torch.full_like(samples.forgotten.target, i))
+        for i in (12, 13)
+    ]
+    level = max(float(log_probabilities(model, graph, one).mean()) for one in never)
+    before, after = (float(log_probabilities(m, graph, samples.forgotten).mean()) for m in (model, result.model))
     assert result.log["emptied_items"] == 1
-    assert result.log["log_p"]["before"] != result.log["log_p"]["after"]
+    assert level < before - 1
+    assert after < before - 0.5 * (before - level)
+
+
+def test_whole_sessions_need_no_row_of_an_empty_graph():
+    _, graph, *_ = case(ITEMS + 2)
+    validation = SessionGraph.from_sequences([[0, 1, 2], [4, 5, 6]], num_items=ITEMS + 2)
+    result = CAU(validation=validation, steps=2).unlearn(
+        Foreign(ITEMS + 2, 0), graph, ForgetRequest("session", graph.session_ids[:2])
+    )
+    assert result.log["joined"] == 0
+
+
+def test_a_table_that_is_not_trained_stays():
+    model, graph, *_ = case(ITEMS + 2)
+    model.embedding.weight.requires_grad_(False)
+    validation = SessionGraph.from_sequences([[0, 1, 2], [4, 5, 6]], num_items=ITEMS + 2)
+    result = CAU(validation=validation, steps=2).unlearn(model, graph, ForgetRequest("item", ["3"]))
+    assert torch.equal(result.model.embedding.weight, model.embedding.weight)
+    assert not torch.equal(result.model.dense.weight, model.dense.weight)

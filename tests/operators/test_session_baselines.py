@@ -6,7 +6,7 @@ import pytest
 import torch
 from session_toys import random_sessions, session_graph, session_model
 
-from graphunlearn.data import ForgetRequest
+from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.nn import CrossEntropy, FitSettings, default_settings, encode, fit, reset_parameters
 from graphunlearn.operators import (
     AscentFineTune,
@@ -15,6 +15,7 @@ from graphunlearn.operators import (
     NegativeKL,
     Retrain,
     Unlink,
+    registry,
     without_emptied_nodes,
 )
 from graphunlearn.operators import ascent as module
@@ -223,6 +224,60 @@ def test_validation_loses_the_clicks_of_items_forgotten_everywhere():
     assert without_emptied_nodes(held, graph, graph.split(ForgetRequest("item", ["1"]))[0]) is held
     alone = session_graph([[3, 4], [4]], 6)
     assert without_emptied_nodes(alone, graph, retained).num_clicks == 0
+
+
+def of_users(rows, names, num_items=6):
+    """Sessions of users by name, none where it is ``None``; their numbers follow the order of the names."""
+    known = sorted({name for name in names if name is not None})
+    user = torch.tensor([-1 if name is None else known.index(name) for name in names])
+    return SessionGraph.from_sequences(rows, num_items=num_items, user=user, user_ids=known)
+
+
+def test_validation_loses_the_sessions_of_users_who_are_forgotten_entirely():
+    rows = [[0, 1, 2], [1, 3], [2, 0], [3, 1, 4], [4, 0]]
+    graph = of_users(rows, ["b", "b", "c", "d", None])
+    held = of_users([[0, 1], [1, 2], [2, 3], [3, 0], [0, 3]], ["a", "b", "c", "d", None])  # a was never there
+    for request, left in (
+        (ForgetRequest("user", ["b"]), [0, 2, 3, 4]),
+        (ForgetRequest("session", ["0", "2"]), [0, 1, 3, 4]),  # b keeps a session
+        (ForgetRequest("user", ["b"]) | ForgetRequest("session", ["3", "4"]), [0, 2, 4]),
+    ):
+        retained, _ = graph.split(request)
+        gone = set(graph.x.tolist()) - set(retained.x.tolist())
+        found = without_emptied_nodes(held, graph, retained)
+        assert found.session_ids == [str(n) for n in left]
+        assert not gone & set(found.x.tolist())
+    bare = session_graph([[0, 1]], 6)
+    assert without_emptied_nodes(bare, graph, graph.split(ForgetRequest("user", ["c"]))[0]) is bare
+    assert without_emptied_nodes(held, session_graph(rows, 6), session_graph(rows[1:], 6)).session_ids == list("01234")
+
+
+@pytest.mark.parametrize("name", ["retrain", "sisa", "sru"])
+def test_validation_that_is_forgotten_is_none(name):
+    graph, held = session_graph([[0, 1, 2, 0], [1, 3], [2, 0, 1]], 4), session_graph([[1, 3], [3, 2]], 4)
+    options = {} if name == "retrain" else {"num_shards": 1}
+    method = registry[name](settings=FitSettings(epochs=6, patience=1), validation=held, **options)
+    model, request = session_model("gru4rec", 4), ForgetRequest("item", ["3"])
+    if method.needs_preparation:
+        method.prepare(model, graph)
+    if name == "sru":
+        for weight in (method.preparation.scale, method.preparation.sharpness):
+            weight.fill_(2.0)
+    result = method.unlearn(model, graph, request)
+    assert result.log["epochs"] in (6, [6])
+    if name == "sru":  # what was learned from clicks that are forgotten is not kept either
+        assert (result.log["weights"], result.log["sharpness"]) == ([1.0], 0.0)
+    with pytest.raises(ValueError, match="'validation' must hold"):  # which it never did
+        Retrain(validation=session_graph([[1], [2]], 4)).unlearn(model, graph, ForgetRequest("session", ["1"]))
+
+
+def test_a_model_that_nothing_is_trained_of_is_refused(graph, some):
+    model = session_model("gru4rec", 9).requires_grad_(False)
+    for method in (GradientAscent(), AscentFineTune(), NegativeKL(), FineTune(), Retrain()):
+        with pytest.raises(ValueError, match=r"'model' must have a parameter that is trained \(got none\)"):
+            method.unlearn(model, graph, some)
+    with pytest.raises(ValueError, match=r"'model' must have a parameter that is trained \(got none\)"):
+        descend(model, graph, CrossEntropy(), steps=1, lr=0.1, batch_size=8, seed=0)
 
 
 @pytest.mark.parametrize(

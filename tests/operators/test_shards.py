@@ -160,6 +160,29 @@ def test_a_shard_with_nothing_to_learn_from_is_left_out(model):
         )
 
 
+def test_in_place_all_of_the_ensemble_is_taken_back(graph, model, monkeypatch):
+    """Also what is no parameter of it, and says which sessions its shards know."""
+    ensemble = prepared(SISA, model, graph).preparation
+    before, named = copy.deepcopy(ensemble), graph.fingerprint()
+
+    def spoil(shard, *args, **options):
+        result = fit(shard, *args, **options)
+        with torch.no_grad():
+            next(shard.parameters())[0, 0] = float("nan")
+        return result
+
+    monkeypatch.setattr("graphunlearn.operators.sharding.fit", spoil)
+    method, request = SISA(num_shards=4, settings=BRIEF), some_clicks(graph, long_sessions(graph)[:2])
+    with pytest.raises(FloatingPointError, match=r"sisa left NaN or infinity in shards\.\d.*; the model is unchanged"):
+        method.unlearn(ensemble, graph, request, inplace=True)
+    assert equal(ensemble, before)
+    assert ensemble.graph == named
+    assert torch.equal(ensemble.members, before.members)
+    assert torch.equal(ensemble.left_out, before.left_out)
+    monkeypatch.undo()
+    assert method.unlearn(ensemble, graph, request, inplace=True).model is ensemble
+
+
 # ---- what is served
 
 
@@ -247,6 +270,11 @@ def test_clusters_are_even(num, clusters, seed):
     assert torch.equal(members, balanced_clusters(rows, clusters, seed))
 
 
+@pytest.mark.filterwarnings("error")
+def test_clusters_of_rows_that_are_all_the_same_are_even_without_a_word():
+    assert torch.bincount(balanced_clusters(torch.ones(9, 2), 3, 0)).tolist() == [3, 3, 3]
+
+
 def test_clusters_hold_what_is_alike():
     rows = torch.cat([torch.randn(20, 4) + 9 * torch.eye(4)[k] for k in range(3)])
     members = balanced_clusters(rows, 3, 0).view(3, 20)
@@ -327,6 +355,24 @@ def test_extra_clicks_are_left_out_of_training_and_still_served(graph, model, he
         reset_parameters(reference, settings.seed)
         fit(reference, part, validation=held, settings=settings)
         assert equal(result.model.shards[number], reference)
+
+
+@pytest.mark.parametrize(
+    ("extra", "clicks"),
+    [
+        ("collaborative", [(0, 1), (0, 2)]),
+        ("neighbour", [(0, 1), (1, 1)]),
+        ("random", [(0, 1), (1, 1)]),
+    ],
+)
+def test_nothing_more_is_deleted_where_nothing_would_be_left_to_learn(model, extra, clicks):
+    graph = session_graph([[0, 1, 2], [1, 2, 3]], ITEMS)
+    method = prepared(SRU, model, graph, num_shards=1, aggregation="mean", extra=extra)
+    request = ForgetRequest.internal("click", torch.tensor(clicks).t())
+    assert forgotten_of(graph, method, request)[1].any()
+    result = method.unlearn(model, graph, request)
+    assert (result.log["extra_clicks"], result.log["epochs"]) == (0, [3])
+    assert not result.model.left_out.any()
 
 
 def test_what_was_left_out_stays_out_in_later_requests(graph, model, held):
