@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import io
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from typing import Any
 
 from graphunlearn._version import __version__
@@ -66,6 +69,19 @@ exit status: 0, or 2 with one sentence on what is wrong, or 130 when interrupted
 """
 
 
+REPHRASED = (
+    (r"\{None\}\|", ""),
+    (r"Error parsing (--\S+): no type matching INT .+ from \[(.*)\]", r"'\1' must be a whole number (got \2)"),
+    (r"Error parsing (--\S+): no type matching FLOAT .+ from \[(.*)\]", r"'\1' must be a number (got \2)"),
+    (r"Error parsing (--\S+): invalid literal for int.+: (.+)", r"'\1' must be a whole number (got \2)"),
+    (r"Error parsing (--\S+): could not convert string to float: (.+)", r"'\1' must be a number (got \2)"),
+    (r"'None', |, 'None'", ""),
+    (r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+)\)", r"'\2' must be one of \3 (got \1)"),
+    (r"\. ", "; "),
+)
+"""How what `tyro` says is said here."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -110,7 +126,12 @@ def _run(words: list[str]) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{hint})")
     command = _parse(verb, rest)
-    answer = command.run()
+    try:
+        answer = command.run()
+    except ValueError as error:
+        from graphunlearn.cli.wording import naming_option
+
+        raise naming_option(error, command) from error
     text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.running.json else answer.text
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "×" shall not lose the table
@@ -125,13 +146,31 @@ def _parse(verb: str, words: list[str]) -> Any:
 
     module, name = VERBS[verb]
     cls = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    return tyro.cli(
-        cls,
-        prog=f"graphunlearn {verb}",
-        description=inspect.getdoc(cls),
-        args=words,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                cls,
+                prog=f"graphunlearn {verb}",
+                description=inspect.getdoc(cls),
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise ValueError(f"{_unboxed(said.getvalue())} ('graphunlearn {verb} --help' lists the options)") from None
+
+
+def _unboxed(text: str) -> str:
+    """What `tyro` says is wrong, out of its box and without what the help says as well."""
+    rows = [line.strip("╭╮╰╯│+|\n") for line in text.splitlines()][1:]
+    told = " ".join(row.strip() for row in rows if not row.startswith(" " * 8))
+    parts = [part.strip() for part in re.split("[─-]{5,}", told.partition("Got errors:")[0])]
+    told = "; ".join(part.rstrip(".") for part in parts if part and not part.startswith(("For full", "Argument help")))
+    for pattern, said in REPHRASED:
+        told = re.sub(pattern, said, told)
+    return " ".join(told.split())
 
 
 def _plain(value: Any) -> Any:

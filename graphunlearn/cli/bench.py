@@ -12,9 +12,9 @@ from tyro.conf import Positional, arg
 from graphunlearn.cli.common import WORDS, Answer, device_of, listed, note, optional
 from graphunlearn.cli.folders import check_out
 from graphunlearn.cli.methods import BENCHED, build_method, check_method, method_names
-from graphunlearn.cli.options import offered_models
 from graphunlearn.cli.reports import Caching, command, written
 from graphunlearn.cli.sources import Learner, sizes
+from graphunlearn.cli.wording import models_of, reading
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.request import Level
 from graphunlearn.eval import (
@@ -27,7 +27,6 @@ from graphunlearn.eval import (
     requested,
     session_clicks,
 )
-from graphunlearn.nn import kind_of
 from graphunlearn.operators import Retrain
 
 __all__ = ["Bench"]
@@ -131,7 +130,7 @@ class Bench(Learner):
         self._check_options()
         objective = self.learning.loss(self.scenario == "flipped-labels" or self.threshold is not None)
         for method in names:  # a wrong name is told before any file is read
-            check_method(method, self.learning.spec())
+            check_method(method, self.learning.spec(), "--methods")
             build_method(method, objective)
         name, scenario, labelled = self._flipped() if self.scenario == "flipped-labels" else self._scenario()
         objective = self.learning.loss(labelled)
@@ -160,7 +159,7 @@ class Bench(Learner):
         model, kind = self.learning.model, self.learning.kind
         if self.scenario not in SCENARIOS[kind]:
             named = listed(SCENARIOS[kind], "or")
-            others = listed([other for other in offered_models() if kind_of(other) != kind], "or")
+            others = listed(models_of(next(other for other in SCENARIOS if other != kind)), "or")
             raise ValueError(
                 f"the scenario must be {named} for {model}, a model of {WORDS[kind]} "
                 f"(got {self.scenario!r}, which goes with --model {others})"
@@ -180,6 +179,8 @@ class Bench(Learner):
         for option, scenario in {"positives-only": "flipped-labels", "keep-repeats": "session-clicks"}.items():
             if getattr(self, option.replace("-", "_")) and self.scenario != scenario:
                 raise ValueError(f"'--{option}' must go with {scenario} (got it with {self.scenario})")
+        if self.retrain_seeds < 2:
+            raise ValueError(f"'--retrain-seeds' must be at least 2 (got {self.retrain_seeds})")
         if self.keep_repeats and self.collapse_repeats:
             raise ValueError("'--keep-repeats' must be left out with --collapse-repeats (got both)")
         if self.scenario == "file" and self.request is None:
@@ -189,7 +190,10 @@ class Bench(Learner):
 
     def _scenario(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
         level = self.level or LISTED[self.learning.kind][0]
-        asked = None if self.request is None else ForgetRequest.from_file(self.request, level)
+        asked = None
+        if self.request is not None:
+            with reading("--request"):
+                asked = ForgetRequest.from_file(self.request, level)
         clicks = self.scenario == "session-clicks"  # which collapses repeats itself, and says so in the report
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
         labelled = isinstance(graph, InteractionGraph) and graph.label is not None

@@ -10,7 +10,10 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from tyro.conf import arg
 
-__all__ = ["WORDS", "Answer", "Printing", "Running", "columns", "device_of", "listed", "note", "optional", "several"]
+__all__ = [
+    *("WORDS", "Answer", "Printing", "Running", "columns", "counted", "device_of", "listed", "note", "optional"),
+    "several",
+]
 
 WORDS = {"interactions": "users and items", "sessions": "sessions"}
 """What a model of each kind is called."""
@@ -82,6 +85,16 @@ def listed(names: Sequence[str], last: str) -> str:
         'a, b or c'
     """
     return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of what is named in the plural.
+
+    Example:
+        >>> counted(1, "clicks"), counted(2000, "clicks")
+        ('1 click', '2,000 clicks')
+    """
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -117,8 +117,8 @@ class RunAudit:
             check_out(self.out, self.running.overwrite)
         elif (self.source / "report.json").exists() and not self.running.overwrite:
             raise ValueError(f"'{self.source}' must be without a report (got one; '--overwrite' replaces it)")
-        if self.retrain_seeds < 1:
-            raise ValueError(f"'--retrain-seeds' must be at least 1 (got {self.retrain_seeds})")
+        if self.retrain_seeds < 2:
+            raise ValueError(f"'--retrain-seeds' must be at least 2 (got {self.retrain_seeds})")
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
             raise ValueError(

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from tyro.conf import Positional, UseAppendAction, arg
 
-from graphunlearn.cli.common import Answer, Running, device_of, listed, note, optional, several
+from graphunlearn.cli.common import Answer, Running, counted, device_of, listed, note, optional, several
 from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import DEFAULT, method_names, options_of
+from graphunlearn.cli.methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli.prepare import file_of, method_for
-from graphunlearn.cli.requests import check_levels, described, learned_part, request_of
+from graphunlearn.cli.requests import Asked, check_asked, check_levels, described, learned_part, request_of
 from graphunlearn.cli.resume import resumable
 from graphunlearn.cli.runs import Forgotten, Graph, Run, watched
 from graphunlearn.cli.sources import Learner, cut
@@ -131,12 +131,13 @@ class Forget:
     sessions: Annotated[Words, UseAppendAction, several("ID ...")] = ()
     """Sessions to forget."""
     clicks: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
-    """Files of clicks to forget, a session and a position in it per line; positions count from 0."""
+    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
+    as RUN holds it (after an earlier 'forget', in the shortened session)."""
     method: Annotated[
         str | None,
         optional(
             "NAME",
-            f"{listed(method_names(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
+            f"{listed(serving(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
         ),
     ] = None
     option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
@@ -150,14 +151,23 @@ class Forget:
     def run(self) -> Answer:
         """Forget and write the folder."""
         check_out(self.out, self.running.overwrite)
-        asked = (self.users, self.items, self.pairs, self.sessions, self.clicks)
-        request = request_of(*(list(chain(*given)) for given in asked))
+        asked: Asked = {
+            "user": list(chain(*self.users)),
+            "item": list(chain(*self.items)),
+            "interaction": list(chain(*self.pairs)),
+            "session": list(chain(*self.sessions)),
+            "click": list(chain(*self.clicks)),
+        }
+        check_asked(asked)
         run = Run.load(self.source, device_of(self.running.device))
-        check_levels(request, run.spec)
-        request, held = learned_part(request, run)
+        check_levels(asked, run.spec)
         name = self.method or DEFAULT[run.spec.kind]
+        check_method(name, run.spec, offered=serving())
+        request, held, sentences = learned_part(request_of(asked), run)
         method = method_for(run, self.source, name, list(chain(*self.option)), self.seed)
         what = described(request, run.train)
+        for sentence in sentences:
+            note(sentence)
         noun = "clicks" if run.spec.kind == "sessions" else "interactions"
         note(f"forgetting {what[noun]:,} of {run.train.num_interactions:,} {noun} with {method.name}")
         result = method.unlearn(run.model, run.train, request)
@@ -186,9 +196,11 @@ class Forget:
             "peak_memory_mb": result.peak_memory / 2**20,
             "log": result.log,
         }
+        kept_now = result.graph.num_interactions
         text = (
-            f"forgot {what[noun]:,} {noun} with {result.method} in {format_seconds(result.seconds)}; "
-            f"{result.graph.num_interactions:,} are kept\nwrote {self.out}\nnext: graphunlearn audit {self.out}"
+            f"forgot {counted(what[noun], noun)} with {result.method} in {format_seconds(result.seconds)}; "
+            f"{kept_now:,} {'is' if kept_now == 1 else 'are'} kept\n"
+            f"wrote {self.out}\nnext: graphunlearn audit {self.out}"
         )
         return Answer(data, text)
 
@@ -207,7 +219,7 @@ def _check_parts(train: Graph, validation: Graph, test: Graph) -> None:
         ValueError: In a part, there is then no click that follows another.
     """
     if isinstance(train, SessionGraph) and isinstance(validation, SessionGraph) and isinstance(test, SessionGraph):
-        *held_out, sentences = without_unseen_items(train, validation, test, test.num_left_out)
+        *held_out, sentences = without_unseen_items(train, validation, test, 0)
         for sentence in sentences:
             note(sentence)
         for name, part in zip(("training", "validation", "test"), (train, *held_out)):

@@ -15,7 +15,7 @@ from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearnRec, registr
 
 __all__ = [
     *("BENCHED", "DEFAULT", "build_method", "check_method", "meant", "method_names", "options_of", "parse_options"),
-    *("preparable", "rebuild_method"),
+    *("preparable", "rebuild_method", "serving"),
 ]
 
 DEFAULT = {"interactions": "ifru", "sessions": "cau"}
@@ -53,17 +53,29 @@ def preparable() -> list[str]:
     return [name for name in method_names() if issubclass(_class(name), UnlearnRec)]
 
 
-def check_method(name: str, spec: ModelSpec) -> None:
+def serving() -> list[str]:
+    """Return the names of the methods that forget from a model as it is, or with a preparation kept on disk."""
+    return [name for name in method_names() if name in preparable() or not _class(name).needs_preparation]
+
+
+def check_method(name: str, spec: ModelSpec, option: str = "--method", offered: Sequence[str] | None = None) -> None:
     """Refuse a method that forgets from models of the other kind.
+
+    Args:
+        name: The method.
+        spec: The model to forget from.
+        option: The option that names the method.
+        offered: The methods to list where another one is to be named (default: all).
 
     Raises:
         ValueError: It is one, or the name is unknown.
     """
-    _check_name(name)
+    offered = method_names() if offered is None else offered
+    _check_name(name, option, offered)
     if spec.kind not in _class(name).kinds:
-        known = [other for other in method_names() if spec.kind in _class(other).kinds]
+        known = [other for other in offered if spec.kind in _class(other).kinds]
         raise ValueError(
-            f"the method must be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')} "
+            f"'{option}' must be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')} "
             f"(got {name!r})"
         )
 
@@ -120,7 +132,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
         >>> parse_options("calibrate", ["epochs=2", "shrink=true"])
         {'epochs': 2, 'shrink': True}
     """
-    _check_name(name)
+    _check_name(name, "--method", method_names())
     known = _simple_fields(_class(name))
     values: dict[str, Any] = {}
     for option in options:
@@ -153,9 +165,9 @@ def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> 
     return cls(**own | {key: value for key, value in given.items() if key in _simple_fields(cls)})
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, option: str, offered: Sequence[str]) -> None:
     if name not in method_names():
-        raise ValueError(f"the method must be one of {', '.join(method_names())} (got {name!r}{meant(name)})")
+        raise ValueError(f"'{option}' must be one of {', '.join(offered)} (got {name!r}{meant(name, offered)})")
 
 
 def _class(name: str) -> type[Unlearner]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Annotated, Any, Literal, get_args
 
 from graphunlearn.cli.common import WORDS, optional
 from graphunlearn.cli.runs import ModelSpec
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, default_settings, kind_of
+from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, SASRec, default_settings, kind_of
 
 __all__ = ["LAYERS", "SETTINGS", "WIDTH", "Learning", "Training", "misplaced", "offered_models"]
 
@@ -16,6 +17,8 @@ WIDTH = {"interactions": 32, "sessions": 64}
 """Numbers per row, by kind of graph."""
 LAYERS = {"srgnn": 1, "gru4rec": 1}
 """Layers or steps of the models that have not two."""
+HEADS: int = signature(SASRec).parameters["heads"].default
+"""What the width of SASRec must be divisible by."""
 SETTINGS = {"interactions": FitSettings(), "sessions": default_settings(SessionGraph.from_sequences([[0, 1]]))}
 """Training settings, by kind of graph."""
 
@@ -91,11 +94,13 @@ class Learning:
         return kind_of(self.model)
 
     def check(self) -> None:
-        """Refuse what session models have no use for.
+        """Refuse what session models have no use for, and a width that SASRec cannot have.
 
         Raises:
             ValueError: It was given for one.
         """
+        if self.model == "sasrec" and self.dim is not None and self.dim % HEADS:
+            raise ValueError(f"'--dim' must be divisible by {HEADS} for sasrec (got {self.dim})")
         if self.kind == "sessions":
             for name in ("objective", "weight_decay", "negatives"):
                 if getattr(self, name) is not None:

@@ -16,7 +16,6 @@ from graphunlearn._version import __version__
 from graphunlearn.cli.common import Answer, Running, device_of, listed, note, optional, several
 from graphunlearn.cli.methods import (
     build_method,
-    check_method,
     meant,
     method_names,
     options_of,
@@ -118,12 +117,11 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
             another model or graph, or made with other options.
     """
     given = parse_options(name, options)
-    check_method(name, run.spec)
     if name not in preparable():
         method = _built(run, name, options, seed)
         if method.needs_preparation:
             raise ValueError(
-                f"the method must be one that forgets from a model as it is (got {name!r}, which trains models of its "
+                f"'--method' must be one that forgets from a model as it is (got {name!r}, which trains models of its "
                 "own first, in memory; 'graphunlearn bench' compares it)"
             )
         return method

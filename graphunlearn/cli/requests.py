@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from graphunlearn.cli.common import WORDS, listed, note
+from graphunlearn.cli.common import WORDS, counted, listed, note
 from graphunlearn.cli.runs import Graph, ModelSpec, Run
+from graphunlearn.cli.wording import reading
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.matching import matching_clicks
+from graphunlearn.data.request import Level
 from graphunlearn.eval.scenarios import pair_codes, request_codes
 
-__all__ = ["check_levels", "described", "learned_part", "request_of"]
+__all__ = ["Asked", "check_asked", "check_levels", "described", "learned_part", "request_of"]
 
 OPTIONS = {
     **{"user": "--users", "item": "--items", "interaction": "--pairs"},
@@ -26,97 +28,121 @@ OPTIONS = {
 """The option that asks for each level."""
 ONLY = {"interaction": "interactions", "session": "sessions", "click": "sessions"}
 """The kind of graph that a level belongs to, of those that belong to one alone."""
+FILES = ("interaction", "click")
+"""The levels that are asked for in files."""
+Asked: TypeAlias = Mapping[Level, Sequence[Any]]
+"""What was given for every level: ids, or files."""
 HELD_OUT = ("validation", "test")
 
 
-def request_of(
-    users: Sequence[str], items: Sequence[str], pairs: Sequence[Path], sessions: Sequence[str], clicks: Sequence[Path]
-) -> ForgetRequest:
+def check_asked(asked: Asked) -> None:
+    """Refuse to forget nothing.
+
+    Raises:
+        ValueError: No option says what to forget.
+    """
+    if not any(asked.values()):
+        named = listed([f"'{option}'" for option in OPTIONS.values()], "or")
+        raise ValueError(f"what to forget must be given with {named} (got none of them)")
+
+
+def check_levels(asked: Asked, spec: ModelSpec) -> None:
+    """Refuse to forget from a model what only the other kind has.
+
+    Raises:
+        ValueError: It was asked for.
+    """
+    for level, given in asked.items():
+        kind = ONLY.get(level, spec.kind)
+        if given and kind != spec.kind:
+            raise ValueError(
+                f"'{OPTIONS[level]}' must go with a model of {WORDS[kind]} "
+                f"(got it with {spec.name}, one of {WORDS[spec.kind]})"
+            )
+
+
+def request_of(asked: Asked) -> ForgetRequest:
     """Return all that is asked as one request.
 
     Raises:
-        ValueError: Nothing is asked, an id is not one, or the file is malformed.
+        ValueError: An id is not one, or a file is malformed.
     """
-    parts = [ForgetRequest("user", tuple(users))] if users else []
-    parts += [ForgetRequest("item", tuple(items))] if items else []
-    parts += [ForgetRequest.from_file(path) for path in pairs]
-    parts += [ForgetRequest("session", tuple(sessions))] if sessions else []
-    parts += [ForgetRequest.from_file(path, "click") for path in clicks]
-    if not parts:
-        named = listed([f"'{option}'" for option in OPTIONS.values()], "or")
-        raise ValueError(f"what to forget must be given with {named} (got none of them)")
+    parts: list[ForgetRequest] = []
+    for level, given in asked.items():
+        if given:
+            with reading(OPTIONS[level]):
+                if level in FILES:
+                    parts += [ForgetRequest.from_file(path, level) for path in given]
+                else:
+                    parts.append(ForgetRequest(level, tuple(given)))
     repeated = sum(part.num_duplicates for part in parts)
     if repeated:
         note(f"{repeated} repeated {'entry counts' if repeated == 1 else 'entries count'} once")
     return reduce(or_, parts)
 
 
-def check_levels(request: ForgetRequest, spec: ModelSpec) -> None:
-    """Refuse to forget from a model what only the other kind has.
+def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
+    """Return what the request is to the graph.
 
     Raises:
-        ValueError: It was asked for.
+        ValueError: Something is not there, or nothing would be left; the options that asked for it are named.
     """
-    for part in request.parts:
-        kind = ONLY.get(part.level, spec.kind)
-        if kind != spec.kind:
-            raise ValueError(
-                f"'{OPTIONS[part.level]}' must go with a model of {WORDS[kind]} "
-                f"(got it with {spec.name}, one of {WORDS[spec.kind]})"
-            )
-
-
-def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
-    """Return what the request is to the graph; an error names the option that asked for what is not there."""
     for part in request.parts:
         try:
             part.mask(graph)
         except ValueError as error:
             _raise_named(error, part.level)  # one that matches nothing may be among others that do
-    return request.describe(graph)
+    try:
+        return request.describe(graph)
+    except ValueError as error:
+        options = listed([f"'{OPTIONS[part.level]}'" for part in request.parts], "and")
+        text = str(error).replace("'request'", options, 1).replace("got one that removes", "got what removes", 1)
+        raise ValueError(text) from error
 
 
 def _raise_named(error: ValueError, level: str) -> None:
     """Raise the error with the name of the option that asked, where it is about an id."""
     if str(error).startswith("'index'"):
-        raise ValueError(str(error).replace("'index'", f"'{OPTIONS[level]}'", 1)) from None
+        text = str(error).replace("'index'", f"'{OPTIONS[level]}'", 1)
+        raise ValueError(re.sub(r"the graph has (\d+ sessions)", r"the graph has \1 to train on", text)) from None
 
 
-def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int]]:
+def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int], list[str]]:
     """Return the request without what is only held out, and take that out of the run's held-out parts.
 
     The model has not learned from it, so there is nothing to unlearn. What the held-out parts have of forgotten users
     and items is taken out of them as well.
 
     Returns:
-        The request to unlearn, and how many pairs, or clicks and sessions, were held out.
+        The request to unlearn, how many pairs, or clicks and sessions, were held out, and what is to be said of that.
 
     Raises:
         ValueError: Nothing is left.
     """
     take = _pairs if isinstance(run.train, InteractionGraph) else _of_sessions
     parts: list[ForgetRequest] = []
+    sentences: list[str] = []
     levels = [level for level, kind in ONLY.items() if kind == run.spec.kind]
     held = {f"held_out_{OPTIONS[level].removeprefix('--')}": 0 for level in levels}
     for part in request.parts:
         if part.level in ("user", "item"):
             parts.append(part)
-            _forget_held_out(part, run)
+            sentences += _forget_held_out(part, run)
             continue
         rest, only_held = take(part, run)
         name = OPTIONS[part.level].removeprefix("--")
         held[f"held_out_{name}"] = only_held
         parts += [ForgetRequest(part.level, rest)] if rest else []
         if only_held:
-            note(
-                f"{only_held} of the {name} were held out: they are dropped, and there is nothing to unlearn about them"
-            )
+            were, are, them = ("was", "it is", "it") if only_held == 1 else ("were", "they are", "them")
+            told = f"{are} dropped, and there is nothing to unlearn about {them}"
+            sentences.append(f"{only_held} of the {name} {were} held out: {told}")
     if not parts:
         level, count = request.parts[0].level, sum(held.values())
         one = f"{'an' if level == 'interaction' else 'a'} {level}"
         reason = f"got {count}, all of them held out from it"
         raise ValueError(f"'{OPTIONS[level]}' must hold {one} that the model learned from ({reason})")
-    return reduce(or_, parts), held
+    return reduce(or_, parts), held, sentences
 
 
 def _pairs(part: ForgetRequest, run: Run) -> tuple[tuple[Any, ...], int]:
@@ -159,16 +185,20 @@ def _divided(part: ForgetRequest, graph: Graph) -> tuple[tuple[Any, ...], tuple[
     return mine, others
 
 
-def _forget_held_out(part: ForgetRequest, run: Run) -> None:
-    """Take what the held-out parts have of forgotten users or items out of the run: it is data of theirs as well."""
+def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
+    """Take what the held-out parts have of forgotten users or items out of the run, which is theirs too, and say so."""
+    sentences = []
     nodes = run.train.vocabulary(part.level).lookup(part.index)
     for name in HELD_OUT:
         graph = getattr(run, name)
         gone = torch.isin(_ends(graph, part.level), nodes.to(graph.device))
         if bool(gone.any()):
             what = "clicks" if isinstance(graph, SessionGraph) else "rows"
-            note(f"{int(gone.sum())} {name} {what} of the forgotten {part.level}s are dropped as well")
+            count = int(gone.sum())
+            rows, are = counted(count, f"{name} {what}"), "is" if count == 1 else "are"
+            sentences.append(f"{rows} of the forgotten {part.level}s {are} dropped as well")
             setattr(run, name, _without(graph, gone) if isinstance(graph, SessionGraph) else graph.select(~gone))
+    return sentences
 
 
 def _ends(graph: Graph, level: str) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from tyro.conf import arg
 
 from graphunlearn import datasets
-from graphunlearn.cli.common import Running, note, optional
+from graphunlearn.cli.common import Running, counted, note, optional
 from graphunlearn.cli.options import Learning, Training, misplaced
+from graphunlearn.cli.wording import reading
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.eval.cases import G, cut_by_time
 
@@ -75,14 +76,16 @@ class Learner:
             return self._sessions(collapse)
         name, graph, test = self.interactions()
         if self.test is not None:
-            test = InteractionGraph.from_file(self.test, like=graph)
+            with reading("--test", self.learning.model):
+                test = InteractionGraph.from_file(self.test, like=graph)
         note(f"{name}: {sizes(graph)}" + ("" if test is None else f" and {test.num_interactions:,} to test on"))
         return Loaded(name, self._labelled(graph, objective), None if test is None else self._labelled(test, objective))
 
     def interactions(self) -> tuple[str, InteractionGraph, InteractionGraph | None]:
         """Read interactions as they are: a name, the graph, and the test part where the data set comes divided."""
         if Path(self.data).exists():
-            return _name(self.data), InteractionGraph.from_file(Path(self.data)), None
+            with reading("--data", self.learning.model):
+                return _name(self.data), InteractionGraph.from_file(Path(self.data)), None
         names = [card.name for card in datasets.available()]
         if self.data not in names:
             raise ValueError(f"'--data' must be an existing file, or one of {', '.join(names)} (got '{self.data}')")
@@ -95,14 +98,19 @@ class Learner:
             reason = ", a data set of users and items" if named else ""
             model = self.learning.model
             raise ValueError(f"'--data' must be an existing file of clicks for {model} (got '{self.data}'{reason})")
-        graph = SessionGraph.from_file(Path(self.data))
+        with reading("--data", self.learning.model):
+            graph = SessionGraph.from_file(Path(self.data))
         if self.last_sessions is not None:
             graph = last_sessions(graph, self.last_sessions)
-        test = None if self.test is None else SessionGraph.from_file(self.test, like=graph)
+        test = None
+        if self.test is not None:
+            with reading("--test", self.learning.model):
+                test = SessionGraph.from_file(self.test, like=graph)
         if collapse:
             (graph, *rest), dropped = collapsed([graph, *([] if test is None else [test])])
             test = rest[0] if rest else None
-            note(f"consecutive clicks on one item count as one: {dropped:,} clicks were collapsed")
+            was = "was" if dropped == 1 else "were"
+            note(f"consecutive clicks on one item count as one: {counted(dropped, 'clicks')} {was} collapsed")
         note(f"{_name(self.data)}: {sizes(graph)}" + ("" if test is None else f" and {test.num_clicks:,} to test on"))
         for option, part in (("--data", graph), ("--test", test)):
             if part is not None and part.num_clicks == part.num_sessions:
@@ -159,7 +167,13 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
     """Return training, validation and test part; the test share does not count where the data comes divided.
 
     Interactions are divided at random, sessions by time: validation are the last ones before the test sessions.
+
+    Raises:
+        ValueError: A share that counts is not positive, or together they are not the whole.
     """
+    used = shares if test is None else shares[:2]
+    if not all(share > 0 for share in used) or not sum(used) <= 1 + 1e-6 or (test is None and sum(used) < 1 - 1e-6):
+        raise ValueError(f"'--split' must be positive and add up to 1 (got {' '.join(map(str, shares))})")
     if isinstance(graph, SessionGraph):
         return cut_by_time(graph, test, shares)
     if test is None:
@@ -173,8 +187,10 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
 def sizes(graph: InteractionGraph | SessionGraph) -> str:
     """Return how large a graph is, in words."""
     if isinstance(graph, SessionGraph):
-        return f"{graph.num_sessions:,} sessions, {graph.num_items:,} items, {graph.num_clicks:,} clicks"
-    return f"{graph.num_users:,} users, {graph.num_items:,} items, {graph.num_interactions:,} interactions"
+        sizes = {"sessions": graph.num_sessions, "items": graph.num_items, "clicks": graph.num_clicks}
+    else:
+        sizes = {"users": graph.num_users, "items": graph.num_items, "interactions": graph.num_interactions}
+    return ", ".join(counted(count, noun) for noun, count in sizes.items())
 
 
 def _name(path: str) -> str:

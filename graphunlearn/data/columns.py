@@ -41,6 +41,14 @@ SEPARATORS = ("\t", "::", ";", ",", " ")
 Column = str | int | None
 
 
+class ColumnError(ValueError):
+    """A column that is needed and not there: its role, and the names of those that are."""
+
+    def __init__(self, message: str, role: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.role, self.names = role, names
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the columns of a table may be.
@@ -175,7 +183,8 @@ def find_columns(
     for role in layout.required:
         if role not in found:
             have = f"{width} columns" if isinstance(names, int) else f"columns {preview(names, 6)}"
-            raise ValueError(f"{source} must have a column of {role}s (got {have}; name it with {role}=...)")
+            message = f"{source} must have a column of {role}s (got {have}; name it with {role}=...)"
+            raise ColumnError(message, role, [] if isinstance(names, int) else list(names))
     return {role: found[role] for role in layout.roles if role in found}
 
 

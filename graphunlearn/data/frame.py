@@ -86,9 +86,10 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np
         elif wrong.any():  # what is neither; in a mixture of numbers and dates what is unlike the first
             wrong = wrong & no_date if (wrong & no_date).any() else wrong != wrong[0]
     if whole:
-        wrong |= (numbers < 0) | (numbers % 1 != 0)
+        wrong |= (numbers < 0) | (numbers % 1 != 0) | (numbers >= 2**63)
     if wrong.any():
         row = int(np.argmax(wrong))
+        kind = "whole number below 2**63" if whole and numbers[row] >= 2**63 else kind
         raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {str(column.iloc[row])!r})")
     exact = whole or (is_time and pd.api.types.is_integer_dtype(values))
     return values.to_numpy(dtype=np.int64 if exact else np.float64)

@@ -20,6 +20,7 @@ from graphunlearn.data.columns import (
     Layout,
     fields,
     find_columns,
+    is_number,
     plain,
     sniff_header,
     sniff_lists,
@@ -27,7 +28,7 @@ from graphunlearn.data.columns import (
 )
 from graphunlearn.data.frame import tidy
 from graphunlearn.data.schema import warn
-from graphunlearn.data.vocabulary import canonical_ids
+from graphunlearn.data.vocabulary import canonical_ids, preview
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
 SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".parquet")
@@ -36,9 +37,9 @@ SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".par
 def read_text(path: Path) -> bytes:
     """The file's text with plain line ends, checked for all that makes a file no text."""
     name = path.name.lower()
+    _check_file(path)
     if not name.endswith(SUFFIXES):
         raise ValueError(f"'path' must end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet (got '{path}')")
-    _check_file(path)
     data = path.read_bytes()
     if name.endswith(".gz"):
         try:
@@ -88,6 +89,8 @@ def read_rows(
         return read_lists(path, text)
     header = sniff_header(rows, given, layout)
     columns = find_columns(rows[0] if header else len(rows[0]), given, f"'{path}'", layout)
+    if not header and not any(map(is_number, rows[0])):
+        warn(f"'{path}' was taken to have no header: its first line is data (got {preview(rows[0], 4)})")
     if separator == "::":
         text, separator = text.replace(b"::", b"\t"), "\t"
     elif separator == " ":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.data.schema import ATTRIBUTES
-from graphunlearn.eval.cases import SHARES, Scenario, draw_share, split_up
+from graphunlearn.eval.cases import SHARES, Scenario, counted, draw_share, split_up, were
 from graphunlearn.eval.pairs import lowest_ranked
 from graphunlearn.nn import encode
 
@@ -68,7 +68,7 @@ def adversarial_edges(
     """
     if side not in get_args(Side):
         raise ValueError(f"'side' must be one of {', '.join(get_args(Side))} (got {side!r})")
-    train, validation, test, notes = split_up(graph, test, fractions, seed)
+    train, validation, test = split_up(graph, test, fractions, seed)
     chosen = {}
     for number, name in enumerate(("user", "item")):
         nodes = torch.unique(train.pairs[number])
@@ -86,12 +86,9 @@ def adversarial_edges(
     if not pairs.size(1):
         full = "item is held by every user" if side == "item" else "user holds every item"
         raise ValueError(f"'graph' must leave a pair to inject (got none: every chosen {full})")
-    who = " and ".join(f"{len(nodes)} {name}s" for name, nodes in chosen.items())
-    notes.insert(
-        0,
-        f"{pairs.size(1)} interactions were injected for {who}: the least believed ones of a model trained without "
-        "them. They are what is forgotten.",
-    )
+    who = " and ".join(counted(len(nodes), name) for name, nodes in chosen.items())
+    injected = f"{counted(pairs.size(1), 'interaction')} {were(pairs.size(1))} injected for {who}"
+    notes = [f"{injected}: the least believed of a model trained without. That is what is forgotten."]
     polluted = _with(train, pairs)
     request = ForgetRequest.internal("interaction", pairs)
     return Scenario("adversarial-edges", polluted, validation, test, request, notes=notes)

@@ -13,6 +13,7 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.eval.cache import retrained as retrain
+from graphunlearn.eval.cases import counted
 from graphunlearn.eval.ensemble import Measured
 from graphunlearn.eval.environment import environment
 from graphunlearn.eval.forgetting import distance_to_retrain, forgetting_entry, noise_floor
@@ -37,12 +38,14 @@ class Audit:
         plots: What the figures are drawn from.
         references: The retrained models it was judged against, for further audits of the same request.
         results: What the audited methods returned.
+        retrained: What the report's row of retraining is the mean of, one entry per retrained model.
     """
 
     report: dict[str, Any]
     plots: dict[str, Any] = field(default_factory=dict, repr=False)
     references: list[UnlearningResult] = field(default_factory=list, repr=False)
     results: list[UnlearningResult] = field(default_factory=list, repr=False)
+    retrained: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
         return terminal_table(self.report)
@@ -53,13 +56,19 @@ class Audit:
 
     @classmethod
     def mean(cls, audits: Sequence[Audit], about: Mapping[str, Any]) -> Audit:
-        """Return the mean of several audits of the same methods; figures are those of the first."""
-        first = audits[0]
-        methods = aggregate([a.report["methods"] for a in audits]) if len(audits) > 1 else first.report["methods"]
+        """Return the mean of several audits of the same methods; figures are those of the first.
+
+        Audits may share retrained models: the row of retraining is the mean of all distinct ones, its ± their spread.
+        """
+        first, methods = audits[0], audits[0].report["methods"]
+        if len(audits) > 1:
+            row = json_ready(_retrain_row([(a.references, a.retrained) for a in audits]))
+            means = aggregate([a.report["methods"] for a in audits])
+            methods = [row if method["name"] == "retrain" else method for method in means]
         notes = [*about.get("notes", []), *_notes([a.references for a in audits], first.results)]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
         report = {**first.report, **about, "notes": notes, "methods": methods, "runs": runs}
-        return cls(report, first.plots, first.references, first.results)
+        return cls(report, first.plots, first.references, first.results, first.retrained)
 
 
 def audit(
@@ -131,9 +140,10 @@ def audit(
         m["original"] = before
     judge.compare([original, *(m for m in own if m is not original), *measured], retrained)
     seconds = statistics.fmean(r.seconds for r in references)
+    of_retrained = _retrained_entries(retrained, references, seconds)
     entries = [
         _entry("original", original, retrained, None, seconds),
-        _retrain_entry(retrained, references),
+        _retrain_row([(references, of_retrained)]),
         *(_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
     ]
     report = {
@@ -148,7 +158,7 @@ def audit(
     plots = judge.plots(named, retrained) | damping_figure(model, graph, request, methods)
     plots["logs"] = {r.method: r.log for r in results}
     plots["scores_before"] = {r.method: m["forget"] for r, m in zip(results, own) if r.original is not None}
-    return Audit(json_ready(report), plots, references, results)
+    return Audit(json_ready(report), plots, references, results, of_retrained)
 
 
 def _judge(
@@ -176,10 +186,10 @@ def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[Un
     """Say what was judged against, how much of it is from an earlier day, and what has an original of its own."""
     distinct = {id(result): result for ensemble in ensembles for result in ensemble}.values()
     cached = sum("cached" in result.log for result in distinct)
-    notes = [f"Judged against {len(distinct)} retrained models."]
+    notes = [f"Judged against {counted(len(distinct), 'retrained model')}."]
     if cached:
         notes.append(
-            f"{cached} of the {len(distinct)} retrained models came from the cache; "
+            f"{cached} of the {counted(len(distinct), 'retrained model')} came from the cache; "
             "their times and memory were measured when they were trained."
         )
     own = [result.method for result in results if result.original is not None]
@@ -216,23 +226,44 @@ def _entry(
         }
         | {f"noise_floor_{where}": noise_floor([m[where] for m in retrained]) for where in ("test", "forget")},
         "log": None if result is None else thinned(result.log),
-    } | ({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log})
-
-
-def _retrain_entry(retrained: list[Measured], references: list[UnlearningResult]) -> dict[str, Any]:
-    """Return the mean retrained model: its distance to retraining is the noise floor."""
-    entry = aggregate([[_entry("retrain", m, retrained, None, 0.0)] for m in retrained])[0]
-    floors = [noise_floor([m[where] for m in retrained]) for where in ("test", "forget")]
-    entry["distance_to_retrain"] |= {"test": floors[0], "forget": floors[1]}
-    seconds = [r.seconds for r in references]
-    return entry | {
-        "seconds": statistics.fmean(seconds),
-        "seconds_sd": statistics.stdev(seconds) if len(seconds) > 1 else None,
-        "cpu_seconds": statistics.fmean(r.cpu_seconds for r in references),
-        "speedup_vs_retrain": 1.0,
-        "peak_memory_mb": statistics.fmean(r.peak_memory for r in references) / MEBIBYTE,
-        "log": {"runs": [r.log for r in references]},
+        **({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log}),
+        **({} if result is None or result.original is None else {"own_original": True}),
     }
+
+
+def _retrained_entries(
+    retrained: list[Measured], references: list[UnlearningResult], seconds: float
+) -> list[dict[str, Any]]:
+    """Return an entry per retrained model; its distance to retraining is that to the others."""
+    entries = []
+    for k, (measured, result) in enumerate(zip(retrained, references)):
+        entry, others = _entry("retrain", measured, retrained, result, seconds), retrained[:k] + retrained[k + 1 :]
+        for where in ("test", "forget"):
+            away = distance_to_retrain(measured[where], [m[where] for m in others]) if others else None
+            entry["distance_to_retrain"][where] = away
+        entries.append(entry)
+    return entries
+
+
+def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[dict[str, Any]]]]) -> dict[str, Any]:
+    """Return the mean retrained model: its distance to retraining is the noise floor.
+
+    An ensemble that several originals share counts once.
+
+    Args:
+        ensembles: Retrained models and their entries.
+    """
+    by_model: dict[int, list[dict[str, Any]]] = {}
+    for references, entries in ensembles:
+        for reference, entry in zip(references, entries):
+            by_model.setdefault(id(reference), []).append(entry)
+    row = aggregate([[aggregate([[e] for e in same])[0] | {"log": same[0]["log"]}] for same in by_model.values()])[0]
+    distance, spread = row["distance_to_retrain"], row.pop("distance_to_retrain_sd", {})
+    if min(len(entries) for _, entries in ensembles) > 2:  # two models are as far from each other
+        row["distance_to_retrain_sd"] = {where: sd for where, sd in spread.items() if where in ("test", "forget")}
+    row["distance_to_retrain"] = distance | {where: distance[f"noise_floor_{where}"] for where in ("test", "forget")}
+    row.pop("speedup_vs_retrain_sd", None)
+    return row | {"speedup_vs_retrain": 1.0}
 
 
 def damping_figure(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from graphunlearn.data import SessionGraph
 from graphunlearn.eval.audit import Audit, audit
 from graphunlearn.eval.cache import facts_of_training, recall, remember
-from graphunlearn.eval.cases import G, Scenario
+from graphunlearn.eval.cases import G, Scenario, counted
 from graphunlearn.nn import (
     Criterion,
     FitSettings,
@@ -206,8 +206,8 @@ class _Trainer:
 
     def notes(self) -> list[str]:
         """What the report says of it."""
-        both = self.found + self.trained
-        return [f"{self.found} of {both} models before forgetting came from the cache."] if self.found else []
+        both = counted(self.found + self.trained, "model")
+        return [f"{self.found} of {both} before forgetting came from the cache."] if self.found else []
 
 
 def _facts(case: Scenario[Any]) -> dict[str, int]:

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 
-__all__ = ["SHARES", "G", "Scenario", "cut_by_time", "draw_share", "split_up", "without_unseen_items"]
+__all__ = [
+    *("SHARES", "G", "Scenario", "counted", "cut_by_time", "draw_share", "split_up", "were"),
+    "without_unseen_items",
+]
 
 SHARES = {
     **{"flipped-labels": 0.02, "users": 0.02, "items": 0.02, "random-edges": 0.05, "adversarial-edges": 0.3},
@@ -46,15 +49,14 @@ class Scenario(Generic[G]):
 
 def split_up(
     graph: InteractionGraph, test: InteractionGraph | None, fractions: Sequence[float], seed: int
-) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph, list[str]]:
-    """Return training, validation and test part at random, and what is to be said of them."""
+) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph]:
+    """Return training, validation and test part at random; the test part as given, where it is."""
     if test is None:
         train, validation, test = graph.random_split(list(fractions), seed=seed)
-        return train, validation, test, []
+        return train, validation, test
     whole = fractions[0] + fractions[1]
     train, validation = graph.random_split([fractions[0] / whole, fractions[1] / whole], seed=seed)
-    left = test.num_left_out
-    return train, validation, test, [f"{left} test rows name a user or item that the data lack; left out."] * bool(left)
+    return train, validation, test
 
 
 def cut_by_time(
@@ -72,17 +74,20 @@ def cut_by_time(
 
 
 def without_unseen_items(
-    train: SessionGraph, validation: SessionGraph, test: SessionGraph, left_out: int
+    train: SessionGraph, validation: SessionGraph, test: SessionGraph, left_out: int | None = None
 ) -> tuple[SessionGraph, SessionGraph, list[str]]:
     """Return the held-out sessions without clicks of items that training never saw, and what is to be said of that.
 
-    ``left_out`` test clicks were left out when they were read, for the same reason.
+    ``left_out`` test clicks were left out when they were read, for the same reason. Where it is ``None``, nothing is
+    said of the test sessions: what judges by them counts those clicks.
     """
     notes = []
-    for name, part, before in (("validation", validation, 0), ("test", test, left_out)):
+    parts = [("validation click", validation, 0)] + ([] if left_out is None else [("test click", test, left_out)])
+    for name, part, before in parts:
         unseen = int((~torch.isin(part.items, train.x)).sum()) + before
         if unseen:
-            notes.append(f"{unseen} {name} clicks of items that training never saw were left out; neighbours join.")
+            clicks = counted(unseen, name)
+            notes.append(f"{clicks} of items that training never saw {were(unseen)} left out; neighbours join.")
     return validation.without_unseen(train), test.without_unseen(train), notes
 
 
@@ -95,3 +100,23 @@ def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
         raise ValueError(f"'share' must leave some of what there is (got {share}, which takes all {size})")
     generator = torch.Generator().manual_seed(7_919 + seed)
     return torch.randperm(size, generator=generator)[:count].sort().values
+
+
+def counted(count: int, noun: str) -> str:
+    """Return how many there are of something.
+
+    Example:
+        >>> counted(1, "click"), counted(2_000, "click")
+        ('1 click', '2000 clicks')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def were(count: int) -> str:
+    """Return the verb for so many.
+
+    Example:
+        >>> were(1), were(2)
+        ('was', 'were')
+    """
+    return "was" if count == 1 else "were"

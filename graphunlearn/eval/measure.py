@@ -68,7 +68,7 @@ class Judge:
         held = [] if validation is None else [validation]
         stopped = [without_emptied_nodes(v, graph, self.retained).num_interactions for v in held]
         self.left_out = {
-            "test rows with a user or item that training never saw": int((~known).sum()),
+            "test rows with a user or item that training never saw": int((~known).sum()) + test.num_left_out,
             "test rows of users or items forgotten entirely": rest.num_interactions - kept.num_interactions,
             "test rows that are themselves forgotten": kept.num_interactions - self.test.num_interactions,
             "validation rows of users or items forgotten entirely": sum(v.num_interactions for v in held)

@@ -24,6 +24,7 @@ from graphunlearn.eval.verdict import (
     format_seconds,
     judge,
     label,
+    left_little,
     primary_metric,
     ratio_to_floor,
 )
@@ -132,9 +133,12 @@ def _cards(report: Mapping[str, Any], method: Mapping[str, Any]) -> str:
     metric, cards = primary_metric(report), []
     entry = (method.get("forgetting") or {}).get(metric) or {}
     if entry.get("gap_closed") is not None:
-        cards.append(
-            ("Gap to retraining closed", percent(entry["gap_closed"]), f"{label(metric or '')}; 100% is retraining")
-        )
+        closed, hint = percent(entry["gap_closed"]), f"{label(metric or '')}; 100% is retraining"
+        if method.get("own_original"):
+            closed, hint = "–", "not judged: a model of its own"
+        elif left_little(entry):
+            closed, hint = "–", "not judged: the original was within the noise of retraining"
+        cards.append(("Gap to retraining closed", closed, hint))
     if (ratio := ratio_to_floor(method, "forget")) is not None:
         cards.append(("Distance to retraining", times(ratio), "the retrain-to-retrain floor, what is forgotten"))
     if (faster := method.get("speedup_vs_retrain")) is not None:

@@ -167,7 +167,7 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key in dict.fromkeys(key for entry in entries for key in entry if not key.endswith("_sd")):
         values = [entry.get(key) for entry in entries]
-        if key == "name":
+        if key in ("name", "own_original"):
             out[key] = values[0]
         elif key == "log":
             out[key] = {"runs": values}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.eval.cases import SHARES, G, Scenario, draw_share, split_up
+from graphunlearn.eval.cases import SHARES, G, Scenario, counted, draw_share, split_up, were
 from graphunlearn.eval.session_scenarios import remove_from_sessions, requested_of_sessions
 
 __all__ = ["flipped_labels", "pair_codes", "removal", "request_codes", "requested"]
@@ -58,7 +58,8 @@ def flipped_labels(
     flipped[chosen] = 1 - flipped[chosen]
     train = copy.copy(train)
     train[EDGE_TYPE].label = flipped
-    notes = [f"{len(chosen)} of {train.num_interactions} training labels were flipped, and are what is forgotten."]
+    flips = f"{len(chosen)} of {counted(train.num_interactions, 'training label')} {were(len(chosen))} flipped"
+    notes = [f"{flips}, and that is what is forgotten."]
     request = ForgetRequest.internal("interaction", train.pairs[:, chosen])
     return Scenario("flipped-labels", train, validation, test, request, trained_labels=True, notes=notes)
 
@@ -101,14 +102,14 @@ def removal(
         raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} (got {level!r})")
     name = _LEVELS[level]
     share = SHARES[name] if share is None else share
-    train, validation, test, notes = split_up(graph, test, fractions, seed)
+    train, validation, test = split_up(graph, test, fractions, seed)
     if level == "interaction":
         index: Tensor = train.pairs[:, draw_share(train.num_interactions, share, seed)]
     else:
         nodes = torch.unique(train.pairs[0 if level == "user" else 1])
         index = nodes[draw_share(len(nodes), share, seed)]
     request = ForgetRequest.internal(level, index)  # type: ignore[arg-type]
-    notes.insert(0, f"A random {share:.2%} of the {level}s were chosen to be forgotten.")
+    notes = [f"A random {share:.2%} of the {level}s were chosen to be forgotten."]
     return Scenario(name, train, validation, test, request, notes=notes)
 
 
@@ -144,7 +145,7 @@ def requested(
     """
     if isinstance(graph, SessionGraph):
         return requested_of_sessions(graph, request, test, fractions)
-    train, validation, test, notes = split_up(graph, test, fractions, seed)
+    train, validation, test = split_up(graph, test, fractions, seed)
     learned, held = pair_codes(train), torch.cat([pair_codes(validation), pair_codes(test)])
     parts, only_held = [], 0
     for part in request.parts:
@@ -163,9 +164,11 @@ def requested(
         )
     request = reduce(or_, parts)
     request.mask(train)  # says what the data do not know before anything is trained
+    notes = []
     if only_held:
-        notes.insert(
-            0, f"{only_held} of the pairs to forget were only held out, and were dropped: nothing learned them."
+        notes.append(
+            f"{only_held} of the pairs to forget {were(only_held)} only held out, and dropped: "
+            f"nothing learned {'it' if only_held == 1 else 'them'}."
         )
     return Scenario("file", train, validation, test, request, notes=notes)
 

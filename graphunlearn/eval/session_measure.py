@@ -48,8 +48,8 @@ class SessionJudge:
         request: What is forgotten.
         validation: What decided when training stopped.
         test: Held-out sessions, all of them. Clicks of items that training never saw or that are forgotten everywhere
-            are left out and counted; their neighbours join. So are the sessions of users of whom every session that was
-            trained on is forgotten.
+            are left out and counted, with those that it was read without; their neighbours join. So are the sessions of
+            users of whom every session that was trained on is forgotten.
 
     Source of the protocol of ``hit_u``: SRU, arXiv 2312.14447.
     """
@@ -71,7 +71,7 @@ class SessionJudge:
         of_items = sum(int(emptied[v.items].sum()) for v in held)
         first = forgotten & (graph.position == 0)
         self.left_out = {
-            "test clicks of items that training never saw": int((~known)[test.items].sum()),
+            "test clicks of items that training never saw": int((~known)[test.items].sum()) + test.num_left_out,
             "test clicks of items forgotten everywhere": int(emptied[test.items].sum()),
             "test clicks of users forgotten entirely": of_known.num_clicks - self.test.num_clicks,
             "validation clicks of items forgotten everywhere": of_items,

@@ -14,8 +14,8 @@ __all__ = ["targets", "weights"]
 
 CAPTIONS = {
     "weights": """Every step weighs its objectives so that none of them gets worse to first order: the shortest vector
-        in the convex hull of their gradients; one of weight 0 is left out. Below, how many clicks and transitions are
-        still to be forgotten; one that is frozen has reached its target.""",
+        in the convex hull of their gradients; one of weight 0 is left out. Below, how many clicks and transitions had
+        not reached their target when a step last held them, or were in none yet.""",
     "targets": """One mark per click or transition to be forgotten. The target is the level of comparable ones that were
         never trained on, estimated without test data and without retraining. Before, marks lie above the line where the
         model knew them; forgetting brings them down to the line, and not below it.""",

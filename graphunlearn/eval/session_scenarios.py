@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, SessionGraph
-from graphunlearn.eval.cases import SHARES, Scenario, cut_by_time, draw_share, without_unseen_items
+from graphunlearn.eval.cases import SHARES, Scenario, counted, cut_by_time, draw_share, were, without_unseen_items
 
 __all__ = ["remove_from_sessions", "requested_of_sessions", "session_clicks"]
 
@@ -63,10 +63,10 @@ def session_clicks(
         dropped = sum(a.num_clicks - b.num_clicks for a, b in zip(parts, collapsed))
         graph, test = collapsed[0], None if test is None else collapsed[1]
         if dropped:
-            notes.append(f"Consecutive clicks on one item count as one: {dropped} clicks were collapsed.")
-    left_out = 0 if test is None else test.num_left_out
+            repeats = f"{counted(dropped, 'click')} {were(dropped)}"
+            notes.append(f"Consecutive clicks on one item count as one: {repeats} collapsed.")
     train, validation, test = cut_by_time(graph, test, fractions)
-    validation, test, more = without_unseen_items(train, validation, test, left_out)
+    validation, test, more = without_unseen_items(train, validation, test)
     clicks = _clicks_of_second_halves(train)
     sessions, count = torch.unique_consecutive(train.session[clicks], return_counts=True)
     if not sessions.numel():
@@ -79,7 +79,7 @@ def session_clicks(
     start = (count.cumsum(0) - count)[chosen]
     picked = clicks[start + (draw.to(clicks.device) * count[chosen]).long()]
     request = ForgetRequest.internal("click", torch.stack([train.session[picked], train.position[picked]]))
-    notes.insert(0, f"One click in each of {len(request)} sessions is what is forgotten.")
+    notes.insert(0, f"One click in each of {counted(len(request), 'session')} is what is forgotten.")
     return Scenario("session-clicks", train, validation, test, request, notes=[*notes, *more])
 
 
@@ -96,9 +96,8 @@ def remove_from_sessions(
         raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} for sessions (got {level!r})")
     name = _LEVELS[level]
     share = SHARES[name] if share is None else share
-    left_out = 0 if test is None else test.num_left_out
     train, validation, test = cut_by_time(graph, test, fractions)
-    validation, test, notes = without_unseen_items(train, validation, test, left_out)
+    validation, test, notes = without_unseen_items(train, validation, test)
     there = (train.length > 1).nonzero().flatten() if level == "session" else torch.unique(train.x)
     chosen = there[draw_share(there.numel(), share, seed).to(there.device)]
     notes.insert(0, f"A random {share:.2%} of the {level}s were chosen to be forgotten.")
@@ -111,7 +110,7 @@ def requested_of_sessions(
 ) -> Scenario[SessionGraph]:
     """Forget what is asked of sessions; see :func:`graphunlearn.eval.requested`."""
     request.mask(graph)  # says what the data do not know before anything is trained
-    divided, left_out = test is None, 0 if test is None else test.num_left_out
+    divided = test is None
     train, validation, test = cut_by_time(graph, test, fractions)
     learned = {"click": set(train.session_ids), "session": set(train.session_ids), "user": _users(train)}
     parts: list[ForgetRequest] = []
@@ -134,11 +133,13 @@ def requested_of_sessions(
     for part in held:
         validation = _without(validation, part)
         test = _without(test, part) if divided or part.level == "user" else test
-    validation, test, notes = without_unseen_items(train, validation, test, left_out)
+    validation, test, notes = without_unseen_items(train, validation, test)
     if only_held:
         what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
         notes.insert(
-            0, f"{only_held} of the {what} to forget were only held out, and were dropped: nothing learned them."
+            0,
+            f"{only_held} of the {what} to forget {were(only_held)} only held out, and dropped: "
+            f"nothing learned {'it' if only_held == 1 else 'them'}.",
         )
     return Scenario("file", train, validation, test, reduce(or_, parts), notes=notes)
 

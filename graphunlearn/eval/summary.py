@@ -12,6 +12,7 @@ from graphunlearn.eval.verdict import (
     format_seconds,
     judge,
     label,
+    left_little,
     primary_metric,
     ratio_to_floor,
 )
@@ -32,7 +33,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
         sentences.append(f"It took {format_seconds(first.get('seconds'))}, {compare} retraining.")
     sentences.append(_utility_change(first, entries.get("original", {}), entries.get("retrain", {})))
-    paragraphs = [" ".join(filter(None, sentences)), _caveat((first.get("forgetting") or {}).get(metric) or {}, metric)]
+    paragraphs = [" ".join(filter(None, sentences)), _caveat(first, metric)]
     if others:
         told = [f"{method['name']} {_briefly(method, metric)}" for method in others]
         paragraphs.append(f"Beside it, {'; '.join(told)}.")
@@ -41,6 +42,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 def _briefly(method: Mapping[str, Any], metric: str | None) -> str:
     verdict = judge(method, metric)
+    if method.get("own_original"):
+        return verdict.short
     gap = ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")
     ratio = ratio_to_floor(method, "forget")
     facts = [f"{gap:.0%} of the gap closed"] if gap is not None else []
@@ -61,9 +64,8 @@ def _utility_change(method: Mapping[str, Any], original: Mapping[str, Any], retr
     return f"{text}; retrained models reach {format_number(reference, spread)}{below}."
 
 
-def _caveat(entry: Mapping[str, Any], metric: str | None) -> str:
-    original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
-    if original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd:
+def _caveat(method: Mapping[str, Any], metric: str | None) -> str:
+    if method.get("own_original") or not left_little((method.get("forgetting") or {}).get(metric) or {}):
         return ""
     return (
         f"The original was already within the noise of retraining in {label(metric or '')}: "

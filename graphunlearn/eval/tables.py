@@ -100,6 +100,15 @@ def times(value: float | None, sd: float | None = None, digits: int = 2) -> str:
     return "–" if value is None else f"{format_number(value, digits=digits)} ×{spread}"
 
 
+def _time(method: Mapping[str, Any], name: str = "seconds") -> str:
+    """Return a duration with its spread; of a method with shards, the slowest one's under the time of a request."""
+    spread, slowest = method.get(f"{name}_sd"), method.get("seconds_slowest_shard")
+    told = "" if spread is None else f"<small>± {format_seconds(spread)}</small>"
+    if name == "seconds" and slowest is not None:
+        told += f"<small>slowest shard</small><small>{format_seconds(slowest)}</small>"
+    return format_seconds(method.get(name)) + told
+
+
 def glance_table(report: Mapping[str, Any]) -> str:
     """Return one line per method: verdict, closeness to retraining, first utility metric, cost."""
     metric, utilities, rows = primary_metric(report), _names(report, "utility")[:1], []
@@ -117,9 +126,8 @@ def glance_table(report: Mapping[str, Any]) -> str:
             times(ratio_to_floor(method, "test")),
             *(_number((method.get("utility") or {}).get(name), utility_sd.get(name)) for name in utilities),
             times(method.get("speedup_vs_retrain"), method.get("speedup_vs_retrain_sd"), digits=1),
-            format_seconds(method.get("seconds"), method.get("seconds_sd")),
-            format_seconds(method.get("seconds_slowest_shard"), method.get("seconds_slowest_shard_sd")),
-            format_seconds(method.get("prepare_seconds"), method.get("prepare_seconds_sd")),
+            _time(method),
+            _time(method, "prepare_seconds"),
             _number(method.get("peak_memory_mb"), method.get("peak_memory_mb_sd"), digits=1),
         ]
         rows.append((method["name"], cells, reference))
@@ -131,7 +139,7 @@ def glance_table(report: Mapping[str, Any]) -> str:
         f"Δ{unit} test / floor",
         *map(label, utilities),
     ]
-    head += ["speedup", "time", "slowest shard", "preparation", "peak memory, MB"]
+    head += ["speedup", "time", "preparation", "peak memory, MB"]
     sharded = any(method.get("seconds_slowest_shard") is not None for method in report["methods"])
     return _table(head, rows, _HINTS["glance"].format(unit=unit) + sharded * _HINTS["shards"])
 

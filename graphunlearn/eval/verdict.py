@@ -13,6 +13,7 @@ __all__ = [
     "format_seconds",
     "judge",
     "label",
+    "left_little",
     "primary_metric",
     "ratio_to_floor",
 ]
@@ -51,6 +52,7 @@ _WORDS = {
     "off": ("unlike retraining", "does not end where retraining does"),
     "unknown": ("not judged", "was not compared with retraining"),
 }
+_OWN = ("not judged", "serves a model of its own, which retraining does not give")
 
 
 class Verdict(NamedTuple):
@@ -174,11 +176,16 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
     distribution is no more than .2 further by Kolmogorov–Smirnov: close to zero, small differences can hide
     over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only.
 
+    A method with an original of its own (of shards, say) is not judged: how its model differs from a retrained one says
+    nothing of what it has forgotten.
+
     Args:
-        method: One entry of a report's ``methods``.
+        method: One entry of a report's ``methods``; ``own_original`` where it has one.
         metric: The forgetting metric to judge by; ``None`` where there is none.
     """
     entry = (method.get("forgetting") or {}).get(metric) or {}
+    if method.get("own_original"):
+        return Verdict("unknown", *_OWN, f"{method['name']} {_OWN[1]}.")
     z, gap, close = entry.get("z"), entry.get("gap_closed"), _is_close(method)
     reached = (z is not None and abs(z) <= LARGEST_Z) or (
         gap is not None and LIKE_RETRAINING[0] <= gap <= LIKE_RETRAINING[1]
@@ -191,6 +198,16 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
         status = "off" if gap is None else "under" if gap < 1 else "over"
     name, short = (text.format(one=_noun(metric)) for text in _WORDS[status])
     return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
+
+
+def left_little(entry: Mapping[str, Any]) -> bool:
+    """Whether the original was already within the noise of retraining, so that the gap closed says little.
+
+    Args:
+        entry: One metric of one method.
+    """
+    original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
+    return not (original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd)
 
 
 def _noun(metric: str | None) -> str:

@@ -166,6 +166,8 @@ class CAU(Unlearner):
             raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {held.num_items})")
         if held.device != graph.device:
             raise ValueError(f"'validation' must be on the device of 'graph', {graph.device} (got {held.device})")
+        if held is graph or held.fingerprint() == graph.fingerprint():
+            raise ValueError("'validation' must be sessions that the model was not trained on (got those of 'graph')")
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f"'model' must have a parameter that is trained (got {type(model).__name__} with none)")
 

@@ -87,6 +87,7 @@ class Descent:
         nobody = samples.follower.new_full((self.num_forget - len(samples.follower),), -1)
         self.follower = torch.cat([samples.follower, nobody])
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
+        self.reached = torch.zeros_like(self.frozen)  # as each was when a step last held it
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, fused=True)
         self.kept_order = torch.empty(0, dtype=torch.long)
@@ -110,7 +111,7 @@ class Descent:
                 index = index[~self.frozen[index]]
                 if index.numel():
                     record = self.step(index, first=not records)
-                    told: dict[str, Any] = {"samples": index[:LISTED].tolist(), "remaining": int((~self.frozen).sum())}
+                    told: dict[str, Any] = {"samples": index[:LISTED].tolist(), "remaining": int((~self.reached).sum())}
                     records.append({"step": len(records) + 1, **record, **told})
                     if curriculum.order != "random":
                         records[-1]["difficulty"] = float(hard[place.to(hard.device)].mean())
@@ -195,6 +196,7 @@ class Descent:
             slope = torch.cat([(~reached).to(off.dtype), -torch.ones_like(off[forget:])])
             unlearn = float((now.log_p[:forget] * slope[:forget]).sum()) / counts[0]
             retain = -float(now.log_p[here.numel() : here.numel() + joined].mean()) if joined else 0.0
+        self.reached[rows[:forget]] = reached
         if settings.freeze:
             self.frozen[rows[:forget][reached]] = True
         before = self._before(rows[here])

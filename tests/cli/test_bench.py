@@ -95,7 +95,7 @@ def test_adversarial_edges(side, plain, tmp_path, parsed):
         max(users, items) <= size <= users + items if side == "both" else size == (items if side == "item" else users)
     )
     assert report["dataset"]["train"] == clean.num_interactions + size
-    assert "1 test rows name a user or item that the data lack" in report["notes"][1]
+    assert report["left_out"]["test rows with a user or item that training never saw"] == 1
     assert all("membership_auroc" in method["forgetting"] for method in report["methods"])
     assert {"recall@20_affected", "recall@20_unaffected"} <= set(report["methods"][2]["utility"])
 
@@ -133,7 +133,7 @@ def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
     ("words", "sentence"),
     [
         (("file",), "'--request' must name the file of what to forget (got none)"),
-        (("file", "--request", "nothing.csv"), "must be an existing file (got 'nothing.csv')"),
+        (("file", "--request", "nothing.csv"), "'--request' must be an existing file (got 'nothing.csv')"),
         (("file", "--request", "{users}", "--share", 0.1), "'--share' must go with flipped-labels or users"),
         (("file", "--request", "{users}"), "must hold a user and an item per line (got one column)"),
         (("file", "--request", "{users}", "--level", "user"), "'--request' must hold users of the graph (got 'nobody'"),
@@ -142,13 +142,13 @@ def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
         (("users", "--level", "user"), "'--level' must go with file (got it with users)"),
         (("users", "--side", "item"), "'--side' must go with adversarial-edges (got it with users)"),
         (("users", "--positives-only"), "'--positives-only' must go with flipped-labels (got it with users)"),
-        (("users", "--share", 0), "'share' must be between 0 and 1 (got 0.0)"),
-        (("items", "--share", 0.9999), "'share' must leave some of what there is (got 0.9999, which takes all"),
-        (("random-edges", "--share", 0.9999), "'share' must leave some of what there is"),
-        (("adversarial-edges", "--share", 1), "'share' must be between 0 and 1 (got 1.0)"),
+        (("users", "--share", 0), "'--share' must be between 0 and 1 (got 0.0)"),
+        (("items", "--share", 0.9999), "'--share' must leave some of what there is (got 0.9999, which takes all"),
+        (("random-edges", "--share", 0.9999), "'--share' must leave some of what there is"),
+        (("adversarial-edges", "--share", 1), "'--share' must be between 0 and 1 (got 1.0)"),
         (("users", "--cache", "{users}"), "'--cache' must be a folder (got '"),
         (("users", "--cache", "x", "--no-cache"), "'--cache' must be left out with --no-cache (got 'x')"),
-        (("users", "--original-seeds", 51), "'original_seeds' must be at most 50 (got 51)"),
+        (("users", "--original-seeds", 51), "'--original-seeds' must be at most 50 (got 51)"),
     ],
 )
 def test_bad_scenarios(words, sentence, plain, tmp_path, refused):
@@ -225,9 +225,9 @@ def test_removal_with_a_test_file_and_labels(ratings, tmp_path, parsed):
         (("--methods", "retrain"), "'--methods' must name methods other than retrain (got retrain)"),
         (("--objective", "bpr"), "'--objective' must be bce for flipped-labels"),
         (("--test", "x.csv"), "'--test' must be left out for flipped-labels"),
-        (("--share", 1.5), "'share' must be between 0 and 1 (got 1.5)"),
-        (("--data-seeds", 0), "'data_seeds' must be at least 1 (got 0)"),
-        (("--retrain-seeds", 0), "'retrain_seeds' must be at least 1 (got 0)"),
+        (("--share", 1.5), "'--share' must be between 0 and 1 (got 1.5)"),
+        (("--data-seeds", 0), "'--data-seeds' must be at least 1 (got 0)"),
+        (("--retrain-seeds", 1), "'--retrain-seeds' must be at least 2 (got 1)"),
         (("--data", "nothing.csv"), "'--data' must be an existing file"),
     ],
 )
@@ -272,7 +272,7 @@ def test_audit_into_another_folder_leaves_the_run_alone(forgotten, tmp_path, par
 
 def test_audit_refuses(trained, forgotten, tmp_path, refused):
     assert "must be a folder that 'forget' wrote" in refused("audit", trained)
-    assert "'--retrain-seeds' must be at least 1" in refused("audit", forgotten, "--retrain-seeds", 0)
+    assert refused("audit", forgotten, "--retrain-seeds", 1) == "'--retrain-seeds' must be at least 2 (got 1)"
     assert "'--seed' must keep clear of the original's, 0 (got 0)" in refused("audit", forgotten, "--seed", 0)
     assert "'--out' must be a new folder" in refused("audit", forgotten, "--out", trained)
 

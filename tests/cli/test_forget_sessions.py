@@ -54,7 +54,7 @@ def test_every_method_serves_or_says_why_not(name, trained_sessions, tmp_path, c
     status, out, err = call("forget", trained_sessions, *words, "--out", tmp_path / "x", "--json")
     if type(build_method(name, gu.CrossEntropy())).needs_preparation:
         sentence = (
-            f"graphunlearn: the method must be one that forgets from a model as it is (got '{name}', which trains"
+            f"graphunlearn: '--method' must be one that forgets from a model as it is (got '{name}', which trains"
         )
         assert (status, out) == (2, "")
         assert err.splitlines()[-1].startswith(sentence)
@@ -120,7 +120,7 @@ def test_what_was_held_out_is_dropped_and_counted(trained_sessions, tmp_path, ca
     status, out, err = call("forget", trained_sessions, *words, "--out", tmp_path / "x")
     assert status == 0, err
     assert "2 of the clicks were held out: they are dropped, and there is nothing to unlearn about them" in err
-    assert "1 of the sessions were held out" in err
+    assert "1 of the sessions was held out: it is dropped, and there is nothing to unlearn about it" in err
     told = json.loads(out)["request"]
     assert (told["held_out_clicks"], told["held_out_sessions"]) == (2, 1)
     after = Run.load(tmp_path / "x")
@@ -202,7 +202,7 @@ def test_users_where_sessions_carry_them(trained_sessions, tmp_path, call, parse
         ),
         (
             ("--sessions", "s1", "x1"),
-            "'--sessions' must hold sessions of the graph (got 'x1'; the graph has 96 sessions",
+            "'--sessions' must hold sessions of the graph (got 'x1'; the graph has 96 sessions to train on",
         ),
         (("--items", "x1"), "'--items' must hold items of the graph (got 'x1'; the graph has 20 items"),
         (("--clicks", "{unknown}"), "'--clicks' must hold "),
@@ -210,16 +210,31 @@ def test_users_where_sessions_carry_them(trained_sessions, tmp_path, call, parse
         (("--clicks", "{negative}"), "must"),
         (("--clicks", "{words}"), "must"),
         (("--clicks", "{single}"), "must hold a session and a position per line"),
-        (("--clicks", "nothing.csv"), "'path' must be an existing file"),
-        (("--items", *(f"i{n}" for n in range(20))), "must leave "),
-        (("--sessions", *(f"s{n}" for n in range(96))), "must leave "),
+        (("--clicks", "nothing.csv"), "'--clicks' must be an existing file (got 'nothing.csv')"),
+        (("--clicks", "clicks.txt", "--items", "i1"), "'--clicks' must be an existing file (got 'clicks.txt')"),
+        (("--clicks", "{odd}"), "'--clicks' must end in .csv"),
+        (
+            ("--clicks", "{far}"),
+            "far.csv', line 3: the position must be a whole number below 2**63 (got '9223372036854775808')",
+        ),
+        (
+            ("--clicks", "{farther}"),
+            "farther.csv', line 1: the position must be a whole number below 2**63 (got '99999999999999999999')",
+        ),
+        (("--clicks", "{rows}"), "(got columns 'session', 'item'; it is known by names such as position, pos or step)"),
+        (("--pairs", "nothing.csv"), "'--pairs' must go with a model of users and items"),
+        (("--items", *(f"i{n}" for n in range(20))), "'--items' must leave some clicks (got what removes all "),
+        (
+            ("--items", "i1", "--sessions", *(f"s{n}" for n in range(96))),
+            "'--items' and '--sessions' must leave some clicks (got what removes all ",
+        ),
         (
             ("--sessions", "s1", "--method", "ifru"),
-            "the method must be one for models of sessions such as gru4rec, ascent",
+            "'--method' must be one for models of sessions such as gru4rec, ascent",
         ),
         (
             ("--sessions", "s1", "--method", "unlearnrec"),
-            "the method must be one for models of sessions such as gru4rec",
+            "'--method' must be one for models of sessions such as gru4rec",
         ),
         (("--sessions", "s1", "--method", "cua"), "(got 'cua'; did you mean 'cau'?)"),
         (("--sessions", "s1", "--option", "stps=1"), "(got 'stps'; did you mean 'steps'?)"),
@@ -235,8 +250,12 @@ def test_bad_input(words, sentence, trained_sessions, tmp_path, refused):
         "negative": "session,position\ns1,-1\n",
         "words": "session,position\ns1,1\ns1,third\n",
         "single": "s1\ns2\n",
+        "odd": "s1,1\n",
+        "far": "session,position\ns1,1\ns1,9223372036854775808\n",
+        "farther": "s1,99999999999999999999\ns2,1\n",
+        "rows": "session,item\ns1,i1\n",
     }
-    paths = {name: tmp_path / f"{name}.csv" for name in files}
+    paths = {name: tmp_path / f"{name}.{'odd' if name == 'odd' else 'csv'}" for name in files}
     for name, text in files.items():
         paths[name].write_text(text)
     words = [str(word).format(**paths) for word in words]
@@ -252,10 +271,10 @@ def test_bad_input(words, sentence, trained_sessions, tmp_path, refused):
             "'--sessions' must go with a model of sessions (got it with lightgcn, one of users and items)",
         ),
         (("--clicks", "{clicks}"), "'--clicks' must go with a model of sessions (got it with lightgcn"),
-        (("--users", "u1", "--method", "cau"), "the method must be one for models of users and items such as lightgcn"),
+        (("--users", "u1", "--method", "cau"), "'--method' must be one for models of users and items such as lightgcn"),
         (
             ("--users", "u1", "--method", "sisa"),
-            "the method must be one for models of users and items such as lightgcn",
+            "'--method' must be one for models of users and items such as lightgcn",
         ),
     ],
 )
@@ -321,3 +340,17 @@ def test_a_broken_folder_is_one_sentence(name, harm, forgotten, forgotten_sessio
     sentence = refused("audit", copy)
     assert "'run' must be a" in sentence
     assert str(copy) in sentence
+
+
+def test_nothing_is_said_of_held_out_parts_before_a_refusal(trained, trained_sessions, tmp_path, call):
+    everything = ("--items", *(f"i{n}" for n in range(20)))
+    for run, words in ((trained, ("--users", "u1", "--method", "cau")), (trained_sessions, everything)):
+        status, out, err = call("forget", run, *words, "--out", tmp_path / "x")
+        assert (status, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_one_click_is_one_click(trained_sessions, tmp_path, call):
+    file = write_clicks(tmp_path / "clicks.csv", [("s5", 0)])
+    status, out, _ = call("forget", trained_sessions, "--clicks", file, "--method", "unlink", "--out", tmp_path / "x")
+    assert status == 0
+    assert "forgot 1 click with unlink in" in out

@@ -96,8 +96,9 @@ def test_a_test_file_is_the_test_part(tmp_path, call):
     assert as_lists(run.validation) == named(train[80:], 80)
     expected = named([[item for item in session if item != 77] for session in test], 100)
     assert as_lists(run.test) == {name: items for name, items in expected.items() if items}
-    assert err.count("1 validation clicks of items that training never saw were left out") == 1
-    assert err.count("3 test clicks of items that training never saw were left out") == 1
+    assert err.count("1 validation click of items that training never saw was left out") == 1
+    assert err.count("2 of 79 clicks of '--test' were left out: '--data' does not know their items") == 1
+    assert err.count("1 test click of items that training never saw was left out") == 1
 
 
 def test_the_last_sessions_by_time_or_order(tmp_path, parsed):
@@ -215,12 +216,14 @@ def test_a_truncated_gzip_file(clicks, tmp_path, refused):
         (("--model", "mf", "--collapse-repeats"), "'--collapse-repeats' must go with a model of sessions (got it with"),
         (("--last-sessions", 0), "'--last-sessions' must be at least 1 (got 0)"),
         (("--last-sessions", 2), "the validation part must hold a session of two clicks or more"),
-        (("--split", 0.5, 0.1, 0.1), "'fractions' must"),
+        (("--split", 0.5, 0.1, 0.1), "'--split' must be positive and add up to 1"),
         (("--data", "nothing.csv"), "'--data' must be an existing file of clicks for gru4rec (got 'nothing.csv')"),
         (("--data", "ml-100k"), "(got 'ml-100k', a data set of users and items)"),
-        (("--test", "nothing.csv"), "must be an existing file (got 'nothing.csv')"),
-        (("--dim", 0), "'dim' must be at least 1"),
-        (("--patience", 0), "'patience' must be a positive integer"),
+        (("--split", 0.5, 0.5, 0), "'--split' must be positive and add up to 1 (got 0.5 0.5 0.0)"),
+        (("--model", "sasrec", "--dim", 7), "'--dim' must be divisible by 2 for sasrec (got 7)"),
+        (("--test", "nothing.csv"), "'--test' must be an existing file (got 'nothing.csv')"),
+        (("--dim", 0), "'--dim' must be at least 1"),
+        (("--patience", 0), "'--patience' must be a positive integer"),
     ],
 )
 def test_bad_options(words, sentence, clicks, tmp_path, refused):
@@ -234,5 +237,41 @@ def test_a_test_file_of_nothing_that_is_known(clicks, tmp_path, refused):
     write_rows(tmp_path / "test.csv", rows_of([[70, 71], [72, 73]], 500))
     words = ("--data", clicks, "--test", tmp_path / "test.csv", "--model", "gru4rec", "--out", tmp_path / "a")
     sentence = refused("train", *words, *QUICK)
-    assert "must" in sentence
+    assert sentence == "'--test' must hold some of the items of '--data' (got 4 clicks, all on unknown ones)"
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "sentence"),
+    [
+        (
+            "session,item,time\na,x,1\na,y,2\n",
+            "lightgcn",
+            "the file looks like clicks in sessions, which '--model srgnn, gru4rec or sasrec' reads)",
+        ),
+        (
+            "user_id:token\titem_id:token\trating:float\n1\t2\t3\n2\t2\t3\n",
+            "srgnn",
+            "the file looks like interactions of users and items, "
+            "which '--model lightgcn, mf, sgl, simgcl or ngcf' reads)",
+        ),
+        (
+            "what,item,time\na,x,1\na,y,2\n",
+            "srgnn",
+            "it is known by names such as sessionid, session, sid, sessionkey, visit or visitid)",
+        ),
+    ],
+)
+def test_a_file_for_the_other_kind_of_model(text, model, sentence, tmp_path, refused):
+    (tmp_path / "a.csv").write_text(text)
+    refusal = refused("train", "--data", tmp_path / "a.csv", "--model", model, "--out", tmp_path / "a", *QUICK)
+    assert refusal.endswith(sentence)
+    assert "name it with" not in refusal
+
+
+def test_a_first_line_that_names_nothing_is_data_and_that_is_said(tmp_path, call):
+    write_rows(tmp_path / "a.csv", [row[:2] for row in rows_of(walks(60))], "foo,bar")
+    words = ("--data", tmp_path / "a.csv", "--model", "gru4rec", "--out", tmp_path / "a")
+    status, _, err = call("train", *words, *QUICK)
+    assert status == 0, err
+    assert err.count("was taken to have no header: its first line is data (got 'foo', 'bar')") == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import adversarial_edges, bench, flipped_labels, removal
+from graphunlearn.eval.measure import Judge
 from graphunlearn.nn import FitSettings
 from graphunlearn.operators import registry
 
@@ -43,6 +45,45 @@ def test_bench_averages_its_runs(graph, tmp_path):
     assert "flipped" in paths[1].read_text()
     assert json.loads(paths[0].read_text())["scenario"] == "flipped-labels"
     assert "ifru" in str(result)
+
+
+def test_the_row_of_retraining_is_of_all_retrained_models(graph):
+    result = bench(
+        lambda seed: removal(graph, "user", seed=seed), [gu.Unlink()], dim=4, settings=QUICK, data_seeds=2,
+        original_seeds=2, retrain_seeds=3,
+    )  # fmt: skip
+    row = result.report["methods"][1]
+    models, p = [], []
+    for seed in (0, 1):
+        case = removal(graph, "user", seed=seed)
+        judge = Judge(case.train, case.request, case.validation, case.test, gu.BPR(), False)
+        keywords = {"objective": gu.BPR(), "validation": case.validation}
+        shape = gu.nn.build_model("lightgcn", case.train, 4)
+        for k in range(3):
+            retrain = gu.Retrain(settings=dataclasses.replace(QUICK, seed=100 * seed + 50 + k), **keywords)
+            made = retrain.unlearn(shape, case.train, case.request)
+            models.append(judge.measure(made.model, made.graph))
+        p.append([m["forget"].double() for m in models[-3:]])
+    for name in ("recall@20", "ndcg@20"):
+        values = [m["utility"][name] for m in models]
+        assert row["utility"][name] == pytest.approx(statistics.fmean(values))
+        assert row["utility_sd"][name] == pytest.approx(statistics.stdev(values))
+    values = [m["forgetting"]["membership_auroc"] for m in models]
+    assert row["forgetting_sd"]["membership_auroc"]["value"] == pytest.approx(statistics.stdev(values))
+    away = [[statistics.fmean(float((a - b).abs().mean()) for b in of if b is not a) for a in of] for of in p]
+    assert row["distance_to_retrain"]["forget"] == pytest.approx(statistics.fmean(away[0] + away[1]))
+    assert row["distance_to_retrain_sd"]["forget"] == pytest.approx(statistics.stdev(away[0] + away[1]))
+    assert row["seconds_sd"] > 0
+    assert (row["speedup_vs_retrain"], len(row["log"]["runs"])) == (1.0, 6)
+    assert "speedup_vs_retrain_sd" not in row
+
+
+def test_two_retrained_models_have_one_distance(graph):
+    made = removal(graph, "user")
+    result = bench(lambda seed: made, [gu.Unlink()], dim=4, settings=QUICK, original_seeds=2, retrain_seeds=2)
+    row = result.report["methods"][1]
+    assert "distance_to_retrain_sd" not in row
+    assert row["utility_sd"]["recall@20"] > 0
 
 
 @pytest.mark.parametrize("count", ["data_seeds", "original_seeds", "retrain_seeds"])

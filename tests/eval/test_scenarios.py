@@ -8,6 +8,7 @@ import torch
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import SHARES, adversarial_edges, flipped_labels, removal, requested
+from graphunlearn.eval.measure import Judge
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
 
 
@@ -154,7 +155,11 @@ def test_test_rows_that_the_data_do_not_know_are_counted(graph):
         warnings.simplefilter("ignore")
         test = gu.InteractionGraph.from_frame(frame.iloc[1::2], like=data)
     assert test.num_left_out > 0
-    assert f"{test.num_left_out} test rows name" in removal(data, "user", test=test).notes[1]
+    case = removal(data, "user", test=test)
+    judge = Judge(case.train, case.request, case.validation, case.test, gu.BPR(), trained_labels=False)
+    seen = case.train.adjacency.degree > 0
+    unseen = sum(not (seen[u] and seen[data.num_users + i]) for u, i in test.pairs.t().tolist())
+    assert judge.left_out["test rows with a user or item that training never saw"] == unseen + test.num_left_out
 
 
 def raw(graph):

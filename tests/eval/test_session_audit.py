@@ -115,6 +115,8 @@ def test_a_method_is_measured_from_an_original_of_its_own(audited, case, origina
     assert "Measured from an original of its own: own." in again.report["notes"]
     assert (own["seconds_sum"], own["seconds_slowest_shard"]) == (2.0, 0.5)
     assert "shards" not in own
+    assert own["own_original"] is True
+    assert "own_original" not in unlink
     assert "seconds_sum" not in unlink
 
 

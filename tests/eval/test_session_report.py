@@ -56,8 +56,9 @@ LOG = {
 @pytest.fixture
 def report():
     reference = {"speedup_vs_retrain": None}
+    own = {"seconds_slowest_shard": 0.4, "own_original": True}
     methods = [method("original", 0.0, **reference), method("retrain", **reference), method("cau", log=thinned(LOG))]
-    methods += [method("ascent", 4.0, 0.6), method("sisa", 0.5, seconds_slowest_shard=0.4)]
+    methods += [method("ascent", 4.0, 0.6), method("sisa", 0.5, **own)]
     request = {"level": "click", "size": 426, "clicks": 426}
     dataset = {"name": "shop", "train_sessions": 16015, "items": 17000}
     return {"dataset": dataset, "request": request, "distance_unit": "log p", "methods": methods, "model": "srgnn"}
@@ -81,6 +82,31 @@ def test_the_verdict_is_by_log_p_of_clicks(report):
     verdict = judge(blown_up, "log_p_forgotten")
     assert verdict.status == "average"
     assert "not click by click" in verdict.sentence
+
+
+def test_a_model_of_its_own_is_not_judged(report, tmp_path):
+    phrase = "serves a model of its own, which retraining does not give"
+    assert f"sisa {phrase}." in " ".join(summary(complete(report)))
+    report["methods"] = report["methods"][:2] + report["methods"][:1:-1]  # now the first one
+    first, verdict = report["methods"][2], judge(report["methods"][2], "log_p_forgotten")
+    assert (first["name"], verdict.status, verdict.label, verdict.short) == ("sisa", "unknown", "not judged", phrase)
+    first["forgetting"]["log_p_forgotten"] |= {"original": -5.6}
+    words = " ".join(summary(complete(report)))
+    assert words.startswith(f"sisa {phrase}. It took")
+    assert "left little" not in words
+    assert re.search("^sisa +not judged", terminal_table(report), re.MULTILINE)
+    text = write_report(report, tmp_path)[1].read_text()
+    assert '<section class="verdict unknown"' in text
+    assert '<span class="chip unknown">not judged</span></td><td>50%' in text  # the figures stay
+    assert "<dd>–<small>not judged: a model of its own" in text
+
+
+def test_the_share_of_no_gap_is_no_key_figure(report, tmp_path):
+    assert "<dd>100%<small>log p of" in write_report(report, tmp_path)[1].read_text()
+    report["methods"][2]["forgetting"]["log_p_forgotten"] |= {"original": -5.59, "gap_closed": 3.3}
+    text = write_report(report, tmp_path)[1].read_text()
+    assert "<dd>–<small>not judged: the original was within the noise of retraining" in text
+    assert "<dd>330%" not in text
 
 
 def test_names_of_the_metrics():

@@ -162,6 +162,24 @@ def test_frozen_samples_stay_frozen(case, monkeypatch):
     assert [s["remaining"] for s in result.log["steps"]] == [len(result.log["log_p"]["before"]) - n for n in drawn]
 
 
+def test_what_is_left_to_forget_is_told_without_freezing(case, monkeypatch):
+    """Counted by hand: a sample is reached as it was in the last step that held it."""
+    _, train, validation, request = case
+    away, left, original = {}, [], Descent.step
+
+    def step(self, index, first):
+        with torch.no_grad():
+            off = self._log_p()[index] - self.level[index]
+        away.update(zip(index.tolist(), off.abs().tolist()))
+        left.append(self.num_forget - sum(off <= self.settings.tolerance for off in away.values()))
+        return original(self, index, first)
+
+    monkeypatch.setattr(Descent, "step", step)
+    result = CAU(validation=validation, freeze=False, steps=60, batch_size=4).unlearn(case[0], train, request)
+    assert [s["remaining"] for s in result.log["steps"]] == left
+    assert left[-1] < left[0]
+
+
 def test_a_model_whose_samples_are_all_frozen_is_left_alone(case):
     model, steps = descent(case, freeze=True)
     steps.frozen[:] = True
@@ -235,7 +253,12 @@ def test_validation_is_needed_and_must_fit(case):
     model, train, _, request = case
     other = SessionGraph.from_sequences([[0, 1]], num_items=ITEMS + 1)
     single = SessionGraph.from_sequences([[0], [1]], num_items=ITEMS)
-    for held, got in ((None, "got none"), (single, "sessions of one click"), (other, f"got {ITEMS + 1}")):
+    for held, got in (
+        (None, "got none"),
+        (train, "those of 'graph'"),
+        (single, "sessions of one click"),
+        (other, f"got {ITEMS + 1}"),
+    ):
         with pytest.raises(ValueError, match=f"'validation' must.*{got}"):
             CAU(validation=held).unlearn(model, train, request)
 
