@@ -52,7 +52,7 @@ h2{font-size:1.2rem;margin:2.6rem 0 .6rem}
 .muted,figcaption,.hint{color:var(--muted)}
 .hint,figcaption{font-size:.9rem;margin:.5rem 0 0;max-width:75ch}
 .verdict{border-left:4px solid var(--line);padding:.1rem 0 .1rem 1rem;margin:1.6rem 0;max-width:75ch}
-.verdict.inside{border-color:var(--good)}.verdict.under,.verdict.over,.verdict.off,.verdict.average{border-color:var(--bad)}
+.verdict.inside{border-color:var(--good)}.verdict.under,.verdict.over,.verdict.off,.verdict.average,.verdict.partly{border-color:var(--bad)}
 .verdict p{margin:.6rem 0}.verdict p:first-child{font-size:1.08rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:.75rem;margin:1.6rem 0 0;padding:0}
 .card{background:var(--card);border-radius:10px;padding:.9rem 1rem}
@@ -68,7 +68,7 @@ td small{margin-left:.4em;color:var(--muted);font-size:.88em;font-weight:400}.na
 tr.group th{padding-top:1.1rem;color:var(--ink)}tbody th{font-weight:500}tr.group th{font-weight:650}
 tr.reference th,tr.reference td{color:var(--muted)}
 .chip{display:inline-block;border:1px solid currentColor;border-radius:99px;padding:0 .6em;font-size:.8rem}
-.chip.inside{color:var(--good)}.chip.under,.chip.over,.chip.off,.chip.average{color:var(--bad)}.chip.unknown{color:var(--muted)}
+.chip.inside{color:var(--good)}.chip.under,.chip.over,.chip.off,.chip.average,.chip.partly{color:var(--bad)}.chip.unknown{color:var(--muted)}
 figure{margin:0}
 figure svg{display:block;width:100%;min-width:560px;height:auto}
 figure svg *{stroke-linejoin:round;stroke-linecap:butt}

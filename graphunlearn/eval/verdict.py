@@ -21,6 +21,7 @@ __all__ = [
 REFERENCES = ("original", "retrain")
 LIKE_RETRAINING = (0.9, 1.1)  # share of the gap closed that counts as retraining
 LARGEST_Z = 2.0
+TRANSITION = (0.5, 1.5)  # share of the gap in deleted transitions beyond which they were not forgotten as well
 LARGEST_KS = 0.2  # Kolmogorov–Smirnov distance to retraining beyond that between two retrained models
 LARGEST_RATIO = 1.25  # distance to retraining over the retrain-to-retrain floor
 NO_FLOOR = 1e-6  # below it, retrained models do not differ at all (as for users of whom a model knows nothing any more)
@@ -47,6 +48,7 @@ _PREFERRED = ("log_p_forgotten", "flipped_label_auc", "membership_auroc", "mean_
 _WORDS = {
     "inside": ("like retraining", "forgets as retraining does"),
     "average": ("right on average", "forgets as much as retraining on average, but not {one} by {one}"),
+    "partly": ("clicks only", "forgets the clicks as retraining does, but not what followed on them"),
     "under": ("under-forgets", "under-forgets"),
     "over": ("over-forgets", "over-forgets"),
     "off": ("unlike retraining", "does not end where retraining does"),
@@ -56,7 +58,7 @@ _OWN = ("not judged", "serves a model of its own, which retraining does not give
 
 
 class Verdict(NamedTuple):
-    """``status`` (inside, average, under, over, off or unknown), and the same as a label, a phrase and a sentence."""
+    """``status`` (inside, average, partly, under, over, off, unknown); the same as a label, a phrase and a sentence."""
 
     status: str
     label: str
@@ -174,7 +176,9 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
     the gap, the (log) probabilities of what is forgotten are no further from a retrained model's than 1.25 times what
     two retrained models are apart (where those do not differ at all: than they are apart on the test data), and their
     distribution is no more than .2 further by Kolmogorov–Smirnov: close to zero, small differences can hide
-    over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only.
+    over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only; or partly right, where
+    the transitions that went with forgotten clicks lie beyond two standard deviations and close less than half of
+    their gap, or more than one and a half.
 
     A method with an original of its own (of shards, say) is not judged: how its model differs from a retrained one says
     nothing of what it has forgotten.
@@ -194,10 +198,19 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
         status = "unknown" if close is None else "inside" if close else "off"
     elif reached:
         status = "average" if close is False or not _is_distributed_alike(method) else "inside"
+        status = "partly" if status == "inside" and _keeps_transitions(method) else status
     else:
         status = "off" if gap is None else "under" if gap < 1 else "over"
     name, short = (text.format(one=_noun(metric)) for text in _WORDS[status])
     return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
+
+
+def _keeps_transitions(method: Mapping[str, Any]) -> bool:
+    """Whether the deleted transitions are not where retraining leaves them; no where nothing tells."""
+    entry = (method.get("forgetting") or {}).get("log_p_deleted_transition") or {}
+    z, gap = entry.get("z"), entry.get("gap_closed")
+    beyond = gap is not None and not TRANSITION[0] <= gap <= TRANSITION[1]
+    return beyond and (z is None or abs(z) > LARGEST_Z) and not left_little(entry)
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:
@@ -246,4 +259,7 @@ def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str |
     elif distance is not None and floor is not None:
         away = format_number(distance, digits=3)
         parts.append(f"on the {forgotten} it is {away} away from retrained models, which all agree")
+    if _keeps_transitions(method):
+        closed = method["forgetting"]["log_p_deleted_transition"]["gap_closed"]
+        parts.append(f"of the gap in {label('log_p_deleted_transition')}, {closed:.0%} is closed")
     return f": {'; '.join(parts)}" if parts else ""

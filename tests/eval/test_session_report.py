@@ -191,3 +191,22 @@ def test_only_long_lists_are_thinned():
     assert thin["a"] == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
     assert (thin["a_of"], thin["b"]["d_of"], thin["b"]["c"], thin["e"]) == (1000, 300, list(range(5)), "text" * 100)
     assert "c_of" not in thin["b"]
+
+
+@pytest.mark.parametrize(
+    ("transition", "status"),
+    [
+        ({"gap_closed": 0.16, "z": 9.0, "original": -2.0, "retrain_mean": -4.0, "retrain_sd": 0.1}, "partly"),
+        ({"gap_closed": 1.7, "z": -9.0, "original": -2.0, "retrain_mean": -4.0, "retrain_sd": 0.1}, "partly"),
+        ({"gap_closed": 0.8, "z": 5.0, "original": -2.0, "retrain_mean": -4.0, "retrain_sd": 0.1}, "inside"),
+        ({"gap_closed": 0.2, "z": 1.5, "original": -2.0, "retrain_mean": -4.0, "retrain_sd": 1.0}, "inside"),
+        ({"gap_closed": -3.0, "z": 5.0, "original": -4.1, "retrain_mean": -4.0, "retrain_sd": 0.1}, "inside"),
+        ({}, "inside"),
+    ],
+)
+def test_what_followed_on_the_clicks_is_to_be_forgotten_as_well(transition, status):
+    clicks = {"value": -5.0, "gap_closed": 1.0, "z": 0.0, "original": -3.0, "retrain_mean": -5.0, "retrain_sd": 0.1}
+    method = {"name": "ascent", "forgetting": {"log_p_forgotten": clicks, "log_p_deleted_transition": transition}}
+    verdict = judge(method, "log_p_forgotten")
+    assert verdict.status == status
+    assert ("deleted transitions" in verdict.sentence) == (status == "partly")
