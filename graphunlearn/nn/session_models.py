@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -105,9 +106,10 @@ class Ragged(NamedTuple):
         return Ragged(clicks, position, sizes, offset[ends - first[which]] + place[which])
 
 
-class CausalModel(SessionModel):
+class CausalModel(SessionModel, ABC):
     """A session recommender whose row of a prefix is made of the clicks up to its end alone."""
 
+    @abstractmethod
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
         """Return a row for every click read ``[num_read, dim]``: that of the prefix which ends there.
 
@@ -115,7 +117,6 @@ class CausalModel(SessionModel):
             items: Item of every click ``[num_read]``.
             ragged: How the clicks make sessions.
         """
-        raise NotImplementedError
 
 
 @encode_prefixes.register
