@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from graphunlearn.data import exchange, io, storage
+from graphunlearn.data import exchange, io
 from graphunlearn.data.columns import Column, find_columns
 from graphunlearn.data.frame import tidy
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
+from graphunlearn.data.storage import Stored
 from graphunlearn.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Conversions"]
 
 
-class Conversions(HeteroData):
+class Conversions(Stored, HeteroData):
     """What :class:`~graphunlearn.data.InteractionGraph` can be made from and turned into."""
 
     @classmethod
@@ -273,33 +273,3 @@ class Conversions(HeteroData):
         """
         raw = {side: self.vocabulary(side).ids for side in SIDES}
         return exchange.to_network(self.pairs, raw, self._values())
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph to a safetensors file, whole or not at all.
-
-        Args:
-            path: The file; an earlier one is replaced.
-
-        Returns:
-            The path.
-        """
-        return io.write_atomic(path, storage.to_bytes(self))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a graph written by :meth:`save`.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is no graph, cut off or changed.
-
-        Example:
-            >>> import pathlib, tempfile, torch, graphunlearn as gu
-            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [1, 0]]))
-            >>> path = graph.save(pathlib.Path(tempfile.mkdtemp(), "graph.safetensors"))
-            >>> gu.InteractionGraph.load(path).fingerprint() == graph.fingerprint()
-            True
-        """
-        graph = cls()
-        storage.fill(graph, Path(path))
-        return graph

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from graphunlearn.data import io, storage
+from graphunlearn.data import io
 from graphunlearn.data.clicks import Clicks, arrange, known_clicks
 from graphunlearn.data.columns import CLICKS, Column, find_columns
 from graphunlearn.data.exchange import to_session_network
@@ -18,6 +17,7 @@ from graphunlearn.data.frame import tidy
 from graphunlearn.data.schema import check_attribute, check_nodes, check_sequences, check_users
 from graphunlearn.data.session_build import build
 from graphunlearn.data.session_store import SessionStore
+from graphunlearn.data.storage import Stored
 
 if TYPE_CHECKING:
     import networkx
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionConversions"]
 
 
-class SessionConversions(SessionStore):
+class SessionConversions(Stored, SessionStore):
     """What :class:`~graphunlearn.SessionGraph` can be made from and turned into."""
 
     @classmethod
@@ -231,33 +231,3 @@ class SessionConversions(SessionStore):
             ([0, 2], OutEdgeDataView([(('0', 'x'), ('0', 'y'), 1), (('0', 'y'), ('0', 'x'), 2)]))
         """
         return to_session_network(self)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph to a safetensors file, whole or not at all.
-
-        Args:
-            path: The file; an earlier one is replaced.
-
-        Returns:
-            The path.
-        """
-        return io.write_atomic(path, storage.to_bytes(self))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a graph written by :meth:`save`.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is no graph of sessions, cut off or changed.
-
-        Example:
-            >>> import pathlib, tempfile, graphunlearn as gu
-            >>> graph = gu.SessionGraph.from_sequences([[1, 0], [1]])
-            >>> path = graph.save(pathlib.Path(tempfile.mkdtemp(), "graph.safetensors"))
-            >>> gu.SessionGraph.load(path).fingerprint() == graph.fingerprint()
-            True
-        """
-        graph = cls()
-        storage.fill(graph, Path(path))
-        return graph

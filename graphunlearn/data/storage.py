@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,45 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
+from graphunlearn.data.io import write_atomic
 from graphunlearn.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Stored(BaseData):
+    """A graph with a file format of its own."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the graph to a safetensors file, whole or not at all.
+
+        Args:
+            path: The file; an earlier one is replaced.
+
+        Returns:
+            The path.
+        """
+        return write_atomic(path, to_bytes(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a graph written by :meth:`save`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is no graph of this kind, cut off or changed.
+
+        Example:
+            >>> import pathlib, tempfile, graphunlearn as gu
+            >>> graph = gu.SessionGraph.from_sequences([[1, 0], [1]])
+            >>> path = graph.save(pathlib.Path(tempfile.mkdtemp(), "graph.safetensors"))
+            >>> gu.SessionGraph.load(path).fingerprint() == graph.fingerprint()
+            True
+        """
+        graph = cls()
+        fill(graph, Path(path))
+        return graph
 
 
 def to_bytes(graph: BaseData) -> bytes:
