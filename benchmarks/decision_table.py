@@ -1,0 +1,296 @@
+"""Which method when: the table in the README, made from the committed results.
+
+``python benchmarks/decision_table.py`` writes it between its marks in ``README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- which-method -->", "<!-- /which-method -->"
+HEADINGS = ("you want", "take", "closeness", "quality", "cost", "measured in")
+Found = list[dict[str, dict[str, Any]]]  # the rows of several cases, by method
+RATINGS = ("unlearnrec-lastfm", "unlearnrec-ml-100k")
+SESSIONS = ("cau", "cau-items", "cau-sessions", "cau-diginetica")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A situation, what to take in it, and what was measured.
+
+    Args:
+        want: The situation.
+        take: The method.
+        closeness: How far from retrained models it ended.
+        quality: Recommendation quality against retrained models.
+        cost: Time against a retraining.
+        sources: Names of the results files that the figures are from.
+    """
+
+    want: str
+    take: str
+    closeness: str
+    quality: str
+    cost: str
+    sources: tuple[str, ...]
+
+
+@cache
+def results(name: str) -> Any:
+    """Return what ``results/NAME.json`` holds of results."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a figure as the README writes it, with at most three places that count.
+
+    Example:
+        >>> [number(x) for x in (0.971, 1.349, 14.19, 1398.7)]
+        ['.97', '1.35', '14.2', '1,399']
+    """
+    kept = min(digits, 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0)
+    return f"{value:,.{kept}f}".removeprefix("0") or "0"
+
+
+def span(values: Iterable[float | None], unit: str = " ×", digits: int = 2) -> str:
+    """Return the smallest and the largest of the figures that are there.
+
+    Example:
+        >>> span([1.2, None, 0.9]), span([2.0]), span([12.6, 174.7], digits=0)
+        ('.90–1.20 ×', '2.00 ×', '13–175 ×')
+    """
+    known = sorted(value for value in values if value is not None)
+    return "–".join(dict.fromkeys(number(value, digits) for value in (known[0], known[-1]))) + unit
+
+
+def percents(values: Iterable[float], of: str = "Recall@20") -> str:
+    """Return the smallest and the largest relative difference.
+
+    Example:
+        >>> percents([-0.016, 0.004]), percents([0.0], "AUROC")
+        ('Recall@20 −1.6 to +.4 %', 'AUROC ±0 %')
+    """
+    known = sorted(100 * value for value in values)
+    ends = [f"{value:+.1f}".replace("-", "−").replace("0.", ".", int(abs(value) < 1)) for value in known]
+    ends = ["±0" if end in ("+.0", "−.0") else end for end in (ends[0], ends[-1])]
+    return f"{of} {' to '.join(dict.fromkeys(ends))} %"
+
+
+def cases(names: Iterable[str], *scenarios: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield the rows by method of all cases of these scenarios, whichever shape the file has."""
+    for name in names:
+        for case in results(name):
+            if case.get("scenario", case.get("level")) in scenarios:
+                yield {row["method"]: row for row in case["rows"]}
+
+
+def recall(rows: dict[str, dict[str, Any]], method: str, metric: str = "recall@20") -> float:
+    """Return by which share a method's quality differs from that of retrained models."""
+    values = [rows[name].get("utility", rows[name])[metric] for name in (method, "retrain")]
+    return values[0] / values[1] - 1
+
+
+def cpu_ratio(rows: dict[str, dict[str, Any]], method: str) -> float:
+    """Return how many of a method's CPU seconds a retraining takes."""
+    return rows["retrain"]["cpu_seconds"] / rows[method]["cpu_seconds"]
+
+
+def closeness(users: Found, interactions: Found, *methods: str) -> str:
+    """Return the distances to retrained models, for whole users and for interactions."""
+    parts = [
+        f"{what} {span(rows[name]['dp_forget_over_floor'] for rows in found for name in methods if name in rows)}"
+        for what, found in (("users", users), ("interactions", interactions))
+    ]
+    return f"Δp: {', '.join(parts)}"
+
+
+def quality(found: Found, *methods: str) -> str:
+    """Return Recall@20 of methods against retrained models, over several cases."""
+    return percents(recall(rows, name) for rows in found for name in methods if name in rows)
+
+
+def faster(found: Found, *methods: str) -> str:
+    """Return how many times faster than a retraining methods are, over several cases."""
+    ratios = (rows[name]["speedup_vs_retrain"] for rows in found for name in methods if name in rows)
+    return f"{span(ratios, digits=0)} faster"
+
+
+def rows() -> list[Row]:
+    """Return the table's rows."""
+    return [
+        *_ratings(),
+        _one_after_another(),
+        _pruned(),
+        _labels(),
+        _sessions(),
+        _shards(),
+        _baselines(),
+        Row("the reference", "`Retrain()`", "1.00 ×", "±0 %", "1 ×", ()),
+    ]
+
+
+def _ratings() -> list[Row]:
+    users, edges, odd = (list(cases(RATINGS, name)) for name in ("users", "random-edges", "adversarial-edges"))
+    both = users + edges
+    more = [*cases(["implicit"], "user")], [*cases(["implicit"], "interaction")]
+    shares = [rows["unlearnrec"]["prepare_seconds"] / rows["retrain"]["seconds"] for rows in both + odd]
+    gaps = {
+        name: span((rows[name]["dp_forget_over_floor"] for rows in odd), digits=1)
+        for name in ("unlearnrec", "ifru", "calibrate")
+    }
+    return [
+        Row(
+            "users or interactions forgotten now, nothing prepared",
+            "`IFRU()`",
+            closeness(users + more[0], edges + more[1], "ifru"),
+            quality(both + more[0] + more[1], "ifru"),
+            faster(both + more[0] + more[1], "ifru"),
+            ("implicit", *RATINGS),
+        ),
+        Row(
+            "the same, faster and rougher",
+            "`Calibrate()`",
+            closeness(users, edges, "calibrate"),
+            quality(both, "calibrate"),
+            faster(both, "calibrate"),
+            RATINGS,
+        ),
+        Row(
+            "many requests of one model, each in milliseconds",
+            "`UnlearnRec()`, `prepare` once",
+            closeness(users, edges, "unlearnrec"),
+            quality(both, "unlearnrec"),
+            f"a request {faster(both, 'unlearnrec')}; preparing: {span(shares, '', digits=1)} of a training",
+            RATINGS,
+        ),
+        Row(
+            "what to forget is odd: injected, adversarial, mistaken",
+            "`UnlearnRec()`, `prepare` once",
+            f"Δp {gaps['unlearnrec']} (IFRU {gaps['ifru']}, Calibrate {gaps['calibrate']})",
+            quality(odd, "unlearnrec"),
+            f"a request {faster(odd, 'unlearnrec')}; preparing as above",
+            RATINGS,
+        ),
+    ]
+
+
+def _one_after_another() -> Row:
+    last = {row["method"]: row for row in results("sequential")["rows"] if row["requests"] == 50}
+    row, at_once = last["unlearnrec"], last["unlearnrec, all in one request"]
+    close = f"after {row['requests']}: Δp {span([row['dp_forget_over_floor']])}"
+    return Row(
+        "requests one after another, of one preparation",
+        "`UnlearnRec()`, `prepare` once",
+        f"{close} ({span([at_once['dp_forget_over_floor']])} as one request)",
+        percents([row["recall@20"] / row["retrain_recall@20"] - 1]),
+        f"a request {span([row['retrain_seconds'] * row['requests'] / row['seconds_in_all']])} faster",
+        ("sequential",),
+    )
+
+
+def _pruned() -> Row:
+    scale = results("scale")["ml-1m"]
+    found = {name: {row["method"]: row for row in scale[name]["rows"]} for name in ("1 % of interactions", "one user")}
+    fast = {
+        name: found[name]["retrain"]["seconds"] / scale[name]["median_seconds_unprepared"]["ifru-pruned"]
+        for name in found
+    }
+    memory = [results("scale")["gowalla"][name]["peak_memory_mb"] for name in ("ifru-pruned", "ifru")]
+    return Row(
+        "a small request on a large graph",
+        "`IFRU(prune=0.999, min_degree_change=0.01)`",
+        f"Δp {span([found['1 % of interactions']['ifru-pruned']['dp_forget_over_floor']])}",
+        percents(recall(rows, "ifru-pruned") for rows in found.values()),
+        f"1 % of ML-1M {span([fast['1 % of interactions']])} faster, one user {span([fast['one user']])}; "
+        f"on Gowalla {number(memory[0])} instead of {number(memory[1])} MB",
+        ("scale",),
+    )
+
+
+def _labels() -> Row:
+    found = {row["method"]: row for row in results("flipped_labels")["rows"]}
+    row = found["ifru"]
+    return Row(
+        "wrong labels undone (BCE)",
+        "`IFRU()`",
+        f"Δp {span([row['dp_forget_over_floor']])}, {row['gap_closed']:.0%} of the gap closed".replace("%", " %"),
+        percents([recall(found, "ifru", "auroc")], "AUROC"),
+        faster([found], "ifru"),
+        ("flipped_labels",),
+    )
+
+
+def _sessions() -> Row:
+    found = [{row["method"]: row for row in case["rows"]} for name in SESSIONS for case in results(name).values()]
+    return Row(
+        "clicks, items or whole sessions forgotten by a session model",
+        "`CAU(validation=...)`",
+        f"Δ log p {span(rows['cau']['dlogp_forget_over_floor'] for rows in found)}",
+        percents(rows["cau"]["utility_vs_retrain"]["recall@20"] for rows in found)
+        + ", "
+        + percents((rows["cau"]["utility_vs_retrain"]["mrr@20"] for rows in found), "MRR@20"),
+        f"{span((cpu_ratio(rows, 'cau') for rows in found), digits=0)} faster (CPU seconds)",
+        SESSIONS,
+    )
+
+
+def _shards() -> Row:
+    found = [{row["method"]: row for row in case["rows"]} for case in results("cau-shards").values()]
+    each = [(rows, method) for rows in found for method in ("sisa", "sru")]
+    slower = span((1 / cpu_ratio(rows, method) for rows, method in each), digits=1)
+    return Row(
+        "the same, exactly, whatever it costs",
+        "`SISA(...)`, `SRU(...)`, `prepare` once",
+        "exact for its own model of shards",
+        percents(rows[method]["utility_vs_retrain"]["recall@20"] for rows, method in each),
+        f"{slower} a retraining, where a request touches all shards",
+        ("cau-shards",),
+    )
+
+
+def _baselines() -> Row:
+    users, edges = (
+        [*cases(["implicit"], level), *cases(RATINGS, name)]
+        for level, name in (("user", "users"), ("interaction", "random-edges"))
+    )
+    methods = ("unlink", "finetune", "ascent")
+    return Row(
+        "something to beat",
+        "`Unlink()`, `FineTune()`, `GradientAscent()`",
+        closeness(users, edges, *methods),
+        quality(users + edges, *methods),
+        faster(users + edges, *methods),
+        ("implicit", *RATINGS),
+    )
+
+
+def table(link: Callable[[str], str]) -> str:
+    """Return the table in Markdown.
+
+    Args:
+        link: Gives the Markdown link to the results file of a name.
+    """
+    lines = [HEADINGS, ("---",) * len(HEADINGS)]
+    lines += [
+        (row.want, row.take, row.closeness, row.quality, row.cost, ", ".join(map(link, row.sources)) or "–")
+        for row in rows()
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def in_readme(text: str) -> str:
+    """Return the README's text with the table brought up to date."""
+    before, rest = text.split(BEGIN)
+    made = table(lambda name: f"[{name}](benchmarks/results/{name}.json)")
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    README.write_text(in_readme(README.read_text(encoding="utf-8")), encoding="utf-8")

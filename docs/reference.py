@@ -1,0 +1,125 @@
+"""The reference's pages: one per package, and every public name in one place alone."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import graphunlearn
+
+TITLES = {
+    "graphunlearn.data": "Graphs and requests",
+    "graphunlearn.nn": "Models and training",
+    "graphunlearn.operators": "Methods",
+    "graphunlearn.adapters": "Adapters",
+    "graphunlearn.adapters.recbole": "RecBole",
+    "graphunlearn.eval": "Audits and benchmarks",
+    "graphunlearn.utils": "Neighbourhoods",
+    "graphunlearn.func": "Numerics",
+    "graphunlearn.datasets": "Data sets",
+}
+"""The packages that are public, in the order in which one needs them."""
+
+
+def packages() -> list[ModuleType]:
+    """Return all public packages; those within one that have no title of their own are public as well."""
+    names: dict[str, None] = {}
+    for name in TITLES:
+        path = importlib.import_module(name).__path__
+        names |= dict.fromkeys([name, *(m.name for m in pkgutil.walk_packages(path, f"{name}.") if m.ispkg)])
+    return [importlib.import_module(name) for name in names]
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """Return what every package's page documents, by the name it is imported under.
+
+    A name of ``graphunlearn`` itself is documented as such, on the page of the package that it comes from.
+    """
+    top = {name: getattr(graphunlearn, name) for name in graphunlearn.__all__}
+    pages: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    for package in packages():
+        page = pages.setdefault(package.__name__, {})
+        names = sorted(package.__all__, key=lambda name: (top.get(name) is not getattr(package, name), name.lower()))
+        for name in names:
+            value = getattr(package, name)
+            if id(value) in seen or inspect.ismodule(value):
+                continue
+            seen.add(id(value))
+            page[f"graphunlearn.{name}" if top.get(name) is value else home(package, name)] = value
+    return pages
+
+
+def home(package: ModuleType, name: str) -> str:
+    """Return the name to document something under: a constant by the module whose source says what it is."""
+    value = getattr(package, name)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return f"{package.__name__}.{name}"
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    imports = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    module = next((node.module for node in imports if any(alias.name == name for alias in node.names)), None)
+    return f"{module or package.__name__}.{name}"
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page of the reference by its name."""
+    documented = entries()
+    made = {name: page(name, found) for name, found in documented.items()}
+    return made | {"index": index(documented)}
+
+
+def page(package: str, found: dict[str, Any]) -> str:
+    """Return the page of a package."""
+    title = f"{TITLES.get(package, package.rpartition('.')[2].capitalize())} (``{package}``)"
+    parts = [title, "=" * len(title), "", f".. automodule:: {package}", "   :no-members:", ""]
+    for name, value in found.items():
+        parts += [f".. {directive(value)}:: {name}"]
+        if inspect.isclass(value):
+            parts += ["   :members:"]
+        elif not callable(value):
+            parts += ["   :no-value:"]
+        parts += [""]
+    return "\n".join(parts)
+
+
+def directive(value: Any) -> str:
+    """Return the directive that documents a value."""
+    if inspect.isclass(value):
+        return "autoexception" if issubclass(value, BaseException) else "autoclass"
+    return "autofunction" if callable(value) else "autodata"
+
+
+def index(documented: dict[str, dict[str, Any]]) -> str:
+    """Return the first page: every name of ``graphunlearn``, and the packages."""
+    title = "Reference"
+    lines = [title, "=" * len(title), "", ".. module:: graphunlearn", "", inspect.cleandoc(str(graphunlearn.__doc__))]
+    lines += ["", ".. data:: __version__", "   :type: str", "", "   The version of the package.", ""]
+    lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in documented), ""]
+    heading = "Names of ``graphunlearn``"
+    lines += [heading, "-" * len(heading), "", ".. list-table::", "   :widths: 30 70", ""]
+    for path, value in sorted(top_level(documented).items(), key=lambda entry: entry[0].lower()):
+        lines += [f"   * - :py:obj:`~{path}`", f"     - {summary(value)}"]
+    for name in graphunlearn.__all__:
+        value = getattr(graphunlearn, name)
+        if inspect.ismodule(value):
+            lines += [
+                f"   * - :py:mod:`graphunlearn.{name}`",
+                f"     - {inspect.cleandoc(str(value.__doc__)).splitlines()[0]}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def top_level(documented: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the names of ``graphunlearn`` itself among all."""
+    return {path: value for found in documented.values() for path, value in found.items() if path.count(".") == 1}
+
+
+def summary(value: Any) -> str:
+    """Return the first line of what is said about something."""
+    said = value.__doc__ if inspect.isclass(value) or inspect.isroutine(value) else type(value).__call__.__doc__
+    return inspect.cleandoc(str(said)).splitlines()[0]
