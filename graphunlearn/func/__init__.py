@@ -1,6 +1,6 @@
 """Numerics that know nothing of models, requests or files: sparse products, curvature, solvers."""
 
-from graphunlearn.func.hessian import Product, gauss_newton_product, hessian_product
+from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, min_norm_point, min_norm_weights
 from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
@@ -8,6 +8,7 @@ from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
 __all__ = [
     "Adjacency",
     "KrylovSpace",
+    "Linearised",
     "MinNorm",
     "PairPattern",
     "Product",

@@ -143,6 +143,13 @@ class Adjacency:
         """Number of interactions of every node ``[num_nodes]`` (int32)."""
         return self.rowptr.diff()
 
+    @cached_property
+    def edge_index(self) -> Tensor:
+        """Both directions as PyG's layers take them, sources over targets ``[2, 2 * num_interactions]``, by target."""
+        with torch.inference_mode(False):  # what is cached must serve training as well
+            target = torch.arange(self.num_nodes, device=self.col.device).repeat_interleave(self.degree)
+            return torch.stack([self.col.long(), target])
+
     def normalized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         r"""Return :math:`D^{-1/2} A D^{-1/2}` in CSR ``[num_nodes, num_nodes]``; isolated nodes are zero rows."""
         if dtype not in self._normalized:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 __all__ = ["fingerprint"]
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 of the parameters and buffers of a model.
+def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of the parameters and buffers of a model, or of its ``state_dict``.
 
     Example:
         >>> import torch
         >>> layer = torch.nn.Linear(2, 1)
         >>> before = fingerprint(layer)
         >>> _ = torch.nn.init.constant_(layer.bias, 7.0)
-        >>> fingerprint(layer) == before
-        False
+        >>> fingerprint(layer) == before, fingerprint(layer) == fingerprint(layer.state_dict())
+        (False, True)
     """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not know every dtype
+        digest.update(content.numpy().tobytes())
     return digest.hexdigest()

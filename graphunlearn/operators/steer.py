@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.func import PairPattern, conjugate_gradients
+from graphunlearn.func import Linearised, PairPattern, conjugate_gradients
 from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form
 from graphunlearn.operators.start import initial_table, table_names, write_table
 
@@ -123,19 +123,15 @@ class _Differentiable(_Space):
         return rows
 
     def _linearise(self) -> None:
-        with torch.enable_grad():
-            rows, self._back = torch.func.vjp(self._encoded, self.table)[:2]
-        self.rows = rows.detach()
+        self._at = Linearised(lambda table: (self._encoded(table),), self.table)
+        (self.rows,) = self._at.outputs
 
     def direction(self, wanted: Tensor) -> Tensor:
-        with torch.enable_grad():
-            change: Tensor = self._back(wanted)[0].detach()
         assert self.metric is not None
-        return change / self.weight @ self.metric
+        return self._at.pullback((wanted,)) / self.weight @ self.metric
 
     def effect(self, change: Tensor) -> Tensor:
-        effect: Tensor = torch.func.jvp(self._encoded, (self.table,), (change,))[1]
-        return effect.detach()
+        return self._at.pushforward(change)[0]
 
     def move(self, change: Tensor, effect: Tensor) -> None:
         self.table = self.table + change  # not in place: the derivatives at hand hold on to the old one
