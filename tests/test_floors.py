@@ -22,8 +22,9 @@ BELOW = {
     "nn": {"func", "data", "utils.ranking", "utils.next_item"},
     "datasets": {"func", "data"},
     "operators": {"func", "data", "utils", "nn", "datasets"},
+    "adapters": {"func", "data", "utils", "nn", "datasets", "operators"},
     "eval": {"func", "data", "utils", "nn", "datasets", "operators"},
-    "cli": {"func", "data", "utils", "nn", "datasets", "operators", "eval"},
+    "cli": {"func", "data", "utils", "nn", "datasets", "operators", "adapters", "eval"},
 }
 # Modules of `operators` that are not methods themselves and serve them.
 HELPERS = {
@@ -35,9 +36,13 @@ HELPERS = {
     "click_targets",
     "correction",
     "curriculum",
+    "drift",
     "emptied_items",
     "encoder",
     "influence_pretraining",
+    "ledger_chain",
+    "ledger_entry",
+    "ledger_store",
     "memory",
     "preparation",
     "problem",
@@ -55,7 +60,7 @@ HELPERS = {
     "tune",
 }
 # Too slow, or not always there.
-LATE = {"matplotlib", "pyarrow", "torch_scatter", "torch_sparse", "pyg_lib", "tyro", "IPython", "rich"}
+LATE = {"matplotlib", "pyarrow", "torch_scatter", "torch_sparse", "pyg_lib", "tyro", "IPython", "rich", "recbole"}
 
 
 def source(module):

@@ -1,0 +1,91 @@
+"""What RecBole keeps on disk are pickles, which run code when they are read: never without being told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["load_checkpoint", "trusting_pickles"]
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = False) -> None:
+    """Load the parameters of a RecBole model from a file.
+
+    A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, holds tensors and nothing else. RecBole's own
+    checkpoints are pickles with its configuration in them: reading one runs whatever code its author put there. They
+    are read only with ``trust_pickle=True``, which is for files that you made yourself. Embeddings that a checkpoint
+    has cached (``other_parameter``) are not taken over.
+
+    Args:
+        model: A RecBole model of the same class and sizes, changed in place; left alone if anything does not fit.
+        path: The file.
+        trust_pickle: Read it although it may run code.
+
+    Raises:
+        ValueError: The file holds more than tensors and is not trusted, or does not fit the model.
+
+    Example:
+        >>> load_checkpoint(model, "saved/LightGCN-Nov-21-2026.pth", trust_pickle=True)  # doctest: +SKIP
+    """
+    state = _read(Path(path), trust_pickle)
+    own = model.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise ValueError(
+            f"'path' must hold the parameters of a {type(model).__name__} of these sizes (got '{path}', which differs "
+            f"in {', '.join(wrong[:3])})"
+        )
+    model.load_state_dict(state)
+    for name in ("restore_user_e", "restore_item_e"):
+        if hasattr(model, name):
+            setattr(model, name, None)
+
+
+def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"'path' must hold tensors alone (got '{path}', which holds more, as RecBole's checkpoints do, or is "
+            "broken); reading it may run code from the file: pass trust_pickle=True if you made it yourself, or save "
+            "model.state_dict() with torch.save"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"'path' must hold a RecBole checkpoint or a state_dict (got '{path}')")
+    return state
+
+
+@contextmanager
+def trusting_pickles() -> Iterator[None]:
+    """Let RecBole read its own checkpoints, within this context: its ``torch.load`` calls are of before PyTorch 2.6.
+
+    ``Trainer.evaluate(load_best_model=True)`` and ``Trainer.resume_checkpoint`` fail otherwise. Reading a pickle runs
+    the code in it: only for files that you made yourself. While it lasts, every ``torch.load`` of the process that does
+    not say ``weights_only`` itself reads pickles.
+
+    Example:
+        >>> with trusting_pickles():
+        ...     trainer.evaluate(test_data)  # doctest: +SKIP
+    """
+    strict = torch.load
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        return strict(*args, **{"weights_only": False} | kwargs)
+
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = strict

@@ -1,0 +1,108 @@
+"""Folders written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["check_folder", "replaced_folder"]
+
+
+def check_folder(
+    out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder", switch: str = "overwrite=True"
+) -> None:
+    """Refuse a folder that must not be written, before any work is done for it.
+
+    Args:
+        out: The folder.
+        written: Names of all files that such a folder may hold; one that holds anything else is never replaced.
+        overwrite: Whether an earlier folder may be replaced.
+        argument: What the caller calls the folder.
+        switch: How the caller says ``overwrite``.
+
+    Raises:
+        ValueError: It exists and is not to be replaced, or holds something else, or cannot be made.
+    """
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ValueError(f"'{argument}' must be a folder (got '{out}', which is something else)")
+    if out.exists():
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written)
+        if foreign:
+            raise ValueError(
+                f"'{argument}' must be a new folder or one that graphunlearn wrote "
+                f"(got '{out}', which holds '{foreign[0]}')"
+            )
+        if not overwrite:
+            raise ValueError(f"'{argument}' must be a new folder (got '{out}', which exists; '{switch}' replaces it)")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise ValueError(f"'{argument}' must be in a folder that can be written to (got '{out}')")
+
+
+@contextmanager
+def replaced_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``out`` when the block ends well, and leaves no trace when it does not.
+
+    An earlier ``out`` stays as it is until the new folder is on the disk, and comes back if that fails.
+
+    Args:
+        out: The folder to write; see :func:`check_folder` for what may be replaced.
+
+    Raises:
+        OSError: Something could not be written, as on a full disk.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> out = pathlib.Path(tempfile.mkdtemp(), "a")
+        >>> with replaced_folder(out) as folder:
+        ...     _ = (folder / "file").write_text("all of it")
+        >>> (out / "file").read_text()
+        'all of it'
+    """
+    target = out.absolute()
+    token = secrets.token_hex(4)
+    new, old = (target.with_name(f".{target.name}.{token}.{role}") for role in ("new", "old"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        _flush([*new.iterdir(), new])
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        with suppress(OSError):  # the new folder stands already
+            _flush([target.parent])
+    except OSError as error:
+        raise OSError(f"'{out}' could not be written: {_reason(error)}{_as_it_was(old, target)}") from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_it_was(old: Path, target: Path) -> str:
+    return " (the earlier one is as it was)" if old.exists() or target.exists() else ""
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, however often it was wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _flush(paths: Iterable[Path]) -> None:
+    """Wait until files and folders are on the disk, not only in memory."""
+    for path in paths:
+        if path.is_dir() and os.name == "nt":
+            continue  # folders cannot be opened there
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
