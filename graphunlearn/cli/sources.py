@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from tyro.conf import arg
 
 from graphunlearn import datasets
-from graphunlearn.cli.common import Running, counted, note, optional
+from graphunlearn.cli.common import WORDS, Running, counted, note, optional
 from graphunlearn.cli.options import Learning, Training, misplaced
 from graphunlearn.cli.wording import reading
 from graphunlearn.data import InteractionGraph, SessionGraph
@@ -83,29 +83,37 @@ class Learner:
 
     def interactions(self) -> tuple[str, InteractionGraph, InteractionGraph | None]:
         """Read interactions as they are: a name, the graph, and the test part where the data set comes divided."""
-        if Path(self.data).exists():
+        if Path(self.data).is_file():
             with reading("--data", self.learning.model):
                 return _name(self.data), InteractionGraph.from_file(Path(self.data)), None
-        names = [card.name for card in datasets.available()]
-        if self.data not in names:
-            raise ValueError(f"'--data' must be an existing file, or one of {', '.join(names)} (got '{self.data}')")
-        found = datasets.load(self.data)
+        found = self._named("interactions", "an existing file")
         return self.data, *(found if isinstance(found, datasets.Split) else (found, None))
 
+    def _named(self, kind: str, what: str) -> Any:
+        """The data set of that name, if there is one of this kind."""
+        cards = {card.name: card for card in datasets.available()}
+        if self.data not in cards or cards[self.data].kind != kind:
+            names = [card.name for card in cards.values() if card.kind == kind]
+            other = f", a data set of {WORDS[cards[self.data].kind]}" if self.data in cards else ""
+            raise ValueError(f"'--data' must be {what}, or one of {', '.join(names)} (got '{self.data}'{other})")
+        return datasets.load(self.data)
+
     def _sessions(self, collapse: bool) -> Loaded:
-        if not Path(self.data).exists():
-            named = self.data in [card.name for card in datasets.available()]
-            reason = ", a data set of users and items" if named else ""
-            model = self.learning.model
-            raise ValueError(f"'--data' must be an existing file of clicks for {model} (got '{self.data}'{reason})")
-        with reading("--data", self.learning.model):
-            graph = SessionGraph.from_file(Path(self.data))
+        test = None
+        if Path(self.data).is_file():
+            with reading("--data", self.learning.model):
+                graph = SessionGraph.from_file(Path(self.data))
+        else:
+            found = self._named("sessions", f"an existing file of clicks for {self.learning.model}")
+            graph, test = found if isinstance(found, datasets.SessionSplit) else (found, None)
         if self.last_sessions is not None:
             graph = last_sessions(graph, self.last_sessions)
-        test = None
         if self.test is not None:
             with reading("--test", self.learning.model):
                 test = SessionGraph.from_file(self.test, like=graph)
+        elif test is not None and self.last_sessions is not None:
+            with reading("--data", self.learning.model):
+                test = SessionGraph.from_frame(test.to_frame(), like=graph)  # whose items are fewer, and numbered anew
         if collapse:
             (graph, *rest), dropped = collapsed([graph, *([] if test is None else [test])])
             test = rest[0] if rest else None

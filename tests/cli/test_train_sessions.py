@@ -217,7 +217,7 @@ def test_a_truncated_gzip_file(clicks, tmp_path, refused):
         (("--last-sessions", 0), "'--last-sessions' must be at least 1 (got 0)"),
         (("--last-sessions", 2), "the validation part must hold a session of two clicks or more"),
         (("--split", 0.5, 0.1, 0.1), "'--split' must be positive and add up to 1"),
-        (("--data", "nothing.csv"), "'--data' must be an existing file of clicks for gru4rec (got 'nothing.csv')"),
+        (("--data", "nothing.csv"), "existing file of clicks for gru4rec, or one of yoochoose-100k, diginetica, "),
         (("--data", "ml-100k"), "(got 'ml-100k', a data set of users and items)"),
         (("--split", 0.5, 0.5, 0), "'--split' must be positive and add up to 1 (got 0.5 0.5 0.0)"),
         (("--model", "sasrec", "--dim", 7), "'--dim' must be divisible by 2 for sasrec (got 7)"),

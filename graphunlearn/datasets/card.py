@@ -1,0 +1,268 @@
+"""Cards of public data sets: what they hold, under which terms, in which files, and where these are published."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ROOT_VARIABLE", "Archive", "Card", "File", "Form", "Part", "available", "card_of", "folder_of"]
+
+ROOT_VARIABLE = "GRAPHUNLEARN_DATA"
+UNITS = {"interactions": ("users", "items", "interactions"), "sessions": ("sessions", "items", "clicks")}
+"""What is counted in a data set of each kind; the last is what its files have a row for."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Something that is published to be downloaded.
+
+    Args:
+        name: File name.
+        bytes: Size, where known.
+        sha256: Digest, where known.
+        md5: Digest, where the publisher gives this one; what is downloaded must have it.
+        mirrors: Addresses to download it from, the first one first.
+    """
+
+    name: str
+    bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    mirrors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirrors", tuple(self.mirrors))
+        if self.name in {"", ".", ".."} or Path(self.name).name != self.name:
+            raise ValueError(f"'name' must be the name of a file, without a folder (got {self.name!r})")
+
+    @property
+    def known(self) -> str:
+        """What is known of its bytes, in words."""
+        size = [] if self.bytes is None else [f"{self.bytes:,} bytes"]
+        digests = [f"{kind} {value}" for kind, value in (("SHA-256", self.sha256), ("MD5", self.md5)) if value]
+        return ", ".join(size + digests) or "no size or digest is known"
+
+
+@dataclass(frozen=True)
+class Archive(Published):
+    """A ``.zip`` file that holds the file wanted as ``member``."""
+
+    member: str = ""
+
+
+@dataclass(frozen=True)
+class File(Published):
+    """One published form of a part of a data set.
+
+    Args:
+        read: Arguments of ``from_file`` of the graph that is made of it.
+        archive: What it is downloaded in, if not as it is.
+    """
+
+    read: dict[str, Any] = field(default_factory=dict)
+    archive: Archive | None = None
+
+    @property
+    def source(self) -> Published:
+        """What is to be downloaded for it: the archive, or the file itself."""
+        return self.archive or self
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a data set, ``"all"``, ``"train"`` or ``"test"``, in any of several files.
+
+    Args:
+        name: Name of the part.
+        rows: Number of its distinct interactions, or of its clicks.
+        files: The files that it may come in; the first one found is read.
+    """
+
+    name: str
+    rows: int
+    files: tuple[File, ...]
+
+    def found(self, folder: Path) -> File | None:
+        """Return the first of the files that lies in ``folder``, if any."""
+        return next((file for file in self.files if (folder / file.name).is_file()), None)
+
+    @property
+    def downloadable(self) -> File | None:
+        """The first of the files that can be downloaded, if any."""
+        return next((file for file in self.files if file.source.mirrors), None)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the forms that a data set is published in: as its owner has it, or as others have divided it.
+
+    Args:
+        title: What form this is.
+        source: Where its files are published.
+        counts: Users, items and interactions in all parts, or sessions, items and clicks.
+        columns: What is read of every row, and what it means.
+        by_hand: Which files to take from the source.
+        checksum_source: Where the digests and counts come from, and which are not known.
+        parts: Its parts and their files.
+    """
+
+    title: str
+    source: str
+    counts: dict[str, int]
+    columns: dict[str, str]
+    by_hand: str
+    checksum_source: str
+    parts: tuple[Part, ...]
+
+    def is_found(self, folder: Path) -> bool:
+        """Whether all parts lie in ``folder``."""
+        return all(part.found(folder) for part in self.parts)
+
+    @property
+    def is_downloadable(self) -> bool:
+        """Whether all parts can be downloaded."""
+        return all(part.downloadable for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a public data set.
+
+    Args:
+        name: The name to :func:`load` it by, and that of its folder.
+        title: Its full name.
+        kind: ``"interactions"`` of users and items, or ``"sessions"`` of clicks.
+        description: What the rows are.
+        url: Where its owner publishes it.
+        terms: Under which terms.
+        citation: What to cite.
+        forms: The forms it is published in; of those that lie in its folder, the first one is read.
+    """
+
+    name: str
+    title: str
+    kind: str
+    description: str
+    url: str
+    terms: str
+    citation: str
+    forms: tuple[Form, ...]
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """Read a card."""
+        card = json.loads(text)
+        return cls(**card | {"forms": tuple(map(_form, card["forms"]))})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Users, items and interactions, or sessions, items and clicks, of the first form."""
+        return self.forms[0].counts
+
+    @property
+    def download(self) -> Form | None:
+        """The form that can be downloaded, if any."""
+        return next((form for form in self.forms if form.is_downloadable), None)
+
+    @property
+    def download_bytes(self) -> int | None:
+        """How much there is to download, where known."""
+        parts = () if self.download is None else self.download.parts
+        sizes = [part.downloadable.source.bytes for part in parts if part.downloadable is not None]
+        return None if not sizes or None in sizes else sum(filter(None, sizes))
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do to have the files."""
+        ways = [f"{form.by_hand} Source: {form.source}." for form in self.forms]
+        command = f"'graphunlearn datasets --download {self.name} --root DIR' gets them. By hand: "
+        return f"{command if self.download else ''}{' Or: '.join(ways)} Terms: {self.terms}"
+
+    def form_in(self, folder: Path) -> Form | None:
+        """Return the first form of which all parts lie in ``folder``, if any."""
+        return next((form for form in self.forms if form.is_found(folder)), None)
+
+    def is_found(self, root: str | os.PathLike[str] | None = None) -> bool:
+        """Whether all parts of a form lie in the sub-folder of this name; ``root`` as for :func:`load`."""
+        folder = folder_of(root)
+        return folder is not None and self.form_in(folder / self.name) is not None
+
+
+def _form(form: dict[str, Any]) -> Form:
+    parts = tuple(
+        Part(name, **part | {"files": tuple(map(_file, part["files"]))}) for name, part in form["parts"].items()
+    )
+    return Form(**form | {"parts": parts})
+
+
+def _file(file: dict[str, Any]) -> File:
+    archive = file.get("archive")
+    return File(**file | {"archive": None if archive is None else Archive(**archive)})
+
+
+@cache
+def _cards() -> dict[str, Card]:
+    folder = resources.files(__package__) / "cards"
+    texts = [file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".json")]
+    return {card.name: card for card in sorted(map(Card.from_json, texts), key=lambda card: max(card.counts.values()))}
+
+
+def available(kind: str | None = None) -> list[Card]:
+    """Return the cards of all data sets that :func:`load` knows, small ones first.
+
+    Args:
+        kind: Only those of ``"interactions"`` or of ``"sessions"``.
+
+    Raises:
+        ValueError: If there is no such kind.
+
+    Example:
+        >>> [card.name for card in available("interactions")]
+        ['lastfm', 'ml-100k', 'ml-1m', 'gowalla', 'yelp2018', 'amazon-book']
+        >>> [card.name for card in available("sessions")]
+        ['yoochoose-100k', 'diginetica', 'yoochoose']
+    """
+    if kind is not None and kind not in UNITS:
+        raise ValueError(f"'kind' must be one of {', '.join(map(repr, UNITS))} (got {kind!r})")
+    return [card for card in _cards().values() if kind in (None, card.kind)]
+
+
+def card_of(name: str) -> Card:
+    """Return the card of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    cards = _cards()
+    if name not in cards:
+        close = difflib.get_close_matches(str(name), cards, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"'name' must be one of {', '.join(map(repr, cards))} (got {name!r}{hint})")
+    return cards[name]
+
+
+def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder of data sets: the one given, or the one that the environment names, if any."""
+    given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
+    return None if given is None else Path(given).expanduser()
+
+
+def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a data set in the folder of data sets.
+
+    Raises:
+        FileNotFoundError: If neither ``root`` nor the environment names that.
+    """
+    folder = folder_of(root)
+    if folder is None:
+        raise FileNotFoundError(
+            f"'root' must be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE} "
+            f"(got neither); make one with a folder '{card.name}' in it. {card.how_to_get}"
+        )
+    return folder / card.name
