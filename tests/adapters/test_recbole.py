@@ -212,6 +212,16 @@ def a_user(bridge):
     return gu.ForgetRequest("user", bridge.graph.user_ids[:1])
 
 
+def test_a_pair_that_is_held_out_as_well_is_forgotten_there_too(recbole):
+    config, loaders = recbole.prepare("BPR", **SMALL)
+    model = recbole.train(config, loaders)
+    twice = Bridge(model, loaders[0], loaders[0], loaders[2])  # training data as validation data
+    pair = sorted(rows_of(loaders[0]))[0]
+    after = twice.unlearn(gu.Unlink(), gu.ForgetRequest("interaction", [pair]))
+    assert rows_of(after.valid) == rows_of(after.train) == rows_of(loaders[0]) - {pair}
+    assert after.held_out_dropped == 1
+
+
 def test_a_bridge_needs_training_data_alone(recbole):
     config, loaders = recbole.prepare("LightGCN", **SMALL)
     bridge = Bridge(recbole.train(config, loaders), loaders[0])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphunlearn.func import gauss_newton_product, hessian_product
+from graphunlearn.func import Linearised, gauss_newton_product, hessian_product
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, a handful of terms of size 1
 
@@ -77,3 +77,62 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
     half = as_matrix(gauss_newton_product(lambda x: (design @ x,), (torch.ones(6, dtype=torch.float64),), point), 3)
     torch.testing.assert_close(exact, design.t() @ design, **EXACT)
     torch.testing.assert_close(half, exact, **EXACT)
+
+
+# ---- derivatives in both directions, by backward passes alone
+
+
+def check(function, point):
+    """Both directions against a dense Jacobian, output by output."""
+    at, v = Linearised(function, point), torch.randn_like(point)
+    rows = [torch.autograd.functional.jacobian(lambda x, n=n: function(x)[n], point) for n in range(len(at.outputs))]
+    weights = tuple(torch.randn_like(o) for o in at.outputs)
+    pulled = torch.zeros_like(point)
+    for output, wanted, pushed, jacobian, w in zip(
+        at.outputs, function(point), at.pushforward(v), rows, weights, strict=True
+    ):
+        assert not output.requires_grad
+        torch.testing.assert_close(output, wanted.detach(), **EXACT)
+        torch.testing.assert_close(pushed, (jacobian.view(w.numel(), -1) @ v.flatten()).view_as(w), **EXACT)
+        pulled += (w.flatten() @ jacobian.view(w.numel(), -1)).view_as(point)
+    torch.testing.assert_close(at.pullback(weights), pulled, **EXACT)
+    torch.testing.assert_close(at.pullback(weights), pulled, **EXACT)  # again: nothing was used up
+
+
+def test_linearised_is_the_jacobian(point):
+    check(outputs, point)
+    check(lambda x: (x.view(2, 2) @ x.view(2, 2).t(),), point)
+    check(lambda x: (3 * x,), point)  # whose second derivative is nothing
+
+
+def test_linearised_takes_outputs_that_depend_on_nothing(point):
+    constant = torch.ones(2, dtype=torch.float64)
+    check(lambda x: (constant, x.sin()), point)
+    check(lambda x: (constant, 0 * x[:1]), point)
+    at = Linearised(lambda x: (constant,), point)
+    assert torch.equal(at.pushforward(point)[0], torch.zeros_like(constant))
+    assert torch.equal(at.pullback((constant,)), torch.zeros_like(point))
+
+
+@pytest.mark.parametrize("layout", ["to_sparse_coo", "to_sparse_csr"])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_linearised_goes_through_sparse_products(point, layout):
+    """Which have no forward-mode rule."""
+    matrix = getattr(torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]], dtype=torch.float64), layout)()
+    check(lambda x: (torch.sparse.mm(matrix, x.view(2, 2)).tanh(),), point)
+
+
+def test_linearised_goes_through_products_over_neighbours(point):
+    """Whose forward-mode rule is wrong in PyTorch."""
+    index, ones = torch.tensor([0, 0, 1, 1]), torch.ones(2, dtype=torch.float64)
+    check(lambda x: (ones.scatter_reduce(0, index, x, "prod"),), point)
+
+
+def test_linearised_works_where_gradients_are_off(point):
+    with torch.no_grad():
+        check(outputs, point)
+
+
+def test_a_linear_function_has_no_curvature(point):
+    assert torch.equal(hessian_product(lambda x: x.sum(), point)(point), torch.zeros_like(point))
+    assert torch.equal(hessian_product(lambda x: x.new_ones(()), point)(point), torch.zeros_like(point))

@@ -18,21 +18,24 @@ def retained_datasets(
 ) -> tuple[tuple[Any, ...], int]:
     """Return RecBole datasets (training, and any held out) without what was forgotten.
 
-    The training part keeps the interactions of ``retained``. Held-out parts lose the rows of users and items that
-    forgetting left without any interaction: nothing is to be measured on them.
+    The training part keeps the interactions of ``retained``. Held-out parts lose what was forgotten, should a pair be
+    in both, and the rows of users and items that forgetting left without any interaction: nothing is to be measured on
+    them.
 
     Returns:
         The datasets, which share nothing that is changed with those passed, and how many held-out rows went.
     """
-    codes = (retained.pairs[0] * graph.num_items + retained.pairs[1]).cpu()
+    before, codes = ((side.pairs[0] * graph.num_items + side.pairs[1]).cpu() for side in (graph, retained))
+    forgotten = before[~torch.isin(before, codes)]
     emptied = emptied_nodes(graph, retained).cpu()
     parts, gone = [], 0
     for place, dataset in enumerate(datasets):
         users, items = (_numbers(dataset, field) - 1 for field in (dataset.uid_field, dataset.iid_field))
+        own = users * graph.num_items + items
         if place == 0:
-            keep = torch.isin(users * graph.num_items + items, codes)
+            keep = torch.isin(own, codes)
         else:
-            keep = ~(emptied[users] | emptied[items + graph.num_users])
+            keep = ~(torch.isin(own, forgotten) | emptied[users] | emptied[items + graph.num_users])
             gone += int((~keep).sum())
         parts.append(dataset.copy(dataset.inter_feat[keep.nonzero().flatten()]))
     return tuple(parts), gone
