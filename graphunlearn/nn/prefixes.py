@@ -108,11 +108,16 @@ class CrossEntropy(Criterion):
     def samples(self, graph: SessionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> PrefixSamples:
         """Return every prefix that a click follows, or those whose following click is in ``mask``.
 
+        Of a graph of prefixes, these are the prefixes themselves: what follows them is their ``target``.
+
         Args:
             graph: The training sessions.
             mask: Clicks to be predicted ``[num_clicks]``; the first click of a session follows nothing.
             epoch: Makes no difference: nothing is drawn.
         """
+        if mask is None and graph.target is not None:
+            followed = (graph.target >= 0).nonzero().squeeze(1)
+            return PrefixSamples(graph.click_ptr[followed + 1] - 1, graph.target[followed], followed)
         follows = torch.ones(graph.num_clicks, dtype=torch.bool, device=graph.device) if mask is None else mask.clone()
         follows[graph.click_ptr[:-1]] = False
         clicks = follows.nonzero().squeeze(1)

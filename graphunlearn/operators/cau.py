@@ -12,7 +12,7 @@ from torch import nn
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.cau_steps import Descent, StepSettings
-from graphunlearn.operators.click_samples import ForgetSamples
+from graphunlearn.operators.click_samples import ForgetSamples, all_predictions
 from graphunlearn.operators.click_targets import click_targets
 from graphunlearn.operators.curriculum import Curriculum, Difficulty, Order
 from graphunlearn.operators.emptied_items import settle_emptied
@@ -210,7 +210,7 @@ class CAU(Unlearner):
 
 def _predicts(sessions: SessionGraph) -> bool:
     """Whether some session has a click that follows another."""
-    return sessions.num_clicks > sessions.num_sessions
+    return len(all_predictions(sessions)) > 0
 
 
 @dataclass(kw_only=True)

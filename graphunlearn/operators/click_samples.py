@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.nn.prefixes import CrossEntropy
 
 __all__ = ["ForgetSamples", "Predictions", "all_predictions", "together", "without_clicks"]
 
@@ -128,11 +129,9 @@ def together(parts: list[tuple[SessionGraph, Predictions]]) -> tuple[SessionGrap
 
 
 def all_predictions(graph: SessionGraph) -> Predictions:
-    """Return every click that has a prefix."""
-    first = torch.zeros(graph.num_clicks, dtype=torch.bool, device=graph.device)
-    first[graph.click_ptr[:-1]] = True
-    clicks = (~first).nonzero().squeeze(1)
-    return Predictions(clicks - 1, graph.items[clicks])
+    """Return every click that has a prefix; of a graph of prefixes, the click that follows each."""
+    samples = CrossEntropy().samples(graph)
+    return Predictions(samples.ends, samples.target)
 
 
 def without_clicks(graph: SessionGraph, mask: Tensor) -> SessionGraph:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.encode import linear_form
 from graphunlearn.nn.fit import reset_parameters
+from graphunlearn.nn.prefixes import CrossEntropy
 
 __all__ = [
     "clicked_items",
@@ -54,12 +55,16 @@ def without_emptied_nodes(heldout: Any, graph: Any, retained: Any) -> Any:
     """Return ``heldout`` without the users and items that forgetting left without any interaction.
 
     Of sessions those of such users go, who are the same where their raw ids are, and the clicks on such items, as if
-    they were to be forgotten: their neighbours join.
+    they were to be forgotten: their neighbours join. A prefix that such a click follows goes.
     """
     if isinstance(heldout, SessionGraph):
         heldout = _without_emptied_users(heldout, graph, retained)
+        emptied = clicked_items(graph) & ~clicked_items(retained)
+        if heldout.target is not None:
+            gone = (heldout.target >= 0) & emptied[heldout.target]
+            heldout = heldout.select(~gone) if bool(gone.any()) else heldout
         clicked = clicked_items(heldout)
-        emptied = clicked_items(graph) & ~clicked_items(retained) & clicked
+        emptied = emptied & clicked
         if not bool(emptied.any()):
             return heldout
         if not bool((clicked & ~emptied).any()):
@@ -77,7 +82,7 @@ def judges_left(heldout: Any, graph: Any, retained: Any) -> Any:
     if heldout is None:
         return None
     left = without_emptied_nodes(heldout, graph, retained)
-    if isinstance(left, SessionGraph) and left is not heldout and not bool((left.length > 1).any()):
+    if isinstance(left, SessionGraph) and left is not heldout and not len(CrossEntropy().samples(left)):
         return None
     return left
 

@@ -137,6 +137,20 @@ def test_a_mask_names_the_clicks_to_be_predicted():
     assert mask[0]  # the mask given stays as it was
 
 
+def test_what_follows_a_prefix_is_its_target():
+    whole = session_graph([[0, 1, 2], [3], [4, 5, 4]], 6)
+    prefixes = whole.prefixes(torch.tensor([5, 0, 3, 6]))  # 3 and 6 are the last of their sessions
+    samples = CrossEntropy().samples(prefixes)
+    assert (samples.ends.tolist(), samples.target.tolist(), samples.session.tolist()) == ([1, 2], [4, 1], [0, 1])
+    model, all_of_them = session_model("srgnn", 6), CrossEntropy().samples(whole)
+    torch.testing.assert_close(
+        CrossEntropy().losses(model, prefixes, samples),
+        CrossEntropy().losses(model, whole, all_of_them.select(torch.tensor([3, 0]))),
+    )
+    mask = torch.ones(prefixes.num_clicks, dtype=torch.bool)
+    assert CrossEntropy().samples(prefixes, mask=mask).target.tolist() == [5, 5, 4]  # clicks that were asked for
+
+
 # ---- the batches
 
 

@@ -7,7 +7,7 @@ from session_toys import CLASSES, random_sessions, session_model
 from graphunlearn import CAU, ForgetRequest, SessionGraph, fit
 from graphunlearn.operators.cau_steps import Descent, StepSettings, mixed
 from graphunlearn.operators.click_samples import ForgetSamples
-from graphunlearn.operators.click_targets import click_targets
+from graphunlearn.operators.click_targets import click_targets, log_probabilities
 from graphunlearn.operators.curriculum import Curriculum
 
 ITEMS = 12
@@ -278,6 +278,25 @@ def test_validation_clicks_on_a_forgotten_item_do_not_count(case, monkeypatch):
     only = SessionGraph.from_sequences([[2, 2, 2]], num_items=ITEMS)  # better these than none
     CAU(validation=only, steps=1).unlearn(model, train, ForgetRequest.internal("item", torch.tensor([2])))
     assert seen[1].num_clicks == 3
+
+
+def test_validation_may_be_prefixes_with_the_click_that_follows(case, monkeypatch):
+    seen = []
+
+    def scored(model, graph, predictions):
+        seen.append(predictions.target)
+        return log_probabilities(model, graph, predictions)
+
+    monkeypatch.setattr("graphunlearn.operators.click_targets.log_probabilities", scored)
+    model, train, validation, request = case
+    last = validation.click_ptr[1:] - 2
+    prefixes = validation.prefixes(last)  # only the last click of each is held out
+    CAU(validation=prefixes, steps=1).unlearn(model, train, request)
+    assert any(torch.equal(target, prefixes.target) for target in seen)
+    single = validation.prefixes(validation.click_ptr[:-1])
+    assert CAU(validation=single, steps=1).unlearn(model, train, request).log["steps"]
+    with pytest.raises(ValueError, match=r"'validation' must.*sessions of one click"):
+        CAU(validation=validation.prefixes(validation.click_ptr[1:] - 1)).unlearn(model, train, request)
 
 
 def test_a_model_that_is_not_trained_is_refused(case):

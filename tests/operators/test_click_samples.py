@@ -74,6 +74,9 @@ def test_all_predictions(rows):
     found = all_predictions(graph)
     expected = [(tuple(row[:t]), row[t]) for row in rows for t in range(1, len(row))]
     assert list(zip(prefixes_of(graph, found), found.target.tolist())) == expected
+    cut = graph.prefixes()
+    again = all_predictions(cut)
+    assert list(zip(prefixes_of(cut, again), again.target.tolist())) == expected
 
 
 @given(sequences(), sequences())

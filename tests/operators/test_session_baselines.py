@@ -21,6 +21,7 @@ from graphunlearn.operators import (
 from graphunlearn.operators import ascent as module
 from graphunlearn.operators.ascent import ascend, descend, endless_batches
 from graphunlearn.operators.session_baselines import divergence
+from graphunlearn.operators.start import judges_left
 
 NAMES = ["srgnn", "gru4rec", "sasrec"]
 
@@ -224,6 +225,18 @@ def test_validation_loses_the_clicks_of_items_forgotten_everywhere():
     assert without_emptied_nodes(held, graph, graph.split(ForgetRequest("item", ["1"]))[0]) is held
     alone = session_graph([[3, 4], [4]], 6)
     assert without_emptied_nodes(alone, graph, retained).num_clicks == 0
+
+
+def test_prefixes_that_a_forgotten_item_follows_are_none_to_judge_by():
+    graph = session_graph([[0, 1, 2], [1, 3], [4, 0]], 6)
+    held = session_graph([[0, 3, 4], [5, 3], [3, 1, 0]], 6).prefixes(torch.tensor([0, 1, 3, 4, 5, 6, 7]))
+    assert held.target.tolist() == [3, 4, 3, -1, 1, 0, -1]
+    retained, _ = graph.split(ForgetRequest("item", ["3", "4"]))
+    left = without_emptied_nodes(held, graph, retained)
+    assert (left.items.tolist(), left.length.tolist(), left.target.tolist()) == ([5, 1, 1, 0], [1, 1, 2], [-1, 0, -1])
+    assert without_emptied_nodes(held, graph, graph.split(ForgetRequest("item", ["2"]))[0]) is held
+    assert judges_left(held, graph, retained).target.tolist() == [-1, 0, -1]
+    assert judges_left(held.select(torch.tensor([0, 1, 2, 4])), graph, retained) is None  # nothing follows any more
 
 
 def of_users(rows, names, num_items=6):

@@ -45,8 +45,8 @@ class Bridge:
     """A RecBole model and its data, as this package sees them.
 
     LightGCN, NGCF, SGL and BPR serve the methods for interactions; SRGNN, GRU4Rec and SASRec those for sessions. Raw
-    ids are RecBole's tokens; node ``n`` is RecBole's internal id ``n + 1``, since its 0 pads. The RecBole model is never
-    changed. Made for RecBole 1.2.1.
+    ids are RecBole's tokens; node ``n`` is RecBole's internal id ``n + 1``, since its 0 pads. The RecBole model is
+    never changed. Made for RecBole 1.2.1.
 
     Args:
         model: The trained model.
@@ -142,10 +142,10 @@ class Bridge:
             )
         if isinstance(result.model, sessions.RecBoleSessions):
             after = result.model.restored(self.original)
-            loaders, gone = sessions.retained_loaders(*self.loaders, self.graph, result.graph)
+            loaders, gone = sessions.retained_loaders(*self.loaders, self.graph, result.graph, result.request)
             return Forgotten(after, *loaders, result, gone)
         present = [loader._dataset for loader in self.loaders if loader is not None]
-        datasets, gone = retained_datasets(tuple(present), self.graph, result.graph)
+        datasets, gone = retained_datasets(tuple(present), self.graph, result.graph, result.request)
         loaders = rebuilt(self.loaders, datasets)
         after = interactions.refreshed(self.original, datasets[0])
         interactions.write_back(result.model, after)

@@ -16,10 +16,10 @@ __all__ = ["load_checkpoint", "trusting_pickles"]
 def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = False) -> None:
     """Load the parameters of a RecBole model from a file.
 
-    A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, holds tensors and nothing else. RecBole's own
-    checkpoints are pickles with its configuration in them: reading one runs whatever code its author put there. They
-    are read only with ``trust_pickle=True``, which is for files that you made yourself. Embeddings that a checkpoint
-    has cached (``other_parameter``) are not taken over.
+    A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, holds tensors and nothing else. RecBole's
+    own checkpoints are pickles with its configuration in them: reading one runs whatever code its author put there.
+    They are read only with ``trust_pickle=True``, which is for files that you made yourself. Embeddings that a
+    checkpoint has cached (``other_parameter``) are not taken over.
 
     Args:
         model: A RecBole model of the same class and sizes, changed in place; left alone if anything does not fit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
 from graphunlearn.nn.encode import _check_size
+from graphunlearn.operators.base import _evaluating
 
 __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "to_native", "write_back"]
 
@@ -51,7 +53,7 @@ class PropagatedNGCF(nn.Module):
         super().__init__()
         self.num_nodes = num_nodes
         self.embedding = nn.Embedding(num_nodes, sizes[0])
-        pairs = list(zip(sizes[:-1], sizes[1:]))
+        pairs = list(pairwise(sizes))
         self.sums = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
         self.products = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
         self.reset_parameters()
@@ -108,9 +110,19 @@ def tokens(dataset: Any, field: str) -> list[str]:
     return [str(token) for token in dataset.field2id_token[field][1:]]
 
 
-def to_native(model: nn.Module, num_nodes: int) -> nn.Module:
-    """Return a module of this package that computes what a RecBole model does, with a copy of its parameters."""
-    native = MODELS[type(model).__name__](model, num_nodes)
+def to_native(model: Any, num_nodes: int) -> nn.Module:
+    """Return a module of this package that computes what a RecBole model does, with a copy of its parameters.
+
+    Raises:
+        ValueError: The model has other rows than there are nodes.
+    """
+    rows = [len(table.weight) - 1 for table in (model.user_embedding, model.item_embedding)]
+    if sum(rows) != num_nodes:
+        raise ValueError(
+            f"'model' must be one of the training data passed, of {num_nodes} users and items (got one of "
+            f"{' + '.join(map(str, rows))})"
+        )
+    native: nn.Module = MODELS[type(model).__name__](model, num_nodes)
     native.to(next(model.parameters()).device)
     with torch.no_grad():
         for mine, theirs in _pairs(native, model):
@@ -176,20 +188,17 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
     Raises:
         ValueError: Rows differ.
     """
-    training = model.training
-    nn.Module.train(model, False)  # SGL's own `train` draws views
-    try:
-        with torch.no_grad():
-            mine, theirs = encode(native, graph), rows_of(model)
-    finally:
-        nn.Module.train(model, training)
+    with torch.no_grad(), _evaluating(model):
+        mine, theirs = encode(native, graph), rows_of(model)
     for name, own, other in zip(("user", "item"), (mine.users, mine.items), theirs):
-        gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12))
-        if own.shape != other[1:].shape or not gap <= TOLERANCE:
+        same = own.shape == other[1:].shape
+        gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
+        if not gap <= TOLERANCE:
+            twice = ", are pairs there twice, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
             raise ValueError(
                 f"'model' must compute what RecBole's {type(model).__name__} does on the training data passed (got "
-                f"{name} rows that differ by {gap:.2g} of the largest entry): was it trained on other data, or is it a "
-                "subclass? Register your own class with graphunlearn.encode.register"
+                f"{name} rows that differ by {gap:.2g} of the largest entry): was it trained on other data{twice}, or "
+                "is it a subclass? Register your own class with graphunlearn.encode.register"
             )
 
 
@@ -230,7 +239,8 @@ def objective_of(model: Any, batch_size: int) -> BPR:
             squared = (
                 model.user_embedding.weight.square().sum(1).mean() + model.item_embedding.weight.square().sum(1).mean()
             )
-        decay /= max(float(squared / 2) * batch_size, 1e-12) ** 0.5
+        layers = len(getattr(model, "GNNlayers", ()))  # NGCF's penalty is of its rows, whose layers have length 1
+        decay /= max((float(squared / 2) + layers) * batch_size, 1e-12) ** 0.5
     if type(model).__name__ == "SGL":
         decay /= batch_size
     return BPR(weight_decay=decay)

@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.operators.start import emptied_nodes
 
-__all__ = ["rebuilt", "retained_datasets", "samplers_for"]
+__all__ = ["named_nodes", "rebuilt", "retained_datasets"]
 
 
 def retained_datasets(
-    datasets: tuple[Any, ...], graph: InteractionGraph, retained: InteractionGraph
+    datasets: tuple[Any, ...], graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
 ) -> tuple[tuple[Any, ...], int]:
     """Return RecBole datasets (training, and any held out) without what was forgotten.
 
     The training part keeps the interactions of ``retained``. Held-out parts lose what was forgotten, should a pair be
-    in both, and the rows of users and items that forgetting left without any interaction: nothing is to be measured on
-    them.
+    in both, and the rows of users and items that the request names, learned from or not, or that forgetting left
+    without any interaction: nothing is to be measured on them.
 
     Returns:
         The datasets, which share nothing that is changed with those passed, and how many held-out rows went.
@@ -28,6 +28,8 @@ def retained_datasets(
     before, codes = ((side.pairs[0] * graph.num_items + side.pairs[1]).cpu() for side in (graph, retained))
     forgotten = before[~torch.isin(before, codes)]
     emptied = emptied_nodes(graph, retained).cpu()
+    emptied[named_nodes(request, "user", graph)] = True
+    emptied[named_nodes(request, "item", graph) + graph.num_users] = True
     parts, gone = [], 0
     for place, dataset in enumerate(datasets):
         users, items = (_numbers(dataset, field) - 1 for field in (dataset.uid_field, dataset.iid_field))
@@ -41,6 +43,15 @@ def retained_datasets(
     return tuple(parts), gone
 
 
+def named_nodes(request: ForgetRequest, level: str, graph: InteractionGraph | SessionGraph) -> Tensor:
+    """Return the users or items that a request names as such, whether or not the graph has interactions of them."""
+    found = [torch.zeros(0, dtype=torch.long)]
+    for part in request.parts:
+        if part.level == level:
+            found.append(graph.vocabulary(level).lookup(part.index) if part.raw else torch.tensor(part.index))
+    return torch.cat(found)
+
+
 def _numbers(dataset: Any, field: str) -> Tensor:
     return torch.as_tensor(dataset.inter_feat[field]).long()
 
@@ -50,22 +61,25 @@ def rebuilt(loaders: tuple[Any, ...], datasets: tuple[Any, ...]) -> tuple[Any, .
 
     Negatives and seen items are those of the datasets passed: a forgotten item is masked for nobody.
     """
-    out: list[Any] = []
-    samplers = samplers_for(loaders, datasets)
-    left = iter(zip(datasets, samplers))
-    for loader in loaders:
-        if loader is None:
-            out.append(None)
-            continue
-        dataset, sampler = next(left)
-        out.append(type(loader)(loader.config, dataset, sampler, shuffle=loader.shuffle) if len(dataset) else None)
-    return tuple(out)
+    left = iter(datasets)
+    own = [None if loader is None else next(left) for loader in loaders]
+    samplers = _samplers(loaders, own)
+    return tuple(
+        None
+        if dataset is None or not len(dataset)
+        else type(loader)(loader.config, dataset, sampler, shuffle=loader.shuffle)
+        for loader, dataset, sampler in zip(loaders, own, samplers)
+    )
 
 
-def samplers_for(loaders: tuple[Any, ...], datasets: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return RecBole's samplers of negatives and of seen items, for every dataset."""
+def _samplers(loaders: tuple[Any, ...], datasets: list[Any]) -> tuple[Any, ...]:
+    """Return RecBole's samplers of negatives and of seen items for the three phases, over what each dataset holds."""
+    from recbole.data.interaction import cat_interactions
     from recbole.data.utils import create_samplers
 
+    present = [dataset for dataset in datasets if dataset is not None]
     config = next(loader.config for loader in loaders if loader is not None)
-    three = list(datasets) + [datasets[-1]] * (3 - len(datasets))  # RecBole makes them for three phases
-    return tuple(create_samplers(config, datasets[0], three)[: len(datasets)])
+    empty = present[0].copy(present[0].inter_feat[:0])
+    three = [empty if dataset is None else dataset for dataset in datasets]
+    whole = present[0].copy(cat_interactions([dataset.inter_feat for dataset in present]))
+    return tuple(create_samplers(config, whole, three))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.adapters.recbole.loaders import rebuilt
+from graphunlearn.adapters.recbole.loaders import named_nodes, rebuilt
 from graphunlearn.adapters.recbole.session_rows import Clicks, kept_clicks, windows
-from graphunlearn.data import SessionGraph
+from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.data.session_build import build
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.nn.encode import Encoded, _check_sessions, encode
@@ -205,7 +205,12 @@ def _prefixes(loader: Any, train: SessionGraph) -> SessionGraph | None:
 
 
 def retained_loaders(
-    train: Any, valid: Any, test: Any, graph: SessionGraph, retained: SessionGraph
+    train: Any,
+    valid: Any,
+    test: Any,
+    graph: SessionGraph,
+    retained: SessionGraph,
+    request: ForgetRequest | None = None,
 ) -> tuple[tuple[Any, Any, Any], int]:
     """Return RecBole loaders of what remains, and how many held-out rows are gone.
 
@@ -215,7 +220,7 @@ def retained_loaders(
     - the training clicks of ``graph`` that ``retained`` does not hold;
     - a sequence that retains no training click, with all that is held out of it;
     - held-out clicks on an item that the training part of their sequence held and does not any more;
-    - held-out clicks on an item that the training data held and do not any more.
+    - held-out clicks on an item that the training data held and do not any more, or that ``request`` names.
 
     None of these is in a history or to be predicted, and a row without a history is none. Loaders are of the class,
     the configuration, the batch size and the samplers of the original ones, which stay as they are.
@@ -226,6 +231,7 @@ def retained_loaders(
         test: Likewise of the test data.
         graph: The training sessions before.
         retained: The training sessions after, cut from ``graph``.
+        request: What was asked for, which may name items that are held out alone.
 
     Returns:
         The three loaders, ``None`` where there was none or no row is left; and how many rows the held-out ones lack.
@@ -245,6 +251,8 @@ def retained_loaders(
     forgotten = torch.zeros_like(in_training)
     forgotten[in_training] = ~kept
     emptied = clicked_items(graph) & ~clicked_items(retained)
+    if request is not None:
+        emptied[named_nodes(request, "item", graph)] = True
     forgotten |= emptied[clicks.item - 1] & ~in_training
     sequence = clicks.sequence
     pair, count = sequence * graph.num_items + clicks.item - 1, clicks.uid.numel()
