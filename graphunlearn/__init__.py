@@ -5,8 +5,9 @@ Nouns: :class:`InteractionGraph`, :class:`ForgetRequest`, objectives (:class:`BP
 Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`.
 """
 
-from graphunlearn import datasets, utils
+from graphunlearn import adapters, datasets, utils
 from graphunlearn._version import __version__
+from graphunlearn.adapters import export, load_export
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn import (
     BCE,
@@ -46,6 +47,7 @@ from graphunlearn.operators import (
     EncoderSettings,
     FineTune,
     GradientAscent,
+    Ledger,
     NegativeKL,
     PublishedSettings,
     Retrain,
@@ -79,6 +81,7 @@ __all__ = [
     "GRU4Rec",
     "GradientAscent",
     "InteractionGraph",
+    "Ledger",
     "MatrixFactorization",
     "NegativeKL",
     "Objective",
@@ -96,12 +99,15 @@ __all__ = [
     "UnlearningResult",
     "Unlink",
     "__version__",
+    "adapters",
     "auxiliary_loss",
     "datasets",
     "default_settings",
     "encode",
+    "export",
     "fit",
     "linear_form",
+    "load_export",
     "prefix_states",
     "recommend",
     "score",

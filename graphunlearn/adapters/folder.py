@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import platform
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from graphunlearn._version import __version__
 from graphunlearn.adapters.folder_card import model_card
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.folders import check_folder, replaced_folder
+from graphunlearn.data.request import PAIRS
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 
@@ -91,10 +93,10 @@ def export(
     check_folder(folder, {WEIGHTS, CONFIG, FACTS, CARD}, overwrite=overwrite)
     if unlearner is not None and unlearner.name != result.method:
         raise ValueError(f"'unlearner' must be the method of 'result', {result.method} (got {unlearner.name})")
-    weights = {name: value.detach().cpu().clone() for name, value in result.model.state_dict().items()}
     try:
+        weights = {name: value.detach().cpu().clone() for name, value in result.model.state_dict().items()}
         content = save_tensors({name: value.contiguous() for name, value in weights.items()}, {"format": "pt"})
-    except (SafetensorError, RuntimeError, ValueError, NotImplementedError) as error:
+    except (SafetensorError, RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ValueError(
             f"'result' must hold a model of dense tensors (got one that cannot be saved: {error})"
         ) from None
@@ -196,16 +198,16 @@ def _facts(
         ids[part.level] = ids.get(part.level, 0) + len(part)
     removed = None if graph is None else _removed(graph, after, request)
     model = result.original if model is None else model
-    told = {
-        "options": None if unlearner is None else _options(unlearner),
-        "audit": None if audit is None else dict(audit),
-    }
     try:
+        told = {
+            "options": None if unlearner is None else _options(unlearner),
+            "audit": None if audit is None else dict(audit),
+        }
         told = json.loads(json.dumps(told, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"'audit' must be as JSON holds it (got {error})") from None
     for name in ("options", "audit"):
-        if _names(told[name]) & _forgotten(request):
+        if _tells(_names(told[name]), _forgotten(request, after if graph is None else graph)):
             raise ValueError(f"'{name}' must not name what was forgotten (got something that does)")
     return {
         "format": FORMAT,
@@ -266,14 +268,30 @@ def _names(value: Any) -> set[str]:
     return {value} if isinstance(value, str) else set()
 
 
-def _forgotten(request: ForgetRequest) -> set[str]:
-    """Return every raw id of users, items and sessions that a request names; of a click, the session's."""
+def _tells(texts: set[str], ids: set[str]) -> bool:
+    """Whether some text is one of the ids, or has one in it that is more than a number, which may be any figure's."""
+    if texts & ids:
+        return True
+    whole = "\n".join(texts)
+    found = (name for name in ids if not name.isdecimal() and name in whole)
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", whole) for name in found)
+
+
+def _forgotten(request: ForgetRequest, graph: InteractionGraph | SessionGraph) -> set[str]:
+    """Return every raw id of users, items and sessions that a request names; of a click, the session's.
+
+    Numbers of an internal request are those of ``graph``, the one before; of sessions the one after has others.
+    """
     ids: set[str] = set()
     for part in request.parts:
-        if part.raw and part.level == "interaction":
-            ids.update(*part.index)
-        elif part.raw:
-            ids.update(entry[0] if part.level == "click" else entry for entry in part.index)
+        sides = {"interaction": ("user", "item"), "click": ("session",)}.get(part.level, (part.level,))
+        columns = zip(*part.index) if part.level in PAIRS else [part.index]
+        for side, column in zip(sides, columns):
+            if part.raw:
+                ids.update(column)
+                continue
+            names = graph.vocabulary(side)
+            ids.update(names[number] for number in column if number < len(names))
     return ids
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``graphunlearn demo | train | prepare | forget | audit | bench | datasets``."""
+"""The command line: ``graphunlearn demo | train | prepare | forget | audit | ledger | bench | datasets``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ VERBS = {
     "demo": ("judge", "Demo"),
     "train": ("learn", "Train"),
     "prepare": ("prepare", "Prepare"),
-    "forget": ("learn", "Forget"),
+    "forget": ("forget", "Forget"),
     "audit": ("judge", "RunAudit"),
+    "ledger": ("ledger", "ShowLedger"),
     "bench": ("judge", "Bench"),
     "datasets": ("sets", "Datasets"),
 }
@@ -40,8 +41,9 @@ commands:
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
   audit     compare what was forgotten with retrained models
+  ledger    show, verify or go on with the record of what was forgotten
   bench     run methods on data where one knows what should be forgotten
-  datasets  list the named data sets, and which are on this machine
+  datasets  list the named data sets, and which are on this machine; download them
 
 first steps:
   graphunlearn demo
@@ -59,6 +61,12 @@ many requests, with a method that is prepared for them:
   graphunlearn prepare runs/a --method unlearnrec
   graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/c
   graphunlearn forget runs/c --users 186 --method unlearnrec --out runs/d
+
+requests one after another, none lost and none applied twice:
+  graphunlearn forget runs/a --users 196 --ledger runs/ledger.db --out runs/e
+  graphunlearn forget runs/e --users 186 --ledger runs/ledger.db --out runs/f
+  graphunlearn ledger show runs/ledger.db
+  graphunlearn ledger verify runs/ledger.db
 
 options of all commands:
   -h, --help     what a command does, with examples (graphunlearn train --help)

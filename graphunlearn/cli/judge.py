@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from graphunlearn.cli.bench import Bench
 from graphunlearn.cli.common import Answer, Running, device_of, note, optional
 from graphunlearn.cli.folders import check_out
+from graphunlearn.cli.ledgers import audit_figures, entry_of_run, existing
 from graphunlearn.cli.methods import BENCHED, build_method, rebuild_method
 from graphunlearn.cli.reports import Caching, answer, command, written
 from graphunlearn.cli.runs import Forgotten, Run, watched
@@ -98,6 +99,7 @@ class RunAudit:
     examples:
       graphunlearn audit runs/b
       graphunlearn audit runs/b --retrain-seeds 5 --out runs/b-audit
+      graphunlearn audit runs/b --ledger runs/ledger.db
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -109,6 +111,8 @@ class RunAudit:
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: Annotated[int | None, optional("INT")] = None
     """Seed of the first retrained model (default: the original's plus 1)."""
+    ledger: Annotated[Path | None, optional("FILE")] = None
+    """Ledger that tells of the run, to enter the figures in."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -124,6 +128,7 @@ class RunAudit:
             raise ValueError(
                 f"'run' must be a folder that 'forget' wrote, with the original still in it (got '{self.source}')"
             )
+        number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
             raise ValueError(f"'--seed' must keep clear of the original's, {run.settings.seed} (got {self.seed})")
@@ -156,6 +161,8 @@ class RunAudit:
         }
         judged = Audit.mean([judged], about)
         judged.plots |= _damping(run, before)
+        if self.ledger is not None and number is not None:
+            existing(self.ledger).record_audit(number, audit_figures(judged.report))
         if self.out is not None:
             return written(judged, self.out, self.running.overwrite)
         judged.write(self.source)

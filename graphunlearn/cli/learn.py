@@ -1,37 +1,29 @@
-"""``train`` and ``forget``: what makes run folders."""
+"""``train``: what makes run folders."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from torch import nn
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import arg
 
-from graphunlearn.cli.common import Answer, Running, counted, device_of, listed, note, optional, several
+from graphunlearn.cli.common import Answer, device_of, note
 from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import DEFAULT, check_method, options_of, serving
-from graphunlearn.cli.prepare import file_of, method_for
-from graphunlearn.cli.requests import Asked, check_asked, check_levels, described, learned_part, request_of
 from graphunlearn.cli.resume import resumable
-from graphunlearn.cli.runs import Forgotten, Graph, Run, watched
+from graphunlearn.cli.runs import Graph, Run, watched
 from graphunlearn.cli.sources import Learner, cut
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.eval.cases import without_unseen_items
 from graphunlearn.eval.verdict import format_number, format_seconds, label
 from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, fit, reset_parameters, score
-from graphunlearn.operators import UnlearnRec
 from graphunlearn.utils.next_item import next_item_metrics, target_ranks
 from graphunlearn.utils.ranking import Ranker, auroc
 
-__all__ = ["Forget", "Train"]
-
-Words = tuple[tuple[str, ...], ...]
-Files = tuple[tuple[Path, ...], ...]
+__all__ = ["Train"]
 
 
 @dataclass(kw_only=True)
@@ -97,110 +89,6 @@ class Train(Learner):
             f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
             f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
             f"next: graphunlearn forget {self.out} {_first(graphs[0])} --out {self.out.with_name('forgotten')}"
-        )
-        return Answer(data, text)
-
-
-@dataclass(kw_only=True)
-class Forget:
-    """Forget users, items, interactions, sessions or clicks from a trained model, without training it again.
-
-    Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
-    the others stay, and those on either side follow one another. The new run folder holds the corrected model and, for
-    'graphunlearn audit', the one before and the request; once audited, original.safetensors, original_train.safetensors
-    and request.json can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
-    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten.
-
-    examples:
-      graphunlearn forget runs/a --users 196 186 --out runs/b
-      graphunlearn forget runs/a --items 242 --pairs forget.csv --out runs/c      # forget.csv: user,item per line
-      graphunlearn forget runs/a --users 196 --method ifru --option damping=0.3 max_steps=2 --out runs/d
-      graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/e     # after 'graphunlearn prepare runs/a'
-      graphunlearn forget runs/g --sessions 17 39 --out runs/h
-      graphunlearn forget runs/g --clicks clicks.csv --method cau --out runs/h    # clicks.csv: session,position
-    """
-
-    source: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder, as 'train' or 'forget' writes it."""
-    users: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Users whose interactions to forget, or whose sessions where the data tell."""
-    items: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Items to forget, with all their interactions or clicks."""
-    pairs: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
-    """Files of interactions to forget, a user and an item per line."""
-    sessions: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Sessions to forget."""
-    clicks: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
-    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
-    as RUN holds it (after an earlier 'forget', in the shortened session)."""
-    method: Annotated[
-        str | None,
-        optional(
-            "NAME",
-            f"{listed(serving(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
-        ),
-    ] = None
-    option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
-    """Options of the method, such as damping=0.3; a wrong name lists them."""
-    out: Annotated[Path, arg(metavar="DIR")]
-    """Folder to write."""
-    seed: Annotated[int | None, optional("INT")] = None
-    """Seed of the method, where it draws something."""
-    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
-
-    def run(self) -> Answer:
-        """Forget and write the folder."""
-        check_out(self.out, self.running.overwrite)
-        asked: Asked = {
-            "user": list(chain(*self.users)),
-            "item": list(chain(*self.items)),
-            "interaction": list(chain(*self.pairs)),
-            "session": list(chain(*self.sessions)),
-            "click": list(chain(*self.clicks)),
-        }
-        check_asked(asked)
-        run = Run.load(self.source, device_of(self.running.device))
-        check_levels(asked, run.spec)
-        name = self.method or DEFAULT[run.spec.kind]
-        check_method(name, run.spec, offered=serving())
-        request, held, sentences = learned_part(request_of(asked), run)
-        method = method_for(run, self.source, name, list(chain(*self.option)), self.seed)
-        what = described(request, run.train)
-        for sentence in sentences:
-            note(sentence)
-        noun = "clicks" if run.spec.kind == "sessions" else "interactions"
-        note(f"forgetting {what[noun]:,} of {run.train.num_interactions:,} {noun} with {method.name}")
-        result = method.unlearn(run.model, run.train, request)
-        forgotten = Forgotten(run.model, run.train, result, options_of(method))
-        after = Run(
-            run.spec,
-            result.model,
-            result.graph,
-            run.validation,
-            run.test,
-            run.objective,
-            run.settings,
-            run.about,
-            forgotten,
-        )
-        kept = (lambda folder: method.save(folder / file_of(method.name))) if isinstance(method, UnlearnRec) else None
-        after.save(self.out, self.running.overwrite, kept)
-        data = {
-            "out": str(self.out),
-            "method": result.method,
-            "options": forgotten.options,
-            "request": what | held,
-            "seconds": result.seconds,
-            "cpu_seconds": result.cpu_seconds,
-            "prepare_seconds": result.prepare_seconds,
-            "peak_memory_mb": result.peak_memory / 2**20,
-            "log": result.log,
-        }
-        kept_now = result.graph.num_interactions
-        text = (
-            f"forgot {counted(what[noun], noun)} with {result.method} in {format_seconds(result.seconds)}; "
-            f"{kept_now:,} {'is' if kept_now == 1 else 'are'} kept\n"
-            f"wrote {self.out}\nnext: graphunlearn audit {self.out}"
         )
         return Answer(data, text)
 

@@ -58,12 +58,14 @@ class Forgotten:
         graph: The graph that it was trained on.
         result: What the method handed back.
         options: The options of the method.
+        token: What a ledger knows this request by, where it is entered in one.
     """
 
     original: nn.Module
     graph: Graph
     result: UnlearningResult
     options: dict[str, Any]
+    token: str | None = None
 
 
 @dataclass
@@ -212,7 +214,8 @@ def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
     kept = ("method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "log")
     unlearning = {name: getattr(result, name) for name in kept} | {"options": forgotten.options}
     prints = {"original": fingerprint(forgotten.original), "original_train": forgotten.graph.fingerprint()}
-    return {"request": {"parts": parts}, "unlearning": unlearning | {"fingerprints": prints}}
+    unlearning |= {"fingerprints": prints} | ({} if forgotten.token is None else {"token": forgotten.token})
+    return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
 def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgotten | None:
@@ -223,14 +226,14 @@ def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgo
     facts = _read_json(folder / "unlearning.json")
     graph = _read_graph(folder, "original_train", run.spec, device)
     original = _read_model(folder, "original", run.spec, graph)
-    options, prints = facts.pop("options"), facts.pop("fingerprints")
+    options, prints, token = facts.pop("options"), facts.pop("fingerprints"), facts.pop("token", None)
     if prints != {"original": fingerprint(original), "original_train": graph.fingerprint()}:
         raise ValueError("its original is not the one that unlearning.json tells of")
     parts = _read_json(folder / "request.json")["parts"]
     request = ForgetRequest(parts[0]["level"], tuple(parts[0]["ids"]))
     for part in parts[1:]:
         request |= ForgetRequest(part["level"], tuple(part["ids"]))
-    return Forgotten(original, graph, UnlearningResult(run.model, run.train, request, **facts), options)
+    return Forgotten(original, graph, UnlearningResult(run.model, run.train, request, **facts), options, token)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

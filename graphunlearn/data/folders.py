@@ -30,7 +30,7 @@ def check_folder(
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ValueError(f"'{argument}' must be a folder (got '{out}', which is something else)")
     if out.exists():
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written)
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written or entry.is_dir())
         if foreign:
             raise ValueError(
                 f"'{argument}' must be a new folder or one that graphunlearn wrote "

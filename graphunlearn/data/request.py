@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import hmac
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,11 +186,35 @@ class ForgetRequest:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of what is asked, in whatever order it was asked."""
+        return hashlib.sha256(self._canonical()).hexdigest()
+
+    def digest(self, key: bytes) -> str:
+        """Return an HMAC-SHA256 of what is asked, in whatever order and however often.
+
+        Ids can be guessed one after another, so that a plain hash would tell which of them were forgotten; this one
+        tells it only to those who have the key, and to nobody once the key is deleted.
+
+        Args:
+            key: At least 16 bytes that cannot be guessed, such as ``secrets.token_bytes(32)``.
+
+        Raises:
+            ValueError: The key is shorter.
+
+        Example:
+            >>> key = bytes(range(32))
+            >>> ForgetRequest("user", [196, "22"]).digest(key) == ForgetRequest("user", ["22", "196", 22]).digest(key)
+            True
+        """
+        if len(key) < 16:
+            raise ValueError(f"'key' must hold at least 16 bytes (got {len(key)})")
+        return hmac.new(key, self._canonical(), hashlib.sha256).hexdigest()
+
+    def _canonical(self) -> bytes:
         content = sorted(
             [part.level, part.raw, sorted(map(list, part.index) if part.level in PAIRS else part.index)]
             for part in self.parts
         )
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json.dumps(content).encode()
 
     def __repr__(self) -> str:
         if self.level == "mixed":

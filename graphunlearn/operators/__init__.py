@@ -4,8 +4,11 @@ from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau import CAU
+from graphunlearn.operators.drift import Drift
 from graphunlearn.operators.encoder import EncoderSettings
 from graphunlearn.operators.ifru import IFRU
+from graphunlearn.operators.ledger import Ledger
+from graphunlearn.operators.ledger_entry import LedgerEntry, PendingRequest
 from graphunlearn.operators.problem import influence
 from graphunlearn.operators.published_losses import PublishedSettings
 from graphunlearn.operators.retrain import Retrain
@@ -23,10 +26,14 @@ __all__ = [
     "SRU",
     "AscentFineTune",
     "Calibrate",
+    "Drift",
     "EncoderSettings",
     "FineTune",
     "GradientAscent",
+    "Ledger",
+    "LedgerEntry",
     "NegativeKL",
+    "PendingRequest",
     "PublishedSettings",
     "Retrain",
     "TuneSettings",

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import nn
 
 __all__ = ["load_checkpoint", "trusting_pickles"]
@@ -32,9 +34,13 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = 
     Example:
         >>> load_checkpoint(model, "saved/LightGCN-Nov-21-2026.pth", trust_pickle=True)  # doctest: +SKIP
     """
-    state = _read(Path(path), trust_pickle)
+    state, made_for = _read(Path(path), trust_pickle)
+    if made_for not in (None, type(model).__name__):
+        raise ValueError(
+            f"'path' must hold the parameters of a {type(model).__name__} (got '{path}', a checkpoint of a {made_for})"
+        )
     own = model.state_dict()
-    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if _kind(own[name]) != _kind(state[name])]
     if wrong:
         raise ValueError(
             f"'path' must hold the parameters of a {type(model).__name__} of these sizes (got '{path}', which differs "
@@ -46,11 +52,17 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = 
             setattr(model, name, None)
 
 
-def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.layout, tensor.is_floating_point()
 
-        return dict(load_file(path))
+
+def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
+    """Return the tensors in a file, and the class that they were made for, where the file says so."""
+    if path.suffix == ".safetensors":
+        try:
+            return load(path.read_bytes()), None
+        except SafetensorError as error:
+            raise ValueError(f"'path' must hold tensors (got '{path}', which is broken: {error})") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except OSError:
@@ -62,9 +74,12 @@ def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
             "model.state_dict() with torch.save"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ValueError(f"'path' must hold a RecBole checkpoint or a state_dict (got '{path}')")
-    return state
+    config = None if state is content else content.get("config")
+    return dict(state), None if config is None else config["model"]
 
 
 @contextmanager

@@ -45,11 +45,10 @@ def retained_datasets(
 
 def named_nodes(request: ForgetRequest, level: str, graph: InteractionGraph | SessionGraph) -> Tensor:
     """Return the users or items that a request names as such, whether or not the graph has interactions of them."""
-    found = [torch.zeros(0, dtype=torch.long)]
-    for part in request.parts:
-        if part.level == level:
-            found.append(graph.vocabulary(level).lookup(part.index) if part.raw else torch.tensor(part.index))
-    return torch.cat(found)
+    known = graph.vocabulary(level)
+    parts = [part for part in request.parts if part.level == level]
+    found = [known.lookup(part.index) if part.raw else torch.tensor(part.index) for part in parts]
+    return torch.cat([torch.zeros(0, dtype=torch.long), *found])
 
 
 def _numbers(dataset: Any, field: str) -> Tensor:

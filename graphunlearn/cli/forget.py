@@ -1,0 +1,202 @@
+"""``forget``: a run folder without what a request names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from graphunlearn.cli.common import Answer, Running, counted, device_of, listed, note, optional, several
+from graphunlearn.cli.folders import check_out
+from graphunlearn.cli.ledgers import finished, place_of, told_path
+from graphunlearn.cli.methods import DEFAULT, check_method, options_of, serving
+from graphunlearn.cli.prepare import file_of, method_for
+from graphunlearn.cli.requests import Asked, check_asked, check_levels, described, learned_part, request_of
+from graphunlearn.cli.runs import Forgotten, ModelSpec, Run
+from graphunlearn.data import ForgetRequest
+from graphunlearn.eval.verdict import format_number, format_seconds
+from graphunlearn.operators import Ledger, LedgerEntry, UnlearningResult, UnlearnRec
+
+__all__ = ["Forget"]
+
+Words = tuple[tuple[str, ...], ...]
+Files = tuple[tuple[Path, ...], ...]
+
+
+@dataclass(kw_only=True)
+class Forget:
+    """Forget users, items, interactions, sessions or clicks from a trained model, without training it again.
+
+    Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
+    the others stay, and those on either side follow one another. The new run folder holds the corrected model and, for
+    'graphunlearn audit', the one before and the request; once audited, original.safetensors, original_train.safetensors
+    and request.json can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
+    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten.
+
+    With --ledger, RUN is to be the newest run of that ledger. Should anything interrupt the command, the same command
+    finishes the request, wherever it was; given once more, it says that the request is done.
+
+    examples:
+      graphunlearn forget runs/a --users 196 186 --out runs/b
+      graphunlearn forget runs/a --items 242 --pairs forget.csv --out runs/c      # forget.csv: user,item per line
+      graphunlearn forget runs/a --users 196 --method ifru --option damping=0.3 max_steps=2 --out runs/d
+      graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/e     # after 'graphunlearn prepare runs/a'
+      graphunlearn forget runs/a --users 196 --ledger runs/ledger.db --out runs/f
+      graphunlearn forget runs/g --sessions 17 39 --out runs/h
+      graphunlearn forget runs/g --clicks clicks.csv --method cau --out runs/h    # clicks.csv: session,position
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, as 'train' or 'forget' writes it."""
+    users: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    """Users whose interactions to forget, or whose sessions where the data tell."""
+    items: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    """Items to forget, with all their interactions or clicks."""
+    pairs: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
+    """Files of interactions to forget, a user and an item per line."""
+    sessions: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    """Sessions to forget."""
+    clicks: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
+    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
+    as RUN holds it (after an earlier 'forget', in the shortened session)."""
+    method: Annotated[
+        str | None,
+        optional(
+            "NAME",
+            f"{listed(serving(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
+        ),
+    ] = None
+    option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
+    """Options of the method, such as damping=0.3; a wrong name lists them."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder to write."""
+    seed: Annotated[int | None, optional("INT")] = None
+    """Seed of the method, where it draws something."""
+    ledger: Annotated[Path | None, optional("FILE")] = None
+    """Ledger to enter the request in; it is made where there is none ('graphunlearn ledger --help')."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
+
+    def run(self) -> Answer:
+        """Forget and write the folder."""
+        asked: Asked = {
+            "user": list(chain(*self.users)),
+            "item": list(chain(*self.items)),
+            "interaction": list(chain(*self.pairs)),
+            "session": list(chain(*self.sessions)),
+            "click": list(chain(*self.clicks)),
+        }
+        if self.ledger is None:
+            check_out(self.out, self.running.overwrite)
+        check_asked(asked)
+
+        def asking(spec: ModelSpec) -> ForgetRequest:
+            check_levels(asked, spec)
+            return request_of(asked)
+
+        return self.forget(asking)
+
+    def forget(self, asking: Callable[[ModelSpec], ForgetRequest], ledger: Ledger | None = None) -> Answer:
+        """Forget what ``asking`` returns for the model at hand, and write the folder.
+
+        Args:
+            asking: Returns what is asked of a model.
+            ledger: The ledger, where it is held already.
+        """
+        if self.ledger is not None and ledger is None:
+            with Ledger(self.ledger) as ledger:
+                finished(ledger)
+                return self.forget(asking, ledger)
+        run = Run.load(self.source, device_of(self.running.device))
+        asked = asking(run.spec)
+        name = self.method or DEFAULT[run.spec.kind]
+        check_method(name, run.spec, offered=serving())
+        if ledger is not None:
+            done = ledger.find(asked, run.model, run.train)
+            if done is not None:
+                return self._done(done)
+            pending = ledger.pending
+            if pending is not None and pending.request.fingerprint() == asked.fingerprint():
+                note(f"going on with the request of {pending.time}, which was interrupted")
+            check_out(self.out, self.running.overwrite)
+        request, held, sentences = learned_part(asked, run)
+        words = list(chain(*self.option))
+        method = method_for(run, self.source, name, words, self.seed)
+        what = described(request, run.train)
+        for sentence in sentences:
+            note(sentence)
+        noun = "clicks" if run.spec.kind == "sessions" else "interactions"
+        note(f"forgetting {what[noun]:,} of {run.train.num_interactions:,} {noun} with {method.name}")
+        options = options_of(method)
+
+        def keep(folder: Path) -> None:
+            assert isinstance(method, UnlearnRec)
+            method.save(folder / file_of(method.name))
+
+        def save(result: UnlearningResult) -> None:
+            pending = None if ledger is None else ledger.pending
+            token = None if pending is None else pending.token
+            forgotten = Forgotten(run.model, run.train, result, options, token)
+            after = replace(run, model=result.model, train=result.graph, forgotten=forgotten)
+            after.save(self.out, self.running.overwrite, keep if isinstance(method, UnlearnRec) else None)
+
+        if ledger is None:
+            result = method.unlearn(run.model, run.train, request)
+            save(result)
+        else:
+            result = ledger.unlearn(
+                method,
+                run.model,
+                run.train,
+                request,
+                save=save,
+                objective=run.objective,
+                out=told_path(self.out, ledger),
+                asked=asked,
+                command=self._command(),
+            )
+        data = {
+            "out": str(self.out),
+            "method": result.method,
+            "options": options,
+            "request": what | held,
+            "seconds": result.seconds,
+            "cpu_seconds": result.cpu_seconds,
+            "prepare_seconds": result.prepare_seconds,
+            "peak_memory_mb": result.peak_memory / 2**20,
+            "log": result.log,
+        }
+        kept_now = result.graph.num_interactions
+        entered = result.log.get("ledger")
+        text = (
+            f"forgot {counted(what[noun], noun)} with {result.method} in {format_seconds(result.seconds)}; "
+            f"{kept_now:,} {'is' if kept_now == 1 else 'are'} kept\n"
+            f"wrote {self.out}\n{'' if entered is None else self._entered(entered)}next: graphunlearn audit {self.out}"
+        )
+        return Answer(data, text)
+
+    def _command(self) -> dict[str, Any]:
+        """What it takes to give this command again, but for what is asked."""
+        return {
+            "source": str(self.source.absolute()),
+            "out": str(self.out.absolute()),
+            "method": self.method,
+            "option": list(chain(*self.option)),
+            "seed": self.seed,
+            "device": self.running.device,
+            "overwrite": self.running.overwrite,
+        }
+
+    def _done(self, entry: LedgerEntry) -> Answer:
+        assert self.ledger is not None
+        where = "" if entry.out is None else f"; the new run is {place_of(entry.out, self.ledger)}"
+        text = f"done already: entry {entry.number} of {self.ledger}, {entry.time}{where}"
+        return Answer({"done": True, "entry": entry.to_dict()}, text)
+
+    def _entered(self, told: dict[str, Any]) -> str:
+        drift = told.get("drift")
+        spent = "" if drift is None else f", drift {format_number(drift['spent'])} of {drift['budget']:g}"
+        return f"entry {told['entry']} of {self.ledger}{spent}\n"

@@ -1,0 +1,192 @@
+"""``ledger``: the record of what was forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from graphunlearn.cli.common import Answer, Printing, Running, columns, counted
+from graphunlearn.cli.forget import Forget
+from graphunlearn.cli.ledgers import existing, finished, place_of, told_path
+from graphunlearn.cli.runs import Run
+from graphunlearn.eval.verdict import format_number, format_seconds
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.operators import Ledger, LedgerEntry, PendingRequest
+
+__all__ = ["ShowLedger"]
+
+HEADER = ("entry", "time", "what", "removed", "method", "seconds", "drift", "model")
+
+
+@dataclass(kw_only=True)
+class ShowLedger:
+    """Show or verify the ledger that 'graphunlearn forget --ledger' keeps, or go on with an interrupted request.
+
+    actions:
+      show       list the entries: when, how many, by which method, and the drift so far; never who
+      verify     check that no entry was changed, left out or put in, that each goes on from the model before, and
+                 that the run folders that are still there hold the models that the entries tell of
+      resume     finish a request that was interrupted, without its ids: they are in the ledger until it is done
+      drop       give up a request that was interrupted; its ids are wiped
+      retrained  go on from a run that was trained anew, without what is forgotten: --run says which
+
+    Entries name requests by digests. The key to these is beside the ledger, in FILE.key: whoever holds it can tell
+    whether an id is among the forgotten, and without it nobody can. Where 'verify' is to show that entries at the end
+    are not missing, keep the hash of the last one elsewhere and give it with --holds.
+
+    examples:
+      graphunlearn ledger show runs/ledger.db
+      graphunlearn ledger verify runs/ledger.db
+      graphunlearn ledger resume runs/ledger.db
+      graphunlearn ledger retrained runs/ledger.db --run runs/new
+    """
+
+    action: Annotated[
+        Positional[Literal["show", "verify", "resume", "drop", "retrained"]],
+        arg(metavar="{show,verify,resume,drop,retrained}"),
+    ]
+    """What to do."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """The ledger."""
+    run_folder: Annotated[Path | None, arg(name="run", metavar="RUN", help_behavior_hint="")] = None
+    """Run folder to go on from, for 'retrained'."""
+    holds: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    """Hash of an entry that must be there, for 'verify'."""
+    running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
+
+    def run(self) -> Answer:
+        """Do it."""
+        for option, value, action in (("run", self.run_folder, "retrained"), ("holds", self.holds, "verify")):
+            if value is not None and self.action != action:
+                raise ValueError(f"'--{option}' must go with '{action}' (got it with '{self.action}')")
+        existing(self.file)
+        answers = {"show": self._show, "verify": self._verify, "resume": self._resume, "drop": self._drop}
+        return (answers | {"retrained": self._retrained})[self.action]()
+
+    def _show(self) -> Answer:
+        ledger = Ledger(self.file)
+        entries, pending = ledger.entries(), ledger.pending
+        data = {"entries": [entry.to_dict() for entry in entries], "pending": _told(pending)}
+        lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6))] if entries else ["no entries yet"]
+        if entries:
+            lines.append(f"last hash: {entries[-1].hash}")
+            drift = entries[-1].drift
+            lines += (
+                ["retrain now: the drift has spent its budget"] if drift and drift["spent"] > drift["budget"] else []
+            )
+        return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
+
+    def _verify(self) -> Answer:
+        ledger = Ledger(self.file)
+        number = ledger.verify()
+        entries, pending = ledger.entries(), ledger.pending
+        if self.holds is not None and not any(entry.hash == self.holds for entry in entries):
+            raise ValueError(f"'ledger' must hold the entry given with '--holds' (got '{self.file}' without it)")
+        newest: dict[Path, LedgerEntry] = {}
+        for entry in entries:
+            if entry.out is not None:
+                newest[place_of(entry.out, self.file)] = entry
+        checked, missing = [], []
+        for folder, entry in newest.items():
+            if not folder.exists():
+                missing.append(str(folder))
+                continue
+            _check_folder(folder, entry, pending)
+            checked.append(str(folder))
+        data = {"entries": number, "folders": checked, "folders_missing": missing, "pending": _told(pending)}
+        lines = [f"{self.file} is whole: {number} {'entry' if number == 1 else 'entries'}"]
+        lines += [f"{folder} holds the model that its entry tells of" for folder in checked]
+        lines += [f"{folder} is not there any more" for folder in missing]
+        return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
+
+    def _resume(self) -> Answer:
+        with Ledger(self.file) as ledger:
+            pending = ledger.pending
+            if pending is None:
+                raise ValueError(f"'ledger' must have a request under way to resume (got '{self.file}' without one)")
+            if not pending.command:
+                raise ValueError(
+                    "'ledger' must have a request of 'graphunlearn forget' under way to resume (got one of a program, "
+                    "which finishes it when it gives it to Ledger.unlearn again)"
+                )
+            entry = finished(ledger)
+            if entry is not None:
+                return Answer({"entry": entry.to_dict()}, f"entered as entry {entry.number} of {self.file}")
+            given = pending.command
+            running = Running(device=given["device"], overwrite=given["overwrite"], json=self.running.json)
+            command = Forget(
+                source=Path(given["source"]),
+                method=given["method"],
+                option=(tuple(given["option"]),),
+                seed=given["seed"],
+                ledger=self.file,
+                out=Path(given["out"]),
+                running=running,
+            )
+            return command.forget(lambda _: pending.request, ledger)
+
+    def _drop(self) -> Answer:
+        with Ledger(self.file) as ledger:
+            entry = None if ledger.pending is None else finished(ledger)
+            if entry is not None:
+                raise ValueError(
+                    f"'ledger' must have a request under way that is not done (got one that was, now entry "
+                    f"{entry.number})"
+                )
+            ledger.drop()
+        return Answer({"dropped": True}, f"dropped the request under way, and wiped it from {self.file}")
+
+    def _retrained(self) -> Answer:
+        if self.run_folder is None:
+            raise ValueError("'--run' must name the run that was trained anew (got none)")
+        run, ledger = Run.load(self.run_folder), Ledger(self.file)
+        entry = ledger.record_retrained(run.model, run.train, out=told_path(self.run_folder, ledger))
+        same = entry.graph_before == entry.graph_after
+        what = "what the newest entry left" if same else "other data than the newest entry left"
+        text = f"entry {entry.number} of {self.file}: trained anew on {what}; the drift begins again"
+        return Answer(entry.to_dict(), text)
+
+
+def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None) -> None:
+    """Refuse a folder that holds something else than its newest entry tells of.
+
+    A request under way that replaces the folder may have done so.
+    """
+    run = Run.load(folder)
+    if pending is not None and run.forgotten is not None and run.forgotten.token == pending.token:
+        return
+    for name, found, wanted in (
+        ("model", fingerprint(run.model), entry.model_after),
+        ("graph", run.train.fingerprint(), entry.graph_after),
+    ):
+        if found != wanted:
+            raise ValueError(f"'{folder}' must hold the {name} of entry {entry.number} (got another)")
+
+
+def _row(entry: LedgerEntry) -> tuple[str, ...]:
+    time, model = entry.time.replace("T", " ").removesuffix("+00:00"), (entry.model_after or "")[:12]
+    if entry.kind == "audited":
+        return str(entry.number), time, f"audit of {entry.of}", "", "", "", "", ""
+    if entry.kind == "retrained" or entry.request is None:
+        return str(entry.number), time, entry.kind, "", "", "", "", model
+    parts = entry.request.get("parts", [entry.request])
+    what = ", ".join(counted(part["size"], f"{part['level']}s") for part in parts)
+    removed = next(f"{entry.request[noun]:,}" for noun in ("interactions", "clicks") if noun in entry.request)
+    drift = "" if entry.drift is None else format_number(entry.drift["spent"])
+    return str(entry.number), time, what, removed, str(entry.method), format_seconds(entry.seconds), drift, model
+
+
+def _told(pending: PendingRequest | None) -> dict[str, Any] | None:
+    """What there is to say about a request under way; its ids are nobody's business."""
+    if pending is None:
+        return None
+    return {"time": pending.time, "method": pending.method, "out": pending.command.get("out")}
+
+
+def _sentences(pending: PendingRequest | None, file: Path) -> list[str]:
+    if pending is None:
+        return []
+    return [f"a request of {pending.time} was interrupted: 'graphunlearn ledger resume {file}' finishes it"]

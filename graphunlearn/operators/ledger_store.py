@@ -1,0 +1,273 @@
+"""Where a ledger lies: one SQLite file that only ever grows, and the key of its digests beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from graphunlearn._version import __version__
+
+__all__ = ["Store", "chained", "key_file", "now", "read_key"]
+
+APPLICATION, FORMAT = 0x67756C67, 1  # what tells a ledger from other SQLite files, and from later formats
+SCHEMA = """
+CREATE TABLE entry (number INTEGER PRIMARY KEY, content TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE pending (number INTEGER PRIMARY KEY CHECK (number = 1), content TEXT NOT NULL);
+CREATE TRIGGER entry_in_order BEFORE INSERT ON entry
+WHEN NEW.number IS NOT (SELECT coalesce(max(number) + 1, 0) FROM entry)
+BEGIN SELECT RAISE(ABORT, 'an entry follows the last one'); END;
+CREATE TRIGGER entry_stays BEFORE UPDATE ON entry
+BEGIN SELECT RAISE(ABORT, 'an entry is never changed'); END;
+CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry
+BEGIN SELECT RAISE(ABORT, 'an entry is never deleted'); END
+"""
+WRITING = (
+    "PRAGMA locking_mode = EXCLUSIVE",  # the lock is held from the first transaction on, until the file is closed
+    "PRAGMA journal_mode = TRUNCATE",  # what a transaction wiped is not to be found in the journal afterwards
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = ON",
+)
+KEY_BYTES = 32
+
+
+class Store:
+    """A ledger that is open: entries to be read and added, and one request that may be under way.
+
+    Everything is written in transactions that are on the disk when they end, and undone where they are interrupted.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path, self._connection = path, connection
+
+    @staticmethod
+    def is_made(path: Path) -> bool:
+        """Whether there is a ledger, or at least something else; not where making it was interrupted.
+
+        Raises:
+            ValueError: It is no SQLite file, or another process is writing into it.
+        """
+        if not path.is_file():
+            return False
+        with _told(path), closing(_connected(path)) as connection:
+            return not _is_empty(connection)
+
+    @classmethod
+    @contextmanager
+    def reading(cls, path: Path) -> Iterator[Store]:
+        """Open a ledger to look at it.
+
+        Raises:
+            ValueError: There is none, it is broken, or another process is writing into it.
+            OSError: It cannot be read.
+        """
+        if not path.is_file():
+            raise ValueError(f"'ledger' must be an existing file (got '{path}')")
+        with closing(_connected(path)) as connection:
+            with _told(path):
+                _check_format(path, connection)
+            yield cls(path, connection)
+
+    @classmethod
+    @contextmanager
+    def writing(cls, path: Path) -> Iterator[Store]:
+        """Open a ledger for this process alone; it is made, with its key, where there is none.
+
+        Raises:
+            ValueError: The file is no ledger, it is broken, or another process has it open.
+            OSError: It cannot be written.
+        """
+        if path.is_dir():
+            raise ValueError(f"'ledger' must be a file (got '{path}', which is a folder)")
+        # the ids of a request under way are in it: nobody else's business
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with closing(_connected(path)) as connection:
+            with _told(path):
+                new = _is_empty(connection)
+                if not new:
+                    _check_format(path, connection)
+                for statement in WRITING:
+                    connection.execute(statement)
+                connection.execute("BEGIN EXCLUSIVE")
+                if new and _is_empty(connection):
+                    _make(path, connection)
+                connection.execute("COMMIT")
+            try:
+                yield cls(path, connection)
+            finally:
+                with suppress(sqlite3.Error):  # leaves no empty journal lying about
+                    connection.execute("PRAGMA locking_mode = NORMAL")
+                    connection.execute("PRAGMA journal_mode = DELETE")
+
+    def rows(self) -> list[tuple[int, str, str]]:
+        """Return number, content and hash of all entries, the first of them the one that the ledger was made with."""
+        with _told(self.path):
+            return self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
+
+    def pending(self) -> dict[str, Any] | None:
+        """Return what is under way."""
+        with _told(self.path):
+            row = self._connection.execute("SELECT content FROM pending").fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def begin(self, pending: Mapping[str, Any]) -> None:
+        """Write down what is under way, in place of what was."""
+        with self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO pending VALUES (1, ?)", (_text(pending),))
+
+    def drop(self) -> None:
+        """Wipe what is under way."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM pending")
+
+    def append(self, content: Mapping[str, Any]) -> None:
+        """Add an entry; where it is one of a request, wipe what was under way."""
+        with self._transaction():
+            _append(self._connection, content)
+            if content["kind"] == "forgotten":
+                self._connection.execute("DELETE FROM pending")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _told(self.path):
+            self._connection.execute("BEGIN EXCLUSIVE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def chained(previous: str, content: str) -> str:
+    """Return the hash of an entry: that of its content and of the hash of the one before.
+
+    Args:
+        previous: The hash before; empty for the first entry.
+        content: The entry as it is written.
+
+    Example:
+        >>> chained(chained("", "one"), "two") == chained(chained("", "ONE"), "two")
+        False
+    """
+    return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def key_file(path: Path) -> Path:
+    """Return where the key of a ledger lies."""
+    return path.with_name(f"{path.name}.key")
+
+
+def read_key(path: Path, check: str | None = None) -> bytes:
+    """Return the key of a ledger.
+
+    Args:
+        path: The ledger.
+        check: What the ledger says its key is to give.
+
+    Raises:
+        ValueError: The key is gone, or is not the ledger's.
+    """
+    file = key_file(path)
+    try:
+        key = bytes.fromhex(file.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"'ledger' must have its key beside it to take up requests (got '{path}' without '{file.name}'; it can be "
+            "shown and verified, and a new ledger goes on from its last model)"
+        ) from None
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES or (check is not None and _check(key) != check):
+        raise ValueError(f"'ledger' must have its own key beside it (got '{path}', of which '{file.name}' is not)")
+    return key
+
+
+def _check(key: bytes) -> str:
+    """Return what tells whether a key is the right one."""
+    return hmac.new(key, b"graphunlearn ledger", hashlib.sha256).hexdigest()
+
+
+def _make(path: Path, connection: sqlite3.Connection) -> None:
+    """Make key, tables and first entry, inside a transaction that another process waits for."""
+    file = key_file(path)
+    if not file.exists():
+        _write_key(file)
+    key = read_key(path)
+    for statement in SCHEMA.split(";\nCREATE"):
+        connection.execute(statement if statement.lstrip().startswith("CREATE") else f"CREATE{statement}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    _append(connection, {"kind": "opened", "key": _check(key)})
+
+
+def _write_key(file: Path) -> None:
+    part = file.with_name(f".{file.name}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, secrets.token_bytes(KEY_BYTES).hex().encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.replace(file)
+    if os.name != "nt":  # folders cannot be opened there
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _append(connection: sqlite3.Connection, content: Mapping[str, Any]) -> None:
+    last = connection.execute("SELECT number, hash FROM entry ORDER BY number DESC LIMIT 1").fetchone() or (-1, "")
+    text = _text({"number": last[0] + 1, "time": now(), "package": __version__, **content})
+    connection.execute("INSERT INTO entry VALUES (?, ?, ?)", (last[0] + 1, text, chained(last[1], text)))
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+
+
+def _check_format(path: Path, connection: sqlite3.Connection) -> None:
+    found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    if found[0] != APPLICATION:
+        raise ValueError(f"'ledger' must be a ledger (got '{path}', which is something else)")
+    if found[1] != FORMAT:
+        raise ValueError(f"'ledger' must be of format {FORMAT}, which this version reads (got '{path}' of {found[1]})")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in one sentence what SQLite objects to."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise ValueError(
+                f"'ledger' must not be in use by another process (got '{path}'; try again when that one is done)"
+            ) from None
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
+            raise OSError(f"'{path}' could not be read or written: {error}") from error
+        raise ValueError(f"'ledger' must be a whole ledger (got '{path}': {error})") from error
