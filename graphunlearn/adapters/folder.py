@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
 import json
 import platform
 import re
@@ -26,7 +24,7 @@ from graphunlearn.adapters.folder_card import model_card
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.folders import check_folder, replaced_folder
 from graphunlearn.data.request import PAIRS
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 
 __all__ = ["Exported", "export", "load_export"]
@@ -223,7 +221,7 @@ def _facts(
         "model": {"before": None if model is None else fingerprint(model)},
         # whoever holds the retained graph could guess what a plain hash of the graph before was made of
         "graph": {
-            "before_keyed": None if graph is None else _keyed(graph.fingerprint(), key),
+            "before_keyed": None if graph is None else keyed(graph.fingerprint(), key),
             "after": after.fingerprint(),
         },
         "audit": told["audit"],
@@ -241,10 +239,6 @@ def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
     if type(graph) is not type(after) or graph.split(request)[0].fingerprint() != after.fingerprint():
         raise ValueError("'graph' must be the one before, which the request makes that of 'result' (got another)")
     return removed
-
-
-def _keyed(text: str, key: bytes) -> str:
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def _options(value: Any) -> Any:

@@ -15,6 +15,7 @@ from graphunlearn.cli.runs import Run
 from graphunlearn.eval.verdict import format_number, format_seconds
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Ledger, LedgerEntry, PendingRequest
+from graphunlearn.operators.ledger_store import key_file
 
 __all__ = ["ShowLedger"]
 
@@ -94,12 +95,20 @@ class ShowLedger:
             if not folder.exists():
                 missing.append(str(folder))
                 continue
-            _check_folder(folder, entry, pending)
+            _check_folder(folder, entry, pending, ledger)
             checked.append(str(folder))
-        data = {"entries": number, "folders": checked, "folders_missing": missing, "pending": _told(pending)}
+        has_key = key_file(self.file).exists()
+        data = {
+            "entries": number,
+            "key": has_key,
+            "folders": checked,
+            "folders_missing": missing,
+            "pending": _told(pending),
+        }
         lines = [f"{self.file} is whole: {number} {'entry' if number == 1 else 'entries'}"]
         lines += [f"{folder} holds the model that its entry tells of" for folder in checked]
         lines += [f"{folder} is not there any more" for folder in missing]
+        lines += [] if has_key else ["its key is gone: models were compared, graphs cannot be"]
         return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
 
     def _resume(self) -> Answer:
@@ -150,18 +159,18 @@ class ShowLedger:
         return Answer(entry.to_dict(), text)
 
 
-def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None) -> None:
+def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None, ledger: Ledger) -> None:
     """Refuse a folder that holds something else than its newest entry tells of.
 
-    A request under way that replaces the folder may have done so.
+    A request under way that replaces the folder may have done so. Without the key of the ledger, graphs are not looked
+    at: their fingerprints are keyed.
     """
     run = Run.load(folder)
     if pending is not None and run.forgotten is not None and run.forgotten.token == pending.token:
         return
-    for name, found, wanted in (
-        ("model", fingerprint(run.model), entry.model_after),
-        ("graph", run.train.fingerprint(), entry.graph_after),
-    ):
+    keyed = key_file(ledger.path).exists()
+    prints = ledger.fingerprints(run.model, run.train) if keyed else (fingerprint(run.model), entry.graph_after)
+    for name, found, wanted in zip(("model", "graph"), prints, (entry.model_after, entry.graph_after)):
         if found != wanted:
             raise ValueError(f"'{folder}' must hold the {name} of entry {entry.number} (got another)")
 

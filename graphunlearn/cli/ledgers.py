@@ -14,7 +14,6 @@ from graphunlearn.cli.common import note
 from graphunlearn.cli.runs import Run
 from graphunlearn.eval.report import json_ready
 from graphunlearn.eval.verdict import REFERENCES, judge, primary_metric
-from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Ledger, LedgerEntry
 
 __all__ = ["audit_figures", "entry_of_run", "existing", "finished", "place_of", "told_path"]
@@ -72,7 +71,7 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
     Raises:
         ValueError: There is none.
     """
-    after = fingerprint(run.model), run.train.fingerprint()
+    after = ledger.fingerprints(run.model, run.train)
     for entry in reversed(ledger.entries()):
         if entry.kind == "forgotten" and (entry.model_after, entry.graph_after) == after:
             return entry.number

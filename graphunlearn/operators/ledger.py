@@ -45,9 +45,9 @@ class Ledger:
 
     An entry says when, how many, by which method and settings, and which model and graph were before and after (by
     fingerprints), but never who: of the request there is a digest, and the key to it is a file beside the ledger,
-    ``NAME.key``; without that file entries can no longer be linked to ids. Every entry holds a hash that depends on all
-    before it, and the file refuses to have one changed or deleted: that shows tampering with single entries, not a
-    ledger written anew from the start, so note down the last hash elsewhere now and then.
+    ``NAME.key``; without that file entries can no longer be linked to ids, nor to graphs. Every entry holds a hash
+    that depends on all before it, and the file refuses to have one changed or deleted: that shows tampering with
+    single entries, not a ledger written anew from the start, so note down the last hash elsewhere now and then.
 
     Forgetting in many small corrections drifts: what each leaves over adds up (:class:`~graphunlearn.operators.Drift`).
     When it has spent the budget, the ledger warns that it is time to retrain, and says so in the entry.
@@ -116,6 +116,15 @@ class Ledger:
         with self._open(write=False) as store:
             return chain.pending_of(store)
 
+    def fingerprints(self, model: nn.Module, graph: Graph) -> tuple[str, str]:
+        """Return what entries tell a model and its graph by; the graph's is keyed, for what was taken out of it is few.
+
+        Raises:
+            ValueError: The key is gone.
+        """
+        with self._open(write=False) as store:
+            return chain.prints(store, model, graph)
+
     def find(self, request: ForgetRequest, model: nn.Module, graph: Graph) -> LedgerEntry | None:
         """Return the entry of a request that is done already.
 
@@ -129,7 +138,7 @@ class Ledger:
             The entry; ``None`` where there is none, or the ledger knows nothing of the model.
         """
         with self._open(write=False) as store:
-            return chain.entry_of(store, chain.digest_of(store, request), request, *chain.prints(model, graph))
+            return chain.entry_of(store, chain.digest_of(store, request), request, *chain.prints(store, model, graph))
 
     def unlearn(
         self,
@@ -169,7 +178,7 @@ class Ledger:
         """
         asked = request if asked is None else asked
         with self._open() as store:
-            digest, given = chain.digest_of(store, asked), chain.prints(model, graph)
+            digest, given = chain.digest_of(store, asked), chain.prints(store, model, graph)
             pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
             if pending is not None and digest != chain.digest_of(store, pending.request):
                 raise self._refusal(pending)
@@ -197,7 +206,7 @@ class Ledger:
             store.begin(facts)
             try:
                 result = method.unlearn(model, graph, request)
-                entry = entry_facts(facts, method, graph, result)
+                entry = entry_facts(facts, method, graph, result, chain.prints(store, result.model, result.graph))
                 if self.budget is not None and method.name != chain.RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model, graph, result.model, result.graph
@@ -236,7 +245,7 @@ class Ledger:
             pending = chain.pending_of(store)
             if pending is None or pending.entry is None:
                 raise ValueError(f"'ledger' must have a request to be entered (got '{self.path}' without one)")
-            if chain.prints(model, graph) != pending.after:
+            if chain.prints(store, model, graph) != pending.after:
                 raise ValueError("'model' must be what the request under way came to, with its graph (got another)")
             return self._commit(store, pending.entry)
 
@@ -283,7 +292,7 @@ class Ledger:
             pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
             if pending is not None:
                 raise self._refusal(pending)
-            after = chain.prints(model, graph)
+            after = chain.prints(store, model, graph)
             content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
             if newest is not None:
                 content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}

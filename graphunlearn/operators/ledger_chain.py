@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import UnlearningResult
 from graphunlearn.operators.drift import Drift
 from graphunlearn.operators.ledger_entry import LedgerEntry, PendingRequest, parsed
@@ -47,9 +47,13 @@ def append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
     return entries_of(store)[-1]
 
 
-def prints(model: nn.Module, graph: InteractionGraph | SessionGraph) -> tuple[str, str]:
-    """Return the fingerprints of a model and of its graph."""
-    return fingerprint(model), graph.fingerprint()
+def prints(store: Store, model: nn.Module, graph: InteractionGraph | SessionGraph) -> tuple[str, str]:
+    """Return the fingerprint of a model and that of its graph, which is keyed.
+
+    Raises:
+        ValueError: The key is gone, or another.
+    """
+    return fingerprint(model), keyed(graph.fingerprint(), _key(store))
 
 
 def digest_of(store: Store, request: ForgetRequest) -> str:
@@ -58,7 +62,11 @@ def digest_of(store: Store, request: ForgetRequest) -> str:
     Raises:
         ValueError: The key is gone, or another.
     """
-    return request.digest(read_key(store.path, parsed(store.rows()[0][1]).get("key")))
+    return request.digest(_key(store))
+
+
+def _key(store: Store) -> bytes:
+    return read_key(store.path, parsed(store.rows()[0][1]).get("key"))
 
 
 def entry_of(store: Store, digest: str, request: ForgetRequest, model: str, graph: str) -> LedgerEntry | None:

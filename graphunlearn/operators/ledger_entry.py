@@ -10,7 +10,6 @@ from operator import or_
 from typing import Any, Literal
 
 from graphunlearn.data import ForgetRequest
-from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 
 __all__ = ["LedgerEntry", "PendingRequest", "as_facts", "entry_facts", "parsed", "settings_of"]
@@ -33,8 +32,8 @@ class LedgerEntry:
         settings: Its settings.
         model_before: Fingerprint of the model before.
         model_after: Fingerprint of the model after.
-        graph_before: Fingerprint of its graph.
-        graph_after: Fingerprint of the retained graph.
+        graph_before: Keyed fingerprint of its graph.
+        graph_after: Keyed fingerprint of the retained graph.
         seconds: Wall seconds of the method.
         drift: What the request left uncorrected, and all requests so far; see :class:`~graphunlearn.operators.Drift`.
         out: Where the model was put.
@@ -87,7 +86,7 @@ class PendingRequest:
         time: When it was taken up, in UTC.
         method: Name of the method.
         model: Fingerprint of the model to forget it from.
-        graph: Fingerprint of its graph.
+        graph: Keyed fingerprint of its graph.
         token: Tells what is saved for this request from what is saved for any other.
         out: Where the new model goes.
         command: What was given with the request, for whoever goes on with it.
@@ -141,7 +140,9 @@ def parsed(content: str) -> dict[str, Any]:
     return facts
 
 
-def entry_facts(pending: Mapping[str, Any], method: Unlearner, graph: Any, result: UnlearningResult) -> dict[str, Any]:
+def entry_facts(
+    pending: Mapping[str, Any], method: Unlearner, graph: Any, result: UnlearningResult, after: tuple[str, str]
+) -> dict[str, Any]:
     """Return what the entry of a request will say.
 
     Args:
@@ -149,6 +150,7 @@ def entry_facts(pending: Mapping[str, Any], method: Unlearner, graph: Any, resul
         method: The method.
         graph: The graph before.
         result: What the method handed back.
+        after: Fingerprints of its model and graph.
     """
     facts = {
         "kind": "forgotten",
@@ -158,8 +160,8 @@ def entry_facts(pending: Mapping[str, Any], method: Unlearner, graph: Any, resul
         "settings": settings_of(method),
         "model_before": pending["model"],
         "graph_before": pending["graph"],
-        "model_after": fingerprint(result.model),
-        "graph_after": result.graph.fingerprint(),
+        "model_after": after[0],
+        "graph_after": after[1],
         "seconds": result.seconds,
     }
     return facts if pending["out"] is None else facts | {"out": pending["out"]}

@@ -61,8 +61,9 @@ def test_requests_are_entered_one_after_another(trained, forget, file, parsed, c
     one, two = parsed("ledger", "show", file)["entries"]
     runs = [Run.load(path) for path in (trained, tmp_path / "b", tmp_path / "c")]
     for entry, before, after in ((one, *runs[:2]), (two, *runs[1:])):
-        assert (entry["model_before"], entry["graph_before"]) == (fingerprint(before.model), before.train.fingerprint())
-        assert (entry["model_after"], entry["graph_after"]) == (fingerprint(after.model), after.train.fingerprint())
+        prints = [gu.Ledger(file).fingerprints(run.model, run.train) for run in (before, after)]
+        assert (entry["model_before"], entry["graph_before"]) == prints[0]
+        assert (entry["model_after"], entry["graph_after"]) == prints[1]
     assert (one["out"], one["settings"]["damping"], one["method"]) == ("b", 0.3, "ifru")
     removed = runs[0].train.num_interactions - runs[1].train.num_interactions
     assert one["request"]["interactions"] == removed
@@ -165,8 +166,21 @@ def test_onto_itself(run_copy, forget, file, parsed):
         "entries": 2,
         "folders": [str(Path(os.path.relpath(run_copy)))],
         "folders_missing": [],
+        "key": True,
         "pending": None,
     }
+
+
+def test_without_its_key_models_are_compared_alone(run_copy, forget, file, parsed, call, refused):
+    forget(run_copy, "--users", "u4", "--overwrite", out="copy")
+    file.with_name("ledger.db.key").unlink()
+    told = parsed("ledger", "verify", file)
+    assert (told["key"], len(told["folders"])) == (False, 1)
+    assert "its key is gone: models were compared, graphs cannot be" in call("ledger", "verify", file)[1]
+    other = Run.load(run_copy)
+    torch.nn.init.zeros_(next(other.model.parameters()))
+    other.save(run_copy, overwrite=True)
+    assert "must hold the model of entry 1" in refused("ledger", "verify", file)
 
 
 def test_runs_and_ledger_can_be_moved_together(trained, forget, file, parsed, tmp_path):
