@@ -219,10 +219,10 @@ def _facts(
         },
         "method": {"name": result.method, "options": told["options"], "seconds": round(result.seconds, 4)},
         "model": {"before": None if model is None else fingerprint(model)},
-        # whoever holds the retained graph could guess what a plain hash of the graph before was made of
+        # a plain hash of a graph tells whoever holds its pairs whether a guess at the rest, or at an id, is right
         "graph": {
             "before_keyed": None if graph is None else keyed(graph.fingerprint(), key),
-            "after": after.fingerprint(),
+            "after_keyed": keyed(after.fingerprint(), key),
         },
         "audit": told["audit"],
         "versions": {

@@ -44,8 +44,8 @@ model = {cls}(...)  # made as it was before training; the shapes are in config.j
 gu.load_export(model, "this folder")
 ```
 
-`model.safetensors` is an ordinary safetensors file. Recommend with the retained graph (its fingerprint is in
-`unlearning.json`): the old one would still propagate what was forgotten.
+`model.safetensors` is an ordinary safetensors file. Recommend with the retained graph (its keyed fingerprint is
+in `unlearning.json`): the old one would still propagate what was forgotten.
 
 ## What this does not prove
 

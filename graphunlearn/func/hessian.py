@@ -38,8 +38,8 @@ class Linearised:
     """
 
     def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> None:
-        with torch.enable_grad():
-            self._point = point.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            self._point = point.detach().clone().requires_grad_()  # one of inference mode cannot require a gradient
             self._outputs = function(self._point)
             self._weights = tuple(torch.zeros_like(o, requires_grad=True) for o in self._outputs)
             self._back = _backward(self._outputs, self._point, self._weights, create_graph=True)
@@ -88,8 +88,8 @@ def hessian_product(function: Callable[[Tensor], Tensor], point: Tensor) -> Prod
         >>> product(torch.ones(2))
         tensor([-0., -1.])
     """
-    with torch.enable_grad():
-        point = point.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        point = point.detach().clone().requires_grad_()
         value = function(point)
         gradient = _backward((value,), point, (torch.ones_like(value),), create_graph=True)
     return lambda v: _backward((gradient,), point, (v,))

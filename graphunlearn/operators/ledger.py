@@ -50,7 +50,7 @@ class Ledger:
     single entries, not a ledger written anew from the start, so note down the last hash elsewhere now and then.
 
     Forgetting in many small corrections drifts: what each leaves over adds up (:class:`~graphunlearn.operators.Drift`).
-    When it has spent the budget, the ledger warns that it is time to retrain, and says so in the entry.
+    When it has spent the budget, the ledger warns that it is time to retrain.
 
     Args:
         path: The file; it is made where there is none.

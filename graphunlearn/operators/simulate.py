@@ -155,7 +155,10 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     probe = InteractionGraph.from_edges(
         pairs, graph.num_users, graph.num_items, **_attributes(graph, ~removed, added.size(1), generator)
     )
-    return Probe(probe.to(device), graph.pairs[:, scattered], graph.pairs[:, bundled], bundle[bundled], lowest, others)
+    probe = probe.to(device)
+    for side in ("user", "item"):  # features, which encoders may read
+        probe[side].update({name: value for name, value in graph[side].items() if name not in probe[side]})
+    return Probe(probe, graph.pairs[:, scattered], graph.pairs[:, bundled], bundle[bundled], lowest, others)
 
 
 def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, keyed
 
 KEY = bytes(range(32))
 FILES = ["README.md", "config.json", "model.safetensors", "unlearning.json"]
@@ -88,7 +88,8 @@ def test_everything_is_told(tmp_path, model, graph, request_, result):
         "digest_is": "HMAC-SHA256 with a key that is kept apart",
     }
     assert facts["model"] == {"before": fingerprint(model), "after": fingerprint(result.model)}
-    assert facts["graph"]["after"] == result.graph.fingerprint()
+    assert facts["graph"]["after_keyed"] == keyed(result.graph.fingerprint(), KEY)
+    assert result.graph.fingerprint() not in (made.folder / "unlearning.json").read_text()  # ids could be tried out
     assert facts["audit"] == audit
     assert facts["method"]["name"] == "calibrate"
     assert facts["method"]["options"]["objective"] == {"class": "BPR", "weight_decay": 1e-3, "negatives": 2, "seed": 0}
@@ -314,6 +315,21 @@ def test_a_folder_is_replaced_only_when_told(tmp_path, result):
         gu.export(result, tmp_path / "a", overwrite=True)
 
 
+def test_a_folder_in_it_is_never_replaced(tmp_path, result):
+    (tmp_path / "a" / "README.md").mkdir(parents=True)
+    (tmp_path / "a" / "README.md" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds 'README\.md'"):
+        gu.export(result, tmp_path / "a", overwrite=True)
+    assert (tmp_path / "a" / "README.md" / "thesis.tex").exists()
+
+
+def test_a_number_in_a_text_is_not_taken_for_an_id(tmp_path, model):
+    pairs = gu.datasets.synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5, seed=0).pairs
+    graph = gu.InteractionGraph.from_edges(pairs, 20, 15)
+    result = gu.Unlink().unlearn(model, graph, gu.ForgetRequest("user", ["10"]))
+    assert gu.export(result, tmp_path / "a", audit={"recall@10": 0.2}).folder.exists()
+
+
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("file", FILES)
 def test_a_full_disk_leaves_no_half_folder(tmp_path, monkeypatch, result, file, existing):
@@ -343,6 +359,13 @@ class Sparse(Towers):
         self.register_buffer("graph", torch.eye(3).to_sparse())
 
 
+class Stateful(Towers):
+    """What cannot be written either: it keeps more than tensors."""
+
+    def get_extra_state(self):
+        return {"users": ["customer-003"]}
+
+
 @dataclass(kw_only=True)
 class Telling(gu.Unlearner):
     """Keeps what it should not among its options."""
@@ -360,7 +383,9 @@ gu.operators.registry.pop("telling")  # the suites of all methods are not meant 
 def test_what_must_not_be_written_is_refused(tmp_path, model, graph, request_, result):
     other = gu.datasets.synthetic_interactions(num_users=20, num_items=15, interactions_per_user=4, seed=1)
     sparse = replace(result, model=Sparse(20, 15))
+    stateful = replace(result, model=Stateful(20, 15))
     telling = gu.Unlink().unlearn(model, graph, request_)
+    internal = gu.Unlink().unlearn(model, graph, gu.ForgetRequest.internal("user", torch.tensor([4])))
     cases = [
         (result, {"key": b"short"}, r"'key' must hold at least 16 bytes \(got 5\)"),
         (result, {"unlearner": gu.IFRU()}, r"'unlearner' must be the method of 'result', calibrate \(got ifru\)"),
@@ -370,6 +395,10 @@ def test_what_must_not_be_written_is_refused(tmp_path, model, graph, request_, r
         (result, {"audit": {"ks": float("nan")}}, "'audit' must be as JSON holds it"),
         (result, {"audit": {"customer-003": 0.5}}, "'audit' must not name what was forgotten"),
         (result, {"audit": {"who": ["customer-011"]}}, "'audit' must not name what was forgotten"),
+        (result, {"audit": {"note": "before customer-011, and after"}}, "'audit' must not name what was forgotten"),
+        (internal, {"audit": {"who": "customer-004"}}, "'audit' must not name what was forgotten"),
+        (result, {"audit": [0.5]}, "'audit' must be as JSON holds it"),
+        (stateful, {}, "'result' must hold a model of dense tensors"),
         (sparse, {}, "'result' must hold a model of dense tensors"),
         (
             replace(telling, method="telling"),

@@ -224,6 +224,18 @@ def test_forgetting_with_features(graph):
     assert not torch.equal(result.model.from_features["user"].weight, model.from_features["user"].weight)
 
 
+@pytest.mark.filterwarnings("ignore:the influence system was solved")
+def test_requests_that_are_simulated_carry_features():
+    graph = gu.datasets.synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    graph["user"].x = torch.randn(40, 3)
+    model = BipartiteRecommender(pyg.GraphSAGE(4, 4, 1), 40, 30, 4, features=(3, 0))
+    gu.fit(model, graph, epochs=2)
+    method = METHODS["unlearnrec"]()
+    method.prepare(model, graph)
+    result = method.unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
+    assert torch.isfinite(rows_of(result.model, result.graph)).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

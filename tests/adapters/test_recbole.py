@@ -48,7 +48,10 @@ def rows_of(loader):
 
 def test_both_compute_the_same(trained):
     _, loaders, model = trained
+    model.item_embedding.eval()
+    modes = [part.training for part in model.modules()]
     bridge = Bridge(model, *loaders)
+    assert [part.training for part in model.modules()] == modes
     encoded = gu.encode(bridge.model, bridge.graph)
     torch.nn.Module.train(model, False)
     own = encoded.users @ encoded.items.t()
@@ -178,6 +181,23 @@ def test_the_penalty_that_is_not_squared(recbole):
     assert 0.8 < scale < 1.25  # the mean row stands for the batch's
 
 
+def test_the_penalty_of_normalised_layers(recbole):
+    config, loaders = recbole.prepare(
+        "NGCF", **SMALL, reg_weight=0.3, message_dropout=0.0, node_dropout=0.0, train_batch_size=4096
+    )
+    model = recbole.train(config, loaders)
+    batch = next(iter(loaders[0]))
+    users, items = model()
+    theirs = 0.3 * model.reg_loss(users[batch["user_id"]], *(items[batch[n]] for n in ("item_id", "neg_item_id"))).sum()
+    rows = [
+        model.user_embedding(batch["user_id"]),
+        *(model.item_embedding(batch[n]) for n in ("item_id", "neg_item_id")),
+    ]
+    mine = 0.5 * Bridge(model, *loaders).objective.weight_decay * sum(part.square().sum(1).mean() for part in rows)
+    gradient, mine = (torch.autograd.grad(x, model.item_embedding.weight)[0] for x in (theirs, mine))
+    assert 0.8 < float((mine * gradient).sum() / gradient.square().sum()) < 1.25
+
+
 def test_a_retrained_reference_needs_nothing_but_the_loaders(recbole):
     from recbole.utils import get_model
 
@@ -200,6 +220,10 @@ def test_other_models_and_other_data_are_refused(recbole):
     other.norm_adj_matrix = other.norm_adj_matrix * 0.5
     with pytest.raises(ValueError, match="'model' must compute what RecBole's LightGCN does on the training data"):
         Bridge(other, *loaders)
+    other = copy.deepcopy(model)
+    other.user_embedding = torch.nn.Embedding(70, 8)
+    with pytest.raises(ValueError, match=r"'model' must be one of the training data .* \(got one of 69 \+ 80\)"):
+        Bridge(other, *loaders)
     bridge = Bridge(model, *loaders)
     result = gu.Unlink().unlearn(gu.MatrixFactorization(bridge.graph.num_nodes, 8), bridge.graph, a_user(bridge))
     with pytest.raises(ValueError, match="'result' must be of this bridge's model, a LightGCN"):
@@ -220,6 +244,21 @@ def test_a_pair_that_is_held_out_as_well_is_forgotten_there_too(recbole):
     after = twice.unlearn(gu.Unlink(), gu.ForgetRequest("interaction", [pair]))
     assert rows_of(after.valid) == rows_of(after.train) == rows_of(loaders[0]) - {pair}
     assert after.held_out_dropped == 1
+
+
+def test_what_is_named_leaves_held_out_rows_though_nothing_was_learned_from_it(recbole):
+    # most is held out, whosever it is: of some users and items nothing is left to train on
+    shares = {"split": {"RS": [0.1, 0.4, 0.5]}, "group_by": None, "order": "RO", "mode": "full"}
+    config, loaders = recbole.prepare("BPR", **SMALL, eval_args=shares)
+    bridge = Bridge(recbole.train(config, loaders), *loaders)
+    idle = ((bridge.graph.adjacency.degree == 0) & (bridge.test.adjacency.degree > 0)).nonzero().flatten()
+    users, items = idle[idle < bridge.graph.num_users], idle[idle >= bridge.graph.num_users] - bridge.graph.num_users
+    known = bridge.graph.user_ids[int(bridge.graph.pairs[0, 0])]
+    names = {bridge.graph.user_ids[int(users[0])], bridge.graph.item_ids[int(items[0])], known}
+    request = gu.ForgetRequest.internal("user", users[:1]) | gu.ForgetRequest.internal("item", items[:1])
+    after = bridge.unlearn(gu.Unlink(), request | gu.ForgetRequest("user", [known]))
+    rows = [row for loader in (after.train, after.valid, after.test) for row in rows_of(loader)]
+    assert not any(names & set(row) for row in rows)
 
 
 def test_a_bridge_needs_training_data_alone(recbole):
@@ -259,6 +298,21 @@ def test_checkpoints_are_not_read_without_being_trusted(recbole, tmp_path):
     torch.save({name: value[1:] for name, value in model.state_dict().items()}, plain)
     with pytest.raises(ValueError, match="'path' must hold the parameters of a LightGCN of these sizes"):
         load_checkpoint(fresh, plain)
+    for content in ({1: torch.ones(2)}, {"state_dict": 3}, [torch.ones(2)]):
+        torch.save(content, plain)
+        with pytest.raises(ValueError, match="'path' must hold a RecBole checkpoint or a state_dict"):
+            load_checkpoint(fresh, plain)
+    for dtype in (torch.long, torch.complex64):
+        torch.save({name: value.to(dtype) for name, value in model.state_dict().items()}, plain)
+        with pytest.raises(ValueError, match=r"which differs in user_embedding\.weight"):
+            load_checkpoint(fresh, plain)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"'path' must hold tensors \(got .*, which is broken: "):
+        load_checkpoint(fresh, broken)
+    other = get_model("BPR")(config, loaders[0]._dataset)  # whose parameters have the same names and sizes
+    with pytest.raises(ValueError, match=r"the parameters of a BPR \(got .*, a checkpoint of a LightGCN\)"):
+        load_checkpoint(other, file, trust_pickle=True)
 
 
 def test_the_package_is_there_without_recbole():

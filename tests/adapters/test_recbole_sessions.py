@@ -3,6 +3,7 @@
 import copy
 from collections import defaultdict
 
+import pandas as pd
 import pytest
 import torch
 from recbole_project import RecBole, without_recbole
@@ -264,6 +265,20 @@ def test_held_out_rows_are_those_of_a_loop(project, split, seed):
             expected[-1].append((uid, tuple(history[-LONGEST:]), target))
     assert [rows_of(loader) for loader in after] == expected
     assert dropped == sum(map(len, before[1:])) - sum(map(len, expected[1:])) > 0
+
+
+def test_an_item_that_is_held_out_alone_goes_where_it_is_named(project, tmp_path):
+    frame = project[1].to_frame()[["session", "item", "time"]].astype({"session": str, "item": str})
+    last = frame.groupby("session").tail(1).head(3).assign(item="late", time=lambda rows: rows["time"] + 1)
+    columns = ["session_id:token", "item_id:token", "timestamp:float"]
+    late = RecBole(tmp_path, pd.concat([frame, last]).set_axis(columns, axis=1), project[0].options)
+    config, loaders = late.prepare("GRU4Rec", eval_args=arguments("last clicks"), epochs=1)
+    bridge = Bridge(late.train(config, loaders), *loaders)
+    assert "late" in {target for _, _, target in rows_of(loaders[2])}
+    request = gu.ForgetRequest("session", bridge.graph.session_ids[-1:]) | gu.ForgetRequest("item", ["late"])
+    after = bridge.unlearn(gu.Unlink(), request)
+    rows = [row for loader in (after.train, after.valid, after.test) for row in rows_of(loader)]
+    assert not any("late" in (*history, target) for _, history, target in rows)
 
 
 def test_of_equal_clicks_any_may_go():

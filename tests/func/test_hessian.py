@@ -136,3 +136,11 @@ def test_linearised_works_where_gradients_are_off(point):
 def test_a_linear_function_has_no_curvature(point):
     assert torch.equal(hessian_product(lambda x: x.sum(), point)(point), torch.zeros_like(point))
     assert torch.equal(hessian_product(lambda x: x.new_ones(()), point)(point), torch.zeros_like(point))
+
+
+def test_products_are_the_same_in_inference_mode(point):
+    expected = hessian_product(function, point)(point), Linearised(outputs, point).pushforward(point)
+    with torch.inference_mode():
+        inside = point.clone()
+        torch.testing.assert_close(hessian_product(function, inside)(inside), expected[0], **EXACT)
+        torch.testing.assert_close(Linearised(outputs, inside).pushforward(inside), expected[1], **EXACT)
