@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import pages  # noqa: E402
+from docutils import nodes  # noqa: E402
 
 import graphunlearn  # noqa: E402
 
@@ -56,6 +57,13 @@ def restored(app, what, name, value, options, lines):
     lines[:] = [line.replace(COLON, ": ") for line in lines]
 
 
+def unposted(app, doctree):
+    """Leave ``Recall@20`` and the like without a link: they are no addresses to write to."""
+    for node in list(doctree.findall(nodes.reference)):
+        if node.get("refuri", "").startswith("mailto:"):
+            node.parent.replace(node, nodes.Text(node.astext()))
+
+
 def resolved(app, env, node, contnode):
     """Find what docstrings name without its module, or by the module that it is defined in."""
     if node.get("refdomain") != "py":
@@ -73,4 +81,5 @@ def setup(app):
     """Connect them."""
     app.connect("autodoc-process-docstring", documented, priority=400)
     app.connect("autodoc-process-docstring", restored, priority=600)
+    app.connect("doctree-read", unposted)
     app.connect("missing-reference", resolved)

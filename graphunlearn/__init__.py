@@ -1,4 +1,4 @@
-"""Graph unlearning for GNN recommenders: forget interactions, users and items without retraining.
+"""Graph unlearning for GNN recommenders: forget interactions, users, items, clicks or sessions without retraining.
 
 Nouns: :class:`InteractionGraph`, :class:`ForgetRequest`, objectives (:class:`BPR`, :class:`BCE`,
 :class:`SquaredError`), unlearners (:class:`IFRU`, :class:`Retrain`, ...) and their :class:`UnlearningResult`.

@@ -166,10 +166,10 @@ def lists(mirrors, known=("bytes", "sha256"), train=TRAIN, test=TEST):
     }
 
 
-def zipped(members):
+def zipped(members, method=zipfile.ZIP_DEFLATED):
     """A zip archive of names and contents."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return out.getvalue()

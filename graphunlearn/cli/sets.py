@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,8 @@ class Datasets:
             cards = [card_of(name) for names in self.download for name in names]
         except ValueError as error:
             raise ValueError(str(error).replace("'name'", "'--download'", 1)) from None
+        if not cards:
+            raise ValueError("'--download' must name data sets (got none)")
         if folder_of(self.root) is None:
             raise ValueError(f"'--root' must name the folder of data sets, or {ROOT_VARIABLE} (got neither)")
         lines, data = [], []
@@ -53,10 +56,9 @@ class Datasets:
             note(f"{card.title}, {_size(card)}. Terms: {card.terms}")
             folder = download(card.name, self.root)
             model = "" if card.kind == "interactions" else " --model srgnn"
+            root = shlex.quote(str(folder.parent))
             lines += [f"{card.name}: in {folder}", f"cite: {card.citation}"]
-            lines += [
-                f"next: {ROOT_VARIABLE}={folder.parent} graphunlearn train --data {card.name}{model} --out runs/a"
-            ]
+            lines += [f"next: {ROOT_VARIABLE}={root} graphunlearn train --data {card.name}{model} --out runs/a"]
             data.append(asdict(card) | {"found": card.is_found(self.root), "folder": str(folder)})
         return Answer(data, "\n".join(lines))
 

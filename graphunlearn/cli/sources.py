@@ -15,6 +15,7 @@ from graphunlearn.cli.common import WORDS, Running, counted, note, optional
 from graphunlearn.cli.options import Learning, Training, misplaced
 from graphunlearn.cli.wording import reading
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
 from graphunlearn.eval.cases import G, cut_by_time
 
 __all__ = ["Learner", "Loaded", "collapsed", "cut", "last_sessions", "sizes"]
@@ -96,7 +97,16 @@ class Learner:
             names = [card.name for card in cards.values() if card.kind == kind]
             other = f", a data set of {WORDS[cards[self.data].kind]}" if self.data in cards else ""
             raise ValueError(f"'--data' must be {what}, or one of {', '.join(names)} (got '{self.data}'{other})")
-        return datasets.load(self.data)
+        card = cards[self.data]
+        if folder_of(None) is None:
+            raise ValueError(
+                f"'--data {card.name}' needs {ROOT_VARIABLE}, which names the folder of data sets (got an environment "
+                f"without). {card.how_to_get}"
+            )
+        try:
+            return datasets.load(card.name)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(str(error).replace("'root'", ROOT_VARIABLE, 1)) from None
 
     def _sessions(self, collapse: bool) -> Loaded:
         test = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import ssl
 import time
@@ -19,6 +18,8 @@ from graphunlearn._version import __version__
 __all__ = ["Again", "Answer", "Refused", "ask"]
 
 CHUNK = 1 << 16
+NUMBER = "[0-9]{1,18}"
+"""How sizes are written; what is longer is none."""
 SLOWEST = 1024
 """Bytes per second below which an answer counts as stalled."""
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
@@ -91,6 +92,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in {"https", urlsplit(req.full_url).scheme}:
             raise Refused(f"it redirects to {newurl}")
+        fp.close()  # or all of what comes with the redirect would be read first
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -126,7 +128,7 @@ def ask(url: str, start: int, validator: str | None, timeout: float) -> Answer:
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, (ssl.SSLCertVerificationError, ValueError)):
-            raise Refused(str(cause)) from None
+            raise Refused(_said(cause, timeout)) from None
         raise Again(_said(cause, timeout)) from None
     try:
         first, total = _extent(response, start, validator)
@@ -137,7 +139,7 @@ def ask(url: str, start: int, validator: str | None, timeout: float) -> Answer:
 
 
 def _failure(error: urllib.error.HTTPError, start: int) -> Again | Refused:
-    reason = f"it answered {error.code} {error.reason}".rstrip()
+    reason = " ".join(f"it answered {error.code} {error.reason}".split())
     if error.code == 416 and start:
         return Again("it does not have the bytes that are missing", 0.0, afresh=True)
     if error.code not in TEMPORARY:
@@ -152,10 +154,10 @@ def _extent(response: Any, start: int, validator: str | None) -> tuple[int, int 
         raise Refused("it sent the file compressed, though asked not to")
     if response.status == 200:  # also where it cannot send parts, or the file has changed
         length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdecimal() else None
+        return 0, int(length) if re.fullmatch(NUMBER, length) else None
     if response.status != 206 or not start:
         raise Refused(f"it answered {response.status} {response.reason}".rstrip())
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    match = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)", response.headers.get("Content-Range", "").strip())
     changed = validator is not None and _validator(response.headers) not in (None, validator)
     if match is None or int(match[1]) != start or changed:
         raise Again("it sent other bytes than those that are missing", 0.0, afresh=True)
@@ -171,5 +173,7 @@ def _said(error: object, timeout: float) -> str:
     if isinstance(error, TimeoutError):
         return f"it sent nothing for {timeout:g} seconds"
     if isinstance(error, OSError) and error.strerror:
-        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-    return str(error) or type(error).__name__
+        return error.strerror
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+        return "what it answered is no HTTP"
+    return " ".join(str(error).split()) or type(error).__name__

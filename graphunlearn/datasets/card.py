@@ -248,9 +248,17 @@ def card_of(name: str) -> Card:
 
 
 def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of data sets: the one given, or the one that the environment names, if any."""
+    """Return the folder of data sets: the one given, or the one that the environment names, if any.
+
+    Raises:
+        ValueError: If it is the home folder of somebody unknown.
+    """
     given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
-    return None if given is None else Path(given).expanduser()
+    try:
+        return None if given is None else Path(given).expanduser()
+    except RuntimeError:
+        what = "'root'" if root is not None else ROOT_VARIABLE
+        raise ValueError(f"{what} must be a folder (got '{given}', whose home folder is not known)") from None
 
 
 def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import errno
+import glob
+import lzma
 import os
 import shutil
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from graphunlearn.datasets.card import Card, File, Form, Part, card_of, needed_folder
 from graphunlearn.datasets.reading import check_digest, digest_of, read_part, record_digest
-from graphunlearn.datasets.transfer import LARGEST, DownloadError, fetch, kept, part_of, state_of
+from graphunlearn.datasets.transfer import LARGEST, Busy, DownloadError, fetch, kept, part_of, state_of
 
 __all__ = ["download"]
 
-BROKEN = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError)
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, EOFError, NotImplementedError, RuntimeError)
 """What reading an archive raises that is none, damaged, encrypted, or without the member."""
+DAY = 86_400
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -55,8 +60,8 @@ def download(
     Example:
         >>> folder = download("ml-100k", root="data")  # doctest: +SKIP
     """
-    if not timeout > 0:
-        raise ValueError(f"'timeout' must be positive (got {timeout})")
+    if not 0 < timeout <= DAY:
+        raise ValueError(f"'timeout' must be positive, and at most {DAY} seconds (got {timeout})")
     if retries < 0:
         raise ValueError(f"'retries' must not be negative (got {retries})")
     card = card_of(name)
@@ -66,7 +71,7 @@ def download(
         raise DownloadError(f"'{name}' cannot be downloaded by this package. By hand: {card.how_to_get}")
     before = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder, card)
         for part in form.parts:
             file = part.found(folder)
             if file is not None:
@@ -80,6 +85,14 @@ def download(
     return folder
 
 
+def _make(folder: Path, card: Card) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{error.strerror}: '{error.filename}'"
+        raise DownloadError(f"'{folder}' must be a folder that can be made ({reason}). {card.how_to_get}") from error
+
+
 class _Job:
     """One file to get: where from, and where to."""
 
@@ -90,22 +103,32 @@ class _Job:
 
     def run(self, timeout: float, retries: int, progress: bool | None) -> None:
         """Get it."""
-        source, target = self.file.source, self.target
+        source = self.file.source
+        how: Any = {"timeout": timeout, "retries": retries, "progress": progress}
         try:
             self._check_space()
-            fetch(source, self.arrived, self._check, timeout=timeout, retries=retries, progress=progress)
-            (self.new if self.new.is_file() else self.arrived).replace(target)
-            self.arrived.unlink(missing_ok=True)
-            if self.file.sha256 is None:
-                record_digest(target)
+            fetch(source, self.arrived, self._check, self._place, **how)
+        except Busy:
+            raise DownloadError(
+                f"another process is just downloading '{self.file.name}' of the data set '{self.card.name}', into "
+                f"'{self.arrived}'; once it is done, this can be given again"
+            ) from None
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"while '{source.name}' was downloaded; {kept(self.arrived)}") from None
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
         finally:
-            self.new.unlink(missing_ok=True)
-            if not self.arrived.is_file():
-                state_of(self.arrived).unlink(missing_ok=True)
+            with suppress(OSError):  # where nothing can be written, there is nothing to remove
+                self.new.unlink(missing_ok=True)
+
+    def _place(self) -> None:
+        """Give what is whole its name, and leave nothing else behind."""
+        (self.new if self.new.is_file() else self.arrived).replace(self.target)
+        if self.file.sha256 is None:
+            record_digest(self.target)
+        killed = self.target.parent.glob(f".*.{glob.escape(self.file.name)}")  # what earlier processes unpacked
+        for path in (self.arrived, state_of(self.arrived), *killed):
+            path.unlink(missing_ok=True)
 
     def _check_space(self) -> None:
         here = self.arrived.stat().st_size if self.arrived.is_file() else 0
@@ -145,7 +168,9 @@ class _Job:
             size, digest = self.new.stat().st_size, digest_of(self.new)
             if size != (self.file.bytes or size) or digest != (self.file.sha256 or digest):
                 raise ValueError(f"it has {size:,} bytes and SHA-256 {digest} instead of {self.file.known}")
-        except (*BROKEN, ValueError) as error:
+        except (*BROKEN, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:  # which damage makes, too
+                raise
             raise ValueError(f"'{member}' of '{self.file.source.name}' is not what it should be: {error}") from None
 
     def _failed(self, error: OSError | ValueError) -> DownloadError:

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows: that two processes download one file is then found out by its digest alone
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DownloadError", "fetch", "kept", "part_of", "state_of"]
+__all__ = ["Busy", "DownloadError", "fetch", "kept", "part_of", "state_of"]
 
 LARGEST = 1 << 31
 """What is longer than this, in bytes, is none of the data sets; where the size is known, that counts."""
@@ -35,6 +35,10 @@ sleep = time.sleep
 
 class DownloadError(OSError):
     """A data set could not be downloaded; the message says why, what was left behind, and what to do by hand."""
+
+
+class Busy(Exception):
+    """Another process is downloading the file."""
 
 
 def part_of(folder: Path, what: Published) -> Path:
@@ -52,46 +56,57 @@ def kept(part: Path) -> str:
 
 
 def fetch(
-    what: Published, part: Path, check: Callable[[], None], *, timeout: float, retries: int, progress: bool | None
+    what: Published,
+    part: Path,
+    check: Callable[[], None],
+    place: Callable[[], None],
+    *,
+    timeout: float,
+    retries: int,
+    progress: bool | None,
 ) -> None:
-    """Download something into ``part``, of which what is there from an earlier attempt is used.
+    """Download something into ``part``, of which what is there from an earlier attempt is used, and put it in place.
 
     Args:
         what: What to download; its bytes are checked as far as size and digests are known.
         part: The file; beside it ``.json`` holds what is needed to go on after an interruption. On an error both are
             kept where the next download can go on from them, and removed where it cannot, or the disk is full.
         check: Called when ``part`` is whole; raises a ValueError where it is not what it should be all the same.
+        place: Called then; moves it to where it belongs, before any other process can get hold of ``part``.
         timeout: Seconds after which an answer that does not come, or comes slower than 1 KiB per second, is given up.
         retries: How many more attempts to make at every mirror after one that broke off.
         progress: Whether to show a bar (default: on a terminal only).
 
     Raises:
+        Busy: If another process is downloading it; what that has got so far is left alone.
         DownloadError: If no mirror gave the file.
         OSError: If it cannot be written.
     """
     reasons = []
     done = full = False
     hidden = None if progress is None else not progress
-    try:
-        with (
-            _opened(part) as file,
-            tqdm(total=what.bytes, desc=what.name, unit="B", unit_scale=True, disable=hidden, leave=False) as bar,
-        ):
-            transfer = _Transfer(what, file, part, check, timeout, bar)
-            for url in what.mirrors:
-                reason = transfer.all_from(url, retries)
-                if reason is None:
-                    done = True
-                    return
-                reasons.append(f"{url}: {reason}")
-        raise DownloadError("; ".join(reasons))
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        raise
-    finally:
-        if full or not (done or _is_of_use(what, part)):
-            part.unlink(missing_ok=True)
-            state_of(part).unlink(missing_ok=True)
+    with _opened(part) as file:
+        try:
+            with tqdm(total=what.bytes, desc=what.name, unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
+                transfer = _Transfer(what, file, part, check, timeout, bar)
+                for url in what.mirrors:
+                    reason = transfer.all_from(url, retries)
+                    if reason is None:
+                        done = True
+                        break
+                    reasons.append(f"{url}: {reason}")
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise
+        finally:
+            if fcntl is None:
+                file.close()  # what is open can be neither moved nor removed there
+            if full or not (done or _is_of_use(what, part)):
+                part.unlink(missing_ok=True)
+                state_of(part).unlink(missing_ok=True)
+        if not done:
+            raise DownloadError("; ".join(reasons))
+        place()
 
 
 @contextmanager
@@ -101,8 +116,11 @@ def _opened(part: Path) -> Iterator[IO[bytes]]:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DownloadError(f"another process is just downloading '{part}'") from None
+                mine = os.path.samestat(os.fstat(file.fileno()), part.stat())
+            except (BlockingIOError, FileNotFoundError):
+                mine = False
+            if not mine:  # or another process has put it in place, or removed it, since it was opened
+                raise Busy
         yield file
 
 

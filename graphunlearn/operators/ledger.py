@@ -181,7 +181,7 @@ class Ledger:
             digest, given = chain.digest_of(store, asked), chain.prints(store, model, graph)
             pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
             if pending is not None and digest != chain.digest_of(store, pending.request):
-                raise self._refusal(pending)
+                raise chain.refusal(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
                 return chain.as_result(self._commit(store, pending.entry), model, graph, request)
@@ -224,12 +224,6 @@ class Ledger:
                 save(result)
             self._commit(store, entry)
             return result
-
-    def _refusal(self, pending: PendingRequest) -> ValueError:
-        return ValueError(
-            f"'ledger' must have no other request under way (got '{self.path}' with one of {pending.time} that was "
-            f"interrupted; give that one again to finish it, or run 'graphunlearn ledger resume {self.path}')"
-        )
 
     def finish(self, model: nn.Module, graph: Graph) -> LedgerEntry:
         """Enter the request under way, whose model had been saved before the interruption.
@@ -291,7 +285,7 @@ class Ledger:
         with self._open() as store:
             pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
             if pending is not None:
-                raise self._refusal(pending)
+                raise chain.refusal(self.path, pending)
             after = chain.prints(store, model, graph)
             content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
             if newest is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from graphunlearn.operators.ledger_store import Store, chained, key_file, read_k
 __all__ = [
     "RETRAINING",
     *("append", "as_result", "check_newest", "checked", "digest_of", "drift_of", "entries_of", "entry_of"),
-    *("newest_of", "pending_of", "prints"),
+    *("newest_of", "pending_of", "prints", "refusal"),
 ]
 
 RETRAINING = "retrain"
@@ -54,6 +55,14 @@ def prints(store: Store, model: nn.Module, graph: InteractionGraph | SessionGrap
         ValueError: The key is gone, or another.
     """
     return fingerprint(model), keyed(graph.fingerprint(), _key(store))
+
+
+def refusal(path: Path, pending: PendingRequest) -> ValueError:
+    """Return what to say where another request is under way."""
+    return ValueError(
+        f"'ledger' must have no other request under way (got '{path}' with one of {pending.time} that was interrupted; "
+        f"give that one again to finish it, or run 'graphunlearn ledger resume {path}')"
+    )
 
 
 def digest_of(store: Store, request: ForgetRequest) -> str:

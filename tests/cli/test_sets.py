@@ -90,6 +90,18 @@ def test_failures_say_what_to_do(tmp_path, refused, mirror, monkeypatch):
     assert refused("datasets", "--download", "toy") == (
         "'--root' must name the folder of data sets, or GRAPHUNLEARN_DATA (got neither)"
     )
+    assert refused("datasets", "--download", "--root", tmp_path) == "'--download' must name data sets (got none)"
+
+
+def test_training_by_name_says_where_it_looks(tmp_path, refused, mirror, monkeypatch):
+    monkeypatch.delenv("GRAPHUNLEARN_DATA", raising=False)
+    words = ("train", "--data", "toy", "--out", tmp_path / "run")
+    assert refused(*words).startswith("'--data toy' needs GRAPHUNLEARN_DATA, which names the folder of data sets (got")
+    monkeypatch.setenv("GRAPHUNLEARN_DATA", str(tmp_path))
+    assert refused(*words).startswith("GRAPHUNLEARN_DATA must hold 'train.txt' of the data set 'toy' in ")
+    monkeypatch.setenv("GRAPHUNLEARN_DATA", "~nobody-of-that-name/data")
+    expected = "GRAPHUNLEARN_DATA must be a folder (got '~nobody-of-that-name/data', whose home folder is not known)"
+    assert refused(*words) == refused("datasets") == expected
 
 
 def test_an_interrupted_download_says_what_is_kept(tmp_path, call, mirror, monkeypatch):

@@ -1,6 +1,7 @@
 """Downloads from mirrors that are cut off, corrupt, slow, gone or changing: whole files, or none and a reason."""
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -112,7 +113,10 @@ def test_the_root_of_the_environment(big, tmp_path, monkeypatch):
     assert download("big") == tmp_path / "big"
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("nan")}, {"retries": -1}])
+BAD = [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"retries": -1}]
+
+
+@pytest.mark.parametrize("options", BAD)
 def test_bad_options(big, tmp_path, options):
     big(BIG)
     with pytest.raises(ValueError, match=rf"'{next(iter(options))}' must"):
@@ -412,7 +416,17 @@ def test_a_redirect_away_from_https_is_refused():
     handler = answers._Redirects()
     with pytest.raises(answers.Refused, match=r"it redirects to http://a\.example/x"):
         handler.redirect_request(request, None, 302, "", {}, "http://a.example/x")
-    assert handler.redirect_request(request, None, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
+    body = io.BytesIO(b"endless")
+    assert handler.redirect_request(request, body, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
+    assert body.closed  # not read, however long it is
+
+
+def test_secure_addresses_of_a_mirror_that_is_not(big, mirror, have, tmp_path):
+    url = mirror.put("a", BIG).replace("http:", "https:")
+    have(card("big", {"all": {"rows": 1, "files": [file("big.txt", BIG, {}, mirrors=[url])]}}))
+    message = failure(tmp_path)
+    assert "SSL" in message
+    assert "Operation not permitted" not in message
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x", "x"])
@@ -474,9 +488,10 @@ def test_archives_that_are_not_what_they_should_be(have, mirror, tmp_path, packe
     assert held(tmp_path) == []
 
 
-def test_damage_inside_an_archive(have, mirror, tmp_path):
-    packed = bytearray(zipped({"u/u.data": RATINGS}))
-    packed[40] ^= 255
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_inside_an_archive(have, mirror, tmp_path, method):
+    packed = bytearray(zipped({"u/u.data": RATINGS}, method))
+    packed[52] ^= 255
     have(archived(mirror, bytes(packed), known=()))
     assert "is not what it should be" in failure(tmp_path, "toy")
     assert held(tmp_path) == []
@@ -549,8 +564,9 @@ def test_a_disk_too_full_to_unpack(have, mirror, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_to(big, tmp_path):
     big(BIG)
     (tmp_path / "big").write_text("in the way")
-    with pytest.raises(OSError, match="big"):
-        download("big", tmp_path)
+    message = failure(tmp_path)
+    assert f"'{tmp_path}/big' must be a folder that can be made (File exists: " in message
+    assert "By hand: by_hand." in message
     assert (tmp_path / "big").read_text() == "in the way"
 
 
@@ -606,9 +622,42 @@ def test_two_processes_do_not_write_one_file(big, tmp_path):
         other.write(BIG[:1000])
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert "another process is just downloading" in failure(tmp_path)
+        assert "another process is just downloading 'big.txt'" in failure(tmp_path)
         assert held(tmp_path / "big") == ["big.txt.part"]
     download("big", tmp_path)
+
+
+@pytest.mark.parametrize("known", [("bytes", "sha256"), ()])
+def test_a_second_process_does_not_disturb_the_first(big, mirror, tmp_path, known):
+    fcntl = pytest.importorskip("fcntl")
+    big(BIG, known=known)
+    (tmp_path / "big").mkdir()
+    with (tmp_path / "big/big.txt.part").open("a+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # nothing has arrived yet, so that there is nothing of use
+        failure(tmp_path)
+        assert held(tmp_path / "big") == ["big.txt.part"]
+
+
+def test_a_file_that_was_put_in_place_since_it_was_opened(big, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    big(BIG)
+    folder, lock = tmp_path / "big", fcntl.flock
+
+    def late(*args):
+        (folder / "big.txt.part").write_bytes(BIG)
+        (folder / "big.txt.part").rename(folder / "big.txt")
+        return lock(*args)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert "another process" in failure(tmp_path)
+    assert (held(folder), (folder / "big.txt").read_bytes()) == (["big.txt"], BIG)
+
+
+def test_what_a_killed_process_unpacked_is_removed(have, mirror, tmp_path):
+    have(archived(mirror, zipped({"u/u.data": RATINGS})))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/.1.u.data").write_bytes(RATINGS[:5])
+    assert held(download("toy", tmp_path)) == ["u.data"]
 
 
 def test_a_damaged_note_of_where_it_broke_off(big, mirror, tmp_path):
