@@ -161,12 +161,14 @@ class RunAudit:
         }
         judged = Audit.mean([judged], about)
         judged.plots |= _damping(run, before)
-        if self.ledger is not None and number is not None:
-            existing(self.ledger).record_audit(number, audit_figures(judged.report))
         if self.out is not None:
-            return written(judged, self.out, self.running.overwrite)
-        judged.write(self.source)
-        return answer(judged, self.source)
+            told = written(judged, self.out, self.running.overwrite)
+        else:
+            judged.write(self.source)
+            told = answer(judged, self.source)
+        if self.ledger is not None and number is not None:  # the report is kept, should another process have it open
+            existing(self.ledger).record_audit(number, audit_figures(judged.report))
+        return told
 
 
 def _damping(run: Run, before: Forgotten) -> dict[str, Any]:

@@ -35,8 +35,10 @@ class ShowLedger:
       retrained  go on from a run that was trained anew, without what is forgotten: --run says which
 
     Entries name requests by digests. The key to these is beside the ledger, in FILE.key: whoever holds it can tell
-    whether an id is among the forgotten, and without it nobody can. Where 'verify' is to show that entries at the end
-    are not missing, keep the hash of the last one elsewhere and give it with --holds.
+    whether an id is among the forgotten, and without it digests tell nothing. How much was removed, the fingerprints of
+    models and the names of run folders stand there in clear, and may tell something to those who have the data or
+    model of before. Where 'verify' is to show that entries at the end are not missing, keep the hash of the last one
+    elsewhere and give it with --holds.
 
     examples:
       graphunlearn ledger show runs/ledger.db
@@ -74,7 +76,7 @@ class ShowLedger:
         lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6))] if entries else ["no entries yet"]
         if entries:
             lines.append(f"last hash: {entries[-1].hash}")
-            drift = entries[-1].drift
+            drift = next((entry.drift for entry in reversed(entries) if entry.kind != "audited"), None)
             lines += (
                 ["retrain now: the drift has spent its budget"] if drift and drift["spent"] > drift["budget"] else []
             )

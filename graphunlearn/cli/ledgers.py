@@ -46,8 +46,11 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     _clear(out)
     if _token(out) != pending.token:
         return None
-    run = Run.load(out)
-    entry = ledger.finish(run.model, run.train)
+    try:
+        run = Run.load(out)
+        entry = ledger.finish(run.model, run.train)
+    except ValueError as error:
+        raise ValueError(f"{error}; a request under way wrote '{out}': move it away to do the request again") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")
     return entry
 

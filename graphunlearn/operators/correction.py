@@ -2,6 +2,7 @@ r"""Newton corrections of the tilted risk :math:`\Phi`, and the damping that nee
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.operators.problem import Problem
 
 __all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
+
+_TRUST, _RAISES = 0.5, 10  # the least share of the predicted decrease; how often damping is raised for it
 
 
 @dataclass
@@ -52,6 +55,21 @@ class Tilted:
             out["residual"].append(float(gradient.norm() / slope.norm()))
             out["plain_residual"].append(float((gradient + self.tilt).norm() / (slope + self.tilt).norm()))
         return out
+
+    def trusted(self, theta: Tensor, space: KrylovSpace, damping: float, absolute: bool) -> tuple[float, float]:
+        r"""Return the smallest damping, from ``damping`` on in steps of three, whose step can be trusted, and its ρ.
+
+        A step is trusted where :math:`\Phi` falls by at least half of what the quadratic model predicts, as a trust
+        region has it. Where no step is, the last and shortest is returned.
+        """
+        before, rho = self.value(theta), -math.inf
+        for number in range(_RAISES + 1):
+            damping *= 3.0 if number else 1.0
+            after = self.value(theta + space.solve(damping, absolute=absolute).x)
+            rho = (before - after) / max(space.predicted_decrease(damping, absolute=absolute), 1e-30)
+            if rho >= _TRUST:
+                break
+        return damping, rho
 
 
 def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:

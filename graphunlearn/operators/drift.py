@@ -41,8 +41,8 @@ class Drift:
     if a coin were tossed for the sign of every sample.
 
     What is spent after :math:`T` requests is :math:`\sqrt{\sum_t r_t^2}`: residuals of different requests are nearly
-    orthogonal, so that this comes close to :math:`\|\nabla R(\theta_T) - \nabla R(\hat\theta)\| / S`, of which
-    certified removal has the bound :math:`\sum_t r_t`.
+    orthogonal, so that this comes near :math:`\|\nabla R(\theta_T) - \nabla R(\hat\theta)\| / S` (within a factor of
+    1.6 on MovieLens 100K, after 50 requests as well), of which certified removal has the bound :math:`\sum_t r_t`.
 
     It tells how far a model is from where training would have left it, and so when requests begin to cost quality. It
     does not tell whether they are forgotten: for that there is an audit.

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.func import Solution, lanczos
+from graphunlearn.func import KrylovSpace, Solution, lanczos
 from graphunlearn.nn.encode import linear_form, num_hops
 from graphunlearn.nn.objective import BPR, Objective, Samples, default_objective
+from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.correction import Tilted, adam_quadratic, equivalent_ridge, preconditioned, sampled_ridge
 from graphunlearn.operators.problem import Problem, global_problem, local_problem, pruned_nodes
@@ -66,7 +67,8 @@ class IFRU(Unlearner):
 
     Choices where the source leaves a point open: the Gauss–Newton curvature, since the Hessian is indefinite at an
     early-stopped model; the damping, which is the ridge that early stopping is equivalent to,
-    :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`; the start
+    :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`, raised for a
+    model that does not propagate linearly until :math:`\Phi` falls by at least half of what is predicted; the start
     :math:`\theta_0`, whose rows are scaled by the share of interactions kept; and more negatives than training draws at
     a time, since refreshing them every epoch minimises the expectation.
 
@@ -216,8 +218,8 @@ class IFRU(Unlearner):
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
         problem, started, tilt, log = self._problem(model, graph, retained, request)
-        damping, log = self._damping(problem, tilt, log)
         tilted, theta = Tilted(problem, tilt), problem.start
+        damping, log = self._damping(tilted, log)
         steps: list[dict[str, float]] = []
         solution: Solution | None = None
         slope = tilted.gradient(theta)
@@ -249,13 +251,24 @@ class IFRU(Unlearner):
             )
         return log | {"curvature": self.curvature, "steps": steps}
 
-    def _damping(self, problem: Problem, tilt: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    def _damping(self, tilted: Tilted, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
             return self.damping, log | {"damping": self.damping, "damping_rule": "given"}
         if "ridge" not in log:
-            log["ridge"], log["ridge_cosine"] = equivalent_ridge(problem, tilt)
+            log["ridge"], log["ridge_cosine"] = equivalent_ridge(tilted.problem, tilted.tilt)
         damping = max(self.min_damping, log["ridge"])
-        return damping, log | {"damping": damping, "damping_rule": "ridge"}
+        slope = tilted.gradient(tilted.problem.start)
+        if isinstance(tilted.problem.curved, LinearRisk) or float(slope.norm()) == 0:
+            return damping, log | {"damping": damping, "damping_rule": "ridge"}
+        space = self._space(tilted.problem, -slope, damping)
+        damping, rho = tilted.trusted(tilted.problem.start, space, damping, self.curvature == "absolute")
+        return damping, log | {"damping": damping, "damping_rule": "trust", "rho": rho}
+
+    def _space(self, problem: Problem, rhs: Tensor, damping: float) -> KrylovSpace:
+        """Return the space in which steps for ``damping`` and all larger ones lie."""
+        product = problem.product(problem.start, self.curvature, propagation=self.propagation)
+        absolute = self.curvature == "absolute"
+        return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
     def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
         r"""Return the step, and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
@@ -287,14 +300,13 @@ class IFRU(Unlearner):
         """
         retained, _ = graph.split(request)
         problem, _, tilt, log = self._problem(model, graph, retained, request)
-        chosen, log = self._damping(problem, tilt, log)
-        dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         tilted, absolute = Tilted(problem, tilt), self.curvature == "absolute"
-        product = problem.product(problem.start, self.curvature, propagation=self.propagation)
+        chosen, log = self._damping(tilted, log)
+        dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         slope = tilted.gradient(problem.start)
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
-        space = lanczos(product, -slope, damping=min(dampings), tol=self.tol, max_iter=self.max_iter, absolute=absolute)
+        space = self._space(problem, -slope, min(dampings))
         return tilted.curve(problem.start, space, dampings, absolute) | {"chosen": chosen}
 
 

@@ -45,9 +45,11 @@ class Ledger:
 
     An entry says when, how many, by which method and settings, and which model and graph were before and after (by
     fingerprints), but never who: of the request there is a digest, and the key to it is a file beside the ledger,
-    ``NAME.key``; without that file entries can no longer be linked to ids, nor to graphs. Every entry holds a hash
-    that depends on all before it, and the file refuses to have one changed or deleted: that shows tampering with
-    single entries, not a ledger written anew from the start, so note down the last hash elsewhere now and then.
+    ``NAME.key``; without that file digests can no longer be linked to ids, nor to graphs. The number of interactions
+    and the fingerprints of models are not keyed: to those who have the data or model of before they may tell something.
+    Every entry holds a hash that depends on all before it, and the file refuses to have one changed or deleted: that
+    shows tampering with single entries, not last ones that are cut off nor a ledger written anew from the start, so
+    note down the last hash elsewhere now and then.
 
     Forgetting in many small corrections drifts: what each leaves over adds up (:class:`~graphunlearn.operators.Drift`).
     When it has spent the budget, the ledger warns that it is time to retrain.

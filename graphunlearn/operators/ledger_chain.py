@@ -28,7 +28,14 @@ RETRAINING = "retrain"
 
 def entries_of(store: Store) -> list[LedgerEntry]:
     """Return all entries but the one that the ledger was made with."""
-    return [LedgerEntry.read(content, found) for _, content, found in store.rows()[1:]]
+    return [LedgerEntry.read(content, found) for _, content, found in _rows(store)[1:]]
+
+
+def _rows(store: Store) -> list[tuple[int, str, str]]:
+    rows = store.rows()
+    if not rows:
+        raise ValueError(f"'ledger' must have a first entry (got '{store.path}' without)")
+    return rows
 
 
 def pending_of(store: Store) -> PendingRequest | None:
@@ -75,17 +82,25 @@ def digest_of(store: Store, request: ForgetRequest) -> str:
 
 
 def _key(store: Store) -> bytes:
-    return read_key(store.path, parsed(store.rows()[0][1]).get("key"))
+    return read_key(store.path, parsed(_rows(store)[0][1]).get("key"))
 
 
 def entry_of(store: Store, digest: str, request: ForgetRequest, model: str, graph: str) -> LedgerEntry | None:
     """Return the entry of a request, if it is done and the ledger knows the model it is asked of.
 
-    Positions of clicks are those of one graph, so that a request with clicks is the same for the same graph alone.
+    Positions of clicks are those of one graph, so that a request with clicks is the same for the same graph alone. A
+    model that was trained anew on other data may have learned again what was forgotten before: from there on a request
+    is a new one.
     """
     entries = entries_of(store)
     known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
     clicks = any(part.level == "click" for part in request.parts)
+    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
+    for place in reversed(anew):
+        after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
+        if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:
+            entries = entries[place:]
+            break
     for entry in entries if model in known else []:
         if entry.digest == digest and (not clicks or entry.graph_before == graph):
             return entry
@@ -113,9 +128,7 @@ def checked(store: Store) -> list[LedgerEntry]:
     Raises:
         ValueError: Something is wrong, or the key is another one.
     """
-    path, rows, previous = store.path, store.rows(), ""
-    if not rows:
-        raise ValueError(f"'ledger' must have a first entry (got '{path}' without)")
+    path, rows, previous = store.path, _rows(store), ""
     for place, (number, content, found) in enumerate(rows):
         if number != place or parsed(content).get("number") != place:
             raise ValueError(f"'ledger' must be without gaps (got '{path}', which lacks entry {place})")

@@ -110,10 +110,16 @@ class PendingRequest:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> PendingRequest:
-        """Return what is written down of a request."""
+        """Return what is written down of a request.
+
+        Raises:
+            ValueError: It is not as a ledger writes it.
+        """
         known = {name: value for name, value in facts.items() if name != "digest"}
-        parts = [_request(part) for part in facts["request"]]
-        return cls(**known | {"request": reduce(or_, parts)})
+        try:
+            return cls(**known | {"request": reduce(or_, [_request(part) for part in facts["request"]])})
+        except (KeyError, TypeError):
+            raise ValueError(f"'ledger' must hold a request under way whole (got one of {sorted(known)})") from None
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ class Store:
         """
         if path.is_dir():
             raise ValueError(f"'ledger' must be a file (got '{path}', which is a folder)")
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"'ledger' must be in a folder that exists (got '{path}')")
         # the ids of a request under way are in it: nobody else's business
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(_connected(path)) as connection:
@@ -116,7 +118,13 @@ class Store:
         """Return what is under way."""
         with _told(self.path):
             row = self._connection.execute("SELECT content FROM pending").fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            facts = None if row is None else json.loads(row[0])
+        except ValueError:
+            facts = ()
+        if facts is None or isinstance(facts, dict):
+            return facts
+        raise ValueError(f"'ledger' must hold a request under way as JSON (got '{self.path}' with something else)")
 
     def begin(self, pending: Mapping[str, Any]) -> None:
         """Write down what is under way, in place of what was."""

@@ -159,6 +159,13 @@ def test_the_drift_is_told_with_its_budget(trained, file, tmp_path, call, monkey
     assert "retrain now: the drift has spent its budget" in call("ledger", "show", file)[1]
 
 
+def test_an_audit_does_not_hide_that_it_is_time_to_retrain(trained, forget, file, parsed, call, monkeypatch):
+    monkeypatch.setattr("graphunlearn.operators.drift.distance", lambda *_: 1e9)
+    forget(trained, "--users", "u1", out="b")
+    gu.Ledger(file).record_audit(1, {"verdict": "fine"})
+    assert "retrain now: the drift has spent its budget" in call("ledger", "show", file)[1]
+
+
 def test_onto_itself(run_copy, forget, file, parsed):
     for user in ("u4", "u5"):
         forget(run_copy, "--users", user, "--overwrite", out="copy")
@@ -240,6 +247,17 @@ def test_giving_up(trained, forget, killed, file, call, refused, tmp_path):
     assert len(gu.Ledger(file).entries()) == 1
 
 
+def test_a_run_that_was_damaged_before_it_was_entered(trained, forget, killed, file, refused, tmp_path):
+    killed(trained, "--users", "u1", out="b", at="entry")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"")
+    for action in ("resume", "drop"):
+        sentence = refused("ledger", action, file)
+        assert sentence.endswith(f"under way wrote '{tmp_path / 'b'}': move it away to do the request again")
+    shutil.move(tmp_path / "b", tmp_path / "broken")
+    forget(trained, "--users", "u1", out="b")
+    assert len(gu.Ledger(file).entries()) == 1
+
+
 def test_a_request_of_a_program_is_finished_by_it(trained, file, refused, monkeypatch):
     run, ledger = Run.load(trained), gu.Ledger(file)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
@@ -272,6 +290,9 @@ def test_ctrl_c_takes_the_request_back(trained, file, call, monkeypatch, tmp_pat
 
 
 def test_what_is_wrong_is_not_taken_up(trained, file, refused, tmp_path):
+    elsewhere = tmp_path / "none" / "ledger.db"
+    sentence = refused("forget", trained, "--users", "u1", "--ledger", elsewhere, "--out", tmp_path / "b")
+    assert sentence == f"'--ledger' must be in a folder that exists (got '{elsewhere}')"
     for words in (("--users", "nobody"), ("--sessions", "s1"), ("--users", "u1", "--method", "cau")):
         refused("forget", trained, *words, "--ledger", file, "--out", tmp_path / "b")
     refused("forget", trained, "--users", "u1", "--ledger", file, "--out", trained)
@@ -358,6 +379,17 @@ def test_audits_are_entered(trained, forget, file, parsed, refused, call, tmp_pa
     sentence = refused("audit", tmp_path / "d", *words)
     assert sentence == f"'--ledger' must be the one that tells of the run (got '{file}', which does not)"
     assert refused("audit", tmp_path / "c", "--ledger", tmp_path / "none").endswith(f"file (got '{tmp_path / 'none'}')")
+
+
+def test_a_report_is_kept_where_the_ledger_cannot_be_written(trained, forget, file, refused, monkeypatch, tmp_path):
+    forget(trained, "--users", "u1", out="b")
+
+    def locked(*_):
+        raise ValueError("'ledger' must not be in use by another process")
+
+    monkeypatch.setattr(gu.Ledger, "record_audit", locked)
+    refused("audit", tmp_path / "b", "--retrain-seeds", "2", "--ledger", file)
+    assert (tmp_path / "b" / "report.json").is_file()
 
 
 def test_an_empty_ledger(file, call, parsed):

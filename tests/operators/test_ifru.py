@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
+import graphunlearn as gu
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.func import spmm
@@ -314,6 +316,25 @@ def test_a_foreign_model_is_given_the_same_damping(objective):
 
 
 # ---- the right-hand side
+
+
+@pytest.mark.parametrize("level", ["user", "interaction"])
+def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(level):
+    graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=2)
+    model = gu.NGCF(graph.num_nodes, 8, 2)
+    gu.fit(model, graph, epochs=20, lr=0.02, progress=False)
+    request = gu.ForgetRequest.internal(level, torch.tensor([1, 2]) if level == "user" else graph.pairs[:, :20])
+    method = gu.IFRU(tol=1e-3, max_iter=200)
+    log = method.unlearn(model, graph, request).log
+    assert log["damping_rule"] == "trust"
+    ridge = max(method.min_damping, log["ridge"])
+    raised = math.log(log["damping"] / ridge, 3)
+    assert raised == pytest.approx(round(raised), abs=1e-6)
+    tried = [ridge * 3.0**k for k in range(round(raised) + 1)]
+    rho = method.damping_curve(model, graph, request, tried)["rho"]
+    assert max(rho[:-1], default=-math.inf) < 0.5 <= rho[-1]
+    assert log["rho"] == pytest.approx(rho[-1], abs=1e-3)
+    assert round(raised) > 0  # the ridge alone would have been too bold here
 
 
 @pytest.mark.parametrize("model_of", [light_gcn, lambda g: Wrapped(light_gcn(g)), factors, two_tower])

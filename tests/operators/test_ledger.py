@@ -203,6 +203,22 @@ def test_the_same_click_of_another_graph_is_another_click(ledger):
     assert len(ledger.entries()) == 2
 
 
+def test_what_was_learned_again_is_forgotten_again(ledger, start):
+    model, graph = start
+    first = ledger.unlearn(gu.GradientAscent(steps=2), model, graph, user("3"))
+    again = light_gcn(graph, seed=5)
+    ledger.record_retrained(again, graph)  # the user has come back
+    assert ledger.find(user("3"), again, graph) is None
+    assert ledger.find(user("3"), first.model, first.graph).number == 1
+    second = ledger.unlearn(gu.GradientAscent(steps=2), again, graph, user("3"))
+    assert second.graph.num_interactions < graph.num_interactions
+    assert [entry.kind for entry in ledger.entries()] == ["forgotten", "retrained", "forgotten"]
+    assert ledger.find(user("3"), second.model, second.graph).number == 3
+    ledger.record_retrained(light_gcn(graph, seed=6), second.graph)  # on what remains: nobody has come back
+    assert ledger.find(user("3"), light_gcn(graph, seed=6), second.graph).number == 3
+    assert ledger.verify() == 4
+
+
 def test_what_the_method_refuses_is_not_taken_up(ledger, start, file):
     for request in (user("nobody"), gu.ForgetRequest("session", ["3"])):
         with pytest.raises(ValueError, match=r"'index' must|'request' must"):
@@ -364,6 +380,25 @@ def test_the_file_refuses_and_the_chain_shows_tampering(how, ledger, file, start
         ledger.verify()
 
 
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        ("DROP TRIGGER entry_is_kept; DELETE FROM entry", "must have a first entry"),
+        ("INSERT INTO pending VALUES (1, 'x')", "must hold a request under way as JSON"),
+        ("INSERT INTO pending VALUES (1, '[1]')", "must hold a request under way as JSON"),
+        ("""INSERT INTO pending VALUES (1, '{"time": 1}')""", r"a request under way whole \(got one of \['time"),
+        ("""INSERT INTO pending VALUES (1, '{"request": 1}')""", "must hold a request under way whole"),
+    ],
+)
+def test_what_no_ledger_writes_is_told_in_a_sentence(edit, sentence, ledger, file, start):
+    ledger.unlearn(gu.Unlink(), *start, user("3"))
+    with sqlite3.connect(file) as connection:
+        connection.executescript(edit)
+    connection.close()
+    with pytest.raises(ValueError, match=sentence):
+        ledger.unlearn(gu.Unlink(), *start, user("3"))
+
+
 def test_replacing_is_refused_as_well(ledger, file, start):
     run_through(ledger, start)
     connection = sqlite3.connect(file)
@@ -445,7 +480,7 @@ def test_other_files_are_left_as_they_are(tmp_path):
         with pytest.raises(ValueError, match="'ledger' must be a"):
             gu.Ledger(path)
         assert before is None or path.read_bytes() == before
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(ValueError, match="'ledger' must be in a folder that exists"):
         gu.Ledger(tmp_path / "nowhere" / "ledger.db")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "other.db", "text"]
 
