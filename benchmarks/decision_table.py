@@ -127,6 +127,8 @@ def rows() -> list[Row]:
     return [
         *_ratings(),
         _one_after_another(),
+        _ledger(),
+        *_recbole(),
         _pruned(),
         _labels(),
         _sessions(),
@@ -193,6 +195,64 @@ def _one_after_another() -> Row:
         f"a request {span([row['retrain_seconds'] * row['requests'] / row['seconds_in_all']])} faster",
         ("sequential",),
     )
+
+
+def _ledger() -> Row:
+    found = results("ledger")
+    last = {row["method"]: row for row in found["rows"] if row["requests"] == 50}
+    methods = ("ifru", "unlearnrec")
+    after = [found["spent_after_requests"][name] for name in methods]
+    spent = ["not spent by 50 requests" if requests is None else f"spent after {requests}" for requests in after]
+    share = f"{100 * found['retrained'][-1]['share_forgotten']:.0f} %"
+    return Row(
+        f"to know when requests have added up to a retraining (50 requests, {share} forgotten)",
+        "`Ledger(...)`, `forget --ledger`",
+        f"IFRU's budget {spent[0]}, UnlearnRec's {spent[1]}; Δp then {span(last[name]['dp_forget_over_floor'] for name in methods)}, "
+        f"on test pairs {span(last[name]['dp_test_over_floor'] for name in methods)}",
+        percents(last[name]["recall@20_over_retrain"] - 1 for name in methods),
+        "four gradients a request, or none with `budget=None`",
+        ("ledger",),
+    )
+
+
+def _recbole() -> list[Row]:
+    names = ("recbole_interactions", "recbole_interactions_more")
+    found = [row for name in names for row in results(name) if row["method"] in ("ifru", "unlearnrec")]
+    timed = [row["speedup_vs_retrain"] for row in found if row in results(names[0])]
+    of = {what: [row for row in found if row["request"].endswith(what)] for what in ("users", "interactions")}
+    trained = results("recbole_sessions")["models"]
+    sessions = [{row["who"]: row for row in case["rows"]} for case in trained]
+    again = [[row for row in case["rows"] if row["who"] == "retrained"] for case in trained]
+
+    def mean(rows: list[dict[str, Any]], key: str) -> float:
+        return sum(row[key] for row in rows) / len(rows)
+
+    closed = [
+        (one["original"]["log_p_forgotten"] - one["cau"]["log_p_forgotten"])
+        / (one["original"]["log_p_forgotten"] - mean(other, "log_p_forgotten"))
+        for one, other in zip(sessions, again)
+    ]
+    fast = (mean(other, "cpu_seconds") / one["cau"]["cpu_seconds"] for one, other in zip(sessions, again))
+    kept = (one["cau"]["recall@20"] / mean(other, "recall@20") - 1 for one, other in zip(sessions, again))
+    near = [f"{what} {span(row['dp_forgotten_over_floor'] for row in part)}" for what, part in of.items()]
+    return [
+        Row(
+            "what RecBole trained: LightGCN, NGCF, SGL, BPR",
+            "`Bridge(...)` with `IFRU()`, `UnlearnRec()`",
+            f"Δp: {', '.join(near)}",
+            percents((row["recall@10_change"] for row in found), "RecBole's Recall@10"),
+            f"{span(timed, digits=0)} faster than RecBole's training",
+            names,
+        ),
+        Row(
+            "what RecBole trained: SRGNN, GRU4Rec",
+            "`Bridge(...)` with `CAU()`",
+            f"{span(closed, '')} of the gap in log p closed",
+            percents(kept, "RecBole's Recall@20"),
+            f"{span(fast, digits=0)} faster (CPU seconds)",
+            ("recbole_sessions",),
+        ),
+    ]
 
 
 def _pruned() -> Row:
