@@ -207,7 +207,8 @@ def _ledger() -> Row:
     return Row(
         f"to know when requests have added up to a retraining (50 requests, {share} forgotten)",
         "`Ledger(...)`, `forget --ledger`",
-        f"IFRU's budget {spent[0]}, UnlearnRec's {spent[1]}; Δp then {span(last[name]['dp_forget_over_floor'] for name in methods)}, "
+        f"IFRU's budget {spent[0]}, UnlearnRec's {spent[1]}; Δp then "
+        f"{span(last[name]['dp_forget_over_floor'] for name in methods)}, "
         f"on test pairs {span(last[name]['dp_test_over_floor'] for name in methods)}",
         percents(last[name]["recall@20_over_retrain"] - 1 for name in methods),
         "four gradients a request, or none with `budget=None`",

@@ -15,6 +15,7 @@ from graphunlearn.cli.runs import Run
 from graphunlearn.eval.report import json_ready
 from graphunlearn.eval.verdict import REFERENCES, judge, primary_metric
 from graphunlearn.operators import Ledger, LedgerEntry
+from graphunlearn.operators.ledger_store import Store
 
 __all__ = ["audit_figures", "entry_of_run", "existing", "finished", "place_of", "told_path"]
 
@@ -27,6 +28,8 @@ def existing(file: Path) -> Ledger:
     """
     if not file.is_file():
         raise ValueError(f"'ledger' must be an existing file (got '{file}')")
+    if not Store.is_made(file):
+        raise ValueError(f"'ledger' must have a first entry (got '{file}', which is empty)")
     return Ledger(file)
 
 

@@ -181,7 +181,7 @@ class Ledger:
         asked = request if asked is None else asked
         with self._open() as store:
             digest, given = chain.digest_of(store, asked), chain.prints(store, model, graph)
-            pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
+            pending, newest = chain.pending_of(store), chain.newest_of(chain.checked(store))
             if pending is not None and digest != chain.digest_of(store, pending.request):
                 raise chain.refusal(self.path, pending)
             if pending is not None and pending.after == given:

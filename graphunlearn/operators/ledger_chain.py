@@ -145,6 +145,8 @@ def checked(store: Store) -> list[LedgerEntry]:
             )
     if key_file(path).exists():
         read_key(path, parsed(rows[0][1]).get("key"))
+    if not store.is_guarded():
+        raise ValueError(f"'ledger' must refuse to have entries changed (got '{path}', where that was taken out)")
     return entries
 
 

@@ -114,6 +114,12 @@ class Store:
         with _told(self.path):
             return self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
 
+    def is_guarded(self) -> bool:
+        """Whether what refuses changes of entries is still in place."""
+        with _told(self.path):
+            found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
+        return bool(found[0] == SCHEMA.count("CREATE TRIGGER"))
+
     def pending(self) -> dict[str, Any] | None:
         """Return what is under way."""
         with _told(self.path):

@@ -190,6 +190,13 @@ def test_without_its_key_models_are_compared_alone(run_copy, forget, file, parse
     assert "must hold the model of entry 1" in refused("ledger", "verify", file)
 
 
+@pytest.mark.parametrize("action", ["show", "verify", "resume", "drop"])
+def test_an_empty_file_is_no_ledger_and_does_not_become_one(action, file, refused):
+    file.write_bytes(b"")
+    assert "must have a first entry" in refused("ledger", action, file)
+    assert file.read_bytes() == b""
+
+
 def test_runs_and_ledger_can_be_moved_together(trained, forget, file, parsed, tmp_path):
     (tmp_path / "all").mkdir()
     parsed("forget", trained, "--users", "u1", "--ledger", tmp_path / "all" / "l", "--out", tmp_path / "all" / "b")
