@@ -138,7 +138,7 @@ def test_recbole_goes_on_training_on_what_remains(recbole, trained):
     assert any(not torch.equal(value, start[name]) for name, value in after.model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["LightGCN", "SGL"])
+@pytest.mark.parametrize("name", MODELS)
 def test_unlearnrec_is_prepared_on_the_bridge(recbole, name):
     config, loaders = recbole.prepare(name, **SMALL)
     bridge = Bridge(recbole.train(config, loaders), *loaders)
