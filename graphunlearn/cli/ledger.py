@@ -15,7 +15,7 @@ from graphunlearn.cli.runs import Run
 from graphunlearn.eval.verdict import format_number, format_seconds
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Ledger, LedgerEntry, PendingRequest
-from graphunlearn.operators.ledger_store import key_file
+from graphunlearn.operators.ledger_store import Store, key_file
 
 __all__ = ["ShowLedger"]
 
@@ -65,7 +65,8 @@ class ShowLedger:
         for option, value, action in (("run", self.run_folder, "retrained"), ("holds", self.holds, "verify")):
             if value is not None and self.action != action:
                 raise ValueError(f"'--{option}' must go with '{action}' (got it with '{self.action}')")
-        existing(self.file)
+        if self.action != "verify" or not self.file.is_file():
+            existing(self.file)
         answers = {"show": self._show, "verify": self._verify, "resume": self._resume, "drop": self._drop}
         return (answers | {"retrained": self._retrained})[self.action]()
 
@@ -83,6 +84,13 @@ class ShowLedger:
         return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
 
     def _verify(self) -> Answer:
+        if not Store.is_made(self.file):  # as where the very first request was interrupted
+            if self.holds is not None:
+                raise ValueError(
+                    f"'ledger' must hold the entry given with '--holds' (got '{self.file}', which is empty)"
+                )
+            told = f"{self.file} has no entries: it was not made whole yet, or was emptied, which --holds would tell"
+            return Answer({"entries": 0, "key": key_file(self.file).exists(), "pending": None}, told)
         ledger = Ledger(self.file)
         number = ledger.verify()
         entries, pending = ledger.entries(), ledger.pending

@@ -190,11 +190,20 @@ def test_without_its_key_models_are_compared_alone(run_copy, forget, file, parse
     assert "must hold the model of entry 1" in refused("ledger", "verify", file)
 
 
-@pytest.mark.parametrize("action", ["show", "verify", "resume", "drop"])
+@pytest.mark.parametrize("action", ["show", "resume", "drop"])
 def test_an_empty_file_is_no_ledger_and_does_not_become_one(action, file, refused):
     file.write_bytes(b"")
     assert "must have a first entry" in refused("ledger", action, file)
     assert file.read_bytes() == b""
+
+
+def test_what_was_not_made_whole_yet_has_no_entries(file, parsed, refused):
+    file.write_bytes(b"")
+    assert parsed("ledger", "verify", file) == {"entries": 0, "key": False, "pending": None}
+    assert file.read_bytes() == b""
+    assert "(got 'ledger.db', which is empty)" in refused("ledger", "verify", file, "--holds", "0" * 64).replace(
+        str(file), "ledger.db"
+    )
 
 
 def test_runs_and_ledger_can_be_moved_together(trained, forget, file, parsed, tmp_path):
