@@ -151,6 +151,29 @@ def test_unlearnrec_is_prepared_on_the_bridge(recbole, name):
     assert np.isfinite(list(recbole.evaluate(config, after.model, after.train, after.test).values())).all()
 
 
+def test_emptied_users_of_sgl_go_where_recbole_takes_users_without_interactions(recbole):
+    from recbole.utils import get_model, init_seed
+
+    config, loaders = recbole.prepare("SGL", **SMALL, ssl_weight=0.5, learning_rate=0.05, epochs=60)
+    model = recbole.train(config, loaders)
+    bridge = Bridge(model, *loaders)
+    result = gu.Calibrate().unlearn(bridge.model, bridge.graph, gu.ForgetRequest("user", bridge.graph.user_ids[:4]))
+    before = copy.deepcopy(result.model.state_dict())
+    after = bridge.restore(result)
+    assert all(torch.equal(value, before[name]) for name, value in result.model.state_dict().items())
+    rows = after.model.user_embedding.weight[1:5]
+    assert torch.equal(rows, model.user_embedding.weight[:1].expand(4, -1))
+    torch.testing.assert_close(after.result.model.embedding.weight[:4], rows)
+    init_seed(3, True)  # trained again, RecBole has all of them in one place too, its padding row among them
+    again = get_model("SGL")(config, after.train._dataset)
+    recbole.trainer(config, again).fit(after.train, None, saved=False)
+    idle = again.user_embedding.weight[:5]
+    assert torch.cosine_similarity(idle[1:], idle[:1]).min() > 0.99
+    # a method that leaves them alone is not helped
+    kept = bridge.unlearn(gu.Unlink(), gu.ForgetRequest("user", bridge.graph.user_ids[:4])).model
+    assert torch.equal(kept.user_embedding.weight, model.user_embedding.weight)
+
+
 def test_the_objective_has_recboles_gradient(recbole):
     # squared penalty: the loss itself; not squared: its gradient at the trained rows, with all users in one batch
     config, loaders = recbole.prepare("LightGCN", **SMALL, require_pow=True, reg_weight=0.3)

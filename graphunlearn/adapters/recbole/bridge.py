@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -144,6 +144,8 @@ class Bridge:
             after = result.model.restored(self.original)
             loaders, gone = sessions.retained_loaders(*self.loaders, self.graph, result.graph, result.request)
             return Forgotten(after, *loaders, result, gone)
+        settled = interactions.settled(result.model, self.original, self.graph, result.graph)
+        result = replace(result, model=settled)
         present = [loader._dataset for loader in self.loaders if loader is not None]
         datasets, gone = retained_datasets(tuple(present), self.graph, result.graph, result.request)
         loaders = rebuilt(self.loaders, datasets)

@@ -18,8 +18,9 @@ from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
 from graphunlearn.nn.encode import _check_size
 from graphunlearn.operators.base import _evaluating
+from graphunlearn.operators.start import emptied_nodes
 
-__all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "to_native", "write_back"]
+__all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "settled", "to_native", "write_back"]
 
 VIEWS: dict[str, Any] = {"ED": "edge-drop", "ND": "node-drop", "RW": "random-walk"}
 SLOPE = 0.2  # of the leaky ReLU that RecBole's NGCF has
@@ -139,6 +140,23 @@ def write_back(native: nn.Module, model: nn.Module) -> None:
             continue
         for table, rows in zip(theirs, mine.split([len(table) - 1 for table in theirs])):
             table[1:] = rows
+
+
+@torch.no_grad()
+def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: InteractionGraph) -> nn.Module:
+    """Return ``native`` with emptied users where RecBole's training takes them, if a method has moved them at all.
+
+    SGL contrasts every user with every other one, and so moves all users without interactions to one place. RecBole's
+    padding row is such a user, and tells where that is.
+    """
+    if not (isinstance(native, SGL) and native.weight):
+        return native
+    padding, table = model.user_embedding.weight[0], model.user_embedding.weight[1:]
+    moved = (native.embedding.weight[: graph.num_users] != table).any(1)
+    emptied = (emptied_nodes(graph, retained)[: graph.num_users] & moved).nonzero().flatten()
+    after = copy.deepcopy(native)
+    after.embedding.weight[emptied] = padding
+    return after
 
 
 def _pairs(native: Any, model: Any) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
