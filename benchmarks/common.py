@@ -12,8 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import graphunlearn as gu
 from graphunlearn.eval import environment
+from graphunlearn.nn import build_model, reset_parameters
+from graphunlearn.utils.ranking import Ranker
 
 MEASURED = ("membership_auroc", "ks_statistic", "mean_probability", "exposure@20", "mi_bf", "mi_ng")
 GROUPS = ("recall@20_affected", "recall@20_unaffected")
@@ -41,6 +45,22 @@ def implicit(name: str) -> tuple[gu.InteractionGraph, gu.InteractionGraph]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # test rows that training never saw are counted in num_left_out
         return graph, gu.InteractionGraph.from_file(test, like=graph)
+
+
+def trained(graph: gu.InteractionGraph, validation: gu.InteractionGraph, layers: int, seed: int) -> Any:
+    """Return a LightGCN and the seconds it took."""
+    model = build_model("lightgcn", graph, dim=64, layers=layers)
+    reset_parameters(model, seed)
+    result = gu.fit(model, graph, validation=validation, settings=gu.FitSettings(seed=seed), progress=False)
+    return model, result.seconds
+
+
+@torch.no_grad()
+def measure(model: Any, graph: gu.InteractionGraph, gone: Any, judged: Any, ranker: Ranker) -> tuple[Any, Any, float]:
+    """Return the probabilities of what is forgotten and of the test pairs, and Recall@20."""
+    encoded = gu.encode(model, graph)
+    p = [torch.sigmoid(gu.score(encoded, pairs)) for pairs in (gone, judged.pairs)]
+    return p[0], p[1], ranker(encoded.users, encoded.items)["recall@20"]
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = 7) -> float:

@@ -12,30 +12,13 @@ import statistics
 from typing import Any
 
 import torch
-from common import implicit, save
+from common import implicit, measure, save, trained
 
 import graphunlearn as gu
 from graphunlearn.eval.forgetting import distance_to_retrain, ks_distance, noise_floor
-from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.utils.ranking import Ranker
 
 LOOKS = (1, 10, 25, 50)
-
-
-def trained(graph: gu.InteractionGraph, validation: gu.InteractionGraph, layers: int, seed: int) -> Any:
-    """Return a LightGCN and the seconds it took."""
-    model = build_model("lightgcn", graph, dim=64, layers=layers)
-    reset_parameters(model, seed)
-    result = gu.fit(model, graph, validation=validation, settings=gu.FitSettings(seed=seed), progress=False)
-    return model, result.seconds
-
-
-@torch.no_grad()
-def measure(model: Any, graph: gu.InteractionGraph, gone: Any, judged: Any, ranker: Ranker) -> tuple[Any, Any, float]:
-    """Return the probabilities of what is forgotten and of the test pairs, and Recall@20."""
-    encoded = gu.encode(model, graph)
-    p = [torch.sigmoid(gu.score(encoded, pairs)) for pairs in (gone, judged.pairs)]
-    return p[0], p[1], ranker(encoded.users, encoded.items)["recall@20"]
 
 
 def main() -> None:
