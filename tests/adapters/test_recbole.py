@@ -255,6 +255,18 @@ def test_other_models_and_other_data_are_refused(recbole):
         bridge.unlearn(gu.IFRU(), gu.ForgetRequest("user", ["nobody"]))
 
 
+def test_what_recbole_turns_on_for_the_whole_process_is_off_while_forgetting(recbole):
+    class Watching(gu.Unlink):
+        def _unlearn(self, *given):
+            return super()._unlearn(*given) | {"anomalies": torch.is_anomaly_enabled()}
+
+    config, loaders = recbole.prepare("BPR", **SMALL)
+    bridge = Bridge(recbole.train(config, loaders), *loaders)
+    with torch.autograd.set_detect_anomaly(True):
+        assert bridge.unlearn(Watching(), a_user(bridge)).result.log == {"anomalies": False}
+        assert torch.is_anomaly_enabled()
+
+
 def a_user(bridge):
     return gu.ForgetRequest("user", bridge.graph.user_ids[:1])
 

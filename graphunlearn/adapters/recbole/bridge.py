@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from graphunlearn.adapters.recbole import interactions, sessions
@@ -127,7 +128,10 @@ class Bridge:
             for name, value in {"objective": self.objective, "validation": self.validation}.items():
                 if getattr(unlearner, name, value) is None:
                     setattr(unlearner, name, value)
-        return self.restore(unlearner.unlearn(self.model, self.graph, request))
+        # importing RecBole's sequential models turns this on for the whole process, and it costs much time
+        with torch.autograd.set_detect_anomaly(False):
+            result = unlearner.unlearn(self.model, self.graph, request)
+        return self.restore(result)
 
     def restore(self, result: UnlearningResult) -> Forgotten:
         """Return a result of :attr:`model` and :attr:`graph` as what RecBole goes on with.
