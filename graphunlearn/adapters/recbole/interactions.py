@@ -146,8 +146,8 @@ def write_back(native: nn.Module, model: nn.Module) -> None:
 def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: InteractionGraph) -> nn.Module:
     """Return ``native`` with emptied users where RecBole's training takes them, if a method has moved them at all.
 
-    SGL contrasts every user with every other one, and so moves all users without interactions to one place. RecBole's
-    padding row is such a user, and tells where that is.
+    SGL contrasts every user with every other one, and so moves all users without interactions to nearly one row.
+    RecBole's padding row is such a user, and tells which.
     """
     if not (isinstance(native, SGL) and native.weight):
         return native
