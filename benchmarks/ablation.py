@@ -15,10 +15,10 @@ import unlearnrec as main_benchmark
 from common import implicit, save
 
 import graphunlearn as gu
-import graphunlearn.operators.influence_pretraining as pretraining
+import graphunlearn.operators.unlearnrec.pretraining as pretraining
 from graphunlearn.eval import adversarial_edges, bench, removal
 from graphunlearn.operators import TuneSettings
-from graphunlearn.operators.encoder import EncoderSettings
+from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
 
 PROBES: dict[tuple[str, str], tuple[Any, Any]] = {}
 

@@ -14,8 +14,8 @@ import torch
 from common import RESULTS, implicit, save
 
 import graphunlearn as gu
+from graphunlearn.metrics.ranking import Ranker
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
-from graphunlearn.utils.ranking import Ranker
 
 # data set: layers, seeds, epochs at most, interactions per step, models
 CASES: dict[str, tuple[int, int, int, int, tuple[str, ...]]] = {

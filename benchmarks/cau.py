@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from common import data, save
 
 import graphunlearn as gu
-from graphunlearn.cli.sources import last_sessions
+from graphunlearn.cli._sources import last_sessions
 from graphunlearn.eval import bench, removal, session_clicks
 
 METRICS = ("hit_u@1", "hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten", "log_p_deleted_transition")

@@ -16,8 +16,8 @@ import torch
 
 import graphunlearn as gu
 from graphunlearn.eval import environment
+from graphunlearn.metrics.ranking import Ranker
 from graphunlearn.nn import build_model, reset_parameters
-from graphunlearn.utils.ranking import Ranker
 
 MEASURED = ("membership_auroc", "ks_statistic", "mean_probability", "exposure@20", "mi_bf", "mi_ng")
 GROUPS = ("recall@20_affected", "recall@20_unaffected")

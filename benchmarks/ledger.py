@@ -21,9 +21,9 @@ import torch
 from common import implicit, measure, save, trained
 
 import graphunlearn as gu
-from graphunlearn.eval.forgetting import distance_to_retrain, noise_floor
-from graphunlearn.operators.drift import BUDGET, distance, gradient_scale
-from graphunlearn.utils.ranking import Ranker
+from graphunlearn.ledger.drift import BUDGET, distance, gradient_scale
+from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
+from graphunlearn.metrics.ranking import Ranker
 
 LOOKS = (5, 15, 30, 50)
 

@@ -15,9 +15,9 @@ from torch_geometric.nn import GAT, GraphSAGE
 
 import graphunlearn as gu
 from graphunlearn.adapters import BipartiteRecommender
-from graphunlearn.eval.forgetting import distance_to_retrain, noise_floor
+from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
+from graphunlearn.metrics.ranking import Ranker
 from graphunlearn.nn import reset_parameters
-from graphunlearn.utils.ranking import Ranker
 
 DIM, SEEDS = 32, (1, 2, 3)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import graphunlearn as gu
 from graphunlearn.adapters.recbole import Bridge
-from graphunlearn.eval.forgetting import distance_to_retrain, noise_floor
+from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
 
 METRICS = ("recall@10", "ndcg@10", "mrr@10")
 UNSEEN = 20_000  # pairs that nobody trained on, for the distance beyond the request

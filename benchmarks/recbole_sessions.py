@@ -24,8 +24,8 @@ from common import save
 import graphunlearn as gu
 from graphunlearn.adapters.recbole import Bridge, load_checkpoint
 from graphunlearn.adapters.recbole.sessions import RecBoleSessions
-from graphunlearn.operators.click_samples import ForgetSamples
-from graphunlearn.operators.click_targets import log_probabilities
+from graphunlearn.operators.cau.samples import ForgetSamples
+from graphunlearn.operators.cau.targets import log_probabilities
 
 METRICS = ("recall@10", "recall@20", "mrr@10", "mrr@20")
 LOG_P = ("log_p_forgotten", "log_p_deleted_transition")

@@ -15,8 +15,8 @@ import torch
 from common import implicit, measure, save, trained
 
 import graphunlearn as gu
-from graphunlearn.eval.forgetting import distance_to_retrain, ks_distance, noise_floor
-from graphunlearn.utils.ranking import Ranker
+from graphunlearn.metrics.forgetting import distance_to_retrain, ks_distance, noise_floor
+from graphunlearn.metrics.ranking import Ranker
 
 LOOKS = (1, 10, 25, 50)
 

@@ -13,10 +13,10 @@ from cau import sessions
 from common import save
 
 import graphunlearn as gu
-from graphunlearn.eval.cases import cut_by_time, without_unseen_items
+from graphunlearn.eval.scenarios.cases import cut_by_time, without_unseen_items
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.nn.prefixes import encode_prefixes
-from graphunlearn.utils.next_item import next_item_metrics, target_ranks
 
 PUBLISHED = {
     "figures": [

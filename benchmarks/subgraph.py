@@ -25,7 +25,7 @@ from torch_geometric.utils import k_hop_subgraph as pyg_k_hop_subgraph
 from graphunlearn import InteractionGraph, utils
 from graphunlearn.data import EDGE_TYPE
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.eval.environment import environment
+from graphunlearn.eval.machine import environment
 from graphunlearn.func import Adjacency
 
 

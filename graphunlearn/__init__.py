@@ -7,8 +7,8 @@ Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`.
 
 from graphunlearn import adapters, datasets, utils
 from graphunlearn._version import __version__
-from graphunlearn.adapters import export, load_export
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.ledger import Ledger
 from graphunlearn.nn import (
     BCE,
     BPR,
@@ -47,7 +47,6 @@ from graphunlearn.operators import (
     EncoderSettings,
     FineTune,
     GradientAscent,
-    Ledger,
     NegativeKL,
     PublishedSettings,
     Retrain,
@@ -57,6 +56,7 @@ from graphunlearn.operators import (
     UnlearnRec,
     Unlink,
 )
+from graphunlearn.runs import export, load_export
 
 __all__ = [
     "BCE",

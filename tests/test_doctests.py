@@ -29,12 +29,12 @@ def test_examples_are_found():
     # a finder that finds nothing would pass everything
     found = {
         test.name
-        for name in ("graphunlearn.func.solve", "graphunlearn.nn.encode", "graphunlearn.operators.ifru")
+        for name in ("graphunlearn.func.solve", "graphunlearn.nn.encoding", "graphunlearn.operators.ifru.method")
         for test in FINDER.find(importlib.import_module(name), name)
         if test.examples
     }
     assert {
         "graphunlearn.func.solve.lanczos",
-        "graphunlearn.nn.encode.recommend",
-        "graphunlearn.operators.ifru.IFRU",
+        "graphunlearn.nn.encoding.recommend",
+        "graphunlearn.operators.ifru.method.IFRU",
     } <= found

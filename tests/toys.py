@@ -5,6 +5,7 @@ from torch import nn
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.func import spmm
 from graphunlearn.nn import MatrixFactorization, encode
 
 
@@ -93,3 +94,22 @@ def naive_encode(table, alpha, matrix, num_users):
         layer = matrix @ layer
         out = out + weight * layer
     return out[:num_users], out[num_users:]
+
+
+class ConstantItems(nn.Module):
+    """Scores <(P E)_u, q_i> with constant q: squared errors and the penalty are quadratic in E."""
+
+    def __init__(self, graph, layers=2, dim=2):
+        super().__init__()
+        self.layers, self.embedding = layers, nn.Embedding(graph.num_nodes, dim)
+        self.register_buffer("fixed", torch.randn(graph.num_items, dim))
+
+
+@encode.register
+def _(model: ConstantItems, graph):
+    table = model.embedding.weight
+    out = table
+    for _ in range(model.layers):
+        out = spmm(graph.adjacency.normalized(table.dtype), out) + 0.5 * table
+    base = table.split([graph.num_users, graph.num_items])
+    return out[: graph.num_users], model.fixed, *base

@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 from torch_geometric.nn import ARMAConv, ChebConv, GatedGraphConv, MessagePassing, MixHopConv
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
-from graphunlearn.nn.encode import Encoded, _check_size, encode, num_hops
+from graphunlearn.nn.encoding import Encoded, _check_size, encode, num_hops
 
 __all__ = ["BipartiteRecommender"]
 

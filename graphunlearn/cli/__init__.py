@@ -20,14 +20,14 @@ from graphunlearn._version import __version__
 __all__ = ["main"]
 
 VERBS = {
-    "demo": ("judge", "Demo"),
-    "train": ("learn", "Train"),
+    "demo": ("demo", "Demo"),
+    "train": ("train", "Train"),
     "prepare": ("prepare", "Prepare"),
     "forget": ("forget", "Forget"),
-    "audit": ("judge", "RunAudit"),
+    "audit": ("audit", "RunAudit"),
     "ledger": ("ledger", "ShowLedger"),
-    "bench": ("judge", "Bench"),
-    "datasets": ("sets", "Datasets"),
+    "bench": ("bench", "Bench"),
+    "datasets": ("datasets", "Datasets"),
 }
 """Every command: the module and the class that hold it."""
 
@@ -75,8 +75,6 @@ options of all commands:
 
 exit status: 0, or 2 with one sentence on what is wrong, or 130 when interrupted
 """
-
-
 REPHRASED = (
     (r"\{None\}\|", ""),
     (r"Error parsing (--\S+): no type matching INT .+ from \[(.*)\]", r"'\1' must be a whole number (got \2)"),
@@ -137,7 +135,7 @@ def _run(words: list[str]) -> int:
     try:
         answer = command.run()
     except ValueError as error:
-        from graphunlearn.cli.wording import naming_option
+        from graphunlearn.cli._wording import naming_option
 
         raise naming_option(error, command) from error
     text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.running.json else answer.text
@@ -182,7 +180,7 @@ def _unboxed(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    from graphunlearn.eval.report import json_ready
+    from graphunlearn.data.io.plain import json_ready
 
     return json_ready(value)
 

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli.common import WORDS, Answer, device_of, listed, note, optional
-from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.methods import BENCHED, build_method, check_method, method_names
-from graphunlearn.cli.reports import Caching, command, written
-from graphunlearn.cli.sources import Learner, sizes
-from graphunlearn.cli.wording import models_of, reading
+from graphunlearn.cli._methods import BENCHED, build_method, check_method, method_names
+from graphunlearn.cli._reports import Caching, command, written
+from graphunlearn.cli._sources import Learner, sizes
+from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note, optional
+from graphunlearn.cli._wording import models_of, reading
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.request import Level
 from graphunlearn.eval import (
@@ -28,6 +27,7 @@ from graphunlearn.eval import (
     session_clicks,
 )
 from graphunlearn.operators import Retrain
+from graphunlearn.runs.folder import check_out
 
 __all__ = ["Bench"]
 

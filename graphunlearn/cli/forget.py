@@ -10,16 +10,17 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from graphunlearn.cli.common import Answer, Running, counted, device_of, listed, note, optional, several
-from graphunlearn.cli.folders import check_out
-from graphunlearn.cli.ledgers import finished, place_of, told_path
-from graphunlearn.cli.methods import DEFAULT, check_method, options_of, serving
+from graphunlearn.cli._ledgers import finished, place_of, told_path
+from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
+from graphunlearn.cli._requests import Asked, check_asked, check_levels, described, learned_part, request_of
+from graphunlearn.cli._text import Answer, Running, counted, device_of, listed, note, optional, several
 from graphunlearn.cli.prepare import file_of, method_for
-from graphunlearn.cli.requests import Asked, check_asked, check_levels, described, learned_part, request_of
-from graphunlearn.cli.runs import Forgotten, ModelSpec, Run
 from graphunlearn.data import ForgetRequest
-from graphunlearn.eval.verdict import format_number, format_seconds
-from graphunlearn.operators import Ledger, LedgerEntry, UnlearningResult, UnlearnRec
+from graphunlearn.eval.report.verdict import format_number, format_seconds
+from graphunlearn.ledger import Ledger, LedgerEntry
+from graphunlearn.operators import UnlearningResult, UnlearnRec
+from graphunlearn.runs.folder import check_out
+from graphunlearn.runs.run import Forgotten, ModelSpec, Run
 
 __all__ = ["Forget"]
 

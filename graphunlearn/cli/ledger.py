@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli.common import Answer, Printing, Running, columns, counted
+from graphunlearn.cli._ledgers import existing, finished, place_of, told_path
+from graphunlearn.cli._text import Answer, Printing, Running, columns, counted
 from graphunlearn.cli.forget import Forget
-from graphunlearn.cli.ledgers import existing, finished, place_of, told_path
-from graphunlearn.cli.runs import Run
-from graphunlearn.eval.verdict import format_number, format_seconds
+from graphunlearn.eval.report.verdict import format_number, format_seconds
+from graphunlearn.ledger import Ledger, LedgerEntry, PendingRequest
+from graphunlearn.ledger.store import Store, key_file
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import Ledger, LedgerEntry, PendingRequest
-from graphunlearn.operators.ledger_store import Store, key_file
+from graphunlearn.runs.run import Run
 
 __all__ = ["ShowLedger"]
 

@@ -13,21 +13,14 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from graphunlearn._version import __version__
-from graphunlearn.cli.common import Answer, Running, device_of, listed, note, optional, several
-from graphunlearn.cli.methods import (
-    build_method,
-    meant,
-    method_names,
-    options_of,
-    parse_options,
-    preparable,
-)
-from graphunlearn.cli.resume import resumable
-from graphunlearn.cli.runs import Run, watched
-from graphunlearn.eval.verdict import format_seconds
+from graphunlearn.cli._methods import build_method, meant, method_names, options_of, parse_options, preparable
+from graphunlearn.cli._resume import resumable
+from graphunlearn.cli._text import Answer, Running, device_of, listed, note, optional, several
+from graphunlearn.eval.report.verdict import format_seconds
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearnRec
-from graphunlearn.operators.preparation import Preparation
+from graphunlearn.operators.unlearnrec.preparation import Preparation
+from graphunlearn.runs.run import Run, watched
 
 __all__ = ["Prepare", "file_of", "method_for"]
 

@@ -1,7 +1,7 @@
 """Graphs of interactions, requests to forget, and the files both are read from."""
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
-from graphunlearn.data.io import read_frame, write_atomic
+from graphunlearn.data.io.files import read_frame, write_atomic
 from graphunlearn.data.request import ForgetRequest
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import Vocabulary

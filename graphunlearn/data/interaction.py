@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from graphunlearn.data.convert import Conversions
+from graphunlearn.data.io.interactions import Conversions
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, as_mask, cuts_of, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.func.sparse import Adjacency

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphunlearn.data.io import read_ids
+from graphunlearn.data.io.files import read_ids
 from graphunlearn.data.matching import matching_clicks, matching_interactions
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import canonical_id, preview

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from graphunlearn.data.io.sessions import SessionConversions
 from graphunlearn.data.schema import as_mask, cuts_of
 from graphunlearn.data.session_build import build
-from graphunlearn.data.session_convert import SessionConversions
 
 if TYPE_CHECKING:
     from typing_extensions import Self

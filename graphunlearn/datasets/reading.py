@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
-from graphunlearn.data.io import write_atomic
+from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.datasets.card import UNITS, Card, File, Form, Part
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from graphunlearn.data.io import write_atomic
+from graphunlearn.data.io.files import write_atomic
 from graphunlearn.datasets.answers import Again, Answer, Refused, ask
 from graphunlearn.datasets.card import Published
 from graphunlearn.datasets.reading import digest_of

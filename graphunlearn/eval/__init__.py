@@ -1,11 +1,16 @@
 """Judging the forgotten: metrics against retrained models, audits and reports."""
 
-from graphunlearn.eval.adversarial import adversarial_edges
-from graphunlearn.eval.audit import Audit, audit
-from graphunlearn.eval.bench import bench
-from graphunlearn.eval.cases import SHARES, Scenario
-from graphunlearn.eval.environment import environment
-from graphunlearn.eval.forgetting import (
+from graphunlearn.eval.auditing import Audit, audit
+from graphunlearn.eval.comparison import bench
+from graphunlearn.eval.machine import environment
+from graphunlearn.eval.pairs import exposure, never_seen_pairs
+from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
+from graphunlearn.eval.scenarios.adversarial import adversarial_edges
+from graphunlearn.eval.scenarios.cases import SHARES, Scenario
+from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
+from graphunlearn.eval.scenarios.sessions import session_clicks
+from graphunlearn.eval.session_measure import u_score
+from graphunlearn.metrics.forgetting import (
     KSDistance,
     distance_to_retrain,
     flipped_label_auc,
@@ -19,11 +24,6 @@ from graphunlearn.eval.forgetting import (
     privacy_leakage,
     z_score,
 )
-from graphunlearn.eval.pairs import exposure, never_seen_pairs
-from graphunlearn.eval.report import aggregate, terminal_table, write_report
-from graphunlearn.eval.scenarios import flipped_labels, removal, requested
-from graphunlearn.eval.session_measure import u_score
-from graphunlearn.eval.session_scenarios import session_clicks
 
 __all__ = [
     "SHARES",

@@ -17,12 +17,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.io import write_atomic
+from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.schema import warn
-from graphunlearn.eval.environment import environment
+from graphunlearn.eval.machine import environment
 from graphunlearn.func import sparse
 from graphunlearn.nn import Criterion, FitSettings, auxiliary_loss, encode_prefixes, linear_form
-from graphunlearn.nn.encode import _encode
+from graphunlearn.nn.encoding import _encode
 from graphunlearn.operators import Retrain, UnlearningResult, without_emptied_nodes
 
 __all__ = ["facts_of_training", "recall", "remember", "retrained"]
@@ -30,8 +30,6 @@ __all__ = ["facts_of_training", "recall", "remember", "retrained"]
 FORMAT = 1
 _FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # told apart by their versions
 _MACHINE = ("graphunlearn", "torch", "torch_geometric", "cpu", "threads", "device")
-
-
 _FUNCTIONS = (_encode, encode_prefixes, linear_form, auxiliary_loss)  # what a model of one's own may register with
 
 

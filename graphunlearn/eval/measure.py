@@ -1,30 +1,51 @@
-"""What an audit measures of every recommender of users and items, the same for all of them."""
+"""What is measured of models of users and items."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.eval.ensemble import Measured, compared_by_ks, held_against
-from graphunlearn.eval.forgetting import (
+from graphunlearn.eval.pairs import exposure, never_seen_pairs
+from graphunlearn.metrics.forgetting import (
     flipped_label_auc,
+    ks_distance,
     membership_auroc,
     mi_bf,
     mi_ng,
     privacy_leakage,
 )
-from graphunlearn.eval.pairs import exposure, never_seen_pairs
+from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn import Objective, encode, risk_of, score
 from graphunlearn.operators import without_emptied_nodes
 from graphunlearn.utils import k_hop_ball
-from graphunlearn.utils.ranking import Ranker, auroc
 
-__all__ = ["EXPOSED", "Judge"]
+__all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
+
+Measured = dict[str, Any]
+"""What a judge says of one model: ``utility``, ``forgetting``, (log) probabilities ``forget`` and ``test``."""
+
+
+def held_against(
+    models: Sequence[Measured], retrained: Sequence[Measured]
+) -> Iterator[tuple[Measured, list[Measured]]]:
+    """Yield every model with the retrained ones it is held against; a retrained one is held against the others."""
+    for model in models:
+        yield model, list(retrained)
+    for k, model in enumerate(retrained):
+        yield model, [other for j, other in enumerate(retrained) if j != k]
+
+
+def compared_by_ks(model: Measured, others: Sequence[Measured]) -> float | None:
+    """Return the KS distance on what is forgotten, and leave its p-value and floor in ``model["ks"]``."""
+    ks = ks_distance(model["forget"], [other["forget"] for other in others]) if others else None
+    model["ks"] = {"p_value": ks.p_value, "floor": ks.floor} if ks else {"p_value": None, "floor": None}
+    return ks.statistic if ks else None
+
 
 EXPOSED = 20
 """Length of the list in which forgotten items are looked for."""
@@ -145,7 +166,7 @@ class Judge:
             }
 
     def plots(self, named: Mapping[str, Measured], retrained: Sequence[Measured]) -> dict[str, Any]:
-        """Return what the figures are drawn from; see :func:`graphunlearn.eval.plots.draw`."""
+        """Return what the figures are drawn from; see :func:`graphunlearn.eval.report.plots.draw`."""
         wrong = None if self.trained_labels is None else self.trained_labels.cpu()
 
         def shown(p: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
-from graphunlearn.eval.ensemble import Measured, compared_by_ks, held_against
-from graphunlearn.eval.forgetting import gap_closed
+from graphunlearn.eval.measure import Measured, compared_by_ks, held_against
+from graphunlearn.metrics.forgetting import gap_closed
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn.prefixes import encode_prefixes
-from graphunlearn.nn.softmax import catalogue_loss
-from graphunlearn.operators.start import clicked_items, without_emptied_nodes
-from graphunlearn.utils.next_item import next_item_metrics, target_ranks
+from graphunlearn.nn.training.softmax import catalogue_loss
+from graphunlearn.operators.shared.heldout import clicked_items, without_emptied_nodes
 
 __all__ = ["SessionJudge", "candidates", "ranks_among", "u_score"]
 
@@ -131,7 +131,7 @@ class SessionJudge:
             m["forgetting"] |= {"u_score": score, "ks_statistic": compared_by_ks(m, others)}
 
     def plots(self, named: Mapping[str, Measured], retrained: Sequence[Measured]) -> dict[str, Any]:
-        """Return what the figures are drawn from; see :func:`graphunlearn.eval.plots.draw`."""
+        """Return what the figures are drawn from; see :func:`graphunlearn.eval.report.plots.draw`."""
         scores: dict[str, Any] = {name: m["forget"] for name, m in named.items()}
         scores["retrain"] = [m["forget"] for m in retrained]
         return {"scores": scores, "scores_label": "log p of a forgotten click"}

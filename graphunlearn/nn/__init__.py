@@ -1,19 +1,21 @@
 """Models, what they are trained on, and the one training loop."""
 
-from graphunlearn.nn.auxiliary import auxiliary_loss, info_nce
-from graphunlearn.nn.contrast import SGL, SimGCL
-from graphunlearn.nn.criterion import Criterion
-from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
-from graphunlearn.nn.fit import FitResult, FitSettings, default_settings, fit, reset_parameters
-from graphunlearn.nn.models import MODELS, MatrixFactorization, build_model, kind_of
-from graphunlearn.nn.ngcf import NGCF
-from graphunlearn.nn.objective import BCE, BPR, Objective, Samples, SquaredError, default_objective
-from graphunlearn.nn.prefixes import CrossEntropy, PrefixSamples, encode_prefixes, prefix_states
+from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
+from graphunlearn.nn.models.build import MODELS, build_model, kind_of
+from graphunlearn.nn.models.contrast import SGL, SimGCL
+from graphunlearn.nn.models.factorization import MatrixFactorization
+from graphunlearn.nn.models.ngcf import NGCF
+from graphunlearn.nn.models.sasrec import SASRec
+from graphunlearn.nn.models.session import GRU4Rec
+from graphunlearn.nn.models.srgnn import SRGNN
+from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
-from graphunlearn.nn.sasrec import SASRec
-from graphunlearn.nn.session_models import GRU4Rec
-from graphunlearn.nn.softmax import catalogue_loss
-from graphunlearn.nn.srgnn import SRGNN
+from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.fitting import FitResult, FitSettings, default_settings, fit, reset_parameters
+from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
+from graphunlearn.nn.training.objective import BCE, BPR, Objective, Samples, SquaredError, default_objective
+from graphunlearn.nn.training.softmax import catalogue_loss
 
 __all__ = [
     "BCE",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
-from graphunlearn.nn.encode import Encoded, LinearForm, encode, linear_form
-from graphunlearn.nn.objective import BPR, Objective, Samples
+from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
+from graphunlearn.nn.training.objective import BPR, Objective, Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,23 +1,20 @@
 """Unlearning methods. Each is an :class:`Unlearner`; none imports another."""
 
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
-from graphunlearn.operators.baselines import FineTune, GradientAscent, Unlink
+from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
+from graphunlearn.operators.baselines.retrain import Retrain
+from graphunlearn.operators.baselines.simple import FineTune, Unlink
 from graphunlearn.operators.calibrate import Calibrate
-from graphunlearn.operators.cau import CAU
-from graphunlearn.operators.drift import Drift
-from graphunlearn.operators.encoder import EncoderSettings
-from graphunlearn.operators.ifru import IFRU
-from graphunlearn.operators.ledger import Ledger
-from graphunlearn.operators.ledger_entry import LedgerEntry, PendingRequest
-from graphunlearn.operators.problem import influence
-from graphunlearn.operators.published_losses import PublishedSettings
-from graphunlearn.operators.retrain import Retrain
-from graphunlearn.operators.session_baselines import AscentFineTune, NegativeKL
-from graphunlearn.operators.shards import SISA
-from graphunlearn.operators.sru import SRU
-from graphunlearn.operators.start import without_emptied_nodes
-from graphunlearn.operators.tune import TuneSettings
-from graphunlearn.operators.unlearnrec import UnlearnRec
+from graphunlearn.operators.cau.method import CAU
+from graphunlearn.operators.ifru.method import IFRU
+from graphunlearn.operators.shards.sisa import SISA
+from graphunlearn.operators.shards.sru import SRU
+from graphunlearn.operators.shared.heldout import without_emptied_nodes
+from graphunlearn.operators.shared.problem import influence
+from graphunlearn.operators.shared.tune import TuneSettings
+from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
+from graphunlearn.operators.unlearnrec.method import UnlearnRec
+from graphunlearn.operators.unlearnrec.published_encoder import PublishedSettings
 
 __all__ = [
     "CAU",
@@ -26,14 +23,10 @@ __all__ = [
     "SRU",
     "AscentFineTune",
     "Calibrate",
-    "Drift",
     "EncoderSettings",
     "FineTune",
     "GradientAscent",
-    "Ledger",
-    "LedgerEntry",
     "NegativeKL",
-    "PendingRequest",
     "PublishedSettings",
     "Retrain",
     "TuneSettings",

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.nn.encode import encode
-from graphunlearn.operators.memory import peak_memory
+from graphunlearn.nn.encoding import encode
+from graphunlearn.operators.shared.memory import peak_memory
 
 __all__ = ["LEVELS_OF", "Unlearner", "UnlearningResult", "registry"]
 
@@ -102,6 +102,27 @@ class Unlearner(ABC):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             registry[cls.name] = cls
+
+    @classmethod
+    def as_published(cls, objective: Any = None, **options: Any) -> Unlearner:
+        """Return the method as its source has it, for comparison: the class that is registered as ``NAME-published``.
+
+        Args:
+            objective: The loss the model was trained with; the shared default where ``None``.
+            **options: Fields to change.
+
+        Raises:
+            ValueError: There is no such variant.
+
+        Example:
+            >>> import graphunlearn as gu
+            >>> gu.CAU.as_published(seed=1).order
+            'hard'
+        """
+        published = registry.get(f"{cls.name}-published")
+        if published is None:
+            raise ValueError(f"{cls.name} must have a variant as published (got none)")
+        return published(**({} if objective is None else {"objective": objective}), **options)
 
     def prepare(
         self,

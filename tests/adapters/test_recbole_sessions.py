@@ -12,9 +12,9 @@ import graphunlearn as gu
 from graphunlearn.adapters.recbole import Bridge
 from graphunlearn.adapters.recbole.session_rows import kept_clicks, windows
 from graphunlearn.adapters.recbole.sessions import RecBoleSessions, retained_loaders, session_graphs
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn import CrossEntropy, encode_prefixes, reset_parameters
-from graphunlearn.operators.emptied_items import item_tables
-from graphunlearn.utils.next_item import next_item_metrics, target_ranks
+from graphunlearn.nn.tables import item_tables
 
 MODELS = ["SRGNN", "GRU4Rec", "SASRec"]
 LEAVE_ONE = {"LS": "valid_and_test"}

@@ -19,8 +19,8 @@ from pathlib import Path
 import graphunlearn as gu
 from graphunlearn import cli
 from graphunlearn.cli.ledger import ShowLedger
-from graphunlearn.cli.runs import Run
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.runs.run import Run
 
 SHIM = r"""
 #define _GNU_SOURCE

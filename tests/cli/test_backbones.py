@@ -6,9 +6,9 @@ import pytest
 import torch
 from quick import QUICK
 
-from graphunlearn.cli.options import Learning
-from graphunlearn.cli.runs import Run
+from graphunlearn.cli._options import Learning
 from graphunlearn.nn import MODELS, encode, kind_of
+from graphunlearn.runs.run import Run
 
 OFFERED = get_args(get_type_hints(Learning)["model"])
 

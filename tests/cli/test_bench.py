@@ -5,9 +5,9 @@ import pytest
 from quick import QUICK
 
 import graphunlearn as gu
+import graphunlearn.cli.audit as judge
 import graphunlearn.cli.bench as bench_module
-import graphunlearn.cli.judge as judge
-from graphunlearn.cli.runs import Run
+from graphunlearn.runs.run import Run
 
 TOP = {"dataset", "model", "scenario", "request", "environment", "methods"}
 METHOD = {

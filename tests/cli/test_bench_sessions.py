@@ -10,12 +10,12 @@ from quick import QUICK
 from test_bench import check
 
 import graphunlearn as gu
-import graphunlearn.cli.judge as judge
+import graphunlearn.cli.audit as judge
+from graphunlearn.cli._methods import BENCHED, method_names
+from graphunlearn.cli._options import WIDTH
 from graphunlearn.cli.bench import LISTED, SCENARIOS
-from graphunlearn.cli.methods import BENCHED, method_names
-from graphunlearn.cli.options import WIDTH
-from graphunlearn.cli.runs import Run
 from graphunlearn.eval import bench, session_clicks
+from graphunlearn.runs.run import Run
 
 FORGETTING = {"hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten", "log_p_deleted_transition", "rank_forgotten"}
 UTILITY = {f"{metric}@{k}" for metric in ("recall", "mrr", "ndcg") for k in (5, 10, 20)}

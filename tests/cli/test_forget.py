@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import graphunlearn as gu
-from graphunlearn.cli.methods import build_method, method_names, options_of, rebuild_method
-from graphunlearn.cli.runs import Run
+from graphunlearn.cli._methods import build_method, method_names, options_of, rebuild_method
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.runs.run import Run
 
 
 def test_is_the_method_on_the_run(trained, tmp_path, parsed):

@@ -8,10 +8,10 @@ from click_files import as_lists, rows_of, walks, write_rows
 from quick import QUICK
 
 import graphunlearn as gu
-from graphunlearn.cli.methods import DEFAULT, build_method, method_names, options_of, preparable, rebuild_method
-from graphunlearn.cli.runs import Run
+from graphunlearn.cli._methods import DEFAULT, build_method, method_names, options_of, preparable, rebuild_method
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import registry
+from graphunlearn.runs.run import Run
 
 SHORT = ("--option", "steps=3", "epochs=1")
 PARTS = ("train", "validation", "test")

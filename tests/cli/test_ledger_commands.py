@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import graphunlearn as gu
-from graphunlearn.cli.runs import Run
+from graphunlearn.ledger.store import Store
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.ledger_store import Store
+from graphunlearn.runs.run import Run
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_sessions_go_the_same_way(trained_sessions, forget, file, parsed, tmp_pa
 
 
 def test_the_drift_is_told_with_its_budget(trained, file, tmp_path, call, monkeypatch):
-    monkeypatch.setattr("graphunlearn.operators.drift.distance", lambda *_: 1e9)
+    monkeypatch.setattr("graphunlearn.ledger.drift.distance", lambda *_: 1e9)
     status, out, err = call("forget", trained, "--users", "u1", "--ledger", file, "--out", tmp_path / "b")
     assert status == 0
     assert "graphunlearn: note: retrain now: the drift is" in err
@@ -160,7 +160,7 @@ def test_the_drift_is_told_with_its_budget(trained, file, tmp_path, call, monkey
 
 
 def test_an_audit_does_not_hide_that_it_is_time_to_retrain(trained, forget, file, parsed, call, monkeypatch):
-    monkeypatch.setattr("graphunlearn.operators.drift.distance", lambda *_: 1e9)
+    monkeypatch.setattr("graphunlearn.ledger.drift.distance", lambda *_: 1e9)
     forget(trained, "--users", "u1", out="b")
     gu.Ledger(file).record_audit(1, {"verdict": "fine"})
     assert "retrain now: the drift has spent its budget" in call("ledger", "show", file)[1]

@@ -7,7 +7,7 @@ import pytest
 
 from graphunlearn import __version__
 from graphunlearn.cli import VERBS, main
-from graphunlearn.cli.methods import method_names
+from graphunlearn.cli._methods import method_names
 
 
 def test_overview_and_version(call):
@@ -115,7 +115,7 @@ def test_every_failure_is_one_sentence(error, status, sentence, call, monkeypatc
     def fail(self):
         raise error
 
-    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", fail)
+    monkeypatch.setattr("graphunlearn.cli.datasets.Datasets.run", fail)
     assert call("datasets") == (status, "", sentence)
     monkeypatch.setenv("GRAPHUNLEARN_DEBUG", "1")
     with pytest.raises(type(error)):
@@ -126,7 +126,7 @@ def test_a_bug_is_one_sentence_that_says_how_to_find_it(call, monkeypatch):
     def fail(self):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", fail)
+    monkeypatch.setattr("graphunlearn.cli.datasets.Datasets.run", fail)
     sentence = "graphunlearn: unexpected RuntimeError: shapes do not match (GRAPHUNLEARN_DEBUG=1 shows where)\n"
     assert call("datasets") == (2, "", sentence)
     monkeypatch.setenv("GRAPHUNLEARN_DEBUG", "1")
@@ -137,13 +137,13 @@ def test_a_bug_is_one_sentence_that_says_how_to_find_it(call, monkeypatch):
 def test_warnings_are_one_line(call, monkeypatch):
     import warnings
 
-    from graphunlearn.cli.common import Answer
+    from graphunlearn.cli._text import Answer
 
     def warn(self):
         warnings.warn("two\nlines", stacklevel=2)
         return Answer([], "done")
 
-    monkeypatch.setattr("graphunlearn.cli.sets.Datasets.run", warn)
+    monkeypatch.setattr("graphunlearn.cli.datasets.Datasets.run", warn)
     assert call("datasets") == (0, "done\n", "graphunlearn: note: two lines\n")
 
 

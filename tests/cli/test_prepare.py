@@ -12,15 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import graphunlearn as gu
-import graphunlearn.operators.unlearnrec as module
+import graphunlearn.operators.unlearnrec.method as module
 from graphunlearn.cli import main
-from graphunlearn.cli.folders import WRITTEN
-from graphunlearn.cli.methods import build_method, method_names, options_of, preparable, rebuild_method
+from graphunlearn.cli._methods import build_method, method_names, options_of, preparable, rebuild_method
 from graphunlearn.cli.prepare import SERVING, file_of
-from graphunlearn.cli.runs import Run
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.preparation import Preparation
+from graphunlearn.operators.unlearnrec.preparation import Preparation
+from graphunlearn.runs.folder import WRITTEN
+from graphunlearn.runs.run import Run
 
 NAMES = ("unlearnrec", "unlearnrec-published")
 SMALL = ("--option", "requests=4")
@@ -275,7 +275,7 @@ def test_a_full_disk_keeps_the_earlier_preparation(own, tmp_path, refused, monke
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("graphunlearn.operators.preparation.write_atomic", full)
+    monkeypatch.setattr("graphunlearn.operators.unlearnrec.preparation.write_atomic", full)
     assert "No space left on device" in refused("prepare", own, "--overwrite", *SMALL)
     assert (own / "unlearnrec.safetensors").read_bytes() == before
     words = ("--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")

@@ -5,9 +5,9 @@ import torch
 from quick import QUICK
 
 import graphunlearn as gu
-from graphunlearn.cli.runs import Run
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.runs.run import Run
 
 
 def test_is_fit_on_a_random_split(ratings, trained):
@@ -122,7 +122,7 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_run(ratings, trained, tmp_path
     import errno
     import shutil
 
-    import graphunlearn.cli.runs as runs
+    import graphunlearn.runs.run as runs
 
     out = shutil.copytree(trained, tmp_path / "a")
 

@@ -10,10 +10,10 @@ from quick import QUICK
 
 import graphunlearn as gu
 from graphunlearn.cli import main
-from graphunlearn.cli.options import LAYERS, SETTINGS, WIDTH
-from graphunlearn.cli.runs import Run
+from graphunlearn.cli._options import LAYERS, SETTINGS, WIDTH
 from graphunlearn.nn import MODELS, build_model, encode, kind_of, reset_parameters
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.runs.run import Run
 
 SESSION_MODELS = [name for name in MODELS if kind_of(name) == "sessions"]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphunlearn.data.io import SUFFIXES, read_frame, write_atomic
+from graphunlearn.data.io.files import SUFFIXES, read_frame, write_atomic
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.io import read_frame
+from graphunlearn.data.io.files import read_frame
 from graphunlearn.func import Adjacency
 
 FILES = {

@@ -100,8 +100,8 @@ def test_seeds_never_meet(graph):
 
 
 def test_the_clean_model_is_trained_as_the_original_with_a_seed_of_its_own(graph, monkeypatch):
-    from graphunlearn.eval import bench as package  # the function; its module is what is patched
-    from graphunlearn.operators import retrain
+    from graphunlearn.eval import comparison as package  # the function; its module is what is patched
+    from graphunlearn.operators.baselines import retrain
 
     module = __import__("sys").modules[package.__module__]
     seen = []

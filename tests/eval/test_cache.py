@@ -13,10 +13,10 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import adversarial_edges, audit, bench, removal
 from graphunlearn.eval.cache import facts_of_training, recall, remember
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
-from graphunlearn.operators import retrain
+from graphunlearn.operators.baselines import retrain
 
 SETTINGS = FitSettings(epochs=2, batch_size=512, lr=0.05)
-BENCH = sys.modules["graphunlearn.eval.bench"]
+BENCH = sys.modules["graphunlearn.eval.comparison"]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from scipy import stats
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import audit, bench, removal
-from graphunlearn.eval.report import complete
-from graphunlearn.eval.verdict import judge
+from graphunlearn.eval.report.verdict import judge
+from graphunlearn.eval.report.writing import complete
 from graphunlearn.nn import FitSettings, build_model
 
 SETTINGS = FitSettings(epochs=4, batch_size=512, lr=0.05, seed=50)

@@ -12,7 +12,7 @@ from walks import walks
 import graphunlearn as gu
 from graphunlearn.eval import audit, bench, removal, session_clicks
 from graphunlearn.eval.cache import facts_of_training
-from graphunlearn.eval.verdict import judge, primary_metric, ratio_to_floor
+from graphunlearn.eval.report.verdict import judge, primary_metric, ratio_to_floor
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
 
 SETTINGS = FitSettings(epochs=25, batch_size=128, lr=0.02, patience=25)

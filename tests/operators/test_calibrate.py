@@ -9,8 +9,8 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import encode, fit, reset_parameters, score
 from graphunlearn.operators import Calibrate, TuneSettings
-from graphunlearn.operators.start import warm_start
-from graphunlearn.operators.targets import neighbourhood_targets
+from graphunlearn.operators.calibrate import neighbourhood_targets
+from graphunlearn.operators.shared.warm_start import warm_start
 
 
 @pytest.fixture(scope="module")

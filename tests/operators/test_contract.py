@@ -26,7 +26,7 @@ from graphunlearn.nn import (
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.base import LEVELS_OF
-from graphunlearn.operators.sharding import Sharded
+from graphunlearn.operators.shards.sisa import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
 SESSIONS = random_sessions(24, 12, seed=1)

@@ -16,9 +16,9 @@ from torch_geometric.nn import LightGCN
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
-from graphunlearn.nn.encode import _check_size
+from graphunlearn.nn.encoding import _check_size
 from graphunlearn.operators.base import _evaluating
-from graphunlearn.operators.start import emptied_nodes
+from graphunlearn.operators.shared.warm_start import emptied_nodes
 
 __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "settled", "to_native", "write_back"]
 

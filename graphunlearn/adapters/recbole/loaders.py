@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.operators.start import emptied_nodes
+from graphunlearn.operators.shared.warm_start import emptied_nodes
 
 __all__ = ["named_nodes", "rebuilt", "retained_datasets"]
 

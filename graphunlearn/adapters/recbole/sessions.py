@@ -13,10 +13,10 @@ from graphunlearn.adapters.recbole.session_rows import Clicks, kept_clicks, wind
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.data.session_build import build
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.nn.encode import Encoded, _check_sessions, encode
+from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
-from graphunlearn.operators.emptied_items import item_tables
-from graphunlearn.operators.start import clicked_items
+from graphunlearn.nn.tables import item_tables
+from graphunlearn.operators.shared.heldout import clicked_items
 
 __all__ = ["MODELS", "RecBoleSessions", "retained_loaders", "session_graphs"]
 

@@ -1,0 +1,127 @@
+"""Options of what is learned and how; the defaults are those of the kind of graph that a model learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Annotated, Any, Literal, get_args
+
+from graphunlearn.cli._text import WORDS, optional
+from graphunlearn.data import SessionGraph
+from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, SASRec, default_settings, kind_of
+from graphunlearn.runs.run import ModelSpec
+
+__all__ = ["LAYERS", "SETTINGS", "WIDTH", "Learning", "Training", "misplaced", "offered_models"]
+
+WIDTH = {"interactions": 32, "sessions": 64}
+"""Numbers per row, by kind of graph."""
+LAYERS = {"srgnn": 1, "gru4rec": 1}
+"""Layers or steps of the models that have not two."""
+HEADS: int = signature(SASRec).parameters["heads"].default
+"""What the width of SASRec must be divisible by."""
+SETTINGS = {"interactions": FitSettings(), "sessions": default_settings(SessionGraph.from_sequences([[0, 1]]))}
+"""Training settings, by kind of graph."""
+
+
+def _by_kind(name: str, metavar: str, help: str) -> Any:
+    """How a setting is shown whose default follows from the kind of graph."""
+    values = {kind: getattr(settings, name) for kind, settings in SETTINGS.items()}
+    return optional(metavar, f"{help} (default: {values['interactions']}, for sessions {values['sessions']}).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How models are trained."""
+
+    epochs: Annotated[
+        int | None, _by_kind("epochs", "INT", "At most this many passes over the interactions or sessions")
+    ] = None
+    lr: Annotated[float | None, _by_kind("lr", "FLOAT", "Learning rate")] = None
+    batch_size: Annotated[int | None, _by_kind("batch_size", "INT", "Interactions, or clicks to predict, per step")] = (
+        None
+    )
+    patience: Annotated[
+        int | None,
+        _by_kind("patience", "INT", "Stop after this many epochs without a better result on the validation part"),
+    ] = None
+
+    def settings(self, kind: str, seed: int) -> FitSettings:
+        """Return the settings of the training loop for models of a kind."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(SETTINGS[kind], seed=seed, **given)
+
+
+Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec"]
+
+
+def offered_models() -> tuple[str, ...]:
+    """Return the names of the models that can be trained."""
+    return get_args(Model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What is learned: whether from users and items or from sessions follows from the model."""
+
+    model: Model = "lightgcn"
+    """Of users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss (SGL,
+    SimGCL), or NGCF. Of sessions: SR-GNN, GRU4Rec or SASRec."""
+    dim: Annotated[
+        int | None,
+        optional(
+            "INT",
+            f"Numbers per user, item or session (default: {WIDTH['interactions']}, for sessions {WIDTH['sessions']}).",
+        ),
+    ] = None
+    layers: Annotated[
+        int | None,
+        optional("INT", "Layers, or steps of SR-GNN (default: 2, of SR-GNN and GRU4Rec 1; mf has none)."),
+    ] = None
+    objective: Annotated[Literal["bpr", "bce"] | None, optional("{bpr,bce}")] = None
+    """Of users and items: bpr ranks interactions above the rest, bce tells labels apart; bce where there are labels
+    (or a threshold). Session models learn which click comes next."""
+    weight_decay: Annotated[
+        float | None,
+        optional("FLOAT", f"L2 on the rows of a sample (bpr: {BPR.weight_decay:g}, bce: {BCE.weight_decay:g})."),
+    ] = None
+    negatives: Annotated[
+        int | None, optional("INT", f"Items that every interaction is ranked above (bpr; default: {BPR.negatives}).")
+    ] = None
+
+    @property
+    def kind(self) -> str:
+        """What the model learns from: ``"interactions"`` or ``"sessions"``."""
+        return kind_of(self.model)
+
+    def check(self) -> None:
+        """Refuse what session models have no use for, and a width that SASRec cannot have.
+
+        Raises:
+            ValueError: It was given for one.
+        """
+        if self.model == "sasrec" and self.dim is not None and self.dim % HEADS:
+            raise ValueError(f"'--dim' must be divisible by {HEADS} for sasrec (got {self.dim})")
+        if self.kind == "sessions":
+            for name in ("objective", "weight_decay", "negatives"):
+                if getattr(self, name) is not None:
+                    raise misplaced(name, "interactions", self.model)
+
+    def spec(self) -> ModelSpec:
+        """Return what builds the model."""
+        dim = WIDTH[self.kind] if self.dim is None else self.dim
+        return ModelSpec(self.model, dim, LAYERS.get(self.model, 2) if self.layers is None else self.layers)
+
+    def loss(self, labelled: bool) -> Criterion:
+        """Return the objective for data with or without labels."""
+        if self.kind == "sessions":
+            return CrossEntropy()
+        name = self.objective or ("bce" if labelled else "bpr")
+        given = {"weight_decay": self.weight_decay} | ({"negatives": self.negatives} if name == "bpr" else {})
+        objective: type[Criterion] = BPR if name == "bpr" else BCE
+        return objective(**{option: value for option, value in given.items() if value is not None})
+
+
+def misplaced(option: str, kind: str, model: str) -> ValueError:
+    """Return the error that an option of one kind of models was given for a model of the other."""
+    option = f"--{option.replace('_', '-')}"
+    return ValueError(f"'{option}' must go with a model of {WORDS[kind]} (got it with {model})")

@@ -1,0 +1,112 @@
+"""Compare what was forgotten with retrained models."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from tqdm import tqdm
+from tyro.conf import Positional, arg
+
+from graphunlearn.cli._ledgers import audit_figures, entry_of_run, existing
+from graphunlearn.cli._methods import rebuild_method
+from graphunlearn.cli._reports import Caching, answer, command, written
+from graphunlearn.cli._text import Answer, Running, device_of, optional
+from graphunlearn.cli.bench import Bench
+from graphunlearn.eval import Audit, audit
+from graphunlearn.eval.auditing import damping_figure
+from graphunlearn.runs.folder import check_out
+from graphunlearn.runs.run import Forgotten, Run, watched
+
+__all__ = ["Bench", "RunAudit"]
+
+
+@dataclass(kw_only=True)
+class RunAudit:
+    """Audit what was forgotten in a run folder, of either kind, against models retrained without it.
+
+    The retrained models are trained as the original was, with other seeds. The report is written into the run folder,
+    or into another one with --out.
+
+    examples:
+      graphunlearn audit runs/b
+      graphunlearn audit runs/b --retrain-seeds 5 --out runs/b-audit
+      graphunlearn audit runs/b --ledger runs/ledger.db
+    """
+
+    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder, as 'forget' writes it."""
+    retrain_seeds: int = 3
+    """Number of retrained models; at least 2, to know how far two of them are apart."""
+    out: Annotated[Path | None, optional("DIR")] = None
+    """Folder for report.json and report.html (default: RUN)."""
+    caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
+    seed: Annotated[int | None, optional("INT")] = None
+    """Seed of the first retrained model (default: the original's plus 1)."""
+    ledger: Annotated[Path | None, optional("FILE")] = None
+    """Ledger that tells of the run, to enter the figures in."""
+    running: Annotated[Running, arg(name="")] = field(default_factory=Running)
+
+    def run(self) -> Answer:
+        """Retrain, compare and write the report."""
+        if self.out is not None:
+            check_out(self.out, self.running.overwrite)
+        elif (self.source / "report.json").exists() and not self.running.overwrite:
+            raise ValueError(f"'{self.source}' must be without a report (got one; '--overwrite' replaces it)")
+        if self.retrain_seeds < 2:
+            raise ValueError(f"'--retrain-seeds' must be at least 2 (got {self.retrain_seeds})")
+        run = Run.load(self.source, device_of(self.running.device))
+        if run.forgotten is None:
+            raise ValueError(
+                f"'run' must be a folder that 'forget' wrote, with the original still in it (got '{self.source}')"
+            )
+        number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
+        seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
+        if run.settings.seed in seeds:
+            raise ValueError(f"'--seed' must keep clear of the original's, {run.settings.seed} (got {self.seed})")
+        before, result = run.forgotten, run.forgotten.result
+        with tqdm(total=self.retrain_seeds + 1, desc="audit", unit="model", disable=None, leave=False) as bar:
+
+            def step(what: str) -> None:
+                bar.set_postfix_str(what)
+                bar.update()
+
+            judged = audit(
+                before.original,
+                before.graph,
+                result.request,
+                [result],
+                test=run.test,
+                validation=watched(run.validation, before.graph),
+                objective=run.objective,
+                settings=replace(run.settings, seed=seeds[0]),
+                retrain_seeds=self.retrain_seeds,
+                cache=self.caching.folder(),
+                on_step=step,
+            )
+        about = {
+            "dataset": run.dataset,
+            "model": asdict(run.spec) | {"objective": repr(run.objective), "settings": repr(run.settings)},
+            "scenario": "request",
+            "seeds": {"original": run.settings.seed, "retrain": list(seeds)},
+            "command": command(),
+        }
+        judged = Audit.mean([judged], about)
+        judged.plots |= _damping(run, before)
+        if self.out is not None:
+            told = written(judged, self.out, self.running.overwrite)
+        else:
+            judged.write(self.source)
+            told = answer(judged, self.source)
+        if self.ledger is not None and number is not None:  # the report is kept, should another process have it open
+            existing(self.ledger).record_audit(number, audit_figures(judged.report))
+        return told
+
+
+def _damping(run: Run, before: Forgotten) -> dict[str, Any]:
+    """The figure of how the damping was chosen, where it was."""
+    method = rebuild_method(before.result.method, run.objective, before.options)
+    methods = [] if method is None else [method]
+    return damping_figure(before.original, before.graph, before.result.request, methods)

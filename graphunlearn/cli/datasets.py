@@ -1,0 +1,92 @@
+"""``datasets``: the named data sets."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
+from graphunlearn.datasets import Card, available, download
+from graphunlearn.datasets.card import ROOT_VARIABLE, card_of, folder_of
+
+__all__ = ["Datasets"]
+
+
+@dataclass(kw_only=True)
+class Datasets:
+    """List the named data sets, and which of them are on this machine; or download some.
+
+    They are looked for in the folder that the environment variable GRAPHUNLEARN_DATA names, in a sub-folder of their
+    name. What is found can be used by its name: graphunlearn train --data ml-100k ... What is downloaded is checked,
+    and goes on where it broke off when the same command is given again; to download a set is to agree to its terms.
+
+    examples:
+      graphunlearn datasets
+      graphunlearn datasets --root data
+      graphunlearn datasets --download ml-100k yoochoose-100k --root data
+    """
+
+    root: Annotated[Path | None, optional("DIR")] = None
+    """Folder of data sets (default: the one that GRAPHUNLEARN_DATA names)."""
+    download: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME ...")] = ()
+    """Data sets to download into it."""
+    running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
+
+    def run(self) -> Answer:
+        """List them, or download some."""
+        if self.root is not None and not self.root.is_dir() and (self.root.exists() or not self.download):
+            raise ValueError(f"'--root' must be a folder (got '{self.root}')")
+        return self._download() if self.download else self._list()
+
+    def _download(self) -> Answer:
+        try:
+            cards = [card_of(name) for names in self.download for name in names]
+        except ValueError as error:
+            raise ValueError(str(error).replace("'name'", "'--download'", 1)) from None
+        if not cards:
+            raise ValueError("'--download' must name data sets (got none)")
+        if folder_of(self.root) is None:
+            raise ValueError(f"'--root' must name the folder of data sets, or {ROOT_VARIABLE} (got neither)")
+        lines, data = [], []
+        for card in cards:
+            note(f"{card.title}, {_size(card)}. Terms: {card.terms}")
+            folder = download(card.name, self.root)
+            model = "" if card.kind == "interactions" else " --model srgnn"
+            root = shlex.quote(str(folder.parent))
+            lines += [f"{card.name}: in {folder}", f"cite: {card.citation}"]
+            lines += [f"next: {ROOT_VARIABLE}={root} graphunlearn train --data {card.name}{model} --out runs/a"]
+            data.append(asdict(card) | {"found": card.is_found(self.root), "folder": str(folder)})
+        return Answer(data, "\n".join(lines))
+
+    def _list(self) -> Answer:
+        cards, root = available(), folder_of(self.root)
+        found = {card.name: None if root is None else card.form_in(root / card.name) for card in cards}
+        parts = []
+        for kind in ("interactions", "sessions"):
+            shown = [card for card in cards if card.kind == kind]
+            rows = [("name", *shown[0].counts, "found", "download", "what")]
+            for card in shown:
+                form = found[card.name] or card.forms[0]
+                counts = (f"{count:,}" for count in form.counts.values())
+                title = card.title if len(card.forms) == 1 else f"{card.title}: {form.title}"
+                rows.append((card.name, *counts, "yes" if found[card.name] else "no", _size(card), title))
+            parts.append(columns(rows, right=(1, 2, 3)))
+        lines = ["\n\n".join(parts), ""]
+        lines.append(f"looked in {root}" if root else f"{ROOT_VARIABLE} names no folder to look in")
+        lines += [f"{card.name}: {card.how_to_get}" for card in cards if not found[card.name]]
+        forms = {name: None if form is None else form.title for name, form in found.items()}
+        told = {name: {"found": title is not None, "found_form": title} for name, title in forms.items()}
+        data = [asdict(card) | told[card.name] for card in cards]
+        return Answer(data, "\n".join(lines).rstrip())
+
+
+def _size(card: Card) -> str:
+    """How much there is to download, in words."""
+    if card.download is None:
+        return "by hand"
+    size = card.download_bytes
+    return "size unknown" if size is None else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,137 @@
+"""``train``: what makes run folders."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import nn
+from tyro.conf import arg
+
+from graphunlearn.cli._resume import resumable
+from graphunlearn.cli._sources import Learner, cut
+from graphunlearn.cli._text import Answer, device_of, note
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.eval.report.verdict import format_number, format_seconds, label
+from graphunlearn.eval.scenarios.cases import without_unseen_items
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.metrics.ranking import Ranker, auroc
+from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, fit, reset_parameters, score
+from graphunlearn.runs.folder import check_out
+from graphunlearn.runs.run import Graph, Run, watched
+
+__all__ = ["Train"]
+
+
+@dataclass(kw_only=True)
+class Train(Learner):
+    """Train a recommender, and keep it in a run folder together with its data.
+
+    It learns from users and items, or from the clicks of sessions where --model is srgnn, gru4rec or sasrec. The data
+    is split, interactions at random and sessions by time; training stops when the validation part no longer improves,
+    and the folder is written whole or not at all. An interrupted training goes on where it was when the same command is
+    given again.
+
+    examples:
+      graphunlearn train --data ratings.csv --out runs/a
+      graphunlearn train --data ratings.csv --threshold 3 --out runs/a     # learn which ratings are above 3
+      graphunlearn train --data train.txt --test test.txt --model sgl --dim 64 --layers 3 --out runs/a
+      graphunlearn train --data clicks.csv --model gru4rec --out runs/g    # clicks.csv: session,item,time
+      graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
+    """
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder to write."""
+    split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
+    """Shares of training, validation and test part; with --test the last one does not count."""
+    seed: int = 0
+    """Seed of the random split, of the first parameters and of the order of what is learned."""
+
+    def run(self) -> Answer:
+        """Train and write the folder."""
+        check_out(self.out, self.running.overwrite)
+        self.check_kind()
+        settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
+        name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
+        graphs: tuple[Graph, Graph, Graph] = cut(
+            graph.to(device), None if test is None else test.to(device), self.split, self.seed
+        )
+        _check_parts(*graphs)
+        labelled = isinstance(graph, InteractionGraph) and graph.label is not None
+        objective, spec = self.learning.loss(labelled), self.learning.spec()
+        model = spec.build(graphs[0])
+        reset_parameters(model, settings.seed)
+        identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
+        with resumable(self.out, "training", identity) as checkpoint:
+            result = fit(
+                model,
+                graphs[0],
+                validation=watched(graphs[1], graphs[0]),
+                objective=objective,
+                settings=settings,
+                checkpoint=checkpoint,
+            )
+            summary = asdict(result) | {"epochs": len(result.history)}
+            del summary["history"]
+            about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
+            if spec.kind == "sessions":
+                about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
+            run = Run(spec, model, *graphs, objective, settings, about)
+            run.save(self.out, self.running.overwrite)
+        scores = _utility(model, graphs[0], graphs[2])
+        data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
+        data |= {"fit": summary, "test": scores}
+        shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
+        text = (
+            f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
+            f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
+            f"next: graphunlearn forget {self.out} {_first(graphs[0])} --out {self.out.with_name('forgotten')}"
+        )
+        return Answer(data, text)
+
+
+def _first(train: Graph) -> str:
+    """The option that names the first session or user of the data, for an example of what to do next."""
+    if isinstance(train, SessionGraph):
+        return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
+    return f"--users {shlex.quote(str(train.user_ids[0]))}"
+
+
+def _check_parts(train: Graph, validation: Graph, test: Graph) -> None:
+    """Say how many held-out clicks are on items that training never sees; nothing is measured on them.
+
+    Raises:
+        ValueError: In a part, there is then no click that follows another.
+    """
+    if isinstance(train, SessionGraph) and isinstance(validation, SessionGraph) and isinstance(test, SessionGraph):
+        *held_out, sentences = without_unseen_items(train, validation, test, 0)
+        for sentence in sentences:
+            note(sentence)
+        for name, part in zip(("training", "validation", "test"), (train, *held_out)):
+            if part.num_clicks == part.num_sessions:
+                raise ValueError(
+                    f"the {name} part must hold a session of two clicks or more, on items that are trained on "
+                    f"(got {f'{part.num_sessions} of one click' if part.num_sessions else 'none'})"
+                )
+
+
+@torch.no_grad()
+def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
+    if isinstance(test, SessionGraph):
+        return _next_clicks(model, watched(test, train))
+    encoded = encode(model, train)
+    scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.users, encoded.items)
+    if test.label is not None and 0 < float(test.label.mean()) < 1:
+        scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
+    return scores
+
+
+def _next_clicks(model: nn.Module, test: Graph) -> dict[str, float]:
+    """Return how well the click after every prefix of the test sessions is ranked, in the whole catalogue."""
+    samples = CrossEntropy().samples(test)
+    states, items, *_ = encode_prefixes(model, test, samples.ends)
+    scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
+    return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}

@@ -1,0 +1,203 @@
+"""Which column is the user, the session, the item: separators, headers and the names in common use."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphunlearn.data.vocabulary import preview
+
+# Names in lower case without punctuation, the most telling first.
+ROLES: dict[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "usr", "member", "memberid", "customer", "customerid", "reviewerid", "userhash"),
+    "item": (
+        *(
+            "item",
+            "itemid",
+            "iid",
+            "movie",
+            "movieid",
+            "product",
+            "productid",
+            "parentasin",
+            "asin",
+            "artist",
+            "artistid",
+        ),
+        *("track", "trackid", "song", "songid", "book", "bookid", "isbn", "business", "businessid", "poi", "venueid"),
+    ),
+    "rating": ("rating", "ratings", "val", "value", "score", "stars", "overall", "weight", "count", "playcount"),
+    "time": ("timestamp", "time", "datetime", "date", "unixreviewtime", "unixtime", "tag"),
+    "label": ("label", "click", "clicked", "liked"),
+}
+SESSION = ("sessionid", "session", "sid", "sessionkey", "visit", "visitid")
+POSITION = ("position", "pos", "step", "timeframe")  # "timeframe": time since the session began
+SEPARATORS = ("\t", "::", ";", ",", " ")
+Column = str | int | None
+
+
+class ColumnError(ValueError):
+    """A column that is needed and not there: its role, and the names of those that are."""
+
+    def __init__(self, message: str, role: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.role, self.names = role, names
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a table may be.
+
+    Args:
+        roles: Names in common use of every role's column.
+        order: Roles of the columns where there is no header.
+        required: Roles that must be there.
+        ids: Roles whose values are raw ids.
+        gaps: Those of them that may be missing in some rows.
+        whole: Roles whose values are whole numbers from 0.
+    """
+
+    roles: dict[str, tuple[str, ...]]
+    order: tuple[str, ...]
+    required: tuple[str, ...]
+    ids: tuple[str, ...]
+    gaps: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+
+
+INTERACTIONS = Layout(ROLES, ("user", "item", "rating", "time"), ("user", "item"), ("user", "item"))
+CLICKS = Layout(
+    {
+        "session": SESSION,
+        "item": ROLES["item"],
+        "time": (*ROLES["time"], "eventdate", "eventtime"),
+        "position": POSITION,
+        "user": ROLES["user"],
+    },
+    ("session", "item", "time"),
+    ("session", "item"),
+    ("session", "item", "user"),
+    gaps=("user",),
+)
+PLACES = Layout(
+    {"session": SESSION, "position": POSITION[:-1]},
+    ("session", "position"),
+    ("session", "position"),
+    ("session",),
+    whole=("position",),
+)
+
+
+def plain(name: str) -> str:
+    """Return a column name without its type, case and punctuation: ``"user_id:token"`` is ``"userid"``."""
+    return re.sub(r"[^a-z0-9]", "", str(name).split(":")[0].lower())
+
+
+def is_number(text: str) -> bool:
+    """Whether a field reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def fields(line: str, separator: str) -> list[str]:
+    """Return the fields of one line; quotes count where the separator is a comma or a semicolon."""
+    if separator in {",", ";"}:
+        return [field.strip() for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+    return [field.strip() for field in (line.split() if separator == " " else line.split(separator))]
+
+
+def sniff_separator(lines: Sequence[str]) -> str | None:
+    """Return the separator with which most lines have as many fields as is usual, or none for single columns."""
+    best: tuple[int, str | None] = (0, None)
+    for separator in SEPARATORS:
+        widths = Counter(len(fields(line, separator)) for line in lines)
+        agreeing = max((count for width, count in widths.items() if width > 1), default=0)
+        if agreeing > best[0]:
+            best = (agreeing, separator)
+    return best[1]
+
+
+def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
+    """Whether lines are a user followed by any number of items: whole numbers only, and no usual width."""
+    rows = [line.split() for line in lines]
+    usual = Counter(map(len, rows)).most_common(1)[0][1]
+    return (
+        separator in {" ", "\t"}
+        and len(rows) > 1
+        and 2 * usual <= len(rows)
+        and all(field.isdecimal() for row in rows for field in row)
+    )
+
+
+def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
+    """Whether the first row names the columns: by a name in use or asked for, or all text above a column of numbers."""
+    first, rest = rows[0], rows[1:]
+    named = {name for names in layout.roles.values() for name in names}
+    asked = {plain(name) for name in given.values() if isinstance(name, str)}
+    if any(plain(field) in named | asked and not is_number(field) for field in first):
+        return True
+    if not rest or any(map(is_number, first)):
+        return False
+    return any(all(map(is_number, column)) for column in zip(*rest))
+
+
+def find_columns(
+    names: Sequence[str] | int, given: dict[str, Column], source: str, layout: Layout = INTERACTIONS
+) -> dict[str, int]:
+    """Return the position of every role's column.
+
+    Args:
+        names: Column names, or their number where there is no header: then they are in the order of the layout.
+        given: Name or position asked for, by role.
+        source: What to call the table in messages.
+        layout: What the columns may be.
+
+    Raises:
+        ValueError: If a column asked for or needed is not there.
+
+    Example:
+        >>> find_columns(["user_id:token", "item_id:token", "rating:float"], {}, "ratings.inter")
+        {'user': 0, 'item': 1, 'rating': 2}
+    """
+    width = names if isinstance(names, int) else len(names)
+    found = {
+        role: _position(role, column, names, width, source) for role, column in given.items() if column is not None
+    }
+    if isinstance(names, int):
+        free = [position for position in range(width) if position not in found.values()]
+        found |= dict(zip([role for role in layout.order if role not in found], free))
+    else:
+        position = {plain(name): i for i, name in reversed(list(enumerate(names))) if i not in found.values()}
+        for role, aliases in layout.roles.items():
+            known = next((position[alias] for alias in aliases if alias in position), None)
+            if role not in found and known is not None:
+                found[role] = known
+    for role in layout.required:
+        if role not in found:
+            have = f"{width} columns" if isinstance(names, int) else f"columns {preview(names, 6)}"
+            message = f"{source} must have a column of {role}s (got {have}; name it with {role}=...)"
+            raise ColumnError(message, role, [] if isinstance(names, int) else list(names))
+    return {role: found[role] for role in layout.roles if role in found}
+
+
+def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str) -> int:
+    if isinstance(column, int):
+        if not 0 <= column < width:
+            raise ValueError(f"'{role}' must be a column below {width} of {source} (got {column})")
+        return column
+    if isinstance(names, int):
+        raise ValueError(f"'{role}' must be a column number, since {source} has no header (got {column!r})")
+    for same in (str, lambda name: str(name).split(":")[0], plain):
+        matches = [i for i, name in enumerate(names) if same(name) == same(column)]
+        if matches:
+            return matches[0]
+    close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
+    raise ValueError(f"'{role}' must name a column of {source} (got {column!r}; {hint})")

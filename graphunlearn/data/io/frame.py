@@ -1,0 +1,101 @@
+"""Tables of interactions or clicks: checked columns, raw ids as categories in order of first appearance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from graphunlearn.data.io.columns import INTERACTIONS, Layout
+from graphunlearn.data.vocabulary import MISSING, IdError, canonical_ids
+
+Where = Callable[[int], str]
+
+
+def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout = INTERACTIONS) -> pd.DataFrame:
+    """Return a table with clean columns.
+
+    Args:
+        frame: The columns, named by their role.
+        where: Says where a row is, for messages.
+        text: Whether the ids come from a text file, where ``"196.0"`` in a column of numbers is ``"196"``.
+        layout: What the columns may be.
+
+    Returns:
+        The same rows: ids as categories of strings in order of first appearance, the others as numbers.
+
+    Raises:
+        ValueError: If an id or a number is missing or malformed; the first place is named.
+    """
+    columns: dict[str, Any] = {}
+    for name, column in frame.items():
+        role = str(name)
+        if role in layout.gaps:
+            columns[role] = _ids_with_gaps(column, role, where, text)
+        elif role in layout.ids:
+            columns[role] = _ids(column, role, where, text)
+        else:
+            columns[role] = _numbers(column, role, where, role in layout.whole)
+    return pd.DataFrame(columns)
+
+
+def _ids_with_gaps(column: pd.Series[Any], role: str, where: Where, text: bool) -> pd.Categorical[Any]:
+    known = np.flatnonzero(~(column.isna() | column.isin(MISSING)).to_numpy())
+    found = _ids(column.iloc[known], role, lambda row: where(int(known[row])), text)
+    codes = np.full(len(column), -1)
+    codes[known] = found.codes
+    return pd.Categorical.from_codes(codes, categories=found.categories)
+
+
+def _ids(column: pd.Series[Any], role: str, where: Where, text: bool) -> pd.Categorical[Any]:
+    if isinstance(column.dtype, pd.CategoricalDtype):  # its own codes may be in any order, and some unused
+        codes, order = pd.factorize(column.cat.codes.to_numpy())
+        known = [*column.cat.categories, None]  # code -1 stands for a missing id
+        values = [known[i] for i in order.tolist()]
+    else:
+        codes, uniques = pd.factorize(column, use_na_sentinel=False)
+        values = list(uniques)
+    try:
+        ids = canonical_ids(values, numbers_as_text=text)
+    except IdError as error:
+        row = int(np.argmax(codes == error.position))
+        problem = f"the {role} is missing" if pd.isna(values[error.position]) else f"{role} {error}"
+        raise ValueError(f"{where(row)}: {problem}") from None
+    merged, categories = pd.factorize(np.array(ids, dtype=object))
+    return pd.Categorical.from_codes(merged[codes], categories=pd.Index(categories))
+
+
+def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np.ndarray[Any, Any]:
+    is_time = role == "time"
+    kind = "finite number or a date" if is_time else "whole number from 0" if whole else "finite number"
+    dates = None
+    if is_time and not pd.api.types.is_numeric_dtype(column):
+        form = None if column.dtype.kind == "M" else "ISO8601"
+        dates = pd.to_datetime(column, utc=True, errors="coerce", format=form)
+        if not dates.isna().any():
+            column, dates = _seconds(dates), None
+    values = pd.to_numeric(column, errors="coerce")
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = ~np.isfinite(numbers)
+    if dates is not None:
+        no_date = dates.isna().to_numpy()
+        if column.dtype.kind == "M":
+            wrong = no_date  # a missing date would be an ordinary number
+        elif wrong.any():  # what is neither; in a mixture of numbers and dates what is unlike the first
+            wrong = wrong & no_date if (wrong & no_date).any() else wrong != wrong[0]
+    if whole:
+        wrong |= (numbers < 0) | (numbers % 1 != 0) | (numbers >= 2**63)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        kind = "whole number below 2**63" if whole and numbers[row] >= 2**63 else kind
+        raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {str(column.iloc[row])!r})")
+    exact = whole or (is_time and pd.api.types.is_integer_dtype(values))
+    return values.to_numpy(dtype=np.int64 if exact else np.float64)
+
+
+def _seconds(times: pd.Series[Any]) -> pd.Series[Any]:
+    """Dates as seconds since 1970."""
+    seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    return seconds.astype(np.int64) if (seconds % 1 == 0).all() else seconds

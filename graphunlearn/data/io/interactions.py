@@ -1,0 +1,276 @@
+"""The ways into a graph of interactions and out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from graphunlearn.data.io import exchange
+from graphunlearn.data.io import files as io
+from graphunlearn.data.io.columns import Column, find_columns
+from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.storage import Stored
+from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
+from graphunlearn.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas as pd
+    from typing_extensions import Self
+
+__all__ = ["Conversions"]
+
+
+class Conversions(Stored, HeteroData):
+    """What :class:`~graphunlearn.data.InteractionGraph` can be made from and turned into."""
+
+    @classmethod
+    def from_edges(
+        cls,
+        edge_index: Tensor,
+        num_users: int | None = None,
+        num_items: int | None = None,
+        *,
+        user_ids: Iterable[Any] | None = None,
+        item_ids: Iterable[Any] | None = None,
+        rating: Tensor | None = None,
+        time: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> Self:
+        """Make a graph of pairs; a repeated pair counts once, with the values of its last occurrence.
+
+        Args:
+            edge_index: Users and items, both numbered from 0 ``[2, num_interactions]``.
+            num_users: Number of users (default: as many as there are ids, or the largest id plus one).
+            num_items: Number of items (default: likewise).
+            user_ids: Raw id of every user (default: its number).
+            item_ids: Raw id of every item (default: its number).
+            rating: Ratings ``[num_interactions]``.
+            time: Times ``[num_interactions]``.
+            label: Labels ``[num_interactions]``, where interactions carry a yes (1) or no (0).
+
+        Returns:
+            The graph; it owns its tensors.
+
+        Raises:
+            ValueError: If types, ranges or lengths do not fit, or a rating, time or label is not finite.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), user_ids=["ann", "bob"])
+            >>> graph.user_ids, graph.item_ids
+            (['ann', 'bob'], ['0', '1'])
+        """
+        pairs = check_pairs(edge_index)
+        users = check_nodes("user", pairs[0], num_users, user_ids)
+        items = check_nodes("item", pairs[1], num_items, item_ids)
+        given = {"rating": rating, "time": time, "label": label}
+        attributes = {
+            name: check_attribute(name, value, pairs.size(1), pairs.device)
+            for name, value in given.items()
+            if value is not None
+        }
+        return cls._from_parts(pairs, users, items, attributes)
+
+    @classmethod
+    def _from_parts(cls, pairs: Tensor, users: Vocabulary, items: Vocabulary, attributes: dict[str, Tensor]) -> Self:
+        graph = cls()
+        for node_type, vocabulary in zip(SIDES, (users, items)):
+            graph[node_type].num_nodes = len(vocabulary)
+            graph[node_type].vocabulary = vocabulary
+        graph[EDGE_TYPE].edge_index = pairs
+        graph[EDGE_TYPE].update(attributes)
+        # Sorted by user and item, repeated pairs are neighbours, and the last of a run is the last occurrence.
+        order = graph.adjacency.interaction[: pairs.size(1)].long()
+        repeated = (pairs[:, order[1:]] == pairs[:, order[:-1]]).all(0)
+        if not repeated.any():
+            return graph
+        warn(f"{int(repeated.sum())} repeated (user, item) pairs were collapsed; the last occurrence of each was kept")
+        keep = torch.ones(pairs.size(1), dtype=torch.bool, device=pairs.device)
+        keep[order[:-1][repeated]] = False
+        return graph.select(keep)
+
+    @classmethod
+    def from_frame(
+        cls,
+        df: pd.DataFrame,
+        user: Column = None,
+        item: Column = None,
+        rating: Column = None,
+        time: Column = None,
+        label: Column = None,
+        *,
+        like: Self | None = None,
+    ) -> Self:
+        """Make a graph of the rows of a table.
+
+        Args:
+            df: The table.
+            user: Name (or position) of the column of users (default: found by its name, as are the others).
+            item: Likewise for items.
+            rating: Likewise for ratings, if there are any.
+            time: Likewise for times; dates become seconds since 1970.
+            label: Likewise for labels.
+            like: A graph whose users and items are taken over, with their numbers. Rows with others are left out, and
+                counted in :attr:`num_left_out`.
+
+        Returns:
+            The graph; without ``like``, nodes are numbered in order of first appearance.
+
+        Raises:
+            ValueError: If a column is not there, or an id or number is missing or malformed.
+
+        Example:
+            >>> import pandas as pd, graphunlearn as gu
+            >>> df = pd.DataFrame({"user_id": [196, 186, 196], "movie": ["a", "a", "b"], "stars": [3, 4, 5]})
+            >>> graph = gu.InteractionGraph.from_frame(df)
+            >>> graph.user_ids, graph.item_ids, graph.rating.tolist()
+            (['196', '186'], ['a', 'b'], [3.0, 4.0, 5.0])
+        """
+        given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
+        columns = find_columns([str(name) for name in df.columns], given, "'df'")
+        if df.empty:
+            raise ValueError("'df' must hold at least one row (got none)")
+        frame = df.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
+        return cls._from_tidy(tidy(frame, lambda row: f"'df', row {row}"), like)
+
+    @classmethod
+    def _from_tidy(cls, frame: pd.DataFrame, like: Self | None) -> Self:
+        codes = torch.stack([torch.from_numpy(frame[side].cat.codes.to_numpy(dtype=np.int64)) for side in SIDES])
+        users, items = (Vocabulary(frame[side].cat.categories) for side in SIDES)
+        values = {name: torch.tensor(frame[name].to_numpy()) for name in ATTRIBUTES if name in frame}
+        for name in values.keys() - {"time"}:  # times keep their type: seconds do not fit in single precision
+            values[name] = values[name].to(torch.get_default_dtype())
+        if like is None:
+            return cls._from_parts(codes, users, items, values)
+        known_users, known_items = like.vocabulary("user"), like.vocabulary("item")
+        pairs = torch.stack([known_users.lookup(users.ids)[codes[0]], known_items.lookup(items.ids)[codes[1]]])
+        known = (pairs >= 0).all(0)
+        left_out = int((~known).sum())
+        if left_out == len(known):
+            raise ValueError(f"'like' must know some of the users and items (got {left_out} rows, all of them unknown)")
+        if left_out:
+            warn(f"{left_out} of {len(known)} rows were left out: 'like' does not know their user or item")
+        values = {name: value[known] for name, value in values.items()}
+        graph = cls._from_parts(pairs[:, known], known_users, known_items, values)
+        graph._global_store["num_left_out"] = left_out
+        return graph
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        user: Column = None,
+        item: Column = None,
+        rating: Column = None,
+        time: Column = None,
+        label: Column = None,
+        *,
+        lists: bool | None = None,
+        like: Self | None = None,
+    ) -> Self:
+        """Make a graph of the rows of a file; see :func:`~graphunlearn.data.io.files.read_frame` for the formats.
+
+        Args:
+            path: The file; separator, header and columns are found out where they are not given.
+            user: Name or number of the column of users.
+            item: Likewise for items.
+            rating: Likewise for ratings.
+            time: Likewise for times.
+            label: Likewise for labels.
+            lists: Whether each line is a user followed by any number of items (default: found out).
+            like: A graph whose users and items are taken over, as for a test file: rows with others are left out, and
+                counted in :attr:`num_left_out`.
+
+        Returns:
+            The graph; without ``like``, nodes are numbered in order of first appearance.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not readable as such a table; the message names the line.
+        """
+        frame = io.read_frame(path, user=user, item=item, rating=rating, time=time, label=label, lists=lists)
+        return cls._from_tidy(frame, like)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of raw ids (as categories) and of rating, time and label where there are any.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), user_ids=["ann", "bob"])
+            >>> graph.to_frame().values.tolist()
+            [['ann', '1'], ['bob', '0']]
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            side: pd.Categorical.from_codes(ends.cpu().numpy(), categories=self.vocabulary(side).ids)
+            for side, ends in zip(SIDES, self.pairs)
+        }
+        return pd.DataFrame(columns | {name: value.cpu().numpy() for name, value in self._values().items()})
+
+    def _values(self) -> dict[str, Tensor]:
+        store = self[EDGE_TYPE]
+        return {name: store[name] for name in ATTRIBUTES if name in store}
+
+    @classmethod
+    def from_hetero(
+        cls, data: HeteroData, relation: tuple[str, str, str] | None = None, *, rating: str = "rating"
+    ) -> Self:
+        """Make a graph of one bipartite relation of any heterogeneous graph.
+
+        Node features and everything the relation holds per edge come along; raw ids do if ``data`` has them.
+
+        Args:
+            data: The graph.
+            relation: Which relation (default: the only one between two node types; mirrored ``rev_`` ones aside).
+            rating: Name of the attribute that holds the ratings, if there are any.
+
+        Raises:
+            ValueError: If there is no such relation, or several.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> from torch_geometric.data import HeteroData
+            >>> data = HeteroData(reader={"num_nodes": 2}, book={"num_nodes": 3})
+            >>> data["reader", "likes", "book"].edge_index = torch.tensor([[0, 1], [2, 0]])
+            >>> graph = gu.InteractionGraph.from_hetero(data)
+            >>> graph.num_users, graph.num_items, graph.num_interactions
+            (2, 3, 2)
+        """
+        chosen = exchange.relation_of(data, relation)
+        graph = cls._from_parts(*exchange.hetero_parts(data, chosen, rating))
+        for side, node_type in zip(SIDES, (chosen[0], chosen[2])):
+            graph[side].update({k: v for k, v in data[node_type].items() if k not in {"num_nodes", "vocabulary"}})
+        return graph
+
+    @classmethod
+    def from_networkx(cls, graph: networkx.Graph) -> Self:
+        """Make a graph of a bipartite networkx graph, as :meth:`to_networkx` returns it.
+
+        Args:
+            graph: Nodes carry ``bipartite`` 0 (users) or 1 (items), edges may carry ``rating``, ``time`` and ``label``.
+                The raw id of a node is the node, or ``id`` where the node is a tuple ``(side, id)``.
+
+        Raises:
+            ValueError: If a node has no side, or an edge joins nodes of one side, or only some edges have a value.
+        """
+        return cls._from_parts(*exchange.network_parts(graph))
+
+    def to_networkx(self) -> networkx.Graph:
+        """Return a networkx graph with nodes ``("user", id)`` and ``("item", id)``, so that equal ids do not collide.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 0], [0, 1]]), rating=torch.tensor([3.0, 5.0]))
+            >>> list(graph.to_networkx().edges(data=True))
+            [(('user', '0'), ('item', '0'), {'rating': 3.0}), (('user', '0'), ('item', '1'), {'rating': 5.0})]
+        """
+        raw = {side: self.vocabulary(side).ids for side in SIDES}
+        return exchange.to_network(self.pairs, raw, self._values())

@@ -1,0 +1,176 @@
+"""Tables in files: checked text, rows, lists, single columns; every malformed row is named by its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from graphunlearn.data.io.columns import (
+    INTERACTIONS,
+    Column,
+    Layout,
+    fields,
+    find_columns,
+    is_number,
+    plain,
+    sniff_header,
+    sniff_lists,
+    sniff_separator,
+)
+from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.schema import warn
+from graphunlearn.data.vocabulary import canonical_ids, preview
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
+SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".parquet")
+
+
+def read_text(path: Path) -> bytes:
+    """The file's text with plain line ends, checked for all that makes a file no text."""
+    name = path.name.lower()
+    _check_file(path)
+    if not name.endswith(SUFFIXES):
+        raise ValueError(f"'path' must end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet (got '{path}')")
+    data = path.read_bytes()
+    if name.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"'{path}' must be a whole gzip file (got a truncated or damaged one: {error})") from None
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    wrong = data.find(0)
+    if wrong < 0:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            wrong = error.start
+    if wrong >= 0:
+        line = data.count(b"\n", 0, wrong) + 1
+        raise ValueError(f"'{path}', line {line}: must be UTF-8 text (got byte 0x{data[wrong]:02x})")
+    if not data.strip():
+        raise ValueError(f"'{path}' must hold at least one row (got an empty file)")
+    if not data.endswith(b"\n"):
+        warn(f"'{path}' has no newline at its end: the last line may be cut off")
+    return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"'path' must be an existing file (got '{path}')")
+
+
+def head(text: bytes, count: int = 100) -> list[str]:
+    """The first lines that are not blank."""
+    lines = text[: 1 << 20].decode(errors="ignore").split("\n", 2 * count)[: 2 * count]
+    return [line for line in lines if line.strip()][:count]
+
+
+def read_rows(
+    path: Path,
+    text: bytes,
+    given: dict[str, Column],
+    layout: Layout = INTERACTIONS,
+    maybe_lists: bool = False,
+) -> pd.DataFrame:
+    """Read rows of columns, of which the layout has roles; ``maybe_lists`` where they may be lists as well."""
+    first = head(text)
+    separator = sniff_separator(first) or ","
+    rows = [fields(line, separator) for line in first]
+    if maybe_lists and not any(given.values()) and sniff_lists(first, separator):
+        return read_lists(path, text)
+    header = sniff_header(rows, given, layout)
+    columns = find_columns(rows[0] if header else len(rows[0]), given, f"'{path}'", layout)
+    if not header and not any(map(is_number, rows[0])):
+        warn(f"'{path}' was taken to have no header: its first line is data (got {preview(rows[0], 4)})")
+    if separator == "::":
+        text, separator = text.replace(b"::", b"\t"), "\t"
+    elif separator == " ":
+        text = re.sub(rb"(?m)^ +", b"", re.sub(rb" +", b" ", text))
+    width, line = _count_fields(text, separator)
+    wrong = width != len(rows[0])
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"'{path}', line {line[at]}: must have {len(rows[0])} fields like line {line[0]} (got {width[at]})"
+        )
+    if len(line) == header:
+        raise ValueError(f"'{path}' must hold at least one row (got only a header)")
+    frame = pd.read_csv(
+        io.BytesIO(text),
+        sep=separator,
+        header=None,
+        skiprows=int(line[0]) if header else 0,
+        usecols=sorted(columns.values()),
+        dtype={columns[role]: object for role in layout.ids if role in columns},  # as they are written
+        quoting=csv.QUOTE_MINIMAL if separator in {",", ";"} else csv.QUOTE_NONE,
+        skipinitialspace=True,
+        low_memory=False,
+    )
+    frame = frame[list(columns.values())].set_axis(list(columns), axis=1)
+    return tidy(frame, lambda row: f"'{path}', line {line[row + header]}", text=True, layout=layout)
+
+
+def _count_fields(text: bytes, separator: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Number of fields and line number of every line that is not blank."""
+    if b'"' in text and separator in {",", ";"}:
+        reader = csv.reader(io.StringIO(text.decode()), delimiter=separator, skipinitialspace=True)
+        counted = [(len(row), reader.line_num) for row in reader if row]
+        width, line = np.array(counted).T
+        return width, line
+    symbols = np.frombuffer(text, dtype=np.uint8)
+    ends = np.flatnonzero(symbols == ord("\n"))
+    if not text.endswith(b"\n"):
+        ends = np.append(ends, len(text))
+    separators = np.flatnonzero(symbols == ord(separator))
+    width = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
+    filled = np.flatnonzero(np.diff(ends, prepend=-1) > 1)
+    return width[filled], filled + 1
+
+
+def read_lists(path: Path, text: bytes) -> pd.DataFrame:
+    """Read lines of a user and any number of items."""
+    rows = [line.split() for line in text.decode().split("\n")]
+    counts = np.array([max(len(row) - 1, 0) for row in rows])
+    line = np.repeat(np.arange(len(rows)) + 1, counts)
+    users = np.repeat(np.array([row[0] if row else "" for row in rows], dtype=object), counts)
+    items = np.array(list(chain.from_iterable(row[1:] for row in rows)), dtype=object)
+    if not len(items):
+        raise ValueError(f"'{path}' must hold at least one user with an item (got none)")
+    return tidy(pd.DataFrame({"user": users, "item": items}), lambda row: f"'{path}', line {line[row]}", text=True)
+
+
+def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str]:
+    """Read a single column of ids."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.decode().split("\n"), 1) if line.strip()]
+    if plain(lines[0][1]) in layout.roles[level]:
+        lines = lines[1:]
+    try:
+        return canonical_ids([line.strip('"') for _, line in lines], numbers_as_text=True)
+    except ValueError as error:
+        number = lines[getattr(error, "position", 0)][0]
+        raise ValueError(f"'{path}', line {number}: {level} {error}") from None
+
+
+def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACTIONS) -> pd.DataFrame:
+    """Read rows of a parquet file."""
+    _check_file(path)
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise ImportError(f"'{path}' needs pyarrow to be read: python -m pip install 'graphunlearn[parquet]'") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"'{path}' must be a whole parquet file (got: {error})") from None
+    columns = find_columns([str(name) for name in frame.columns], given, f"'{path}'", layout)
+    if frame.empty:
+        raise ValueError(f"'{path}' must hold at least one row (got none)")
+    frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
+    return tidy(frame, lambda row: f"'{path}', row {row + 1}", layout=layout)

@@ -1,0 +1,251 @@
+"""The bench: methods through a scenario, against retrained models, over several data and original seeds."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from graphunlearn.data import SessionGraph
+from graphunlearn.eval.auditing import Audit, audit
+from graphunlearn.eval.cache import facts_of_training, recall, remember
+from graphunlearn.eval.scenarios.cases import G, Scenario, counted
+from graphunlearn.nn import (
+    Criterion,
+    FitSettings,
+    build_model,
+    default_objective,
+    default_settings,
+    fit,
+    reset_parameters,
+)
+from graphunlearn.operators import Unlearner, UnlearningResult
+
+__all__ = ["bench"]
+
+RETRAINED, CLEAN = 50, 99
+"""The seeds of a data seed, out of a hundred: originals from 0, retrained models from here, and the clean one."""
+
+
+def bench(
+    scenario: Callable[..., Scenario[Any]],
+    methods: Sequence[Unlearner],
+    *,
+    model: str | Callable[[Any], nn.Module] = "lightgcn",
+    dim: int | None = None,
+    layers: int | None = None,
+    objective: Criterion | None = None,
+    settings: FitSettings | None = None,
+    data_seeds: int = 1,
+    original_seeds: int = 1,
+    retrain_seeds: int = 5,
+    seed: int = 0,
+    dataset: str = "",
+    device: str = "cpu",
+    cache: str | Path | None = None,
+    progress: bool | None = None,
+    command: str | None = None,
+) -> Audit:
+    """Run methods through a scenario, against retrained models, over several data and original seeds.
+
+    Originals and retrained models go through the same training loop with the same settings; all their seeds differ.
+
+    Args:
+        scenario: Gives the scenario of a data seed, ``scenario(seed)``. One with a parameter ``clean`` is also given a
+            function that trains a model as originals are trained, with a seed of its own; see
+            :func:`adversarial_edges`. Its graphs are of interactions or of sessions, as the model is.
+        methods: The methods, configured; ``objective``, ``validation`` and ``settings`` are filled in where they are
+            ``None``. One that needs a preparation is prepared for every original, before it is told the request.
+        model: Name of a model, or a function that builds one for a graph.
+        dim: Width of a row; by default 32 for users and items, 64 for sessions.
+        layers: Layers of the model; by default what :func:`build_model` gives it.
+        objective: The loss; the shared default otherwise.
+        settings: How to train; by default :func:`default_settings`.
+        data_seeds: Number of data seeds (split and request).
+        original_seeds: Number of original models per data seed.
+        retrain_seeds: Number of retrained models per data seed; at least two for a noise floor, better five.
+        seed: The first data seed.
+        dataset: Name for the report.
+        device: Where to run.
+        cache: Folder of trained models; those that are there are not trained again. Nothing is kept where ``None``.
+        progress: Show progress; by default on a terminal only.
+        command: What was typed, for the report.
+
+    Returns:
+        The :class:`Audit`, means over all runs with standard deviations.
+
+    Raises:
+        ValueError: A count is not positive, or so large that seeds would meet.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> from graphunlearn.eval import adversarial_edges
+        >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8)
+        >>> result = bench(
+        ...     lambda seed, clean: adversarial_edges(graph, clean, seed=seed),
+        ...     [gu.Unlink()],
+        ...     settings=gu.FitSettings(epochs=2),
+        ...     retrain_seeds=2,
+        ... )
+        >>> [method["name"] for method in result.report["methods"]]
+        ['original', 'retrain', 'unlink']
+    """
+    for name, count, most in (
+        ("data_seeds", data_seeds, math.inf),
+        ("original_seeds", original_seeds, RETRAINED),
+        ("retrain_seeds", retrain_seeds, CLEAN - RETRAINED),
+    ):
+        if not 1 <= count <= most:
+            raise ValueError(f"'{name}' must be at {'least 1' if count < 1 else f'most {most}'} (got {count})")
+    audits = []
+    trainer = _Trainer(model, dim, layers, objective, settings, device, None if cache is None else Path(cache))
+    quiet = None if progress is None else not progress
+    steps = data_seeds * (retrain_seeds + original_seeds * (1 + len(methods)))
+    with tqdm(total=steps, desc="bench", unit="model", disable=quiet, leave=False) as bar:
+        for data_seed in range(seed, seed + data_seeds):
+            first = 100 * data_seed
+            bar.set_postfix_str("making the scenario")
+            case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
+            loss, base = trainer.learning(case.train)
+            own = [_filled(method, loss, case.validation, base) for method in methods]
+            references: list[UnlearningResult] = []
+            for original_seed in range(original_seeds):
+                bar.set_postfix_str("training the original")
+                trained = trainer("original", case.train, case.validation, seed=first + original_seed)
+                bar.update()
+                bar.set_postfix_str("preparing")
+                run = audit(
+                    trained,
+                    case.train,
+                    case.request,
+                    [_prepared(method, trained, case.train) for method in own],
+                    validation=case.validation,
+                    test=case.test,
+                    objective=loss,
+                    settings=replace(base, seed=first + RETRAINED),
+                    retrain_seeds=retrain_seeds,
+                    references=references or None,
+                    trained_labels=case.trained_labels,
+                    cache=cache,
+                    on_step=lambda what: _advance(bar, what),
+                )
+                references = run.references
+                audits.append(run)
+    about = {
+        "dataset": {"name": dataset, **_facts(case)},
+        "model": {
+            "name": model if isinstance(model, str) else type(trained).__name__,
+            "dim": trainer.width(case.train),
+            "layers": getattr(trained, "num_layers", layers),
+            "objective": repr(loss),
+            "settings": repr(base),
+        },
+        "scenario": case.name,
+        "seeds": {"data": data_seeds, "original": original_seeds, "retrain": retrain_seeds},
+        "notes": [*case.notes, *trainer.notes()],
+        "command": command,
+    }
+    return Audit.mean(audits, about)
+
+
+@dataclass
+class _Trainer:
+    """Trains originals and clean models alike, or finds them in the cache."""
+
+    model: str | Callable[[Any], nn.Module]
+    dim: int | None
+    layers: int | None
+    objective: Criterion | None
+    settings: FitSettings | None
+    device: str
+    cache: Path | None
+    trained: int = 0
+    found: int = 0
+
+    def learning(self, graph: Any) -> tuple[Criterion, FitSettings]:
+        """Return the loss and the settings, the defaults of the kind of graph where none were given."""
+        return self.objective or default_objective(graph), self.settings or default_settings(graph)
+
+    def width(self, graph: Any) -> int:
+        """Return the width of a row."""
+        return (64 if isinstance(graph, SessionGraph) else 32) if self.dim is None else self.dim
+
+    def __call__(self, role: str, graph: G, validation: G, *, seed: int) -> nn.Module:
+        graph, validation = (copy.copy(part).to(self.device) for part in (graph, validation))
+        objective, settings = self.learning(graph)
+        settings = replace(settings, seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = self._build(graph)
+        facts = {}
+        if self.cache is not None:
+            facts = facts_of_training(role, built, graph, validation, objective, settings)
+            if recall(self.cache, facts, built) is not None:
+                self.found += 1
+                return built
+        reset_parameters(built, seed)
+        result = fit(built, graph, validation=validation, objective=objective, settings=settings, progress=False)
+        self.trained += 1
+        if self.cache is not None:
+            remember(self.cache, facts, built, asdict(result))
+        return built
+
+    def _build(self, graph: Any) -> nn.Module:
+        if isinstance(self.model, str):
+            return build_model(self.model, graph, self.width(graph), self.layers)
+        return self.model(graph)
+
+    def notes(self) -> list[str]:
+        """What the report says of it."""
+        both = counted(self.found + self.trained, "model")
+        return [f"{self.found} of {both} before forgetting came from the cache."] if self.found else []
+
+
+def _facts(case: Scenario[Any]) -> dict[str, int]:
+    """Return the sizes of the data, under the names of their kind."""
+    parts = {"train": case.train, "validation": case.validation, "test": case.test}
+    if isinstance(case.train, SessionGraph):
+        counts = {f"{name}_sessions": part.num_sessions for name, part in parts.items()}
+        counts |= {f"{name}_clicks": part.num_clicks for name, part in parts.items()}
+        return counts | {"items": case.train.num_items}
+    sizes = {"users": case.train.num_users, "items": case.train.num_items}
+    return {name: part.num_interactions for name, part in parts.items()} | sizes
+
+
+def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[..., nn.Module]) -> Scenario[Any]:
+    return make(seed, clean=clean) if "clean" in inspect.signature(make).parameters else make(seed)
+
+
+def _prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
+    """Return the method ready for this original; a copy, so that nothing of it reaches another one."""
+    if not getattr(method, "needs_preparation", False):
+        return method
+    own = replace(method)
+    own.prepare(model, graph, progress=False)
+    return own
+
+
+def _filled(method: Unlearner, objective: Criterion, validation: Any, settings: FitSettings) -> Unlearner:
+    """Return the method with what it asks for and was not given: how the originals were trained."""
+    known = {"objective": objective, "validation": validation, "settings": settings}
+    missing: dict[str, Any] = {name: value for name, value in known.items() if getattr(method, name, value) is None}
+    return replace(method, **missing) if missing else method
+
+
+def _advance(bar: tqdm[Any], what: str) -> None:
+    bar.set_postfix_str(what)
+    bar.update()
+
+
+def _to(case: Scenario[Any], device: str) -> Scenario[Any]:
+    graphs = [copy.copy(graph).to(device) for graph in (case.train, case.validation, case.test)]
+    return replace(case, train=graphs[0], validation=graphs[1], test=graphs[2])

@@ -1,0 +1,5 @@
+"""Reports: verdict, tables, plots and the page."""
+
+from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
+
+__all__ = ["aggregate", "terminal_table", "write_report"]

@@ -1,0 +1,230 @@
+"""A report of what was forgotten, at what cost: ``report.json``, ``report.html`` and a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.plain import json_ready
+from graphunlearn.eval.report.page import page
+from graphunlearn.eval.report.plots import draw
+from graphunlearn.eval.report.summary import headline, summary
+from graphunlearn.eval.report.verdict import (
+    REFERENCES,
+    distance_unit,
+    format_number,
+    format_seconds,
+    judge,
+    label,
+    primary_metric,
+    ratio_to_floor,
+)
+
+__all__ = ["aggregate", "complete", "terminal_table", "thinned", "write_report"]
+
+TOP = ("dataset", "model", "scenario", "request", "environment", "methods")
+METHOD = ("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting")
+_SECOND = (
+    *("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng"),
+    *("log_p_forgotten", "log_p_deleted_transition", "rank_forgotten", "hit_u@5", "hit_u@10", "hit_u@20", "u_score"),
+    "ks_statistic",
+)
+_GROUPS = ("recall@20_affected", "recall@20_unaffected")
+_SHORT = {
+    "membership_auroc": "AUROC",
+    "mean_probability": "mean p",
+    "ks_statistic": "KS",
+    "log_p_forgotten": "log p forgotten",
+    "log_p_deleted_transition": "log p transition",
+    "rank_forgotten": "log₂ rank",
+    "recall@20_affected": "Recall@20 affected",
+    "recall@20_unaffected": "unaffected",
+}
+DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
+
+
+def thinned(log: Mapping[str, Any], longest: int = 200) -> dict[str, Any]:
+    """Return a method's log with lists of at most ``longest`` entries, evenly picked with both ends.
+
+    How many there were stands beside a list that was thinned, under its name with ``_of``.
+
+    Example:
+        >>> thinned({"loss": [5, 4, 3, 2, 1], "steps": 2}, longest=3)
+        {'loss': [5, 3, 1], 'loss_of': 5, 'steps': 2}
+    """
+    out: dict[str, Any] = {}
+    for key, value in log.items():
+        if isinstance(value, Mapping):
+            out[key] = thinned(value, longest)
+        elif isinstance(value, (list, tuple)) and len(value) > longest:
+            out[key] = [value[n] for n in np.linspace(0, len(value) - 1, longest).round().astype(int)]
+            out[f"{key}_of"] = len(value)
+        else:
+            out[key] = value
+    return out
+
+
+def complete(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report in plain JSON types with every field of the format; one that does not apply is ``None``.
+
+    Args:
+        report: ``dataset``, ``model``, ``scenario``, ``request``, ``environment`` and ``methods``, a list with one
+            mapping per method with at least a ``name``. Further fields are kept: ``notes`` (a list of sentences),
+            ``left_out`` (counts by name) and ``command`` have a place on the page, and twins in ``_sd``
+            (``seconds_sd``, ``utility_sd = {metric: sd}``, ...) are shown as ±.
+
+    Raises:
+        ValueError: ``methods`` is missing, or a method has no name.
+    """
+    plain: dict[str, Any] = json_ready(report)
+    methods = plain.get("methods")
+    if not isinstance(methods, list) or not all(isinstance(m, dict) and m.get("name") for m in methods):
+        raise ValueError(f"'report' must hold 'methods', a list of mappings with a 'name' (got {methods!r:.80})")
+    filled = []
+    for method in methods:
+        entry = dict.fromkeys((*METHOD, "distance_to_retrain", "log")) | method
+        entry["distance_to_retrain"] = dict.fromkeys(DISTANCE) | (entry["distance_to_retrain"] or {})
+        filled.append(entry)
+    return dict.fromkeys(TOP) | plain | {"methods": filled}
+
+
+def write_report(
+    report: Mapping[str, Any], folder: str | Path, plots_data: Mapping[str, Any] | None = None
+) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into ``folder``; an earlier file stays whole until the new one is.
+
+    Args:
+        report: See :func:`complete`.
+        folder: Made where it does not exist.
+        plots_data: See :func:`graphunlearn.eval.report.plots.draw`.
+
+    Returns:
+        The two paths.
+    """
+    report = complete(report)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        folder / "report.json": json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        folder / "report.html": page(report, draw(report, plots_data)),
+    }
+    for path, text in files.items():
+        write_atomic(path, text.encode())
+    return folder / "report.json", folder / "report.html"
+
+
+def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the mean of the ``methods`` of several runs, with sample standard deviations as ``_sd`` twins.
+
+    Numbers are averaged over the runs that have them; the spread between the seeds of one run (its own ``_sd`` twins)
+    gives way to the spread between the runs. Logs are kept one per run, under ``runs``.
+
+    Args:
+        runs: One list of methods per run (data seed or original seed), all with the same names.
+
+    Raises:
+        ValueError: There is no run, or the runs hold different methods.
+
+    Example:
+        >>> one, two = [{"name": "ifru", "seconds": 1.0}], [{"name": "ifru", "seconds": 3.0}]
+        >>> aggregate([one, two])
+        [{'name': 'ifru', 'seconds': 2.0, 'seconds_sd': 1.4142135623730951}]
+    """
+    names = {tuple(method["name"] for method in run) for run in runs}
+    if len(names) != 1:
+        raise ValueError(f"'runs' must be one or more runs of the same methods (got {sorted(names)})")
+    return [_aggregate_method(entries) for entries in zip(*runs)]
+
+
+def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key in dict.fromkeys(key for entry in entries for key in entry if not key.endswith("_sd")):
+        values = [entry.get(key) for entry in entries]
+        if key in ("name", "own_original"):
+            out[key] = values[0]
+        elif key == "log":
+            out[key] = {"runs": values}
+        else:
+            mean, sd = _mean_and_sd(values)
+            out |= {key: mean} | ({f"{key}_sd": sd} if sd is not None else {})
+    return out
+
+
+def _mean_and_sd(values: Sequence[Any]) -> tuple[Any, Any]:
+    """Average numbers, or mappings of numbers entry by entry; what is missing in a run does not count."""
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, Mapping) for value in known):
+        keys = dict.fromkeys(key for value in known for key in value)
+        both = {key: _mean_and_sd([value.get(key) for value in known]) for key in keys}
+        spread = {key: sd for key, (_, sd) in both.items() if sd is not None}
+        return {key: mean for key, (mean, _) in both.items()}, spread or None
+    known = [float(value) for value in known if math.isfinite(value)]
+    return (statistics.fmean(known) if known else None), (statistics.stdev(known) if len(known) > 1 else None)
+
+
+def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
+    """Return the report for a terminal: the verdict in words, then one line per method.
+
+    Args:
+        report: See :func:`complete`.
+        width: Where the words wrap; the table is as wide as its columns.
+    """
+    report = complete(report)
+    metric = primary_metric(report)
+    utilities = list(dict.fromkeys(name for method in report["methods"] for name in method["utility"] or {}))[:2]
+    head = ["method", "verdict", "time", "speedup", *map(label, utilities)]
+    head += [label(metric), "gap closed", "z"] if metric else []
+    unit = distance_unit(report)
+    head += [f"Δ{unit} forgotten", f"Δ{unit} test"]
+    rows = []
+    for method in report["methods"]:
+        entry = (method["forgetting"] or {}).get(metric) or {}
+        faster, gap, z = method["speedup_vs_retrain"], entry.get("gap_closed"), entry.get("z")
+        sd = method.get("utility_sd") or {}
+        row = [method["name"], "" if method["name"] in REFERENCES else judge(method, metric).label]
+        row += [format_seconds(method["seconds"]), "–" if faster is None else f"{format_number(faster, digits=1)} ×"]
+        row += [format_number((method["utility"] or {}).get(name), sd.get(name)) for name in utilities]
+        if metric:
+            row += [format_number(entry.get("value"), (method.get("forgetting_sd") or {}).get(metric, {}).get("value"))]
+            row += ["–" if gap is None else f"{gap:.0%}", "–" if z is None else f"{z:+.1f}"]
+        ratios = [ratio_to_floor(method, where) for where in ("forget", "test")]
+        rows.append(row + ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios])
+    words = "\n".join(textwrap.fill(paragraph, width) for paragraph in summary(report)[:2])
+    hint = (
+        f"Δ{unit}: distance to retrained models in units of the distance between two of them "
+        "(1.00 × is as close as it gets)."
+    )
+    tables = [_aligned([head, *rows], left=2), *_second_table(report, metric)]
+    return "\n\n".join([headline(report), words, *tables, textwrap.fill(hint, width)])
+
+
+def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:
+    """Return the other measures of forgetting and the utility of the two groups of users, where there are any."""
+    shown = [n for n in _SECOND if n != metric and any(n in (m["forgetting"] or {}) for m in report["methods"])]
+    groups = [n for n in _GROUPS if any(n in (m["utility"] or {}) for m in report["methods"])]
+    if not shown and not groups:
+        return []
+    rows = [["method", *(_SHORT.get(name) or label(name) for name in (*shown, *groups))]]
+    for method in report["methods"]:
+        values = [((method["forgetting"] or {}).get(name) or {}).get("value") for name in shown]
+        values += [(method["utility"] or {}).get(name) for name in groups]
+        rows.append([method["name"], *map(format_number, values)])
+    hint = "MI-BF and MI-NG grow with over-forgetting: right is what retraining gives, not more."
+    return [_aligned(rows, left=1), *([hint] if "mi_bf" in shown else [])]
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Return rows as columns, the first ``left`` of them flush left, with a line under the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in (rows[0], ["─" * w for w in widths], *rows[1:])
+    )

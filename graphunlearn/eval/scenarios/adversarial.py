@@ -1,0 +1,109 @@
+"""Injected interactions that a clean model believes least: what poisoning looks like, and must be forgotten."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
+from graphunlearn.data.schema import ATTRIBUTES
+from graphunlearn.eval.pairs import lowest_ranked
+from graphunlearn.eval.scenarios.cases import SHARES, Scenario, counted, draw_share, split_up, were
+from graphunlearn.nn import encode
+
+__all__ = ["Side", "adversarial_edges"]
+
+Side = Literal["user", "item", "both"]
+
+
+def adversarial_edges(
+    graph: InteractionGraph,
+    clean: Callable[[InteractionGraph, InteractionGraph], nn.Module],
+    *,
+    share: float = SHARES["adversarial-edges"],
+    side: Side = "user",
+    seed: int = 0,
+    test: InteractionGraph | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+) -> Scenario[InteractionGraph]:
+    """Inject interactions that a clean model believes least; they are to be forgotten.
+
+    A random share of the users get the item that a model trained without them ranks lowest, among the items with
+    training interactions and never one that the user holds in training, validation or test. With ``side="item"`` a
+    share of the items get the user for whom they rank lowest; ``"both"`` does both. Injected interactions carry label
+    1, the highest rating and the latest time there are.
+
+    Args:
+        graph: All interactions, or those to train on where ``test`` is given.
+        clean: Returns a model trained on the training interactions, given those and the validation interactions. Its
+            seed should be that of no model that is judged; :func:`bench` hands one over.
+        share: Share of the users (or items) to inject an interaction for, in (0, 1).
+        side: ``"user"``, ``"item"`` or ``"both"``.
+        seed: Seed of the split and of the choice.
+        test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
+
+    Returns:
+        The scenario, on the device of the clean model.
+
+    Raises:
+        ValueError: The side is unknown, the share is not a share, or there is nothing to inject.
+
+    Source: the evaluation of UnlearnRec, arXiv 2505.22649.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> def clean(train, validation):
+        ...     model = gu.MatrixFactorization(train.num_nodes, 4)
+        ...     result = gu.fit(model, train, epochs=2)
+        ...     return model
+        >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8)
+        >>> scenario = adversarial_edges(graph, clean)
+        >>> len(scenario.request), int(scenario.request.mask(scenario.train).sum())
+        (14, 14)
+    """
+    if side not in get_args(Side):
+        raise ValueError(f"'side' must be one of {', '.join(get_args(Side))} (got {side!r})")
+    train, validation, test = split_up(graph, test, fractions, seed)
+    chosen = {}
+    for number, name in enumerate(("user", "item")):
+        nodes = torch.unique(train.pairs[number])
+        if side in (name, "both"):
+            chosen[name] = nodes[draw_share(len(nodes), share, seed + 104_729 * number, leave=0).to(nodes.device)]
+    model = clean(train, validation)
+    device = next(model.parameters()).device
+    train, validation, test = (copy.copy(part).to(device) for part in (train, validation, test))
+    encoded, known = encode(model, train), (train.adjacency.degree > 0).split([train.num_users, train.num_items])
+    found = [
+        lowest_ranked(encoded, name, nodes.to(device), known[name == "user"], [train, validation, test])
+        for name, nodes in chosen.items()
+    ]
+    pairs = torch.unique(torch.cat(found, 1), dim=1)
+    if not pairs.size(1):
+        full = "item is held by every user" if side == "item" else "user holds every item"
+        raise ValueError(f"'graph' must leave a pair to inject (got none: every chosen {full})")
+    who = " and ".join(counted(len(nodes), name) for name, nodes in chosen.items())
+    injected = f"{counted(pairs.size(1), 'interaction')} {were(pairs.size(1))} injected for {who}"
+    notes = [f"{injected}: the least believed of a model trained without. That is what is forgotten."]
+    polluted = _with(train, pairs)
+    request = ForgetRequest.internal("interaction", pairs)
+    return Scenario("adversarial-edges", polluted, validation, test, request, notes=notes)
+
+
+def _with(graph: InteractionGraph, pairs: Tensor) -> InteractionGraph:
+    """Return the graph with more interactions: label 1, and the highest rating and latest time it holds."""
+    more = graph.select(torch.ones(graph.num_interactions, dtype=torch.bool))
+    store, count = more[EDGE_TYPE], pairs.size(1)
+    for name in [name for name in store if name != "edge_index"]:
+        value = store[name]
+        if name not in ATTRIBUTES:
+            del store[name]  # what nobody can say of an injected interaction
+        else:
+            new = torch.ones_like(value[:1]) if name == "label" else value.max().view(1)
+            store[name] = torch.cat([value, new.expand(count)])
+    store.edge_index = torch.cat([graph.pairs, pairs], 1)
+    return more

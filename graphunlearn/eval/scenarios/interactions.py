@@ -1,0 +1,188 @@
+"""Tests of forgetting: what to train on, what to forget of it, and what to judge by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.eval.scenarios.cases import SHARES, G, Scenario, counted, draw_share, split_up, were
+from graphunlearn.eval.scenarios.sessions import remove_from_sessions, requested_of_sessions
+
+__all__ = ["flipped_labels", "pair_codes", "removal", "request_codes", "requested"]
+
+_LEVELS = {"user": "users", "item": "items", "interaction": "random-edges"}
+
+
+def flipped_labels(
+    graph: InteractionGraph,
+    *,
+    share: float = SHARES["flipped-labels"],
+    threshold: float = 3.0,
+    seed: int = 0,
+) -> Scenario[InteractionGraph]:
+    """Flip a share of the training labels; the flipped interactions are to be forgotten.
+
+    Ratings above ``threshold`` are positive, the split is 60/20/20. Forgetting the flips should undo them: the AUC of
+    the flipped labels falls to what models have that never saw them.
+
+    Args:
+        graph: Rated interactions.
+        share: Share of the training labels to flip, in (0, 1).
+        threshold: Ratings above it are positive.
+        seed: Seed of the split and of the choice.
+
+    Raises:
+        ValueError: There are no ratings, or the share flips nothing or is not a share.
+
+    Source: the evaluation of Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
+
+    Example:
+        >>> from graphunlearn.datasets import synthetic_interactions
+        >>> scenario = flipped_labels(synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8))
+        >>> len(scenario.request) == round(0.02 * scenario.train.num_interactions)
+        True
+    """
+    if graph.rating is None and graph.label is None:
+        raise ValueError("'graph' must carry ratings for the flipped-labels scenario (got none)")
+    labelled = graph if graph.rating is None else graph.binarize(threshold)
+    train, validation, test = labelled.random_split([0.6, 0.2, 0.2], seed=seed)
+    chosen = draw_share(train.num_interactions, share, seed)
+    assert train.label is not None
+    flipped = train.label.clone()
+    flipped[chosen] = 1 - flipped[chosen]
+    train = copy.copy(train)
+    train[EDGE_TYPE].label = flipped
+    flips = f"{len(chosen)} of {counted(train.num_interactions, 'training label')} {were(len(chosen))} flipped"
+    notes = [f"{flips}, and that is what is forgotten."]
+    request = ForgetRequest.internal("interaction", train.pairs[:, chosen])
+    return Scenario("flipped-labels", train, validation, test, request, trained_labels=True, notes=notes)
+
+
+def removal(
+    graph: G,
+    level: str,
+    *,
+    share: float | None = None,
+    seed: int = 0,
+    test: G | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+) -> Scenario[G]:
+    """Forget a random share of the users, items or interactions, or of the sessions or items of sessions.
+
+    Interactions are split at random, sessions by time. Of sessions, those with a single click are not chosen: nothing
+    was learned from them.
+
+    Args:
+        graph: All interactions or sessions, or those to train on where ``test`` is given.
+        level: ``"user"``, ``"item"`` or ``"interaction"``; of sessions ``"session"`` or ``"item"`` (everywhere).
+        share: Share to forget, in (0, 1); at least one. By default 2%, of the interactions 5%.
+        seed: Seed of the split (sessions: none, it is by time) and of the choice.
+        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test. Where ``test`` is given, the last one is unused:
+            interactions keep the proportion of the first two, of sessions the second is taken from the end.
+
+    Raises:
+        ValueError: The level is unknown, the share is not a share, or it would leave nothing.
+
+    Example:
+        >>> from graphunlearn.datasets import synthetic_interactions
+        >>> scenario = removal(synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8), "user")
+        >>> scenario.name, len(scenario.request)
+        ('users', 1)
+    """
+    if isinstance(graph, SessionGraph):
+        return remove_from_sessions(graph, level, share, seed, test, fractions)
+    if level not in _LEVELS:
+        raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} (got {level!r})")
+    name = _LEVELS[level]
+    share = SHARES[name] if share is None else share
+    train, validation, test = split_up(graph, test, fractions, seed)
+    if level == "interaction":
+        index: Tensor = train.pairs[:, draw_share(train.num_interactions, share, seed)]
+    else:
+        nodes = torch.unique(train.pairs[0 if level == "user" else 1])
+        index = nodes[draw_share(len(nodes), share, seed)]
+    request = ForgetRequest.internal(level, index)  # type: ignore[arg-type]
+    notes = [f"A random {share:.2%} of the {level}s were chosen to be forgotten."]
+    return Scenario(name, train, validation, test, request, notes=notes)
+
+
+def requested(
+    graph: G,
+    request: ForgetRequest,
+    *,
+    seed: int = 0,
+    test: G | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+) -> Scenario[G]:
+    """Forget what is asked, such as the content of a file.
+
+    Pairs (clicks, sessions or users, where the graph is of sessions) that are only held out were not learned: they are
+    dropped from the held-out parts, counted, and left out of the request.
+
+    Args:
+        graph: All interactions or sessions, or those to train on where ``test`` is given.
+        request: What to forget; :meth:`ForgetRequest.from_file` reads one.
+        seed: Seed of the split; sessions are split by time.
+        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
+        fractions: Shares of training, validation and test; see :func:`removal`.
+
+    Raises:
+        ValueError: The data do not know what is asked for, or nothing that is asked is trained on.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8)
+        >>> scenario = requested(graph, gu.ForgetRequest("user", ["u1", "u2"]))
+        >>> int((scenario.train.pairs[0] < 3).sum()) > int(scenario.request.mask(scenario.train).sum()) > 0
+        True
+    """
+    if isinstance(graph, SessionGraph):
+        return requested_of_sessions(graph, request, test, fractions)
+    train, validation, test = split_up(graph, test, fractions, seed)
+    learned, held = pair_codes(train), torch.cat([pair_codes(validation), pair_codes(test)])
+    parts, only_held = [], 0
+    for part in request.parts:
+        if part.level != "interaction":
+            parts.append(part)
+            continue
+        wanted = request_codes(part, train)
+        unlearned = torch.isin(wanted, held) & ~torch.isin(wanted, learned)
+        rest = [pair for pair, out in zip(part.index, unlearned.tolist()) if not out]
+        parts += [ForgetRequest("interaction", tuple(rest), part.raw)] if rest else []
+        only_held += len(wanted) - len(rest)
+        validation, test = (g.select(~torch.isin(pair_codes(g), wanted)) for g in (validation, test))
+    if not parts:
+        raise ValueError(
+            f"'request' must hold an interaction that is trained on (got {only_held}, all of them held out)"
+        )
+    request = reduce(or_, parts)
+    request.mask(train)  # says what the data do not know before anything is trained
+    notes = []
+    if only_held:
+        notes.append(
+            f"{only_held} of the pairs to forget {were(only_held)} only held out, and dropped: "
+            f"nothing learned {'it' if only_held == 1 else 'them'}."
+        )
+    return Scenario("file", train, validation, test, request, notes=notes)
+
+
+def pair_codes(graph: InteractionGraph) -> Tensor:
+    """Return one number per interaction, on the CPU."""
+    return (graph.pairs[0] * graph.num_items + graph.pairs[1]).cpu()
+
+
+def request_codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:
+    """Return the same number for every pair of a request; -1 where the graph knows one of its ends not at all."""
+    users, items = (
+        graph.vocabulary(side).lookup(ids) if part.raw else torch.tensor(ids)
+        for side, ids in zip(("user", "item"), zip(*part.index))
+    )
+    outside = (users < 0) | (users >= graph.num_users) | (items < 0) | (items >= graph.num_items)
+    return torch.where(outside, -1, users * graph.num_items + items)

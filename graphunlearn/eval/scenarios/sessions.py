@@ -1,0 +1,183 @@
+"""Tests of forgetting from sessions: single clicks, whole sessions, items everywhere, and what a file asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import ForgetRequest, SessionGraph
+from graphunlearn.eval.scenarios.cases import (
+    SHARES,
+    Scenario,
+    counted,
+    cut_by_time,
+    draw_share,
+    were,
+    without_unseen_items,
+)
+
+__all__ = ["remove_from_sessions", "requested_of_sessions", "session_clicks"]
+
+SHORTEST = 4
+"""Clicks of a session that one is to be forgotten of."""
+_LEVELS = {"session": "sessions", "item": "items"}
+
+
+def session_clicks(
+    graph: SessionGraph,
+    *,
+    share: float = SHARES["session-clicks"],
+    seed: int = 0,
+    test: SessionGraph | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    collapse_repeats: bool = True,
+) -> Scenario[SessionGraph]:
+    r"""Forget one click in each of a share of the sessions.
+
+    The click is drawn from the second half of its session: of positions :math:`t \ge \lceil L/2 \rceil` counted from
+    0, :math:`L \ge 4` being the number of clicks, among the items that the session holds once. Sessions that have such
+    a click are drawn from. They are split by time: the last ones are test and, before those, validation.
+
+    Args:
+        graph: All sessions, or those to train on where ``test`` is given.
+        share: Share of those sessions, in (0, 1).
+        seed: Seed of the choice.
+        test: Held-out sessions in the numbering of ``graph``; the last ones of ``graph`` otherwise.
+        fractions: Shares of training, validation and test; where ``test`` is given, the last one is unused, and the
+            second is taken from the end of ``graph``.
+        collapse_repeats: Count consecutive clicks on one item as one.
+
+    Raises:
+        ValueError: No session has such a click, or the share is not a share.
+
+    Source of the request: the evaluation of SRU, arXiv 2312.14447; the length, the single occurrence and the split are
+    our choice.
+
+    Example:
+        >>> sessions = [[n % 5, 5, 6 + n % 3, 9, 9] for n in range(40)]
+        >>> scenario = session_clicks(SessionGraph.from_sequences(sessions), share=0.25)
+        >>> len(scenario.request), scenario.train.num_sessions, scenario.train.length[0].item()
+        (8, 32, 4)
+    """
+    notes = []
+    if collapse_repeats:
+        parts = [graph] if test is None else [graph, test]
+        collapsed = [part.collapse() for part in parts]
+        dropped = sum(a.num_clicks - b.num_clicks for a, b in zip(parts, collapsed))
+        graph, test = collapsed[0], None if test is None else collapsed[1]
+        if dropped:
+            repeats = f"{counted(dropped, 'click')} {were(dropped)}"
+            notes.append(f"Consecutive clicks on one item count as one: {repeats} collapsed.")
+    train, validation, test = cut_by_time(graph, test, fractions)
+    validation, test, more = without_unseen_items(train, validation, test)
+    clicks = _clicks_of_second_halves(train)
+    sessions, count = torch.unique_consecutive(train.session[clicks], return_counts=True)
+    if not sessions.numel():
+        raise ValueError(
+            f"'graph' must hold sessions of at least {SHORTEST} clicks with an item of their own in the second half "
+            "(got none)"
+        )
+    chosen = draw_share(sessions.numel(), share, seed, leave=0).to(clicks.device)
+    draw = torch.rand(chosen.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    start = (count.cumsum(0) - count)[chosen]
+    picked = clicks[start + (draw.to(clicks.device) * count[chosen]).long()]
+    request = ForgetRequest.internal("click", torch.stack([train.session[picked], train.position[picked]]))
+    notes.insert(0, f"One click in each of {counted(len(request), 'session')} is what is forgotten.")
+    return Scenario("session-clicks", train, validation, test, request, notes=[*notes, *more])
+
+
+def remove_from_sessions(
+    graph: SessionGraph,
+    level: str,
+    share: float | None,
+    seed: int,
+    test: SessionGraph | None,
+    fractions: Sequence[float],
+) -> Scenario[SessionGraph]:
+    """Forget a random share of the sessions or of the items; see :func:`graphunlearn.eval.removal`."""
+    if level not in _LEVELS:
+        raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} for sessions (got {level!r})")
+    name = _LEVELS[level]
+    share = SHARES[name] if share is None else share
+    train, validation, test = cut_by_time(graph, test, fractions)
+    validation, test, notes = without_unseen_items(train, validation, test)
+    there = (train.length > 1).nonzero().flatten() if level == "session" else torch.unique(train.x)
+    chosen = there[draw_share(there.numel(), share, seed).to(there.device)]
+    notes.insert(0, f"A random {share:.2%} of the {level}s were chosen to be forgotten.")
+    request = ForgetRequest.internal("session" if level == "session" else "item", chosen)
+    return Scenario(name, train, validation, test, request, notes=notes)
+
+
+def requested_of_sessions(
+    graph: SessionGraph, request: ForgetRequest, test: SessionGraph | None, fractions: Sequence[float]
+) -> Scenario[SessionGraph]:
+    """Forget what is asked of sessions; see :func:`graphunlearn.eval.requested`."""
+    request.mask(graph)  # says what the data do not know before anything is trained
+    divided = test is None
+    train, validation, test = cut_by_time(graph, test, fractions)
+    learned = {"click": set(train.session_ids), "session": set(train.session_ids), "user": _users(train)}
+    parts: list[ForgetRequest] = []
+    held: list[ForgetRequest] = []
+    for part in request.parts:
+        if part.level not in learned:
+            parts.append(part)
+            continue
+        mine: list[Any] = []
+        rest: list[Any] = []
+        for entry in part.index:
+            owner, *position = entry if part.level == "click" else (entry,)
+            name = owner if part.raw else graph.vocabulary("user" if part.level == "user" else "session")[owner]
+            (mine if name in learned[part.level] else rest).append((name, *position) if position else name)
+        parts += [ForgetRequest(part.level, tuple(mine))] if mine else []
+        held += [ForgetRequest(part.level, tuple(rest))] if rest else []
+    only_held = sum(map(len, held))
+    if not parts:
+        raise ValueError(f"'request' must hold a click that is trained on (got {only_held}, all of them held out)")
+    for part in held:
+        validation = _without(validation, part)
+        test = _without(test, part) if divided or part.level == "user" else test
+    validation, test, notes = without_unseen_items(train, validation, test)
+    if only_held:
+        what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
+        notes.insert(
+            0,
+            f"{only_held} of the {what} to forget {were(only_held)} only held out, and dropped: "
+            f"nothing learned {'it' if only_held == 1 else 'them'}.",
+        )
+    return Scenario("file", train, validation, test, reduce(or_, parts), notes=notes)
+
+
+def _clicks_of_second_halves(graph: SessionGraph) -> Tensor:
+    """Return the clicks of the second halves of sessions that are long enough, on items that they hold once."""
+    once = torch.bincount(graph.alias, minlength=graph.x.numel())[graph.alias] == 1
+    length = graph.length[graph.session]
+    return (once & (length >= SHORTEST) & (2 * graph.position >= length)).nonzero().flatten()
+
+
+def _users(graph: SessionGraph) -> set[str]:
+    """Return the raw ids of the users who have a session."""
+    if graph.user is None:
+        return set()
+    names = graph.vocabulary("user")
+    return {names[number] for number in torch.unique(graph.user).tolist() if number >= 0}
+
+
+def _without(graph: SessionGraph, part: ForgetRequest) -> SessionGraph:
+    """Return held-out sessions without those of the clicks, sessions or users that they hold."""
+    if part.level == "user":
+        if graph.user is None:
+            return graph
+        gone = graph.vocabulary("user").lookup(part.index)
+        return graph.select(~torch.isin(graph.user, gone[gone >= 0].to(graph.device)))
+    here = set(graph.session_ids)
+    mine = tuple(entry for entry in part.index if (entry[0] if part.level == "click" else entry) in here)
+    if not mine:
+        return graph
+    if len(mine) == (graph.num_clicks if part.level == "click" else graph.num_sessions):
+        return graph.select(torch.zeros(graph.num_sessions, dtype=torch.bool))
+    return graph.split(ForgetRequest(part.level, mine))[0]

@@ -1,0 +1,38 @@
+"""Metrics of recommendation and of forgetting: functions of tensors, which know no model."""
+
+from graphunlearn.metrics.forgetting import (
+    KSDistance,
+    distance_to_retrain,
+    flipped_label_auc,
+    forgetting_entry,
+    gap_closed,
+    ks_distance,
+    membership_auroc,
+    mi_bf,
+    mi_ng,
+    noise_floor,
+    privacy_leakage,
+    z_score,
+)
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.metrics.ranking import Ranker, auroc, rank_metrics
+
+__all__ = [
+    "KSDistance",
+    "Ranker",
+    "auroc",
+    "distance_to_retrain",
+    "flipped_label_auc",
+    "forgetting_entry",
+    "gap_closed",
+    "ks_distance",
+    "membership_auroc",
+    "mi_bf",
+    "mi_ng",
+    "next_item_metrics",
+    "noise_floor",
+    "privacy_leakage",
+    "rank_metrics",
+    "target_ranks",
+    "z_score",
+]

@@ -1,0 +1,97 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import nn
+from torch_geometric.nn import LightGCN
+
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.nn.models.contrast import SGL, SimGCL
+from graphunlearn.nn.models.factorization import MatrixFactorization, PositiveLightGCN
+from graphunlearn.nn.models.ngcf import NGCF
+from graphunlearn.nn.models.sasrec import SASRec
+from graphunlearn.nn.models.session import GRU4Rec
+from graphunlearn.nn.models.srgnn import SRGNN
+
+__all__ = ["MODELS", "build_model", "kind_of"]
+
+Kind = Literal["interactions", "sessions"]
+
+
+class _Entry(NamedTuple):
+    make: Callable[..., nn.Module]
+    kind: Kind = "interactions"
+    layers: int = 2
+
+
+_ENTRIES: dict[str, _Entry] = {
+    "lightgcn": _Entry(LightGCN),
+    "mf": _Entry(MatrixFactorization),
+    "lightgcn-positives": _Entry(PositiveLightGCN),
+    "sgl": _Entry(SGL),
+    "simgcl": _Entry(SimGCL),
+    "ngcf": _Entry(NGCF),
+    "srgnn": _Entry(SRGNN, "sessions", 1),
+    "gru4rec": _Entry(GRU4Rec, "sessions", 1),
+    "sasrec": _Entry(SASRec, "sessions", 2),
+}
+MODELS = tuple(_ENTRIES)
+"""Names that :func:`build_model` knows."""
+
+
+def kind_of(name: str) -> Kind:
+    """Return what the named model learns from: ``"interactions"`` of users and items, or ``"sessions"``.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    Example:
+        >>> kind_of("lightgcn"), kind_of("srgnn")
+        ('interactions', 'sessions')
+    """
+    if name not in _ENTRIES:
+        raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+    return _ENTRIES[name].kind
+
+
+def build_model(
+    name: str, graph: InteractionGraph | SessionGraph, dim: int = 64, layers: int | None = None
+) -> nn.Module:
+    """Return an untrained recommender for ``graph``, on its device.
+
+    Args:
+        name: For interactions ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``
+            (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
+            (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
+            ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
+        graph: Whose users and items, or items, get rows.
+        dim: Width of a row.
+        layers: Layers or steps; matrix factorisation has none. By default one of SR-GNN and GRU4Rec, two elsewhere.
+
+    Raises:
+        ValueError: The name is unknown, the model is made for the other kind of graph, or a size is not positive.
+
+    Example:
+        >>> import torch
+        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
+        >>> build_model("lightgcn", graph, dim=8, layers=3)
+        LightGCN(4, 8, num_layers=3)
+    """
+    kind: Kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
+    known = [other for other, entry in _ENTRIES.items() if entry.kind == kind]
+    if name not in known:
+        wanted = "a SessionGraph" if kind == "sessions" else "an InteractionGraph"
+        kinds = f" for {wanted}" if name in _ENTRIES else ""
+        raise ValueError(f"'model' must be one of {', '.join(known)}{kinds} (got {name!r})")
+    entry = _ENTRIES[name]
+    layers = entry.layers if layers is None else layers
+    for argument, value in (("dim", dim), ("layers", layers)):
+        if value < 1:
+            raise ValueError(f"'{argument}' must be at least 1 (got {value})")
+    if isinstance(graph, SessionGraph):
+        return entry.make(graph.num_items, dim, layers).to(graph.device)
+    sizes = (graph.num_nodes, dim) if name == "mf" else (graph.num_nodes, dim, layers)
+    return entry.make(*sizes).to(graph.pairs.device)

@@ -1,0 +1,201 @@
+"""Session recommenders: what they share, how ragged sessions are read in order, and GRU4Rec."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from graphunlearn.data import SessionGraph
+from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
+from graphunlearn.nn.prefixes import encode_prefixes
+
+__all__ = ["CausalModel", "GRU4Rec", "Ragged", "SessionModel"]
+
+CHUNK = 1 << 12  # clicks read at a time: bounds the memory, and more at once is slower
+
+
+class SessionModel(nn.Module):
+    """What the session recommenders share: an item table, and what sessions are compared with.
+
+    Args:
+        num_items: Number of items; every one has a row, and there is no row besides.
+        dim: Width of a row.
+        tied: Whether sessions are compared with the table they are read with, or with one of their own.
+        bias: Whether every item has a bias as well; it is one more column of its row.
+        dropout: Share of the entries of the rows read that training sets to zero.
+
+    Raises:
+        ValueError: A size is not positive, or ``dropout`` is out of range.
+    """
+
+    row_length: ClassVar[float] = 2.0
+
+    def __init__(self, num_items: int, dim: int, tied: bool, bias: bool, dropout: float, **sizes: int) -> None:
+        for name, value in {"num_items": num_items, "dim": dim, **sizes}.items():
+            if value < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"'dropout' must be at least 0 and less than 1 (got {dropout})")
+        super().__init__()
+        self.num_items, self.dim, self.dropout = num_items, dim, dropout
+        self.embedding = nn.Embedding(num_items, dim)
+        self.output = None if tied else nn.Embedding(num_items, dim)
+        self.bias = nn.Parameter(torch.empty(num_items)) if bias else None
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew: the rows of items are of expected length ``row_length``, the rest is PyTorch's."""
+        for module in self.modules():
+            if isinstance(module, (nn.Embedding, nn.GRU, nn.LayerNorm, nn.Linear)):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=self.row_length / math.sqrt(self.dim))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """Return what tells one training of the model from another."""
+        tied, bias = self.output is None, self.bias is not None
+        return f"{self.num_items}, {self.dim}, tied={tied}, bias={bias}, dropout={self.dropout}"
+
+    def encoded(self, states: Tensor) -> Encoded:
+        """Return states ``[num, dim]`` and the items' rows so that a score is a dot product."""
+        table = self.embedding.weight if self.output is None else self.output.weight
+        if self.bias is None:
+            return Encoded(states, table)
+        ones = states.new_ones(states.size(0), 1)
+        return Encoded(torch.cat([states, ones], 1), torch.cat([table, self.bias.unsqueeze(1)], 1))
+
+
+def dropped(rows: Tensor, share: float, training: bool) -> Tensor:
+    """Return ``rows`` with a share of their entries at zero and the rest scaled up; faster than torch's on a CPU."""
+    if not (training and share):
+        return rows
+    return rows * (torch.rand_like(rows) >= share).to(rows.dtype).div_(1 - share)
+
+
+class Ragged(NamedTuple):
+    """Sessions of different lengths, longest first, click by click: first clicks of all, second clicks, ..."""
+
+    clicks: Tensor  # [num_read] number of the click in the graph
+    position: Tensor  # [num_read] its place in the session
+    sizes: Tensor  # [longest] how many sessions have a click at each place
+    ends: Tensor  # [num] where among the clicks the wanted ones lie
+
+    @staticmethod
+    def of(graph: SessionGraph, ends: Tensor) -> Ragged:
+        """Return the sessions that hold the clicks ``ends`` ``[num]``, each up to the last one wanted."""
+        session = torch.searchsorted(graph.click_ptr, ends, right=True) - 1
+        used, which = torch.unique(session, return_inverse=True)
+        first = graph.click_ptr[used]
+        length = torch.zeros_like(used).scatter_reduce_(0, which, ends - first[which] + 1, "amax")
+        length, order = length.sort(descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+        ended = torch.bincount(length)  # how many sessions have each length, from 0
+        sizes = (order.numel() - ended.cumsum(0))[:-1]
+        offset = sizes.cumsum(0) - sizes
+        position = torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes)
+        rank = torch.arange(position.numel(), device=sizes.device) - offset[position]
+        clicks = first[order][rank] + position
+        return Ragged(clicks, position, sizes, offset[ends - first[which]] + place[which])
+
+
+class CausalModel(SessionModel, ABC):
+    """A session recommender whose row of a prefix is made of the clicks up to its end alone."""
+
+    @abstractmethod
+    def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
+        """Return a row for every click read ``[num_read, dim]``: that of the prefix which ends there.
+
+        Args:
+            items: Item of every click ``[num_read]``.
+            ragged: How the clicks make sessions.
+        """
+
+
+@encode_prefixes.register
+def _(model: CausalModel, graph: SessionGraph, ends: Tensor) -> Encoded:
+    _check_sessions(model.num_items, model, graph)
+    if ends.numel() == 0:
+        return model.encoded(model.embedding.weight.new_zeros(0, model.dim))
+    states = []
+    for part in ends.split(CHUNK):
+        ragged = Ragged.of(graph, part)
+        states.append(model(graph.x[graph.alias[ragged.clicks]], ragged).index_select(0, ragged.ends))
+    return model.encoded(torch.cat(states))
+
+
+@encode.register
+def _(model: CausalModel, graph: SessionGraph) -> Encoded:
+    _check_sessions(model.num_items, model, graph)
+    ends = graph.click_ptr[1:] - 1
+    sizes = torch.bincount(graph.click_ptr[:-1] // CHUNK).tolist() if ends.numel() else []
+    parts = [encode_prefixes(model, graph, part) for part in ends.split(sizes) if part.numel()]
+    parts = parts or [encode_prefixes(model, graph, ends)]
+    return Encoded(torch.cat([part.users for part in parts]), parts[0].items)
+
+
+class GRU4Rec(CausalModel):
+    r"""GRU4Rec: a gated recurrent unit reads the clicks of a session, one after the other.
+
+    .. math::
+        h_t = \mathrm{GRU}(e_{v_t}, h_{t-1}), \qquad s_t = W h_t + b
+
+    The row :math:`s_t` of a prefix is compared with the rows of all items.
+
+    Args:
+        num_items: Number of items.
+        dim: Width of a row.
+        num_layers: Recurrent layers on top of one another.
+        hidden: Width of the recurrent layers; ``dim`` by default.
+        tied: Compare with the table that is read, or with one of its own.
+        bias: Give every item a bias.
+        dropout: Share of the entries of the rows read, and between layers, that training sets to zero.
+
+    Raises:
+        ValueError: A size is not positive, or ``dropout`` is out of range.
+
+    Source: Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016; trained on every
+    prefix with cross entropy as in Tan et al., "Improved Recurrent Neural Networks for Session-based
+    Recommendations", DLRS 2016.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
+        >>> users, items, *_ = gu.encode(GRU4Rec(3, 8), graph)
+        >>> users.shape, items.shape
+        (torch.Size([2, 8]), torch.Size([3, 8]))
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        dim: int = 64,
+        num_layers: int = 1,
+        *,
+        hidden: int | None = None,
+        tied: bool = True,
+        bias: bool = False,
+        dropout: float = 0.5,
+    ) -> None:
+        hidden = dim if hidden is None else hidden
+        super().__init__(num_items, dim, tied, bias, dropout, num_layers=num_layers, hidden=hidden)
+        between = dropout if num_layers > 1 else 0.0
+        self.gru = nn.GRU(dim, hidden, num_layers, dropout=between)
+        self.dense = nn.Linear(hidden, dim)
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, hidden={self.gru.hidden_size}, num_layers={self.gru.num_layers}"
+
+    def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
+        rows = dropped(F.embedding(items, self.embedding.weight), self.dropout, self.training)
+        out, _ = self.gru(PackedSequence(rows, ragged.sizes.cpu()))
+        states: Tensor = self.dense(out.data)
+        return states

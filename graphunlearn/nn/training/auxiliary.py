@@ -1,0 +1,165 @@
+"""What a model is trained on besides its objective: the contrastive terms of SGL and SimGCL, or one of your own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import MutableMapping
+from functools import singledispatch
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Adjacency, spmm
+from graphunlearn.nn.encoding import _check_size
+from graphunlearn.nn.models.contrast import SGL, Contrastive, SimGCL
+from graphunlearn.nn.training.objective import Samples
+
+__all__ = ["auxiliary_loss", "info_nce"]
+
+
+@singledispatch
+def auxiliary_loss(
+    model: nn.Module, graph: InteractionGraph, samples: Samples, *, seed: int, epoch: int, step: int
+) -> Tensor | None:
+    r"""Return what ``model`` is trained on besides its objective: a scalar, or ``None`` where there is nothing.
+
+    It is added to the *mean* per-sample loss of a batch. For :class:`SGL` and :class:`SimGCL` it is the model's
+    ``weight`` times (the mean of :func:`info_nce` over the batch's distinct users, plus the mean over its distinct
+    items, negatives left aside), at most ``contrast`` of each, drawn anew in every step. What is random is a function
+    of ``(seed, epoch, step)`` alone; noise is drawn on the model's device, the rest is the same on every device.
+
+    Register a function for your own class where it has such a term: every training then includes it.
+
+    Args:
+        model: The recommender.
+        graph: The graph that propagates.
+        samples: The batch.
+        seed: Seed of the training.
+        epoch: Number of the pass over the interactions.
+        step: Number of the batch within the pass.
+
+    Example:
+        >>> import torch, torch_geometric, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 2]]), num_users=3, num_items=3)
+        >>> samples = gu.BPR().samples(graph)
+        >>> gu.auxiliary_loss(SimGCL(6, 8, num_layers=2), graph, samples, seed=0, epoch=1, step=0).shape
+        torch.Size([])
+        >>> gu.auxiliary_loss(torch_geometric.nn.LightGCN(6, 8, 2), graph, samples, seed=0, epoch=1, step=0) is None
+        True
+    """
+    return None
+
+
+@auxiliary_loss.register
+def _(model: SGL, graph: InteractionGraph, samples: Samples, *, seed: int, epoch: int, step: int) -> Tensor | None:
+    if not model.weight:
+        return None
+    _check_size(model.num_nodes, model, graph)
+    first, second = (_propagate(model, matrices) for matrices in _views(model, graph, seed, epoch))
+    return _contrast(model, first, second, samples, (seed, epoch, step))
+
+
+@auxiliary_loss.register
+def _(model: SimGCL, graph: InteractionGraph, samples: Samples, *, seed: int, epoch: int, step: int) -> Tensor | None:
+    if not model.weight:
+        return None
+    _check_size(model.num_nodes, model, graph)
+    table, matrix = model.embedding.weight, graph.adjacency.normalized(model.embedding.weight.dtype)
+    generator = _generator(table.device, "noise", seed, epoch, step)
+    layer, out = spmm(matrix, table).unsqueeze(1).expand(-1, 2, -1), model.alpha[0] * table.unsqueeze(1)
+    for depth, weight in enumerate(model.alpha.tolist()[1:]):
+        if depth:  # the two views lie side by side: one product propagates both
+            layer = spmm(matrix, layer.flatten(1)).view(-1, 2, table.size(1))
+        noise = torch.rand(layer.shape, generator=generator, dtype=table.dtype, device=table.device)
+        noise.mul_(model.eps / noise.norm(dim=-1, keepdim=True).clamp(min=1e-12)).mul_(layer.detach().sign())
+        layer = layer + noise
+        out = torch.add(out, layer, alpha=weight)
+    loss = _contrast(model, out[:, 0], out[:, 1], samples, (seed, epoch, step))
+    if model.full_at:
+        loss = loss * (table.detach().square().sum(1).mean() / model.full_at).clamp(max=1)
+    return loss
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    r"""Return the InfoNCE loss of every row ``[num]``: how well row :math:`i` of one view is told by that of the other.
+
+    .. math::
+        -\log\frac{\exp(\cos(a_i, b_i) / \tau)}{\sum_j \exp(\cos(a_i, b_j) / \tau)}
+
+    Args:
+        first: Rows :math:`a` ``[num, dim]``.
+        second: Rows :math:`b` ``[num, dim]``.
+        temperature: :math:`\tau`.
+
+    Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
+
+    Example:
+        >>> import torch
+        >>> info_nce(torch.eye(2), torch.eye(2), temperature=1.0)
+        tensor([0.3133, 0.3133])
+    """
+    first, second = F.normalize(first, dim=1) / temperature, F.normalize(second, dim=1)
+    loss: Tensor = torch.logsumexp(first @ second.t(), dim=1) - (first * second).sum(1)
+    return loss
+
+
+def _contrast(model: Contrastive, first: Tensor, second: Tensor, samples: Samples, key: tuple[int, int, int]) -> Tensor:
+    generator, losses = _generator("cpu", "nodes", *key), []
+    for nodes in (samples.users.unique(), samples.size[0] + samples.items.unique()):
+        if len(nodes) > model.contrast:
+            chosen = torch.randperm(len(nodes), generator=generator)[: model.contrast]
+            nodes = nodes[chosen.to(nodes.device)]
+        if len(nodes):
+            losses.append(info_nce(first[nodes], second[nodes], model.temperature).mean())
+    loss: Tensor = model.weight * torch.stack(losses).sum() if losses else first.new_zeros(())
+    return loss
+
+
+def _propagate(model: SGL, matrices: list[Tensor]) -> Tensor:
+    """Return the rows of LightGCN where every layer has its own matrix."""
+    alpha, layer = model.alpha.tolist(), model.embedding.weight
+    out: Tensor = alpha[0] * layer
+    for weight, matrix in zip(alpha[1:], matrices, strict=True):
+        layer = spmm(matrix, layer)
+        out = torch.add(out, layer, alpha=weight)
+    return out
+
+
+# The views of the latest epoch on a graph; held outside the model, they are never copied or saved with it.
+_VIEWS: MutableMapping[Adjacency, tuple[tuple[object, ...], list[list[Tensor]]]] = WeakKeyDictionary()
+
+
+def _views(model: SGL, graph: InteractionGraph, seed: int, epoch: int) -> list[list[Tensor]]:
+    """Return both views of an epoch: one matrix per layer each."""
+    adjacency, dtype = graph.adjacency, model.embedding.weight.dtype
+    key = (model.view, model.drop, model.num_layers, seed, epoch, dtype)
+    known, views = _VIEWS.get(adjacency, (None, []))
+    if known != key:
+        generator = _generator("cpu", model.view, seed, epoch)
+        with torch.inference_mode(False), torch.no_grad():
+            if model.view == "random-walk":
+                views = [[_view(model, graph, generator) for _ in range(model.num_layers)] for _ in range(2)]
+            else:
+                views = [[_view(model, graph, generator)] * model.num_layers for _ in range(2)]
+        _VIEWS[adjacency] = (key, views)
+    return views
+
+
+def _view(model: SGL, graph: InteractionGraph, generator: torch.Generator) -> Tensor:
+    """Return one subgraph, normalised by its own degrees."""
+    pairs = graph.pairs
+    if model.view == "node-drop":
+        kept = (torch.rand(graph.num_nodes, generator=generator) >= model.drop).to(pairs.device)
+        mask = kept[pairs[0]] & kept[pairs[1] + graph.num_users]
+    else:
+        mask = (torch.rand(graph.num_interactions, generator=generator) >= model.drop).to(pairs.device)
+    return graph.adjacency.select(mask).normalized(model.embedding.weight.dtype)
+
+
+def _generator(device: torch.device | str, *key: str | int) -> torch.Generator:
+    """Return a generator whose numbers depend on ``key`` alone, and are unlike those of every other key."""
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest(), "big")
+    return torch.Generator(device).manual_seed(seed)

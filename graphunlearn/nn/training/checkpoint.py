@@ -1,0 +1,81 @@
+"""What a training has come to, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from graphunlearn.data.io.files import write_atomic
+
+__all__ = ["FitResult", "TrainingState"]
+
+
+@dataclass
+class FitResult:
+    """What happened: the metric that was watched, its best value and epoch, the curve, wall seconds."""
+
+    metric: str | None
+    best: float | None
+    best_epoch: int
+    seconds: float
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class TrainingState:
+    """The training state on disk; without a path it does nothing."""
+
+    def __init__(self, path: str | Path | None, identity: Callable[[], dict[str, Any]]) -> None:
+        self.path = None
+        if path is not None:
+            path, self.identity = Path(path), identity()
+            self.path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None, epochs: int
+    ) -> tuple[FitResult, dict[str, Tensor] | None]:
+        fresh = FitResult(metric, None, 0, 0.0)
+        if self.path is None or not self.path.exists():
+            return fresh, None
+        tensors = load_file(self.path)
+        meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
+        if meta["identity"] != self.identity:
+            changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
+            raise ValueError(
+                f"'checkpoint' must come from the same training run "
+                f"(got {self.path.name} with another {', '.join(changed)})"
+            )
+        done = len(meta["result"]["history"])
+        if done > epochs:
+            raise ValueError(f"'epochs' must not be below the {done} epochs in {self.path.name} (got {epochs})")
+        part = {
+            key: {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
+            for key in ("model", "best", "optimizer")
+        }
+        model.load_state_dict(part["model"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, t in part["optimizer"].items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = t
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        return FitResult(**meta["result"]), part["best"] or None
+
+    def write(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, result: FitResult, best: dict[str, Tensor] | None
+    ) -> None:
+        if self.path is None:
+            return
+        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
+        for index, entry in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
+        # one file, so that parameters and their history can never be of different epochs
+        meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
+        tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
+        write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))

@@ -1,0 +1,291 @@
+"""The one training loop: originals and retrained references go through it alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.metrics.ranking import Ranker, auroc
+from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.prefixes import encode_prefixes
+from graphunlearn.nn.training.auxiliary import auxiliary_loss
+from graphunlearn.nn.training.checkpoint import FitResult, TrainingState
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.nn.training.objective import default_objective
+
+__all__ = ["FitResult", "FitSettings", "default_settings", "fit", "reset_parameters"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How to train.
+
+    Args:
+        epochs: At most this many passes over the interactions, or the prefixes of all sessions.
+        batch_size: Interactions, or prefixes, per step.
+        lr: Adam's learning rate.
+        patience: Stop after this many epochs without a better validation metric (with ``validation`` only).
+        refresh_negatives: Draw new negatives every epoch instead of keeping the stored ones.
+        seed: Seed of the order of interactions or sessions, of dropout, and of parameters that are drawn anew.
+    """
+
+    epochs: int = 300
+    batch_size: int = 8192
+    lr: float = 0.01
+    patience: int = 10
+    refresh_negatives: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
+
+
+def default_settings(graph: InteractionGraph | SessionGraph) -> FitSettings:
+    """Return the settings that :func:`fit` uses where none are given: for sessions smaller steps, and less patience."""
+    return (
+        FitSettings(epochs=50, batch_size=512, lr=0.005, patience=3)
+        if isinstance(graph, SessionGraph)
+        else FitSettings()
+    )
+
+
+def reset_parameters(model: nn.Module, seed: int) -> None:
+    """Draw all parameters of ``model`` anew from its own initialisation, leaving global random state alone.
+
+    Raises:
+        TypeError: A trainable parameter belongs to no module with a ``reset_parameters`` method.
+    """
+    covered: set[int] = set()
+
+    def reset(module: nn.Module) -> None:
+        own = getattr(module, "reset_parameters", None)
+        if callable(own):  # it answers for its parts too: their own initialisation need not be its
+            own()
+            covered.update(id(p) for p in module.parameters())
+        else:
+            for child in module.children():
+                reset(child)
+
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        reset(model)
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
+    if missing:
+        raise TypeError(
+            f"'model' must have a reset_parameters() method to be trained anew "
+            f"(got {type(model).__name__}, whose {', '.join(missing[:3])} nothing resets)"
+        )
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of ``model`` that require a gradient.
+
+    Raises:
+        ValueError: None does.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("'model' must have a parameter that is trained (got none)")
+    return parameters
+
+
+def fit(
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    *,
+    validation: InteractionGraph | SessionGraph | None = None,
+    objective: Criterion | None = None,
+    settings: FitSettings | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+    **changes: Any,
+) -> FitResult:
+    r"""Train ``model`` in place on ``graph`` and keep the parameters of its best validation epoch.
+
+    Every step averages the per-sample losses of one batch, to which it adds the model's :func:`auxiliary_loss` where
+    it has one; Adam updates. On interactions a step propagates over the whole graph; on sessions it reads those of the
+    batch. The validation metric is AUROC where the validation interactions carry labels, Recall@20 of the next click
+    over every prefix where they are sessions, else Recall@20 with the interactions of ``graph`` masked.
+
+    Args:
+        model: The recommender; it is left with its best parameters.
+        graph: Training interactions, or sessions; they propagate and they are supervised.
+        validation: Interactions, or sessions, that decide when to stop. Without them all ``epochs`` are run.
+        objective: The loss; :func:`default_objective` by default.
+        settings: How to train, :func:`default_settings` by default; single fields can be given by name instead
+            (``fit(..., lr=0.005)``).
+        checkpoint: File to write the training state to after every epoch, atomically (``.safetensors`` is added
+            where it is missing). Where it exists, training resumes and ends with the same parameters as without the
+            break; with more ``epochs`` than before it goes on.
+        progress: Show a progress bar; by default only where one is likely to be read.
+        **changes: Fields of ``settings`` to change.
+
+    Returns:
+        The :class:`FitResult`.
+
+    Raises:
+        ValueError: A setting is out of range, the graph does not fit the model, the graph is empty, ``validation``
+            holds nothing to judge by, no parameter requires a gradient, or a checkpoint belongs to another training.
+        FloatingPointError: The loss became NaN or infinite.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 2]]), num_users=3, num_items=4)
+        >>> result = gu.fit(gu.MatrixFactorization(7, 4), graph, epochs=2)
+        >>> result.best_epoch
+        2
+    """
+    settings = replace(settings or default_settings(graph), **changes)
+    objective = objective or default_objective(graph)
+    if graph.num_interactions == 0:
+        raise ValueError("'graph' must hold at least one interaction to train on (got none)")
+    samples = objective.samples(graph)
+    if len(samples) == 0:
+        raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
+    parameters = trained_parameters(model)
+    optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
+    watch, metric = validator(graph, validation)
+    state = TrainingState(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
+    result, best = state.restore(model, optimizer, metric, settings.epochs)
+    model.train()
+    start, before = time.perf_counter(), result.seconds
+    done = len(result.history)
+    bar = tqdm(
+        range(done + 1, settings.epochs + 1), desc="training", unit="epoch", disable=_quiet(progress), leave=False
+    )
+    for epoch in bar:
+        if metric is not None and epoch - result.best_epoch > settings.patience and result.best_epoch:
+            break
+        if settings.refresh_negatives and epoch > 1:
+            samples = objective.samples(graph, epoch=epoch)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        total = torch.zeros((), device=parameters[0].device)
+        with _own_randomness(model, settings.seed, epoch):
+            for step, batch in enumerate(objective.batches(samples, settings.batch_size, generator)):
+                loss = objective.losses(model, graph, batch).mean()
+                extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
+                loss = loss if extra is None else loss + extra
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(batch)
+        record = {"epoch": float(epoch), "loss": float(total) / len(samples)}
+        if not math.isfinite(record["loss"]):
+            raise FloatingPointError(
+                f"the training loss became {record['loss']} in epoch {epoch}; lower 'lr' or check the data"
+            )
+        if watch is not None and metric is not None:
+            model.eval()
+            with torch.no_grad():
+                record[metric] = watch(model)
+            model.train()
+        result.history.append(record)
+        if metric is None or result.best is None or record[metric] > result.best:
+            result.best, result.best_epoch = record.get(metric or ""), epoch
+            best = None if metric is None else _snapshot(model)
+        result.seconds = before + time.perf_counter() - start
+        state.write(model, optimizer, result, best)
+        bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k != "epoch"})
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    return result
+
+
+def _identity(
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    validation: InteractionGraph | SessionGraph | None,
+    objective: Criterion,
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Return what makes two trainings the same but for how long they go on, as JSON holds it."""
+    return {
+        **{name: value for name, value in asdict(settings).items() if name != "epochs"},
+        "model": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "options": f"{type(model).__name__}({model.extra_repr()})",
+        "objective": repr(objective),
+        "graph": graph.fingerprint(),
+        "validation": None if validation is None else validation.fingerprint(),
+    }
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _quiet(progress: bool | None) -> bool | None:
+    """tqdm's ``disable``: ``None`` shows the bar on a terminal only."""
+    return None if progress is None else not progress
+
+
+def validator(
+    graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph | None
+) -> tuple[Callable[[nn.Module], float] | None, str | None]:
+    """Return what training on ``graph`` watches on ``validation``, and its name; nothing where there is nothing."""
+    if validation is None or validation.num_interactions == 0:
+        return None, None
+    if isinstance(validation, SessionGraph) or isinstance(graph, SessionGraph):
+        return _next_click(graph, validation), "recall@20"
+    size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)
+    if size != wanted:
+        raise ValueError(f"'validation' must have the users and items of 'graph', {wanted} (got {size})")
+    label = validation.label
+    if label is not None and 0 < float(label.mean()) < 1:
+        return lambda model: auroc(score(encode(model, graph), validation.pairs), label), "auroc"
+    ranker = Ranker(graph, validation, ks=(20,), metrics=("recall",))
+    if ranker.counts["num_users"] == 0:
+        raise ValueError("'validation' must hold a positive interaction that 'graph' does not hold (got none)")
+
+    def watch(model: nn.Module) -> float:
+        users, items, *_ = encode(model, graph)
+        return ranker(users, items)["recall@20"]
+
+    return watch, "recall@20"
+
+
+def _next_click(
+    graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph
+) -> Callable[[nn.Module], float]:
+    """Return the Recall@20 of the click that follows every prefix of the validation sessions."""
+    if not isinstance(validation, SessionGraph) or not isinstance(graph, SessionGraph):
+        got = f"{type(graph).__name__} and {type(validation).__name__}"
+        raise ValueError(f"'validation' must be of the kind of 'graph' (got {got})")
+    if validation.num_items != graph.num_items:
+        raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {validation.num_items})")
+    samples = CrossEntropy().samples(validation)
+    if len(samples) == 0:
+        raise ValueError("'validation' must hold a session of two clicks or more (got none)")
+
+    def watch(model: nn.Module) -> float:
+        states, items, *_ = encode_prefixes(model, validation, samples.ends)
+        return next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))["recall@20"]
+
+    return watch
+
+
+@contextmanager
+def _own_randomness(model: nn.Module, seed: int, epoch: int) -> Iterator[None]:
+    """Let what is drawn within, as dropout does, depend on the seed and the epoch alone, and disturb nothing."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        yield

@@ -1,0 +1,277 @@
+"""Training objectives, never reduced: one loss per interaction, so that influence can be summed exactly."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.func import PairPattern
+from graphunlearn.nn.encoding import Encoded, encode
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.negatives import draw_negatives
+from graphunlearn.nn.training.next_click import CrossEntropy
+
+__all__ = ["BCE", "BPR", "Criterion", "Objective", "Samples", "SquaredError", "default_objective"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What an objective supervises: one row per interaction.
+
+    Args:
+        users: ``[num_samples]``.
+        items: ``[num_samples]``.
+        size: Number of users and of items in the graph.
+        negatives: Items that the interaction is ranked against ``[num_samples, num_negatives]``.
+        target: What the score should be, e.g. a label ``[num_samples]``.
+    """
+
+    users: Tensor
+    items: Tensor
+    size: tuple[int, int]
+    negatives: Tensor | None = None
+    target: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.users.numel()
+
+    def select(self, index: Tensor) -> Samples:
+        """Return the samples at ``index`` (a boolean mask or positions)."""
+        index = index.to(self.users.device)
+        return Samples(
+            self.users[index],
+            self.items[index],
+            self.size,
+            None if self.negatives is None else self.negatives[index],
+            None if self.target is None else self.target[index],
+        )
+
+    @cached_property
+    def pattern(self) -> PairPattern:
+        """All scored pairs, sample by sample: the interaction, then its negatives."""
+        if self.negatives is None:
+            return PairPattern(self.users, self.items, self.size)
+        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
+        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
+
+    def by_user(self) -> Samples:
+        """Return the samples in the order of their users, which spares sparse products a permutation."""
+        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
+
+    def touching(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the samples with a user, item or negative in the masks ``[num_users]``, ``[num_items]``."""
+        mask = users[self.users] | items[self.items]
+        return mask if self.negatives is None else mask | items[self.negatives].any(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Criterion):
+    r"""A per-sample loss :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
+
+    The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
+    the sample (negatives count :math:`1/n` each), not on the whole table.
+
+    A subclass says what is supervised (:meth:`samples`) and gives :math:`\varphi` with its two derivatives; the
+    curvature products of the closed-form path follow from those.
+    """
+
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.weight_decay >= 0:
+            raise ValueError(f"'weight_decay' must not be negative (got {self.weight_decay})")
+
+    @abstractmethod
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        """Return what is supervised on ``graph``: all its interactions, or those in a boolean ``mask``.
+
+        Args:
+            graph: The training graph.
+            mask: Interactions to keep ``[num_interactions]``.
+            epoch: Draw fresh negatives for this epoch instead of the stored ones.
+        """
+
+    @abstractmethod
+    def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return :math:`\varphi, \varphi', \varphi''` at ``margins`` ``[num_samples, n]``, each of that shape."""
+
+    def loss(self, margins: Tensor, samples: Samples) -> Tensor:
+        r"""Return :math:`\varphi` alone, in a numerically safe and differentiable form."""
+        return self.phi(margins, samples)[0]
+
+    def margins(self, scores: Tensor, samples: Samples) -> Tensor:
+        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; here they are the scores."""
+        return scores.view(-1, 1)
+
+    def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
+        """Apply the transpose of the linear map :meth:`margins` to ``values`` ``[num_samples, n]``."""
+        return values.flatten()
+
+    def losses(self, model: nn.Module, graph: InteractionGraph, samples: Samples) -> Tensor:
+        """Return the loss of every sample ``[num_samples]``, differentiable in the parameters of ``model``."""
+        return self(encode(model, graph), samples)
+
+    def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
+        """Return the loss of every sample ``[num_samples]``."""
+        scores = samples.pattern.dots(encoded.users, encoded.items)
+        loss = self.loss(self.margins(scores, samples), samples).mean(-1)
+        if self.weight_decay:
+            loss = loss + 0.5 * self.weight_decay * self._squared_norms(encoded, samples)
+        return loss
+
+    def _squared_norms(self, encoded: Encoded, samples: Samples) -> Tensor:
+        users = encoded.users if encoded.user_base is None else encoded.user_base
+        items = encoded.items if encoded.item_base is None else encoded.item_base
+        user_norm, item_norm = users.square().sum(-1), items.square().sum(-1)
+        norms = user_norm[samples.users] + item_norm[samples.items]
+        return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
+
+    def row_counts(self, samples: Samples) -> Tensor:
+        r"""Return how often each node is penalised ``[num_nodes]``: L2's curvature is :math:`\lambda` times this."""
+        users, items = samples.size
+        count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
+        if samples.negatives is None:
+            return torch.cat(count).double()
+        drawn = torch.bincount(samples.negatives.flatten(), minlength=items)
+        return torch.cat([count[0].double(), count[1] + drawn.double() / samples.negatives.size(1)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPR(Objective):
+    r"""Bayesian personalised ranking: :math:`\varphi(m) = \log(1 + e^{-m})` of :math:`m_{sk} = s_{ui} - s_{uj_k}`.
+
+    The negatives are a fixed function of (``seed``, user, item, k) that avoids the user's items in the graph passed:
+    the same objective always means the same function, and forgetting leaves the negatives of other users alone.
+
+    Args:
+        weight_decay: L2 on the sample's layer-0 rows.
+        negatives: Negatives per interaction.
+        seed: Seed of the negatives.
+
+    Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> objective = BPR(negatives=2)
+        >>> samples = objective.samples(graph)
+        >>> objective(gu.Encoded(torch.zeros(2, 4), torch.zeros(3, 4)), samples)
+        tensor([0.6931, 0.6931])
+    """
+
+    weight_decay: float = 1e-3
+    negatives: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.negatives < 1:
+            raise ValueError(f"'negatives' must be at least 1 (got {self.negatives})")
+
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+        seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
+        drawn = draw_negatives(graph, user, item, self.negatives, seed)
+        return Samples(user, item, (graph.num_users, graph.num_items), negatives=drawn)
+
+    def margins(self, scores: Tensor, samples: Samples) -> Tensor:
+        scores = scores.view(len(samples), 1 + self.negatives)
+        return scores[:, :1] - scores[:, 1:]
+
+    def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
+        return torch.cat([values.sum(1, keepdim=True), -values], 1).flatten()
+
+    def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        p = torch.sigmoid(margins)
+        return F.softplus(-margins), p - 1, p * (1 - p)
+
+    def loss(self, margins: Tensor, samples: Samples) -> Tensor:
+        return F.softplus(-margins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCE(Objective):
+    r"""Binary cross entropy of the label: :math:`\varphi(m) = \log(1 + e^m) - y m` with :math:`m = s_{ui}`.
+
+    Args:
+        weight_decay: L2 on the sample's layer-0 rows.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), label=torch.tensor([1.0, 0.0]))
+        >>> BCE()(gu.Encoded(torch.zeros(2, 4), torch.zeros(2, 4)), BCE().samples(graph))
+        tensor([0.6931, 0.6931])
+    """
+
+    weight_decay: float = 3e-3
+
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        if graph.label is None:
+            raise ValueError(
+                "'graph' must carry a 'label' for every interaction to be trained with BCE (got none); "
+                "make one with graph.binarize(threshold), or train with BPR"
+            )
+        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+        label = graph.label if mask is None else graph.label[mask]
+        return Samples(user, item, (graph.num_users, graph.num_items), target=label)
+
+    def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        p = torch.sigmoid(margins)
+        target = _target(margins, samples)
+        return F.softplus(margins) - target * margins, p - target, p * (1 - p)
+
+    def loss(self, margins: Tensor, samples: Samples) -> Tensor:
+        return F.softplus(margins) - _target(margins, samples) * margins
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquaredError(Objective):
+    r"""Squared error of the rating: :math:`\varphi(m) = \frac12 (m - y)^2` with :math:`m = s_{ui}`.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0], [0]]), rating=torch.tensor([3.0]))
+        >>> SquaredError()(gu.Encoded(torch.ones(1, 2), torch.ones(1, 2)), SquaredError().samples(graph))
+        tensor([0.5000])
+    """
+
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        if graph.rating is None:
+            raise ValueError("'graph' must carry a 'rating' for every interaction to be trained on (got none)")
+        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+        rating = graph.rating if mask is None else graph.rating[mask]
+        return Samples(user, item, (graph.num_users, graph.num_items), target=rating)
+
+    def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+        error = margins - _target(margins, samples)
+        return 0.5 * error.square(), error, torch.ones_like(margins)
+
+
+def _target(margins: Tensor, samples: Samples) -> Tensor:
+    assert samples.target is not None
+    return samples.target.to(margins.dtype).view(-1, 1)
+
+
+@overload
+def default_objective(graph: InteractionGraph) -> Objective: ...
+
+
+@overload
+def default_objective(graph: SessionGraph) -> CrossEntropy: ...
+
+
+def default_objective(graph: InteractionGraph | SessionGraph) -> Objective | CrossEntropy:
+    """Return the shared default.
+
+    :class:`CrossEntropy` for sessions, :class:`BCE` where interactions carry labels, else :class:`BPR`.
+    """
+    if isinstance(graph, SessionGraph):
+        return CrossEntropy()
+    return BPR() if graph.label is None else BCE()

@@ -1,0 +1,7 @@
+"""Retraining, the reference, and the simple methods that every table compares with."""
+
+from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
+from graphunlearn.operators.baselines.retrain import Retrain
+from graphunlearn.operators.baselines.simple import FineTune, Unlink
+
+__all__ = ["AscentFineTune", "FineTune", "GradientAscent", "NegativeKL", "Retrain", "Unlink"]

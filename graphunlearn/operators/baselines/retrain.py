@@ -1,0 +1,42 @@
+"""Retraining from scratch: the reference, and an unlearner like any other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
+from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.heldout import judges_left
+
+__all__ = ["Retrain"]
+
+
+@dataclass(kw_only=True)
+class Retrain(Unlearner):
+    """Draw the parameters anew and train on the retained graph.
+
+    Args:
+        objective: The loss; the shared default where ``None``.
+        validation: Interactions, or sessions, for early stopping; what concerns users and items that are forgotten
+            entirely is left out. Without any session of two clicks left, all epochs are run.
+        settings: How to train, seed included. Use those of the original; where ``None``
+            :func:`~graphunlearn.default_settings`.
+    """
+
+    name: ClassVar[str] = "retrain"
+    kinds: ClassVar[tuple[str, ...]] = ("interactions", "sessions")
+    objective: Criterion | None = None
+    validation: InteractionGraph | SessionGraph | None = field(default=None, repr=False)
+    settings: FitSettings | None = None
+
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
+        settings = self.settings or default_settings(retained)
+        reset_parameters(model, settings.seed)
+        validation = judges_left(self.validation, graph, retained)
+        result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
+        return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(settings)}

@@ -1,0 +1,62 @@
+"""Baselines that belong in every table: delete the edges only, fine-tune on the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.fitting import default_settings, fit
+from graphunlearn.operators.base import Unlearner
+
+__all__ = ["FineTune", "Unlink"]
+
+BOTH = ("interactions", "sessions")
+
+
+@dataclass(kw_only=True)
+class Unlink(Unlearner):
+    """Keep the parameters and serve with the retained graph: what forgetting costs nothing gives."""
+
+    name: ClassVar[str] = "unlink"
+    kinds: ClassVar[tuple[str, ...]] = BOTH
+
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(kw_only=True)
+class FineTune(Unlearner):
+    """Train on for a few epochs on the retained graph.
+
+    Args:
+        objective: The loss; the shared default where ``None``.
+        epochs: Passes over the retained interactions, or the prefixes of the retained sessions.
+        lr: Adam's learning rate; by default that of :func:`~graphunlearn.default_settings`.
+        batch_size: Interactions, or prefixes, per step; by default likewise.
+        seed: Seed of the order of interactions or sessions.
+    """
+
+    name: ClassVar[str] = "finetune"
+    kinds: ClassVar[tuple[str, ...]] = BOTH
+    objective: Criterion | None = None
+    epochs: int = 3
+    lr: float | None = None
+    batch_size: int | None = None
+    seed: int = 0
+
+    def _unlearn(
+        self,
+        model: nn.Module,
+        graph: InteractionGraph | SessionGraph,
+        retained: InteractionGraph | SessionGraph,
+        request: ForgetRequest,
+    ) -> dict[str, Any]:
+        given: dict[str, Any] = {"lr": self.lr, "batch_size": self.batch_size}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        settings = replace(default_settings(retained), epochs=self.epochs, seed=self.seed, **chosen)
+        result = fit(model, retained, objective=self.objective, settings=settings)
+        return {"epochs": len(result.history), "loss": [record["loss"] for record in result.history]}

@@ -1,0 +1,142 @@
+"""What a request to forget clicks changes in the training of a session recommender, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import SessionGraph
+from graphunlearn.nn.training.next_click import CrossEntropy
+
+__all__ = ["ForgetSamples", "Predictions", "all_predictions", "together", "without_clicks"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Clicks to be predicted: prefixes in a graph, and the item that follows each.
+
+    Args:
+        ends: Number of the last click of every prefix ``[num]``.
+        target: The item that follows ``[num]``.
+    """
+
+    ends: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return self.ends.numel()
+
+    def select(self, index: Tensor) -> Predictions:
+        """Return the predictions at ``index``."""
+        return Predictions(self.ends[index], self.target[index])
+
+    def chunks(self, size: int) -> Iterator[Predictions]:
+        """Yield the predictions ``size`` at a time; nothing where there are none."""
+        for start in range(0, len(self), size):
+            yield Predictions(self.ends[start : start + size], self.target[start : start + size])
+
+    def sequences(self, graph: SessionGraph) -> tuple[Tensor, Tensor]:
+        """Return the prefixes click by click, and the length of each."""
+        session = torch.searchsorted(graph.click_ptr, self.ends, right=True) - 1
+        length = self.ends - graph.click_ptr[session] + 1
+        start = (self.ends - length + 1).repeat_interleave(length)
+        offset = (length.cumsum(0) - length).repeat_interleave(length)
+        clicks = start + torch.arange(offset.numel(), device=offset.device) - offset
+        return graph.items[clicks], length
+
+
+@dataclass(frozen=True)
+class ForgetSamples:
+    r"""The training samples that a request takes away, and those that it brings.
+
+    For a forgotten click :math:`v_t` of a session :math:`v_1, \dots, v_n`:
+
+    Args:
+        forgotten: :math:`v_{1:t-1} \to v_t` in the graph before; a session's first click has no prefix, and none here.
+        deleted: The deleted transitions, :math:`v_{1:t} \to v_{t+1}` where :math:`v_{t+1}` is kept, likewise.
+        joined: What takes their place, the kept :math:`v_{<t} \to v_{t+1}`, in the graph after.
+        follower: For every forgotten click, which of ``joined`` follows it: the next kept click of its session; -1
+            where there is none ``[len(forgotten)]``.
+        whole: The share of the sessions with a forgotten prediction that are forgotten entirely.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.SessionGraph.from_sequences([[0, 1, 2, 3], [4, 5]])
+        >>> request = gu.ForgetRequest.internal("click", torch.tensor([[0], [2]]))
+        >>> samples = ForgetSamples.of(graph, graph.split(request)[0], request.mask(graph))
+        >>> samples.forgotten.target, samples.deleted.target, samples.joined.target, samples.follower
+        (tensor([2]), tensor([3]), tensor([3]), tensor([0]))
+    """
+
+    forgotten: Predictions
+    deleted: Predictions
+    joined: Predictions
+    follower: Tensor
+    whole: float
+
+    @classmethod
+    def of(cls, graph: SessionGraph, retained: SessionGraph, mask: Tensor) -> ForgetSamples:
+        """Return what forgetting the clicks in ``mask`` changes.
+
+        Args:
+            graph: The graph before.
+            retained: The graph after.
+            mask: The forgotten clicks of ``graph`` ``[num_clicks]``.
+        """
+        items, ptr = graph.items, graph.click_ptr
+        first = torch.zeros_like(mask)
+        first[ptr[:-1]] = True
+        forgotten = (mask & ~first).nonzero().squeeze(1)
+        after_forgotten = torch.zeros_like(mask)
+        after_forgotten[1:] = mask[:-1]
+        deleted = (~mask & after_forgotten & ~first).nonzero().squeeze(1)  # the kept click behind the forgotten one
+        number = (~mask).cumsum(0) - 1  # of every kept click in the graph after
+        starts = torch.zeros(retained.num_clicks, dtype=torch.bool, device=mask.device)
+        starts[retained.click_ptr[:-1]] = True
+        joined = deleted[~starts[number[deleted]]]
+        position = torch.searchsorted(joined, forgotten)
+        follower = torch.full_like(forgotten, -1)
+        if joined.numel():
+            candidate = joined[position.clamp(max=joined.numel() - 1)]
+            # the next joined click is this one's follower if nothing kept lies between them in the same session
+            near = (position < joined.numel()) & (graph.session[candidate] == graph.session[forgotten])
+            kept_before = (~mask).cumsum(0)
+            near &= kept_before[candidate] - kept_before[forgotten] == 1
+            follower = torch.where(near, position, follower)
+        touched = torch.unique(graph.session[forgotten])
+        emptied = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)[touched] == 0
+        return cls(
+            Predictions(forgotten - 1, items[forgotten]),
+            Predictions(deleted - 1, items[deleted]),
+            Predictions(number[joined] - 1, items[joined]),
+            follower,
+            float(emptied.double().mean()) if emptied.numel() else 0.0,
+        )
+
+
+def together(parts: list[tuple[SessionGraph, Predictions]]) -> tuple[SessionGraph, Tensor]:
+    """Return one graph with a session for every prefix, and the item that follows each."""
+    sequences = [predictions.sequences(graph) for graph, predictions in parts]
+    length = torch.cat([length for _, length in sequences])
+    ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
+    graph = SessionGraph.from_sequences(
+        torch.cat([items for items, _ in sequences]), ptr, num_items=parts[0][0].num_items
+    )
+    return graph, torch.cat([predictions.target for _, predictions in parts])
+
+
+def all_predictions(graph: SessionGraph) -> Predictions:
+    """Return every click that has a prefix; of a graph of prefixes, the click that follows each."""
+    samples = CrossEntropy().samples(graph)
+    return Predictions(samples.ends, samples.target)
+
+
+def without_clicks(graph: SessionGraph, mask: Tensor) -> SessionGraph:
+    """Return the sessions without the clicks in ``mask``; those that lose all of them are left out."""
+    length = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)
+    length = length[length > 0]
+    ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
+    return SessionGraph.from_sequences(graph.items[~mask], ptr, num_items=graph.num_items)

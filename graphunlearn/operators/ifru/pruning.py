@@ -1,0 +1,106 @@
+"""Importance pruning: the nodes worth correcting, and the two risks restricted to their rows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Adjacency, csr
+from graphunlearn.nn.encoding import LinearForm, linear_form
+from graphunlearn.nn.risk import LinearRisk
+from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.problem import Problem
+from graphunlearn.operators.shared.warm_start import emptied_nodes
+from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
+
+__all__ = ["local_problem", "pruned_nodes"]
+
+
+def pruned_nodes(
+    graph: InteractionGraph, removed: Tensor, num_hops: int, quantile: float, min_degree_change: float
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the nodes important enough to be corrected, and the price of leaving out the others."""
+    endpoints, _ = removed_share(graph, removed, min_degree_change=min_degree_change)
+    nodes, importance = spread_importance(graph, removed, num_hops, min_degree_change=min_degree_change)
+    kept = prune_by_importance(nodes, importance, quantile, keep=endpoints)
+    share = float(importance[torch.isin(nodes, kept)].sum() / importance.sum()) if len(nodes) else 1.0
+    all_endpoints, all_shares = removed_share(graph, removed)
+    below = all_shares[~torch.isin(all_endpoints, endpoints)]
+    return kept, {
+        "nodes_reached": len(nodes),
+        "nodes_kept": len(kept),
+        "importance_kept": share,
+        "endpoints_ignored": len(below),
+        "largest_degree_change_ignored": float(below.max()) if len(below) else 0.0,
+    }
+
+
+@torch.no_grad()
+def local_problem(
+    model: nn.Module,
+    started: nn.Module,
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    objective: Objective,
+    kept: Tensor,
+) -> Problem:
+    r"""Return the problem over the rows of ``kept`` alone; it solves for little, after one propagation of each graph.
+
+    Only samples with a kept user or item are summed, embeddings are exact, and what the free rows do to them is
+    propagated within the nodes of those samples: paths that leave them and come back are ignored.
+    """
+    form, after = linear_form(model, graph), linear_form(started, retained)
+    assert form is not None
+    assert after is not None
+    table, moved = model.get_parameter(form.parameter), started.get_parameter(form.parameter)
+    parts = []
+    for side, inside, own in ((graph, removed, graph.adjacency), (retained, None, retained.adjacency)):
+        mask = torch.zeros(side.num_interactions, dtype=torch.bool, device=removed.device)
+        mask[own.interaction[own.entries(kept)].long()] = True
+        parts.append((objective.samples(side, mask=mask), inside[mask] if inside is not None else None))
+    (samples, forgotten), (samples_after, _) = parts
+    assert forgotten is not None
+    used = [kept]
+    for s in (samples, samples_after):
+        used += [s.users, s.items + graph.num_users]
+        used += [] if s.negatives is None else [s.negatives.flatten() + graph.num_users]
+    nodes = torch.unique(torch.cat(used))
+    number = torch.zeros(graph.num_nodes, dtype=torch.long, device=nodes.device)
+    num_users = int((nodes < graph.num_users).sum())
+    number[nodes] = torch.arange(len(nodes), device=nodes.device)
+
+    def risk(form: LinearForm, adjacency: Adjacency, whole: Tensor, samples: Samples) -> LinearRisk:
+        matrix = None if form.matrix is None else _principal(form.matrix, adjacency, nodes, number)
+        inner = LinearForm(form.parameter, form.alpha, matrix)
+        offset = form.propagate(whole)[nodes] - inner.propagate(whole[nodes])
+        return LinearRisk(whole[nodes], inner, objective, renumbered(samples), offset)
+
+    def renumbered(s: Samples) -> Samples:
+        items = [None if x is None else number[x + graph.num_users] - num_users for x in (s.items, s.negatives)]
+        assert items[0] is not None
+        return Samples(number[s.users], items[0], (num_users, len(nodes) - num_users), items[1], s.target)
+
+    old = risk(form, graph.adjacency, table.detach(), samples)
+    new = risk(after, retained.adjacency, moved.detach(), samples_after)
+    direct = partial(risk, form, graph.adjacency, table.detach(), samples.select(forgotten))
+    dim = table.size(1)
+    free = torch.isin(nodes, kept).to(table.dtype).repeat_interleave(dim)
+    gone = emptied_nodes(graph, retained)[nodes].repeat_interleave(dim)
+    return Problem(old, new, direct, old.parameters, new.parameters, gone, free, nodes)
+
+
+def _principal(matrix: Tensor, adjacency: Adjacency, nodes: Tensor, number: Tensor) -> Tensor:
+    """Return the rows and columns ``nodes`` of a matrix with the sparsity of ``adjacency``."""
+    entries = adjacency.entries(nodes)
+    row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), adjacency.degree[nodes].long())
+    col = adjacency.col[entries].long()
+    inside = nodes[number[col]] == col
+    row, col, values = row[inside], number[col[inside]], matrix.values()[entries[inside]]
+    rowptr = torch.zeros(len(nodes) + 1, dtype=torch.int32, device=nodes.device)
+    rowptr[1:] = torch.cumsum(torch.bincount(row, minlength=len(nodes)), 0)
+    return csr(rowptr, col.int(), values, (len(nodes), len(nodes)))

@@ -1,0 +1,152 @@
+"""Models of several shards served as one, and the weights that they are given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.data import SessionGraph
+from graphunlearn.nn.encoding import Encoded, encode
+from graphunlearn.nn.prefixes import encode_prefixes
+from graphunlearn.nn.training.next_click import CrossEntropy
+
+__all__ = ["ShardEnsemble", "learn_weights"]
+
+SAMPLES = 512  # clicks that weights are learned from, and fewer where their scores would take more than
+SCORES = 1 << 26  # numbers
+RIDGE = 1e-3
+
+
+class ShardEnsemble(nn.Module):
+    r"""Recommenders of several shards of the sessions, served as one by a weighted sum of their scores.
+
+    .. math::
+        z_j(x) = \sum_k w_k(x) \langle s_k(x), e_{kj} \rangle, \qquad
+        w(x) = \gamma\,\operatorname{softmax}_k\big(b_k + a \cos(s_k(x), c_k)\big)
+
+    with :math:`s_k` the row of a session and :math:`e_{kj}` that of an item in the model of shard :math:`k`, and
+    :math:`c_k` the mean direction of the rows of the shard's own sessions. With :math:`a = b = 0, \gamma = 1` it is the
+    mean. The sum of dot products is that of rows which lie side by side: an ensemble is encoded as any other model.
+
+    Args:
+        shards: The models, of one class and the same sizes.
+        members: Shard of every session of the graph it was trained on ``[num_sessions]``.
+        graph: Fingerprint of that graph.
+        seed: What the models were drawn with: one more for each.
+    """
+
+    def __init__(self, shards: list[nn.Module], members: Tensor, graph: str, seed: int) -> None:
+        super().__init__()
+        self.shards = nn.ModuleList(shards)
+        like = next(self.shards.parameters())
+        self.scale: Tensor
+        self.sharpness: Tensor
+        self.offset: Tensor
+        self.centres: Tensor
+        self.register_buffer("scale", like.new_ones(()))
+        self.register_buffer("sharpness", like.new_zeros(()))
+        self.register_buffer("offset", like.new_zeros(len(shards)))  # minus infinity where a shard is empty
+        self.register_buffer("centres", like.new_zeros(len(shards), 0))
+        self.members, self.graph, self.seed = members, graph, seed
+        self.left_out = torch.zeros(0, dtype=torch.bool)
+
+    def extra_repr(self) -> str:
+        return f"num_shards={len(self.shards)}"
+
+    def weights(self, states: Tensor) -> Tensor:
+        """Return the weights of the shards ``[num, num_shards]`` for states ``[num, num_shards, dim]``."""
+        logits = self.offset.expand(states.shape[:2])
+        if bool(self.sharpness != 0):
+            logits = logits + self.sharpness * self.closeness(states)
+        return self.scale * logits.softmax(1)
+
+    def closeness(self, states: Tensor) -> Tensor:
+        """Return the cosine of every state with the centre of its shard ``[num, num_shards]``."""
+        return F.cosine_similarity(states, self.centres.unsqueeze(0), dim=2)
+
+    def combine(self, parts: list[Encoded]) -> Encoded:
+        """Return the rows whose dot products are the weighted sums of the scores of the shards."""
+        states = torch.stack([part.users for part in parts], 1)
+        users = (states * self.weights(states).unsqueeze(2)).flatten(1)
+        return Encoded(users, torch.cat([part.items for part in parts], 1))
+
+    @torch.no_grad()
+    def settle(self, graphs: dict[int, SessionGraph]) -> None:
+        """Set the weights to the mean's, those of shards with nothing to learn to zero, and centres to their sessions'.
+
+        Args:
+            graphs: The training sessions of the shards that were trained.
+        """
+        self.scale.fill_(1.0)  # learned weights were fitted to other models, and maybe to clicks forgotten since
+        self.sharpness.zero_()
+        self.offset[torch.isfinite(self.offset)] = 0.0
+        for number, graph in graphs.items():
+            self.offset[number] = 0.0 if len(CrossEntropy().samples(graph)) else -torch.inf
+            rows = encode(self.shards[number], graph).users if graph.num_sessions else None
+            if self.centres.size(1) == 0 and rows is not None:
+                self.centres = self.centres.new_zeros(len(self.shards), rows.size(1))
+            if rows is not None:
+                self.centres[number] = F.normalize(rows, dim=1).mean(0)
+
+
+@encode.register
+def _(model: ShardEnsemble, graph: SessionGraph) -> Encoded:
+    return model.combine([encode(shard, graph) for shard in model.shards])
+
+
+@encode_prefixes.register
+def _(model: ShardEnsemble, graph: SessionGraph, ends: Tensor) -> Encoded:
+    return model.combine([encode_prefixes(shard, graph, ends) for shard in model.shards])
+
+
+def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attention: bool, seed: int) -> float:
+    r"""Fit :math:`\gamma, b` (and :math:`a`, with ``attention``) to clicks that no shard was trained on, in place.
+
+    The cross entropy over the whole catalogue is minimised by L-BFGS, from the mean, and with a small ridge. What it
+    gives is never worse than the mean on the clicks that are looked at.
+
+    Args:
+        ensemble: Whose weights are fitted; shards left out stay so.
+        validation: Sessions.
+        attention: Whether the weights follow from the session.
+        seed: Seed of which clicks of ``validation`` are looked at.
+
+    Returns:
+        The cross entropy that is left.
+    """
+    samples = CrossEntropy().samples(validation)
+    alive = torch.isfinite(ensemble.offset).nonzero().flatten()
+    room = SCORES // (len(alive) * validation.num_items)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    samples = samples.select(order[: max(1, min(SAMPLES, room))])
+    with torch.no_grad():
+        parts = [encode_prefixes(shard, validation, samples.ends) for shard in ensemble.shards]
+        scores = torch.stack([parts[k].users @ parts[k].items.t() for k in alive.tolist()], 1)
+        near = scores.new_zeros(len(scores), len(alive))
+        if attention:
+            near = ensemble.closeness(torch.stack([part.users for part in parts], 1))[:, alive]
+    # log of the scale, sharpness, offsets: from those of the mean, and drawn back there a little, since on too few
+    # clicks any of them may run off
+    free = scores.new_zeros(2 + len(alive), requires_grad=True)
+    search = torch.optim.LBFGS([free], max_iter=20, line_search_fn="strong_wolfe")
+    best, least = free.detach().clone(), math.inf
+
+    def closure() -> float:
+        nonlocal best, least
+        search.zero_grad()
+        weights = free[0].exp() * (free[2:] + free[1] * near).softmax(1)
+        loss = F.cross_entropy((weights.unsqueeze(1) @ scores).squeeze(1), samples.target)
+        (loss + RIDGE * free.square().sum()).backward()
+        value = float(loss.detach())
+        if value < least:
+            best, least = free.detach().clone(), value
+        return value + RIDGE * float(free.detach().square().sum())
+
+    search.step(closure)
+    ensemble.scale.copy_(best[0].exp())
+    ensemble.sharpness.copy_(best[1])
+    ensemble.offset[alive] = best[2:]
+    return least

@@ -1,0 +1,267 @@
+"""SISA: train a model per shard of the sessions; forget by retraining the shards that hold what is forgotten."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
+from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.nn.training.objective import default_objective
+from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.cau.samples import without_clicks
+from graphunlearn.operators.shards.ensemble import ShardEnsemble, learn_weights
+from graphunlearn.operators.shared.heldout import judges_left
+
+__all__ = ["SISA", "Aggregation", "Sharded"]
+
+Aggregation = Literal["mean", "learned", "attention"]
+
+
+@dataclass(kw_only=True)
+class Sharded(Unlearner):
+    """Train a model per shard; forget by training those shards again that hold what is forgotten.
+
+    A subclass says how sessions are parted (:meth:`_partition`), and may leave more clicks out (:meth:`_extra`).
+
+    Args:
+        objective: The loss; the shared default where ``None``.
+        num_shards: Number of shards.
+        aggregation: How the scores of the shards are added up.
+        validation: Early stopping of every shard, and learned weights.
+        settings: How every shard is trained; where ``None`` :func:`~graphunlearn.default_settings`.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("sessions",)
+    needs_preparation: ClassVar[bool] = True
+    objective: Criterion | None = None
+    num_shards: int = 5
+    aggregation: Aggregation = "mean"
+    validation: SessionGraph | None = field(default=None, repr=False)
+    settings: FitSettings | None = None
+    preparation: ShardEnsemble | None = field(default=None, init=False, repr=False, compare=False)
+    _prepared_for: str | None = field(default=None, init=False, repr=False, compare=False)
+    _before_a_break: float = field(default=0.0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_shards, int) or self.num_shards < 1:
+            raise ValueError(f"'num_shards' must be a positive integer (got {self.num_shards!r})")
+        if self.aggregation not in ("mean", "learned", "attention"):
+            raise ValueError(f"'aggregation' must be mean, learned or attention (got {self.aggregation!r})")
+
+    @abstractmethod
+    def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
+        """Return the shard of every session ``[num_sessions]``."""
+
+    def _extra(self, ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
+        """Return which kept clicks are left out of training as well ``[num_clicks]``; none here."""
+        return torch.zeros_like(forgotten)
+
+    def prepare(
+        self,
+        model: nn.Module,
+        graph: InteractionGraph | SessionGraph,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        super().prepare(model, graph, checkpoint=checkpoint, progress=progress)
+        assert self.prepare_seconds is not None
+        self.prepare_seconds += self._before_a_break
+
+    def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
+        self._check_validation(graph)
+        if self.num_shards > graph.num_sessions:
+            raise ValueError(
+                f"'num_shards' must not be larger than the number of sessions, {graph.num_sessions} "
+                f"(got {self.num_shards})"
+            )
+        known = fingerprint(model)
+        seed = self._settings(graph).seed + int(known[:8], 16)  # another original has other shards
+        members = self._partition(model, graph, seed)
+        template = model.shards[0] if isinstance(model, ShardEnsemble) else model
+        shards = [copy.deepcopy(template) for _ in range(self.num_shards)]
+        ensemble = ShardEnsemble(shards, members, graph.fingerprint(), seed)
+        ensemble.left_out = torch.zeros(graph.num_clicks, dtype=torch.bool, device=graph.device)
+        files = (
+            None
+            if checkpoint is None
+            else [checkpoint.with_name(f"{checkpoint.name}.{k}.safetensors") for k in range(self.num_shards)]
+        )
+        log = self._train(ensemble, graph, ensemble.left_out, range(self.num_shards), self.validation, files, progress)
+        for path in files or []:
+            path.unlink(missing_ok=True)
+        self._before_a_break = log["before_a_break"]
+        self.preparation, self._prepared_for = ensemble.eval(), known
+
+    def _validate(self, model: nn.Module, graph: SessionGraph, request: ForgetRequest) -> None:
+        self._check_validation(graph)
+        if isinstance(model, ShardEnsemble):
+            ensemble = model
+        elif self.preparation is None:
+            raise ValueError(f"{self.name} must be prepared with prepare(model, graph) first (got no preparation)")
+        else:
+            ensemble = self.preparation
+            if fingerprint(model) != self._prepared_for:
+                raise ValueError(
+                    f"'model' must be the one that {self.name} was prepared for, or what it returned "
+                    "(got another; prepare again)"
+                )
+        if ensemble.graph != graph.fingerprint():
+            raise ValueError(
+                f"'graph' must be the one that the shards of {self.name} were trained on (got another; prepare again)"
+            )
+
+    def _original(self, model: nn.Module, graph: SessionGraph) -> nn.Module:
+        if isinstance(model, ShardEnsemble):
+            return model
+        assert self.preparation is not None
+        return self.preparation.to(graph.device)
+
+    def _unlearn(
+        self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
+    ) -> dict[str, Any]:
+        assert isinstance(model, ShardEnsemble)
+        start, forgotten = time.perf_counter(), request.mask(graph)
+        model.members, model.left_out = model.members.to(graph.device), model.left_out.to(graph.device)
+        touched = torch.unique(model.members[graph.session[forgotten]]).tolist()
+        extra = self._extra(model, graph, forgotten) & ~forgotten & ~model.left_out
+        if not bool((torch.bincount(graph.session[~(forgotten | extra | model.left_out)]) > 1).any()):
+            extra = torch.zeros_like(extra)  # rather than leave no shard anything to learn
+        missing = forgotten | extra | model.left_out
+        validation = judges_left(self.validation, graph, retained)
+        before = time.perf_counter() - start
+        log = self._train(model, graph, missing, touched, validation)
+        del log["before_a_break"]
+        alone = before + log["seconds_of_weights"]
+        self._check_finite(model)  # what follows is not in its state, and not taken back
+        stays = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) > 0
+        model.graph = retained.fingerprint()
+        model.members, model.left_out = model.members[stays], missing[~forgotten]
+        return log | {
+            "num_shards": len(model.shards),
+            "retrained": touched,
+            "extra_clicks": int(extra.sum()),
+            "seconds_sum": alone + sum(log["seconds_per_shard"]),
+            "seconds_slowest_shard": alone + max(log["seconds_per_shard"]),
+        }
+
+    def _train(
+        self,
+        ensemble: ShardEnsemble,
+        graph: SessionGraph,
+        missing: Tensor,
+        numbers: Any,
+        validation: SessionGraph | None,
+        files: list[Path] | None = None,
+        progress: bool | None = None,
+    ) -> dict[str, Any]:
+        """Train some shards from scratch on their clicks that are not ``missing``, and weigh all; return the log."""
+        settings, objective = self._settings(graph), self.objective or default_objective(graph)
+        own = ensemble.members[graph.session]
+        parts = {k: without_clicks(graph, missing | (own != k)) for k in numbers}
+        log: dict[str, Any] = {"seconds_per_shard": [], "epochs": [], "best_epoch": [], "before_a_break": 0.0}
+        for number, part in parts.items():
+            start, shard = time.perf_counter(), ensemble.shards[number]
+            seeded = replace(settings, seed=ensemble.seed + number)
+            reset_parameters(shard, seeded.seed)
+            epochs, best, earlier = 0, 0, 0.0
+            if len(objective.samples(part)):
+                result = fit(
+                    shard,
+                    part,
+                    validation=validation,
+                    objective=objective,
+                    settings=seeded,
+                    checkpoint=None if files is None else files[number],
+                    progress=progress,
+                )
+                epochs, best, earlier = len(result.history), result.best_epoch, result.seconds
+            passed = time.perf_counter() - start
+            log["seconds_per_shard"].append(passed)
+            log["epochs"].append(epochs)
+            log["best_epoch"].append(best)
+            log["before_a_break"] += max(0.0, earlier - passed)
+        start = time.perf_counter()
+        ensemble.settle(parts)
+        if not bool(torch.isfinite(ensemble.offset).any()):
+            raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
+        if self.aggregation != "mean" and validation is not None and len(CrossEntropy().samples(validation)):
+            log["validation_loss"] = learn_weights(
+                ensemble, validation, attention=self.aggregation == "attention", seed=settings.seed
+            )
+        weights = ensemble.scale * ensemble.offset.softmax(0)
+        log |= {"weights": weights.tolist(), "sharpness": float(ensemble.sharpness), "settings": asdict(settings)}
+        return log | {"seconds_of_weights": time.perf_counter() - start}
+
+    def _settings(self, graph: SessionGraph) -> FitSettings:
+        return self.settings or default_settings(graph)
+
+    def _check_validation(self, graph: SessionGraph) -> None:
+        held = self.validation
+        if self.aggregation != "mean" and (held is None or not len(CrossEntropy().samples(held))):
+            raise ValueError(
+                f"'validation' must hold sessions of two clicks or more for aggregation {self.aggregation!r} (got "
+                f"{'none' if held is None else 'shorter ones'})"
+            )
+
+
+@dataclass(kw_only=True)
+class SISA(Sharded):
+    r"""Sharded, isolated, aggregated: every session is learned by one of several models alone.
+
+    :meth:`prepare` parts the sessions into shards of equal size at random and trains a model of the original's class on
+    each, as the original was trained. A request is served by training the shards that hold a forgotten click again,
+    from the same initialisation, on what they keep: what comes out is exactly what :meth:`prepare` would have given
+    without the forgotten clicks, with the same division into shards, and, for shards that are not trained again, with
+    what validation held then. The served model adds up the scores of all shards. It is another model than the original,
+    and less accurate the more shards there are; what was forgotten is measured from it (``result.original``), not from
+    the original.
+
+    The log says how long each shard took (``seconds_per_shard``), one after the other (``seconds_sum``), and how long
+    it would take side by side (``seconds_slowest_shard``); what is not training counts in both. There are no slices: a
+    shard is trained from its start.
+
+    Args:
+        objective: The loss; the shared default where ``None``.
+        num_shards: Number of shards.
+        aggregation: ``"mean"`` of the scores; ``"learned"``, one weight per shard, fitted to validation clicks; or
+            ``"attention"``, weights that also follow from how close the session is to those of the shard; see
+            :class:`~graphunlearn.operators.shards.ensemble.ShardEnsemble`.
+        validation: Sessions for early stopping of every shard, and for learned weights.
+        settings: How every shard is trained; its seed, with the original, decides on shards and initialisation. Where
+            ``None`` :func:`~graphunlearn.default_settings`.
+
+    Raises:
+        ValueError: A setting is out of range, weights are to be learned without validation sessions, or the method is
+            not prepared for the model and the graph.
+
+    Source: Bourtoule et al., "Machine Unlearning", IEEE S&P 2021.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 1], [3, 0, 1], [1, 2, 3]])
+        >>> model, method = gu.GRU4Rec(graph.num_items, 4), gu.SISA(num_shards=2, settings=gu.FitSettings(epochs=2))
+        >>> method.prepare(model, graph)
+        >>> result = method.unlearn(model, graph, gu.ForgetRequest.internal("click", torch.tensor([[0], [1]])))
+        >>> type(result.model).__name__, len(result.log["retrained"])
+        ('ShardEnsemble', 1)
+    """
+
+    name: ClassVar[str] = "sisa"
+
+    def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
+        order = torch.randperm(graph.num_sessions, generator=torch.Generator().manual_seed(seed))
+        members = torch.empty_like(order)
+        members[order] = torch.arange(graph.num_sessions) % self.num_shards
+        return members.to(graph.device)

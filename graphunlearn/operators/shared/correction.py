@@ -1,0 +1,128 @@
+r"""Newton corrections of the tilted risk :math:`\Phi`, and the damping that needs no label to be chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import KrylovSpace, Product, Solution, conjugate_gradients
+from graphunlearn.nn.risk import LinearRisk, risk_of
+from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.shared.problem import Problem
+
+__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
+
+_TRUST, _RAISES = 0.5, 10  # the least share of the predicted decrease; how often damping is raised for it
+
+
+@dataclass
+class Tilted:
+    r"""The tilted risk :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle`.
+
+    Retraining minimises the risk of what remains, and stops early as the original did, with a gradient of
+    :math:`\nabla R(\hat\theta; D, G)` left over. So the retrained model is where :math:`\nabla\Phi = 0`.
+    """
+
+    problem: Problem
+    tilt: Tensor
+
+    def value(self, theta: Tensor) -> float:
+        r"""Return :math:`\Phi(\theta)`."""
+        return self.problem.new.value(theta) - float(self.tilt.double() @ theta.double())
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        r"""Return :math:`\nabla\Phi(\theta)` in the free parameters ``[num_parameters]``."""
+        return self.problem.restrict(self.problem.new.gradient(theta)) - self.tilt
+
+    def curve(self, theta: Tensor, space: KrylovSpace, dampings: list[float], absolute: bool) -> dict[str, list[float]]:
+        r"""Return how the step from ``theta`` fares for every damping; nothing of it needs a retrained model.
+
+        ``rho`` is the true decrease of :math:`\Phi` over the predicted one, ``residual`` is
+        :math:`\|\nabla\Phi(\theta')\| / \|\nabla\Phi(\theta)\|`, ``plain_residual`` is
+        :math:`\|\nabla R(\theta'; D_k, G_k)\| / \|\nabla R(\theta; D_k, G_k)\|`.
+        """
+        before, slope = self.value(theta), self.gradient(theta)
+        out: dict[str, list[float]] = {"damping": dampings, "rho": [], "residual": [], "plain_residual": []}
+        for damping in dampings:
+            moved = theta + space.solve(damping, absolute=absolute).x
+            gradient = self.gradient(moved)
+            decrease = space.predicted_decrease(damping, absolute=absolute)
+            out["rho"].append((before - self.value(moved)) / decrease)
+            out["residual"].append(float(gradient.norm() / slope.norm()))
+            out["plain_residual"].append(float((gradient + self.tilt).norm() / (slope + self.tilt).norm()))
+        return out
+
+    def trusted(self, theta: Tensor, space: KrylovSpace, damping: float, absolute: bool) -> tuple[float, float]:
+        r"""Return the smallest damping, from ``damping`` on in steps of three, whose step can be trusted, and its ρ.
+
+        A step is trusted where :math:`\Phi` falls by at least half of what the quadratic model predicts, as a trust
+        region has it. Where no step is, the last and shortest is returned.
+        """
+        before, rho = self.value(theta), -math.inf
+        for number in range(_RAISES + 1):
+            damping *= 3.0 if number else 1.0
+            after = self.value(theta + space.solve(damping, absolute=absolute).x)
+            rho = (before - after) / max(space.predicted_decrease(damping, absolute=absolute), 1e-30)
+            if rho >= _TRUST:
+                break
+        return damping, rho
+
+
+def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
+    r"""Return the ridge that early stopping is equivalent to, and how well it fits.
+
+    Had training minimised :math:`R + \frac\delta2\|\theta\|^2`, then :math:`\nabla R(\hat\theta) = -\delta\hat\theta`.
+    The least-squares :math:`\delta` along :math:`\hat\theta` is
+
+    .. math::
+        \delta^* = -\frac{\langle\nabla R(\hat\theta; D, G), \hat\theta\rangle}{\|\hat\theta\|^2},
+
+    and the second number is the cosine between :math:`-\nabla R` and :math:`\hat\theta`. No label, no validation data
+    and no retrained model is looked at.
+    """
+    theta = problem.restrict(problem.trained)
+    slope, square = -float(tilt.double() @ theta.double()), float(theta.double().square().sum())
+    return slope / max(square, 1e-30), slope / max(float(tilt.double().norm()) * square**0.5, 1e-30)
+
+
+def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objective, most: int = 50_000) -> float:
+    r"""Return :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
+
+    A local problem cannot tell: its samples are only a part of those that hold its rows where they are.
+    """
+    mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
+    mask[:: max(1, graph.num_interactions // most)] = True
+    risk = risk_of(model, graph, objective, objective.samples(graph, mask=mask))
+    assert isinstance(risk, LinearRisk)
+    slope = risk.radial_slope(risk.parameters) * graph.num_interactions / max(len(risk.samples), 1)
+    return -slope / max(float(risk.parameters.double().square().sum()), 1e-30)
+
+
+def preconditioned(
+    problem: Problem, theta: Tensor, product: Product, rhs: Tensor, damping: float, tol: float, max_iter: int
+) -> Solution:
+    """Solve by conjugate gradients, preconditioned with the curvature's diagonal where it is known."""
+    preconditioner = None
+    if isinstance(problem.curved, LinearRisk):
+        inverse = 1 / (problem.curved.jacobi(theta) + max(damping, 1e-6))
+        preconditioner = lambda r: problem.restrict(inverse * r)  # noqa: E731
+    return conjugate_gradients(product, rhs, damping=damping, preconditioner=preconditioner, tol=tol, max_iter=max_iter)
+
+
+def adam_quadratic(product: Product, rhs: Tensor, damping: float, lr: float, steps: int) -> Solution:
+    r"""Minimise :math:`\frac12 x^\top(H + \delta I)x - b^\top x` by a fixed number of Adam steps.
+
+    Kept because published code solves its system this way; it neither knows nor says whether it has converged, so the
+    residual is computed here. Where the system is indefinite the iterates run away, and nothing stops them.
+    """
+    x = torch.zeros_like(rhs)
+    optimizer = torch.optim.Adam([x], lr=lr)
+    for _ in range(steps):
+        x.grad = product(x) + damping * x - rhs
+        optimizer.step()
+    residual = float((product(x) + damping * x - rhs).norm() / rhs.norm())
+    return Solution(x, residual, steps, residual <= 1e-2)

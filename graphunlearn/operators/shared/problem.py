@@ -1,0 +1,183 @@
+r"""The two risks an influence correction stands between, on the whole graph or on an important part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Product
+from graphunlearn.nn.encoding import LinearForm, num_hops
+from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
+from graphunlearn.nn.tables import node_rows
+from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.warm_start import emptied_nodes
+from graphunlearn.utils import affected_nodes
+
+__all__ = ["Problem", "global_problem", "influence"]
+
+_CURVATURE_NEGATIVES = 16
+
+
+@dataclass
+class Problem:
+    r"""Before and after: :math:`R(\theta; D, G)` and :math:`R(\theta; D_k, G_k)` over the same flat parameters.
+
+    Args:
+        old: The risk that the model was trained on.
+        new: The risk of what remains.
+        direct: Gives the risk of the forgotten samples alone, on the old graph.
+        trained: The parameters of the trained model ``[num_parameters]``.
+        start: The parameters to correct ``[num_parameters]``.
+        gone: Parameters of nodes that were emptied: the trained gradient says nothing about them any more.
+        free: Parameters that may move; all where ``None``.
+        nodes: The nodes whose rows ``start`` holds; all parameters of the model where ``None``.
+    """
+
+    old: Risk
+    new: Risk
+    direct: Callable[[], Risk]
+    trained: Tensor
+    start: Tensor
+    gone: Tensor | None
+    free: Tensor | None
+    nodes: Tensor | None = None
+
+    @cached_property
+    def curved(self) -> Risk:
+        """The remaining risk whose curvature is taken: a part of the negatives is precise enough for that."""
+        return self.new.with_negatives(_CURVATURE_NEGATIVES)
+
+    def restrict(self, v: Tensor) -> Tensor:
+        """Return ``v`` with the parameters that may not move set to zero."""
+        return v if self.free is None else v * self.free
+
+    def product(self, theta: Tensor, curvature: str, *, propagation: bool = True) -> Product:
+        r"""Return :math:`v \mapsto Hv` of the remaining risk at ``theta``, in the free parameters.
+
+        Without ``propagation`` it is the curvature that the table would have in matrix factorisation.
+        """
+        risk = self.curved
+        if not propagation:
+            if not isinstance(risk, LinearRisk):
+                raise ValueError(
+                    "'propagation' can be left out for linearly propagated tables only (got another model)"
+                )
+            risk = LinearRisk(risk.table, LinearForm(risk.form.parameter, (1.0,), None), risk.objective, risk.samples)
+        product = risk.curvature(theta, "gauss-newton" if curvature == "gauss-newton" else "hessian")
+        return lambda v: self.restrict(product(self.restrict(v)))
+
+    def tilt(self, gradient: Tensor | None = None) -> Tensor:
+        r"""Return :math:`\nabla R(\hat\theta; D, G)`, what early stopping left over; ``gradient`` where it is known."""
+        return self._of_the_rest(self.old.gradient(self.trained) if gradient is None else gradient)
+
+    def direct_gradient(self) -> Tensor:
+        """Return the gradient of the forgotten samples alone, at the trained model."""
+        return self._of_the_rest(self.direct().gradient(self.trained))
+
+    def _of_the_rest(self, gradient: Tensor) -> Tensor:
+        if self.gone is not None:
+            gradient[self.gone] = 0
+        return self.restrict(gradient)
+
+
+def global_problem(
+    model: nn.Module,
+    started: nn.Module,
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    objective: Objective,
+    kept: Tensor | None,
+    samples: Samples | None = None,
+) -> Problem:
+    """Return the problem over all parameters, with only the rows of ``kept`` free where nodes were pruned."""
+    samples = objective.samples(graph) if samples is None else samples
+    old = risk_of(model, graph, objective, samples)
+    new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
+    direct = partial(_forgotten_risk, model, graph, objective, samples, removed)
+    rows = _row_parameters(model, graph)
+    emptied = emptied_nodes(graph, retained)
+    gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
+    free = None if kept is None else (torch.isin(rows, kept) | (rows < 0)).to(old.parameters.dtype)
+    return Problem(old, new, direct, old.parameters, new.parameters, gone, free)
+
+
+def _forgotten_risk(
+    model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples, removed: Tensor
+) -> Risk:
+    return risk_of(model, graph, objective, samples.select(removed))
+
+
+def _retained_samples(
+    objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
+) -> Samples:
+    """Return what is supervised after the removal; only users who lost something can have other samples than before."""
+    kept = samples.select(~removed)
+    if kept.negatives is None:
+        return kept
+    touched = torch.zeros(graph.num_users, dtype=torch.bool, device=removed.device)
+    touched[graph.pairs[0, removed]] = True
+    mask = touched[retained.pairs[0]]
+    redrawn = objective.samples(retained, mask=mask)
+    assert redrawn.negatives is not None
+    negatives = kept.negatives.clone()
+    negatives[mask] = redrawn.negatives
+    return replace(kept, negatives=negatives)
+
+
+def influence(
+    model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, int]:
+    r"""Return the two parts of the right-hand side, summed over the interactions that have a part in them.
+
+    .. math::
+        g_d = \sum_{z \in D_r}\nabla\ell(z; \hat\theta, G), \qquad
+        g_s = \sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]
+
+    :math:`D_c` are the remaining interactions with a user, item or negative within reach of a removed edge, and those
+    of users whose negatives are drawn anew because a removed item is now among them.
+
+    Args:
+        model: The trained model.
+        graph: Its training graph.
+        retained: The graph without what is forgotten.
+        removed: What is forgotten ``[num_interactions]``.
+        objective: The loss.
+
+    Returns:
+        Direct influence ``[num_parameters]``, spillover ``[num_parameters]``, and the size of :math:`D_c`.
+    """
+    before = objective.samples(graph)
+    after = _retained_samples(objective, before, graph, retained, removed)
+    kept = before.select(~removed)
+    reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=removed.device)
+    reached[affected_nodes(graph, removed, num_hops(model, graph))] = True
+    sides = reached.split([graph.num_users, graph.num_items])
+    changed = kept.touching(*sides) | after.touching(*sides)
+    if kept.negatives is not None and after.negatives is not None:
+        changed |= (kept.negatives != after.negatives).any(1)
+    direct = _forgotten_risk(model, graph, objective, before, removed)
+    old, new = (
+        risk_of(model, side, objective, samples.select(changed)) for side, samples in ((graph, kept), (retained, after))
+    )
+    theta = direct.parameters
+    return direct.gradient(theta), old.gradient(theta) - new.gradient(theta), int(changed.sum())
+
+
+def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
+    """Return for every flat trainable parameter the node whose row it is in, or -1 ``[num_parameters]``."""
+    tables, parts = node_rows(model, graph), []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        nodes = tables.get(name)
+        index = torch.full((p.size(0) if p.dim() else 1,), -1, device=p.device)
+        if nodes is not None:
+            index = torch.arange(nodes.start, nodes.stop, device=p.device)
+        parts.append(index.repeat_interleave(p.numel() // index.numel()))
+    return torch.cat(parts)

@@ -1,0 +1,112 @@
+"""Fine-tuning towards target scores: the loss of what remains, the targets, and keeping the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.encoding import Encoded, encode, score
+from graphunlearn.nn.tables import table_names
+from graphunlearn.nn.training.auxiliary import auxiliary_loss
+from graphunlearn.nn.training.objective import Objective
+
+__all__ = ["TuneSettings", "tune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    r"""How to fine-tune. A weight of 0 switches its term off.
+
+    Args:
+        epochs: Passes over the retained interactions.
+        lr: Adam's learning rate.
+        batch_size: Interactions per step.
+        risk: Weight of the training loss :math:`L_M` on the retained graph, contrastive term included.
+        target: Weight of :math:`L_U`, the smooth L1 distance of the forgotten pairs' scores to their targets.
+        preserve: Weight of :math:`L_P`, the mean squared change of the scores in the batch.
+        seed: Seed of the order of interactions.
+    """
+
+    epochs: int = 3
+    lr: float = 0.003
+    batch_size: int = 8192
+    risk: float = 1.0
+    target: float = 1.0
+    preserve: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"'epochs' must not be negative (got {self.epochs})")
+        if self.batch_size < 1:
+            raise ValueError(f"'batch_size' must be at least 1 (got {self.batch_size})")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"'lr' must be positive and finite (got {self.lr})")
+        for name in ("risk", "target", "preserve"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"'{name}' must be finite and not negative (got {getattr(self, name)})")
+
+
+def tune(
+    model: nn.Module,
+    graph: InteractionGraph,
+    pairs: Tensor,
+    targets: Callable[[Encoded], Tensor],
+    objective: Objective,
+    settings: TuneSettings,
+) -> list[dict[str, float]]:
+    r"""Train the layer-0 rows of ``model`` in place on :math:`w_M L_M + w_U L_U + w_P L_P`.
+
+    Args:
+        model: Changed in place; parameters other than the layer-0 table stay as they are.
+        graph: The retained graph.
+        pairs: The forgotten pairs whose ends keep something ``[2, num_pairs]``.
+        targets: Gives their scores to reach ``[num_pairs]`` for the model at the start of an epoch.
+        objective: The training loss.
+        settings: How.
+
+    Returns:
+        The mean of every term in every epoch.
+    """
+    table = [model.get_parameter(name) for name in table_names(model, graph)]
+    optimizer = torch.optim.Adam(table, lr=settings.lr)
+    with torch.no_grad():
+        before = encode(model, graph)
+    history = []
+    for epoch in range(1, settings.epochs + 1):
+        with torch.no_grad():
+            wanted = targets(before if epoch == 1 else encode(model, graph))
+        samples = objective.samples(graph, epoch=epoch + 1_000_000)  # negatives that training is unlikely to have drawn
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(samples), generator=generator).to(pairs.device)
+        sums = {"risk": 0.0, "target": 0.0, "preserve": 0.0}
+        for step, index in enumerate(order.split(settings.batch_size)):
+            batch, encoded = samples.select(index), encode(model, graph)
+            terms = {}
+            if settings.risk:
+                terms["risk"] = objective(encoded, batch).mean()
+                extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch + 1_000_000, step=step)
+                terms["risk"] = terms["risk"] if extra is None else terms["risk"] + extra
+            if settings.target and pairs.size(1):
+                terms["target"] = F.smooth_l1_loss(score(encoded, pairs), wanted)
+            if settings.preserve:
+                pattern = batch.pattern
+                moved = pattern.dots(encoded.users, encoded.items) - pattern.dots(before.users, before.items)
+                terms["preserve"] = moved.square().mean()
+            total = sum((getattr(settings, name) * term for name, term in terms.items()), start=encoded.users.sum() * 0)
+            gradients = torch.autograd.grad(total, table)
+            for parameter, gradient in zip(table, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            for name, term in terms.items():
+                sums[name] += float(term.detach()) * len(index) / len(order)
+        for parameter in table:
+            parameter.grad = None
+        history.append({"epoch": float(epoch), **sums})
+    return history

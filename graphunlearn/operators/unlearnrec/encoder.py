@@ -1,0 +1,203 @@
+"""The influence encoder: what a forgotten interaction will score once it is forgotten."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
+
+__all__ = ["EncoderSettings", "InfluenceEncoder", "pretrain_encoder"]
+
+_CLIP = 4.0  # standard deviations: what lies outside what was simulated is treated as its edge
+Simulated = Sequence[Sequence[tuple[Tensor, Tensor]]]
+"""For every kind its requests, as features ``[num_forgotten, NUM_FEATURES]`` and target scores ``[num_forgotten]``."""
+
+
+class InfluenceEncoder(nn.Module):
+    r"""Map the interactions of a request to the scores that retraining would give them.
+
+    .. math::
+        t_r = f\big(x_r,\ \tfrac1n \sum_{s} x_s\big)
+
+    with standardised features :math:`x_r` (:meth:`Removal.features`) and a small network :math:`f` shared by all
+    interactions. The mean over the request tells what kind of request it is. Nothing belongs to a node: the encoder
+    serves requests, nodes and graphs that it never saw, and does not care how nodes are numbered.
+
+    Args:
+        hidden: Width of the two hidden layers.
+        context: Whether the mean over the request is an input.
+
+    Example:
+        >>> encoder = InfluenceEncoder(hidden=8)
+        >>> encoder(torch.zeros(5, NUM_FEATURES)).shape
+        torch.Size([5])
+    """
+
+    center: Tensor
+    scale: Tensor
+    output: Tensor
+
+    def __init__(self, hidden: int = 64, *, context: bool = True) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"'hidden' must be at least 1 (got {hidden})")
+        self.hidden, self.context = hidden, context
+        self.register_buffer("center", torch.zeros(NUM_FEATURES))
+        self.register_buffer("scale", torch.ones(NUM_FEATURES))
+        self.register_buffer("output", torch.tensor([0.0, 1.0]))  # mean and standard deviation of the targets
+        self.network = nn.Sequential(
+            nn.Linear(NUM_FEATURES * (1 + context), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 1),
+        )
+
+    @torch.no_grad()
+    def standardise(self, simulated: Simulated) -> None:
+        """Take means and standard deviations from simulated requests."""
+        features = torch.cat([features for kind in simulated for features, _ in kind])
+        targets = torch.cat([target for kind in simulated for _, target in kind])
+        self.center.copy_(features.mean(0))
+        self.scale.copy_(features.std(0).clamp(min=1e-6))
+        self.output.copy_(torch.stack([targets.mean(), targets.std().clamp(min=1e-6)]))
+
+    def inputs(self, features: Tensor) -> Tensor:
+        """Return what the network sees of one request ``[num_forgotten, num_inputs]``."""
+        own = ((features - self.center) / self.scale).clamp(-_CLIP, _CLIP)
+        if not self.context:
+            return own
+        return torch.cat([own, own.mean(0, keepdim=True).expand_as(own)], 1)
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Return the scores ``[num]`` for rows of :meth:`inputs`."""
+        scores: Tensor = self.output[0] + self.output[1] * self.network(inputs).squeeze(1)
+        return scores
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the scores ``[num_forgotten]`` for the features of one request."""
+        return self.answer(self.inputs(features)) if len(features) else features.new_zeros(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """How the encoder is trained.
+
+    Args:
+        probability: Weight of the mean difference of probabilities, what forgetting is judged by; 0 leaves it out.
+        logit: Weight of the smooth L1 difference of standardised scores, which the tails need; 0 leaves it out.
+        steps: Steps at most.
+        batch_size: Interactions per step.
+        lr: Adam's learning rate; a third of it in the last 40 % of the steps.
+        weight_decay: Of the weights, decoupled.
+        patience: Stop after this many looks at the held-out requests, one every 50 steps, without a better result.
+        seed: Seed of weights and batches.
+    """
+
+    probability: float = 2.0
+    logit: float = 1.0
+    steps: int = 800
+    batch_size: int = 2048
+    lr: float = 3e-3
+    weight_decay: float = 1e-3
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.probability, self.logit) < 0 or self.probability + self.logit == 0:
+            raise ValueError(
+                f"'probability' and 'logit' must not be negative, nor both 0 (got {self.probability} and {self.logit})"
+            )
+        for name in ("steps", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+
+    def loss(self, encoder: InfluenceEncoder, answer: Tensor, target: Tensor) -> Tensor:
+        r"""Return the mean of :math:`w_p\,|\sigma(t) - \sigma(t^*)| + w_l\,h((t - t^*)/s)` for predicted scores."""
+        loss = answer.new_zeros(())
+        if self.probability:
+            loss = loss + self.probability * (torch.sigmoid(answer) - torch.sigmoid(target)).abs().mean()
+        if self.logit:
+            scale = encoder.output[1]
+            loss = loss + self.logit * F.smooth_l1_loss(answer / scale, target / scale)
+        return loss
+
+
+def pretrain_encoder(
+    encoder: InfluenceEncoder,
+    simulated: Simulated,
+    held_out: Simulated,
+    settings: EncoderSettings,
+    on_step: Callable[[int, float], Any] = lambda step, loss: None,
+) -> list[dict[str, float]]:
+    """Train ``encoder`` in place on simulated requests; keep what is best on held-out ones.
+
+    Args:
+        encoder: The encoder.
+        simulated: Requests to learn from, by kind; all kinds count the same.
+        held_out: Simulated requests to choose by, likewise; they share no interaction with the others.
+        settings: How to train.
+        on_step: Called with the step and the held-out loss at every look.
+
+    Returns:
+        Step, training loss, held-out loss and held-out mean difference of probabilities at every look.
+
+    Raises:
+        ValueError: There is nothing to learn from.
+    """
+    simulated, held_out = ([kind for kind in kinds if kind] for kinds in (simulated, held_out))
+    if not simulated or not held_out:
+        raise ValueError("'simulated' and 'held_out' must each hold at least one request (got none)")
+    encoder.standardise(simulated)
+    device = encoder.center.device
+    inputs = [torch.cat([encoder.inputs(features) for features, _ in kind]) for kind in simulated]
+    targets = [torch.cat([target for _, target in kind]) for kind in simulated]
+    generator = torch.Generator().manual_seed(settings.seed)
+    with torch.no_grad():
+        for module in encoder.network:
+            if isinstance(module, nn.Linear):  # drawn from the generator, so that global random state stays as it is
+                bound = module.in_features**-0.5
+                for parameter in (module.weight, module.bias):
+                    parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    best, kept, since, history = float("inf"), encoder.state_dict(), 0, []
+    for step in range(1, settings.steps + 1):
+        if step == round(0.6 * settings.steps):
+            optimizer.param_groups[0]["lr"] = settings.lr / 3
+        size = max(1, settings.batch_size // len(inputs))
+        batch = [torch.randint(len(kind), (size,), generator=generator).to(device) for kind in inputs]
+        answer = encoder.answer(torch.cat([kind[rows] for kind, rows in zip(inputs, batch)]))
+        loss = settings.loss(encoder, answer, torch.cat([kind[rows] for kind, rows in zip(targets, batch)]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 50 and step != settings.steps:
+            continue
+        looked = _look(encoder, held_out, settings)
+        history.append({"step": float(step), "loss": float(loss.detach()), **looked})
+        on_step(step, looked["held_out"])
+        since += 1
+        if looked["held_out"] < best:
+            best, since = looked["held_out"], 0
+            kept = {name: value.clone() for name, value in encoder.state_dict().items()}
+        if since >= settings.patience:
+            break
+    encoder.load_state_dict(kept)
+    return history
+
+
+@torch.no_grad()
+def _look(encoder: InfluenceEncoder, held_out: Simulated, settings: EncoderSettings) -> dict[str, float]:
+    losses, moved = [], []
+    for kind in held_out:
+        answers = [(encoder(features), target) for features, target in kind]
+        losses.append(statistics.fmean(float(settings.loss(encoder, a, t)) for a, t in answers))
+        moved.append(statistics.fmean(float((torch.sigmoid(a) - torch.sigmoid(t)).abs().mean()) for a, t in answers))
+    return {"held_out": statistics.fmean(losses), "probability_error": statistics.fmean(moved)}

@@ -1,0 +1,237 @@
+"""Pre-training of the influence encoder: one probe model, simulated requests with known outcomes, and a regression."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.training.fitting import FitSettings, fit, reset_parameters, validator
+from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
+from graphunlearn.operators.unlearnrec.probe import Pool, Probe, design_probe
+
+__all__ = ["Simulation", "learn_influence"]
+
+_PROBE_SEED = 500_009  # added to seeds: no original or retrained model is likely to have been trained with the sum
+_GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """What is simulated to learn from.
+
+    Args:
+        probes: Number of probe models, each trained like the original.
+        share: Share of the interactions that a probe does without, in (0, 0.5].
+        odd_users: Share of the users who get one unlikely interaction in a probe; 0 simulates none.
+        requests: Requests simulated on every model and kind: half of them large, half of 8 to 128 interactions.
+        held_out: Share of items whose interactions are kept for choosing when to stop.
+        seed: Seed of every choice, and of the probes' parameters.
+    """
+
+    probes: int = 1
+    share: float = 0.1
+    odd_users: float = 0.3
+    requests: int = 40
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("probes", "requests"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"'share' must be above 0 and at most 0.5 (got {self.share})")
+        if not 0 <= self.odd_users <= 1:
+            raise ValueError(f"'odd_users' must be between 0 and 1 (got {self.odd_users})")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"'held_out' must be between 0 and 1 (got {self.held_out})")
+
+
+def learn_influence(
+    encoder: InfluenceEncoder,
+    model: nn.Module,
+    graph: InteractionGraph,
+    objective: Objective,
+    simulation: Simulation,
+    settings: EncoderSettings,
+    *,
+    training: FitSettings,
+    validation: InteractionGraph | None = None,
+    checkpoint: Path | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Train ``encoder`` in place for a model and its graph. No real request is involved.
+
+    A probe, a model like the original but with other initial parameters, is trained on a graph without some
+    interactions and with some odd ones (:func:`~graphunlearn.operators.unlearnrec.probe.design_probe`). To the
+    original, forgetting the former has a known outcome, what the probe scores them; to the probe, forgetting the latter
+    has one, what the original scores them. Simulated requests are drawn from both.
+
+    Args:
+        encoder: The encoder.
+        model: The original; it is not changed.
+        graph: The graph it was trained on.
+        objective: Its loss.
+        simulation: What to simulate.
+        settings: How to train the encoder.
+        training: How the original was trained; the seed is replaced.
+        validation: Decides when a probe's training stops; without it all epochs are run.
+        checkpoint: File that keeps an interrupted training of a probe; removed at the end.
+        progress: Show progress; by default on a terminal only.
+
+    Returns:
+        What was done: sizes, the largest share that was forgotten, the training of the probes, the encoder's history.
+
+    Raises:
+        ValueError: The shares leave nothing to learn from or to simulate.
+    """
+    learned: list[list[tuple[Tensor, Tensor]]] = []
+    judged: list[list[tuple[Tensor, Tensor]]] = []
+    log: dict[str, Any] = {"probes": [], "largest_share": 0.0, "seconds_before_a_break": 0.0}
+    log["settings"] = asdict(training)
+    states: list[Path] = []
+    for number in range(simulation.probes):
+        seed = 101 * simulation.seed + _PROBE_SEED + number
+        seed += seed == training.seed  # a probe must not start where the original did
+        generator = torch.Generator().manual_seed(seed)
+        design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
+        probe, trainings, files = _trained_probe(
+            model, graph, design, objective, replace(training, seed=seed), validation, checkpoint, progress
+        )
+        states += files
+        log["seconds_before_a_break"] += sum(entry.pop("before_a_break") for entry in trainings)
+        log["probes"] += trainings
+        pools = _pools(model, graph, probe, design, simulation.held_out, generator)
+        for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
+            for pool in part:
+                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
+    if not any(judged) or not any(learned):
+        raise ValueError(
+            f"'share' must leave out enough to learn from and to choose by (got {simulation.share} of "
+            f"{graph.num_interactions} interactions)"
+        )
+    steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
+
+    def on_step(step: int, loss: float) -> None:
+        steps.update(step - steps.n)
+        steps.set_postfix(held_out=f"{loss:.4f}")
+
+    with steps:
+        log["encoder"] = pretrain_encoder(encoder, learned, judged, settings, on_step)
+    for state in states:
+        state.unlink(missing_ok=True)
+    for name, kinds in (("learned", learned), ("held_out", judged)):
+        counts = [len(target) for kind in kinds for _, target in kind]
+        log[name] = {"requests": len(counts), "interactions": sum(counts)}
+    return log
+
+
+def _trained_probe(
+    model: nn.Module,
+    graph: InteractionGraph,
+    design: Probe,
+    objective: Objective,
+    training: FitSettings,
+    validation: InteractionGraph | None,
+    checkpoint: Path | None,
+    progress: bool | None,
+) -> tuple[nn.Module, list[dict[str, Any]], list[Path]]:
+    """Return a probe, how its trainings went, and the files that keep them.
+
+    Early stopping ends a training far too soon now and then. A probe that stays well behind the original on the
+    validation part is trained again from other parameters, and the best one taken.
+    """
+    watch, _ = validator(graph, validation)
+    with torch.no_grad():
+        wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(model)
+    best, kept, trainings, files = -math.inf, model, [], []
+    for attempt in range(_ATTEMPTS):
+        settings = replace(training, seed=training.seed + attempt * _NEXT_SEED)
+        probe = copy.deepcopy(model)
+        reset_parameters(probe, settings.seed)
+        if checkpoint is not None:
+            files.append(checkpoint.with_name(f"{checkpoint.name}.{settings.seed}.safetensors"))
+        start = time.perf_counter()
+        result = fit(
+            probe,
+            design.graph,
+            validation=validation,
+            objective=objective,
+            settings=settings,
+            checkpoint=files[-1] if files else None,
+            progress=progress,
+        )
+        passed = time.perf_counter() - start
+        about = {"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best}
+        trainings.append(about | {"before_a_break": max(0.0, result.seconds - passed)})
+        reached = 0.0 if result.best is None else result.best
+        if reached > best:
+            best, kept = reached, probe
+        if reached >= wanted:
+            break
+    return kept, trainings, files
+
+
+@torch.no_grad()
+def _pools(
+    model: nn.Module, graph: InteractionGraph, probe: nn.Module, design: Probe, share: float, generator: torch.Generator
+) -> list[list[Pool]]:
+    """Return what can be forgotten from either model with a known outcome, by kind: to learn from, and held out.
+
+    What the probe did without makes three kinds: one by one, in bundles, and both, as large requests are.
+    """
+    unseen, natural = encode(probe, design.graph), encode(model, graph)
+    single = design.scattered.size(1)
+    group = torch.cat([torch.arange(single, device=graph.pairs.device), single + design.bundle])
+    parts: list[list[Pool]] = [[], []]
+    for into, whole in zip(
+        parts, Pool(model, graph, design.left_out, score(unseen, design.left_out), group).split(share, generator)
+    ):
+        into += [whole.only(whole.group < single), whole.only(whole.group >= single), whole]
+    for odd in (design.lowest, design.others):
+        for into, part in zip(
+            parts, Pool(probe, design.graph, odd, score(natural, odd), odd[1]).split(share, generator)
+        ):
+            into.append(part)
+    return [[pool for pool in part if pool.pairs.size(1)] for part in parts]
+
+
+def _sizes(count: int, generator: torch.Generator) -> list[float]:
+    """Return sizes of requests in turn: a share of the pool from .3 to 1, and a number from 8 to 128."""
+    draws = torch.rand(count, generator=generator).tolist()
+    return [0.3 + 0.7 * u if k % 4 < 2 else round(8 * 16**u) for k, u in enumerate(draws)]
+
+
+def _described(
+    pool: Pool, sizes: list[float], generator: torch.Generator, log: dict[str, Any], progress: bool | None
+) -> Iterable[tuple[Tensor, Tensor]]:
+    requests = tqdm(
+        pool.requests(sizes, generator),
+        total=len(sizes),
+        desc="simulating",
+        unit="request",
+        disable=_quiet(progress),
+        leave=False,
+    )
+    for removal, target in requests:
+        share = len(removal.kept) / pool.graph.num_interactions
+        log["largest_share"] = max(log["largest_share"], share)
+        if removal.pairs.size(1):
+            yield removal.features(), target
+
+
+def _quiet(progress: bool | None) -> bool | None:
+    """tqdm's ``disable``: ``None`` shows the bar on a terminal only."""
+    return None if progress is None else not progress

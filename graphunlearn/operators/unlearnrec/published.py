@@ -1,0 +1,254 @@
+"""UnlearnRec as it is described: an influence encoder, pre-trained on simulated requests, then asked or fine-tuned."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.tables import write_table
+from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.base import _evaluating
+from graphunlearn.operators.unlearnrec.published_encoder import (
+    MOST_ROWS,
+    FrozenBackbone,
+    Losses,
+    PublishedEncoder,
+    PublishedSettings,
+    Request,
+    check_finite,
+    contrastive_loss,
+    seeded,
+    simulate,
+)
+
+__all__ = ["PublishedEncoder", "PublishedSettings", "finetune", "pretrain"]
+
+_JUDGED = 32768  # retained interactions that a held-out request is judged on
+_COLUMNS = ("epoch", "share", "loss", "model", "unlearn", "preserve", "contrast", "held_out")
+Report = Callable[[dict[str, Any]], None]
+
+
+def _contrast(
+    encoder: PublishedEncoder, settings: PublishedSettings, matrix: Tensor, pairs: Tensor, num_users: int, *key: int
+) -> dict[str, Tensor]:
+    """Return the weighted contrast between a request and a view of it that leaves some interactions out."""
+    if not settings.lambda_contrast:
+        return {}
+    generator = seeded("view", settings.seed, *key)
+    kept = torch.rand(pairs.size(1), generator=generator) >= settings.drop
+    nodes = torch.cat([pairs[0].unique(), num_users + pairs[1].unique()])
+    nodes = nodes[torch.randperm(len(nodes), generator=generator)[:MOST_ROWS].to(nodes.device)]
+    views = matrix, encoder.request_matrix(pairs[:, kept.to(pairs.device)], num_users)
+    first, second = (encoder.layers_of(view, nodes) for view in views)
+    return {"contrast": settings.lambda_contrast * contrastive_loss(first, second, settings.temperature)}
+
+
+class _Progress:
+    """What pre-training has learned so far, as a flat dictionary of tensors and back."""
+
+    def __init__(self, encoder: PublishedEncoder, lr: float) -> None:
+        self.learned = {"influence": encoder.influence, "withdraw": encoder.withdraw}
+        self.optimizer = torch.optim.Adam(self.learned.values(), lr=lr, fused=True)
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def best_epoch(self) -> int:
+        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["held_out"])
+
+    def record(self, record: dict[str, float]) -> None:
+        check_finite(record)
+        self.history.append(record)
+        if self.best_epoch == len(self.history) - 1:
+            self.best = {name: value.detach().clone() for name, value in self.learned.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        out = {f"encoder.{name}": value.detach() for name, value in self.learned.items()}
+        out |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            out |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+        rows = [[record.get(name, math.nan) for name in _COLUMNS] for record in self.history]
+        return out | {"history": torch.tensor(rows, dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for name, value in self.learned.items():
+            found = state.get(f"encoder.{name}")
+            if found is None or found.shape != value.shape:
+                shape = "none" if found is None else list(found.shape)
+                raise ValueError(f"'state' must hold 'encoder.{name}' of the shape {list(value.shape)} (got {shape})")
+            value.data.copy_(found)
+            self.best[name] = state[f"best.{name}"].to(value.device, copy=True)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = tensor.clone()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        for row in state["history"].tolist():
+            self.history.append({name: v for name, v in zip(_COLUMNS, row) if not math.isnan(v)})
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def pretrain(
+    encoder: PublishedEncoder,
+    model: nn.Module,
+    graph: InteractionGraph,
+    objective: Objective,
+    settings: PublishedSettings,
+    *,
+    on_epoch: Report = lambda record: None,
+    state: dict[str, Tensor] | None = None,
+) -> list[dict[str, float]]:
+    r"""Learn :math:`H^0` and :math:`w` of ``encoder`` on simulated requests, and keep them as they were at their best.
+
+    The best is where the total loss, averaged over held-out simulated requests, is lowest; ``model`` is not changed.
+
+    Args:
+        encoder: Trained in place; it lies on the model's device.
+        model: The trained recommender.
+        graph: What it was trained on.
+        objective: The loss it was trained with.
+        settings: How to pre-train.
+        on_epoch: Called after every epoch with its record and, under ``"state"``, the tensors to resume from: those of
+            the moment, to be written or cloned before it returns.
+        state: Such tensors: pre-training goes on from there, and ends as it would have ended without the break.
+
+    Returns:
+        A record per epoch: the number, the share forgotten, the mean loss of a step in all and term by term (weighted),
+        and the loss on held-out requests. Record 0 has only the latter, before any training.
+
+    Raises:
+        ValueError: The model's initial embeddings cannot be reached, or encoder, model, settings and state do not fit.
+        FloatingPointError: The loss became NaN or infinite.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> graph = gu.datasets.synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5)
+        >>> model, encoder = gu.MatrixFactorization(graph.num_nodes, 4), PublishedEncoder(graph.num_nodes, 4)
+        >>> history = pretrain(encoder, model, graph, gu.BPR(), PublishedSettings(epochs=2))
+        >>> len(history)
+        3
+    """
+    with _evaluating(model):
+        backbone = FrozenBackbone(model, graph)
+        encoder.check(backbone.table)
+        losses, progress = Losses(backbone, objective, settings), _Progress(encoder, settings.lr)
+        users, final = graph.num_users, backbone.final
+
+        def loss_terms(
+            request: Request, matrix: Tensor, batch: Samples, pairs: Tensor, epoch: int, step: int
+        ) -> dict[str, Tensor]:
+            table = backbone.table + encoder.mlp(encoder.estimate(final, matrix))
+            terms = losses.terms(table, request.retained, batch, pairs, epoch, step)
+            return terms | _contrast(encoder, settings, matrix, request.pairs, users, epoch, step)
+
+        judges = []
+        for number in range(3):
+            request = simulate(graph, settings, number, held_out=True)
+            samples = objective.samples(request.retained)
+            chosen = torch.randperm(len(samples), generator=seeded("judged", settings.seed, number))[:_JUDGED]
+            matrix = encoder.request_matrix(request.pairs, users)
+            judges.append((request, matrix, samples.select(chosen.to(final.device)), request.pairs, 0, number))
+
+        @torch.no_grad()
+        def held_out() -> float:
+            return sum(float(sum(loss_terms(*judge).values())) for judge in judges) / len(judges)
+
+        if state is None:
+            progress.record({"epoch": 0.0, "held_out": held_out()})
+        else:
+            progress.restore(state)
+        serving = -1
+        for epoch in range(len(progress.history), settings.epochs + 1):
+            if epoch - 1 - progress.best_epoch >= settings.patience:
+                break
+            number = (epoch - 1) // settings.refresh
+            if number != serving:
+                serving, request = number, simulate(graph, settings, number)
+                matrix = encoder.request_matrix(request.pairs, users)
+            sums: Counter[str] = Counter()
+            for step, batch, pairs in losses.batches(request.retained, request.pairs, epoch):
+                _step(loss_terms(request, matrix, batch, pairs, epoch, step), progress.optimizer, sums)
+            progress.record({"epoch": float(epoch), "share": request.share, **_means(sums), "held_out": held_out()})
+            on_epoch({**progress.history[-1], "state": progress.tensors()})
+        progress.optimizer.zero_grad()
+        encoder.load_state_dict(progress.best, strict=False)
+    return progress.history
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def finetune(
+    encoder: PublishedEncoder,
+    model: nn.Module,
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    pairs: Tensor,
+    objective: Objective,
+    settings: PublishedSettings,
+    epochs: int,
+) -> list[dict[str, float]]:
+    r"""Write the revised table into ``model``, after ``epochs`` of training :math:`E_0` and a copy of the MLP.
+
+    Everything else stays: the encoder for the next request, and the model's other parameters.
+
+    Args:
+        encoder: A pre-trained encoder.
+        model: Its layer-0 rows are changed in place.
+        graph: The graph before.
+        retained: The graph after.
+        pairs: What is forgotten ``[2, num_forgotten]``.
+        objective: The loss that the model was trained with.
+        settings: How to fine-tune.
+        epochs: Passes over what is retained; with 0 the encoder alone decides.
+
+    Returns:
+        A record per epoch: the number and the mean loss of a step, in all and term by term (weighted).
+
+    Raises:
+        ValueError: The model's initial embeddings cannot be reached, encoder and model do not fit, ``epochs`` is
+            negative, or no term is left to train on.
+        FloatingPointError: The loss became NaN or infinite; the model is unchanged.
+    """
+    if not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"'epochs' must be an integer of at least 0 (got {epochs!r})")
+    if epochs and not (settings.lambda_model or settings.lambda_unlearn or settings.lambda_preserve):
+        raise ValueError("'settings' must give lambda_model, lambda_unlearn or lambda_preserve to fine-tune (got 0)")
+    history = []
+    with _evaluating(model):
+        backbone = FrozenBackbone(model, graph)
+        encoder.check(backbone.table)
+        losses, mlp = Losses(backbone, objective, settings), copy.deepcopy(encoder.mlp).requires_grad_()
+        table = backbone.table.clone().requires_grad_()
+        with torch.no_grad():
+            estimate = encoder.estimate(backbone.final, encoder.request_matrix(pairs, graph.num_users))
+        optimizer = torch.optim.Adam([table, *mlp.parameters()], lr=settings.lr, fused=True)
+        for epoch in range(1, epochs + 1):
+            sums: Counter[str] = Counter()
+            for step, batch, some in losses.batches(retained, pairs, epoch):
+                _step(losses.terms(table + mlp(estimate), retained, batch, some, epoch, step), optimizer, sums)
+            history.append({"epoch": float(epoch), **_means(sums)})
+            check_finite(history[-1])
+    with torch.no_grad():
+        write_table(model, graph, table + mlp(estimate))
+    return history
+
+
+def _step(terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, sums: Counter[str]) -> None:
+    optimizer.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer.step()
+    sums.update({"steps": 1, **{name: value.detach() for name, value in terms.items()}})  # read once, at the end
+
+
+def _means(sums: Counter[str]) -> dict[str, float]:
+    means = {name: float(value) / sums["steps"] for name, value in sums.items() if name != "steps"}
+    return {"loss": sum(means.values()), **means}

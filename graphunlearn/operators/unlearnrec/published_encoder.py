@@ -1,0 +1,391 @@
+"""UnlearnRec's influence encoder as described, and the losses it is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Adjacency, spmm
+from graphunlearn.nn.encoding import Encoded, encode, score
+from graphunlearn.nn.tables import initial_table, table_names
+from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
+from graphunlearn.nn.training.objective import Objective, Samples
+
+__all__ = [
+    "FrozenBackbone",
+    "Losses",
+    "PublishedEncoder",
+    "PublishedSettings",
+    "check_count",
+    "check_positive",
+    "contrastive_loss",
+    "preservation_loss",
+    "unlearning_loss",
+]
+
+
+class PublishedEncoder(nn.Module):
+    r"""Revise a table of initial embeddings for what is to be forgotten, as described for UnlearnRec.
+
+    .. math::
+        \tilde E_0 = E_0 + \mathrm{MLP}\Big(\sum_{l=0}^L \hat A^l H^0 - 0.1\,\hat A^L (w \odot E_f)\Big)
+
+    :math:`\hat A` is the symmetric adjacency of the forgotten interactions *alone*, normalised by its own degrees. The
+    influence :math:`H^0` (a row per node, zero at first) and the weights :math:`w` (a number per node, ``2 * lr`` at
+    first) are learned by :func:`pretrain`; the MLP, two LeakyReLU(0.99) layers without bias whose weights are the
+    identity at first, by :func:`finetune` alone. The term :math:`l = 0` does not depend on the request: once
+    pre-trained, this encoder changes the table for an empty request as well.
+
+    Args:
+        num_nodes: Users plus items; users come first.
+        dim: Width of a row.
+        layers: :math:`L`.
+        lr: Learning rate of pre-training, which :math:`w` starts from.
+
+    Raises:
+        ValueError: A size is not positive, or ``lr`` is not.
+
+    Source: "Unlearning for recommendation with a pre-trained influence encoder", arXiv 2505.22649; from summaries and
+    public code, so that details may differ.
+
+    Example:
+        >>> encoder, rows = PublishedEncoder(4, 2, layers=1, lr=0.05), torch.ones(4, 2)
+        >>> encoder(rows, rows, torch.tensor([[0], [1]]), num_users=2).detach()
+        tensor([[0.9902, 0.9902],
+                [1.0000, 1.0000],
+                [1.0000, 1.0000],
+                [0.9902, 0.9902]])
+    """
+
+    def __init__(self, num_nodes: int, dim: int, layers: int = 3, *, lr: float = 1e-3) -> None:
+        super().__init__()
+        for name, value in (("num_nodes", num_nodes), ("dim", dim), ("layers", layers)):
+            check_count(name, value)
+        check_positive("lr", lr)
+        self.layers = layers
+        self.influence = nn.Parameter(torch.zeros(num_nodes, dim))
+        self.withdraw = nn.Parameter(torch.full((num_nodes, 1), 2 * lr))
+        linear = [
+            nn.utils.skip_init(nn.Linear, dim, dim, bias=False) for _ in range(2)
+        ]  # nothing drawn, nothing wasted
+        for part in linear:
+            nn.init.eye_(part.weight)
+        self.mlp = nn.Sequential(linear[0], nn.LeakyReLU(0.99), linear[1], nn.LeakyReLU(0.99)).requires_grad_(False)
+
+    def forward(self, initial: Tensor, final: Tensor, pairs: Tensor, num_users: int) -> Tensor:
+        r"""Return the revised table :math:`\tilde E_0` ``[num_nodes, dim]``.
+
+        Args:
+            initial: :math:`E_0` ``[num_nodes, dim]``.
+            final: :math:`E_f`, the rows that the trained model recommends by ``[num_nodes, dim]``.
+            pairs: What is forgotten: internal users and items ``[2, num_forgotten]``.
+            num_users: Number of users.
+        """
+        revised: Tensor = initial + self.mlp(self.estimate(final, self.request_matrix(pairs, num_users)))
+        return revised
+
+    def request_matrix(self, pairs: Tensor, num_users: int) -> Tensor:
+        r"""Return :math:`\hat A` of ``pairs`` ``[2, num]`` in CSR ``[num_nodes, num_nodes]``."""
+        sizes = (num_users, len(self.influence) - num_users)
+        if pairs.dim() != 2 or len(pairs) != 2:
+            raise ValueError(f"'pairs' must have the shape [2, num] (got {list(pairs.shape)})")
+        for name, ids, size in zip(("user", "item"), pairs, sizes):
+            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+                raise ValueError(
+                    f"'pairs' must name {name}s from 0 to {size - 1} (got {int(ids.min())} to {int(ids.max())})"
+                )
+        return Adjacency.from_pairs(pairs, *sizes).normalized(self.influence.dtype)
+
+    def estimate(self, final: Tensor, matrix: Tensor) -> Tensor:
+        r"""Return :math:`\sum_l \hat A^l H^0 - 0.1\,\hat A^L (w \odot E_f)` ``[num_nodes, dim]``, before the MLP."""
+        out: Tensor = self.influence - 0.1 * self.withdraw * final
+        for _ in range(self.layers):  # Horner's scheme: the withdraw term travels along, one product per layer
+            out = spmm(matrix, out) + self.influence
+        return out
+
+    def layers_of(self, matrix: Tensor, nodes: Tensor) -> list[Tensor]:
+        r"""Return the rows of ``nodes`` in :math:`H^1, \dots, H^L`, each ``[num, dim]``; :math:`H^0` knows no views."""
+        layer: Tensor = self.influence
+        out = []
+        for _ in range(self.layers):
+            layer = spmm(matrix, layer)
+            out.append(layer[nodes])
+        return out
+
+    def check(self, table: Tensor) -> None:
+        """Raise a ``ValueError`` where this encoder cannot revise ``table``."""
+        own = self.influence
+        if own.shape != table.shape or own.dtype != table.dtype or own.device != table.device:
+            mine, wanted = (f"{list(x.shape)} of {x.dtype} on {x.device}" for x in (own, table))
+            raise ValueError(f"'encoder' must be made for the model's initial embeddings, {wanted} (got {mine})")
+
+
+def check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
+
+
+def check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"'{name}' must be positive and finite (got {value!r})")
+
+
+T = TypeVar("T")
+MOST_ROWS = 512  # rows that are compared with each other in one step, for preservation and for contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSettings:
+    r"""How to pre-train and to fine-tune a :class:`PublishedEncoder`.
+
+    The loss is :math:`\lambda_m L_M + \lambda_u L_U + \lambda_p L_P + \lambda_c L_C`; a weight of 0 switches its term
+    off, and it is not computed.
+
+    Args:
+        lambda_model: Weight of the backbone's own loss on what is retained.
+        lambda_unlearn: Weight of :func:`unlearning_loss` on what is forgotten.
+        lambda_preserve: Weight of :func:`preservation_loss`.
+        lambda_contrast: Weight of :func:`contrastive_loss`, in pre-training only.
+        temperature: Temperature of preservation and contrast.
+        shares: Smallest and largest share of the interactions that a simulated request takes.
+        refresh: Epochs that a simulated request serves for.
+        drop: Share of the request's interactions that its view leaves out, for the contrast.
+        epochs: At most this many passes over what is retained.
+        patience: Stop after this many epochs without a lower loss on held-out simulated requests.
+        batch_size: Interactions per step.
+        lr: Adam's learning rate.
+        seed: Seed of requests, order and views.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    lambda_model: float = 1.0
+    lambda_unlearn: float = 0.1
+    lambda_preserve: float = 0.01
+    lambda_contrast: float = 1e-3
+    temperature: float = 1.0
+    shares: tuple[float, float] = (0.03, 0.3)
+    refresh: int = 3
+    drop: float = 0.05
+    epochs: int = 100
+    patience: int = 10
+    batch_size: int = 2048
+    lr: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        weights = ("lambda_model", "lambda_unlearn", "lambda_preserve", "lambda_contrast")
+        for name in weights:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"'{name}' must be finite and not negative (got {value!r})")
+        if not any(getattr(self, name) for name in weights):
+            raise ValueError(f"one of {', '.join(weights)} must be above 0 (got 0 for all)")
+        for name in ("temperature", "lr"):
+            check_positive(name, getattr(self, name))
+        for name in ("refresh", "epochs", "patience", "batch_size"):
+            check_count(name, getattr(self, name))
+        if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
+            raise ValueError(f"'shares' must be two ascending shares between 0 and 1 (got {self.shares!r})")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"'drop' must be at least 0 and less than 1 (got {self.drop!r})")
+
+
+class Request(NamedTuple):
+    """Something to forget: the share of the interactions it takes, what it leaves, and the pairs ``[2, num]``."""
+
+    share: float
+    retained: InteractionGraph
+    pairs: Tensor
+
+
+def simulate(graph: InteractionGraph, settings: PublishedSettings, number: int, *, held_out: bool = False) -> Request:
+    """Return simulated request ``number``: random interactions, as many as a random share says.
+
+    Training draws the share uniformly. The three held-out requests, to stop by, are of the smallest and the largest
+    share and of the geometric mean of both; they are drawn with keys of their own.
+
+    Raises:
+        ValueError: The share takes no interaction of the graph, or all of them.
+    """
+    generator, (low, high) = seeded("held out" if held_out else "request", settings.seed, number), settings.shares
+    drawn = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+    share = (low, math.sqrt(low * high), high)[number] if held_out else drawn
+    count = graph.num_interactions
+    taken = round(share * count)
+    if not 0 < taken < count:
+        raise ValueError(f"'shares' must take at least one of {count} interactions and leave one (got {share:.3g})")
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[torch.randperm(count, generator=generator)[:taken]] = True
+    mask = mask.to(graph.pairs.device)
+    return Request(share, graph.select(~mask), graph.pairs[:, mask])
+
+
+def seeded(*key: str | int) -> torch.Generator:
+    """Return a generator for every key: what is drawn does not depend on what was drawn before."""
+    return torch.Generator().manual_seed(int(hashlib.sha256(repr(key).encode()).hexdigest()[:15], 16))
+
+
+def check_finite(record: dict[str, float]) -> None:
+    """Raise a ``FloatingPointError`` where a loss is not finite."""
+    if not math.isfinite(sum(record.values())):
+        raise FloatingPointError(f"the loss became NaN or infinite in epoch {record['epoch']:.0f}; lower 'lr'")
+
+
+def unlearning_loss(scores: Tensor) -> Tensor:
+    r"""Return :math:`-\frac1n\sum_s \log\sigma(-s)`: small where forgotten pairs score low; 0 where there are none.
+
+    It has no target: the lower the scores, the better.
+
+    Args:
+        scores: Scores of the forgotten pairs ``[num_forgotten]``.
+
+    Example:
+        >>> unlearning_loss(torch.tensor([0.0, 0.0]))
+        tensor(0.6931)
+    """
+    return F.softplus(scores).sum() / max(scores.numel(), 1)
+
+
+def preservation_loss(before: Encoded, after: Encoded, users: Tensor, items: Tensor, temperature: float) -> Tensor:
+    r"""Return the squared distance between what users made of a batch's items before and what they make of them now.
+
+    .. math::
+        \frac1{nm}\sum_{u, i} \big(\log\mathrm{softmax}_i(s_{ui} / \tau) - \log\mathrm{softmax}_i(s'_{ui} / \tau)\big)^2
+
+    Args:
+        before: The rows before.
+        after: The rows now.
+        users: Users of the batch ``[n]``, repeats allowed.
+        items: Items of the batch ``[m]``, repeats allowed: the softmax goes over them, not over the catalogue.
+        temperature: :math:`\tau`.
+
+    Example:
+        >>> rows = Encoded(torch.eye(2), torch.eye(2))
+        >>> preservation_loss(rows, rows, torch.tensor([0, 1]), torch.tensor([0, 1]), temperature=1.0)
+        tensor(0.)
+    """
+    old, new = (
+        F.log_softmax(rows.users[users] @ rows.items[items].t() / temperature, dim=1) for rows in (before, after)
+    )
+    return F.mse_loss(new, old)
+
+
+def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperature: float) -> Tensor:
+    """Return the mean over layers of the mean :func:`~graphunlearn.nn.info_nce` between two views of the same nodes.
+
+    Args:
+        first: One view, layer by layer ``[num, dim]``.
+        second: The other view, of the same shapes.
+        temperature: Divides the cosines.
+
+    Example:
+        >>> contrastive_loss([torch.eye(2)], [torch.eye(2)], temperature=1.0)
+        tensor(0.3133)
+    """
+    losses = [info_nce(a, b, temperature).mean() for a, b in zip(first, second, strict=True)]
+    return torch.stack(losses).mean()
+
+
+class _Run(nn.Module):
+    """Gives ``torch.func.functional_call`` a forward that is any function of the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
+        return function(self.model)
+
+
+class FrozenBackbone:
+    """A trained recommender that runs with another layer-0 table; nothing is ever written to it.
+
+    Args:
+        model: The recommender.
+        graph: What it was trained on.
+
+    Attributes:
+        table: Its own layer-0 rows ``[num_nodes, dim]``.
+        before: Its rows on ``graph``.
+
+    Raises:
+        ValueError: The model's initial embeddings cannot be reached.
+    """
+
+    def __init__(self, model: nn.Module, graph: InteractionGraph) -> None:
+        self._run = _Run(model)
+        self._names = [f"model.{name}" for name in table_names(model, graph)]
+        self._fixed = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+        self._sizes = [len(self._fixed[name]) for name in self._names]
+        self.model, self.table = model, initial_table(model, graph)
+        with torch.no_grad():
+            self.before: Encoded = encode(model, graph)
+
+    @property
+    def final(self) -> Tensor:
+        """The rows on the graph ``[num_nodes, dim]``; where layers are concatenated, their mean.
+
+        Raises:
+            ValueError: The rows are not as wide as the table, nor a multiple of that.
+        """
+        rows, dim = torch.cat([self.before.users, self.before.items]), self.table.size(1)
+        if rows.size(1) % dim:
+            raise ValueError(
+                f"'model' must have final rows as wide as its initial ones, {dim}, or several of that width side by "
+                f"side (got {rows.size(1)} from {type(self.model).__name__})"
+            )
+        return rows.view(len(rows), -1, dim).mean(1)
+
+    def run(self, table: Tensor, function: Callable[[nn.Module], T]) -> T:
+        """Return ``function(model)`` with ``table`` in place of the layer-0 rows, differentiable in it alone."""
+        values = {**self._fixed, **dict(zip(self._names, table.split(self._sizes)))}
+        result: T = torch.func.functional_call(self._run, values, (function,))
+        return result
+
+
+class Losses:
+    """The loss terms of a revised table, each with its weight; terms without a weight are left out."""
+
+    def __init__(self, backbone: FrozenBackbone, objective: Objective, settings: PublishedSettings) -> None:
+        self.backbone, self.objective, self.settings = backbone, objective, settings
+
+    def terms(
+        self, table: Tensor, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
+    ) -> dict[str, Tensor]:
+        """Return ``{name: weighted term}`` for retained samples and forgotten ``pairs``."""
+        return self.backbone.run(table, lambda model: self._terms(model, retained, batch, pairs, epoch, step))
+
+    def _terms(
+        self, model: nn.Module, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
+    ) -> dict[str, Tensor]:
+        settings, encoded, terms = self.settings, encode(model, retained), {}
+        if settings.lambda_model:
+            loss = self.objective(encoded, batch).mean()
+            extra = auxiliary_loss(model, retained, batch, seed=settings.seed, epoch=epoch, step=step)
+            terms["model"] = settings.lambda_model * (loss if extra is None else loss + extra)
+        if settings.lambda_unlearn:
+            terms["unlearn"] = settings.lambda_unlearn * unlearning_loss(score(encoded, pairs))
+        if settings.lambda_preserve:
+            rows = batch.users[:MOST_ROWS], batch.items[:MOST_ROWS]
+            loss = preservation_loss(self.backbone.before, encoded, *rows, settings.temperature)
+            terms["preserve"] = settings.lambda_preserve * loss
+        return terms
+
+    def batches(self, retained: InteractionGraph, pairs: Tensor, epoch: int) -> Iterator[tuple[int, Samples, Tensor]]:
+        """Yield the steps of an epoch: a batch of what is retained, and as many forgotten pairs, in turn."""
+        samples = self.objective.samples(retained, epoch=epoch)
+        generator, size = seeded("order", self.settings.seed, epoch), self.settings.batch_size
+        order, turn = (torch.randperm(n, generator=generator).to(pairs.device) for n in (len(samples), pairs.size(1)))
+        for step, index in enumerate(order.split(size)):
+            window = turn if len(turn) <= size else turn.roll(-step * size)[:size]
+            yield step, samples.select(index), pairs[:, window]

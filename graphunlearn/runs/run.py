@@ -1,0 +1,263 @@
+"""Run folders: a trained model with all that it takes to forget from it, and to audit that later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+from graphunlearn._version import __version__
+from graphunlearn.runs.folder import replaced
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.io.plain import json_ready
+from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.operators import UnlearningResult
+
+__all__ = ['Forgotten', 'Graph', 'ModelSpec', 'Run', 'watched']
+
+FORMAT = 1
+OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}
+Graph: TypeAlias = InteractionGraph | SessionGraph
+GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What it takes to build a model again."""
+
+    name: str
+    dim: int
+    layers: int
+
+    @property
+    def kind(self) -> str:
+        """What the model learns from: ``"interactions"`` or ``"sessions"``."""
+        return kind_of(self.name)
+
+    def build(self, graph: Graph) -> nn.Module:
+        """Return the untrained model for ``graph``, on its device."""
+        return build_model(self.name, graph, self.dim, self.layers)
+
+
+@dataclass
+class Forgotten:
+    """Where a run came from by forgetting.
+
+    Args:
+        original: The model before.
+        graph: The graph that it was trained on.
+        result: What the method handed back.
+        options: The options of the method.
+        token: What a ledger knows this request by, where it is entered in one.
+    """
+
+    original: nn.Module
+    graph: Graph
+    result: UnlearningResult
+    options: dict[str, Any]
+    token: str | None = None
+
+
+@dataclass
+class Run:
+    """A trained (or corrected) model, its data, and how it was made.
+
+    Args:
+        spec: How to build the model.
+        model: The model.
+        train: What it learned from, and serves with.
+        validation: What decided when its training stopped.
+        test: What judges it.
+        objective: The loss.
+        settings: The training settings, seed included.
+        about: For the reader: data set, split, what happened in training.
+        forgotten: Where it came from, unless it was simply trained.
+    """
+
+    spec: ModelSpec
+    model: nn.Module
+    train: Graph
+    validation: Graph
+    test: Graph
+    objective: Criterion
+    settings: FitSettings
+    about: dict[str, Any] = field(default_factory=dict)
+    forgotten: Forgotten | None = None
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The data, as a report holds it."""
+        train = self.train if self.forgotten is None else self.forgotten.graph
+        parts = {"train": train, "validation": self.validation, "test": self.test}
+        facts: dict[str, Any] = {"name": self.about.get("dataset")}
+        if isinstance(train, SessionGraph):
+            facts |= {f"{name}_sessions": graph.num_sessions for name, graph in parts.items()}
+            facts |= {f"{name}_clicks": graph.num_clicks for name, graph in parts.items()}
+        else:
+            facts |= {name: graph.num_interactions for name, graph in parts.items()} | {"users": train.num_users}
+        return facts | {"items": train.num_items}
+
+    def save(self, out: Path, overwrite: bool = False, also: Callable[[Path], Any] | None = None) -> None:
+        """Write the run folder, whole or not at all.
+
+        Args:
+            out: The folder.
+            overwrite: Whether an earlier one may be replaced.
+            also: Writes more into the folder, which is given to it while it is in the making.
+
+        Raises:
+            ValueError: See :func:`~graphunlearn.runs.folder.check_out`.
+            OSError: It could not be written; an earlier folder is as it was.
+        """
+        with replaced(out, overwrite) as folder:
+            graphs = {"train": self.train, "validation": self.validation, "test": self.test}
+            models = {"model": self.model}
+            facts: dict[str, Any] = {"run": self._facts()}
+            if self.forgotten is not None:
+                graphs["original_train"] = self.forgotten.graph
+                models["original"] = self.forgotten.original
+                facts |= _forgotten_facts(self.forgotten)
+            for name, graph in graphs.items():
+                graph.save(folder / f"{name}.safetensors")
+            for name, model in models.items():
+                tensors = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+                (folder / f"{name}.safetensors").write_bytes(save_tensors(tensors))
+            for name, content in facts.items():
+                text = json.dumps(json_ready(content), indent=2, allow_nan=False, ensure_ascii=False)
+                (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            if also is not None:
+                also(folder)
+
+    def _facts(self) -> dict[str, Any]:
+        name = next(key for key, cls in OBJECTIVES.items() if type(self.objective) is cls)
+        objective: Any = self.objective
+        return {
+            "format": FORMAT,
+            "graphunlearn": __version__,
+            "model": asdict(self.spec),
+            "objective": {"name": name, **asdict(objective)},
+            "settings": asdict(self.settings),
+            "about": self.about,
+            "fingerprints": {
+                "model": fingerprint(self.model),
+                "train": self.train.fingerprint(),
+                "validation": self.validation.fingerprint(),
+                "test": self.test.fingerprint(),
+            },
+        }
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Run:
+        """Read a run folder.
+
+        Raises:
+            ValueError: It is no run folder, or not whole.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"'run' must be a run folder (got '{folder}', which is no folder)")
+        if not (folder / "run.json").is_file():
+            raise ValueError(f"'run' must be a run folder, as 'train' writes it (got '{folder}', without a run.json)")
+        return _whole(folder, lambda: cls._load(folder, device))
+
+    @classmethod
+    def _load(cls, folder: Path, device: torch.device | str) -> Run:
+        facts = _read_json(folder / "run.json")
+        if facts["format"] != FORMAT:
+            raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
+        objective = dict(facts["objective"])
+        spec = ModelSpec(**facts["model"])
+        train, validation, test = (_read_graph(folder, n, spec, device) for n in ("train", "validation", "test"))
+        run = cls(
+            spec,
+            _read_model(folder, "model", spec, train),
+            train,
+            validation,
+            test,
+            OBJECTIVES[objective.pop("name")](**objective),
+            FitSettings(**facts["settings"]),
+            facts["about"],
+        )
+        parts = {"model": fingerprint(run.model)} | {
+            name: getattr(run, name).fingerprint() for name in ("train", "validation", "test")
+        }
+        changed = [f"{name}.safetensors" for name, found in parts.items() if facts["fingerprints"][name] != found]
+        if changed:
+            raise ValueError(f"{changed[0]} is not the one that run.json tells of")
+        if (folder / "unlearning.json").exists():
+            run.forgotten = _read_forgotten(folder, run, device)
+        return run
+
+
+def watched(validation: Graph, train: Graph) -> Graph:
+    """Return the validation part as training watches it: sessions without clicks of items that ``train`` never holds.
+
+    Run folders hold the sessions whole, so that positions in them stay those of the file.
+    """
+    if isinstance(validation, SessionGraph) and isinstance(train, SessionGraph):
+        return validation.without_unseen(train)
+    return validation
+
+
+def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
+    result = forgotten.result
+    parts = [{"level": part.level, "ids": part.index} for part in result.request.parts]
+    kept = ("method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "log")
+    unlearning = {name: getattr(result, name) for name in kept} | {"options": forgotten.options}
+    prints = {"original": fingerprint(forgotten.original), "original_train": forgotten.graph.fingerprint()}
+    unlearning |= {"fingerprints": prints} | ({} if forgotten.token is None else {"token": forgotten.token})
+    return {"request": {"parts": parts}, "unlearning": unlearning}
+
+
+def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgotten | None:
+    """Return where the run came from; nothing where the files that tell were deleted, as one may to forget for good."""
+    wanted = [folder / name for name in ("original.safetensors", "original_train.safetensors", "request.json")]
+    if not all(path.exists() for path in wanted):
+        return None
+    facts = _read_json(folder / "unlearning.json")
+    graph = _read_graph(folder, "original_train", run.spec, device)
+    original = _read_model(folder, "original", run.spec, graph)
+    options, prints, token = facts.pop("options"), facts.pop("fingerprints"), facts.pop("token", None)
+    if prints != {"original": fingerprint(original), "original_train": graph.fingerprint()}:
+        raise ValueError("its original is not the one that unlearning.json tells of")
+    parts = _read_json(folder / "request.json")["parts"]
+    request = ForgetRequest(parts[0]["level"], tuple(parts[0]["ids"]))
+    for part in parts[1:]:
+        request |= ForgetRequest(part["level"], tuple(part["ids"]))
+    return Forgotten(original, graph, UnlearningResult(run.model, run.train, request, **facts), options, token)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is broken: {error}") from None
+    return content
+
+
+def _read_graph(folder: Path, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
+    graph: Graph = GRAPHS[spec.kind].load(folder / f"{name}.safetensors").to(device)
+    return graph
+
+
+def _read_model(folder: Path, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
+    model = spec.build(graph)
+    model.load_state_dict(load_tensors((folder / f"{name}.safetensors").read_bytes()))
+    return model.eval()
+
+
+def _whole(folder: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+    raise ValueError(f"'run' must be a whole run folder (got '{folder}': {reason})")

@@ -1,0 +1,314 @@
+import copy
+
+import pytest
+import torch
+from session_toys import CLASSES, random_sessions, session_model
+
+from graphunlearn import CAU, ForgetRequest, SessionGraph, fit
+from graphunlearn.operators.cau.curriculum import Curriculum
+from graphunlearn.operators.cau.descent import Descent, StepSettings, mixed
+from graphunlearn.operators.cau.samples import ForgetSamples
+from graphunlearn.operators.cau.targets import click_targets, log_probabilities
+
+ITEMS = 12
+SETTINGS = {
+    "loss": "target",
+    "transitions": True,
+    "kl_without_target": True,
+    "kept_batch": 8,
+    "mix": "pareto",
+    "gradients": "output",
+    "floor": 0.0,
+    "difficulty": "gradient",
+    "freeze": False,
+    "tolerance": 0.25,
+    "lr": 0.005,
+}
+
+
+def sessions(seed, count):
+    """Half of what follows can be told, half is chance: a model can only know it by heart."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [r for r in random_sessions(count, ITEMS, seed=seed) if len(r) > 2]
+    noise = [torch.randint(ITEMS, (len(r),), generator=generator).tolist() for r in rows]
+    mixed_rows = [[b if t % 2 else a for t, (a, b) in enumerate(zip(*pair))] for pair in zip(rows, noise)]
+    return SessionGraph.from_sequences(mixed_rows, num_items=ITEMS)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A trained model, its sessions, held-out ones, and a request of one click each of some."""
+    train, validation = sessions(0, 120), sessions(7, 30)
+    torch.manual_seed(0)
+    model = CLASSES["gru4rec"](ITEMS, 16, dropout=0.0)
+    fit(model, train, epochs=40, lr=0.02, batch_size=64, progress=False)
+    chosen = (train.length >= 4).nonzero().squeeze(1)[:12]
+    request = ForgetRequest.internal("click", torch.stack([chosen, train.length[chosen] // 2]))
+    return model, train, validation, request
+
+
+def descent(case, model=None, **changes):
+    _, train, validation, request = case
+    model = case[0] if model is None else model
+    retained, _ = train.split(request)
+    samples = ForgetSamples.of(train, retained, request.mask(train))
+    levels = click_targets(model, train, retained, validation, samples)
+    model = copy.deepcopy(model)
+    return model, Descent(model, train, retained, samples, levels, StepSettings(**SETTINGS | changes), seed=0)
+
+
+@pytest.mark.parametrize("order", ["random", "hard", "soft"])
+@pytest.mark.parametrize("loss", ["target", "ascent"])
+def test_forgotten_clicks_come_to_their_levels(case, order, loss):
+    model, train, validation, request = case
+    result = CAU(validation=validation, loss=loss, order=order, steps=150).unlearn(model, train, request)
+    log_p = {name: torch.tensor(values) for name, values in result.log["log_p"].items()}
+    before, after = ((log_p[name] - log_p["target"]) for name in ("before", "after"))
+    if loss == "target":
+        assert float(after.abs().mean()) < 0.5 * float(before.abs().mean())
+    else:
+        assert float(after.clamp(min=0).mean()) < 0.6 * float(before.clamp(min=0).mean())
+    weights = torch.tensor([list(step["weights"].values()) for step in result.log["steps"]])
+    assert bool((weights >= 0).all())
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    assert all(("difficulty" in step) == (order != "random") for step in result.log["steps"])
+
+
+def test_the_first_step_moves_though_the_divergence_is_stationary(case):
+    model, steps = descent(case)
+    index = torch.arange(steps.num_forget)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    record = steps.step(index, first=True)
+    assert record["weights"]["kl"] == 0.0
+    assert record["weights"]["unlearn"] > 0
+    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
+    # an exact solution with a gradient of zero among the three is that gradient alone: the step would be none
+    assert mixed(torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 0.0]]), 0, 0.0) == [0.0, 0.0, 1.0]
+    assert steps.step(index, first=False)["weights"]["kl"] > 0
+
+
+def test_a_floor_is_another_way_to_start():
+    weights = mixed(torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 0.0]]), 0, 0.3)
+    assert weights == [pytest.approx(0.3), 0.0, pytest.approx(0.7)]
+    assert mixed(torch.diag(torch.tensor([1.0, 3.0])), 0, 0.5) == [pytest.approx(0.75), pytest.approx(0.25)]
+
+
+@pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec"])
+@pytest.mark.parametrize("options", [{}, {"tied": False, "bias": True}])
+@pytest.mark.parametrize("loss", ["target", "ascent"])
+def test_gradients_are_those_of_the_losses_by_finite_differences(case, name, options, loss):
+    model, steps = descent(case, session_model(name, ITEMS, **options), loss=loss, mix="sum", freeze=False)
+    rows = torch.cat([torch.tensor([0, 3, 5]), torch.arange(2) + steps.num_forget, torch.arange(4) + steps.first_kept])
+    torch.manual_seed(5)
+    for parameter in model.parameters():  # away from the original, where every loss has a slope
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    states, items = steps._encode(rows)
+    residuals, losses = steps._residuals(rows, 3, 2, states.detach(), items.detach())
+    assert list(losses) == ["unlearn", "retain", "kl"]
+    direction = [torch.randn_like(p) for p in model.parameters()]
+    start = [p.detach().clone() for p in model.parameters()]
+
+    def at(scale):
+        for parameter, value, move in zip(model.parameters(), start, direction):
+            parameter.data.copy_(value + scale * move)
+        with torch.no_grad():
+            s, i = steps._encode(rows)
+            return torch.tensor(list(steps._residuals(rows, 3, 2, s, i)[1].values()), dtype=torch.float64)
+
+    step = 1e-5
+    expected = (at(step) - at(-step)) / (2 * step)
+    at(0.0)
+    outputs = [x for x in (states, items) if x.requires_grad]
+    for n, (part, residual) in enumerate(residuals):
+        to_states = torch.zeros_like(states).index_add(0, part, residual @ items.detach())
+        to_items = residual.t() @ states.detach()[part]
+        grads = torch.autograd.grad(
+            outputs,
+            list(model.parameters()),
+            [to_states, to_items][: len(outputs)],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        slope = sum(float((g * move).sum()) for g, move in zip(grads, direction) if g is not None)
+        assert slope == pytest.approx(float(expected[n]), rel=1e-5, abs=1e-8)
+
+
+def test_both_ways_to_the_gradients_make_the_same_step(case):
+    after = []
+    for gradients in ("output", "all"):
+        model, steps = descent(case, session_model("srgnn", ITEMS), mix="sum", gradients=gradients)
+        steps.step(torch.arange(steps.num_forget), first=True)
+        after.append([p.detach().clone() for p in model.parameters()])
+    for a, b in zip(*after):
+        torch.testing.assert_close(a, b)
+
+
+def test_frozen_samples_stay_frozen(case, monkeypatch):
+    _, train, validation, request = case
+    drawn, original = [], Descent.step
+
+    def step(self, index, first):
+        frozen = self.frozen.clone()
+        assert not bool(frozen[index].any())
+        record = original(self, index, first)
+        assert bool(self.frozen[frozen].all())
+        drawn.append(int(self.frozen.sum()))
+        return record
+
+    monkeypatch.setattr(Descent, "step", step)
+    result = CAU(validation=validation, freeze=True, steps=60, batch_size=4).unlearn(case[0], train, request)
+    assert drawn == sorted(drawn)
+    assert drawn[-1] > 0
+    assert [s["remaining"] for s in result.log["steps"]] == [len(result.log["log_p"]["before"]) - n for n in drawn]
+
+
+def test_what_is_left_to_forget_is_told_without_freezing(case, monkeypatch):
+    """Counted by hand: a sample is reached as it was in the last step that held it."""
+    _, train, validation, request = case
+    away, left, original = {}, [], Descent.step
+
+    def step(self, index, first):
+        with torch.no_grad():
+            off = self._log_p()[index] - self.level[index]
+        away.update(zip(index.tolist(), off.abs().tolist()))
+        left.append(self.num_forget - sum(off <= self.settings.tolerance for off in away.values()))
+        return original(self, index, first)
+
+    monkeypatch.setattr(Descent, "step", step)
+    result = CAU(validation=validation, freeze=False, steps=60, batch_size=4).unlearn(case[0], train, request)
+    assert [s["remaining"] for s in result.log["steps"]] == left
+    assert left[-1] < left[0]
+
+
+def test_a_model_whose_samples_are_all_frozen_is_left_alone(case):
+    model, steps = descent(case, freeze=True)
+    steps.frozen[:] = True
+    before = copy.deepcopy(model.state_dict())
+    assert steps.run(Curriculum(), 8, 10, 1)["steps"] == []
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("level", ["click", "session", "item"])
+def test_other_levels(case, level):
+    model, train, validation, _ = case
+    index = {"click": torch.tensor([[0, 0], [0, 1]]), "session": torch.tensor([0, 3]), "item": torch.tensor([2])}[level]
+    request = ForgetRequest.internal(level, index)
+    result = CAU(validation=validation, steps=8).unlearn(model, train, request)
+    assert result.graph.num_clicks == train.num_clicks - int(request.mask(train).sum())
+    assert result.log["forgotten"] > 0
+    if level == "session":
+        assert result.log["deleted_transitions"] == result.log["joined"] == 0
+
+
+def test_what_was_never_predicted_needs_no_step(case):
+    model, _, validation, _ = case
+    graph = SessionGraph.from_sequences([[1], [2, 3, 4]], num_items=ITEMS)
+    result = CAU(validation=validation).unlearn(model, graph, ForgetRequest("session", ["0"]))
+    assert result.log["steps"] == []
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), result.model.parameters()))
+
+
+def test_the_published_preset_runs(case):
+    model, train, validation, request = case
+    method = CAU.as_published(validation=validation, steps=6)
+    result = method.unlearn(model, train, request)
+    assert result.log["steps"][0]["weights"]["kl"] == 0.0
+    assert (method.loss, method.order, method.kept_batch, method.transitions) == ("ascent", "hard", 0, False)
+    assert len(result.log["log_p"]["before"]) == result.log["forgotten"]
+
+
+def test_parameters_that_are_not_trained_stay(case):
+    _, train, validation, request = case
+    model = copy.deepcopy(case[0])
+    model.gru.requires_grad_(False)
+    for gradients in ("output", "all"):
+        result = CAU(validation=validation, steps=4, gradients=gradients).unlearn(model, train, request)
+        assert all(torch.equal(a, b) for a, b in zip(model.gru.parameters(), result.model.gru.parameters()))
+        assert not torch.equal(model.embedding.weight, result.model.embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "descent"}, "'loss' must be one of target, ascent"),
+        ({"mix": "max"}, "'mix' must be one of"),
+        ({"gradients": "none"}, "'gradients' must be one of"),
+        ({"difficulty": "size"}, "'difficulty' must be one of"),
+        ({"order": "easy"}, "'order' must be one of"),
+        ({"batch_size": 0}, "'batch_size' must be a whole number of at least 1"),
+        ({"kept_batch": -1}, "'kept_batch' must be a whole number of at least 0"),
+        ({"steps": 2.5}, "'steps' must be a whole number"),
+        ({"lr": 0.0}, "'lr' must be positive"),
+        ({"carry": 1.5}, "'carry' must be between 0 and 1"),
+        ({"floor": -0.1}, "'floor' must be between 0 and 1"),
+        ({"tolerance": -1.0}, "'tolerance' must not be negative"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
+        CAU(**changes)
+
+
+def test_validation_is_needed_and_must_fit(case):
+    model, train, _, request = case
+    other = SessionGraph.from_sequences([[0, 1]], num_items=ITEMS + 1)
+    single = SessionGraph.from_sequences([[0], [1]], num_items=ITEMS)
+    for held, got in (
+        (None, "got none"),
+        (train, "those of 'graph'"),
+        (single, "sessions of one click"),
+        (other, f"got {ITEMS + 1}"),
+    ):
+        with pytest.raises(ValueError, match=f"'validation' must.*{got}"):
+            CAU(validation=held).unlearn(model, train, request)
+
+
+def test_validation_clicks_on_a_forgotten_item_do_not_count(case, monkeypatch):
+    seen = []
+
+    def levels(model, graph, retained, validation, samples, **options):
+        seen.append(validation)
+        return click_targets(model, graph, retained, validation, samples, **options)
+
+    monkeypatch.setattr("graphunlearn.operators.cau.method.click_targets", levels)
+    model, train, validation, _ = case
+    assert bool((validation.items == 2).any())
+    CAU(validation=validation, steps=1).unlearn(model, train, ForgetRequest.internal("item", torch.tensor([2])))
+    assert not bool((seen[0].items == 2).any())
+    only = SessionGraph.from_sequences([[2, 2, 2]], num_items=ITEMS)  # better these than none
+    CAU(validation=only, steps=1).unlearn(model, train, ForgetRequest.internal("item", torch.tensor([2])))
+    assert seen[1].num_clicks == 3
+
+
+def test_validation_may_be_prefixes_with_the_click_that_follows(case, monkeypatch):
+    seen = []
+
+    def scored(model, graph, predictions):
+        seen.append(predictions.target)
+        return log_probabilities(model, graph, predictions)
+
+    monkeypatch.setattr("graphunlearn.operators.cau.targets.log_probabilities", scored)
+    model, train, validation, request = case
+    last = validation.click_ptr[1:] - 2
+    prefixes = validation.prefixes(last)  # only the last click of each is held out
+    CAU(validation=prefixes, steps=1).unlearn(model, train, request)
+    assert any(torch.equal(target, prefixes.target) for target in seen)
+    single = validation.prefixes(validation.click_ptr[:-1])
+    assert CAU(validation=single, steps=1).unlearn(model, train, request).log["steps"]
+    with pytest.raises(ValueError, match=r"'validation' must.*sessions of one click"):
+        CAU(validation=validation.prefixes(validation.click_ptr[1:] - 1)).unlearn(model, train, request)
+
+
+def test_a_model_that_is_not_trained_is_refused(case):
+    model, train, validation, request = case
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    with pytest.raises(ValueError, match="'model' must have a parameter that is trained"):
+        CAU(validation=validation).unlearn(frozen, train, request)
+
+
+def test_the_log_tells_the_order(case):
+    model, train, validation, request = case
+    log = CAU(validation=validation, order="hard", steps=3, batch_size=5).unlearn(model, train, request).log
+    assert (log["order"], log["difficulty"]) == ("hard", "gradient")
+    assert all(len(step["samples"]) <= 5 for step in log["steps"])
+    assert all(0 <= i < len(log["log_p"]["before"]) for step in log["steps"] for i in step["samples"])

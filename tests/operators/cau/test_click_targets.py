@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from session_toys import random_sessions, sequences, session_model
+
+from graphunlearn.data import SessionGraph
+from graphunlearn.nn import encode
+from graphunlearn.operators.cau import targets as module
+from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions, without_clicks
+from graphunlearn.operators.cau.targets import ClickCounts, click_features, click_targets, log_probabilities, regression
+
+
+def test_regression_against_the_augmented_least_squares_problem():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    x[:, 3] = 2.0  # constant: tells nothing
+    y = torch.randn(60, generator=generator, dtype=torch.float64)
+    predicted = regression(x, y, seed=4)(x)
+    draw = torch.Generator().manual_seed(4)
+    weight = torch.randn(5, module.HIDDEN, generator=draw, dtype=torch.float64) / math.sqrt(5)
+    offset = torch.randn(module.HIDDEN, generator=draw, dtype=torch.float64)
+    z = (x - x.mean(0)) / x.std(0, correction=0)
+    z[:, 3] = 0
+    rows = torch.cat([z, torch.relu(z @ weight + offset)], 1)
+    rows = rows - rows.mean(0)
+    ridge = math.sqrt(module.RIDGE) * torch.eye(rows.size(1), dtype=torch.float64)
+    stacked = torch.cat([rows, ridge])
+    solution = torch.linalg.lstsq(
+        stacked, torch.cat([y - y.mean(), torch.zeros(len(ridge), dtype=torch.float64)])[:, None]
+    )
+    torch.testing.assert_close(predicted, (rows @ solution.solution).squeeze(1) + y.mean())
+
+
+def test_what_never_varied_tells_nothing_of_what_does():
+    x = torch.zeros(50, 2, dtype=torch.float64)
+    x[:, 0] = torch.linspace(0, 1, 50)
+    fitted = regression(x, x[:, 0])
+    other = x.clone()
+    other[:, 1] = 1e6
+    torch.testing.assert_close(fitted(other), fitted(x))
+
+
+@given(sequences())
+def test_features_against_a_loop(rows):
+    graph = SessionGraph.from_sequences(rows, num_items=6)
+    predictions = all_predictions(graph)
+    if not len(predictions):
+        return
+    counts = ClickCounts.of(graph)
+    one = torch.tensor
+    found = click_features(counts, graph, predictions)
+    expected = []
+    for row in rows:
+        for t in range(1, len(row)):
+            last, v = row[t - 1], row[t]
+            company = [float(counts.company(one([i]), one([v]))) for i in row[:t]]
+            popular = [float(counts.popularity[i]) for i in row[:t]]
+            forward, backward = (float(counts.transitions(one([i]), one([j]))) for i, j in ((last, v), (v, last)))
+            own, total = float(counts.popularity[v]), sum(company)
+            a, b, c, d = (math.log1p(value) for value in (own, forward, total, popular[-1]))
+            share = sum(k / (p + 5) for k, p in zip(company, popular))
+            rates = [math.log(share + 1e-3)]
+            rates += [math.log((k + 0.3) / (popular[-1] + 5)) for k in (forward, company[-1])]
+            behind = len(row) - t - 1
+            flags = [math.log1p(behind), float(behind == 0), 1 / (own + 1)]
+            flags += [float(forward == 0), float(total == 0), float(v in row[:t])]
+            first = [a, b, math.log1p(backward), math.log1p(company[-1]), c, *rates, d, math.log1p(t)]
+            expected.append([*first, *flags, a * a, b * b, c * c, d * d, a * c, b * d, c * d])
+    torch.testing.assert_close(found.float(), torch.tensor(expected), rtol=1e-4, atol=1e-4)  # counts are in float32
+
+
+@pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec"])
+def test_log_probabilities_against_cross_entropy_session_by_session(name):
+    rows = [r for r in random_sessions(8) if len(r) > 1]
+    graph, model = SessionGraph.from_sequences(rows, num_items=12), session_model(name, 12)
+    expected = []
+    for row in rows:
+        for t in range(1, len(row)):
+            encoded = encode(model, SessionGraph.from_sequences([row[:t]], num_items=12))
+            scores = encoded.users @ encoded.items.t()
+            expected.append(-torch.nn.functional.cross_entropy(scores, torch.tensor([row[t]])).item())
+    found = log_probabilities(model, graph, all_predictions(graph))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def split_case(seed=0):
+    graph = SessionGraph.from_sequences([r for r in random_sessions(60, seed=seed) if len(r) > 1], num_items=12)
+    validation = SessionGraph.from_sequences(
+        [r for r in random_sessions(20, seed=seed + 99) if len(r) > 1], num_items=12
+    )
+    mask = torch.zeros(graph.num_clicks, dtype=torch.bool)
+    mask[graph.click_ptr[:6] + 1] = True
+    retained = without_clicks(graph, mask)
+    return graph, retained, validation, ForgetSamples.of(graph, retained, mask)
+
+
+def test_levels_are_log_probabilities_and_the_same_every_time():
+    graph, retained, validation, samples = split_case()
+    model = session_model("gru4rec", 12)
+    torch.manual_seed(1)
+    first = click_targets(model, graph, retained, validation, samples, seed=3)
+    torch.manual_seed(2)
+    again = click_targets(model, graph, retained, validation, samples, seed=3)
+    for a, b, part in zip(first[:3], again[:3], (samples.forgotten, samples.deleted, samples.joined)):
+        assert a.shape == (len(part),)
+        assert bool((a <= 0).all())
+        assert bool(torch.isfinite(a).all())
+        assert a.tolist() == b.tolist()
+    assert first.kept.ends.tolist() == again.kept.ends.tolist()
+
+
+def test_nothing_particular_is_carried_over_at_zero():
+    graph, retained, validation, samples = split_case()
+    levels = [
+        click_targets(session_model("gru4rec", 12), graph, retained, validation, samples, carry=c).forgotten
+        for c in (0.0, 0.5, 1.0)
+    ]
+    inside = (
+        (levels[0] < 0) & (levels[2] < 0) & (levels[1] < 0)
+    )  # where none was cut off at zero, it is linear in carry
+    assert int(inside.sum()) > 3
+    torch.testing.assert_close(levels[1][inside], ((levels[0] + levels[2]) / 2)[inside])
+    assert not torch.equal(levels[0], levels[2])
+
+
+def test_a_simulated_request_spares_what_is_joined():
+    _, retained, _, samples = split_case()
+    allowed = torch.ones(retained.num_sessions, dtype=torch.bool)
+    allowed[retained.session[samples.joined.ends]] = False
+    for whole in (0.0, 1.0):
+        mask = module._simulated_request(retained, allowed, whole, torch.Generator().manual_seed(0))
+        per_session = torch.bincount(retained.session[mask], minlength=retained.num_sessions)
+        assert int((per_session > 0).sum()) == int(((retained.length > 1) & allowed).sum()) // 2
+        assert not bool((per_session[~allowed] > 0).any())
+        touched = per_session > 0
+        assert torch.equal(
+            per_session[touched], retained.length[touched] if whole else torch.ones_like(per_session[touched])
+        )
+        if not whole:
+            assert bool((retained.position[mask] > 0).all())

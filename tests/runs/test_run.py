@@ -1,0 +1,139 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+import graphunlearn as gu
+from graphunlearn.nn import FitSettings, build_model, encode, score
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.runs.run import ModelSpec, Run
+
+
+@pytest.fixture
+def run():
+    graph = gu.datasets.synthetic_interactions(num_users=12, num_items=9, interactions_per_user=4, seed=1).binarize(3)
+    train, validation, test = graph.random_split([0.6, 0.2, 0.2])
+    model = build_model("lightgcn", train, dim=3, layers=2)
+    objective = gu.BCE(weight_decay=0.25)
+    spec, settings = ModelSpec("lightgcn", 3, 2), FitSettings(lr=0.5, seed=7)
+    return Run(spec, model, train, validation, test, objective, settings, {"dataset": "é"})
+
+
+def test_round_trip(run, tmp_path):
+    run.save(tmp_path / "a")
+    again = Run.load(tmp_path / "a")
+    assert (again.spec, again.objective, again.settings, again.about) == (
+        run.spec,
+        run.objective,
+        run.settings,
+        run.about,
+    )
+    assert again.forgotten is None
+    for name in ("train", "validation", "test"):
+        assert getattr(again, name).fingerprint() == getattr(run, name).fingerprint()
+    before, after = (score(encode(r.model, r.train), r.test.pairs) for r in (run, again))
+    assert torch.equal(before, after)
+    assert again.dataset == {"name": "é", "users": 12, "items": 9} | {
+        name: getattr(run, name).num_interactions for name in ("train", "validation", "test")
+    }
+
+
+def test_nothing_is_pickled(trained, forgotten):
+    for folder in (trained, forgotten):
+        assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+
+
+def test_forgotten_run_brings_all_an_audit_needs(trained, forgotten, tmp_path):
+    alone = shutil.copytree(forgotten, tmp_path / "alone")  # the run it came from is not beside it
+    run, parent = Run.load(alone), Run.load(trained)
+    before = run.forgotten
+    assert fingerprint(before.original) == fingerprint(parent.model)
+    assert before.graph.fingerprint() == parent.train.fingerprint()
+    assert [(part.level, part.index) for part in before.result.request.parts] == [
+        ("user", ("u1", "u2")),
+        ("item", ("i3",)),
+    ]
+    assert before.result.graph is run.train
+    assert before.result.model is run.model
+    retained, _ = before.graph.split(before.result.request)
+    assert retained.fingerprint() == run.train.fingerprint()
+
+
+def test_pairs_survive_as_pairs(trained, tmp_path, call):
+    pair = next(iter(Run.load(trained).train.to_frame()[["user", "item"]].itertuples(index=False, name=None)))
+    (tmp_path / "pairs.csv").write_text(f"user,item\n{pair[0]},{pair[1]}\n")
+    words = ("--pairs", tmp_path / "pairs.csv", "--method", "unlink", "--out", tmp_path / "x")
+    status, _, err = call("forget", trained, *words)
+    assert status == 0, err
+    assert Run.load(tmp_path / "x").forgotten.result.request.index == (pair,)
+
+
+@pytest.mark.parametrize("name", ["original.safetensors", "original_train.safetensors", "request.json"])
+def test_what_was_forgotten_can_be_deleted(name, forgotten, tmp_path, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    (copy / name).unlink()
+    assert Run.load(copy).forgotten is None
+    assert "with the original still in it" in refused("audit", copy)
+
+
+def test_fingerprint_tells_models_apart(run):
+    before = fingerprint(run.model)
+    with torch.no_grad():
+        run.model.embedding.weight[3, 1] += 1e-6
+    assert fingerprint(run.model) != before
+
+
+FILES = ["model.safetensors", "train.safetensors", "validation.safetensors", "test.safetensors", "run.json"]
+FILES_AFTER = [*FILES, "original.safetensors", "original_train.safetensors", "request.json", "unlearning.json"]
+
+
+@pytest.mark.parametrize("name", FILES_AFTER)
+@pytest.mark.parametrize("harm", ["cut off", "empty", "missing", "garbage"])
+def test_a_broken_folder_is_one_sentence(name, harm, forgotten, tmp_path, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    data = (copy / name).read_bytes()
+    if harm == "missing":
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes({"cut off": data[: len(data) // 2], "empty": b"", "garbage": b"\0\1" * 50}[harm])
+    sentence = refused("audit", copy)
+    assert "'run' must be a" in sentence
+    assert str(copy) in sentence
+
+
+def test_bits_that_rotted_are_noticed(run_copy, refused, tmp_path):
+    data = bytearray((run_copy / "model.safetensors").read_bytes())
+    data[-3] ^= 1
+    (run_copy / "model.safetensors").write_bytes(data)
+    sentence = refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
+    assert "model.safetensors is not the one that run.json tells of" in sentence
+
+
+def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):
+    other = gu.datasets.synthetic_interactions(num_users=9, num_items=9, interactions_per_user=3)
+    other.save(run_copy / "train.safetensors")
+    sentence = refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
+    assert "size mismatch" in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": 2}, "its format is 2, and this version reads 1"),
+        ({"settings": {"lr": -1}}, "'lr' must be positive"),
+        ({"settings": {"warp": 9}}, "warp"),
+        ({"model": {"name": "transformer", "dim": 1, "layers": 1}}, "transformer"),
+        ({"objective": {"name": "hinge"}}, "it lacks 'hinge'"),
+        ({"fingerprints": {}}, "it lacks"),
+    ],
+)
+def test_a_run_json_of_something_else(change, reason, run_copy, refused, tmp_path):
+    facts = json.loads((run_copy / "run.json").read_text())
+    (run_copy / "run.json").write_text(json.dumps(facts | change))
+    assert reason in refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
+
+
+def test_a_folder_that_is_no_run(tmp_path, refused):
+    assert "which is no folder" in refused("audit", tmp_path / "nowhere")
+    assert "without a run.json" in refused("audit", tmp_path)
