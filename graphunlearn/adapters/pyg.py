@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 from torch_geometric.nn import ARMAConv, ChebConv, GatedGraphConv, MessagePassing, MixHopConv
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_size, encode, num_hops
 
 __all__ = ["BipartiteRecommender"]
@@ -87,7 +88,7 @@ class BipartiteRecommender(nn.Module):
             ("num_hops", 0 if num_hops is None else num_hops, 0),
         ):
             if value < least:
-                raise ValueError(f"'{name}' must be at least {least} (got {value})")
+                raise ArgumentError(name, f"be at least {least}", value)
         super().__init__()
         self.num_users, self.num_items, self.hetero, self.features = num_users, num_items, hetero, features
         self.embedding = _Table(num_users + num_items, dim)
@@ -99,9 +100,8 @@ class BipartiteRecommender(nn.Module):
             self._materialise()
         self.num_hops = _reach(encoder) if num_hops is None else num_hops
         if num_hops is None and self.num_hops == 0:
-            raise ValueError(
-                f"'num_hops' must be given for an encoder without convolutions of PyTorch Geometric "
-                f"(got {type(encoder).__name__})"
+            raise ArgumentError(
+                "num_hops", "be given for an encoder without convolutions of PyTorch Geometric", type(encoder).__name__
             )
 
     def forward(self, graph: InteractionGraph) -> tuple[Tensor, Tensor]:
@@ -118,9 +118,10 @@ class BipartiteRecommender(nn.Module):
             return rows["user"], rows["item"]
         rows = self.encoder(x, edge_index)
         if rows.dim() != 2 or len(rows) != sum(sizes):
-            raise ValueError(
-                f"'encoder' must return a row for each of the {sum(sizes)} users and items "
-                f"(got a tensor of shape {list(rows.shape)})"
+            raise ArgumentError(
+                "encoder",
+                f"return a row for each of the {sum(sizes)} users and items",
+                f"a tensor of shape {list(rows.shape)}",
             )
         users, items = rows.split(sizes)
         return users, items
@@ -134,7 +135,7 @@ class BipartiteRecommender(nn.Module):
         shape = [count, layer.in_features]
         if given is None or list(given.shape) != shape:
             got = "none" if given is None else f"a tensor of shape {list(given.shape)}"
-            raise ValueError(f"'graph' must hold features of shape {shape} as graph['{side}'].x (got {got})")
+            raise ArgumentError("graph", f"hold features of shape {shape} as graph['{side}'].x", got)
         mapped: Tensor = layer(given.to(x.dtype))
         return mapped
 
@@ -175,9 +176,10 @@ def _(model: BipartiteRecommender, graph: InteractionGraph) -> Encoded:
     sizes = [model.num_users, model.num_items]
     _check_size(sum(sizes), model, graph)
     if graph.num_users != model.num_users:
-        raise ValueError(
-            f"'graph' must have the {sizes[0]} users and {sizes[1]} items of the model "
-            f"(got {graph.num_users} and {graph.num_items})"
+        raise ArgumentError(
+            "graph",
+            f"have the {sizes[0]} users and {sizes[1]} items of the model",
+            f"{graph.num_users} and {graph.num_items}",
         )
     return Encoded(*model(graph), *model.embedding.weight.split(sizes))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from graphunlearn.cli._text import note
 from graphunlearn.data.io.plain import json_ready
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.report.verdict import REFERENCES, judge, primary_metric
 from graphunlearn.ledger import Ledger, LedgerEntry
 from graphunlearn.ledger.store import Store
@@ -27,9 +28,9 @@ def existing(file: Path) -> Ledger:
         ValueError: There is none.
     """
     if not file.is_file():
-        raise ValueError(f"'ledger' must be an existing file (got '{file}')")
+        raise ArgumentError("ledger", "be an existing file", f"'{file}'")
     if not Store.is_made(file):
-        raise ValueError(f"'ledger' must have a first entry (got '{file}', which is empty)")
+        raise ArgumentError("ledger", "have a first entry", f"'{file}', which is empty")
     return Ledger(file)
 
 
@@ -81,7 +82,7 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
     for entry in reversed(ledger.entries()):
         if entry.kind == "forgotten" and (entry.model_after, entry.graph_after) == after:
             return entry.number
-    raise ValueError(f"'--ledger' must be the one that tells of the run (got '{ledger.path}', which does not)")
+    raise ArgumentError("--ledger", "be the one that tells of the run", f"'{ledger.path}', which does not")
 
 
 def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from graphunlearn.cli._text import WORDS, listed
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import Criterion, FitSettings
 from graphunlearn.operators import Retrain, Unlearner, UnlearnRec, registry
 from graphunlearn.runs.run import Graph, ModelSpec
@@ -76,9 +77,8 @@ def check_method(name: str, spec: ModelSpec, option: str = "--method", offered: 
     _check_name(name, option, offered)
     if spec.kind not in _class(name).kinds:
         known = [other for other in offered if spec.kind in _class(other).kinds]
-        raise ValueError(
-            f"'{option}' must be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')} "
-            f"(got {name!r})"
+        raise ArgumentError(
+            option, f"be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')}", f"{name!r}"
         )
 
 
@@ -140,10 +140,10 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         key, equals, text = option.partition("=")
         if not equals:
-            raise ValueError(f"'--option' must be NAME=VALUE (got {option!r})")
+            raise ArgumentError("--option", "be NAME=VALUE", f"{option!r}")
         if key not in known:
             offer = f"an option of {name}, {', '.join(known)}" if known else f"left out, since {name} has none"
-            raise ValueError(f"'--option' must be {offer} (got {key!r}{meant(key, known)})")
+            raise ArgumentError("--option", f"be {offer}", f"{key!r}{meant(key, known)}")
         values[key] = _convert(key, text, known[key])
     return values
 
@@ -169,7 +169,7 @@ def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> 
 
 def _check_name(name: str, option: str, offered: Sequence[str]) -> None:
     if name not in method_names():
-        raise ValueError(f"'{option}' must be one of {', '.join(offered)} (got {name!r}{meant(name, offered)})")
+        raise ArgumentError(option, f"be one of {', '.join(offered)}", f"{name!r}{meant(name, offered)}")
 
 
 def _class(name: str) -> type[Unlearner]:

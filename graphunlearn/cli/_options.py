@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from graphunlearn.cli._text import WORDS, optional
 from graphunlearn.data import SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, SASRec, default_settings, kind_of
 from graphunlearn.runs.run import ModelSpec
 
@@ -100,7 +101,7 @@ class Learning:
             ValueError: It was given for one.
         """
         if self.model == "sasrec" and self.dim is not None and self.dim % HEADS:
-            raise ValueError(f"'--dim' must be divisible by {HEADS} for sasrec (got {self.dim})")
+            raise ArgumentError("--dim", f"be divisible by {HEADS} for sasrec", self.dim)
         if self.kind == "sessions":
             for name in ("objective", "weight_decay", "negatives"):
                 if getattr(self, name) is not None:
@@ -124,4 +125,4 @@ class Learning:
 def misplaced(option: str, kind: str, model: str) -> ValueError:
     """Return the error that an option of one kind of models was given for a model of the other."""
     option = f"--{option.replace('_', '-')}"
-    return ValueError(f"'{option}' must go with a model of {WORDS[kind]} (got it with {model})")
+    return ArgumentError(option, f"go with a model of {WORDS[kind]}", f"it with {model}")

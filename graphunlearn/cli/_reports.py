@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from graphunlearn.cli._text import Answer, optional
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval import Audit
 from graphunlearn.eval.report.writing import complete
 from graphunlearn.runs.folder import replaced
@@ -38,11 +39,11 @@ class Caching:
         """
         if self.no_cache:
             if self.cache is not None:
-                raise ValueError(f"'--cache' must be left out with --no-cache (got '{self.cache}')")
+                raise ArgumentError("--cache", "be left out with --no-cache", f"'{self.cache}'")
             return None
         folder = self.cache or Path(os.environ.get(CACHE_VARIABLE) or _home() / "graphunlearn")
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"'--cache' must be a folder (got '{folder}', which is something else)")
+            raise ArgumentError("--cache", "be a folder", f"'{folder}', which is something else")
         return folder
 
 

@@ -16,6 +16,7 @@ from graphunlearn.cli._wording import reading
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.matching import matching_clicks
 from graphunlearn.data.request import Level
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.interactions import pair_codes, request_codes
 from graphunlearn.runs.run import Graph, ModelSpec, Run
 
@@ -55,9 +56,8 @@ def check_levels(asked: Asked, spec: ModelSpec) -> None:
     for level, given in asked.items():
         kind = ONLY.get(level, spec.kind)
         if given and kind != spec.kind:
-            raise ValueError(
-                f"'{OPTIONS[level]}' must go with a model of {WORDS[kind]} "
-                f"(got it with {spec.name}, one of {WORDS[spec.kind]})"
+            raise ArgumentError(
+                OPTIONS[level], f"go with a model of {WORDS[kind]}", f"it with {spec.name}, one of {WORDS[spec.kind]}"
             )
 
 
@@ -209,7 +209,7 @@ def _ends(graph: Graph, level: str) -> Tensor:
     if level == "item":
         return graph.items
     if graph.user is None:
-        raise ValueError("'--users' must go with sessions that carry users (got sessions that do not)")
+        raise ArgumentError("--users", "go with sessions that carry users", "sessions that do not")
     return graph.user[graph.session]
 
 

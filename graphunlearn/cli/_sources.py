@@ -16,6 +16,7 @@ from graphunlearn.cli._text import WORDS, Running, counted, note, optional
 from graphunlearn.cli._wording import reading
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.cases import G, cut_by_time
 
 __all__ = ["Learner", "Loaded", "collapsed", "cut", "last_sessions", "sizes"]
@@ -96,7 +97,7 @@ class Learner:
         if self.data not in cards or cards[self.data].kind != kind:
             names = [card.name for card in cards.values() if card.kind == kind]
             other = f", a data set of {WORDS[cards[self.data].kind]}" if self.data in cards else ""
-            raise ValueError(f"'--data' must be {what}, or one of {', '.join(names)} (got '{self.data}'{other})")
+            raise ArgumentError("--data", f"be {what}, or one of {', '.join(names)}", f"'{self.data}'{other}")
         card = cards[self.data]
         if folder_of(None) is None:
             raise ValueError(
@@ -133,7 +134,7 @@ class Learner:
         for option, part in (("--data", graph), ("--test", test)):
             if part is not None and part.num_clicks == part.num_sessions:
                 got = f"{part.num_sessions} of one click" if part.num_sessions else "none"
-                raise ValueError(f"'{option}' must hold a session of two clicks or more (got {got})")
+                raise ArgumentError(option, "hold a session of two clicks or more", got)
         return Loaded(_name(self.data), graph, test)
 
     def _labelled(self, graph: InteractionGraph, objective: str | None) -> InteractionGraph:
@@ -146,7 +147,7 @@ class Learner:
         if objective == "bpr" and graph.label is not None:
             graph = graph.select(graph.label > 0)
             if graph.num_interactions == 0:
-                raise ValueError(f"'--threshold' must leave interactions to learn from (got {self.threshold})")
+                raise ArgumentError("--threshold", "leave interactions to learn from", self.threshold)
         return graph
 
 
@@ -157,7 +158,7 @@ def last_sessions(graph: SessionGraph, count: int) -> SessionGraph:
         ValueError: ``count`` is not positive.
     """
     if count < 1:
-        raise ValueError(f"'--last-sessions' must be at least 1 (got {count})")
+        raise ArgumentError("--last-sessions", "be at least 1", count)
     if count >= graph.num_sessions:
         return graph
     end = torch.arange(graph.num_sessions) if graph.time is None else graph.time[graph.click_ptr[1:] - 1]
@@ -191,7 +192,7 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
     """
     used = shares if test is None else shares[:2]
     if not all(share > 0 for share in used) or not sum(used) <= 1 + 1e-6 or (test is None and sum(used) < 1 - 1e-6):
-        raise ValueError(f"'--split' must be positive and add up to 1 (got {' '.join(map(str, shares))})")
+        raise ArgumentError("--split", "be positive and add up to 1", " ".join(map(str, shares)))
     if isinstance(graph, SessionGraph):
         return cut_by_time(graph, test, shares)
     if test is None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from tyro.conf import arg
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = [
     "WORDS",
     "Answer",
@@ -76,7 +78,7 @@ def device_of(name: str) -> torch.device:
         torch.zeros(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise ValueError(f"'--device' must be a device of this machine, such as cpu (got '{name}': {reason})") from None
+        raise ArgumentError("--device", "be a device of this machine, such as cpu", f"'{name}': {reason}") from None
     return device
 
 

@@ -15,6 +15,7 @@ from graphunlearn.cli._methods import rebuild_method
 from graphunlearn.cli._reports import Caching, answer, command, written
 from graphunlearn.cli._text import Answer, Running, device_of, optional
 from graphunlearn.cli.bench import Bench
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval import Audit, audit
 from graphunlearn.eval.auditing import damping_figure
 from graphunlearn.runs.folder import check_out
@@ -54,18 +55,18 @@ class RunAudit:
         if self.out is not None:
             check_out(self.out, self.running.overwrite)
         elif (self.source / "report.json").exists() and not self.running.overwrite:
-            raise ValueError(f"'{self.source}' must be without a report (got one; '--overwrite' replaces it)")
+            raise ArgumentError(self.source, "be without a report", "one; '--overwrite' replaces it")
         if self.retrain_seeds < 2:
-            raise ValueError(f"'--retrain-seeds' must be at least 2 (got {self.retrain_seeds})")
+            raise ArgumentError("--retrain-seeds", "be at least 2", self.retrain_seeds)
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
-            raise ValueError(
-                f"'run' must be a folder that 'forget' wrote, with the original still in it (got '{self.source}')"
+            raise ArgumentError(
+                "run", "be a folder that 'forget' wrote, with the original still in it", f"'{self.source}'"
             )
         number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
-            raise ValueError(f"'--seed' must keep clear of the original's, {run.settings.seed} (got {self.seed})")
+            raise ArgumentError("--seed", f"keep clear of the original's, {run.settings.seed}", self.seed)
         before, result = run.forgotten, run.forgotten.result
         with tqdm(total=self.retrain_seeds + 1, desc="audit", unit="model", disable=None, leave=False) as bar:
 

@@ -16,6 +16,7 @@ from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note, optio
 from graphunlearn.cli._wording import models_of, reading
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.request import Level
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval import (
     SHARES,
     Scenario,
@@ -126,7 +127,7 @@ class Bench(Learner):
         kind = self.learning.kind
         names = BENCHED[kind] if self.methods is None else self.methods
         if not names or Retrain.name in names:
-            raise ValueError(f"'--methods' must name methods other than retrain (got {' '.join(names) or 'none'})")
+            raise ArgumentError("--methods", "name methods other than retrain", " ".join(names) or "none")
         self._check_options()
         objective = self.learning.loss(self.scenario == "flipped-labels" or self.threshold is not None)
         for method in names:  # a wrong name is told before any file is read
@@ -175,18 +176,18 @@ class Bench(Learner):
             value = getattr(self, option)
             if value is not None and self.scenario not in scenarios:
                 offered = [name for name in scenarios if name in SCENARIOS[kind]] or scenarios
-                raise ValueError(f"'--{option}' must go with {' or '.join(offered)} (got it with {self.scenario})")
+                raise ArgumentError(f"--{option}", f"go with {' or '.join(offered)}", f"it with {self.scenario}")
         for option, scenario in {"positives-only": "flipped-labels", "keep-repeats": "session-clicks"}.items():
             if getattr(self, option.replace("-", "_")) and self.scenario != scenario:
-                raise ValueError(f"'--{option}' must go with {scenario} (got it with {self.scenario})")
+                raise ArgumentError(f"--{option}", f"go with {scenario}", f"it with {self.scenario}")
         if self.retrain_seeds < 2:
-            raise ValueError(f"'--retrain-seeds' must be at least 2 (got {self.retrain_seeds})")
+            raise ArgumentError("--retrain-seeds", "be at least 2", self.retrain_seeds)
         if self.keep_repeats and self.collapse_repeats:
-            raise ValueError("'--keep-repeats' must be left out with --collapse-repeats (got both)")
+            raise ArgumentError("--keep-repeats", "be left out with --collapse-repeats", "both")
         if self.scenario == "file" and self.request is None:
-            raise ValueError("'--request' must name the file of what to forget (got none)")
+            raise ArgumentError("--request", "name the file of what to forget", "none")
         if self.level is not None and self.level not in LISTED[kind]:
-            raise ValueError(f"'--level' must be {listed(LISTED[kind], 'or')} for {model} (got {self.level})")
+            raise ArgumentError("--level", f"be {listed(LISTED[kind], 'or')} for {model}", self.level)
 
     def _scenario(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
         level = self.level or LISTED[self.learning.kind][0]
@@ -214,11 +215,11 @@ class Bench(Learner):
 
     def _flipped(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
         if self.test is not None:
-            raise ValueError("'--test' must be left out for flipped-labels, which splits the data 60/20/20 (got one)")
+            raise ArgumentError("--test", "be left out for flipped-labels, which splits the data 60/20/20", "one")
         if self.learning.objective == "bpr":
-            raise ValueError("'--objective' must be bce for flipped-labels (got bpr, which does not learn from labels)")
+            raise ArgumentError("--objective", "be bce for flipped-labels", "bpr, which does not learn from labels")
         if self.positives_only and self.learning.model != "lightgcn":
-            raise ValueError(f"'--positives-only' must go with --model lightgcn (got {self.learning.model})")
+            raise ArgumentError("--positives-only", "go with --model lightgcn", self.learning.model)
         name, graph, _ = self.interactions()
         note(f"{name}: {sizes(graph)}")
         keywords: dict[str, Any] = {"threshold": 3.0 if self.threshold is None else self.threshold}

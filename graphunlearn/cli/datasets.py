@@ -12,6 +12,7 @@ from tyro.conf import UseAppendAction, arg
 from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
 from graphunlearn.datasets import Card, available, download
 from graphunlearn.datasets.card import ROOT_VARIABLE, card_of, folder_of
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["Datasets"]
 
@@ -39,7 +40,7 @@ class Datasets:
     def run(self) -> Answer:
         """List them, or download some."""
         if self.root is not None and not self.root.is_dir() and (self.root.exists() or not self.download):
-            raise ValueError(f"'--root' must be a folder (got '{self.root}')")
+            raise ArgumentError("--root", "be a folder", f"'{self.root}'")
         return self._download() if self.download else self._list()
 
     def _download(self) -> Answer:
@@ -48,9 +49,9 @@ class Datasets:
         except ValueError as error:
             raise ValueError(str(error).replace("'name'", "'--download'", 1)) from None
         if not cards:
-            raise ValueError("'--download' must name data sets (got none)")
+            raise ArgumentError("--download", "name data sets", "none")
         if folder_of(self.root) is None:
-            raise ValueError(f"'--root' must name the folder of data sets, or {ROOT_VARIABLE} (got neither)")
+            raise ArgumentError("--root", f"name the folder of data sets, or {ROOT_VARIABLE}", "neither")
         lines, data = [], []
         for card in cards:
             note(f"{card.title}, {_size(card)}. Terms: {card.terms}")

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from graphunlearn.cli._ledgers import existing, finished, place_of, told_path
 from graphunlearn.cli._text import Answer, Printing, Running, columns, counted
 from graphunlearn.cli.forget import Forget
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.report.verdict import format_number, format_seconds
 from graphunlearn.ledger import Ledger, LedgerEntry, PendingRequest
 from graphunlearn.ledger.store import Store, key_file
@@ -64,7 +65,7 @@ class ShowLedger:
         """Do it."""
         for option, value, action in (("run", self.run_folder, "retrained"), ("holds", self.holds, "verify")):
             if value is not None and self.action != action:
-                raise ValueError(f"'--{option}' must go with '{action}' (got it with '{self.action}')")
+                raise ArgumentError(f"--{option}", f"go with '{action}'", f"it with '{self.action}'")
         if self.action != "verify" or not self.file.is_file():
             existing(self.file)
         answers = {"show": self._show, "verify": self._verify, "resume": self._resume, "drop": self._drop}
@@ -86,16 +87,14 @@ class ShowLedger:
     def _verify(self) -> Answer:
         if not Store.is_made(self.file):  # as where the very first request was interrupted
             if self.holds is not None:
-                raise ValueError(
-                    f"'ledger' must hold the entry given with '--holds' (got '{self.file}', which is empty)"
-                )
+                raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}', which is empty")
             told = f"{self.file} has no entries: it was not made whole yet, or was emptied, which --holds would tell"
             return Answer({"entries": 0, "key": key_file(self.file).exists(), "pending": None}, told)
         ledger = Ledger(self.file)
         number = ledger.verify()
         entries, pending = ledger.entries(), ledger.pending
         if self.holds is not None and not any(entry.hash == self.holds for entry in entries):
-            raise ValueError(f"'ledger' must hold the entry given with '--holds' (got '{self.file}' without it)")
+            raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}' without it")
         newest: dict[Path, LedgerEntry] = {}
         for entry in entries:
             if entry.out is not None:
@@ -125,11 +124,12 @@ class ShowLedger:
         with Ledger(self.file) as ledger:
             pending = ledger.pending
             if pending is None:
-                raise ValueError(f"'ledger' must have a request under way to resume (got '{self.file}' without one)")
+                raise ArgumentError("ledger", "have a request under way to resume", f"'{self.file}' without one")
             if not pending.command:
-                raise ValueError(
-                    "'ledger' must have a request of 'graphunlearn forget' under way to resume (got one of a program, "
-                    "which finishes it when it gives it to Ledger.unlearn again)"
+                raise ArgumentError(
+                    "ledger",
+                    "have a request of 'graphunlearn forget' under way to resume",
+                    "one of a program, which finishes it when it gives it to Ledger.unlearn again",
                 )
             entry = finished(ledger)
             if entry is not None:
@@ -151,16 +151,15 @@ class ShowLedger:
         with Ledger(self.file) as ledger:
             entry = None if ledger.pending is None else finished(ledger)
             if entry is not None:
-                raise ValueError(
-                    f"'ledger' must have a request under way that is not done (got one that was, now entry "
-                    f"{entry.number})"
+                raise ArgumentError(
+                    "ledger", "have a request under way that is not done", f"one that was, now entry {entry.number}"
                 )
             ledger.drop()
         return Answer({"dropped": True}, f"dropped the request under way, and wiped it from {self.file}")
 
     def _retrained(self) -> Answer:
         if self.run_folder is None:
-            raise ValueError("'--run' must name the run that was trained anew (got none)")
+            raise ArgumentError("--run", "name the run that was trained anew", "none")
         run, ledger = Run.load(self.run_folder), Ledger(self.file)
         entry = ledger.record_retrained(run.model, run.train, out=told_path(self.run_folder, ledger))
         same = entry.graph_before == entry.graph_after
@@ -182,7 +181,7 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
     prints = ledger.fingerprints(run.model, run.train) if keyed else (fingerprint(run.model), entry.graph_after)
     for name, found, wanted in zip(("model", "graph"), prints, (entry.model_after, entry.graph_after)):
         if found != wanted:
-            raise ValueError(f"'{folder}' must hold the {name} of entry {entry.number} (got another)")
+            raise ArgumentError(folder, f"hold the {name} of entry {entry.number}", "another")
 
 
 def _row(entry: LedgerEntry) -> tuple[str, ...]:

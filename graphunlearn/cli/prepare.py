@@ -16,6 +16,7 @@ from graphunlearn._version import __version__
 from graphunlearn.cli._methods import build_method, meant, method_names, options_of, parse_options, preparable
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._text import Answer, Running, device_of, listed, note, optional, several
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.report.verdict import format_seconds
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearnRec
@@ -57,17 +58,15 @@ class Prepare:
         if self.method not in preparable():
             reason = ", which has none to keep" if self.method in method_names() else meant(self.method, preparable())
             named = listed(preparable(), "or")
-            raise ValueError(f"'--method' must be one with a preparation, {named} (got {self.method!r}{reason})")
+            raise ArgumentError("--method", f"be one with a preparation, {named}", f"{self.method!r}{reason}")
         parse_options(self.method, options)  # a wrong one is told before any file is read
         if path.exists() and not self.running.overwrite:
-            raise ValueError(f"'run' must be without a preparation (got '{path}'; '--overwrite' replaces it)")
+            raise ArgumentError("run", "be without a preparation", f"'{path}'; '--overwrite' replaces it")
         run = Run.load(self.source, device_of(self.running.device))
         if run.spec.kind == "sessions":
-            raise ValueError(
-                f"'run' must hold a model of users and items to prepare {self.method} (got {run.spec.name})"
-            )
+            raise ArgumentError("run", f"hold a model of users and items to prepare {self.method}", run.spec.name)
         if not os.access(self.source, os.W_OK | os.X_OK):
-            raise ValueError(f"'run' must be a folder that can be written to (got '{self.source}')")
+            raise ArgumentError("run", "be a folder that can be written to", f"'{self.source}'")
         method = _built(run, self.method, options, self.seed)
         assert isinstance(method, UnlearnRec)
         note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} interactions")
@@ -113,14 +112,15 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     if name not in preparable():
         method = _built(run, name, options, seed)
         if method.needs_preparation:
-            raise ValueError(
-                f"'--method' must be one that forgets from a model as it is (got {name!r}, which trains models of its "
-                "own first, in memory; 'graphunlearn bench' compares it)"
+            raise ArgumentError(
+                "--method",
+                "be one that forgets from a model as it is",
+                (f"{name!r}, which trains models of its own first, in memory; 'graphunlearn bench' compares it"),
             )
         return method
     path, again = source / file_of(name), f"graphunlearn prepare {source} --method {name}"
     if not path.exists():
-        raise ValueError(f"'run' must hold a preparation for {name} (got none; prepare it first: {again})")
+        raise ArgumentError("run", f"hold a preparation for {name}", f"none; prepare it first: {again}")
     device = next(run.model.parameters()).device
     with _whole(path, f"prepare it again: {again} --overwrite"):
         made_with = Preparation.load(path, device).log["options"]
@@ -141,9 +141,13 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
         else method.preparation.objection(fingerprint(run.model), run.train.fingerprint())
     )
     if objection is not None and not method.adapt:
-        raise ValueError(
-            f"'run' must hold a preparation for its own {objection} (got '{path}', for another; prepare it again: "
-            f"{again} --overwrite; or use it all the same with --option adapt=true)"
+        raise ArgumentError(
+            "run",
+            f"hold a preparation for its own {objection}",
+            (
+                f"'{path}', for another; prepare it again: {again} --overwrite; or use it all the same "
+                "with --option adapt=true"
+            ),
         )
     return method
 
@@ -172,7 +176,7 @@ def _whole(path: Path, way_out: str) -> Iterator[None]:
         reason = f"it lacks {error}"
     except (ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split()).removeprefix("'path' ")
-    raise ValueError(f"'run' must hold a whole preparation (got '{path}': {reason}; {way_out})")
+    raise ArgumentError("run", "hold a whole preparation", f"'{path}': {reason}; {way_out}")
 
 
 def _text(value: object) -> str:

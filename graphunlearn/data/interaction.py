@@ -16,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from graphunlearn.data.io.interactions import Conversions
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, as_mask, cuts_of, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func.sparse import Adjacency
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ class InteractionGraph(Conversions):
             (2, 1)
         """
         if not requests:
-            raise ValueError("'requests' must hold at least one request (got none)")
+            raise ArgumentError("requests", "hold at least one request", "none")
         forget = reduce(or_, requests).mask(self)
         return self.select(~forget), self.select(forget)
 

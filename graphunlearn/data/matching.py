@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.vocabulary import Vocabulary, preview
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data.interaction import InteractionGraph
@@ -24,9 +25,7 @@ def matching_interactions(level: str, index: tuple[Any, ...], raw: bool, graph: 
         ValueError: If the graph does not know an id or a pair, or has nothing of this level.
     """
     if level not in {"interaction", "user", "item"}:
-        raise ValueError(
-            f"'level' must be 'interaction', 'user' or 'item' for a graph of users and items (got {level!r})"
-        )
+        raise ArgumentError("level", "be 'interaction', 'user' or 'item' for a graph of users and items", f"{level!r}")
     adjacency = graph.adjacency
     if level != "interaction":
         nodes = _nodes(level, index, raw, graph) + (graph.num_users if level == "item" else 0)
@@ -39,9 +38,13 @@ def matching_interactions(level: str, index: tuple[Any, ...], raw: bool, graph: 
     missing = known[position] != wanted if known.numel() else torch.ones_like(wanted, dtype=torch.bool)
     if missing.any():
         unknown = [index[i] for i in missing.nonzero().flatten().tolist()]
-        raise ValueError(
-            f"'index' must hold interactions of the graph (got {preview(unknown)}, which "
-            f"{'is' if len(unknown) == 1 else 'are'} not among its {graph.num_interactions} interactions)"
+        raise ArgumentError(
+            "index",
+            "hold interactions of the graph",
+            (
+                f"{preview(unknown)}, which {'is' if len(unknown) == 1 else 'are'} not among its "
+                f"{graph.num_interactions} interactions"
+            ),
         )
     return order[position]
 
@@ -54,11 +57,9 @@ def matching_clicks(level: str, index: tuple[Any, ...], raw: bool, graph: Sessio
             level.
     """
     if level == "interaction":
-        raise ValueError(
-            f"'level' must be 'click', 'session', 'item' or 'user' for a graph of sessions (got {level!r})"
-        )
+        raise ArgumentError("level", "be 'click', 'session', 'item' or 'user' for a graph of sessions", f"{level!r}")
     if level == "user" and graph.user is None:
-        raise ValueError("'level' must be 'click', 'session' or 'item' where sessions carry no user (got 'user')")
+        raise ArgumentError("level", "be 'click', 'session' or 'item' where sessions carry no user", "'user'")
     if level != "click":
         nodes = _nodes(level, index, raw, graph)
         owner = graph.items if level == "item" else graph.session
@@ -73,9 +74,7 @@ def matching_clicks(level: str, index: tuple[Any, ...], raw: bool, graph: Sessio
         at = int(outside.nonzero()[0])
         count = int(graph.length[sessions[at]])
         holds = f"has {count} clicks, at positions 0 to {count - 1}" if count > 1 else "has one click, at position 0"
-        raise ValueError(
-            f"'index' must hold clicks of the graph (got {index[at]}, while session {names[at]!r} {holds})"
-        )
+        raise ArgumentError("index", "hold clicks of the graph", f"{index[at]}, while session {names[at]!r} {holds}")
     return graph.click_ptr[sessions] + position
 
 
@@ -87,7 +86,7 @@ def _nodes(side: str, ids: Iterable[Any], raw: bool, graph: InteractionGraph | S
     if outside.any():
         unknown = dict.fromkeys(ids[i] for i in outside.nonzero().flatten().tolist())
         kind = f"{side}s" if raw else f"internal {side} ids"
-        raise ValueError(f"'index' must hold {kind} of the graph (got {preview(unknown)}; {_holds(side, vocabulary)})")
+        raise ArgumentError("index", f"hold {kind} of the graph", f"{preview(unknown)}; {_holds(side, vocabulary)}")
     return nodes.to(graph.device)
 
 

@@ -18,6 +18,7 @@ from graphunlearn.data.io.files import read_ids
 from graphunlearn.data.matching import matching_clicks, matching_interactions
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import canonical_id, preview
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data.interaction import InteractionGraph
@@ -68,11 +69,11 @@ class ForgetRequest:
         if self.level not in LEVELS:
             close = difflib.get_close_matches(str(self.level), LEVELS, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"'level' must be one of {preview(LEVELS, len(LEVELS))} (got {self.level!r}{hint})")
+            raise ArgumentError("level", f"be one of {preview(LEVELS, len(LEVELS))}", f"{self.level!r}{hint}")
         entries = [self._entry(value) for value in _as_list(self.index)]
         unique = tuple(dict.fromkeys(entries))
         if not unique:
-            raise ValueError(f"'index' must name at least one {self.level} to forget (got none)")
+            raise ArgumentError("index", f"name at least one {self.level} to forget", "none")
         object.__setattr__(self, "index", unique)
         object.__setattr__(self, "num_duplicates", len(entries) - len(unique))
 
@@ -110,9 +111,9 @@ class ForgetRequest:
         pairs = level in PAIRS
         wanted = "[2, n]" if pairs else "[n]"
         if index.dtype == torch.bool or index.is_floating_point():
-            raise ValueError(f"'index' must hold whole numbers (got {index.dtype})")
+            raise ArgumentError("index", "hold whole numbers", index.dtype)
         if index.dim() != (2 if pairs else 1) or (pairs and index.size(0) != 2):
-            raise ValueError(f"'index' must have shape {wanted} at level '{level}' (got {list(index.shape)})")
+            raise ArgumentError("index", f"have shape {wanted} at level '{level}'", list(index.shape))
         entries = [tuple(pair) for pair in index.t().tolist()] if pairs else index.tolist()
         return cls(level, tuple(entries), raw=False)
 
@@ -172,9 +173,9 @@ class ForgetRequest:
                 mask[matching_interactions(part.level, part.index, part.raw, graph)] = True
         count, what = int(mask.sum()), _what(graph)
         if count == 0:
-            raise ValueError(f"'request' must match {_a(what[:-1])} of the graph (got {self!r}, which matches none)")
+            raise ArgumentError("request", f"match {_a(what[:-1])} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
-            raise ValueError(f"'request' must leave some {what} (got one that removes all {count})")
+            raise ArgumentError("request", f"leave some {what}", f"one that removes all {count}")
         return mask
 
     def describe(self, graph: InteractionGraph | SessionGraph) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class ForgetRequest:
             True
         """
         if len(key) < 16:
-            raise ValueError(f"'key' must hold at least 16 bytes (got {len(key)})")
+            raise ArgumentError("key", "hold at least 16 bytes", len(key))
         return hmac.new(key, self._canonical(), hashlib.sha256).hexdigest()
 
     def _canonical(self) -> bytes:

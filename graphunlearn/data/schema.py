@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import ArgumentError
 
 EDGE_TYPE = ("user", "interacts", "item")
 SIDES = ("user", "item")
@@ -37,12 +38,12 @@ def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interac
     index = torch.as_tensor(index, device=device)
     if index.dtype == torch.bool:
         if index.shape != (size,):
-            raise ValueError(f"'index' must be a mask of {size} {what} (got shape {list(index.shape)})")
+            raise ArgumentError("index", f"be a mask of {size} {what}", f"shape {list(index.shape)}")
         return index.clone()  # kept until the adjacency is asked for, whatever the caller does to theirs
     if index.dim() != 1 or index.is_floating_point():
-        raise ValueError(f"'index' must be a mask or a list of indices (got {index.dtype}, shape {list(index.shape)})")
+        raise ArgumentError("index", "be a mask or a list of indices", f"{index.dtype}, shape {list(index.shape)}")
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise ValueError(f"'index' must lie between 0 and {size - 1} (got {int(index.min())} to {int(index.max())})")
+        raise ArgumentError("index", f"lie between 0 and {size - 1}", f"{int(index.min())} to {int(index.max())}")
     mask = torch.zeros(size, dtype=torch.bool, device=device)
     mask[index.long()] = True
     return mask
@@ -52,7 +53,7 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
     """Return where to cut ``size`` things into parts of these shares."""
     shares = [float(fraction) for fraction in fractions]
     if not shares or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"'fractions' must be positive and add up to 1 (got {list(fractions)})")
+        raise ArgumentError("fractions", "be positive and add up to 1", list(fractions))
     return [round(sum(shares[: k + 1]) * size) for k in range(len(shares) - 1)]
 
 
@@ -61,9 +62,9 @@ def check_pairs(edge_index: Any) -> Tensor:
     with torch.inference_mode(False):
         pairs = torch.as_tensor(edge_index)
         if pairs.dim() != 2 or pairs.size(0) != 2:
-            raise ValueError(f"'edge_index' must have shape [2, num_interactions] (got {list(pairs.shape)})")
+            raise ArgumentError("edge_index", "have shape [2, num_interactions]", list(pairs.shape))
         if pairs.numel() and not _is_whole(pairs):
-            raise ValueError(f"'edge_index' must hold whole numbers (got {pairs.dtype})")
+            raise ArgumentError("edge_index", "hold whole numbers", pairs.dtype)
         return pairs.detach().long().clone(memory_format=torch.contiguous_format)
 
 
@@ -78,11 +79,11 @@ def check_nodes(
     low, high = (int(nodes.min()), int(nodes.max())) if nodes.numel() else (0, -1)
     size = num_nodes if num_nodes is not None else len(vocabulary) if vocabulary is not None else high + 1
     if low < 0:
-        raise ValueError(f"'{name}' must not hold negative ids (got {node_type} {low})")
+        raise ArgumentError(name, "not hold negative ids", f"{node_type} {low}")
     if high >= size:
-        raise ValueError(f"'{name}' must hold {node_type}s below {size} (got {node_type} {high})")
+        raise ArgumentError(name, f"hold {node_type}s below {size}", f"{node_type} {high}")
     if vocabulary is not None and len(vocabulary) != size:
-        raise ValueError(f"'{node_type}_ids' must hold one raw id per {node_type}, {size} (got {len(vocabulary)})")
+        raise ArgumentError(f"{node_type}_ids", f"hold one raw id per {node_type}, {size}", len(vocabulary))
     return Vocabulary(size) if vocabulary is None else vocabulary
 
 
@@ -93,10 +94,10 @@ def check_attribute(
     with torch.inference_mode(False):
         value = torch.as_tensor(value, device=device).detach()
         if value.shape != (num_interactions,):
-            raise ValueError(f"'{name}' must hold one value per {what}, {num_interactions} (got {list(value.shape)})")
+            raise ArgumentError(name, f"hold one value per {what}, {num_interactions}", list(value.shape))
         if not value.isfinite().all():
             at = int((~value.isfinite()).nonzero()[0])
-            raise ValueError(f"'{name}' must be finite (got {float(value[at])} at {what} {at})")
+            raise ArgumentError(name, "be finite", f"{float(value[at])} at {what} {at}")
         keep = value.is_floating_point() or name == "time"
         return value.clone() if keep else value.to(torch.get_default_dtype())
 
@@ -105,21 +106,21 @@ def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
     """Return the items of all clicks ``[num_clicks]`` and the number of clicks per session ``[num_sessions]``."""
     if ptr is None:
         if isinstance(items, Tensor):
-            raise ValueError("'ptr' must say where sessions begin where 'items' is one tensor (got none)")
+            raise ArgumentError("ptr", "say where sessions begin where 'items' is one tensor", "none")
         length = torch.tensor([len(session) for session in items], dtype=torch.long)
         items = torch.as_tensor([item for session in items for item in session])
     else:
         items = torch.as_tensor(items)
         ptr = torch.as_tensor(ptr, device=items.device)
         if ptr.dim() != 1 or not ptr.numel() or not _is_whole(ptr):
-            raise ValueError(f"'ptr' must hold whole numbers [num_sessions + 1] (got {ptr.dtype}, {list(ptr.shape)})")
+            raise ArgumentError("ptr", "hold whole numbers [num_sessions + 1]", f"{ptr.dtype}, {list(ptr.shape)}")
         if (int(ptr[0]), int(ptr[-1])) != (0, items.numel()):
-            raise ValueError(f"'ptr' must run from 0 to {items.numel()} (got {int(ptr[0])} to {int(ptr[-1])})")
+            raise ArgumentError("ptr", f"run from 0 to {items.numel()}", f"{int(ptr[0])} to {int(ptr[-1])}")
         length = ptr.detach().long().diff()
     if items.dim() != 1 or (items.numel() and not _is_whole(items)):
-        raise ValueError(f"'items' must hold whole numbers [num_clicks] (got {items.dtype}, {list(items.shape)})")
+        raise ArgumentError("items", "hold whole numbers [num_clicks]", f"{items.dtype}, {list(items.shape)}")
     if length.numel() and int(length.min()) < 1:
-        raise ValueError(f"'items' must hold a click of every session (got none of session {int(length.argmin())})")
+        raise ArgumentError("items", "hold a click of every session", f"none of session {int(length.argmin())}")
     return items.detach().long(), length
 
 
@@ -128,9 +129,9 @@ def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:
     user = torch.as_tensor(user, device=device).detach()
     if user.shape != (num_sessions,) or (user.numel() and not _is_whole(user)):
         got = f"{user.dtype}, {list(user.shape)}"
-        raise ValueError(f"'user' must hold a whole number per session, {num_sessions} (got {got})")
+        raise ArgumentError("user", f"hold a whole number per session, {num_sessions}", got)
     if user.numel() and int(user.min()) < -1:
-        raise ValueError(f"'user' must hold users from 0, or -1 where unknown (got {int(user.min())})")
+        raise ArgumentError("user", "hold users from 0, or -1 where unknown", int(user.min()))
     return user.long().clone()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from graphunlearn.data.io.sessions import SessionConversions
 from graphunlearn.data.schema import as_mask, cuts_of
 from graphunlearn.data.session_build import build
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -124,7 +125,7 @@ class SessionGraph(SessionConversions):
             (tensor([1, 1, 1]), tensor([1, 1, 1]), ['0', '1', '2'])
         """
         if not requests:
-            raise ValueError("'requests' must hold at least one request (got none)")
+            raise ArgumentError("requests", "hold at least one request", "none")
         forget = reduce(or_, requests).mask(self)
         return self._clicks(~forget), self._clicks(forget)
 
@@ -167,10 +168,10 @@ class SessionGraph(SessionConversions):
     def _check_ends(self, ends: Tensor) -> Tensor:
         ends = torch.as_tensor(ends, device=self.device)
         if ends.dim() != 1 or ends.dtype == torch.bool or ends.is_floating_point():
-            raise ValueError(f"'ends' must be a list of clicks (got {ends.dtype}, shape {list(ends.shape)})")
+            raise ArgumentError("ends", "be a list of clicks", f"{ends.dtype}, shape {list(ends.shape)}")
         if ends.numel() and not 0 <= int(ends.min()) <= int(ends.max()) < self.num_clicks:
             low, high = int(ends.min()), int(ends.max())
-            raise ValueError(f"'ends' must lie between 0 and {self.num_clicks - 1} (got {low} to {high})")
+            raise ArgumentError("ends", f"lie between 0 and {self.num_clicks - 1}", f"{low} to {high}")
         return ends.long()
 
     def collapse(self) -> Self:
@@ -200,7 +201,7 @@ class SessionGraph(SessionConversions):
             (tensor([0, 1]), 1)
         """
         if train.vocabulary("item") != self.vocabulary("item"):
-            raise ValueError(f"'train' must have the same {self.num_items} items (got others, {train.num_items})")
+            raise ArgumentError("train", f"have the same {self.num_items} items", f"others, {train.num_items}")
         seen = torch.zeros(self.num_items, dtype=torch.bool, device=self.device)
         seen[train.x.to(self.device)] = True
         keep = seen[self.items]

@@ -13,6 +13,7 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.plain import json_ready
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.cache import retrained as retrain
 from graphunlearn.eval.machine import environment
 from graphunlearn.eval.measure import Judge, Measured
@@ -119,7 +120,7 @@ def audit(
     judge = _judge(graph, request, validation, test, objective, trained_labels)
     for method in methods:
         if isinstance(method, UnlearnRec) and method.preparation is None:
-            raise ValueError(f"'methods' must be prepared (got {method.name} before its prepare(model, graph))")
+            raise ArgumentError("methods", "be prepared", f"{method.name} before its prepare(model, graph)")
     settings = settings or replace(default_settings(graph), seed=50)
     references = list(references or [])
     for k in range(len(references), retrain_seeds):
@@ -172,13 +173,13 @@ def _judge(
     for name, part in (("test", test), ("validation", validation)):
         if part is not None and isinstance(part, SessionGraph) != isinstance(graph, SessionGraph):
             kinds = type(graph).__name__, type(part).__name__
-            raise ValueError(f"'{name}' must be of the kind of 'graph', {kinds[0]} (got {kinds[1]})")
+            raise ArgumentError(name, f"be of the kind of 'graph', {kinds[0]}", kinds[1])
     if isinstance(graph, SessionGraph):
         if trained_labels:
-            raise ValueError("'trained_labels' must go with interactions that carry labels (got it with sessions)")
+            raise ArgumentError("trained_labels", "go with interactions that carry labels", "it with sessions")
         return SessionJudge(graph, request, validation, test)
     if not isinstance(objective, Objective):
-        raise ValueError(f"'objective' must be one of users and items (got {type(objective).__name__})")
+        raise ArgumentError("objective", "be one of users and items", type(objective).__name__)
     return Judge(graph, request, validation, test, objective, trained_labels)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import Encoded
 
 __all__ = ["exposure", "lowest_ranked", "never_seen_pairs"]
@@ -41,7 +42,7 @@ def exposure(encoded: Encoded, seen: InteractionGraph, pairs: Tensor, k: int = 2
         0.5
     """
     if k < 1:
-        raise ValueError(f"'k' must be at least 1 (got {k})")
+        raise ArgumentError("k", "be at least 1", k)
     if not pairs.size(1):
         return float("nan")
     k = min(k, seen.num_items)
@@ -132,7 +133,7 @@ def never_seen_pairs(users: Tensor, graphs: Sequence[InteractionGraph], seed: in
     """
     sizes = {(graph.num_users, graph.num_items) for graph in graphs}
     if len(sizes) != 1:
-        raise ValueError(f"'graphs' must be one or more graphs of equal size (got sizes {sorted(sizes)})")
+        raise ArgumentError("graphs", "be one or more graphs of equal size", f"sizes {sorted(sizes)}")
     num_users, num_items = sizes.pop()
     user, item = torch.cat([graph.pairs for graph in graphs], dim=1)
     known = torch.unique(user * num_items + item)

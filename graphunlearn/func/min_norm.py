@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["MinNorm", "min_norm_point", "min_norm_weights"]
 
 ENUMERATED = 3  # vectors up to which all faces of the simplex are looked at
@@ -84,14 +86,14 @@ def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
     """
     like, gram = _gram(vectors)
     if not bool(torch.isfinite(gram).all()):
-        raise ValueError("'vectors' must have finite inner products (got NaN or infinity)")
+        raise ArgumentError("vectors", "have finite inner products", "NaN or infinity")
     scale = float(gram.diagonal().max())
     if (least := float(gram.diagonal().min())) < 0:
-        raise ValueError(f"'vectors' must have squared norms on the diagonal (got {least:g})")
+        raise ArgumentError("vectors", "have squared norms on the diagonal", f"{least:g}")
     apart = (gram - gram.t()).triu()
     if float(apart.abs().max()) > 1e-4 * scale:
         i, j = divmod(int(apart.abs().argmax()), len(gram))
-        raise ValueError(f"'vectors' must be a symmetric matrix (got [{i}, {j}] and [{j}, {i}] {apart[i, j]:g} apart)")
+        raise ArgumentError("vectors", "be a symmetric matrix", f"[{i}, {j}] and [{j}, {i}] {apart[i, j]:g} apart")
     if scale > 0:  # to where squares neither overflow nor vanish
         gram = gram / scale
         gram = (gram + gram.t()) / 2
@@ -107,11 +109,11 @@ def _gram(vectors: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return a tensor of the type that the weights are to have, and the Gram matrix in float64."""
     if isinstance(vectors, Tensor):
         if vectors.dim() != 2 or vectors.size(0) != vectors.size(1) or not len(vectors):
-            raise ValueError(f"'vectors' must be a Gram matrix [k, k] or a list (got a tensor {list(vectors.shape)})")
+            raise ArgumentError("vectors", "be a Gram matrix [k, k] or a list", f"a tensor {list(vectors.shape)}")
         return vectors if vectors.is_floating_point() else vectors.double(), vectors.detach().cpu().double()
     shapes = sorted({tuple(vector.shape) for vector in vectors})
     if len(shapes) != 1:
-        raise ValueError(f"'vectors' must be one or more tensors of one shape (got {shapes or 'none'})")
+        raise ArgumentError("vectors", "be one or more tensors of one shape", shapes or "none")
     rows = torch.stack([vector.detach().flatten().double() for vector in vectors])
     like = vectors[0] if vectors[0].is_floating_point() else vectors[0].double()
     return like, (rows @ rows.t()).cpu()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func.hessian import Product
 
 __all__ = ["KrylovSpace", "Solution", "conjugate_gradients", "lanczos"]
@@ -201,7 +202,7 @@ def lanczos(
     """
     norm = float(b.norm())
     if norm == 0:
-        raise ValueError("'b' must not be zero (got a zero right-hand side)")
+        raise ArgumentError("b", "not be zero", "a zero right-hand side")
     max_iter = min(max_iter, b.numel())
     basis = b.new_empty(max_iter, b.numel())
     basis[0] = b / norm

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
 from graphunlearn.ledger.store import Store, chained, key_file, read_key
@@ -44,7 +45,7 @@ def entries_of(store: Store) -> list[LedgerEntry]:
 def _rows(store: Store) -> list[tuple[int, str, str]]:
     rows = store.rows()
     if not rows:
-        raise ValueError(f"'ledger' must have a first entry (got '{store.path}' without)")
+        raise ArgumentError("ledger", "have a first entry", f"'{store.path}' without")
     return rows
 
 
@@ -76,9 +77,13 @@ def prints(store: Store, model: nn.Module, graph: InteractionGraph | SessionGrap
 
 def refusal(path: Path, pending: PendingRequest) -> ValueError:
     """Return what to say where another request is under way."""
-    return ValueError(
-        f"'ledger' must have no other request under way (got '{path}' with one of {pending.time} that was interrupted; "
-        f"give that one again to finish it, or run 'graphunlearn ledger resume {path}')"
+    return ArgumentError(
+        "ledger",
+        "have no other request under way",
+        (
+            f"'{path}' with one of {pending.time} that was interrupted; give that one again to finish "
+            f"it, or run 'graphunlearn ledger resume {path}'"
+        ),
     )
 
 
@@ -126,9 +131,10 @@ def check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
     if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
         return
     where = "" if newest.out is None else f", put at '{newest.out}'"
-    raise ValueError(
-        f"'model' must be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph "
-        "(got another; to forget from an older one would bring back what was forgotten since)"
+    raise ArgumentError(
+        "model",
+        (f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph"),
+        "another; to forget from an older one would bring back what was forgotten since",
     )
 
 
@@ -141,22 +147,23 @@ def checked(store: Store) -> list[LedgerEntry]:
     path, rows, previous = store.path, _rows(store), ""
     for place, (number, content, found) in enumerate(rows):
         if number != place or parsed(content).get("number") != place:
-            raise ValueError(f"'ledger' must be without gaps (got '{path}', which lacks entry {place})")
+            raise ArgumentError("ledger", "be without gaps", f"'{path}', which lacks entry {place}")
         if chained(previous, content) != found:
-            raise ValueError(f"'ledger' must be as it was written (got '{path}', where entry {place} was changed)")
+            raise ArgumentError("ledger", "be as it was written", f"'{path}', where entry {place} was changed")
         previous = found
     entries = entries_of(store)
     models = [entry for entry in entries if entry.kind != "audited"]
     for one, two in pairwise(models):
         if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            raise ValueError(
-                f"'ledger' must go on from every model (got '{path}', where entry {two.number} starts from another "
-                f"than entry {one.number} left)"
+            raise ArgumentError(
+                "ledger",
+                "go on from every model",
+                f"'{path}', where entry {two.number} starts from another than entry {one.number} left",
             )
     if key_file(path).exists():
         read_key(path, parsed(rows[0][1]).get("key"))
     if not store.is_guarded():
-        raise ValueError(f"'ledger' must refuse to have entries changed (got '{path}', where that was taken out)")
+        raise ArgumentError("ledger", "refuse to have entries changed", f"'{path}', where that was taken out")
     return entries
 
 

@@ -10,6 +10,7 @@ from operator import or_
 from typing import Any, Literal
 
 from graphunlearn.data import ForgetRequest
+from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 
 __all__ = ["LedgerEntry", "PendingRequest", "as_facts", "entry_facts", "parsed", "settings_of"]
@@ -70,7 +71,7 @@ class LedgerEntry:
         try:
             return cls(hash=hash, **parsed(content))
         except TypeError as error:
-            raise ValueError(f"'ledger' must hold entries that this version knows (got one of which {error})") from None
+            raise ArgumentError("ledger", "hold entries that this version knows", f"one of which {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what there is to say, as JSON holds it."""
@@ -119,7 +120,7 @@ class PendingRequest:
         try:
             return cls(**known | {"request": reduce(or_, [_request(part) for part in facts["request"]])})
         except (KeyError, TypeError):
-            raise ValueError(f"'ledger' must hold a request under way whole (got one of {sorted(known)})") from None
+            raise ArgumentError("ledger", "hold a request under way whole", f"one of {sorted(known)}") from None
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:
@@ -142,7 +143,7 @@ def parsed(content: str) -> dict[str, Any]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise ValueError(f"'ledger' must hold entries as JSON (got {content[:40]!r})")
+        raise ArgumentError("ledger", "hold entries as JSON", f"{content[:40]!r}")
     return facts
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger import chain as chain
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, as_facts, entry_facts
@@ -78,7 +79,7 @@ class Ledger:
 
     def __init__(self, path: str | Path, *, budget: float | None = BUDGET) -> None:
         if budget is not None and not 0 < budget < math.inf:
-            raise ValueError(f"'budget' must be positive and finite, or None to measure no drift (got {budget})")
+            raise ArgumentError("budget", "be positive and finite, or None to measure no drift", budget)
         self.path, self.budget = Path(path), budget
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
@@ -190,7 +191,7 @@ class Ledger:
             done = chain.entry_of(store, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
-                    raise ValueError(f"'request' must not be done yet (got one that entry {done.number} tells of)")
+                    raise ArgumentError("request", "not be done yet", f"one that entry {done.number} tells of")
                 return chain.as_result(done, model, graph, request)
             chain.check_newest(newest, *given)
             facts = {
@@ -240,9 +241,9 @@ class Ledger:
         with self._open() as store:
             pending = chain.pending_of(store)
             if pending is None or pending.entry is None:
-                raise ValueError(f"'ledger' must have a request to be entered (got '{self.path}' without one)")
+                raise ArgumentError("ledger", "have a request to be entered", f"'{self.path}' without one")
             if chain.prints(store, model, graph) != pending.after:
-                raise ValueError("'model' must be what the request under way came to, with its graph (got another)")
+                raise ArgumentError("model", "be what the request under way came to, with its graph", "another")
             return self._commit(store, pending.entry)
 
     def drop(self) -> None:
@@ -253,7 +254,7 @@ class Ledger:
         """
         with self._open() as store:
             if store.pending() is None:
-                raise ValueError(f"'ledger' must have a request under way to drop (got '{self.path}' without one)")
+                raise ArgumentError("ledger", "have a request under way to drop", f"'{self.path}' without one")
             store.drop()
 
     def record_audit(self, number: int, figures: Mapping[str, Any]) -> LedgerEntry:
@@ -269,7 +270,7 @@ class Ledger:
         with self._open() as store:
             known = [entry.number for entry in chain.entries_of(store) if entry.kind == "forgotten"]
             if number not in known:
-                raise ValueError(f"'number' must be one of a request, {', '.join(map(str, known))} (got {number})")
+                raise ArgumentError("number", f"be one of a request, {', '.join(map(str, known))}", number)
             return chain.append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
 
     def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
@@ -311,9 +312,9 @@ class Ledger:
         if model is not None:
             newest = chain.newest_of(entries)
             if newest is None:
-                raise ValueError(f"'ledger' must have a model to compare with (got '{self.path}' without entries)")
+                raise ArgumentError("ledger", "have a model to compare with", f"'{self.path}' without entries")
             if fingerprint(model) != newest.model_after:
-                raise ValueError(f"'model' must be the newest, of entry {newest.number} (got another)")
+                raise ArgumentError("model", f"be the newest, of entry {newest.number}", "another")
         return len(entries)
 
     def _commit(self, store: Store, entry: Mapping[str, Any]) -> LedgerEntry:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphunlearn._version import __version__
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["Store", "chained", "key_file", "now", "read_key"]
 
@@ -70,7 +71,7 @@ class Store:
             OSError: It cannot be read.
         """
         if not path.is_file():
-            raise ValueError(f"'ledger' must be an existing file (got '{path}')")
+            raise ArgumentError("ledger", "be an existing file", f"'{path}'")
         with closing(_connected(path)) as connection:
             with _told(path):
                 _check_format(path, connection)
@@ -86,9 +87,9 @@ class Store:
             OSError: It cannot be written.
         """
         if path.is_dir():
-            raise ValueError(f"'ledger' must be a file (got '{path}', which is a folder)")
+            raise ArgumentError("ledger", "be a file", f"'{path}', which is a folder")
         if not path.absolute().parent.is_dir():
-            raise ValueError(f"'ledger' must be in a folder that exists (got '{path}')")
+            raise ArgumentError("ledger", "be in a folder that exists", f"'{path}'")
         # the ids of a request under way are in it: nobody else's business
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(_connected(path)) as connection:
@@ -130,7 +131,7 @@ class Store:
             facts = ()
         if facts is None or isinstance(facts, dict):
             return facts
-        raise ValueError(f"'ledger' must hold a request under way as JSON (got '{self.path}' with something else)")
+        raise ArgumentError("ledger", "hold a request under way as JSON", f"'{self.path}' with something else")
 
     def begin(self, pending: Mapping[str, Any]) -> None:
         """Write down what is under way, in place of what was."""
@@ -200,14 +201,18 @@ def read_key(path: Path, check: str | None = None) -> bytes:
     try:
         key = bytes.fromhex(file.read_text(encoding="ascii"))
     except FileNotFoundError:
-        raise ValueError(
-            f"'ledger' must have its key beside it to take up requests (got '{path}' without '{file.name}'; it can be "
-            "shown and verified, and a new ledger goes on from its last model)"
+        raise ArgumentError(
+            "ledger",
+            "have its key beside it to take up requests",
+            (
+                f"'{path}' without '{file.name}'; it can be shown and verified, and a new ledger goes on "
+                "from its last model"
+            ),
         ) from None
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES or (check is not None and _check(key) != check):
-        raise ValueError(f"'ledger' must have its own key beside it (got '{path}', of which '{file.name}' is not)")
+        raise ArgumentError("ledger", "have its own key beside it", f"'{path}', of which '{file.name}' is not")
     return key
 
 
@@ -267,9 +272,9 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
     found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if found[0] != APPLICATION:
-        raise ValueError(f"'ledger' must be a ledger (got '{path}', which is something else)")
+        raise ArgumentError("ledger", "be a ledger", f"'{path}', which is something else")
     if found[1] != FORMAT:
-        raise ValueError(f"'ledger' must be of format {FORMAT}, which this version reads (got '{path}' of {found[1]})")
+        raise ArgumentError("ledger", f"be of format {FORMAT}, which this version reads", f"'{path}' of {found[1]}")
 
 
 @contextmanager
@@ -279,9 +284,9 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
-            raise ValueError(
-                f"'ledger' must not be in use by another process (got '{path}'; try again when that one is done)"
+            raise ArgumentError(
+                "ledger", "not be in use by another process", f"'{path}'; try again when that one is done"
             ) from None
         if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
             raise OSError(f"'{path}' could not be read or written: {error}") from error
-        raise ValueError(f"'ledger' must be a whole ledger (got '{path}': {error})") from error
+        raise ArgumentError("ledger", "be a whole ledger", f"'{path}': {error}") from error

@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.ranking import auroc
 
 __all__ = [
@@ -283,7 +284,7 @@ def _mean_difference(a: Tensor, b: Tensor) -> float:
 
 def _check(references: Sequence[Tensor], *unlearned: Tensor) -> None:
     if not references:
-        raise ValueError("'references' must hold at least one retrained model (got none)")
+        raise ArgumentError("references", "hold at least one retrained model", "none")
     shapes = {tuple(p.shape) for p in (*unlearned, *references)}
     if len(shapes) > 1:
-        raise ValueError(f"'references' must all be probabilities of the same pairs (got shapes {sorted(shapes)})")
+        raise ArgumentError("references", "all be probabilities of the same pairs", f"shapes {sorted(shapes)}")

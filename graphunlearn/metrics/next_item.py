@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["next_item_metrics", "target_ranks"]
 
 
@@ -39,10 +41,10 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
         tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
     """
     if batch_size < 1:
-        raise ValueError(f"'batch_size' must be at least 1 (got {batch_size})")
+        raise ArgumentError("batch_size", "be at least 1", batch_size)
     for name, rows in (("queries", queries), ("items", items)):
         if not rows.isfinite().all():
-            raise ValueError(f"'{name}' must be finite to be ranked (got NaN or infinite rows)")
+            raise ArgumentError(name, "be finite to be ranked", "NaN or infinite rows")
     ranks = [queries.new_zeros(0, dtype=torch.double)]
     for query, target in zip(queries.split(batch_size), targets.split(batch_size)):
         scores = query @ items.t()
@@ -75,7 +77,7 @@ def next_item_metrics(ranks: Tensor, ks: Sequence[int] = (5, 10, 20)) -> dict[st
         {'recall@3': 0.5, 'mrr@3': 0.3333333333333333, 'ndcg@3': 0.375, 'hit_rate@3': 0.5}
     """
     if not ks or min(ks) < 1:
-        raise ValueError(f"'ks' must hold positive list lengths (got {tuple(ks)})")
+        raise ArgumentError("ks", "hold positive list lengths", tuple(ks))
     ranks, out = ranks.double(), {}
     for k in ks:
         found = (ranks <= k).double()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["Ranker", "auroc", "rank_metrics"]
 
@@ -60,13 +61,13 @@ class Ranker:
     ) -> None:
         size, other = (test.num_users, test.num_items), (seen.num_users, seen.num_items)
         if size != other:
-            raise ValueError(f"'test' must have the users and items of 'seen', {other} (got {size})")
+            raise ArgumentError("test", f"have the users and items of 'seen', {other}", size)
         if not ks or min(ks) < 1:
-            raise ValueError(f"'ks' must hold positive list lengths (got {tuple(ks)})")
+            raise ArgumentError("ks", "hold positive list lengths", tuple(ks))
         if not metrics or not set(metrics) <= set(METRICS):
-            raise ValueError(f"'metrics' must be among {', '.join(METRICS)} (got {tuple(metrics)})")
+            raise ArgumentError("metrics", f"be among {', '.join(METRICS)}", tuple(metrics))
         if batch_size < 1:
-            raise ValueError(f"'batch_size' must be a positive integer (got {batch_size})")
+            raise ArgumentError("batch_size", "be a positive integer", batch_size)
         from torch_geometric import metrics as library  # a second to import, and only ranking needs it
 
         self.size = size
@@ -178,9 +179,9 @@ def auroc(scores: Tensor, labels: Tensor) -> float:
         0.875
     """
     if scores.shape != labels.shape or scores.dim() != 1:
-        raise ValueError(f"'labels' must have the shape of 'scores', {list(scores.shape)} (got {list(labels.shape)})")
+        raise ArgumentError("labels", f"have the shape of 'scores', {list(scores.shape)}", list(labels.shape))
     if scores.isnan().any():
-        raise ValueError("'scores' must not hold NaN (got at least one)")
+        raise ArgumentError("scores", "not hold NaN", "at least one")
     positive = labels == 1
     above, below = scores[positive].sort().values, scores[~positive].sort().values
     wins = torch.searchsorted(below, above).sum() + torch.searchsorted(below, above, right=True).sum()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import LightGCN, MessagePassing
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
 
 __all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recommend", "score"]
@@ -148,11 +149,12 @@ encode = _Encode()
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
     """Refuse a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
     if isinstance(graph, SessionGraph):
-        raise ValueError(f"'model' must be a session recommender for a SessionGraph (got {type(model).__name__})")
+        raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
-        raise ValueError(
-            f"'graph' must have as many nodes as {type(model).__name__} has rows, {num_nodes} "
-            f"(got {graph.num_users} users + {graph.num_items} items = {graph.num_nodes})"
+        raise ArgumentError(
+            "graph",
+            f"have as many nodes as {type(model).__name__} has rows, {num_nodes}",
+            f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}",
         )
 
 
@@ -160,9 +162,9 @@ def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> No
     """Refuse a graph that a session recommender with ``num_items`` rows cannot encode."""
     name = type(model).__name__
     if not isinstance(graph, SessionGraph):
-        raise ValueError(f"'model' must be a user–item recommender for an {type(graph).__name__} (got {name})")
+        raise ArgumentError("model", f"be a user–item recommender for an {type(graph).__name__}", name)
     if num_items != graph.num_items:
-        raise ValueError(f"'graph' must have as many items as {name} has rows, {num_items} (got {graph.num_items})")
+        raise ArgumentError("graph", f"have as many items as {name} has rows, {num_items}", graph.num_items)
 
 
 @singledispatch
@@ -220,7 +222,7 @@ def recommend(
         torch.Size([2, 2])
     """
     if not 1 <= k <= graph.num_items:
-        raise ValueError(f"'k' must be between 1 and the number of items, {graph.num_items} (got {k})")
+        raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     encoded = encode(model, graph)
     users = torch.arange(encoded.users.size(0), device=encoded.users.device) if users is None else users
     out = []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
 from graphunlearn.nn.training.objective import BPR, Objective, Samples
@@ -60,7 +61,7 @@ class Risk:
         self.samples = (objective.samples(graph) if samples is None else samples).by_user()
         self._named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
         if not self._named:
-            raise ValueError(f"'model' must have trainable parameters (got {type(model).__name__} with none)")
+            raise ArgumentError("model", "have trainable parameters", f"{type(model).__name__} with none")
 
     @cached_property
     def parameters(self) -> Tensor:

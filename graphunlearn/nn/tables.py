@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.nn.models.session import SessionModel
 
@@ -78,7 +79,7 @@ def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> Non
     weights = [model.get_parameter(name) for name in table_names(model, graph)]
     shape = (graph.num_nodes, *weights[0].shape[1:])
     if table.shape != shape:
-        raise ValueError(f"'table' must be {list(shape)} (got {list(table.shape)})")
+        raise ArgumentError("table", f"be {list(shape)}", list(table.shape))
     for weight, part in zip(weights, table.split([len(weight) for weight in weights]), strict=True):
         weight.copy_(part)
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shared.memory import peak_memory
 
@@ -181,16 +182,15 @@ class Unlearner(ABC):
         levels = [level for level in LEVELS_OF[kind] if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
         if unserved:
-            raise ValueError(
-                f"'request' must be of a level that {self.name} serves, {', '.join(levels)} (got {unserved[0]})"
-            )
+            raise ArgumentError("request", f"be of a level that {self.name} serves, {', '.join(levels)}", unserved[0])
         self._validate(model, graph, request)
         base = self._original(model, graph)
         if inplace and base is not model:
             names = type(model).__name__, type(base).__name__
-            raise ValueError(
-                f"'inplace' must be False where {self.name} serves a model of its own "
-                f"(got True for {names[0]}, in whose place it serves {names[1]})"
+            raise ArgumentError(
+                "inplace",
+                f"be False where {self.name} serves a model of its own",
+                f"True for {names[0]}, in whose place it serves {names[1]}",
             )
         with torch.inference_mode(False):  # or the copy could not be changed
             model_after = model if inplace else copy.deepcopy(base)
@@ -257,21 +257,21 @@ class Unlearner(ABC):
         kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
         if kind not in self.kinds:
             wanted = {"interactions": "an InteractionGraph", "sessions": "a SessionGraph"}[self.kinds[0]]
-            raise ValueError(f"'graph' must be {wanted} for {self.name} (got a {type(graph).__name__})")
+            raise ArgumentError("graph", f"be {wanted} for {self.name}", f"a {type(graph).__name__}")
         return kind
 
 
 def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     parameters = dict(model.named_parameters())
     if not parameters:
-        raise ValueError(f"'model' must have parameters (got {type(model).__name__} with none)")
+        raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
     bad = [name for name, p in parameters.items() if not bool(torch.isfinite(p).all())]
     if bad:
-        raise ValueError(f"'model' must have finite parameters (got NaN or infinity in {', '.join(bad[:3])})")
+        raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
     device = next(iter(parameters.values())).device
     own = graph.device if isinstance(graph, SessionGraph) else graph.pairs.device
     if own != device:
-        raise ValueError(f"'graph' must be on the model's device, {device} (got {own})")
+        raise ArgumentError("graph", f"be on the model's device, {device}", own)
     if isinstance(graph, SessionGraph):  # the items of a few sessions are those of all
         graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
     with torch.no_grad(), _evaluating(model):

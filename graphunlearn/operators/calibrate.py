@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
@@ -144,7 +145,7 @@ class Calibrate(Unlearner):
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs"):
             if getattr(self, name) < 0:
-                raise ValueError(f"'{name}' must not be negative (got {getattr(self, name)})")
+                raise ArgumentError(name, "not be negative", getattr(self, name))
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest

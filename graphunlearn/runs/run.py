@@ -1,6 +1,7 @@
 """Run folders: a trained model with all that it takes to forget from it, and to audit that later."""
 
 from __future__ import annotations
+from graphunlearn.errors import ArgumentError
 
 import json
 from collections.abc import Callable
@@ -162,9 +163,9 @@ class Run:
             ValueError: It is no run folder, or not whole.
         """
         if not folder.is_dir():
-            raise ValueError(f"'run' must be a run folder (got '{folder}', which is no folder)")
+            raise ArgumentError("run", "be a run folder", f"'{folder}', which is no folder")
         if not (folder / "run.json").is_file():
-            raise ValueError(f"'run' must be a run folder, as 'train' writes it (got '{folder}', without a run.json)")
+            raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
         return _whole(folder, lambda: cls._load(folder, device))
 
     @classmethod
@@ -260,4 +261,4 @@ def _whole(folder: Path, read: Callable[[], T]) -> T:
         reason = f"it lacks {error}"
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
-    raise ValueError(f"'run' must be a whole run folder (got '{folder}': {reason})")
+    raise ArgumentError("run", "be a whole run folder", f"'{folder}': {reason}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.interaction import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.utils.subgraph import _SPARSE_SHARE, _check_hops, removed_share
 
 if TYPE_CHECKING:
@@ -102,10 +103,10 @@ def prune_by_importance(nodes: Tensor, importance: Tensor, quantile: float, *, k
         tensor([1, 4, 5])
     """
     if not 0 <= quantile < 1:
-        raise ValueError(f"'quantile' must be a share in [0, 1) (got {quantile})")
+        raise ArgumentError("quantile", "be a share in [0, 1)", quantile)
     if nodes.dim() != 1 or nodes.shape != importance.shape:
-        raise ValueError(
-            f"'importance' must hold one value per node (got {list(importance.shape)} for nodes of {list(nodes.shape)})"
+        raise ArgumentError(
+            "importance", "hold one value per node", f"{list(importance.shape)} for nodes of {list(nodes.shape)}"
         )
     if nodes.numel() == 0:
         return nodes

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
 from graphunlearn.data.schema import is_per_interaction
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data.request import ForgetRequest
@@ -26,7 +27,7 @@ _SPARSE_SHARE = 1 / 16
 
 def _check_hops(num_hops: int) -> None:
     if isinstance(num_hops, bool) or not isinstance(num_hops, int) or num_hops < 0:
-        raise ValueError(f"'num_hops' must be a non-negative integer (got {num_hops!r})")
+        raise ArgumentError("num_hops", "be a non-negative integer", f"{num_hops!r}")
 
 
 def _check_nodes(graph: InteractionGraph, nodes: Tensor | Sequence[int]) -> Tensor:
@@ -34,11 +35,11 @@ def _check_nodes(graph: InteractionGraph, nodes: Tensor | Sequence[int]) -> Tens
     if index.numel() == 0:
         return index.new_empty(0, dtype=torch.long).to(graph.pairs.device)
     if index.dim() > 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise ValueError(f"'nodes' must be a list of integer node ids (got {index.dtype} of shape {list(index.shape)})")
+        raise ArgumentError("nodes", "be a list of integer node ids", f"{index.dtype} of shape {list(index.shape)}")
     low, high = (int(x) for x in torch.aminmax(index))
     if low < 0 or high >= graph.num_nodes:
         wrong = low if low < 0 else high
-        raise ValueError(f"'nodes' must lie in [0, {graph.num_nodes}), the nodes of the graph (got {wrong})")
+        raise ArgumentError("nodes", f"lie in [0, {graph.num_nodes}), the nodes of the graph", wrong)
     return index.view(-1).to(graph.pairs.device, torch.long)
 
 
@@ -172,7 +173,7 @@ def node_map(graph: InteractionGraph, subgraph: InteractionGraph) -> Tensor:
         tensor([1, 4])
     """
     if "n_id" not in subgraph["user"] or "n_id" not in subgraph["item"]:
-        raise ValueError("'subgraph' must carry original ids, as the result of 'k_hop_subgraph' does (got none)")
+        raise ArgumentError("subgraph", "carry original ids, as the result of 'k_hop_subgraph' does", "none")
     return torch.cat([subgraph["user"].n_id, subgraph["item"].n_id + graph.num_users])
 
 
@@ -181,9 +182,10 @@ def _removal(graph: InteractionGraph, request: ForgetRequest | Tensor) -> Tensor
     if not isinstance(request, Tensor):
         return request.mask(graph)
     if request.dtype != torch.bool or request.shape != (graph.num_interactions,):
-        raise ValueError(
-            f"'request' must be a ForgetRequest or a boolean mask of the {graph.num_interactions} interactions "
-            f"(got {request.dtype} of shape {list(request.shape)})"
+        raise ArgumentError(
+            "request",
+            f"be a ForgetRequest or a boolean mask of the {graph.num_interactions} interactions",
+            f"{request.dtype} of shape {list(request.shape)}",
         )
     return request.to(graph.pairs.device)
 
@@ -211,7 +213,7 @@ def removed_share(
         (tensor([0, 3]), tensor([0.5000, 1.0000], dtype=torch.float64))
     """
     if not 0 <= min_degree_change < 1:
-        raise ValueError(f"'min_degree_change' must be a share in [0, 1) (got {min_degree_change})")
+        raise ArgumentError("min_degree_change", "be a share in [0, 1)", min_degree_change)
     user, item = graph.pairs[:, _removal(graph, request).nonzero().view(-1)]
     nodes, count = torch.unique(torch.cat([user, item + graph.num_users]), return_counts=True)
     share = count.double() / graph.adjacency.degree[nodes]

@@ -13,6 +13,7 @@ from torch import nn
 from graphunlearn.adapters.recbole import interactions, sessions
 from graphunlearn.adapters.recbole.loaders import rebuilt, retained_datasets
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import Criterion, CrossEntropy
 from graphunlearn.operators import Unlearner, UnlearningResult
 
@@ -140,9 +141,10 @@ class Bridge:
             ValueError: The result is of another kind of model.
         """
         if type(result.model) is not type(self.model):
-            raise ValueError(
-                f"'result' must be of this bridge's model, a {type(self.model).__name__} "
-                f"(got one of a {type(result.model).__name__})"
+            raise ArgumentError(
+                "result",
+                f"be of this bridge's model, a {type(self.model).__name__}",
+                f"one of a {type(result.model).__name__}",
             )
         if isinstance(result.model, sessions.RecBoleSessions):
             after = result.model.restored(self.original)

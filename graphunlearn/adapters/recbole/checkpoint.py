@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["load_checkpoint", "trusting_pickles"]
 
 
@@ -36,15 +38,16 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = 
     """
     state, made_for = _read(Path(path), trust_pickle)
     if made_for not in (None, type(model).__name__):
-        raise ValueError(
-            f"'path' must hold the parameters of a {type(model).__name__} (got '{path}', a checkpoint of a {made_for})"
+        raise ArgumentError(
+            "path", f"hold the parameters of a {type(model).__name__}", f"'{path}', a checkpoint of a {made_for}"
         )
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if _kind(own[name]) != _kind(state[name])]
     if wrong:
-        raise ValueError(
-            f"'path' must hold the parameters of a {type(model).__name__} of these sizes (got '{path}', which differs "
-            f"in {', '.join(wrong[:3])})"
+        raise ArgumentError(
+            "path",
+            f"hold the parameters of a {type(model).__name__} of these sizes",
+            f"'{path}', which differs in {', '.join(wrong[:3])}",
         )
     model.load_state_dict(state)
     for name in ("restore_user_e", "restore_item_e"):
@@ -62,7 +65,7 @@ def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
         try:
             return load(path.read_bytes()), None
         except SafetensorError as error:
-            raise ValueError(f"'path' must hold tensors (got '{path}', which is broken: {error})") from None
+            raise ArgumentError("path", "hold tensors", f"'{path}', which is broken: {error}") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except OSError:
@@ -77,7 +80,7 @@ def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
-        raise ValueError(f"'path' must hold a RecBole checkpoint or a state_dict (got '{path}')")
+        raise ArgumentError("path", "hold a RecBole checkpoint or a state_dict", f"'{path}'")
     config = None if state is content else content.get("config")
     return dict(state), None if config is None else config["model"]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
 from graphunlearn.nn.encoding import _check_size
@@ -119,9 +120,10 @@ def to_native(model: Any, num_nodes: int) -> nn.Module:
     """
     rows = [len(table.weight) - 1 for table in (model.user_embedding, model.item_embedding)]
     if sum(rows) != num_nodes:
-        raise ValueError(
-            f"'model' must be one of the training data passed, of {num_nodes} users and items (got one of "
-            f"{' + '.join(map(str, rows))})"
+        raise ArgumentError(
+            "model",
+            f"be one of the training data passed, of {num_nodes} users and items",
+            f"one of {' + '.join(map(str, rows))}",
         )
     native: nn.Module = MODELS[type(model).__name__](model, num_nodes)
     native.to(next(model.parameters()).device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphunlearn.data import SessionGraph
 from graphunlearn.data.vocabulary import preview
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["Clicks", "kept_clicks", "windows"]
 
@@ -73,9 +74,7 @@ class Clicks:
         wanted = {_list_field(datasets[0], datasets[0].iid_field), datasets[0].item_list_length_field}
         if not wanted <= set(columns):
             missing = ", ".join(sorted(wanted - set(columns)))
-            raise ValueError(
-                f"'train' must hold histories, as RecBole's SequentialDataset does (got no column {missing})"
-            )
+            raise ArgumentError("train", "hold histories, as RecBole's SequentialDataset does", f"no column {missing}")
         row_uid = _column(datasets, datasets[0].uid_field)
         order = torch.argsort(row_uid, stable=True)
         uid, rows = torch.unique_consecutive(row_uid[order], return_counts=True)
@@ -201,7 +200,7 @@ def kept_clicks(graph: SessionGraph, retained: SessionGraph) -> Tensor:
             keep[place] = True
             place += 1
     if wrong:
-        raise ValueError(f"'retained' must hold sessions of 'graph' without some clicks (got {preview(wrong)} besides)")
+        raise ArgumentError("retained", "hold sessions of 'graph' without some clicks", f"{preview(wrong)} besides")
     return keep
 
 

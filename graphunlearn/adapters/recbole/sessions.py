@@ -13,6 +13,7 @@ from graphunlearn.adapters.recbole.session_rows import Clicks, kept_clicks, wind
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.data.session_build import build
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
@@ -246,7 +247,7 @@ def retained_loaders(
     graph, retained = copy.copy(graph).cpu(), copy.copy(retained).cpu()  # PyTorch Geometric moves in place
     in_training = clicks.part == 0
     if not torch.equal(clicks.item[in_training] - 1, graph.items):
-        raise ValueError("'graph' must be the training sessions of 'train' (got others)")
+        raise ArgumentError("graph", "be the training sessions of 'train'", "others")
     kept = kept_clicks(graph, retained)
     forgotten = torch.zeros_like(in_training)
     forgotten[in_training] = ~kept

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphunlearn.data.vocabulary import preview
+from graphunlearn.errors import ArgumentError
 
 # Names in lower case without punctuation, the most telling first.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -190,14 +191,14 @@ def find_columns(
 def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str) -> int:
     if isinstance(column, int):
         if not 0 <= column < width:
-            raise ValueError(f"'{role}' must be a column below {width} of {source} (got {column})")
+            raise ArgumentError(role, f"be a column below {width} of {source}", column)
         return column
     if isinstance(names, int):
-        raise ValueError(f"'{role}' must be a column number, since {source} has no header (got {column!r})")
+        raise ArgumentError(role, f"be a column number, since {source} has no header", f"{column!r}")
     for same in (str, lambda name: str(name).split(":")[0], plain):
         matches = [i for i, name in enumerate(names) if same(name) == same(column)]
         if matches:
             return matches[0]
     close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
-    raise ValueError(f"'{role}' must name a column of {source} (got {column!r}; {hint})")
+    raise ArgumentError(role, f"name a column of {source}", f"{column!r}; {hint}")

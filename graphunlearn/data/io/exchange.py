@@ -12,6 +12,7 @@ from torch_geometric.data import HeteroData
 
 from graphunlearn.data.schema import ATTRIBUTES, SIDES, check_attribute, check_nodes, check_pairs, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary, preview
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
@@ -39,7 +40,7 @@ def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
     fitting = [kind for kind in data.edge_types if kind[0] != kind[2] and not kind[1].startswith("rev_")]
     chosen = fitting if relation is None else [kind for kind in fitting if kind == tuple(relation)]
     if len(chosen) != 1:
-        raise ValueError(f"'relation' must name one bipartite relation of 'data' (got {relation}; there are {fitting})")
+        raise ArgumentError("relation", "name one bipartite relation of 'data'", f"{relation}; there are {fitting}")
     return chosen[0]
 
 
@@ -69,11 +70,11 @@ def network_parts(graph: networkx.Graph) -> Parts:
     sides: dict[Any, Any] = dict(graph.nodes(data="bipartite"))
     odd = [node for node, side in sides.items() if side not in {0, 1}]
     if odd:
-        raise ValueError(f"'graph' must have nodes with bipartite=0 or 1 (got others, such as {preview(odd)})")
+        raise ArgumentError("graph", "have nodes with bipartite=0 or 1", f"others, such as {preview(odd)}")
     edges = [(a, b, data) if sides[a] == 0 else (b, a, data) for a, b, data in graph.edges(data=True)]
     within = [(a, b) for a, b, _ in edges if sides[a] == sides[b]]
     if within:
-        raise ValueError(f"'graph' must join users with items only (got edges {preview(within)})")
+        raise ArgumentError("graph", "join users with items only", f"edges {preview(within)}")
     nodes = [[node for node, side in sides.items() if side == wanted] for wanted in (0, 1)]
     position = {node: i for side in nodes for i, node in enumerate(side)}
     pairs = torch.tensor([[position[a], position[b]] for a, b, _ in edges], dtype=torch.long).view(-1, 2).t()
@@ -83,7 +84,7 @@ def network_parts(graph: networkx.Graph) -> Parts:
     for name in ATTRIBUTES:
         column = [data[name] for _, _, data in edges if name in data]
         if column and len(column) < len(edges):
-            raise ValueError(f"'{name}' must be on all edges or on none (got it on {len(column)} of {len(edges)})")
+            raise ArgumentError(name, "be on all edges or on none", f"it on {len(column)} of {len(edges)}")
         if column:
             values[name] = check_attribute(name, np.asarray(column), len(edges), pairs.device)
     return Parts(check_pairs(pairs), users, items, values)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Column, sniff_separator
 from graphunlearn.data.io.tables import SUFFIXES, head, read_column, read_lists, read_parquet, read_rows, read_text
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["SUFFIXES", "read_clicks", "read_frame", "read_ids", "write_atomic"]
 
@@ -112,7 +113,7 @@ def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
         separator = sniff_separator(head(text))
         if pairs and separator is None:
             what = "a user and an item" if level == "interaction" else "a session and a position"
-            raise ValueError(f"'{path}' must hold {what} per line (got one column)")
+            raise ArgumentError(path, f"hold {what} per line", "one column")
         if not pairs and separator in {None, " "}:
             return read_column(path, text, level, layout)
         frame = read_rows(path, text, {}, layout)

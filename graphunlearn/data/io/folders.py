@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["check_folder", "replaced_folder"]
 
 
@@ -28,19 +30,18 @@ def check_folder(
         ValueError: It exists and is not to be replaced, or holds something else, or cannot be made.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ValueError(f"'{argument}' must be a folder (got '{out}', which is something else)")
+        raise ArgumentError(argument, "be a folder", f"'{out}', which is something else")
     if out.exists():
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written or entry.is_dir())
         if foreign:
-            raise ValueError(
-                f"'{argument}' must be a new folder or one that graphunlearn wrote "
-                f"(got '{out}', which holds '{foreign[0]}')"
+            raise ArgumentError(
+                argument, "be a new folder or one that graphunlearn wrote", f"'{out}', which holds '{foreign[0]}'"
             )
         if not overwrite:
-            raise ValueError(f"'{argument}' must be a new folder (got '{out}', which exists; '{switch}' replaces it)")
+            raise ArgumentError(argument, "be a new folder", f"'{out}', which exists; '{switch}' replaces it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-        raise ValueError(f"'{argument}' must be in a folder that can be written to (got '{out}')")
+        raise ArgumentError(argument, "be in a folder that can be written to", f"'{out}'")
 
 
 @contextmanager

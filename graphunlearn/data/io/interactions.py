@@ -18,6 +18,7 @@ from graphunlearn.data.io.frame import tidy
 from graphunlearn.data.io.storage import Stored
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
@@ -136,7 +137,7 @@ class Conversions(Stored, HeteroData):
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
         columns = find_columns([str(name) for name in df.columns], given, "'df'")
         if df.empty:
-            raise ValueError("'df' must hold at least one row (got none)")
+            raise ArgumentError("df", "hold at least one row", "none")
         frame = df.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
         return cls._from_tidy(tidy(frame, lambda row: f"'df', row {row}"), like)
 
@@ -154,7 +155,7 @@ class Conversions(Stored, HeteroData):
         known = (pairs >= 0).all(0)
         left_out = int((~known).sum())
         if left_out == len(known):
-            raise ValueError(f"'like' must know some of the users and items (got {left_out} rows, all of them unknown)")
+            raise ArgumentError("like", "know some of the users and items", f"{left_out} rows, all of them unknown")
         if left_out:
             warn(f"{left_out} of {len(known)} rows were left out: 'like' does not know their user or item")
         values = {name: value[known] for name, value in values.items()}

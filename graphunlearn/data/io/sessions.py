@@ -20,6 +20,7 @@ from graphunlearn.data.schema import check_attribute, check_nodes, check_sequenc
 from graphunlearn.data.session_build import build
 from graphunlearn.data.session_store import SessionStore
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
@@ -82,7 +83,7 @@ def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
     known = item >= 0
     left_out = int((~known).sum())
     if left_out == known.numel():
-        raise ValueError(f"'like' must know some of the items (got {left_out} clicks, all on unknown ones)")
+        raise ArgumentError("like", "know some of the items", f"{left_out} clicks, all on unknown ones")
     if left_out:
         warn(f"{left_out} of {known.numel()} clicks were left out: 'like' does not know their items")
     time = None if clicks.time is None else clicks.time[known]
@@ -140,7 +141,7 @@ class SessionConversions(Stored, SessionStore):
                 user = check_users(user, length.numel(), clicks.device)
                 users = check_nodes("user", user[user >= 0], None, user_ids, "user")
             elif user_ids is not None:
-                raise ValueError("'user' must hold the user of every session where there are 'user_ids' (got none)")
+                raise ArgumentError("user", "hold the user of every session where there are 'user_ids'", "none")
             return build(
                 cls,
                 clicks,
@@ -197,7 +198,7 @@ class SessionConversions(Stored, SessionStore):
         given = {"session": session, "item": item, "time": time, "position": position, "user": user}
         columns = find_columns([str(name) for name in frame.columns], given, "'frame'", CLICKS)
         if frame.empty:
-            raise ValueError("'frame' must hold at least one row (got none)")
+            raise ArgumentError("frame", "hold at least one row", "none")
         table = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
         clean = tidy(table, lambda row: f"'frame', row {row}", layout=CLICKS)
         return cls._from_clicks(arrange(clean, "'frame'"), collapse_repeats, like)

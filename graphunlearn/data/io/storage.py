@@ -17,6 +17,7 @@ from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.errors import FileError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,7 +94,7 @@ def fill(graph: BaseData, path: Path) -> None:
         ValueError: If the file is not a whole graph.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"'path' must be an existing file (got '{path}')")
+        raise FileError("path", "be an existing file", f"'{path}'")
     data = path.read_bytes()
     try:
         tensors = load_tensors(data)

@@ -29,6 +29,7 @@ from graphunlearn.data.io.columns import (
 from graphunlearn.data.io.frame import tidy
 from graphunlearn.data.schema import warn
 from graphunlearn.data.vocabulary import canonical_ids, preview
+from graphunlearn.errors import ArgumentError, FileError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
 SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".parquet")
@@ -39,13 +40,13 @@ def read_text(path: Path) -> bytes:
     name = path.name.lower()
     _check_file(path)
     if not name.endswith(SUFFIXES):
-        raise ValueError(f"'path' must end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet (got '{path}')")
+        raise ArgumentError("path", f"end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet", f"'{path}'")
     data = path.read_bytes()
     if name.endswith(".gz"):
         try:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"'{path}' must be a whole gzip file (got a truncated or damaged one: {error})") from None
+            raise ArgumentError(path, "be a whole gzip file", f"a truncated or damaged one: {error}") from None
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     wrong = data.find(0)
     if wrong < 0:
@@ -57,7 +58,7 @@ def read_text(path: Path) -> bytes:
         line = data.count(b"\n", 0, wrong) + 1
         raise ValueError(f"'{path}', line {line}: must be UTF-8 text (got byte 0x{data[wrong]:02x})")
     if not data.strip():
-        raise ValueError(f"'{path}' must hold at least one row (got an empty file)")
+        raise ArgumentError(path, "hold at least one row", "an empty file")
     if not data.endswith(b"\n"):
         warn(f"'{path}' has no newline at its end: the last line may be cut off")
     return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
@@ -65,7 +66,7 @@ def read_text(path: Path) -> bytes:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"'path' must be an existing file (got '{path}')")
+        raise FileError("path", "be an existing file", f"'{path}'")
 
 
 def head(text: bytes, count: int = 100) -> list[str]:
@@ -103,7 +104,7 @@ def read_rows(
             f"'{path}', line {line[at]}: must have {len(rows[0])} fields like line {line[0]} (got {width[at]})"
         )
     if len(line) == header:
-        raise ValueError(f"'{path}' must hold at least one row (got only a header)")
+        raise ArgumentError(path, "hold at least one row", "only a header")
     frame = pd.read_csv(
         io.BytesIO(text),
         sep=separator,
@@ -144,7 +145,7 @@ def read_lists(path: Path, text: bytes) -> pd.DataFrame:
     users = np.repeat(np.array([row[0] if row else "" for row in rows], dtype=object), counts)
     items = np.array(list(chain.from_iterable(row[1:] for row in rows)), dtype=object)
     if not len(items):
-        raise ValueError(f"'{path}' must hold at least one user with an item (got none)")
+        raise ArgumentError(path, "hold at least one user with an item", "none")
     return tidy(pd.DataFrame({"user": users, "item": items}), lambda row: f"'{path}', line {line[row]}", text=True)
 
 
@@ -171,6 +172,6 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
         raise ValueError(f"'{path}' must be a whole parquet file (got: {error})") from None
     columns = find_columns([str(name) for name in frame.columns], given, f"'{path}'", layout)
     if frame.empty:
-        raise ValueError(f"'{path}' must hold at least one row (got none)")
+        raise ArgumentError(path, "hold at least one row", "none")
     frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
     return tidy(frame, lambda row: f"'{path}', row {row + 1}", layout=layout)

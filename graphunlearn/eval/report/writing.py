@@ -14,6 +14,7 @@ import numpy as np
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.plain import json_ready
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.report.page import page
 from graphunlearn.eval.report.plots import draw
 from graphunlearn.eval.report.summary import headline, summary
@@ -87,7 +88,7 @@ def complete(report: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json_ready(report)
     methods = plain.get("methods")
     if not isinstance(methods, list) or not all(isinstance(m, dict) and m.get("name") for m in methods):
-        raise ValueError(f"'report' must hold 'methods', a list of mappings with a 'name' (got {methods!r:.80})")
+        raise ArgumentError("report", "hold 'methods', a list of mappings with a 'name'", f"{methods!r:.80}")
     filled = []
     for method in methods:
         entry = dict.fromkeys((*METHOD, "distance_to_retrain", "log")) | method
@@ -140,7 +141,7 @@ def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
     """
     names = {tuple(method["name"] for method in run) for run in runs}
     if len(names) != 1:
-        raise ValueError(f"'runs' must be one or more runs of the same methods (got {sorted(names)})")
+        raise ArgumentError("runs", "be one or more runs of the same methods", sorted(names))
     return [_aggregate_method(entries) for entries in zip(*runs)]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
 from graphunlearn.data.schema import ATTRIBUTES
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.pairs import lowest_ranked
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario, counted, draw_share, split_up, were
 from graphunlearn.nn import encode
@@ -67,7 +68,7 @@ def adversarial_edges(
         (14, 14)
     """
     if side not in get_args(Side):
-        raise ValueError(f"'side' must be one of {', '.join(get_args(Side))} (got {side!r})")
+        raise ArgumentError("side", f"be one of {', '.join(get_args(Side))}", f"{side!r}")
     train, validation, test = split_up(graph, test, fractions, seed)
     chosen = {}
     for number, name in enumerate(("user", "item")):
@@ -85,7 +86,7 @@ def adversarial_edges(
     pairs = torch.unique(torch.cat(found, 1), dim=1)
     if not pairs.size(1):
         full = "item is held by every user" if side == "item" else "user holds every item"
-        raise ValueError(f"'graph' must leave a pair to inject (got none: every chosen {full})")
+        raise ArgumentError("graph", "leave a pair to inject", f"none: every chosen {full}")
     who = " and ".join(counted(len(nodes), name) for name, nodes in chosen.items())
     injected = f"{counted(pairs.size(1), 'interaction')} {were(pairs.size(1))} injected for {who}"
     notes = [f"{injected}: the least believed of a model trained without. That is what is forgotten."]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 
 __all__ = [
     "SHARES",
@@ -101,10 +102,10 @@ def without_unseen_items(
 def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
     """Return the positions of a random share of ``size`` things, at least one; some are to be left."""
     if not 0 < share < 1:
-        raise ValueError(f"'share' must be between 0 and 1 (got {share})")
+        raise ArgumentError("share", "be between 0 and 1", share)
     count = max(1, round(share * size))
     if count > size - leave:
-        raise ValueError(f"'share' must leave some of what there is (got {share}, which takes all {size})")
+        raise ArgumentError("share", "leave some of what there is", f"{share}, which takes all {size}")
     generator = torch.Generator().manual_seed(7_919 + seed)
     return torch.randperm(size, generator=generator)[:count].sort().values
 

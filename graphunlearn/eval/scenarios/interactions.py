@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.cases import SHARES, G, Scenario, counted, draw_share, split_up, were
 from graphunlearn.eval.scenarios.sessions import remove_from_sessions, requested_of_sessions
 
@@ -49,7 +50,7 @@ def flipped_labels(
         True
     """
     if graph.rating is None and graph.label is None:
-        raise ValueError("'graph' must carry ratings for the flipped-labels scenario (got none)")
+        raise ArgumentError("graph", "carry ratings for the flipped-labels scenario", "none")
     labelled = graph if graph.rating is None else graph.binarize(threshold)
     train, validation, test = labelled.random_split([0.6, 0.2, 0.2], seed=seed)
     chosen = draw_share(train.num_interactions, share, seed)
@@ -99,7 +100,7 @@ def removal(
     if isinstance(graph, SessionGraph):
         return remove_from_sessions(graph, level, share, seed, test, fractions)
     if level not in _LEVELS:
-        raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} (got {level!r})")
+        raise ArgumentError("level", f"be one of {', '.join(_LEVELS)}", f"{level!r}")
     name = _LEVELS[level]
     share = SHARES[name] if share is None else share
     train, validation, test = split_up(graph, test, fractions, seed)
@@ -159,9 +160,7 @@ def requested(
         only_held += len(wanted) - len(rest)
         validation, test = (g.select(~torch.isin(pair_codes(g), wanted)) for g in (validation, test))
     if not parts:
-        raise ValueError(
-            f"'request' must hold an interaction that is trained on (got {only_held}, all of them held out)"
-        )
+        raise ArgumentError("request", "hold an interaction that is trained on", f"{only_held}, all of them held out")
     request = reduce(or_, parts)
     request.mask(train)  # says what the data do not know before anything is trained
     notes = []

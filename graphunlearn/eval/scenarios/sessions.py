@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.cases import (
     SHARES,
     Scenario,
@@ -78,9 +79,8 @@ def session_clicks(
     clicks = _clicks_of_second_halves(train)
     sessions, count = torch.unique_consecutive(train.session[clicks], return_counts=True)
     if not sessions.numel():
-        raise ValueError(
-            f"'graph' must hold sessions of at least {SHORTEST} clicks with an item of their own in the second half "
-            "(got none)"
+        raise ArgumentError(
+            "graph", f"hold sessions of at least {SHORTEST} clicks with an item of their own in the second half", "none"
         )
     chosen = draw_share(sessions.numel(), share, seed, leave=0).to(clicks.device)
     draw = torch.rand(chosen.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -101,7 +101,7 @@ def remove_from_sessions(
 ) -> Scenario[SessionGraph]:
     """Forget a random share of the sessions or of the items; see :func:`graphunlearn.eval.removal`."""
     if level not in _LEVELS:
-        raise ValueError(f"'level' must be one of {', '.join(_LEVELS)} for sessions (got {level!r})")
+        raise ArgumentError("level", f"be one of {', '.join(_LEVELS)} for sessions", f"{level!r}")
     name = _LEVELS[level]
     share = SHARES[name] if share is None else share
     train, validation, test = cut_by_time(graph, test, fractions)
@@ -137,7 +137,7 @@ def requested_of_sessions(
         held += [ForgetRequest(part.level, tuple(rest))] if rest else []
     only_held = sum(map(len, held))
     if not parts:
-        raise ValueError(f"'request' must hold a click that is trained on (got {only_held}, all of them held out)")
+        raise ArgumentError("request", "hold a click that is trained on", f"{only_held}, all of them held out")
     for part in held:
         validation = _without(validation, part)
         test = _without(test, part) if divided or part.level == "user" else test

@@ -9,6 +9,7 @@ from torch import nn
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.models.contrast import SGL, SimGCL
 from graphunlearn.nn.models.factorization import MatrixFactorization, PositiveLightGCN
 from graphunlearn.nn.models.ngcf import NGCF
@@ -53,7 +54,7 @@ def kind_of(name: str) -> Kind:
         ('interactions', 'sessions')
     """
     if name not in _ENTRIES:
-        raise ValueError(f"'model' must be one of {', '.join(MODELS)} (got {name!r})")
+        raise ArgumentError("model", f"be one of {', '.join(MODELS)}", f"{name!r}")
     return _ENTRIES[name].kind
 
 
@@ -85,12 +86,12 @@ def build_model(
     if name not in known:
         wanted = "a SessionGraph" if kind == "sessions" else "an InteractionGraph"
         kinds = f" for {wanted}" if name in _ENTRIES else ""
-        raise ValueError(f"'model' must be one of {', '.join(known)}{kinds} (got {name!r})")
+        raise ArgumentError("model", f"be one of {', '.join(known)}{kinds}", f"{name!r}")
     entry = _ENTRIES[name]
     layers = entry.layers if layers is None else layers
     for argument, value in (("dim", dim), ("layers", layers)):
         if value < 1:
-            raise ValueError(f"'{argument}' must be at least 1 (got {value})")
+            raise ArgumentError(argument, "be at least 1", value)
     if isinstance(graph, SessionGraph):
         return entry.make(graph.num_items, dim, layers).to(graph.device)
     sizes = (graph.num_nodes, dim) if name == "mf" else (graph.num_nodes, dim, layers)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import LightGCN
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["SGL", "Contrastive", "SimGCL"]
 
 View = Literal["edge-drop", "node-drop", "random-walk"]
@@ -28,13 +30,13 @@ class Contrastive(LightGCN):  # type: ignore[misc]
         contrast: int,
     ) -> None:
         if num_layers < 1:
-            raise ValueError(f"'num_layers' must be at least 1 (got {num_layers})")
+            raise ArgumentError("num_layers", "be at least 1", num_layers)
         if not 0 < temperature < math.inf:
-            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
+            raise ArgumentError("temperature", "be positive and finite", temperature)
         if not 0 <= weight < math.inf:
-            raise ValueError(f"'weight' must be finite and not negative (got {weight})")
+            raise ArgumentError("weight", "be finite and not negative", weight)
         if contrast < 1:
-            raise ValueError(f"'contrast' must be at least 1 (got {contrast})")
+            raise ArgumentError("contrast", "be at least 1", contrast)
         super().__init__(num_nodes, embedding_dim, num_layers, alpha)
         self.temperature, self.weight, self.contrast = temperature, weight, contrast
 
@@ -94,9 +96,9 @@ class SGL(Contrastive):
         contrast: int = 1024,
     ) -> None:
         if view not in get_args(View):
-            raise ValueError(f"'view' must be one of {', '.join(get_args(View))} (got {view!r})")
+            raise ArgumentError("view", f"be one of {', '.join(get_args(View))}", f"{view!r}")
         if not 0 <= drop < 1:
-            raise ValueError(f"'drop' must be at least 0 and less than 1 (got {drop})")
+            raise ArgumentError("drop", "be at least 0 and less than 1", drop)
         super().__init__(num_nodes, embedding_dim, num_layers, None, temperature, weight, contrast)
         self.view, self.drop = view, drop
 
@@ -155,9 +157,9 @@ class SimGCL(Contrastive):
         contrast: int = 1024,
     ) -> None:
         if not 0 < eps < math.inf:
-            raise ValueError(f"'eps' must be positive and finite (got {eps})")
+            raise ArgumentError("eps", "be positive and finite", eps)
         if not 0 <= full_at < math.inf:
-            raise ValueError(f"'full_at' must be finite and not negative (got {full_at})")
+            raise ArgumentError("full_at", "be finite and not negative", full_at)
         alpha = torch.tensor([0.0] + [1 / max(num_layers, 1)] * num_layers)
         super().__init__(num_nodes, embedding_dim, num_layers, alpha, temperature, weight, contrast)
         self.eps, self.full_at = eps, full_at

@@ -9,6 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import LinearForm, _check_size, _computes_as, linear_form
 
 __all__ = ["MatrixFactorization", "PositiveLightGCN"]
@@ -68,7 +69,7 @@ def _(model: PositiveLightGCN, graph: InteractionGraph) -> LinearForm:
     _check_size(model.num_nodes, model, graph)
     label = graph.label
     if label is None:
-        raise ValueError("'graph' must carry a 'label' for every interaction (got none)")
+        raise ArgumentError("graph", "carry a 'label' for every interaction", "none")
     state, known = (label._version, graph.pairs), _POSITIVE.get(label)
     if known is None or known[0][0] != state[0] or known[0][1] is not state[1]:
         known = _POSITIVE[label] = (state, graph.select(label == 1))

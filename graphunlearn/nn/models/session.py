@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
 
@@ -39,9 +40,9 @@ class SessionModel(nn.Module):
     def __init__(self, num_items: int, dim: int, tied: bool, bias: bool, dropout: float, **sizes: int) -> None:
         for name, value in {"num_items": num_items, "dim": dim, **sizes}.items():
             if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+                raise ArgumentError(name, "be at least 1", value)
         if not 0 <= dropout < 1:
-            raise ValueError(f"'dropout' must be at least 0 and less than 1 (got {dropout})")
+            raise ArgumentError("dropout", "be at least 0 and less than 1", dropout)
         super().__init__()
         self.num_items, self.dim, self.dropout = num_items, dim, dropout
         self.embedding = nn.Embedding(num_items, dim)

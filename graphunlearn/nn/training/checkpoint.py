@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["FitResult", "TrainingState"]
 
@@ -47,13 +48,12 @@ class TrainingState:
         meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
         if meta["identity"] != self.identity:
             changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
-            raise ValueError(
-                f"'checkpoint' must come from the same training run "
-                f"(got {self.path.name} with another {', '.join(changed)})"
+            raise ArgumentError(
+                "checkpoint", "come from the same training run", f"{self.path.name} with another {', '.join(changed)}"
             )
         done = len(meta["result"]["history"])
         if done > epochs:
-            raise ValueError(f"'epochs' must not be below the {done} epochs in {self.path.name} (got {epochs})")
+            raise ArgumentError("epochs", f"not be below the {done} epochs in {self.path.name}", epochs)
         part = {
             key: {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
             for key in ("model", "best", "optimizer")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn.encoding import encode, score
@@ -52,9 +53,9 @@ class FitSettings:
         for name in ("epochs", "batch_size", "patience"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
+                raise ArgumentError(name, "be a positive integer", f"{value!r}")
         if not 0 < self.lr < math.inf:
-            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
+            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
 
 
 def default_settings(graph: InteractionGraph | SessionGraph) -> FitSettings:
@@ -103,7 +104,7 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise ValueError("'model' must have a parameter that is trained (got none)")
+        raise ArgumentError("model", "have a parameter that is trained", "none")
     return parameters
 
 
@@ -156,10 +157,10 @@ def fit(
     settings = replace(settings or default_settings(graph), **changes)
     objective = objective or default_objective(graph)
     if graph.num_interactions == 0:
-        raise ValueError("'graph' must hold at least one interaction to train on (got none)")
+        raise ArgumentError("graph", "hold at least one interaction to train on", "none")
     samples = objective.samples(graph)
     if len(samples) == 0:
-        raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
+        raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")
     parameters = trained_parameters(model)
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = validator(graph, validation)
@@ -247,13 +248,13 @@ def validator(
         return _next_click(graph, validation), "recall@20"
     size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)
     if size != wanted:
-        raise ValueError(f"'validation' must have the users and items of 'graph', {wanted} (got {size})")
+        raise ArgumentError("validation", f"have the users and items of 'graph', {wanted}", size)
     label = validation.label
     if label is not None and 0 < float(label.mean()) < 1:
         return lambda model: auroc(score(encode(model, graph), validation.pairs), label), "auroc"
     ranker = Ranker(graph, validation, ks=(20,), metrics=("recall",))
     if ranker.counts["num_users"] == 0:
-        raise ValueError("'validation' must hold a positive interaction that 'graph' does not hold (got none)")
+        raise ArgumentError("validation", "hold a positive interaction that 'graph' does not hold", "none")
 
     def watch(model: nn.Module) -> float:
         users, items, *_ = encode(model, graph)
@@ -268,12 +269,12 @@ def _next_click(
     """Return the Recall@20 of the click that follows every prefix of the validation sessions."""
     if not isinstance(validation, SessionGraph) or not isinstance(graph, SessionGraph):
         got = f"{type(graph).__name__} and {type(validation).__name__}"
-        raise ValueError(f"'validation' must be of the kind of 'graph' (got {got})")
+        raise ArgumentError("validation", "be of the kind of 'graph'", got)
     if validation.num_items != graph.num_items:
-        raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {validation.num_items})")
+        raise ArgumentError("validation", f"have the items of 'graph', {graph.num_items}", validation.num_items)
     samples = CrossEntropy().samples(validation)
     if len(samples) == 0:
-        raise ValueError("'validation' must hold a session of two clicks or more (got none)")
+        raise ArgumentError("validation", "hold a session of two clicks or more", "none")
 
     def watch(model: nn.Module) -> float:
         states, items, *_ = encode_prefixes(model, validation, samples.ends)

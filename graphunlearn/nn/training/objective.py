@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import PairPattern
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.training.criterion import Criterion
@@ -86,7 +87,7 @@ class Objective(Criterion):
 
     def __post_init__(self) -> None:
         if not self.weight_decay >= 0:
-            raise ValueError(f"'weight_decay' must not be negative (got {self.weight_decay})")
+            raise ArgumentError("weight_decay", "not be negative", self.weight_decay)
 
     @abstractmethod
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
@@ -173,7 +174,7 @@ class BPR(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.negatives < 1:
-            raise ValueError(f"'negatives' must be at least 1 (got {self.negatives})")
+            raise ArgumentError("negatives", "be at least 1", self.negatives)
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         user, item = graph.pairs if mask is None else graph.pairs[:, mask]
@@ -244,7 +245,7 @@ class SquaredError(Objective):
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.rating is None:
-            raise ValueError("'graph' must carry a 'rating' for every interaction to be trained on (got none)")
+            raise ArgumentError("graph", "carry a 'rating' for every interaction to be trained on", "none")
         user, item = graph.pairs if mask is None else graph.pairs[:, mask]
         rating = graph.rating if mask is None else graph.rating[mask]
         return Samples(user, item, (graph.num_users, graph.num_items), target=rating)

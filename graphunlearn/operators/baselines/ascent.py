@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import _own_randomness, trained_parameters
@@ -141,9 +142,9 @@ class GradientAscent(Unlearner):
 
     def __post_init__(self) -> None:
         if not self.steps >= 1:
-            raise ValueError(f"'steps' must be a positive integer (got {self.steps!r})")
+            raise ArgumentError("steps", "be a positive integer", f"{self.steps!r}")
         if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
+            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         objective = self.objective or default_objective(graph)
@@ -288,10 +289,10 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
+            raise ArgumentError(name, "be a positive integer", f"{value!r}")
 
 
 def _check_rates(**rates: float) -> None:
     for name, value in rates.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"'{name}' must be positive and finite (got {value!r})")
+            raise ArgumentError(name, "be positive and finite", f"{value!r}")

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.cau.losses import Prediction
 
 __all__ = ["Curriculum", "Difficulty", "Order", "embedding_difficulty", "gradient_difficulty"]
@@ -96,12 +97,12 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
-            raise ValueError(f"'order' must be one of {', '.join(get_args(Order))} (got {self.order!r})")
+            raise ArgumentError("order", f"be one of {', '.join(get_args(Order))}", f"{self.order!r}")
         if not 0 < self.start <= 1:
-            raise ValueError(f"'start' must be above 0 and at most 1 (got {self.start!r})")
+            raise ArgumentError("start", "be above 0 and at most 1", f"{self.start!r}")
         first, last = self.temperature
         if not 0 < first <= last < math.inf:
-            raise ValueError(f"'temperature' must be positive, finite and not falling (got {self.temperature!r})")
+            raise ArgumentError("temperature", "be positive, finite and not falling", f"{self.temperature!r}")
 
     def batches(self, difficulty: Tensor, size: int, *, progress: float, generator: torch.Generator) -> list[Tensor]:
         """Return the batches of one pass over samples.

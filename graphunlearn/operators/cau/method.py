@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
@@ -125,18 +126,18 @@ class CAU(Unlearner):
         }
         for name, value in choices.items():
             if value not in known[name]:
-                raise ValueError(f"'{name}' must be one of {', '.join(known[name])} (got {value!r})")
+                raise ArgumentError(name, f"be one of {', '.join(known[name])}", f"{value!r}")
         for name, least in {"kept_batch": 0, "batch_size": 1, "steps": 1, "epochs": 1}.items():
             number = getattr(self, name)
             if not isinstance(number, int) or number < least:
-                raise ValueError(f"'{name}' must be a whole number of at least {least} (got {number!r})")
+                raise ArgumentError(name, f"be a whole number of at least {least}", f"{number!r}")
         if not 0 < self.lr < math.inf:
-            raise ValueError(f"'lr' must be positive and finite (got {self.lr!r})")
+            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
         for name in ("floor", "carry"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"'{name}' must be between 0 and 1 (got {getattr(self, name)!r})")
+                raise ArgumentError(name, "be between 0 and 1", f"{getattr(self, name)!r}")
         if not 0 <= self.tolerance < math.inf:
-            raise ValueError(f"'tolerance' must not be negative, and finite (got {self.tolerance!r})")
+            raise ArgumentError("tolerance", "not be negative, and finite", f"{self.tolerance!r}")
         self._curriculum()
 
     def _curriculum(self) -> Curriculum:
@@ -147,15 +148,15 @@ class CAU(Unlearner):
         held = self.validation
         if held is None or not _predicts(held):
             got = "none" if held is None else "sessions of one click"
-            raise ValueError(f"'validation' must be sessions that the model was not trained on (got {got})")
+            raise ArgumentError("validation", "be sessions that the model was not trained on", got)
         if held.num_items != graph.num_items:
-            raise ValueError(f"'validation' must have the items of 'graph', {graph.num_items} (got {held.num_items})")
+            raise ArgumentError("validation", f"have the items of 'graph', {graph.num_items}", held.num_items)
         if held.device != graph.device:
-            raise ValueError(f"'validation' must be on the device of 'graph', {graph.device} (got {held.device})")
+            raise ArgumentError("validation", f"be on the device of 'graph', {graph.device}", held.device)
         if held is graph or held.fingerprint() == graph.fingerprint():
-            raise ValueError("'validation' must be sessions that the model was not trained on (got those of 'graph')")
+            raise ArgumentError("validation", "be sessions that the model was not trained on", "those of 'graph'")
         if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError(f"'model' must have a parameter that is trained (got {type(model).__name__} with none)")
+            raise ArgumentError("model", "have a parameter that is trained", f"{type(model).__name__} with none")
 
     def _unlearn(
         self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest

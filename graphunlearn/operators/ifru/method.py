@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import KrylovSpace, Solution, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
@@ -136,24 +137,24 @@ class IFRU(Unlearner):
     def __post_init__(self) -> None:
         for name, choices in (("curvature", CURVATURES), ("solver", SOLVERS)):
             if getattr(self, name) not in choices:
-                raise ValueError(f"'{name}' must be one of {', '.join(choices)} (got {getattr(self, name)!r})")
+                raise ArgumentError(name, f"be one of {', '.join(choices)}", f"{getattr(self, name)!r}")
         for name in ("damping", "min_damping"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"'{name}' must not be negative (got {value})")
+                raise ArgumentError(name, "not be negative", value)
         if self.prune is not None and not 0 <= self.prune < 1:
-            raise ValueError(f"'prune' must be a quantile in [0, 1) (got {self.prune})")
+            raise ArgumentError("prune", "be a quantile in [0, 1)", self.prune)
         if not 0 <= self.min_degree_change < 1:
-            raise ValueError(f"'min_degree_change' must be a share in [0, 1) (got {self.min_degree_change})")
+            raise ArgumentError("min_degree_change", "be a share in [0, 1)", self.min_degree_change)
         for name in ("tol", "solver_lr"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"'{name}' must be positive (got {getattr(self, name)})")
+                raise ArgumentError(name, "be positive", getattr(self, name))
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
-            raise ValueError(f"'solver' must be 'krylov' for curvature 'absolute' (got {self.solver!r})")
+            raise ArgumentError("solver", "be 'krylov' for curvature 'absolute'", f"{self.solver!r}")
         for name in ("max_steps", "max_iter", "negatives"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+                raise ArgumentError(name, "be at least 1", value)
 
     def _prepare(
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
@@ -55,9 +56,9 @@ class Sharded(Unlearner):
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_shards, int) or self.num_shards < 1:
-            raise ValueError(f"'num_shards' must be a positive integer (got {self.num_shards!r})")
+            raise ArgumentError("num_shards", "be a positive integer", f"{self.num_shards!r}")
         if self.aggregation not in ("mean", "learned", "attention"):
-            raise ValueError(f"'aggregation' must be mean, learned or attention (got {self.aggregation!r})")
+            raise ArgumentError("aggregation", "be mean, learned or attention", f"{self.aggregation!r}")
 
     @abstractmethod
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
@@ -82,9 +83,8 @@ class Sharded(Unlearner):
     def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
         self._check_validation(graph)
         if self.num_shards > graph.num_sessions:
-            raise ValueError(
-                f"'num_shards' must not be larger than the number of sessions, {graph.num_sessions} "
-                f"(got {self.num_shards})"
+            raise ArgumentError(
+                "num_shards", f"not be larger than the number of sessions, {graph.num_sessions}", self.num_shards
             )
         known = fingerprint(model)
         seed = self._settings(graph).seed + int(known[:8], 16)  # another original has other shards
@@ -113,13 +113,14 @@ class Sharded(Unlearner):
         else:
             ensemble = self.preparation
             if fingerprint(model) != self._prepared_for:
-                raise ValueError(
-                    f"'model' must be the one that {self.name} was prepared for, or what it returned "
-                    "(got another; prepare again)"
+                raise ArgumentError(
+                    "model",
+                    f"be the one that {self.name} was prepared for, or what it returned",
+                    "another; prepare again",
                 )
         if ensemble.graph != graph.fingerprint():
-            raise ValueError(
-                f"'graph' must be the one that the shards of {self.name} were trained on (got another; prepare again)"
+            raise ArgumentError(
+                "graph", f"be the one that the shards of {self.name} were trained on", "another; prepare again"
             )
 
     def _original(self, model: nn.Module, graph: SessionGraph) -> nn.Module:
@@ -195,7 +196,7 @@ class Sharded(Unlearner):
         start = time.perf_counter()
         ensemble.settle(parts)
         if not bool(torch.isfinite(ensemble.offset).any()):
-            raise ValueError("'graph' must hold something to learn from (got only sessions of one click)")
+            raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")
         if self.aggregation != "mean" and validation is not None and len(CrossEntropy().samples(validation)):
             log["validation_loss"] = learn_weights(
                 ensemble, validation, attention=self.aggregation == "attention", seed=settings.seed
@@ -210,9 +211,10 @@ class Sharded(Unlearner):
     def _check_validation(self, graph: SessionGraph) -> None:
         held = self.validation
         if self.aggregation != "mean" and (held is None or not len(CrossEntropy().samples(held))):
-            raise ValueError(
-                f"'validation' must hold sessions of two clicks or more for aggregation {self.aggregation!r} (got "
-                f"{'none' if held is None else 'shorter ones'})"
+            raise ArgumentError(
+                "validation",
+                f"hold sessions of two clicks or more for aggregation {self.aggregation!r}",
+                "none" if held is None else "shorter ones",
             )
 
 

@@ -13,6 +13,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shards.sisa import Aggregation, Sharded
@@ -77,7 +78,7 @@ class SRU(Sharded):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.extra not in get_args(Extra):
-            raise ValueError(f"'extra' must be one of {', '.join(get_args(Extra))} (got {self.extra!r})")
+            raise ArgumentError("extra", f"be one of {', '.join(get_args(Extra))}", f"{self.extra!r}")
 
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
@@ -43,14 +44,14 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
-            raise ValueError(f"'epochs' must not be negative (got {self.epochs})")
+            raise ArgumentError("epochs", "not be negative", self.epochs)
         if self.batch_size < 1:
-            raise ValueError(f"'batch_size' must be at least 1 (got {self.batch_size})")
+            raise ArgumentError("batch_size", "be at least 1", self.batch_size)
         if not 0 < self.lr < math.inf:
-            raise ValueError(f"'lr' must be positive and finite (got {self.lr})")
+            raise ArgumentError("lr", "be positive and finite", self.lr)
         for name in ("risk", "target", "preserve"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"'{name}' must be finite and not negative (got {getattr(self, name)})")
+                raise ArgumentError(name, "be finite and not negative", getattr(self, name))
 
 
 def tune(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
 
 __all__ = ["EncoderSettings", "InfluenceEncoder", "pretrain_encoder"]
@@ -47,7 +48,7 @@ class InfluenceEncoder(nn.Module):
     def __init__(self, hidden: int = 64, *, context: bool = True) -> None:
         super().__init__()
         if hidden < 1:
-            raise ValueError(f"'hidden' must be at least 1 (got {hidden})")
+            raise ArgumentError("hidden", "be at least 1", hidden)
         self.hidden, self.context = hidden, context
         self.register_buffer("center", torch.zeros(NUM_FEATURES))
         self.register_buffer("scale", torch.ones(NUM_FEATURES))
@@ -117,7 +118,7 @@ class EncoderSettings:
             )
         for name in ("steps", "batch_size", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+                raise ArgumentError(name, "be at least 1", getattr(self, name))
 
     def loss(self, encoder: InfluenceEncoder, answer: Tensor, target: Tensor) -> Tensor:
         r"""Return the mean of :math:`w_p\,|\sigma(t) - \sigma(t^*)| + w_l\,h((t - t^*)/s)` for predicted scores."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.tables import initial_table
@@ -112,7 +113,7 @@ class UnlearnRec(Unlearner):
 
     def __post_init__(self) -> None:
         if self.encoder not in ("probe", "published"):
-            raise ValueError(f"'encoder' must be probe or published (got {self.encoder!r})")
+            raise ArgumentError("encoder", "be probe or published", f"{self.encoder!r}")
         if self.epochs < 0 or self.rounds < 0:
             raise ValueError(f"'epochs' and 'rounds' must not be negative (got {self.epochs} and {self.rounds})")
         self._simulation()
@@ -162,7 +163,7 @@ class UnlearnRec(Unlearner):
         """
         preparation = Preparation.load(path, device)
         if preparation.kind != self.encoder:
-            raise ValueError(f"'path' must hold a preparation for encoder {self.encoder!r} (got {preparation.kind!r})")
+            raise ArgumentError("path", f"hold a preparation for encoder {self.encoder!r}", f"{preparation.kind!r}")
         self.preparation, self.prepare_seconds = preparation, preparation.seconds
         return self
 
@@ -197,9 +198,10 @@ class UnlearnRec(Unlearner):
         self._asked = fingerprint(model), graph.fingerprint()
         objection = None if self.adapt else preparation.objection(*self._asked)
         if objection is not None:
-            raise ValueError(
-                f"'{objection}' must be the one that {self.name} was prepared for, or come from it by requests that "
-                f"this object served (got another; prepare again, or serve it all the same with adapt=True)"
+            raise ArgumentError(
+                objection,
+                (f"be the one that {self.name} was prepared for, or come from it by requests that this object served"),
+                "another; prepare again, or serve it all the same with adapt=True",
             )
         largest, share = preparation.log.get("largest_share"), float(request.mask(graph).float().mean())
         if largest is not None and share > largest:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.unlearnrec.encoder import InfluenceEncoder
 from graphunlearn.operators.unlearnrec.published_encoder import PublishedEncoder
@@ -77,12 +78,12 @@ class Preparation:
                 facts = json.loads((file.metadata() or {}).get("graphunlearn", "null"))
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, ValueError) as error:
-            raise ValueError(f"'path' must be a preparation (got '{path}': {error})") from None
+            raise ArgumentError("path", "be a preparation", f"'{path}': {error}") from None
         if facts is None:
-            raise ValueError(f"'path' must be a preparation (got '{path}', which is none)")
+            raise ArgumentError("path", "be a preparation", f"'{path}', which is none")
         found = facts.pop("format", None)
         if found != FORMAT:
-            raise ValueError(f"'path' must be a preparation of format {FORMAT} (got '{path}', of format {found})")
+            raise ArgumentError("path", f"be a preparation of format {FORMAT}", f"'{path}', of format {found}")
         shape, served = facts.pop("encoder"), {(m, g) for m, g in facts.pop("served")}
         encoder = (InfluenceEncoder if facts["kind"] == "probe" else PublishedEncoder)(**shape)
         encoder.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.training.fitting import FitSettings, fit, reset_parameters, validator
 from graphunlearn.nn.training.objective import Objective
@@ -50,13 +51,13 @@ class Simulation:
     def __post_init__(self) -> None:
         for name in ("probes", "requests"):
             if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {getattr(self, name)})")
+                raise ArgumentError(name, "be at least 1", getattr(self, name))
         if not 0 < self.share <= 0.5:
-            raise ValueError(f"'share' must be above 0 and at most 0.5 (got {self.share})")
+            raise ArgumentError("share", "be above 0 and at most 0.5", self.share)
         if not 0 <= self.odd_users <= 1:
-            raise ValueError(f"'odd_users' must be between 0 and 1 (got {self.odd_users})")
+            raise ArgumentError("odd_users", "be between 0 and 1", self.odd_users)
         if not 0 < self.held_out < 1:
-            raise ValueError(f"'held_out' must be between 0 and 1 (got {self.held_out})")
+            raise ArgumentError("held_out", "be between 0 and 1", self.held_out)
 
 
 def learn_influence(
@@ -118,9 +119,10 @@ def learn_influence(
             for pool in part:
                 into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
     if not any(judged) or not any(learned):
-        raise ValueError(
-            f"'share' must leave out enough to learn from and to choose by (got {simulation.share} of "
-            f"{graph.num_interactions} interactions)"
+        raise ArgumentError(
+            "share",
+            "leave out enough to learn from and to choose by",
+            f"{simulation.share} of {graph.num_interactions} interactions",
         )
     steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import EDGE_TYPE, InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.unlearnrec.features import Removal
 
@@ -122,9 +123,9 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     """
     generator = torch.Generator().manual_seed(seed)
     if not 0 < share <= 0.5:
-        raise ValueError(f"'share' must be above 0 and at most 0.5 (got {share})")
+        raise ArgumentError("share", "be above 0 and at most 0.5", share)
     if not 0 <= odd_users <= 1:
-        raise ValueError(f"'odd_users' must be between 0 and 1 (got {odd_users})")
+        raise ArgumentError("odd_users", "be between 0 and 1", odd_users)
     device, count = graph.pairs.device, graph.num_interactions
     bundle = torch.full((count,), -1, device=device)
     nodes = torch.randperm(graph.num_nodes, generator=generator).to(device)
@@ -147,9 +148,10 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     added = torch.cat([lowest, others], 1)
     left = count - int(removed.sum())
     if left < 1 or int(removed.sum()) < 8:
-        raise ValueError(
-            f"'share' must leave out at least 8 interactions and keep some (got {share} of {count}, which would leave "
-            f"out {int(removed.sum())} and keep {left})"
+        raise ArgumentError(
+            "share",
+            "leave out at least 8 interactions and keep some",
+            f"{share} of {count}, which would leave out {int(removed.sum())} and keep {left}",
         )
     pairs = torch.cat([graph.pairs[:, ~removed], added], 1)
     probe = InteractionGraph.from_edges(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import write_table
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.operators.base import _evaluating
@@ -82,7 +83,7 @@ class _Progress:
             found = state.get(f"encoder.{name}")
             if found is None or found.shape != value.shape:
                 shape = "none" if found is None else list(found.shape)
-                raise ValueError(f"'state' must hold 'encoder.{name}' of the shape {list(value.shape)} (got {shape})")
+                raise ArgumentError("state", f"hold 'encoder.{name}' of the shape {list(value.shape)}", shape)
             value.data.copy_(found)
             self.best[name] = state[f"best.{name}"].to(value.device, copy=True)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -219,9 +220,9 @@ def finetune(
         FloatingPointError: The loss became NaN or infinite; the model is unchanged.
     """
     if not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"'epochs' must be an integer of at least 0 (got {epochs!r})")
+        raise ArgumentError("epochs", "be an integer of at least 0", f"{epochs!r}")
     if epochs and not (settings.lambda_model or settings.lambda_unlearn or settings.lambda_preserve):
-        raise ValueError("'settings' must give lambda_model, lambda_unlearn or lambda_preserve to fine-tune (got 0)")
+        raise ArgumentError("settings", "give lambda_model, lambda_unlearn or lambda_preserve to fine-tune", "0")
     history = []
     with _evaluating(model):
         backbone = FrozenBackbone(model, graph)

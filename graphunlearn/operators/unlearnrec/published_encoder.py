@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Adjacency, spmm
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import initial_table, table_names
@@ -96,11 +97,11 @@ class PublishedEncoder(nn.Module):
         r"""Return :math:`\hat A` of ``pairs`` ``[2, num]`` in CSR ``[num_nodes, num_nodes]``."""
         sizes = (num_users, len(self.influence) - num_users)
         if pairs.dim() != 2 or len(pairs) != 2:
-            raise ValueError(f"'pairs' must have the shape [2, num] (got {list(pairs.shape)})")
+            raise ArgumentError("pairs", "have the shape [2, num]", list(pairs.shape))
         for name, ids, size in zip(("user", "item"), pairs, sizes):
             if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-                raise ValueError(
-                    f"'pairs' must name {name}s from 0 to {size - 1} (got {int(ids.min())} to {int(ids.max())})"
+                raise ArgumentError(
+                    "pairs", f"name {name}s from 0 to {size - 1}", f"{int(ids.min())} to {int(ids.max())}"
                 )
         return Adjacency.from_pairs(pairs, *sizes).normalized(self.influence.dtype)
 
@@ -125,17 +126,17 @@ class PublishedEncoder(nn.Module):
         own = self.influence
         if own.shape != table.shape or own.dtype != table.dtype or own.device != table.device:
             mine, wanted = (f"{list(x.shape)} of {x.dtype} on {x.device}" for x in (own, table))
-            raise ValueError(f"'encoder' must be made for the model's initial embeddings, {wanted} (got {mine})")
+            raise ArgumentError("encoder", f"be made for the model's initial embeddings, {wanted}", mine)
 
 
 def check_count(name: str, value: int) -> None:
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"'{name}' must be a positive integer (got {value!r})")
+        raise ArgumentError(name, "be a positive integer", f"{value!r}")
 
 
 def check_positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"'{name}' must be positive and finite (got {value!r})")
+        raise ArgumentError(name, "be positive and finite", f"{value!r}")
 
 
 T = TypeVar("T")
@@ -187,7 +188,7 @@ class PublishedSettings:
         for name in weights:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"'{name}' must be finite and not negative (got {value!r})")
+                raise ArgumentError(name, "be finite and not negative", f"{value!r}")
         if not any(getattr(self, name) for name in weights):
             raise ValueError(f"one of {', '.join(weights)} must be above 0 (got 0 for all)")
         for name in ("temperature", "lr"):
@@ -195,9 +196,9 @@ class PublishedSettings:
         for name in ("refresh", "epochs", "patience", "batch_size"):
             check_count(name, getattr(self, name))
         if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
-            raise ValueError(f"'shares' must be two ascending shares between 0 and 1 (got {self.shares!r})")
+            raise ArgumentError("shares", "be two ascending shares between 0 and 1", f"{self.shares!r}")
         if not 0 <= self.drop < 1:
-            raise ValueError(f"'drop' must be at least 0 and less than 1 (got {self.drop!r})")
+            raise ArgumentError("drop", "be at least 0 and less than 1", f"{self.drop!r}")
 
 
 class Request(NamedTuple):
@@ -223,7 +224,7 @@ def simulate(graph: InteractionGraph, settings: PublishedSettings, number: int, 
     count = graph.num_interactions
     taken = round(share * count)
     if not 0 < taken < count:
-        raise ValueError(f"'shares' must take at least one of {count} interactions and leave one (got {share:.3g})")
+        raise ArgumentError("shares", f"take at least one of {count} interactions and leave one", f"{share:.3g}")
     mask = torch.zeros(count, dtype=torch.bool)
     mask[torch.randperm(count, generator=generator)[:taken]] = True
     mask = mask.to(graph.pairs.device)
@@ -340,9 +341,10 @@ class FrozenBackbone:
         """
         rows, dim = torch.cat([self.before.users, self.before.items]), self.table.size(1)
         if rows.size(1) % dim:
-            raise ValueError(
-                f"'model' must have final rows as wide as its initial ones, {dim}, or several of that width side by "
-                f"side (got {rows.size(1)} from {type(self.model).__name__})"
+            raise ArgumentError(
+                "model",
+                (f"have final rows as wide as its initial ones, {dim}, or several of that width side by side"),
+                f"{rows.size(1)} from {type(self.model).__name__}",
             )
         return rows.view(len(rows), -1, dim).mean(1)
 

@@ -1,6 +1,7 @@
 """A corrected model as a folder that others can load: weights, configuration, what was forgotten, and a model card."""
 
 from __future__ import annotations
+from graphunlearn.errors import ArgumentError
 
 import dataclasses
 import json
@@ -88,14 +89,12 @@ def export(
     folder, key = Path(folder), secrets.token_bytes(32) if key is None else key
     check_folder(folder, {WEIGHTS, CONFIG, FACTS, CARD}, overwrite=overwrite)
     if unlearner is not None and unlearner.name != result.method:
-        raise ValueError(f"'unlearner' must be the method of 'result', {result.method} (got {unlearner.name})")
+        raise ArgumentError("unlearner", f"be the method of 'result', {result.method}", unlearner.name)
     try:
         weights = {name: value.detach().cpu().clone() for name, value in result.model.state_dict().items()}
         content = save_tensors({name: value.contiguous() for name, value in weights.items()}, {"format": "pt"})
     except (SafetensorError, RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(
-            f"'result' must hold a model of dense tensors (got one that cannot be saved: {error})"
-        ) from None
+        raise ArgumentError("result", "hold a model of dense tensors", f"one that cannot be saved: {error}") from None
     config, facts = _config(result, weights), _facts(result, model, graph, unlearner, audit, key)
     facts["model"]["after"] = fingerprint(weights)
     files: dict[str, bytes] = {WEIGHTS: content, CARD: model_card(config, facts).encode()}
@@ -142,16 +141,13 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         cls = config["architectures"][0]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ValueError(f"'folder' must be a whole export (got '{folder}': {reason})") from None
+        raise ArgumentError("folder", "be a whole export", f"'{folder}': {reason}") from None
     if cls != type(model).__name__:
-        raise ValueError(f"'model' must be of the class of the export, {cls} (got {type(model).__name__})")
+        raise ArgumentError("model", f"be of the class of the export, {cls}", type(model).__name__)
     wanted, given = _tensors(weights), _tensors(model.state_dict())
     for name in sorted(wanted.keys() | given.keys()):
         if wanted.get(name) != given.get(name):
-            raise ValueError(
-                f"'model' must have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))} "
-                f"(got {_shown(given.get(name))})"
-            )
+            raise ArgumentError("model", f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}", _shown(given.get(name)))
     model.load_state_dict(weights)
     return dict(facts)
 
@@ -201,10 +197,10 @@ def _facts(
         }
         told = json.loads(json.dumps(told, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"'audit' must be as JSON holds it (got {error})") from None
+        raise ArgumentError("audit", "be as JSON holds it", error) from None
     for name in ("options", "audit"):
         if _tells(_names(told[name]), _forgotten(request, after if graph is None else graph)):
-            raise ValueError(f"'{name}' must not name what was forgotten (got something that does)")
+            raise ArgumentError(name, "not name what was forgotten", "something that does")
     return {
         "format": FORMAT,
         "request": {
@@ -235,7 +231,7 @@ def _facts(
 def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
     removed = int(request.mask(graph).sum())
     if type(graph) is not type(after) or graph.split(request)[0].fingerprint() != after.fingerprint():
-        raise ValueError("'graph' must be the one before, which the request makes that of 'result' (got another)")
+        raise ArgumentError("graph", "be the one before, which the request makes that of 'result'", "another")
     return removed
 
 
