@@ -68,7 +68,7 @@ def train(name: str, dataset: str, seed: int) -> dict[str, Any]:
     fitted = gu.fit(model, kept, validation=validation, settings=settings, progress=False)
     with torch.no_grad():
         encoded = gu.encode(model, kept)
-        scores = Ranker(graph, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.users, encoded.items)
+        scores = Ranker(graph, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.queries, encoded.items)
     return {
         "dataset": dataset,
         "model": name,

@@ -60,7 +60,7 @@ def measure(model: Any, graph: gu.InteractionGraph, gone: Any, judged: Any, rank
     """Return the probabilities of what is forgotten and of the test pairs, and Recall@20."""
     encoded = gu.encode(model, graph)
     p = [torch.sigmoid(gu.score(encoded, pairs)) for pairs in (gone, judged.pairs)]
-    return p[0], p[1], ranker(encoded.users, encoded.items)["recall@20"]
+    return p[0], p[1], ranker(encoded.queries, encoded.items)["recall@20"]
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = 7) -> float:

@@ -84,7 +84,7 @@ def main() -> None:
         left = retained.pairs[0] * retained.num_items + retained.pairs[1]
         gone = train.pairs[:, ~torch.isin(train.pairs[0] * train.num_items + train.pairs[1], left)]
         models = [trained(retained, validation, layers, seed=50 + k) for k in range(args.retrain_seeds)]
-        judged = gu.operators.without_emptied_nodes(test, train, retained)
+        judged = test.without_emptied(train, retained)
         ranker = Ranker(retained, judged, ks=(20,), metrics=("recall",))
         against = [measure(model, retained, gone, judged, ranker) for model, _ in models]
         floors = [noise_floor([m[k] for m in against]) for k in (0, 1)]

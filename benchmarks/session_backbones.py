@@ -37,7 +37,7 @@ def judge(model: torch.nn.Module, test: gu.SessionGraph) -> dict[str, float]:
     """Return the metrics over every prefix."""
     samples = gu.CrossEntropy().samples(test)
     encoded = encode_prefixes(model, test, samples.ends)
-    return next_item_metrics(target_ranks(encoded.users, encoded.items, samples.target), ks=(20,))
+    return next_item_metrics(target_ranks(encoded.queries, encoded.items, samples.target), ks=(20,))
 
 
 def main() -> None:

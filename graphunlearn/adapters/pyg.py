@@ -62,7 +62,7 @@ class BipartiteRecommender(nn.Module):
         >>> model = BipartiteRecommender(GraphSAGE(8, 16, num_layers=2), graph.num_users, graph.num_items, dim=8)
         >>> _ = gu.fit(model, graph, epochs=3)
         >>> result = gu.IFRU().unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
-        >>> gu.encode(result.model, result.graph).users.shape
+        >>> gu.encode(result.model, result.graph).queries.shape
         torch.Size([30, 16])
     """
 

@@ -9,15 +9,13 @@ from operator import or_
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from graphunlearn.cli._text import WORDS, counted, listed, note
 from graphunlearn.cli._wording import reading
-from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.matching import matching_clicks
+from graphunlearn.data import ForgetRequest
+from graphunlearn.data.events import divide
 from graphunlearn.data.request import Level
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval.scenarios.interactions import pair_codes, request_codes
 from graphunlearn.runs.run import Graph, ModelSpec, Run
 
 __all__ = ["Asked", "check_asked", "check_levels", "described", "learned_part", "request_of"]
@@ -119,105 +117,56 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
     Raises:
         ValueError: Nothing is left.
     """
-    take = _pairs if isinstance(run.train, InteractionGraph) else _of_sessions
     parts: list[ForgetRequest] = []
     sentences: list[str] = []
     levels = [level for level, kind in ONLY.items() if kind == run.spec.kind]
-    held = {f"held_out_{OPTIONS[level].removeprefix('--')}": 0 for level in levels}
+    counts = {f"held_out_{OPTIONS[level].removeprefix('--')}": 0 for level in levels}
     for part in request.parts:
         if part.level in ("user", "item"):
             parts.append(part)
             sentences += _forget_held_out(part, run)
             continue
-        rest, only_held = take(part, run)
-        name = OPTIONS[part.level].removeprefix("--")
-        held[f"held_out_{name}"] = only_held
-        parts += [ForgetRequest(part.level, rest)] if rest else []
+        learned, held = divide(part, run.train, [getattr(run, name) for name in HELD_OUT])
+        _drop_held_out(part if part.level == "interaction" else held, run)
+        name, only_held = OPTIONS[part.level].removeprefix("--"), 0 if held is None else len(held)
+        counts[f"held_out_{name}"] = only_held
+        parts += [] if learned is None else [learned]
         if only_held:
             were, are, them = ("was", "it is", "it") if only_held == 1 else ("were", "they are", "them")
             told = f"{are} dropped, and there is nothing to unlearn about {them}"
             sentences.append(f"{only_held} of the {name} {were} held out: {told}")
     if not parts:
-        level, count = request.parts[0].level, sum(held.values())
+        level, count = request.parts[0].level, sum(counts.values())
         one = f"{'an' if level == 'interaction' else 'a'} {level}"
         reason = f"got {count}, all of them held out from it"
         raise ValueError(f"'{OPTIONS[level]}' must hold {one} that the model learned from ({reason})")
-    return reduce(or_, parts), held, sentences
+    return reduce(or_, parts), counts, sentences
 
 
-def _pairs(part: ForgetRequest, run: Run) -> tuple[tuple[Any, ...], int]:
-    """Return the pairs that were learned, and the number of those that were only held out; all go from there."""
-    assert isinstance(run.train, InteractionGraph)
-    wanted = request_codes(part, run.train)
-    is_held = torch.zeros_like(wanted, dtype=torch.bool)
+def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
+    """Take what a request names out of the held-out parts of a run."""
+    if part is None:
+        return
     for name in HELD_OUT:
-        graph = getattr(run, name)
-        own = pair_codes(graph)
-        is_held |= torch.isin(wanted, own)
-        setattr(run, name, graph.select(~torch.isin(own, wanted)))
-    is_held &= ~torch.isin(wanted, pair_codes(run.train))
-    return tuple(pair for pair, out in zip(part.index, is_held.tolist()) if not out), int(is_held.sum())
-
-
-def _of_sessions(part: ForgetRequest, run: Run) -> tuple[tuple[Any, ...], int]:
-    """Return the clicks or sessions that were learned, and the number of those that were only held out."""
-    mine, others = _divided(part, run.train)
-    held = 0
-    for name in HELD_OUT:
-        graph = getattr(run, name)
-        here, others = _divided(ForgetRequest(part.level, others), graph) if others else ((), ())
-        if here:
-            gone = torch.zeros(graph.num_clicks, dtype=torch.bool, device=graph.device)
-            try:
-                gone[matching_clicks(part.level, here, True, graph)] = True
-            except ValueError as error:
-                _raise_named(error, part.level)
-            setattr(run, name, _without(graph, gone))
-        held += len(here)
-    return mine + others, held  # what is nowhere is told when it is looked for
-
-
-def _divided(part: ForgetRequest, graph: Graph) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the entries whose session the graph has, and the others."""
-    names = part.index if part.level == "session" else [session for session, _ in part.index]
-    here = (graph.vocabulary("session").lookup(names) >= 0).tolist()
-    mine, others = (tuple(e for e, known in zip(part.index, here) if known is wanted) for wanted in (True, False))
-    return mine, others
+        try:
+            setattr(run, name, getattr(run, name).without(part))
+        except ValueError as error:
+            _raise_named(error, part.level)
 
 
 def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
     """Take what the held-out parts have of forgotten users or items out of the run, which is theirs too, and say so."""
     sentences = []
+    if part.level == "user" and run.spec.kind == "sessions" and run.train.user is None:
+        raise ArgumentError("--users", "go with sessions that carry users", "sessions that do not")
     nodes = run.train.vocabulary(part.level).lookup(part.index)
     for name in HELD_OUT:
         graph = getattr(run, name)
-        gone = torch.isin(_ends(graph, part.level), nodes.to(graph.device))
+        gone = torch.isin(graph.ends(part.level), nodes.to(graph.device))
         if bool(gone.any()):
-            what = "clicks" if isinstance(graph, SessionGraph) else "rows"
             count = int(gone.sum())
+            what = "clicks" if graph.kind == "sessions" else "rows"
             rows, are = counted(count, f"{name} {what}"), "is" if count == 1 else "are"
             sentences.append(f"{rows} of the forgotten {part.level}s {are} dropped as well")
-            setattr(run, name, _without(graph, gone) if isinstance(graph, SessionGraph) else graph.select(~gone))
+            setattr(run, name, graph.keep(~gone))
     return sentences
-
-
-def _ends(graph: Graph, level: str) -> Tensor:
-    """Return the user or item of every interaction or click."""
-    if isinstance(graph, InteractionGraph):
-        ends: Tensor = graph.pairs[0 if level == "user" else 1]
-        return ends
-    if level == "item":
-        return graph.items
-    if graph.user is None:
-        raise ArgumentError("--users", "go with sessions that carry users", "sessions that do not")
-    return graph.user[graph.session]
-
-
-def _without(graph: SessionGraph, gone: Tensor) -> SessionGraph:
-    """Return the sessions without the clicks of a mask, neighbours joined; those that lose all of them go."""
-    if bool(gone.all()):
-        return graph.select(torch.zeros(graph.num_sessions, dtype=torch.bool, device=graph.device))
-    if not bool(gone.any()):
-        return graph
-    request = ForgetRequest.internal("click", torch.stack([graph.session[gone], graph.position[gone]]))
-    return graph.split(request)[0]

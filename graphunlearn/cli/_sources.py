@@ -205,11 +205,7 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
 
 def sizes(graph: InteractionGraph | SessionGraph) -> str:
     """Return how large a graph is, in words."""
-    if isinstance(graph, SessionGraph):
-        sizes = {"sessions": graph.num_sessions, "items": graph.num_items, "clicks": graph.num_clicks}
-    else:
-        sizes = {"users": graph.num_users, "items": graph.num_items, "interactions": graph.num_interactions}
-    return ", ".join(counted(count, noun) for noun, count in sizes.items())
+    return ", ".join(counted(count, noun) for noun, count in graph.sizes.items())
 
 
 def _name(path: str) -> str:

@@ -14,7 +14,7 @@ from graphunlearn.cli._reports import Caching, command, written
 from graphunlearn.cli._sources import Learner, sizes
 from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note, optional
 from graphunlearn.cli._wording import models_of, reading
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest
 from graphunlearn.data.request import Level
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval import (
@@ -197,7 +197,7 @@ class Bench(Learner):
                 asked = ForgetRequest.from_file(self.request, level)
         clicks = self.scenario == "session-clicks"  # which collapses repeats itself, and says so in the report
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
-        labelled = isinstance(graph, InteractionGraph) and graph.label is not None
+        labelled = graph.kind == "interactions" and graph.label is not None
         keywords: dict[str, Any] = {"test": test}
         if self.share is not None:
             keywords["share"] = self.share

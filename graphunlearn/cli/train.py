@@ -14,7 +14,7 @@ from tyro.conf import arg
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
 from graphunlearn.cli._text import Answer, device_of, note
-from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data import SessionGraph
 from graphunlearn.eval.report.verdict import format_number, format_seconds, label
 from graphunlearn.eval.scenarios.cases import without_unseen_items
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
@@ -60,7 +60,7 @@ class Train(Learner):
             graph.to(device), None if test is None else test.to(device), self.split, self.seed
         )
         _check_parts(*graphs)
-        labelled = isinstance(graph, InteractionGraph) and graph.label is not None
+        labelled = graph.kind == "interactions" and graph.label is not None
         objective, spec = self.learning.loss(labelled), self.learning.spec()
         model = spec.build(graphs[0])
         reset_parameters(model, settings.seed)
@@ -95,7 +95,7 @@ class Train(Learner):
 
 def _first(train: Graph) -> str:
     """The option that names the first session or user of the data, for an example of what to do next."""
-    if isinstance(train, SessionGraph):
+    if train.kind == "sessions":
         return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
     return f"--users {shlex.quote(str(train.user_ids[0]))}"
 
@@ -123,7 +123,7 @@ def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
     if isinstance(test, SessionGraph):
         return _next_clicks(model, watched(test, train))
     encoded = encode(model, train)
-    scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.users, encoded.items)
+    scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.queries, encoded.items)
     if test.label is not None and 0 < float(test.label.mean()) < 1:
         scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
     return scores

@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, MutableMapping, Sequence
-from functools import partial, reduce
-from operator import or_
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from graphunlearn.data.events import Kind
 from graphunlearn.data.io.interactions import Conversions
-from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, as_mask, cuts_of, is_per_interaction
-from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.data.request import ForgetRequest
+from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, as_mask, cuts_of, is_per_interaction
+from graphunlearn.data.vocabulary import Vocabulary, preview
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func.sparse import Adjacency
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from graphunlearn.data.request import ForgetRequest
 
 __all__ = ["EDGE_TYPE", "InteractionGraph"]
 
@@ -51,27 +50,27 @@ class InteractionGraph(Conversions):
         (5, 3, [1, 2, 2, 1, 0])
     """
 
-    def vocabulary(self, node_type: str) -> Vocabulary:
+    kind: ClassVar[Kind] = "interactions"
+    unit: ClassVar[str] = "interaction"
+    query: ClassVar[str] = "user"
+    levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
+
+    def vocabulary(self, kind: str) -> Vocabulary:
         """Return the raw ids of ``"user"`` or ``"item"`` nodes, with a fast lookup."""
-        store = self._node_store_dict.get(node_type, {})
+        store = self._node_store_dict.get(kind, {})
         size, vocabulary = store.get("num_nodes", 0), store.get("vocabulary")
         if vocabulary is None:
             return Vocabulary(int(size))
         if isinstance(vocabulary, list):
             raise ValueError("a batch of graphs has no raw ids of its own; take it apart with 'get_example'")
         if len(vocabulary) != size:
-            raise ValueError(f"graph['{node_type}'] must have one raw id per node (got {len(vocabulary)} for {size})")
+            raise ValueError(f"graph['{kind}'] must have one raw id per node (got {len(vocabulary)} for {size})")
         return vocabulary
 
     @property
     def user_ids(self) -> list[str]:
         """Raw id of every user."""
         return self.vocabulary("user").ids
-
-    @property
-    def item_ids(self) -> list[str]:
-        """Raw id of every item."""
-        return self.vocabulary("item").ids
 
     @property
     def num_users(self) -> int:
@@ -94,8 +93,23 @@ class InteractionGraph(Conversions):
         return self.pairs.size(1)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Number of users, items and interactions, by these names."""
+        return {"users": self.num_users, "items": self.num_items, "interactions": self.num_interactions}
+
+    @property
+    def num_rows(self) -> int:
+        """Number of users plus items."""
+        return self.num_nodes
+
+    @property
+    def active(self) -> Tensor:
+        """Which users and items have an interaction ``[num_nodes]``."""
+        return self.adjacency.degree > 0
+
+    @property
     def device(self) -> torch.device:
-        """Where the interactions lie."""
+        """Device of the interactions."""
         return self.pairs.device
 
     @property
@@ -201,29 +215,70 @@ class InteractionGraph(Conversions):
             _ADJACENCY[graph.pairs] = (graph._state, partial(adjacency.select, keep))  # without sorting again
         return graph
 
-    def split(self, *requests: ForgetRequest) -> tuple[Self, Self]:
-        """Return the graph without what the requests name, and the graph of what they name.
+    def keep(self, mask: Tensor) -> Self:
+        """Return the graph of the interactions where ``mask`` ``[num_interactions]`` is true; see :meth:`select`."""
+        return self.select(mask)
 
-        Args:
-            requests: One request or several.
+    def ends(self, level: str) -> Tensor:
+        """Return the user (``"user"``) or item (``"item"``) of every interaction ``[num_interactions]``."""
+        return self.pairs[SIDES.index(level)]
 
-        Returns:
-            The retained and the forgotten interactions, as two graphs over the same nodes.
+    def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
+        """Return the positions of the interactions that one part of a request names ``[num_matches]``.
 
         Raises:
-            ValueError: If a request does not fit the graph, or all of it would be removed.
-
-        Example:
-            >>> import torch, graphunlearn as gu
-            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]))
-            >>> retain, forget = graph.split(gu.ForgetRequest("user", ["0"]))
-            >>> retain.num_interactions, forget.num_interactions
-            (2, 1)
+            ValueError: The graph does not know an id or a pair, or does not serve the level.
         """
-        if not requests:
-            raise ArgumentError("requests", "hold at least one request", "none")
-        forget = reduce(or_, requests).mask(self)
-        return self.select(~forget), self.select(forget)
+        if level not in self.levels:
+            raise ArgumentError(
+                "level", "be 'interaction', 'user' or 'item' for a graph of users and items", f"{level!r}"
+            )
+        adjacency = self.adjacency
+        if level != "interaction":
+            nodes = self._nodes(level, index, raw) + (self.num_users if level == "item" else 0)
+            return adjacency.interaction[adjacency.entries(nodes)].long()
+        users, items = (self._nodes(side, ends, raw) for side, ends in zip(SIDES, zip(*index)))
+        position, missing = self._find(users * self.num_items + items)
+        if missing.any():
+            unknown = [index[i] for i in missing.nonzero().flatten().tolist()]
+            are = "is" if len(unknown) == 1 else "are"
+            raise ArgumentError(
+                "index",
+                "hold interactions of the graph",
+                f"{preview(unknown)}, which {are} not among its {self.num_interactions} interactions",
+            )
+        return position
+
+    def holds(self, part: ForgetRequest) -> Tensor:
+        """Return which pairs are interactions of the graph, or which users or items it knows ``[len(part)]``."""
+        if part.level != "interaction":
+            return self._known(part.level, part.index, part.raw)
+        ends = list(zip(*part.index))
+        known = self._known("user", ends[0], part.raw) & self._known("item", ends[1], part.raw)
+        names = [pair for pair, here in zip(part.index, known.tolist()) if here]
+        if names:
+            users, items = (self._nodes(side, side_ids, part.raw) for side, side_ids in zip(SIDES, zip(*names)))
+            known[known.clone()] = ~self._find(users * self.num_items + items)[1].cpu()
+        return known
+
+    def _find(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions of pairs given as ``user * num_items + item``, and which of them are not there."""
+        order = self.adjacency.interaction[: self.num_interactions].long()
+        known = self.pairs[0, order] * self.num_items + self.pairs[1, order]  # ascending
+        if not known.numel():
+            return torch.zeros_like(codes), torch.ones_like(codes, dtype=torch.bool)
+        position = torch.searchsorted(known, codes).clamp(max=known.numel() - 1)
+        return order[position], known[position] != codes
+
+    def without_emptied(self, graph: InteractionGraph, retained: InteractionGraph) -> Self:
+        """Return this graph without the interactions of users and items that have none left in ``retained``.
+
+        Args:
+            graph: The training graph before forgetting.
+            retained: The training graph after it.
+        """
+        emptied = graph.emptied(retained)
+        return self.select(~(emptied[self.pairs[0]] | emptied[self.pairs[1] + graph.num_users]))
 
     def random_split(self, fractions: Sequence[float], seed: int = 0) -> tuple[Self, ...]:
         """Return disjoint graphs of randomly drawn interactions, one per fraction.

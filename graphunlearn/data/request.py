@@ -8,26 +8,40 @@ import hmac
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from graphunlearn.data.io.files import read_ids
-from graphunlearn.data.matching import matching_clicks, matching_interactions
-from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import canonical_id, preview
 from graphunlearn.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from graphunlearn.data.interaction import InteractionGraph
 
 __all__ = ["LEVELS", "ForgetRequest", "Level"]
 
 Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
 LEVELS = ("interaction", "user", "item", "click", "session")
 PAIRS = {"interaction": "user and item", "click": "session and position"}
+
+
+class Events(Protocol):
+    """What a request needs to know of a graph."""
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of events."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+
+    @property
+    def unit(self) -> str:
+        """What one event is called."""
+
+    def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
+        """Return the positions of the events that one part of a request names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +164,7 @@ class ForgetRequest:
         parts = tuple(merged.values())
         return parts[0] if len(parts) == 1 else ForgetRequest("mixed", parts)
 
-    def mask(self, graph: InteractionGraph | SessionGraph) -> Tensor:
+    def mask(self, graph: Events) -> Tensor:
         """Return which interactions or clicks of ``graph`` are to be forgotten ``[num_interactions]``.
 
         Raises:
@@ -167,20 +181,18 @@ class ForgetRequest:
         """
         mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         for part in self.parts:
-            if isinstance(graph, SessionGraph):
-                mask[matching_clicks(part.level, part.index, part.raw, graph)] = True
-            else:
-                mask[matching_interactions(part.level, part.index, part.raw, graph)] = True
-        count, what = int(mask.sum()), _what(graph)
+            mask[graph.match(part.level, part.index, part.raw)] = True
+        count = int(mask.sum())
         if count == 0:
-            raise ArgumentError("request", f"match {_a(what[:-1])} of the graph", f"{self!r}, which matches none")
+            raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
-            raise ArgumentError("request", f"leave some {what}", f"one that removes all {count}")
+            raise ArgumentError("request", f"leave some {graph.unit}s", f"one that removes all {count}")
         return mask
 
-    def describe(self, graph: InteractionGraph | SessionGraph) -> dict[str, Any]:
+    def describe(self, graph: Events) -> dict[str, Any]:
         """Return level, number of ids and number of interactions or clicks, as JSON holds it."""
-        summary: dict[str, Any] = {"level": self.level, "size": len(self), _what(graph): int(self.mask(graph).sum())}
+        summary: dict[str, Any] = {"level": self.level, "size": len(self)}
+        summary[f"{graph.unit}s"] = int(self.mask(graph).sum())
         if self.level == "mixed":
             summary["parts"] = [{"level": part.level, "size": len(part)} for part in self.parts]
         return summary
@@ -235,10 +247,6 @@ def _position(value: Any) -> int:
         return int(canonical_id(value))
     except ValueError:
         raise ValueError(f"a position must be a whole number from 0 (got {value!r})") from None
-
-
-def _what(graph: InteractionGraph | SessionGraph) -> str:
-    return "clicks" if isinstance(graph, SessionGraph) else "interactions"
 
 
 def _a(noun: str) -> str:

@@ -124,6 +124,16 @@ def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
     return items.detach().long(), length
 
 
+def check_ends(ends: Any, num_clicks: int, device: torch.device) -> Tensor:
+    """Return the numbers of clicks at which prefixes end, checked."""
+    ends = torch.as_tensor(ends, device=device)
+    if ends.dim() != 1 or ends.dtype == torch.bool or ends.is_floating_point():
+        raise ArgumentError("ends", "be a list of clicks", f"{ends.dtype}, shape {list(ends.shape)}")
+    if ends.numel() and not 0 <= int(ends.min()) <= int(ends.max()) < num_clicks:
+        raise ArgumentError("ends", f"lie between 0 and {num_clicks - 1}", f"{int(ends.min())} to {int(ends.max())}")
+    return ends.long()
+
+
 def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:
     """Return the user of every session, -1 where unknown, as a new tensor ``[num_sessions]``."""
     user = torch.as_tensor(user, device=device).detach()

@@ -171,7 +171,7 @@ def _judge(
     trained_labels: bool,
 ) -> Judge | SessionJudge:
     for name, part in (("test", test), ("validation", validation)):
-        if part is not None and isinstance(part, SessionGraph) != isinstance(graph, SessionGraph):
+        if part is not None and part.kind != graph.kind:
             kinds = type(graph).__name__, type(part).__name__
             raise ArgumentError(name, f"be of the kind of 'graph', {kinds[0]}", kinds[1])
     if isinstance(graph, SessionGraph):

@@ -23,7 +23,7 @@ from graphunlearn.eval.machine import environment
 from graphunlearn.func import sparse
 from graphunlearn.nn import Criterion, FitSettings, auxiliary_loss, encode_prefixes, linear_form
 from graphunlearn.nn.encoding import _encode
-from graphunlearn.operators import Retrain, UnlearningResult, without_emptied_nodes
+from graphunlearn.operators import Retrain, UnlearningResult
 
 __all__ = ["facts_of_training", "recall", "remember", "retrained"]
 
@@ -130,7 +130,7 @@ def retrained(
     if cache is None or method.objective is None or method.settings is None:
         return method.unlearn(model, graph, request)
     retained, _ = graph.split(request)
-    validation = None if method.validation is None else without_emptied_nodes(method.validation, graph, retained)
+    validation = None if method.validation is None else method.validation.without_emptied(graph, retained)
     facts = facts_of_training("retrain", model, retained, validation, method.objective, method.settings)
     found = copy.deepcopy(model)
     record = recall(cache, facts, found)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from graphunlearn.data import SessionGraph
+from graphunlearn.data.events import part_sizes
 from graphunlearn.eval.auditing import Audit, audit
 from graphunlearn.eval.cache import facts_of_training, recall, remember
 from graphunlearn.eval.scenarios.cases import G, Scenario, counted
@@ -177,7 +177,7 @@ class _Trainer:
 
     def width(self, graph: Any) -> int:
         """Return the width of a row."""
-        return (64 if isinstance(graph, SessionGraph) else 32) if self.dim is None else self.dim
+        return (64 if graph.kind == "sessions" else 32) if self.dim is None else self.dim
 
     def __call__(self, role: str, graph: G, validation: G, *, seed: int) -> nn.Module:
         graph, validation = (copy.copy(part).to(self.device) for part in (graph, validation))
@@ -212,13 +212,7 @@ class _Trainer:
 
 def _facts(case: Scenario[Any]) -> dict[str, int]:
     """Return the sizes of the data, under the names of their kind."""
-    parts = {"train": case.train, "validation": case.validation, "test": case.test}
-    if isinstance(case.train, SessionGraph):
-        counts = {f"{name}_sessions": part.num_sessions for name, part in parts.items()}
-        counts |= {f"{name}_clicks": part.num_clicks for name, part in parts.items()}
-        return counts | {"items": case.train.num_items}
-    sizes = {"users": case.train.num_users, "items": case.train.num_items}
-    return {name: part.num_interactions for name, part in parts.items()} | sizes
+    return part_sizes({"train": case.train, "validation": case.validation, "test": case.test})
 
 
 def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[..., nn.Module]) -> Scenario[Any]:

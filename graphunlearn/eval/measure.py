@@ -21,7 +21,6 @@ from graphunlearn.metrics.forgetting import (
 )
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn import Objective, encode, risk_of, score
-from graphunlearn.operators import without_emptied_nodes
 from graphunlearn.utils import k_hop_ball
 
 __all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
@@ -82,12 +81,12 @@ class Judge:
         seen = graph.adjacency.degree > 0
         known = seen[test.pairs[0]] & seen[test.pairs[1] + graph.num_users]
         rest = test.select(known)
-        kept = without_emptied_nodes(rest, graph, self.retained)
+        kept = rest.without_emptied(graph, self.retained)
         pair = graph.num_items * kept.pairs[0] + kept.pairs[1]
         gone = graph.num_items * self.forgotten.pairs[0] + self.forgotten.pairs[1]
         self.test = kept.select(~torch.isin(pair, gone))
         held = [] if validation is None else [validation]
-        stopped = [without_emptied_nodes(v, graph, self.retained).num_interactions for v in held]
+        stopped = [v.without_emptied(graph, self.retained).num_interactions for v in held]
         self.left_out = {
             "test rows with a user or item that training never saw": int((~known).sum()) + test.num_left_out,
             "test rows of users or items forgotten entirely": rest.num_interactions - kept.num_interactions,
@@ -115,7 +114,7 @@ class Judge:
         utility = {}
         if self.labels is not None and 0 < float(self.labels.mean()) < 1:
             utility["auroc"] = auroc(p_test, self.labels)
-        utility |= self._ranking(encoded.users, encoded.items)
+        utility |= self._ranking(encoded.queries, encoded.items)
         forgetting = {}
         if self.trained_labels is not None:
             forgetting["flipped_label_auc"] = flipped_label_auc(p_forget, self.trained_labels)

@@ -51,7 +51,7 @@ def exposure(encoded: Encoded, seen: InteractionGraph, pairs: Tensor, k: int = 2
     row, item = row[order], pairs[1][order]
     shown = torch.zeros((), dtype=torch.float64, device=pairs.device)
     for start, batch, here in _batches(users, row, batch_size):
-        scores = encoded.users[batch] @ encoded.items.t()
+        scores = encoded.queries[batch] @ encoded.items.t()
         own = torch.repeat_interleave(
             torch.arange(len(batch), device=batch.device), seen.adjacency.degree[batch].long()
         )
@@ -87,7 +87,7 @@ def lowest_ranked(
         tensor([[0],
                 [1]])
     """
-    own, others = (encoded.users, encoded.items) if side == "user" else (encoded.items, encoded.users)
+    own, others = (encoded.queries, encoded.items) if side == "user" else (encoded.items, encoded.queries)
     user, item = torch.cat([graph.pairs for graph in held], 1)
     row, column = (user, item) if side == "user" else (item, user)
     position = torch.full((len(own),), -1, device=nodes.device)

@@ -15,7 +15,6 @@ from graphunlearn.metrics.forgetting import gap_closed
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.softmax import catalogue_loss
-from graphunlearn.operators.shared.heldout import clicked_items, without_emptied_nodes
 
 __all__ = ["SessionJudge", "candidates", "ranks_among", "u_score"]
 
@@ -62,12 +61,11 @@ class SessionJudge:
         self.graph = graph
         forgotten = request.mask(graph)
         retained, _ = graph.split(request)
-        known, kept = (clicked_items(sessions) for sessions in (graph, retained))
-        emptied = known & ~kept
+        known, emptied = graph.active, graph.emptied(retained)
         of_known = test.without_unseen(retained)
-        self.test = without_emptied_nodes(of_known, graph, retained)
+        self.test = of_known.without_emptied(graph, retained)
         held = [] if validation is None else [validation]
-        stopped = [without_emptied_nodes(v, graph, retained).num_clicks for v in held]
+        stopped = [v.without_emptied(graph, retained).num_clicks for v in held]
         of_items = sum(int(emptied[v.items].sum()) for v in held)
         first = forgotten & (graph.position == 0)
         self.left_out = {
@@ -92,8 +90,8 @@ class SessionJudge:
         num, items = self.clicks.numel(), self.graph.items
         asked = torch.cat([self.clicks, self.after])
         encoded = encode_prefixes(model, self.graph, asked - 1)
-        log_p = _log_p(encoded.users, encoded.items, items[asked])
-        queries, targets = encoded.users[:num], items[self.clicks]
+        log_p = _log_p(encoded.queries, encoded.items, items[asked])
+        queries, targets = encoded.queries[:num], items[self.clicks]
         ranks = target_ranks(queries, encoded.items, targets, BATCH)
         among = ranks_among(queries, encoded.items, targets, self.rivals)
         forgetting: dict[str, Any] = {
@@ -104,12 +102,12 @@ class SessionJudge:
         forgetting |= {f"hit_u@{k}": float((among <= k).double().mean()) for k in HITS}
         answered = encode_prefixes(model, self.test, self.next - 1)
         wanted = self.test.items[self.next]
-        found = next_item_metrics(target_ranks(answered.users, answered.items, wanted, BATCH), ks=(20, 10, 5))
+        found = next_item_metrics(target_ranks(answered.queries, answered.items, wanted, BATCH), ks=(20, 10, 5))
         return {
             "utility": {name: value for name, value in found.items() if not name.startswith("hit_rate")},
             "forgetting": forgetting,
             "forget": log_p[:num].cpu(),
-            "test": _log_p(answered.users, answered.items, wanted).cpu(),
+            "test": _log_p(answered.queries, answered.items, wanted).cpu(),
         }
 
     def compare(self, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
@@ -180,7 +178,7 @@ def candidates(graph: SessionGraph, clicks: Tensor, count: int, seed: int = 0, b
                 [-1, -1,  0,  1,  2]])
     """
     generator = torch.Generator().manual_seed(seed)
-    absent = ~clicked_items(graph)
+    absent = ~graph.active
     drawn = [clicks.new_empty(0, min(count, graph.num_items))]
     for batch in clicks.split(batch_size):
         keys = torch.rand(batch.numel(), graph.num_items, generator=generator).to(clicks.device)

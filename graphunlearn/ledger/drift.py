@@ -9,12 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph, SessionGraph
-from graphunlearn.nn.tables import item_tables, node_rows
+from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.operators.base import _evaluating
-from graphunlearn.operators.shared.heldout import clicked_items
-from graphunlearn.operators.shared.warm_start import emptied_nodes
 
 __all__ = ["BUDGET", "Drift", "Gradient", "distance", "gradient_scale"]
 
@@ -151,7 +148,7 @@ def _gradient(
     """Return the gradient of the losses of ``samples``; with ``signs``, of each loss times 1 or -1."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
-    size = _CHUNK["sessions" if isinstance(graph, SessionGraph) else "interactions"]
+    size = _CHUNK[graph.kind]
     device = next(model.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
         for index in torch.arange(len(samples), device=device).split(size):
@@ -167,14 +164,7 @@ def _gradient(
 
 def _forget_rows(gradient: Gradient, model: nn.Module, graph: Any, retained: Any) -> None:
     """Set to zero what the gradient says of users and items that the request empties."""
-    if isinstance(graph, InteractionGraph):
-        emptied = emptied_nodes(graph, retained)
-        for name, nodes in node_rows(model, graph).items():
-            if name in gradient:
-                gradient[name][emptied[nodes]] = 0
-        return
-    emptied = clicked_items(graph) & ~clicked_items(retained)
-    tables = {id(table) for table in item_tables(model, graph.num_items)}
-    for name, parameter in model.named_parameters():
-        if name in gradient and id(parameter) in tables:
-            gradient[name][emptied] = 0
+    emptied = graph.emptied(retained)
+    for name, nodes in node_rows(model, graph).items():
+        if name in gradient:
+            gradient[name][emptied[nodes]] = 0

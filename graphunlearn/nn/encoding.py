@@ -20,15 +20,15 @@ __all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recomm
 
 
 class Encoded(NamedTuple):
-    """What a recommender knows of every user and item; the score of a pair is the dot product of its two rows.
+    """The rows that a recommender gives queries (users, or sessions) and items; a score is their dot product.
 
-    ``user_base`` and ``item_base`` are the layer-0 rows (the embedding tables before propagation), on which the L2
+    ``query_base`` and ``item_base`` are the layer-0 rows (the embedding tables before propagation), on which the L2
     penalty of an objective acts; a model without them is penalised on the final rows.
     """
 
-    users: Tensor  # [num_users, dim]
+    queries: Tensor  # [num_users, dim], or [num_sessions, dim]
     items: Tensor  # [num_items, dim]
-    user_base: Tensor | None = None  # [num_users, base_dim]
+    query_base: Tensor | None = None  # [num_users, base_dim]
     item_base: Tensor | None = None  # [num_items, base_dim]
 
 
@@ -127,8 +127,7 @@ class _Encode:
             (torch.Size([2, 8]), torch.Size([2, 8]))
         """
         encoded = Encoded(*_encode(model, graph))
-        first = ("session", graph.num_sessions) if isinstance(graph, SessionGraph) else ("user", graph.num_users)
-        wanted = ((encoded.users, *first), (encoded.items, "item", graph.num_items))
+        wanted = ((encoded.queries, graph.query, graph.num_queries), (encoded.items, "item", graph.num_items))
         for rows, name, count in wanted:
             if rows.dim() != 2 or rows.size(0) != count:
                 raise ValueError(
@@ -148,7 +147,7 @@ encode = _Encode()
 
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
     """Refuse a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
-    if isinstance(graph, SessionGraph):
+    if graph.kind == "sessions":
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
         raise ArgumentError(
@@ -161,7 +160,7 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
 def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:
     """Refuse a graph that a session recommender with ``num_items`` rows cannot encode."""
     name = type(model).__name__
-    if not isinstance(graph, SessionGraph):
+    if graph.kind == "interactions":
         raise ArgumentError("model", f"be a user–item recommender for an {type(graph).__name__}", name)
     if num_items != graph.num_items:
         raise ArgumentError("graph", f"have as many items as {name} has rows, {num_items}", graph.num_items)
@@ -183,8 +182,8 @@ def score(encoded: Encoded, pairs: Tensor) -> Tensor:
     """Return the scores of ``pairs`` ``[2, num_pairs]`` (user, item) as ``[num_pairs]``."""
     user, item = pairs
     chunks = zip(user.split(65536), item.split(65536))  # bounds the gathered copies, and stays in cache
-    scores = [(encoded.users.index_select(0, u) * encoded.items.index_select(0, i)).sum(-1) for u, i in chunks]
-    return torch.cat(scores) if scores else encoded.users.new_zeros(0)
+    scores = [(encoded.queries.index_select(0, u) * encoded.items.index_select(0, i)).sum(-1) for u, i in chunks]
+    return torch.cat(scores) if scores else encoded.queries.new_zeros(0)
 
 
 @torch.no_grad()
@@ -224,10 +223,10 @@ def recommend(
     if not 1 <= k <= graph.num_items:
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     encoded = encode(model, graph)
-    users = torch.arange(encoded.users.size(0), device=encoded.users.device) if users is None else users
+    users = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if users is None else users
     out = []
     for batch in users.split(batch_size):
-        scores = encoded.users[batch] @ encoded.items.t()
+        scores = encoded.queries[batch] @ encoded.items.t()
         if isinstance(graph, SessionGraph):
             out.append(scores.topk(k).indices)
             continue

@@ -34,11 +34,11 @@ def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Enco
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
         >>> rows = encode_prefixes(gu.SRGNN(graph.num_items, 8), graph, torch.tensor([0, 1, 3]))
-        >>> rows.users.shape, rows.items.shape
+        >>> rows.queries.shape, rows.items.shape
         (torch.Size([3, 8]), torch.Size([3, 8]))
     """
     parts = [encode(model, graph.prefixes(part)) for part in ends.split(CHUNK)]
-    return Encoded(torch.cat([part.users for part in parts]), parts[0].items)
+    return Encoded(torch.cat([part.queries for part in parts]), parts[0].items)
 
 
 def prefix_states(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Tensor:
@@ -55,4 +55,4 @@ def prefix_states(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Tensor
         >>> prefix_states(gu.GRU4Rec(graph.num_items, 8), graph, torch.tensor([0, 1, 3])).shape
         torch.Size([3, 8])
     """
-    return encode_prefixes(model, graph, ends).users
+    return encode_prefixes(model, graph, ends).queries

@@ -99,9 +99,9 @@ class Risk:
 
         def outputs(t: Tensor) -> tuple[Tensor, ...]:
             encoded = self.encode(t)
-            users = encoded.users if encoded.user_base is None else encoded.user_base
+            users = encoded.queries if encoded.query_base is None else encoded.query_base
             items = encoded.items if encoded.item_base is None else encoded.item_base
-            scores = self.samples.pattern.dots(encoded.users, encoded.items)
+            scores = self.samples.pattern.dots(encoded.queries, encoded.items)
             return self.objective.margins(scores, self.samples), users, items
 
         with torch.no_grad():
@@ -166,7 +166,7 @@ class LinearRisk(Risk):
         samples, which a part of the samples estimates.
         """
         encoded = self.encode(theta)
-        margins = self.objective.margins(self.samples.pattern.dots(encoded.users, encoded.items), self.samples)
+        margins = self.objective.margins(self.samples.pattern.dots(encoded.queries, encoded.items), self.samples)
         slope = 2 * (self.objective.phi(margins, self.samples)[1] * margins).double().mean(1).sum()
         return float(slope + (self._l2(theta) * theta.view_as(self.table).square()).double().sum())
 

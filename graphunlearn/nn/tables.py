@@ -7,7 +7,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.nn.models.session import SessionModel
@@ -15,12 +15,16 @@ from graphunlearn.nn.models.session import SessionModel
 __all__ = ["initial_table", "item_tables", "node_rows", "table_names", "write_table"]
 
 
-def node_rows(model: nn.Module, graph: InteractionGraph) -> dict[str, slice]:
+def node_rows(model: nn.Module, graph: InteractionGraph | SessionGraph) -> dict[str, slice]:
     """Return the parameters with one row per node: their names, and which nodes (users, then items) the rows are.
 
     These are the table of a linear form, else every ``nn.Embedding`` with as many rows as there are nodes, users or
-    items. Where users and items are equally many, the name has to say which it is.
+    items. Where users and items are equally many, the name has to say which it is. Of session models they are the
+    :func:`item_tables`.
     """
+    if isinstance(graph, SessionGraph):
+        tables = {id(table) for table in item_tables(model, graph.num_items)}
+        return {name: slice(0, graph.num_rows) for name, p in model.named_parameters() if id(p) in tables}
     form = linear_form(model, graph)
     if form is not None:
         return {form.parameter: slice(0, graph.num_nodes)}

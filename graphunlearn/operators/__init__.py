@@ -9,7 +9,6 @@ from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
-from graphunlearn.operators.shared.heldout import without_emptied_nodes
 from graphunlearn.operators.shared.problem import influence
 from graphunlearn.operators.shared.tune import TuneSettings
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
@@ -36,5 +35,4 @@ __all__ = [
     "Unlink",
     "influence",
     "registry",
-    "without_emptied_nodes",
 ]

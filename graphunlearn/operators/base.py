@@ -19,13 +19,10 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shared.memory import peak_memory
 
-__all__ = ["LEVELS_OF", "Unlearner", "UnlearningResult", "registry"]
+__all__ = ["Unlearner", "UnlearningResult", "registry"]
 
 registry: dict[str, type[Unlearner]] = {}
 """Every unlearning method by its name on the command line; filled as methods are defined."""
-
-LEVELS_OF = {"interactions": ("interaction", "user", "item"), "sessions": ("click", "item", "session", "user")}
-"""The levels of request that each kind of graph knows."""
 
 HANDFUL = 4  # sessions that are encoded to see whether model and graph fit
 
@@ -61,10 +58,9 @@ class UnlearningResult:
     original: nn.Module | None = None
 
     def __repr__(self) -> str:
-        what = "clicks" if isinstance(self.graph, SessionGraph) else "interactions"
         return (
             f"UnlearningResult(method={self.method!r}, request={self.request!r}, seconds={self.seconds:.3f}, "
-            f"graph={self.graph.num_interactions} {what} kept)"
+            f"graph={self.graph.num_interactions} {self.graph.unit}s kept)"
         )
 
 
@@ -177,9 +173,9 @@ class Unlearner(ABC):
             ValueError: The graph is of a kind that the method does not serve, the request does not fit the graph or
                 the method, the model does not fit the graph, or a parameter is not finite.
         """
-        kind = self._check_kind(graph)
+        self._check_kind(graph)
         _check(model, graph)
-        levels = [level for level in LEVELS_OF[kind] if level in self.levels]
+        levels = [level for level in graph.levels if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
         if unserved:
             raise ArgumentError("request", f"be of a level that {self.name} serves, {', '.join(levels)}", unserved[0])
@@ -252,13 +248,11 @@ class Unlearner(ABC):
         if bad:
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
-    def _check_kind(self, graph: Any) -> str:
-        """Return the kind of graph, if it is one that the method serves."""
-        kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
-        if kind not in self.kinds:
+    def _check_kind(self, graph: Any) -> None:
+        """Refuse a graph of a kind that the method does not serve."""
+        if getattr(type(graph), "kind", None) not in self.kinds:
             wanted = {"interactions": "an InteractionGraph", "sessions": "a SessionGraph"}[self.kinds[0]]
             raise ArgumentError("graph", f"be {wanted} for {self.name}", f"a {type(graph).__name__}")
-        return kind
 
 
 def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
@@ -269,9 +263,8 @@ def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     if bad:
         raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
     device = next(iter(parameters.values())).device
-    own = graph.device if isinstance(graph, SessionGraph) else graph.pairs.device
-    if own != device:
-        raise ArgumentError("graph", f"be on the model's device, {device}", own)
+    if graph.device != device:
+        raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
     if isinstance(graph, SessionGraph):  # the items of a few sessions are those of all
         graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
     with torch.no_grad(), _evaluating(model):

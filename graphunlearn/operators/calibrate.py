@@ -17,7 +17,7 @@ from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.neighbours import neighbour_means
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
-from graphunlearn.operators.shared.warm_start import emptied_nodes, warm_start
+from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["Calibrate", "neighbourhood_targets", "unseen_pairs"]
 
@@ -45,8 +45,8 @@ def neighbourhood_targets(
         The scores ``[num]``.
     """
     if pairs.size(1) == 0:
-        return encoded.users.new_zeros(0)
-    rows = torch.cat([encoded.users, encoded.items])
+        return encoded.queries.new_zeros(0)
+    rows = torch.cat([encoded.queries, encoded.items])
     mean = neighbour_means(graph, rows)
     second, norm = neighbour_means(graph, mean), mean.norm(dim=1)
     degree = torch.log1p(graph.adjacency.degree.to(rows.dtype))
@@ -152,7 +152,7 @@ class Calibrate(Unlearner):
     ) -> dict[str, Any]:
         objective = self.objective or default_objective(graph)
         pairs = graph.pairs[:, request.mask(graph)]
-        emptied = emptied_nodes(graph, retained)
+        emptied = graph.emptied(retained)
         pairs = pairs[:, ~(emptied[pairs[0]] | emptied[pairs[1] + graph.num_users])]
         log: dict[str, Any] = {"touched_rows": warm_start(model, graph, retained, self.seed, scale=self.shrink)}
         log["steered"], log["emptied_nodes"] = pairs.size(1), int(emptied.sum())

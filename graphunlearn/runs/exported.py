@@ -162,16 +162,13 @@ def _shown(tensor: dict[str, Any] | None) -> str:
 
 def _config(result: UnlearningResult, weights: dict[str, Tensor]) -> dict[str, Any]:
     graph, cls = result.graph, type(result.model)
-    if isinstance(graph, SessionGraph):
-        sizes = {"num_sessions": graph.num_sessions, "num_items": graph.num_items, "num_clicks": graph.num_clicks}
-    else:
-        sizes = {name: getattr(graph, name) for name in ("num_users", "num_items", "num_interactions")}
+    sizes = {f"num_{name}": size for name, size in graph.sizes.items()}
     return {
         "format": FORMAT,
         "library_name": "graphunlearn",
         "architectures": [cls.__name__],
         "module": cls.__module__,
-        "graph": {"kind": "sessions" if isinstance(graph, SessionGraph) else "interactions", **sizes},
+        "graph": {"kind": graph.kind, **sizes},
         "tensors": _tensors(weights),
     }
 
@@ -207,7 +204,7 @@ def _facts(
             "ids": ids,
             "removed": removed,
             "kept": after.num_interactions,
-            "unit": "clicks" if isinstance(after, SessionGraph) else "interactions",
+            "unit": f"{after.unit}s",
             "digest": request.digest(key),
             "digest_is": "HMAC-SHA256 with a key that is kept apart",
         },

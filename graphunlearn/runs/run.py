@@ -1,6 +1,7 @@
 """Run folders: a trained model with all that it takes to forget from it, and to audit that later."""
 
 from __future__ import annotations
+from graphunlearn.data.events import part_sizes
 from graphunlearn.errors import ArgumentError
 
 import json
@@ -98,13 +99,7 @@ class Run:
         """The data, as a report holds it."""
         train = self.train if self.forgotten is None else self.forgotten.graph
         parts = {"train": train, "validation": self.validation, "test": self.test}
-        facts: dict[str, Any] = {"name": self.about.get("dataset")}
-        if isinstance(train, SessionGraph):
-            facts |= {f"{name}_sessions": graph.num_sessions for name, graph in parts.items()}
-            facts |= {f"{name}_clicks": graph.num_clicks for name, graph in parts.items()}
-        else:
-            facts |= {name: graph.num_interactions for name, graph in parts.items()} | {"users": train.num_users}
-        return facts | {"items": train.num_items}
+        return {"name": self.about.get("dataset"), **part_sizes(parts)}
 
     def save(self, out: Path, overwrite: bool = False, also: Callable[[Path], Any] | None = None) -> None:
         """Write the run folder, whole or not at all.

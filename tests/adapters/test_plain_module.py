@@ -140,7 +140,7 @@ def test_curvature_goes_through_its_sparse_products(kind):
 
     def margins(t):
         encoded = risk.encode(t)
-        scores = risk.samples.pattern.dots(encoded.users, encoded.items)
+        scores = risk.samples.pattern.dots(encoded.queries, encoded.items)
         return risk.objective.margins(scores, risk.samples).flatten()
 
     if kind == "hessian":

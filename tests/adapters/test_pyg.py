@@ -98,7 +98,7 @@ def recommender(name, graph, seed=0, **options):
 
 def rows_of(model, graph):
     encoded = gu.encode(model, graph)
-    return torch.cat([encoded.users, encoded.items])
+    return torch.cat([encoded.queries, encoded.items])
 
 
 def light_of(model, graph):
@@ -301,7 +301,7 @@ def test_curvature_products_are_those_of_dense_matrices(name, kind, graph):
 
     def parts(t):
         encoded = risk.encode(t)
-        scores = risk.samples.pattern.dots(encoded.users, encoded.items)
+        scores = risk.samples.pattern.dots(encoded.queries, encoded.items)
         return torch.cat([risk.objective.margins(scores, risk.samples).flatten(), t[: 13 * 4]])  # the table is first
 
     v = torch.randn_like(theta)

@@ -54,7 +54,7 @@ def test_both_compute_the_same(trained):
     assert [part.training for part in model.modules()] == modes
     encoded = gu.encode(bridge.model, bridge.graph)
     torch.nn.Module.train(model, False)
-    own = encoded.users @ encoded.items.t()
+    own = encoded.queries @ encoded.items.t()
     names = bridge.graph.user_ids
     torch.testing.assert_close(own, full_scores(model, loaders[0], names)[:, 1:], atol=1e-5, rtol=1e-5)
 
@@ -98,7 +98,7 @@ def test_recbole_sees_new_parameters_and_the_retained_graph(recbole, trained):
     encoded = gu.encode(after.result.model, after.result.graph)
     torch.nn.Module.train(after.model, False)
     scores = full_scores(after.model, after.train, bridge.graph.user_ids)
-    torch.testing.assert_close(scores[:, 1:], encoded.users @ encoded.items.t(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores[:, 1:], encoded.queries @ encoded.items.t(), atol=1e-5, rtol=1e-5)
 
     # the forgotten item is a candidate again: nothing of it is masked as seen
     history = after.test.uid2history_item[after.train._dataset.token2id("user_id", pair[0])]
@@ -117,7 +117,7 @@ def naive_recall(after, k):
     for user in {u for u, _ in test}:
         wanted = {i for u, i in test if u == user}
         seen = {i for u, i in train | valid if u == user}
-        scores = (encoded.users[graph.user_ids.index(user)] @ encoded.items.t()).detach()
+        scores = (encoded.queries[graph.user_ids.index(user)] @ encoded.items.t()).detach()
         scores[[graph.item_ids.index(i) for i in seen]] = -torch.inf
         best = [graph.item_ids[i] for i in scores.topk(k).indices.tolist()]
         hits = [item in wanted for item in best]

@@ -129,15 +129,15 @@ def test_both_compute_the_same(trained):
     for graph, loader in zip(graphs[1:], loaders[1:]):
         theirs = torch.cat([model.full_sort_predict(batch[0]) for batch in loader])
         ours = gu.encode(wrapped, graph)
-        torch.testing.assert_close(ours.users @ ours.items.t(), theirs[:, 1:], atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours.queries @ ours.items.t(), theirs[:, 1:], atol=1e-6, rtol=0)
     dataset, samples = loaders[0]._dataset, CrossEntropy().samples(graphs[0])
     order = torch.argsort(dataset.inter_feat["session_id"], stable=True)
     theirs = model.full_sort_predict(dataset[order.numpy()])  # every prefix that it was trained on, however long
     backwards = torch.arange(len(samples)).flip(0)
     ours = encode_prefixes(wrapped, graphs[0], samples.ends[backwards])
-    torch.testing.assert_close(ours.users @ ours.items.t(), theirs[backwards, 1:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.queries @ ours.items.t(), theirs[backwards, 1:], atol=1e-6, rtol=0)
     assert torch.equal(samples.target + 1, dataset.inter_feat["item_id"][order])
-    assert encode_prefixes(wrapped, graphs[0], samples.ends[:0]).users.shape == (0, 8)
+    assert encode_prefixes(wrapped, graphs[0], samples.ends[:0]).queries.shape == (0, 8)
 
 
 def test_gradients_are_those_of_recbole_without_its_padding_row(trained):
@@ -313,13 +313,13 @@ def test_recbole_goes_on_with_what_was_unlearned(project, trained, level):
 
     _, _, test = session_graphs(after.train, after.valid, after.test)
     encoded = gu.encode(after.result.model.eval(), test)
-    ours = next_item_metrics(target_ranks(encoded.users, encoded.items, test.target), ks=(5, 10))
+    ours = next_item_metrics(target_ranks(encoded.queries, encoded.items, test.target), ks=(5, 10))
     theirs = project[0].evaluate(config, after.model, after.train, after.test)
     for name in ("recall@5", "recall@10", "mrr@5", "mrr@10"):
         assert theirs[name] == pytest.approx(float(ours[name]), abs=6e-5)  # RecBole rounds
     history = after.test._dataset[:20]
     scores = after.model.full_sort_predict(history)
-    assert torch.equal(scores[:, 1:], (encoded.users @ encoded.items.t())[:20])
+    assert torch.equal(scores[:, 1:], (encoded.queries @ encoded.items.t())[:20])
     assert not torch.allclose(scores[:, 1:], model.full_sort_predict(history)[:, 1:], atol=1e-3)
 
     retained = raw(after.result.graph)

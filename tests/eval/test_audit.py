@@ -51,7 +51,7 @@ def audited(case, model):
 def probabilities(model, graph, pairs):
     with torch.no_grad():
         encoded = gu.encode(model, graph)
-        rows = zip(encoded.users[pairs[0]], encoded.items[pairs[1]])
+        rows = zip(encoded.queries[pairs[0]], encoded.items[pairs[1]])
         return torch.stack([torch.sigmoid(torch.dot(u, i)) for u, i in rows])
 
 

@@ -42,7 +42,7 @@ def methods(audited):
 def scores_of(model, graph):
     with torch.no_grad():
         encoded = gu.encode(model, graph)
-        return encoded.users @ encoded.items.t()
+        return encoded.queries @ encoded.items.t()
 
 
 def naive_recall(scores, seen, test, users, k=20):

@@ -78,7 +78,7 @@ def test_exposure_matches_a_double_loop(case, k, batch_size):
     seen = {tuple(pair) for pair in graph.pairs.t().tolist()}
     total = 0.0
     for user, item in pairs:
-        scores = {i: float(encoded.users[user] @ encoded.items[i]) for i in range(graph.num_items)}
+        scores = {i: float(encoded.queries[user] @ encoded.items[i]) for i in range(graph.num_items)}
         rest = [score for i, score in scores.items() if (user, i) not in seen]
         above, equal = (sum(s > scores[item] for s in rest), sum(s == scores[item] for s in rest))
         total += min(1.0, max(0.0, (k - above) / equal))
@@ -106,13 +106,13 @@ def test_lowest_ranked_matches_a_double_loop(case, side, batch_size, random):
         best = None
         for partner in range(sizes[1]):
             user, item = (node, partner) if side == "user" else (partner, node)
-            value = float(encoded.users[user] @ encoded.items[item])
+            value = float(encoded.queries[user] @ encoded.items[item])
             if allowed[partner] and (user, item) not in held and (best is None or value < best[0]):
                 best = value, (user, item)
         expected += [best] if best else []
     found = lowest_ranked(encoded, side, torch.tensor(nodes), torch.tensor(allowed), [graph, other], batch_size)
     found = [tuple(pair) for pair in found.t().tolist()]
-    scores = [float(encoded.users[u] @ encoded.items[i]) for u, i in found]
+    scores = [float(encoded.queries[u] @ encoded.items[i]) for u, i in found]
     assert scores == [value for value, _ in expected]  # of equal ones, any will do
     assert not held & set(found)
     own = [pair[side == "item"] for pair in found]

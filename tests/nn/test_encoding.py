@@ -70,7 +70,7 @@ def test_neighbours_matter_in_both_directions():
     with torch.no_grad():
         model.embedding.weight[graph.num_users + item] += 1.0
     after = encode(model, graph)
-    assert not torch.allclose(after.users[user], before.users[user])
+    assert not torch.allclose(after.queries[user], before.queries[user])
     with torch.no_grad():
         model.embedding.weight[user] += 1.0
     again = encode(model, graph)
@@ -93,7 +93,7 @@ def test_what_is_passed_is_what_propagates():
     graph = random_graph()
     model = light_gcn(graph)
     less = graph.select(torch.arange(10))
-    assert not torch.allclose(encode(model, graph).users, encode(model, less).users)
+    assert not torch.allclose(encode(model, graph).queries, encode(model, less).queries)
     naive = naive_encode(model.embedding.weight, model.alpha, dense_normalized(less), graph.num_users)
     torch.testing.assert_close(tuple(encode(model, less)[:2]), naive, **EXACT)
 
@@ -111,7 +111,7 @@ def test_encoding_leaves_the_model_alone():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_dtype_is_the_models(dtype):
     graph = random_graph()
-    assert encode(light_gcn(graph).to(dtype), graph).users.dtype == dtype
+    assert encode(light_gcn(graph).to(dtype), graph).queries.dtype == dtype
 
 
 # ---- which classes are known
@@ -198,8 +198,8 @@ def test_registering_by_call_and_for_subclasses():
     rows = torch.ones(7, 2), torch.ones(6, 2)
     encode.register(Bare, lambda model, graph: rows)
     encoded = encode(BareChild(), graph)
-    assert encoded.users is rows[0]
-    assert encoded.user_base is None
+    assert encoded.queries is rows[0]
+    assert encoded.query_base is None
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def naive_recommend(model, graph, k):
     seen = set(map(tuple, graph.pairs.t().tolist()))
     out = []
     for user in range(graph.num_users):
-        scored = [(float(encoded.users[user] @ encoded.items[i]), i) for i in range(graph.num_items)]
+        scored = [(float(encoded.queries[user] @ encoded.items[i]), i) for i in range(graph.num_items)]
         best = [i for _, i in sorted(scored, reverse=True) if (user, i) not in seen][:k]
         out.append(best + [-1] * (k - len(best)))
     return torch.tensor(out).view(-1, k)

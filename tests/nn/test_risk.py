@@ -94,7 +94,7 @@ def test_both_gauss_newtons_are_the_explicit_one(model, graph, objective):
 
     def margins(theta):
         encoded = generic.encode(theta)
-        users, items = encoded.users, encoded.items
+        users, items = encoded.queries, encoded.items
         own = (users[samples.users] * items[samples.items]).sum(-1, keepdim=True)
         if samples.negatives is None:
             return own

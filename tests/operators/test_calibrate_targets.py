@@ -24,9 +24,9 @@ def test_unseen_pairs_are_no_interactions(seed, num):
 def test_targets_equal_a_dense_ridge_regression():
     graph = random_graph(15, 12, 60, values=False)
     encoded = encode(light_gcn(graph), graph)
-    encoded = Encoded(encoded.users.detach(), encoded.items.detach())
+    encoded = Encoded(encoded.queries.detach(), encoded.items.detach())
     asked = graph.pairs[:, :9]
-    mean = neighbour_means(graph, torch.cat([encoded.users, encoded.items]))
+    mean = neighbour_means(graph, torch.cat([encoded.queries, encoded.items]))
     second, degree = neighbour_means(graph, mean), graph.adjacency.degree.double().log1p()
 
     def row(u, i):

@@ -25,7 +25,6 @@ from graphunlearn.nn import (
 )
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import Unlearner, UnlearningResult, registry
-from graphunlearn.operators.base import LEVELS_OF
 from graphunlearn.operators.shards.sisa import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
@@ -211,9 +210,9 @@ def test_every_method_is_a_dataclass_of_keywords_with_a_name():
         assert is_dataclass(cls)
         assert all(f.kw_only for f in fields(cls) if f.init)
         assert issubclass(cls, Unlearner)
-        assert set(cls.kinds) <= set(LEVELS_OF)
+        assert set(cls.kinds) <= {"interactions", "sessions"}
         assert cls.kinds
-        assert set(cls.levels) <= {level for levels in LEVELS_OF.values() for level in levels}
+        assert set(cls.levels) <= {*InteractionGraph.levels, *SessionGraph.levels}
         assert cls.__doc__
         assert cls() == cls()
         assert f"{cls.__name__}(" in repr(cls())
@@ -334,7 +333,7 @@ def test_next_to_nothing_is_served(name, click):
         method.prepare(model, graph)
     result = method.unlearn(model, graph, ForgetRequest.internal("click", torch.tensor([click]).t()))
     assert result.graph.num_clicks == 7
-    assert torch.isfinite(encode(result.model, result.graph).users).all()
+    assert torch.isfinite(encode(result.model, result.graph).queries).all()
     assert json.loads(json.dumps(result.log, allow_nan=False)) == result.log
 
 
@@ -514,8 +513,8 @@ def test_requests_that_cannot_be_served_are_refused(method, case, start, graph, 
 
 
 def test_a_level_that_is_not_served_is_refused(method, model, graph, one_request, monkeypatch):
-    for levels in (LEVELS_OF["interactions"], LEVELS_OF["sessions"]):
-        strange = set(levels) - set(LEVELS_OF["sessions" if isinstance(graph, SessionGraph) else "interactions"])
+    for levels in (InteractionGraph.levels, SessionGraph.levels):
+        strange = set(levels) - set(graph.levels)
         for level in strange:  # of graphs of the other kind
             bad = ForgetRequest(level, [("3", 0)] if level in ("interaction", "click") else ["3"])
             with pytest.raises(ValueError, match=rf"must be of a level that {method.name} serves.*\(got {level}\)"):

@@ -110,7 +110,7 @@ class Bridge:
     @cached_property
     def objective(self) -> Criterion:
         """The loss that RecBole trained with, as one per sample."""
-        if isinstance(self.graph, SessionGraph):
+        if self.graph.kind == "sessions":
             return CrossEntropy()
         train = self.loaders[0]
         return interactions.objective_of(self.original, min(train.config["train_batch_size"], len(train._dataset)))

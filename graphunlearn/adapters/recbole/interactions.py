@@ -19,7 +19,6 @@ from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
 from graphunlearn.nn.encoding import _check_size
 from graphunlearn.operators.base import _evaluating
-from graphunlearn.operators.shared.warm_start import emptied_nodes
 
 __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "settled", "to_native", "write_back"]
 
@@ -47,7 +46,7 @@ class PropagatedNGCF(nn.Module):
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
-        >>> gu.encode(PropagatedNGCF(4, [8, 6]), graph).users.shape
+        >>> gu.encode(PropagatedNGCF(4, [8, 6]), graph).queries.shape
         torch.Size([2, 14])
     """
 
@@ -155,7 +154,7 @@ def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: In
         return native
     padding, table = model.user_embedding.weight[0], model.user_embedding.weight[1:]
     moved = (native.embedding.weight[: graph.num_users] != table).any(1)
-    emptied = (emptied_nodes(graph, retained)[: graph.num_users] & moved).nonzero().flatten()
+    emptied = (graph.emptied(retained)[: graph.num_users] & moved).nonzero().flatten()
     after = copy.deepcopy(native)
     after.embedding.weight[emptied] = padding
     return after
@@ -210,7 +209,7 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
     """
     with torch.no_grad(), _evaluating(model):
         mine, theirs = encode(native, graph), rows_of(model)
-    for name, own, other in zip(("user", "item"), (mine.users, mine.items), theirs):
+    for name, own, other in zip(("user", "item"), (mine.queries, mine.items), theirs):
         same = own.shape == other[1:].shape
         gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
         if not gap <= TOLERANCE:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.operators.shared.warm_start import emptied_nodes
 
 __all__ = ["named_nodes", "rebuilt", "retained_datasets"]
 
@@ -27,7 +26,7 @@ def retained_datasets(
     """
     before, codes = ((side.pairs[0] * graph.num_items + side.pairs[1]).cpu() for side in (graph, retained))
     forgotten = before[~torch.isin(before, codes)]
-    emptied = emptied_nodes(graph, retained).cpu()
+    emptied = graph.emptied(retained).cpu()
     emptied[named_nodes(request, "user", graph)] = True
     emptied[named_nodes(request, "item", graph) + graph.num_users] = True
     parts, gone = [], 0

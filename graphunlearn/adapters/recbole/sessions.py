@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from graphunlearn.adapters.recbole.loaders import named_nodes, rebuilt
 from graphunlearn.adapters.recbole.session_rows import Clicks, kept_clicks, windows
 from graphunlearn.data import ForgetRequest, SessionGraph
-from graphunlearn.data.session_build import build
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
-from graphunlearn.operators.shared.heldout import clicked_items
 
 __all__ = ["MODELS", "RecBoleSessions", "retained_loaders", "session_graphs"]
 
@@ -193,8 +191,7 @@ def _prefixes(loader: Any, train: SessionGraph) -> SessionGraph | None:
     histories, length = rows[f"{dataset.iid_field}{suffix}"], rows[dataset.item_list_length_field]
     uid, user = torch.unique(rows[dataset.uid_field], return_inverse=True)
     tokens = _tokens(dataset, dataset.uid_field, uid)
-    return build(
-        SessionGraph,
+    return SessionGraph._build(
         histories[histories > 0] - 1,
         length,
         train.vocabulary("item"),
@@ -251,7 +248,7 @@ def retained_loaders(
     kept = kept_clicks(graph, retained)
     forgotten = torch.zeros_like(in_training)
     forgotten[in_training] = ~kept
-    emptied = clicked_items(graph) & ~clicked_items(retained)
+    emptied = graph.emptied(retained)
     if request is not None:
         emptied[named_nodes(request, "item", graph)] = True
     forgotten |= emptied[clicks.item - 1] & ~in_training

@@ -17,7 +17,6 @@ from graphunlearn.errors import ArgumentError
 if TYPE_CHECKING:
     import networkx
 
-    from graphunlearn.data.session_store import SessionStore
 
 EdgeType = tuple[str, str, str]
 
@@ -105,7 +104,7 @@ def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str,
     return graph
 
 
-def to_session_network(graph: SessionStore) -> networkx.DiGraph:
+def to_session_network(graph: Any) -> networkx.DiGraph:
     """Return a networkx graph with nodes ``(session, item)``, their positions, and transitions with their counts."""
     import networkx
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import exchange
 from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import Column, find_columns
 from graphunlearn.data.io.frame import tidy
-from graphunlearn.data.io.storage import Stored
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Conversions"]
 
 
-class Conversions(Stored, HeteroData):
+class Conversions(EventGraph, HeteroData):
     """What :class:`~graphunlearn.data.InteractionGraph` can be made from and turned into."""
 
     @classmethod
@@ -211,7 +211,7 @@ class Conversions(Stored, HeteroData):
         import pandas as pd
 
         columns: dict[str, Any] = {
-            side: pd.Categorical.from_codes(ends.cpu().numpy(), categories=self.vocabulary(side).ids)
+            side: pd.Categorical.from_codes(ends.cpu().numpy(), categories=pd.Index(self.vocabulary(side).ids))
             for side, ends in zip(SIDES, self.pairs)
         }
         return pd.DataFrame(columns | {name: value.cpu().numpy() for name, value in self._values().items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,14 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import CLICKS, Column, find_columns
 from graphunlearn.data.io.exchange import to_session_network
 from graphunlearn.data.io.frame import tidy
-from graphunlearn.data.io.storage import Stored
 from graphunlearn.data.schema import check_attribute, check_nodes, check_sequences, check_users, warn
-from graphunlearn.data.session_build import build
-from graphunlearn.data.session_store import SessionStore
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 
@@ -91,8 +90,17 @@ def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
     return Clicks(clicks.session[known], item[known], time, clicks.user, vocabularies), left_out
 
 
-class SessionConversions(Stored, SessionStore):
+class SessionConversions(EventGraph):
     """What :class:`~graphunlearn.SessionGraph` can be made from and turned into."""
+
+    @classmethod
+    @abstractmethod
+    def _build(cls, items: Tensor, length: Tensor, item_ids: Vocabulary, *vocabularies: Any, **values: Any) -> Self:
+        """Return the graph of sessions whose parts are known to be right."""
+
+    @abstractmethod
+    def collapse(self) -> Self:
+        """Return the graph without the clicks on the item of the click before."""
 
     @classmethod
     def from_sequences(
@@ -142,8 +150,7 @@ class SessionConversions(Stored, SessionStore):
                 users = check_nodes("user", user[user >= 0], None, user_ids, "user")
             elif user_ids is not None:
                 raise ArgumentError("user", "hold the user of every session where there are 'user_ids'", "none")
-            return build(
-                cls,
+            return cls._build(
                 clicks,
                 length,
                 check_nodes("item", clicks, num_items, item_ids, "items"),
@@ -164,7 +171,7 @@ class SessionConversions(Stored, SessionStore):
         position: Column = None,
         user: Column = None,
         collapse_repeats: bool = False,
-        like: SessionStore | None = None,
+        like: EventGraph | None = None,
     ) -> Self:
         """Make a graph of the clicks in the rows of a table.
 
@@ -214,7 +221,7 @@ class SessionConversions(Stored, SessionStore):
         position: Column = None,
         user: Column = None,
         collapse_repeats: bool = False,
-        like: SessionStore | None = None,
+        like: EventGraph | None = None,
     ) -> Self:
         """Make a graph of the clicks in the rows of a file.
 
@@ -241,15 +248,14 @@ class SessionConversions(Stored, SessionStore):
         return cls._from_clicks(arrange(frame, f"'{path}'"), collapse_repeats, like)
 
     @classmethod
-    def _from_clicks(cls, clicks: Clicks, collapse_repeats: bool, like: SessionStore | None) -> Self:
+    def _from_clicks(cls, clicks: Clicks, collapse_repeats: bool, like: EventGraph | None) -> Self:
         left_out = 0
         if like is not None:
             clicks, left_out = known_clicks(clicks, like.vocabulary("item"))
         ids = clicks.vocabularies
         count = torch.bincount(clicks.session, minlength=len(ids["session"]))
         left = count > 0
-        graph = build(
-            cls,
+        graph = cls._build(
             clicks.item,
             count[left],
             ids["item"],

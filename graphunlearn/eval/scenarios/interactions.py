@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.events import divide
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.cases import SHARES, G, Scenario, counted, draw_share, split_up, were
 from graphunlearn.eval.scenarios.sessions import remove_from_sessions, requested_of_sessions
 
-__all__ = ["flipped_labels", "pair_codes", "removal", "request_codes", "requested"]
+__all__ = ["flipped_labels", "removal", "requested"]
 
 _LEVELS = {"user": "users", "item": "items", "interaction": "random-edges"}
 
@@ -147,18 +148,15 @@ def requested(
     if isinstance(graph, SessionGraph):
         return requested_of_sessions(graph, request, test, fractions)
     train, validation, test = split_up(graph, test, fractions, seed)
-    learned, held = pair_codes(train), torch.cat([pair_codes(validation), pair_codes(test)])
     parts, only_held = [], 0
     for part in request.parts:
         if part.level != "interaction":
             parts.append(part)
             continue
-        wanted = request_codes(part, train)
-        unlearned = torch.isin(wanted, held) & ~torch.isin(wanted, learned)
-        rest = [pair for pair, out in zip(part.index, unlearned.tolist()) if not out]
-        parts += [ForgetRequest("interaction", tuple(rest), part.raw)] if rest else []
-        only_held += len(wanted) - len(rest)
-        validation, test = (g.select(~torch.isin(pair_codes(g), wanted)) for g in (validation, test))
+        learned, held = divide(part, train, (validation, test))
+        parts += [learned] if learned is not None else []
+        only_held += 0 if held is None else len(held)
+        validation, test = (g.without(part) for g in (validation, test))
     if not parts:
         raise ArgumentError("request", "hold an interaction that is trained on", f"{only_held}, all of them held out")
     request = reduce(or_, parts)
@@ -170,18 +168,3 @@ def requested(
             f"nothing learned {'it' if only_held == 1 else 'them'}."
         )
     return Scenario("file", train, validation, test, request, notes=notes)
-
-
-def pair_codes(graph: InteractionGraph) -> Tensor:
-    """Return one number per interaction, on the CPU."""
-    return (graph.pairs[0] * graph.num_items + graph.pairs[1]).cpu()
-
-
-def request_codes(part: ForgetRequest, graph: InteractionGraph) -> Tensor:
-    """Return the same number for every pair of a request; -1 where the graph knows one of its ends not at all."""
-    users, items = (
-        graph.vocabulary(side).lookup(ids) if part.raw else torch.tensor(ids)
-        for side, ids in zip(("user", "item"), zip(*part.index))
-    )
-    outside = (users < 0) | (users >= graph.num_users) | (items < 0) | (items >= graph.num_items)
-    return torch.where(outside, -1, users * graph.num_items + items)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, SessionGraph
+from graphunlearn.data.events import divide
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.scenarios.cases import (
     SHARES,
@@ -120,27 +120,21 @@ def requested_of_sessions(
     request.mask(graph)  # says what the data do not know before anything is trained
     divided = test is None
     train, validation, test = cut_by_time(graph, test, fractions)
-    learned = {"click": set(train.session_ids), "session": set(train.session_ids), "user": _users(train)}
     parts: list[ForgetRequest] = []
     held: list[ForgetRequest] = []
     for part in request.parts:
-        if part.level not in learned:
+        if part.level == "item":
             parts.append(part)
             continue
-        mine: list[Any] = []
-        rest: list[Any] = []
-        for entry in part.index:
-            owner, *position = entry if part.level == "click" else (entry,)
-            name = owner if part.raw else graph.vocabulary("user" if part.level == "user" else "session")[owner]
-            (mine if name in learned[part.level] else rest).append((name, *position) if position else name)
-        parts += [ForgetRequest(part.level, tuple(mine))] if mine else []
-        held += [ForgetRequest(part.level, tuple(rest))] if rest else []
+        learned, rest = divide(_named(part, graph), train, (validation, test))
+        parts += [learned] if learned is not None else []
+        held += [rest] if rest is not None else []
     only_held = sum(map(len, held))
     if not parts:
         raise ArgumentError("request", "hold a click that is trained on", f"{only_held}, all of them held out")
     for part in held:
-        validation = _without(validation, part)
-        test = _without(test, part) if divided or part.level == "user" else test
+        validation = validation.without(part)
+        test = test.without(part) if divided or part.level == "user" else test
     validation, test, notes = without_unseen_items(train, validation, test)
     if only_held:
         what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
@@ -159,25 +153,10 @@ def _clicks_of_second_halves(graph: SessionGraph) -> Tensor:
     return (once & (length >= SHORTEST) & (2 * graph.position >= length)).nonzero().flatten()
 
 
-def _users(graph: SessionGraph) -> set[str]:
-    """Return the raw ids of the users who have a session."""
-    if graph.user is None:
-        return set()
-    names = graph.vocabulary("user")
-    return {names[number] for number in torch.unique(graph.user).tolist() if number >= 0}
-
-
-def _without(graph: SessionGraph, part: ForgetRequest) -> SessionGraph:
-    """Return held-out sessions without those of the clicks, sessions or users that they hold."""
-    if part.level == "user":
-        if graph.user is None:
-            return graph
-        gone = graph.vocabulary("user").lookup(part.index)
-        return graph.select(~torch.isin(graph.user, gone[gone >= 0].to(graph.device)))
-    here = set(graph.session_ids)
-    mine = tuple(entry for entry in part.index if (entry[0] if part.level == "click" else entry) in here)
-    if not mine:
-        return graph
-    if len(mine) == (graph.num_clicks if part.level == "click" else graph.num_sessions):
-        return graph.select(torch.zeros(graph.num_sessions, dtype=torch.bool))
-    return graph.split(ForgetRequest(part.level, mine))[0]
+def _named(part: ForgetRequest, graph: SessionGraph) -> ForgetRequest:
+    """Return the same request by raw ids, which the parts of ``graph`` share."""
+    if part.raw:
+        return part
+    names = graph.vocabulary("user" if part.level == "user" else "session")
+    index = [(names[e[0]], e[1]) if part.level == "click" else names[e] for e in part.index]
+    return ForgetRequest(part.level, tuple(index))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 from torch_geometric.nn import LightGCN
 
-from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data import EventGraph
+from graphunlearn.data.events import Kind
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.models.contrast import SGL, SimGCL
 from graphunlearn.nn.models.factorization import MatrixFactorization, PositiveLightGCN
@@ -18,8 +19,6 @@ from graphunlearn.nn.models.session import GRU4Rec
 from graphunlearn.nn.models.srgnn import SRGNN
 
 __all__ = ["MODELS", "build_model", "kind_of"]
-
-Kind = Literal["interactions", "sessions"]
 
 
 class _Entry(NamedTuple):
@@ -58,9 +57,7 @@ def kind_of(name: str) -> Kind:
     return _ENTRIES[name].kind
 
 
-def build_model(
-    name: str, graph: InteractionGraph | SessionGraph, dim: int = 64, layers: int | None = None
-) -> nn.Module:
+def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None = None) -> nn.Module:
     """Return an untrained recommender for ``graph``, on its device.
 
     Args:
@@ -76,15 +73,14 @@ def build_model(
         ValueError: The name is unknown, the model is made for the other kind of graph, or a size is not positive.
 
     Example:
-        >>> import torch
-        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
         >>> build_model("lightgcn", graph, dim=8, layers=3)
         LightGCN(4, 8, num_layers=3)
     """
-    kind: Kind = "sessions" if isinstance(graph, SessionGraph) else "interactions"
-    known = [other for other, entry in _ENTRIES.items() if entry.kind == kind]
+    known = [other for other, entry in _ENTRIES.items() if entry.kind == graph.kind]
     if name not in known:
-        wanted = "a SessionGraph" if kind == "sessions" else "an InteractionGraph"
+        wanted = "a SessionGraph" if graph.kind == "sessions" else "an InteractionGraph"
         kinds = f" for {wanted}" if name in _ENTRIES else ""
         raise ArgumentError("model", f"be one of {', '.join(known)}{kinds}", f"{name!r}")
     entry = _ENTRIES[name]
@@ -92,7 +88,5 @@ def build_model(
     for argument, value in (("dim", dim), ("layers", layers)):
         if value < 1:
             raise ArgumentError(argument, "be at least 1", value)
-    if isinstance(graph, SessionGraph):
-        return entry.make(graph.num_items, dim, layers).to(graph.device)
-    sizes = (graph.num_nodes, dim) if name == "mf" else (graph.num_nodes, dim, layers)
-    return entry.make(*sizes).to(graph.pairs.device)
+    rows = graph.num_rows
+    return entry.make(*((rows, dim) if name == "mf" else (rows, dim, layers))).to(graph.device)

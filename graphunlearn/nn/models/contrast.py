@@ -79,7 +79,7 @@ class SGL(Contrastive):
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 2]]), num_users=3, num_items=3)
         >>> model = SGL(6, 8, num_layers=2, drop=0.2)
         >>> result = gu.fit(model, graph, epochs=3)
-        >>> gu.encode(model, graph).users.shape
+        >>> gu.encode(model, graph).queries.shape
         torch.Size([3, 8])
     """
 

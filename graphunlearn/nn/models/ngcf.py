@@ -59,7 +59,7 @@ class NGCF(nn.Module):
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
-        >>> gu.encode(NGCF(4, 8, num_layers=2), graph).users.shape
+        >>> gu.encode(NGCF(4, 8, num_layers=2), graph).queries.shape
         torch.Size([2, 24])
     """
 

@@ -45,7 +45,7 @@ class SASRec(CausalModel):
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
-        >>> gu.encode(SASRec(3, 8), graph).users.shape
+        >>> gu.encode(SASRec(3, 8), graph).queries.shape
         torch.Size([2, 8])
     """
 

@@ -139,7 +139,7 @@ def _(model: CausalModel, graph: SessionGraph) -> Encoded:
     sizes = torch.bincount(graph.click_ptr[:-1] // CHUNK).tolist() if ends.numel() else []
     parts = [encode_prefixes(model, graph, part) for part in ends.split(sizes) if part.numel()]
     parts = parts or [encode_prefixes(model, graph, ends)]
-    return Encoded(torch.cat([part.users for part in parts]), parts[0].items)
+    return Encoded(torch.cat([part.queries for part in parts]), parts[0].items)
 
 
 class GRU4Rec(CausalModel):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
+from graphunlearn.data.events import Kind
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
@@ -58,13 +59,16 @@ class FitSettings:
             raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
 
 
-def default_settings(graph: InteractionGraph | SessionGraph) -> FitSettings:
+DEFAULT_SETTINGS: dict[Kind, FitSettings] = {
+    "interactions": FitSettings(),
+    "sessions": FitSettings(epochs=50, batch_size=512, lr=0.005, patience=3),
+}
+"""The settings that :func:`fit` uses where none are given, by kind of graph."""
+
+
+def default_settings(graph: EventGraph) -> FitSettings:
     """Return the settings that :func:`fit` uses where none are given: for sessions smaller steps, and less patience."""
-    return (
-        FitSettings(epochs=50, batch_size=512, lr=0.005, patience=3)
-        if isinstance(graph, SessionGraph)
-        else FitSettings()
-    )
+    return DEFAULT_SETTINGS[graph.kind]
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
@@ -244,8 +248,12 @@ def validator(
     """Return what training on ``graph`` watches on ``validation``, and its name; nothing where there is nothing."""
     if validation is None or validation.num_interactions == 0:
         return None, None
-    if isinstance(validation, SessionGraph) or isinstance(graph, SessionGraph):
+    if validation.kind != graph.kind:
+        got = f"{type(graph).__name__} and {type(validation).__name__}"
+        raise ArgumentError("validation", "be of the kind of 'graph'", got)
+    if isinstance(validation, SessionGraph):
         return _next_click(graph, validation), "recall@20"
+    assert isinstance(graph, InteractionGraph)
     size, wanted = (validation.num_users, validation.num_items), (graph.num_users, graph.num_items)
     if size != wanted:
         raise ArgumentError("validation", f"have the users and items of 'graph', {wanted}", size)
@@ -263,13 +271,8 @@ def validator(
     return watch, "recall@20"
 
 
-def _next_click(
-    graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph
-) -> Callable[[nn.Module], float]:
+def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Module], float]:
     """Return the Recall@20 of the click that follows every prefix of the validation sessions."""
-    if not isinstance(validation, SessionGraph) or not isinstance(graph, SessionGraph):
-        got = f"{type(graph).__name__} and {type(validation).__name__}"
-        raise ArgumentError("validation", "be of the kind of 'graph'", got)
     if validation.num_items != graph.num_items:
         raise ArgumentError("validation", f"have the items of 'graph', {graph.num_items}", validation.num_items)
     samples = CrossEntropy().samples(validation)

@@ -81,7 +81,7 @@ class CrossEntropy(Criterion):
     def losses(self, model: nn.Module, graph: SessionGraph, samples: PrefixSamples) -> Tensor:
         r"""Return :math:`-\log p` of the click that follows every prefix ``[num_samples]``."""
         encoded = encode_prefixes(model, graph, samples.ends)
-        return catalogue_loss(encoded.users, encoded.items, samples.target)
+        return catalogue_loss(encoded.queries, encoded.items, samples.target)
 
     def batches(self, samples: PrefixSamples, size: int, generator: torch.Generator) -> Iterator[PrefixSamples]:
         """Yield all samples once, the prefixes of a session together, sessions in random order.

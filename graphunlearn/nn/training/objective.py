@@ -121,14 +121,14 @@ class Objective(Criterion):
 
     def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
         """Return the loss of every sample ``[num_samples]``."""
-        scores = samples.pattern.dots(encoded.users, encoded.items)
+        scores = samples.pattern.dots(encoded.queries, encoded.items)
         loss = self.loss(self.margins(scores, samples), samples).mean(-1)
         if self.weight_decay:
             loss = loss + 0.5 * self.weight_decay * self._squared_norms(encoded, samples)
         return loss
 
     def _squared_norms(self, encoded: Encoded, samples: Samples) -> Tensor:
-        users = encoded.users if encoded.user_base is None else encoded.user_base
+        users = encoded.queries if encoded.query_base is None else encoded.query_base
         items = encoded.items if encoded.item_base is None else encoded.item_base
         user_norm, item_norm = users.square().sum(-1), items.square().sum(-1)
         norms = user_norm[samples.users] + item_norm[samples.items]
@@ -273,6 +273,6 @@ def default_objective(graph: InteractionGraph | SessionGraph) -> Objective | Cro
 
     :class:`CrossEntropy` for sessions, :class:`BCE` where interactions carry labels, else :class:`BPR`.
     """
-    if isinstance(graph, SessionGraph):
+    if graph.kind == "sessions":
         return CrossEntropy()
     return BPR() if graph.label is None else BCE()

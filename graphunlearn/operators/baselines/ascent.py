@@ -23,6 +23,7 @@ from graphunlearn.operators.baselines.simple import BOTH
 
 __all__ = ["AscentFineTune", "GradientAscent", "NegativeKL", "adam", "ascend", "descend", "endless_batches"]
 
+_LR = {"interactions": 0.01, "sessions": 0.001}  # by kind of graph
 CHUNK = 1024  # forgotten clicks scored at a time, which bounds the memory at that times the number of items
 
 
@@ -65,7 +66,7 @@ def ascend(
         objective = replace(objective, weight_decay=0.0)  # climbing the penalty would blow the rows up
     samples = objective.samples(graph, mask=request.mask(graph))
     where, parts = retained, [samples]
-    if isinstance(graph, SessionGraph):
+    if graph.kind == "sessions":
         where, parts = graph, [samples.select(index) for index in torch.arange(len(samples)).split(CHUNK)]
     optimizer = adam(model, lr)
     losses: list[float] = []
@@ -148,7 +149,7 @@ class GradientAscent(Unlearner):
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         objective = self.objective or default_objective(graph)
-        lr = (0.001 if isinstance(graph, SessionGraph) else 0.01) if self.lr is None else self.lr
+        lr = _LR[graph.kind] if self.lr is None else self.lr
         return {"loss": ascend(model, graph, retained, request, objective, steps=self.steps, lr=lr)}
 
 
@@ -252,7 +253,7 @@ class NegativeKL(Unlearner):
             return log  # nothing was predicted
         with torch.no_grad():
             parts = [encode_prefixes(model, graph, part) for part in ends.split(CHUNK)]
-            states, items = torch.cat([part.users for part in parts]), parts[0].items.clone()
+            states, items = torch.cat([part.queries for part in parts]), parts[0].items.clone()
         kept = endless_batches(retained, objective, self.batch_size, self.seed)
         optimizer = adam(model, self.lr)
         generator = torch.Generator().manual_seed(self.seed)
@@ -260,7 +261,7 @@ class NegativeKL(Unlearner):
             for _ in range(self.steps):
                 drawn = torch.randperm(ends.numel(), generator=generator)[: self.batch_size].to(ends.device)
                 now = encode_prefixes(model, graph, ends[drawn])
-                kl = divergence(states[drawn] @ items.t(), now.users @ now.items.t()).mean()
+                kl = divergence(states[drawn] @ items.t(), now.queries @ now.items.t()).mean()
                 batch = next(kept, None)
                 loss = kl.new_zeros(()) if batch is None else objective.losses(model, retained, batch).mean()
                 optimizer.zero_grad()

@@ -11,7 +11,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.shared.heldout import judges_left
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["Retrain"]
 
@@ -37,6 +37,6 @@ class Retrain(Unlearner):
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         settings = self.settings or default_settings(retained)
         reset_parameters(model, settings.seed)
-        validation = judges_left(self.validation, graph, retained)
+        validation = validation_left(self.validation, graph, retained)
         result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
         return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(settings)}

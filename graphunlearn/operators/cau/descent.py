@@ -237,7 +237,7 @@ class Descent:
 
     def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         encoded = encode_prefixes(self.model, self.sessions, self.sessions.click_ptr[rows + 1] - 1)
-        return encoded.users, encoded.items
+        return encoded.queries, encoded.items
 
     def _before(self, rows: Tensor) -> Tensor:
         """What the original model predicts ``[num, num_items]``."""

@@ -16,7 +16,6 @@ from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
 from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
-from graphunlearn.operators.shared.heldout import without_emptied_nodes
 
 __all__ = ["CAU"]
 
@@ -173,7 +172,7 @@ class CAU(Unlearner):
         }
         if not len(samples.forgotten) and not len(samples.deleted):
             return log | {"steps": []}  # nothing was learned of them
-        held = without_emptied_nodes(self.validation, graph, retained)
+        held = self.validation.without_emptied(graph, retained)
         held = held if _predicts(held) else self.validation
         targets = click_targets(model, graph, retained, held, samples, carry=self.carry, seed=self.seed)
         targets, log["emptied_items"] = settle_emptied(model, graph, retained, samples, targets, self.seed)

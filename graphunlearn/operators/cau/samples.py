@@ -11,7 +11,7 @@ from torch import Tensor
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn.training.next_click import CrossEntropy
 
-__all__ = ["ForgetSamples", "Predictions", "all_predictions", "together", "without_clicks"]
+__all__ = ["ForgetSamples", "Predictions", "all_predictions", "together"]
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,3 @@ def all_predictions(graph: SessionGraph) -> Predictions:
     """Return every click that has a prefix; of a graph of prefixes, the click that follows each."""
     samples = CrossEntropy().samples(graph)
     return Predictions(samples.ends, samples.target)
-
-
-def without_clicks(graph: SessionGraph, mask: Tensor) -> SessionGraph:
-    """Return the sessions without the clicks in ``mask``; those that lose all of them are left out."""
-    length = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)
-    length = length[length > 0]
-    ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
-    return SessionGraph.from_sequences(graph.items[~mask], ptr, num_items=graph.num_items)

@@ -14,7 +14,7 @@ from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
 from graphunlearn.nn.training.softmax import catalogue_loss
 from graphunlearn.operators.cau.losses import predict
-from graphunlearn.operators.cau.samples import ForgetSamples, Predictions, all_predictions, without_clicks
+from graphunlearn.operators.cau.samples import ForgetSamples, Predictions, all_predictions
 
 __all__ = [
     "ClickCounts",
@@ -138,7 +138,7 @@ def click_targets(
     joining = torch.zeros(retained.num_sessions, dtype=torch.bool, device=graph.device)
     joining[retained.session[samples.joined.ends]] = True  # these stay as they are, to be described as learned
     simulated = _simulated_request(retained, ~joining, samples.whole, generator)
-    left = without_clicks(retained, simulated)
+    left = retained.keep(~simulated)
     learned = ForgetSamples.of(retained, left, simulated)
     untouched = torch.ones(retained.num_sessions, dtype=torch.bool, device=simulated.device)
     untouched[retained.session[simulated]] = False
@@ -198,7 +198,7 @@ def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: Predic
     parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
     for part in predictions.chunks(CHUNK):
         encoded = encode_prefixes(model, graph, part.ends)
-        parts.append(-catalogue_loss(encoded.users, encoded.items, part.target).double())
+        parts.append(-catalogue_loss(encoded.queries, encoded.items, part.target).double())
     return torch.cat(parts)
 
 
@@ -323,6 +323,6 @@ def _least(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> T
     parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
     for part in predictions.chunks(CHUNK):
         encoded = encode_prefixes(model, graph, part.ends)
-        least = (encoded.users @ encoded.items.t()).argmin(1)
-        parts.append(predict(encoded.users, encoded.items, least).log_p.double())
+        least = (encoded.queries @ encoded.items.t()).argmin(1)
+        parts.append(predict(encoded.queries, encoded.items, least).log_p.double())
     return torch.cat(parts)

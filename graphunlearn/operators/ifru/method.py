@@ -28,7 +28,7 @@ from graphunlearn.operators.shared.correction import (
     sampled_ridge,
 )
 from graphunlearn.operators.shared.problem import Problem, global_problem
-from graphunlearn.operators.shared.warm_start import emptied_nodes, warm_start
+from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["IFRU"]
 
@@ -183,7 +183,7 @@ class IFRU(Unlearner):
         started = copy.deepcopy(model)
         log: dict[str, Any] = {}
         log["touched_rows"] = warm_start(started, graph, retained, self.seed, scale=self.warm_start)
-        log["emptied_nodes"] = int(emptied_nodes(graph, retained).sum())
+        log["emptied_nodes"] = int(graph.emptied(retained).sum())
         kept = None
         if self.prune is not None:
             hops = num_hops(model, graph)

@@ -14,7 +14,6 @@ from graphunlearn.nn.encoding import LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.operators.shared.problem import Problem
-from graphunlearn.operators.shared.warm_start import emptied_nodes
 from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
 
 __all__ = ["local_problem", "pruned_nodes"]
@@ -90,7 +89,7 @@ def local_problem(
     direct = partial(risk, form, graph.adjacency, table.detach(), samples.select(forgotten))
     dim = table.size(1)
     free = torch.isin(nodes, kept).to(table.dtype).repeat_interleave(dim)
-    gone = emptied_nodes(graph, retained)[nodes].repeat_interleave(dim)
+    gone = graph.emptied(retained)[nodes].repeat_interleave(dim)
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free, nodes)
 
 

@@ -69,7 +69,7 @@ class ShardEnsemble(nn.Module):
 
     def combine(self, parts: list[Encoded]) -> Encoded:
         """Return the rows whose dot products are the weighted sums of the scores of the shards."""
-        states = torch.stack([part.users for part in parts], 1)
+        states = torch.stack([part.queries for part in parts], 1)
         users = (states * self.weights(states).unsqueeze(2)).flatten(1)
         return Encoded(users, torch.cat([part.items for part in parts], 1))
 
@@ -85,7 +85,7 @@ class ShardEnsemble(nn.Module):
         self.offset[torch.isfinite(self.offset)] = 0.0
         for number, graph in graphs.items():
             self.offset[number] = 0.0 if len(CrossEntropy().samples(graph)) else -torch.inf
-            rows = encode(self.shards[number], graph).users if graph.num_sessions else None
+            rows = encode(self.shards[number], graph).queries if graph.num_sessions else None
             if self.centres.size(1) == 0 and rows is not None:
                 self.centres = self.centres.new_zeros(len(self.shards), rows.size(1))
             if rows is not None:
@@ -124,10 +124,10 @@ def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attentio
     samples = samples.select(order[: max(1, min(SAMPLES, room))])
     with torch.no_grad():
         parts = [encode_prefixes(shard, validation, samples.ends) for shard in ensemble.shards]
-        scores = torch.stack([parts[k].users @ parts[k].items.t() for k in alive.tolist()], 1)
+        scores = torch.stack([parts[k].queries @ parts[k].items.t() for k in alive.tolist()], 1)
         near = scores.new_zeros(len(scores), len(alive))
         if attention:
-            near = ensemble.closeness(torch.stack([part.users for part in parts], 1))[:, alive]
+            near = ensemble.closeness(torch.stack([part.queries for part in parts], 1))[:, alive]
     # log of the scale, sharpness, offsets: from those of the mean, and drawn back there a little, since on too few
     # clicks any of them may run off
     free = scores.new_zeros(2 + len(alive), requires_grad=True)

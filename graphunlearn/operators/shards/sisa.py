@@ -20,9 +20,8 @@ from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit,
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.cau.samples import without_clicks
 from graphunlearn.operators.shards.ensemble import ShardEnsemble, learn_weights
-from graphunlearn.operators.shared.heldout import judges_left
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["SISA", "Aggregation", "Sharded"]
 
@@ -140,7 +139,7 @@ class Sharded(Unlearner):
         if not bool((torch.bincount(graph.session[~(forgotten | extra | model.left_out)]) > 1).any()):
             extra = torch.zeros_like(extra)  # rather than leave no shard anything to learn
         missing = forgotten | extra | model.left_out
-        validation = judges_left(self.validation, graph, retained)
+        validation = validation_left(self.validation, graph, retained)
         before = time.perf_counter() - start
         log = self._train(model, graph, missing, touched, validation)
         del log["before_a_break"]
@@ -170,7 +169,7 @@ class Sharded(Unlearner):
         """Train some shards from scratch on their clicks that are not ``missing``, and weigh all; return the log."""
         settings, objective = self._settings(graph), self.objective or default_objective(graph)
         own = ensemble.members[graph.session]
-        parts = {k: without_clicks(graph, missing | (own != k)) for k in numbers}
+        parts = {k: graph.keep(~(missing | (own != k))) for k in numbers}
         log: dict[str, Any] = {"seconds_per_shard": [], "epochs": [], "best_epoch": [], "before_a_break": 0.0}
         for number, part in parts.items():
             start, shard = time.perf_counter(), ensemble.shards[number]

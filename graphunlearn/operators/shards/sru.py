@@ -82,7 +82,7 @@ class SRU(Sharded):
 
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
-        return balanced_clusters(F.normalize(encode(model, graph).users, dim=1), self.num_shards, seed)
+        return balanced_clusters(F.normalize(encode(model, graph).queries, dim=1), self.num_shards, seed)
 
     def _extra(self, ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
         if self.extra == "none":
@@ -138,7 +138,7 @@ def _similar_sessions(ensemble: ShardEnsemble, graph: SessionGraph, forgotten: T
     found = torch.zeros_like(touched)
     for number in torch.unique(ensemble.members[touched]).tolist():
         own = (ensemble.members == number).nonzero().flatten()
-        rows = F.normalize(encode(ensemble.shards[number], graph.select(own)).users, dim=1)
+        rows = F.normalize(encode(ensemble.shards[number], graph.select(own)).queries, dim=1)
         asked = touched[own]
         if bool(asked.all()):
             continue

@@ -15,7 +15,6 @@ from graphunlearn.nn.encoding import LinearForm, num_hops
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.shared.warm_start import emptied_nodes
 from graphunlearn.utils import affected_nodes
 
 __all__ = ["Problem", "global_problem", "influence"]
@@ -101,7 +100,7 @@ def global_problem(
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
     direct = partial(_forgotten_risk, model, graph, objective, samples, removed)
     rows = _row_parameters(model, graph)
-    emptied = emptied_nodes(graph, retained)
+    emptied = graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
     free = None if kept is None else (torch.isin(rows, kept) | (rows < 0)).to(old.parameters.dtype)
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free)

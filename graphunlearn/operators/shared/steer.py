@@ -147,7 +147,7 @@ class _Rows(nn.Module):
 
     def forward(self, graph: InteractionGraph) -> Tensor:
         encoded = encode(self.model, graph)
-        return torch.cat([encoded.users, encoded.items])
+        return torch.cat([encoded.queries, encoded.items])
 
 
 @torch.no_grad()
@@ -203,7 +203,7 @@ def steer(
         space = _Differentiable(model, graph, table, weight, _metric(table, graph.num_users, floor))
     else:
         encoded = encode(model, graph) if encoded is None else encoded
-        rows_now = torch.cat([encoded.users, encoded.items])
+        rows_now = torch.cat([encoded.queries, encoded.items])
         space = (_Local if form.alpha[0] > 0 else _Linear)(form, table, weight, rows_now)
     pattern = PairPattern(pairs[0], pairs[1], (graph.num_users, graph.num_items))
     sizes = [graph.num_users, graph.num_items]

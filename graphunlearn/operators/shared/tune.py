@@ -98,9 +98,11 @@ def tune(
                 terms["target"] = F.smooth_l1_loss(score(encoded, pairs), wanted)
             if settings.preserve:
                 pattern = batch.pattern
-                moved = pattern.dots(encoded.users, encoded.items) - pattern.dots(before.users, before.items)
+                moved = pattern.dots(encoded.queries, encoded.items) - pattern.dots(before.queries, before.items)
                 terms["preserve"] = moved.square().mean()
-            total = sum((getattr(settings, name) * term for name, term in terms.items()), start=encoded.users.sum() * 0)
+            total = sum(
+                (getattr(settings, name) * term for name, term in terms.items()), start=encoded.queries.sum() * 0
+            )
             gradients = torch.autograd.grad(total, table)
             for parameter, gradient in zip(table, gradients, strict=True):
                 parameter.grad = gradient

@@ -11,7 +11,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.fitting import reset_parameters
 
-__all__ = ["emptied_nodes", "fresh_seed", "kept_share", "warm_start"]
+__all__ = ["fresh_seed", "kept_share", "warm_start"]
 
 _FEW = 5  # rows that a mean is taken of, at least: what is random in them must cancel
 
@@ -20,11 +20,6 @@ def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
     """Return the share of its interactions that every node keeps ``[num_nodes]``; 1 where it never had any."""
     before, after = graph.adjacency.degree, retained.adjacency.degree
     return torch.where(before > 0, after / before.clamp(min=1), 1.0)
-
-
-def emptied_nodes(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
-    """Return the mask of nodes that lose their last interaction ``[num_nodes]``."""
-    return (graph.adjacency.degree > 0) & (retained.adjacency.degree == 0)
 
 
 def fresh_seed(seed: int) -> int:
@@ -56,7 +51,7 @@ def warm_start(
     Returns:
         The number of nodes touched.
     """
-    share, emptied = kept_share(graph, retained), emptied_nodes(graph, retained)
+    share, emptied = kept_share(graph, retained), graph.emptied(retained)
     touched = (share < 1).nonzero().view(-1)
     tables = node_rows(model, graph)
     fresh: dict[str, Tensor] = {}

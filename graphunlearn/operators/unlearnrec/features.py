@@ -87,7 +87,7 @@ class Removal:
             ``[num_forgotten, NUM_FEATURES]``.
         """
         users, (u, i) = self.graph.num_users, self.pairs
-        z = torch.cat([self.after.users, self.after.items])
+        z = torch.cat([self.after.queries, self.after.items])
         mean = neighbour_means(self.retained, z)
         second = neighbour_means(self.retained, mean)
         left = torch.log1p(self.retained.adjacency.degree.to(z.dtype))

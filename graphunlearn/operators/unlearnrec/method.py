@@ -23,7 +23,7 @@ from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
-from graphunlearn.operators.shared.warm_start import emptied_nodes, warm_start
+from graphunlearn.operators.shared.warm_start import warm_start
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder
 from graphunlearn.operators.unlearnrec.features import Removal
 from graphunlearn.operators.unlearnrec.preparation import Preparation
@@ -278,7 +278,7 @@ class UnlearnRec(Unlearner):
         with torch.no_grad():  # before anything is drawn anew
             known = self._before is not None and self._before[0] == self._asked
             before = self._before[1] if self._before is not None and known else encode(model, graph)
-        log: dict[str, Any] = {"encoder": self.encoder, "emptied_nodes": int(emptied_nodes(graph, retained).sum())}
+        log: dict[str, Any] = {"encoder": self.encoder, "emptied_nodes": int(graph.emptied(retained).sum())}
         warm_start(model, graph, retained, self.seed, scale=False)
         removal = Removal.of(model, graph, retained, removed, before)
         with torch.no_grad():

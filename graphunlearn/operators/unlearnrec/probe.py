@@ -183,7 +183,7 @@ def _odd_pairs(
     encoded, out = encode(model, graph), []
     rare = degree[graph.num_users :] < 2
     for batch, quantile in zip(users.split(_CHUNK), depth.split(_CHUNK)):
-        scores = encoded.users[batch] @ encoded.items.t()
+        scores = encoded.queries[batch] @ encoded.items.t()
         row = torch.repeat_interleave(torch.arange(len(batch), device=device), degree[batch].long())
         scores[row, graph.adjacency.neighbors(batch) - graph.num_users] = torch.inf
         scores[:, rare] = torch.inf

@@ -276,7 +276,7 @@ def preservation_loss(before: Encoded, after: Encoded, users: Tensor, items: Ten
         tensor(0.)
     """
     old, new = (
-        F.log_softmax(rows.users[users] @ rows.items[items].t() / temperature, dim=1) for rows in (before, after)
+        F.log_softmax(rows.queries[users] @ rows.items[items].t() / temperature, dim=1) for rows in (before, after)
     )
     return F.mse_loss(new, old)
 
@@ -339,7 +339,7 @@ class FrozenBackbone:
         Raises:
             ValueError: The rows are not as wide as the table, nor a multiple of that.
         """
-        rows, dim = torch.cat([self.before.users, self.before.items]), self.table.size(1)
+        rows, dim = torch.cat([self.before.queries, self.before.items]), self.table.size(1)
         if rows.size(1) % dim:
             raise ArgumentError(
                 "model",

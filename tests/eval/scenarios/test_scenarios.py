@@ -81,7 +81,7 @@ def test_adversarial_edges_are_what_a_clean_model_ranks_lowest(graph, side):
     scenario = adversarial_edges(graph, clean, share=0.3, side=side, seed=2)
     train, validation, test = graph.random_split([0.8, 0.1, 0.1], seed=2)
     encoded = gu.encode(clean(train, validation), train)
-    scores = (encoded.users @ encoded.items.t()).detach()
+    scores = (encoded.queries @ encoded.items.t()).detach()
     injected = scenario.request.mask(scenario.train)
     polluted, found = scenario.train.select(~injected), pairs_of(scenario.train.select(injected))
     assert torch.equal(polluted.pairs, train.pairs)

@@ -21,15 +21,15 @@ def test_positives_only_propagates_over_positive_labels():
     only = graph.select(graph.label == 1)
     for ours, theirs in zip(encode(model, graph)[:2], encode(plain, only)[:2]):
         torch.testing.assert_close(ours, theirs)
-    assert not torch.allclose(encode(model, graph).users, encode(plain, graph).users)
+    assert not torch.allclose(encode(model, graph).queries, encode(plain, graph).queries)
 
 
 def test_positives_only_follows_changed_labels():
     graph = labelled()
     model = build_model("lightgcn-positives", graph, dim=4, layers=2)
-    before = encode(model, graph).users.detach()
+    before = encode(model, graph).queries.detach()
     graph.label[:10] = 1 - graph.label[:10]
-    assert not torch.allclose(before, encode(model, graph).users)
+    assert not torch.allclose(before, encode(model, graph).queries)
 
 
 def test_positives_only_needs_labels():

@@ -129,7 +129,7 @@ def test_bad_sizes_are_refused():
 def test_ngcf_on_cuda():
     graph = random_graph()
     model = ngcf(graph)
-    here = encode(model, graph).users.detach()
-    there = encode(model.cuda(), graph.to("cuda")).users
+    here = encode(model, graph).queries.detach()
+    there = encode(model.cuda(), graph.to("cuda")).queries
     assert there.is_cuda
     torch.testing.assert_close(there.cpu().detach(), here, **EXACT)

@@ -44,7 +44,7 @@ def naive(name, model, rows):
 def test_every_session_as_alone(name, rows, deeper):
     model = session_model(name, 6, **(DEEPER[name] if deeper else {}))
     encoded = encode(model, session_graph(rows, 6))
-    close(encoded.users, naive(name, model, rows))
+    close(encoded.queries, naive(name, model, rows))
     assert encoded.items is model.embedding.weight
 
 
@@ -57,7 +57,7 @@ def test_every_prefix_as_a_session_of_its_own(name, rows, random):
     wanted = [rows[session[end]][: end - start[session[end]] + 1] for end in ends]
     ends = torch.tensor(ends)
     close(prefix_states(model, graph, ends), naive(name, model, wanted))
-    close(prefix_states(model, graph, ends), encode_prefixes.dispatch(object)(model, graph, ends).users)
+    close(prefix_states(model, graph, ends), encode_prefixes.dispatch(object)(model, graph, ends).queries)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,7 +71,9 @@ def test_gradients_are_those_of_the_naive_loop(name):
     rows = [[0, 1, 0, 2, 2], [3], [1, 4, 1, 4, 5, 1], [5, 3]]
     model = session_model(name, 6)
     weight = torch.randn(4, 4, dtype=torch.float64)
-    ours = torch.autograd.grad((encode(model, session_graph(rows, 6)).users * weight).sum(), tuple(model.parameters()))
+    ours = torch.autograd.grad(
+        (encode(model, session_graph(rows, 6)).queries * weight).sum(), tuple(model.parameters())
+    )
     if name == "gru4rec":  # the copy inside the naive loop has parameters of its own
         table = model.embedding.weight
         close(ours[0], torch.autograd.grad((naive(name, model, rows) * weight).sum(), table)[0])
@@ -105,7 +107,7 @@ class _States(torch.nn.Module):
         self.model = model
 
     def forward(self, graph):
-        return encode(self.model, graph).users
+        return encode(self.model, graph).queries
 
 
 def test_srgnn_is_that_of_recbole():
@@ -133,7 +135,7 @@ def test_srgnn_is_that_of_recbole():
     rows = random_sessions(60, 6, max_length=9)
     padded = torch.tensor([[item + 1 for item in row] + [0] * (9 - len(row)) for row in rows])
     expected = theirs(padded, torch.tensor([len(row) for row in rows]))
-    torch.testing.assert_close(encode(ours, session_graph(rows, 6)).users, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(encode(ours, session_graph(rows, 6)).queries, expected, rtol=1e-5, atol=1e-6)
 
 
 # ---- how scores are made
@@ -167,14 +169,14 @@ def test_every_item_has_a_row_and_nothing_else_has(name):
 def test_large_graphs_are_encoded_in_parts(name, monkeypatch):
     rows = random_sessions(50)
     model, graph = session_model(name, 12), session_graph(rows, 12)
-    whole, ends = encode(model, graph).users, torch.arange(graph.num_clicks)
+    whole, ends = encode(model, graph).queries, torch.arange(graph.num_clicks)
     every = prefix_states(model, graph, ends)
     seen = []
     monkeypatch.setattr("graphunlearn.nn.models.session.CHUNK", 16)
     monkeypatch.setattr("graphunlearn.nn.models.srgnn.CHUNK", 16)
     monkeypatch.setattr("graphunlearn.nn.prefixes.CHUNK", 16)
     model.register_forward_hook(lambda *given: seen.append(given[2].size(0)))
-    close(encode(model, graph).users, whole)
+    close(encode(model, graph).queries, whole)
     assert len(seen) > 5
     assert max(seen) <= 16 + 8  # clicks, or sessions
     close(prefix_states(model, graph, ends), every)
@@ -183,18 +185,18 @@ def test_large_graphs_are_encoded_in_parts(name, monkeypatch):
 def test_places_beyond_the_last_share_its_row():
     model = session_model("sasrec", 6, max_length=3)
     row = [0, 1, 2, 3, 4, 5, 0, 1]
-    close(encode(model, session_graph([row], 6)).users[0], NAIVE["sasrec"](model, row))
+    close(encode(model, session_graph([row], 6)).queries[0], NAIVE["sasrec"](model, row))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_is_for_training_alone(name):
     model, graph = CLASSES[name](6, 16, dropout=0.5), session_graph([[0, 1, 0, 5], [3], [1, 4]], 6)
     model.eval()
-    assert torch.equal(encode(model, graph).users, encode(model, graph).users)
+    assert torch.equal(encode(model, graph).queries, encode(model, graph).queries)
     model.train()
-    assert not torch.equal(encode(model, graph).users, encode(model, graph).users)
+    assert not torch.equal(encode(model, graph).queries, encode(model, graph).queries)
     still = CLASSES[name](6, 16, dropout=0.0)
-    assert torch.equal(encode(still, graph).users, encode(still.eval(), graph).users)
+    assert torch.equal(encode(still, graph).queries, encode(still.eval(), graph).queries)
 
 
 def test_dropout_keeps_the_mean():

@@ -28,8 +28,8 @@ def objective(request):
 
 
 def naive_loss(objective, encoded, samples):
-    users, items = encoded.users.tolist(), encoded.items.tolist()
-    user_base = users if encoded.user_base is None else encoded.user_base.tolist()
+    users, items = encoded.queries.tolist(), encoded.items.tolist()
+    user_base = users if encoded.query_base is None else encoded.query_base.tolist()
     item_base = items if encoded.item_base is None else encoded.item_base.tolist()
 
     def dot(a, b):
@@ -132,14 +132,14 @@ def test_the_pattern_lists_what_is_scored(objective):
     graph = random_graph()
     samples = objective.samples(graph)
     encoded = encode(light_gcn(graph), graph)
-    margins = objective.margins(samples.pattern.dots(encoded.users, encoded.items), samples)
+    margins = objective.margins(samples.pattern.dots(encoded.queries, encoded.items), samples)
     for s in range(len(samples)):
-        own = encoded.users[samples.users[s]] @ encoded.items[samples.items[s]]
+        own = encoded.queries[samples.users[s]] @ encoded.items[samples.items[s]]
         if samples.negatives is None:
             expected = own[None]
         else:
             expected = own - torch.stack(
-                [encoded.users[samples.users[s]] @ encoded.items[j] for j in samples.negatives[s]]
+                [encoded.queries[samples.users[s]] @ encoded.items[j] for j in samples.negatives[s]]
             )
         torch.testing.assert_close(margins[s], expected, **EXACT)
 

@@ -16,11 +16,10 @@ from graphunlearn.operators import (
     Retrain,
     Unlink,
     registry,
-    without_emptied_nodes,
 )
 from graphunlearn.operators.baselines import ascent as module
 from graphunlearn.operators.baselines.ascent import ascend, descend, divergence, endless_batches
-from graphunlearn.operators.shared.heldout import judges_left
+from graphunlearn.operators.shared.heldout import validation_left
 
 NAMES = ["srgnn", "gru4rec", "sasrec"]
 
@@ -218,12 +217,12 @@ def test_retraining_without_settings_takes_those_of_sessions(graph, some, monkey
 def test_validation_loses_the_clicks_of_items_forgotten_everywhere():
     graph, held = session_graph([[0, 1, 2], [1, 3], [4, 0]], 6), session_graph([[0, 3, 4], [5, 3], [3]], 6)
     retained, _ = graph.split(ForgetRequest("item", ["3", "4"]))
-    left = without_emptied_nodes(held, graph, retained)
+    left = held.without_emptied(graph, retained)
     assert left.items.tolist() == [0, 5]  # 5 was never there to be forgotten
     assert left.session_ids == ["0", "1"]
-    assert without_emptied_nodes(held, graph, graph.split(ForgetRequest("item", ["1"]))[0]) is held
+    assert held.without_emptied(graph, graph.split(ForgetRequest("item", ["1"]))[0]) is held
     alone = session_graph([[3, 4], [4]], 6)
-    assert without_emptied_nodes(alone, graph, retained).num_clicks == 0
+    assert alone.without_emptied(graph, retained).num_clicks == 0
 
 
 def test_prefixes_that_a_forgotten_item_follows_are_none_to_judge_by():
@@ -231,11 +230,11 @@ def test_prefixes_that_a_forgotten_item_follows_are_none_to_judge_by():
     held = session_graph([[0, 3, 4], [5, 3], [3, 1, 0]], 6).prefixes(torch.tensor([0, 1, 3, 4, 5, 6, 7]))
     assert held.target.tolist() == [3, 4, 3, -1, 1, 0, -1]
     retained, _ = graph.split(ForgetRequest("item", ["3", "4"]))
-    left = without_emptied_nodes(held, graph, retained)
+    left = held.without_emptied(graph, retained)
     assert (left.items.tolist(), left.length.tolist(), left.target.tolist()) == ([5, 1, 1, 0], [1, 1, 2], [-1, 0, -1])
-    assert without_emptied_nodes(held, graph, graph.split(ForgetRequest("item", ["2"]))[0]) is held
-    assert judges_left(held, graph, retained).target.tolist() == [-1, 0, -1]
-    assert judges_left(held.select(torch.tensor([0, 1, 2, 4])), graph, retained) is None  # nothing follows any more
+    assert held.without_emptied(graph, graph.split(ForgetRequest("item", ["2"]))[0]) is held
+    assert validation_left(held, graph, retained).target.tolist() == [-1, 0, -1]
+    assert validation_left(held.select(torch.tensor([0, 1, 2, 4])), graph, retained) is None  # nothing follows any more
 
 
 def of_users(rows, names, num_items=6):
@@ -256,12 +255,12 @@ def test_validation_loses_the_sessions_of_users_who_are_forgotten_entirely():
     ):
         retained, _ = graph.split(request)
         gone = set(graph.x.tolist()) - set(retained.x.tolist())
-        found = without_emptied_nodes(held, graph, retained)
+        found = held.without_emptied(graph, retained)
         assert found.session_ids == [str(n) for n in left]
         assert not gone & set(found.x.tolist())
     bare = session_graph([[0, 1]], 6)
-    assert without_emptied_nodes(bare, graph, graph.split(ForgetRequest("user", ["c"]))[0]) is bare
-    assert without_emptied_nodes(held, session_graph(rows, 6), session_graph(rows[1:], 6)).session_ids == list("01234")
+    assert bare.without_emptied(graph, graph.split(ForgetRequest("user", ["c"]))[0]) is bare
+    assert held.without_emptied(session_graph(rows, 6), session_graph(rows[1:], 6)).session_ids == list("01234")
 
 
 @pytest.mark.parametrize("name", ["retrain", "sisa", "sru"])

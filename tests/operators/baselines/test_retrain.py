@@ -8,7 +8,7 @@ import torch
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BPR, FitSettings, build_model, fit, reset_parameters
-from graphunlearn.operators import Retrain, without_emptied_nodes
+from graphunlearn.operators import Retrain
 
 SETTINGS = FitSettings(epochs=6, lr=0.05, patience=3, seed=4)
 
@@ -67,7 +67,7 @@ def test_emptied_users_are_left_out_of_the_validation(parts):
     train, validation = parts
     forgotten = train.user_ids[:5]
     retained, _ = train.split(ForgetRequest("user", forgotten))
-    left = without_emptied_nodes(validation, train, retained)
+    left = validation.without_emptied(train, retained)
     assert not (left.pairs[0] < 5).any()
     assert left.num_interactions == int((validation.pairs[0] >= 5).sum()) < validation.num_interactions
     assert (left.num_users, left.num_items) == (validation.num_users, validation.num_items)
@@ -77,10 +77,10 @@ def test_users_who_keep_something_or_never_had_anything_stay_in_the_validation(p
     train, validation = parts
     own = (train.pairs[0] == 3).nonzero().view(-1)
     retained = train.select(~torch.isin(torch.arange(train.num_interactions), own[:-1]))
-    assert torch.equal(without_emptied_nodes(validation, train, retained).pairs, validation.pairs)
+    assert torch.equal(validation.without_emptied(train, retained).pairs, validation.pairs)
     cold = train.select(train.pairs[0] != 3)  # user 3 was not in training to begin with
     less, _ = cold.split(ForgetRequest.internal("user", torch.tensor([8])))
-    left = without_emptied_nodes(validation, cold, less)
+    left = validation.without_emptied(cold, less)
     assert torch.equal(left.pairs, validation.pairs[:, validation.pairs[0] != 8])
 
 

@@ -31,7 +31,7 @@ def test_unlinking_changes_the_graph_alone(graph, model, some):
     assert torch.equal(result.model.embedding.weight, model.embedding.weight)
     assert result.log == {}
     before, after = encode(model, graph), encode(result.model, result.graph)
-    assert not torch.allclose(before.users, after.users)  # which is enough to move what is propagated
+    assert not torch.allclose(before.queries, after.queries)  # which is enough to move what is propagated
 
 
 @pytest.mark.parametrize("objective", [None, BPR(negatives=2)])

@@ -8,7 +8,7 @@ from session_toys import random_sessions, sequences, session_model
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn import encode
 from graphunlearn.operators.cau import targets as module
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions, without_clicks
+from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
 from graphunlearn.operators.cau.targets import ClickCounts, click_features, click_targets, log_probabilities, regression
 
 
@@ -79,7 +79,7 @@ def test_log_probabilities_against_cross_entropy_session_by_session(name):
     for row in rows:
         for t in range(1, len(row)):
             encoded = encode(model, SessionGraph.from_sequences([row[:t]], num_items=12))
-            scores = encoded.users @ encoded.items.t()
+            scores = encoded.queries @ encoded.items.t()
             expected.append(-torch.nn.functional.cross_entropy(scores, torch.tensor([row[t]])).item())
     found = log_probabilities(model, graph, all_predictions(graph))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
@@ -92,7 +92,7 @@ def split_case(seed=0):
     )
     mask = torch.zeros(graph.num_clicks, dtype=torch.bool)
     mask[graph.click_ptr[:6] + 1] = True
-    retained = without_clicks(graph, mask)
+    retained = graph.keep(~mask)
     return graph, retained, validation, ForgetSamples.of(graph, retained, mask)
 
 

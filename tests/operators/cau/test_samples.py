@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from session_toys import sequences
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions, together, without_clicks
+from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions, together
 from graphunlearn.operators.cau.targets import ClickCounts
 
 
@@ -30,7 +30,7 @@ def test_samples_against_a_loop(case):
     rows, flags = case
     graph = SessionGraph.from_sequences(rows, num_items=6)
     mask = torch.tensor([flag for row in flags for flag in row])
-    retained = without_clicks(graph, mask)
+    retained = graph.keep(~mask)
     forgotten, deleted, joined, followers = [], [], [], []
     for row, flag in zip(rows, flags):
         for t in range(len(row)):
@@ -62,7 +62,7 @@ def test_sessions_without_clicks(case):
     rows, flags = case
     graph = SessionGraph.from_sequences(rows, num_items=6)
     mask = torch.tensor([flag for row in flags for flag in row])
-    left = without_clicks(graph, mask)
+    left = graph.keep(~mask)
     kept = [[v for v, gone in zip(row, flag) if not gone] for row, flag in zip(rows, flags)]
     assert [p.tolist() for p in left.items.split(left.length.tolist())] == [row for row in kept if row]
     assert left.num_items == 6

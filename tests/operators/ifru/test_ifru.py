@@ -44,7 +44,7 @@ def make_request(request):
 
 def scores(model, graph):
     encoded = encode(model, graph)
-    return (encoded.users @ encoded.items.t()).detach()
+    return (encoded.queries @ encoded.items.t()).detach()
 
 
 def parameters(model):

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from session_toys import random_sessions, session_graph, session_model
 
-import graphunlearn as gu
 from graphunlearn.data import ForgetRequest
 from graphunlearn.nn import CrossEntropy, FitSettings, encode, encode_prefixes, fit, reset_parameters
 from graphunlearn.operators import SISA, SRU
@@ -108,9 +107,7 @@ def test_forgetting_is_preparing_without_what_is_forgotten(graph, held, model, r
     own = method.preparation.members[stays]
     assert torch.equal(result.model.members, own)
     monkeypatch.setattr(SISA, "_partition", lambda self, model, graph, seed: own)
-    reference = prepared(
-        SISA, model, result.graph, validation=gu.operators.without_emptied_nodes(held, graph, result.graph)
-    )
+    reference = prepared(SISA, model, result.graph, validation=held.without_emptied(graph, result.graph))
     assert equal(result.model, reference.preparation)
 
 
@@ -152,7 +149,7 @@ def test_a_shard_with_nothing_to_learn_from_is_left_out(model):
     (gone,) = result.log["retrained"]
     weights = [0.0 if k == gone else 1 / 3 for k in range(4)]
     assert result.log["weights"] == pytest.approx(weights)
-    states = torch.stack([encode(shard, graph).users for shard in result.model.shards], 1)
+    states = torch.stack([encode(shard, graph).queries for shard in result.model.shards], 1)
     torch.testing.assert_close(result.model.weights(states), torch.tensor(weights).double().expand(4, 4))
     with pytest.raises(ValueError, match="'graph' must hold something to learn from"):
         method.unlearn(
@@ -198,7 +195,7 @@ def test_the_mean_of_the_scores_is_served(graph, name):
     torch.testing.assert_close(scores(ensemble, graph), expected)
     ends = torch.tensor([5, 0, 17, 3])
     rows = encode_prefixes(ensemble, graph, ends)
-    torch.testing.assert_close(rows.users @ rows.items.t(), scores(ensemble, graph.prefixes(ends)))
+    torch.testing.assert_close(rows.queries @ rows.items.t(), scores(ensemble, graph.prefixes(ends)))
 
 
 def test_weights_follow_from_closeness_to_the_sessions_of_a_shard(graph, model):
@@ -210,9 +207,9 @@ def test_weights_follow_from_closeness_to_the_sessions_of_a_shard(graph, model):
     for session in range(0, graph.num_sessions, 5):
         logits, own = [], []
         for number, shard in enumerate(ensemble.shards):
-            rows = encode(shard, graph.select(ensemble.members == number)).users
+            rows = encode(shard, graph.select(ensemble.members == number)).queries
             centre = torch.stack([row / row.norm() for row in rows]).mean(0)
-            state = encode(shard, graph).users[session]
+            state = encode(shard, graph).queries[session]
             logits.append(ensemble.offset[number] + 2.5 * (state @ centre) / (state.norm() * centre.norm()))
             own.append(scores(shard, graph)[session])
         weights = 1.7 * torch.stack(logits).softmax(0)
@@ -284,7 +281,7 @@ def test_clusters_hold_what_is_alike():
 
 def test_sessions_of_a_shard_of_sru_are_alike(graph, model, held):
     def spread(members):
-        rows = torch.nn.functional.normalize(encode(model, graph).users.detach(), dim=1)
+        rows = torch.nn.functional.normalize(encode(model, graph).queries.detach(), dim=1)
         return sum(float((rows[members == k] - rows[members == k].mean(0)).square().sum()) for k in range(4))
 
     like = prepared(SRU, model, graph, validation=held).preparation.members
@@ -325,7 +322,7 @@ def test_the_most_similar_session_of_the_shard_goes(graph, model, held, monkeypa
     touched, expected = set(graph.session[mask].tolist()), set()
     for session in touched:
         number = int(ensemble.members[session])
-        rows = encode(ensemble.shards[number], graph).users
+        rows = encode(ensemble.shards[number], graph).queries
         others = [s for s in range(graph.num_sessions) if ensemble.members[s] == number and s not in touched]
         if others:
             near = torch.stack([torch.cosine_similarity(rows[session], rows[s], dim=0) for s in others])

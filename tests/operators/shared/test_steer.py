@@ -93,8 +93,8 @@ def test_a_component_without_pairs_stays_as_it_is_bit_for_bit(wrap):
     steer(model, graph, graph.pairs[:, :3], target)
     with torch.no_grad():
         after = encode(model, graph)
-    assert torch.equal(before.users[6:], after.users[6:]) and torch.equal(before.items[5:], after.items[5:])
-    assert not torch.equal(before.users[:6], after.users[:6])
+    assert torch.equal(before.queries[6:], after.queries[6:]) and torch.equal(before.items[5:], after.items[5:])
+    assert not torch.equal(before.queries[:6], after.queries[:6])
 
 
 def test_permuting_the_nodes_permutes_the_result():

@@ -44,7 +44,9 @@ def test_preservation_is_the_mean_squared_change_of_the_scores_in_the_batch():
     samples = BPR().samples(graph, epoch=1_000_001).select(order)
     changes = []
     for user, item, negatives in zip(samples.users, samples.items, samples.negatives):
-        moved = [after.users[user] @ after.items[j] - before.users[user] @ before.items[j] for j in [item, *negatives]]
+        moved = [
+            after.queries[user] @ after.items[j] - before.queries[user] @ before.items[j] for j in [item, *negatives]
+        ]
         changes += [float(change) ** 2 for change in moved]
     assert history[0]["preserve"] == pytest.approx(0.5 * sum(changes) / len(changes), rel=1e-6)
 
@@ -54,7 +56,7 @@ def test_targets_are_approached_and_asked_for_every_epoch():
     asked = []
 
     def targets(encoded):
-        asked.append(encoded.users.clone())
+        asked.append(encoded.queries.clone())
         return target
 
     history = tune(model, graph, pairs, targets, BPR(), TuneSettings(epochs=30, lr=0.05, preserve=0.0, risk=0.0))

@@ -13,7 +13,7 @@ from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn import encode, reset_parameters
 from graphunlearn.nn.tables import node_rows
-from graphunlearn.operators.shared.warm_start import emptied_nodes, fresh_seed, kept_share, warm_start
+from graphunlearn.operators.shared.warm_start import fresh_seed, kept_share, warm_start
 
 
 def removal(graph, removed):
@@ -27,7 +27,7 @@ def test_shares_and_emptied_nodes_are_counted(graph, data):
     count = graph.num_interactions
     keep = torch.tensor(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     retained = graph.select(keep)
-    share, emptied = kept_share(graph, retained), emptied_nodes(graph, retained)
+    share, emptied = kept_share(graph, retained), graph.emptied(retained)
     for node in range(graph.num_nodes):
         mine = (graph.pairs[0] == node) | (graph.pairs[1] + graph.num_users == node)
         before, after = int(mine.sum()), int((mine & keep).sum())
@@ -39,7 +39,7 @@ def test_shares_and_emptied_nodes_are_counted(graph, data):
 def test_rows_are_scaled_by_what_their_nodes_keep(model_of):
     graph = random_graph()
     retained = removal(graph, [0, 1, 2])
-    assert not emptied_nodes(graph, retained).any()
+    assert not graph.emptied(retained).any()
     model = model_of(graph)
     before = [p.detach().clone() for p in model.parameters()]
     touched = warm_start(model, graph, retained, seed=0)
@@ -60,7 +60,7 @@ def test_without_scaling_only_emptied_rows_move():
     before = model.embedding.weight.detach().clone()
     reset_parameters(fresh, fresh_seed(7))
     warm_start(model, graph, retained, seed=7, scale=False)
-    emptied = emptied_nodes(graph, retained)
+    emptied = graph.emptied(retained)
     assert emptied[2]
     assert torch.equal(model.embedding.weight[emptied], fresh.embedding.weight[emptied])
     assert torch.equal(model.embedding.weight[~emptied], before[~emptied])
@@ -74,7 +74,7 @@ def test_emptied_rows_are_drawn_from_the_models_own_initialisation():
         warm_start(model, graph, retained, seed=3)
         assert torch.equal(state, torch.random.get_rng_state())
         reset_parameters(fresh, fresh_seed(3))
-        assert torch.equal(encode(model, retained).user_base[2], encode(fresh, retained).user_base[2])
+        assert torch.equal(encode(model, retained).query_base[2], encode(fresh, retained).query_base[2])
     again = light_gcn(graph)
     warm_start(again, graph, retained, seed=4)
     other = light_gcn(graph)

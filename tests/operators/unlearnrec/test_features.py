@@ -39,7 +39,7 @@ def test_features_equal_a_loop_over_the_forgotten_interactions():
     graph, model, removed, removal = some_removal()
     retained = graph.select(~removed)
     before, after = encode(model, graph), encode(model, retained)
-    z = torch.cat([after.users, after.items]).detach()
+    z = torch.cat([after.queries, after.items]).detach()
     near, had = neighbours(retained), neighbours(graph)
 
     def mean(of):
@@ -51,7 +51,7 @@ def test_features_equal_a_loop_over_the_forgotten_interactions():
     for (u, i), label in zip(removal.pairs.t().tolist(), removal.label.tolist()):
         v = i + graph.num_users
         zu, zi, mu, mi, su, si = z[u], z[v], first[u], first[v], second[u], second[v]
-        row = [before.users[u] @ before.items[i], zu @ zi, mu @ mi, mu @ zi, zu @ mi, su @ si]
+        row = [before.queries[u] @ before.items[i], zu @ zi, mu @ mi, mu @ zi, zu @ mi, su @ si]
         row += [su @ zi, zu @ si, su @ mi, mu @ si, zu.norm(), zi.norm(), mu.norm(), mi.norm()]
         row += [math.log1p(len(near[n])) for n in (u, v)]
         row += [1 - len(near[n]) / len(had[n]) for n in (u, v)]
@@ -74,7 +74,7 @@ def test_interactions_with_an_emptied_end_are_left_out():
 def test_features_do_not_depend_on_a_rotation_of_the_rows():
     graph, _model, _removed, removal = some_removal(1)
     rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
-    turned = [Encoded(e.users @ rotation, e.items @ rotation) for e in (removal.before, removal.after)]
+    turned = [Encoded(e.queries @ rotation, e.items @ rotation) for e in (removal.before, removal.after)]
     other = Removal(graph, removal.retained, removal.pairs, removal.label, removal.kept, *turned)
     torch.testing.assert_close(other.features(), removal.features())
 

@@ -44,7 +44,7 @@ def test_nobody_loses_everything_and_some_lose_much():
 def test_the_lowest_pairs_are_the_ones_the_model_ranks_lowest():
     graph, model, probe = designed()
     encoded = encode(model, graph)
-    scores = (encoded.users @ encoded.items.t()).detach()
+    scores = (encoded.queries @ encoded.items.t()).detach()
     held, degree = as_set(graph.pairs), graph.adjacency.degree[40:]
     for user, item in probe.lowest.t().tolist():
         open_items = [j for j in range(30) if (user, j) not in held and degree[j] >= 2]

@@ -87,9 +87,9 @@ def test_a_component_without_a_request_stays_as_it_is_bit_for_bit():
     own = graph.pairs[:, graph.pairs[0] < 40][:, ::19]
     result = method.unlearn(model, graph, ForgetRequest.internal("interaction", own))
     before, after = encode(model, graph), encode(result.model, result.graph)
-    assert torch.equal(before.users[40:], after.users[40:])
+    assert torch.equal(before.queries[40:], after.queries[40:])
     assert torch.equal(before.items[30:], after.items[30:])
-    assert not torch.equal(before.users[:40], after.users[:40])
+    assert not torch.equal(before.queries[:40], after.queries[:40])
 
 
 @torch.no_grad()

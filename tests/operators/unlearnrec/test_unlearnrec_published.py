@@ -176,14 +176,14 @@ def test_the_preservation_loss_compares_what_users_make_of_a_batch():
     for u in users.tolist():
         logs = []
         for encoded in (before, after):
-            scores = [float(encoded.users[u] @ encoded.items[i]) / temperature for i in items.tolist()]
+            scores = [float(encoded.queries[u] @ encoded.items[i]) / temperature for i in items.tolist()]
             norm = math.log(sum(math.exp(s) for s in scores))
             logs.append([s - norm for s in scores])
         total += sum((a - b) ** 2 for a, b in zip(*logs))
     got = preservation_loss(before, after, users, items, temperature)
     assert float(got) == pytest.approx(total / 12, rel=1e-12)
     assert float(preservation_loss(before, before, users, items, temperature)) == 0
-    shifted = Encoded(before.users, before.items + before.users.new_tensor([1.0, 0, 0]))
+    shifted = Encoded(before.queries, before.items + before.queries.new_tensor([1.0, 0, 0]))
     # a constant added to all of a user's scores is no change of preference
     assert float(preservation_loss(before, shifted, users, items, temperature)) == pytest.approx(0, abs=1e-24)
     assert torch.autograd.gradcheck(
@@ -241,11 +241,13 @@ def test_a_backbone_runs_with_another_table_and_keeps_its_own(model_of):
     for a, b in zip(got[:2], wanted[:2]):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     leaf = table.clone().requires_grad_()
-    gradient = torch.autograd.grad(backbone.run(leaf, lambda m: (encode(m, graph).users ** 2).sum()), leaf)[0]
+    gradient = torch.autograd.grad(backbone.run(leaf, lambda m: (encode(m, graph).queries ** 2).sum()), leaf)[0]
     moved = table.clone()
     moved[2, 1] += 1e-6
-    moved_loss = (backbone.run(moved, lambda m: encode(m, graph)).users ** 2).sum()
-    assert float((moved_loss - (got.users**2).sum()) / 1e-6) == pytest.approx(float(gradient[2, 1]), rel=1e-3, abs=1e-4)
+    moved_loss = (backbone.run(moved, lambda m: encode(m, graph)).queries ** 2).sum()
+    assert float((moved_loss - (got.queries**2).sum()) / 1e-6) == pytest.approx(
+        float(gradient[2, 1]), rel=1e-3, abs=1e-4
+    )
     assert flags == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
@@ -320,7 +322,7 @@ def test_the_terms_are_the_losses_by_hand():
         extra = auxiliary_loss(after, request.retained, batch, seed=4, epoch=3, step=step)
         wanted = {
             "model": BPR()(encoded, batch).mean() + extra,
-            "unlearn": 0.5 * unlearning_loss((encoded.users[pairs[0]] * encoded.items[pairs[1]]).sum(1)),
+            "unlearn": 0.5 * unlearning_loss((encoded.queries[pairs[0]] * encoded.items[pairs[1]]).sum(1)),
             "preserve": 2.0 * preservation_loss(before, encoded, batch.users, batch.items, 1.5),
         }
         assert terms.keys() == wanted.keys()
@@ -543,7 +545,7 @@ def test_finetuning_trains_the_table_and_a_copy_of_the_mlp(trained):
 
     def believed(m):
         encoded = encode(m, retained)
-        return float((encoded.users[pairs[0]] * encoded.items[pairs[1]]).sum(1).mean().detach())
+        return float((encoded.queries[pairs[0]] * encoded.items[pairs[1]]).sum(1).mean().detach())
 
     assert believed(model) < believed(zero_shot)
 
