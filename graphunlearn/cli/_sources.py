@@ -193,7 +193,7 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
     used = shares if test is None else shares[:2]
     if not all(share > 0 for share in used) or not sum(used) <= 1 + 1e-6 or (test is None and sum(used) < 1 - 1e-6):
         raise ArgumentError("--split", "be positive and add up to 1", " ".join(map(str, shares)))
-    if isinstance(graph, SessionGraph):
+    if graph.kind == "sessions":
         return cut_by_time(graph, test, shares)
     if test is None:
         train, validation, test = graph.random_split(shares, seed=seed)

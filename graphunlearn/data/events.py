@@ -89,6 +89,14 @@ class EventGraph(Stored):
             ValueError: The graph has none of this level.
         """
 
+    def seen(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the items that are not recommended to ``queries`` ``[num]`` again: none, unless a graph says so.
+
+        Returns:
+            Positions in ``queries``, and items ``[num_seen]`` each.
+        """
+        return queries[:0], queries[:0]
+
     @abstractmethod
     def keep(self, mask: Tensor) -> Self:
         """Return the graph of the events where ``mask`` ``[num_interactions]`` is true."""

@@ -215,6 +215,12 @@ class InteractionGraph(Conversions):
             _ADJACENCY[graph.pairs] = (graph._state, partial(adjacency.select, keep))  # without sorting again
         return graph
 
+    def seen(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the items of some users: positions in ``queries`` ``[num]``, and items ``[num_seen]`` each."""
+        adjacency = self.adjacency
+        row = torch.arange(len(queries), device=queries.device).repeat_interleave(adjacency.degree[queries].long())
+        return row, adjacency.neighbors(queries) - self.num_users
+
     def keep(self, mask: Tensor) -> Self:
         """Return the graph of the interactions where ``mask`` ``[num_interactions]`` is true; see :meth:`select`."""
         return self.select(mask)

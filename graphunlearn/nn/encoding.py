@@ -227,12 +227,7 @@ def recommend(
     out = []
     for batch in users.split(batch_size):
         scores = encoded.queries[batch] @ encoded.items.t()
-        if isinstance(graph, SessionGraph):
-            out.append(scores.topk(k).indices)
-            continue
-        adjacency = graph.adjacency
-        row = torch.repeat_interleave(torch.arange(len(batch), device=batch.device), adjacency.degree[batch].long())
-        scores[row, adjacency.neighbors(batch) - graph.num_users] = -torch.inf
+        scores[graph.seen(batch)] = -torch.inf
         best, items = scores.topk(k)
         out.append(items.masked_fill(best == -torch.inf, -1))
     return torch.cat(out)

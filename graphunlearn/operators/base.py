@@ -265,7 +265,7 @@ def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     device = next(iter(parameters.values())).device
     if graph.device != device:
         raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
-    if isinstance(graph, SessionGraph):  # the items of a few sessions are those of all
+    if graph.kind == "sessions":  # the items of a few sessions are those of all
         graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
     with torch.no_grad(), _evaluating(model):
         encode(model, graph)  # raises where model and graph do not fit
