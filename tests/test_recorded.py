@@ -208,7 +208,7 @@ def test_exports_are_loaded(made):
     reader = GRU4Rec(clicks.num_items, 3).eval()
     gu.load_export(reader, made / "export-sessions")
     with torch.no_grad():
-        rows = gu.prefix_states(reader, clicks, torch.arange(12))
+        rows = gu.nn.prefix_states(reader, clicks, torch.arange(12))
     torch.testing.assert_close(rows, load_file(made / states)["states"])
 
 

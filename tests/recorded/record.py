@@ -233,7 +233,7 @@ def of_fit() -> Outputs:
         graph = sessions().test if name in SESSION_MODELS else interactions().train
         with torch.no_grad():
             encoded = gu.encode(model, graph)
-        out |= {f"encode/{name}/users": encoded.users.clone(), f"encode/{name}/items": encoded.items.clone()}
+        out |= {f"encode/{name}/users": encoded.queries.clone(), f"encode/{name}/items": encoded.items.clone()}
     model, train = trained("lightgcn").model, interactions().train
     with torch.no_grad():
         encoded = gu.encode(model, train)
@@ -242,7 +242,7 @@ def of_fit() -> Outputs:
     clicks = sessions().test
     for name in SESSION_MODELS:
         with torch.no_grad():
-            out[f"prefix-states/{name}"] = gu.prefix_states(trained(name).model, clicks, torch.arange(20))
+            out[f"prefix-states/{name}"] = gu.nn.prefix_states(trained(name).model, clicks, torch.arange(20))
     rated = drawn(INTERACTION_MODELS["lightgcn"], 1)
     gu.fit(rated, train, objective=gu.SquaredError(), epochs=3, batch_size=64)
     return out | state(rated, "fit/squared-error")
@@ -364,7 +364,7 @@ def of_shards() -> Outputs:
     learned.prepare(model, sessions().train)
     result = learned.unlearn(model, sessions().train, click_request())
     with torch.no_grad():
-        out["sisa/learned"] = gu.encode(result.model, sessions().test).users.clone()
+        out["sisa/learned"] = gu.encode(result.model, sessions().test).queries.clone()
     return out
 
 
