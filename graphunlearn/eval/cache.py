@@ -37,7 +37,8 @@ def _code() -> str:
     """A SHA-256 of the code that trains, as it was loaded: a version number lags behind those who edit."""
     digest = hashlib.sha256()
     here = Path(sparse.__file__)
-    used = (path for folder in ("data", "nn", "utils") for path in sorted((here.parents[1] / folder).glob("*.py")))
+    folders = (here.parents[1] / folder for folder in ("data", "metrics", "nn", "utils"))
+    used = (path for folder in folders for path in sorted(folder.rglob("*.py")))
     for path in (here, *used):
         digest.update(path.read_bytes())
     return digest.hexdigest()

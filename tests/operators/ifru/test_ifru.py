@@ -693,7 +693,7 @@ def test_what_was_prepared_for_something_else_is_not_used(objective, change):
 
 def test_the_published_choices_run_and_report_their_residual(trained):
     model, graph = trained
-    operator = IFRU.as_published(steps=20)
+    operator = IFRU.as_published(max_iter=20)
     assert (operator.propagation, operator.warm_start, operator.damping) == (False, False, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fixed number of steps promises nothing that a warning could break
@@ -703,7 +703,7 @@ def test_the_published_choices_run_and_report_their_residual(trained):
     assert step["residual"] > 0
     assert result.log["curvature"] == "hessian"
     assert result.log["pruning"]["nodes_kept"] > 0
-    again = IFRU.as_published(default_objective(graph), steps=20).unlearn(model, graph, REQUESTS["interaction"](graph))
+    again = IFRU.as_published(default_objective(graph), max_iter=20).unlearn(model, graph, REQUESTS["interaction"](graph))
     assert torch.equal(parameters(again.model), parameters(result.model))
 
 
