@@ -1,4 +1,4 @@
-"""A server on this machine that answers as mirrors do on bad days, and cards of data sets that it has."""
+"""A server on this machine that serves files as mirrors do, and cards of data sets that it serves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import zipfile
-from collections import defaultdict
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,108 +24,60 @@ class Answer:
 
     Args:
         body: The file.
-        status: Another status than the usual ones, without a file.
-        tag: ETag of the file.
-        modified: Its Last-Modified.
-        ranges: Whether parts of it are sent, where that is asked for.
-        if_range: Whether the condition on that is heeded.
-        cut: After how many bytes of the answer to hang up.
-        stall: After how many bytes to send no more.
-        drip: Seconds between one byte and the next.
-        length: Whether to say how long the answer is.
-        chunked: Whether to send it in chunks.
-        headers: Other headers.
+        status: The HTTP status.
+        cut: Number of bytes after which to hang up.
+        stall: Number of bytes after which to send no more.
+        headers: Additional headers.
     """
 
     body: bytes = b""
-    status: int | None = None
-    tag: str | None = '"1"'
-    modified: str | None = None
-    ranges: bool = True
-    if_range: bool = True
+    status: int = 200
     cut: int | None = None
     stall: int | None = None
-    drip: float = 0.0
-    length: bool = True
-    chunked: bool = False
     headers: dict = field(default_factory=dict)
 
 
 class Mirror:
-    """What the server has, by path: a list of answers, one per request, the last of them from then on."""
+    """The files that the server has, by path: a list of answers, one per request, the last of them from then on."""
 
     def __init__(self, address):
         self.address = f"http://{address[0]}:{address[1]}"
         self.files = {}
-        self.asked = defaultdict(list)
+        self.asked = Counter()
         self.over = threading.Event()
 
     def url(self, path):
         return f"{self.address}/{path}"
 
     def put(self, path, *answers):
-        """Have a file at a path; return its address."""
+        """Serve a file at a path; return its address."""
         self.files[f"/{path}"] = [Answer(answer) if isinstance(answer, bytes) else answer for answer in answers]
         return self.url(path)
 
-    def ranges(self, path):
-        """The Range header of every request for a path."""
-        return [headers.get("Range") for headers in self.asked[f"/{path}"]]
-
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
     def log_message(self, *_):
         pass
 
     def do_GET(self):
         mirror = self.server.mirror
         answers = mirror.files.get(self.path, [Answer(status=404)])
-        answer = answers[min(len(mirror.asked[self.path]), len(answers) - 1)]
-        mirror.asked[self.path].append(dict(self.headers))
-        self.close_connection = True
-        with suppress(OSError):  # the other side has hung up
-            self._send(answer, mirror)
-
-    def _send(self, answer, mirror):
-        wanted, body, extra = self.headers.get("Range"), answer.body, {}
-        status = answer.status or 200
-        heed = answer.if_range and self.headers.get("If-Range") not in (None, answer.tag, answer.modified)
-        if wanted and answer.ranges and answer.status is None and not heed:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= len(body):
-                status, extra, body = 416, {"Content-Range": f"bytes */{len(body)}"}, b""
-            else:
-                status, extra = 206, {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
-                body = body[start:]
-        self.send_response(status)
-        if answer.length and not answer.chunked:
-            self.send_header("Content-Length", str(len(body)))
-        if answer.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        for name, value in {"ETag": answer.tag, "Last-Modified": answer.modified, **extra, **answer.headers}.items():
-            if value is not None:
-                self.send_header(name, value)
-        self.end_headers()
-        sent = body[: min(len(body) if end is None else end for end in (answer.cut, answer.stall))]
-        if answer.drip:
-            for k in range(len(sent)):
-                self.wfile.write(sent[k : k + 1])
-                if mirror.over.wait(answer.drip):
-                    return
-        elif answer.chunked:
-            self.wfile.write(b"%x\r\n" % len(body) + sent + (b"\r\n0\r\n\r\n" if sent == body else b""))
-        else:
-            self.wfile.write(sent)
-        if answer.stall is not None:
-            self.wfile.flush()
-            mirror.over.wait(10)
+        answer = answers[min(mirror.asked[self.path], len(answers) - 1)]
+        mirror.asked[self.path] += 1
+        with suppress(OSError):  # the client has hung up
+            self.send_response(answer.status)
+            for name, value in {"Content-Length": len(answer.body), **answer.headers}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+            self.wfile.write(answer.body[: answer.cut if answer.stall is None else answer.stall])
+            if answer.stall is not None:
+                self.wfile.flush()
+                mirror.over.wait(10)
 
 
 @contextmanager
 def serving():
-    """A mirror, and the server of what it has."""
+    """A mirror, and the server of its files."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.mirror = Mirror(server.server_address)

@@ -30,7 +30,18 @@ FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in f
 # Packages of one floor that see one another in this direction alone.
 BESIDE = {("data", "func")}
 # Too slow, or not always there.
-LATE = {"matplotlib", "pyarrow", "torch_scatter", "torch_sparse", "pyg_lib", "tyro", "IPython", "rich", "recbole"}
+LATE = {
+    "matplotlib",
+    "pyarrow",
+    "torch_scatter",
+    "torch_sparse",
+    "pyg_lib",
+    "tyro",
+    "IPython",
+    "rich",
+    "recbole",
+    "pooch",
+}
 
 
 def source(module):
@@ -122,7 +133,12 @@ def test_nothing_optional_is_imported_at_the_top(module):
 
 
 def test_importing_the_package_loads_nothing_optional():
-    late = ["matplotlib", "tyro", "rich"]  # the others may come with torch_geometric or pandas, where installed
+    late = [
+        "matplotlib",
+        "tyro",
+        "rich",
+        "pooch",
+    ]  # the others may come with torch_geometric or pandas
     code = f"import sys, graphunlearn; print(*sorted(set({late}) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert run.stdout.split() == []

@@ -1,11 +1,10 @@
-"""Data to start with: named public sets, and a generator that needs no file."""
+"""Public data sets by name, and generators of synthetic data."""
 
 from graphunlearn.datasets.card import Card, available
-from graphunlearn.datasets.fetch import download
+from graphunlearn.datasets.downloading import DownloadError, download
 from graphunlearn.datasets.registry import SessionSplit, Split, load
 from graphunlearn.datasets.synthetic import synthetic_interactions
-from graphunlearn.datasets.synthetic_sessions import synthetic_sessions
-from graphunlearn.datasets.transfer import DownloadError
+from graphunlearn.datasets.synthetic_clicks import synthetic_sessions
 
 __all__ = [
     "Card",

@@ -1,4 +1,4 @@
-"""Cards of public data sets: what they hold, under which terms, in which files, and where these are published."""
+"""Cards of public data sets: their contents, their terms, their files and the addresses of these."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["ROOT_VARIABLE", "Archive", "Card", "File", "Form", "Part", "available", "card_of", "folder_of"]
 
 ROOT_VARIABLE = "GRAPHUNLEARN_DATA"
 UNITS = {"interactions": ("users", "items", "interactions"), "sessions": ("sessions", "items", "clicks")}
-"""What is counted in a data set of each kind; the last is what its files have a row for."""
+"""What is counted in a data set of each kind; its files have one row for each of the last."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Something that is published to be downloaded.
+    """A published file or archive.
 
     Args:
         name: File name.
-        bytes: Size, where known.
-        sha256: Digest, where known.
-        md5: Digest, where the publisher gives this one; what is downloaded must have it.
-        mirrors: Addresses to download it from, the first one first.
+        bytes: Size, if known.
+        sha256: SHA-256 in hexadecimal, if known.
+        md5: MD5 in hexadecimal, if the publisher gives it; without a SHA-256, a download must have it.
+        mirrors: Addresses to download it from, in the order in which they are tried.
     """
 
     name: str
@@ -39,11 +41,11 @@ class Published:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mirrors", tuple(self.mirrors))
         if self.name in {"", ".", ".."} or Path(self.name).name != self.name:
-            raise ValueError(f"'name' must be the name of a file, without a folder (got {self.name!r})")
+            raise ArgumentError("name", "be the name of a file, without a folder", f"{self.name!r}")
 
     @property
     def known(self) -> str:
-        """What is known of its bytes, in words."""
+        """Its size and digests as text, as far as they are known."""
         size = [] if self.bytes is None else [f"{self.bytes:,} bytes"]
         digests = [f"{kind} {value}" for kind, value in (("SHA-256", self.sha256), ("MD5", self.md5)) if value]
         return ", ".join(size + digests) or "no size or digest is known"
@@ -51,7 +53,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Archive(Published):
-    """A ``.zip`` file that holds the file wanted as ``member``."""
+    """A ``.zip`` file that contains a file of a data set as its ``member``."""
 
     member: str = ""
 
@@ -61,8 +63,8 @@ class File(Published):
     """One published form of a part of a data set.
 
     Args:
-        read: Arguments of ``from_file`` of the graph that is made of it.
-        archive: What it is downloaded in, if not as it is.
+        read: Arguments for the ``from_file`` method of the graph.
+        archive: The archive that it is published in, if it is.
     """
 
     read: dict[str, Any] = field(default_factory=dict)
@@ -70,18 +72,18 @@ class File(Published):
 
     @property
     def source(self) -> Published:
-        """What is to be downloaded for it: the archive, or the file itself."""
+        """What is downloaded: the archive if there is one, or else the file itself."""
         return self.archive or self
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set, ``"all"``, ``"train"`` or ``"test"``, in any of several files.
+    """A part of a data set, which is published as one file or as several equivalent ones.
 
     Args:
-        name: Name of the part.
+        name: ``"all"``, ``"train"`` or ``"test"``.
         rows: Number of its distinct interactions, or of its clicks.
-        files: The files that it may come in; the first one found is read.
+        files: The equivalent files; the first one found is read.
     """
 
     name: str
@@ -89,7 +91,7 @@ class Part:
     files: tuple[File, ...]
 
     def found(self, folder: Path) -> File | None:
-        """Return the first of the files that lies in ``folder``, if any."""
+        """Return the first of the files that is in ``folder``, if any."""
         return next((file for file in self.files if (folder / file.name).is_file()), None)
 
     @property
@@ -100,16 +102,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Form:
-    """One of the forms that a data set is published in: as its owner has it, or as others have divided it.
+    """One of the forms that a data set is published in, for example as its owner has it or as others have divided it.
 
     Args:
-        title: What form this is.
+        title: Description of the form.
         source: Where its files are published.
-        counts: Users, items and interactions in all parts, or sessions, items and clicks.
-        columns: What is read of every row, and what it means.
-        by_hand: Which files to take from the source.
+        counts: Numbers of users, items and interactions in all parts, or of sessions, items and clicks.
+        columns: The columns that are read, and their meaning.
+        by_hand: Which files to take from the source by hand.
         checksum_source: Where the digests and counts come from, and which are not known.
-        parts: Its parts and their files.
+        parts: Its parts, ``"all"`` or ``"train"`` and ``"test"``.
     """
 
     title: str
@@ -121,7 +123,7 @@ class Form:
     parts: tuple[Part, ...]
 
     def is_found(self, folder: Path) -> bool:
-        """Whether all parts lie in ``folder``."""
+        """Whether all parts are in ``folder``."""
         return all(part.found(folder) for part in self.parts)
 
     @property
@@ -132,17 +134,17 @@ class Form:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known about a public data set.
+    """The description of a public data set.
 
     Args:
-        name: The name to :func:`load` it by, and that of its folder.
+        name: Its name, by which :func:`load` knows it and which its folder has.
         title: Its full name.
         kind: ``"interactions"`` of users and items, or ``"sessions"`` of clicks.
-        description: What the rows are.
+        description: What the rows mean.
         url: Where its owner publishes it.
-        terms: Under which terms.
-        citation: What to cite.
-        forms: The forms it is published in; of those that lie in its folder, the first one is read.
+        terms: The terms of use.
+        citation: The publications to cite.
+        forms: The forms it is published in; the first one found in its folder is read.
     """
 
     name: str
@@ -156,13 +158,13 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """Read a card."""
+        """Return the card that a JSON text describes."""
         card = json.loads(text)
         return cls(**card | {"forms": tuple(map(_form, card["forms"]))})
 
     @property
     def counts(self) -> dict[str, int]:
-        """Users, items and interactions, or sessions, items and clicks, of the first form."""
+        """Numbers of users, items and interactions, or of sessions, items and clicks, in the first form."""
         return self.forms[0].counts
 
     @property
@@ -172,24 +174,24 @@ class Card:
 
     @property
     def download_bytes(self) -> int | None:
-        """How much there is to download, where known."""
+        """The size of the download in bytes, if known."""
         parts = () if self.download is None else self.download.parts
         sizes = [part.downloadable.source.bytes for part in parts if part.downloadable is not None]
         return None if not sizes or None in sizes else sum(filter(None, sizes))
 
     @property
     def how_to_get(self) -> str:
-        """What to do to have the files."""
+        """How to get the files, as text."""
         ways = [f"{form.by_hand} Source: {form.source}." for form in self.forms]
         command = f"'graphunlearn datasets --download {self.name} --root DIR' gets them. By hand: "
         return f"{command if self.download else ''}{' Or: '.join(ways)} Terms: {self.terms}"
 
     def form_in(self, folder: Path) -> Form | None:
-        """Return the first form of which all parts lie in ``folder``, if any."""
+        """Return the first form of which all parts are in ``folder``, if any."""
         return next((form for form in self.forms if form.is_found(folder)), None)
 
     def is_found(self, root: str | os.PathLike[str] | None = None) -> bool:
-        """Whether all parts of a form lie in the sub-folder of this name; ``root`` as for :func:`load`."""
+        """Whether the folder ``root/name`` has all parts of a form; ``root`` has the default of :func:`load`."""
         folder = folder_of(root)
         return folder is not None and self.form_in(folder / self.name) is not None
 
@@ -214,10 +216,10 @@ def _cards() -> dict[str, Card]:
 
 
 def available(kind: str | None = None) -> list[Card]:
-    """Return the cards of all data sets that :func:`load` knows, small ones first.
+    """Return the cards of all data sets that :func:`load` knows, in order of size.
 
     Args:
-        kind: Only those of ``"interactions"`` or of ``"sessions"``.
+        kind: ``"interactions"`` or ``"sessions"`` for the data sets of this kind only (default: all).
 
     Raises:
         ValueError: If there is no such kind.
@@ -229,29 +231,29 @@ def available(kind: str | None = None) -> list[Card]:
         ['yoochoose-100k', 'diginetica', 'yoochoose']
     """
     if kind is not None and kind not in UNITS:
-        raise ValueError(f"'kind' must be one of {', '.join(map(repr, UNITS))} (got {kind!r})")
+        raise ArgumentError("kind", f"be one of {', '.join(map(repr, UNITS))}", f"{kind!r}")
     return [card for card in _cards().values() if kind in (None, card.kind)]
 
 
 def card_of(name: str) -> Card:
-    """Return the card of that name.
+    """Return the card of the data set of this name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such data set.
     """
     cards = _cards()
     if name not in cards:
         close = difflib.get_close_matches(str(name), cards, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"'name' must be one of {', '.join(map(repr, cards))} (got {name!r}{hint})")
+        raise ArgumentError("name", f"be one of {', '.join(map(repr, cards))}", f"{name!r}{hint}")
     return cards[name]
 
 
 def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of data sets: the one given, or the one that the environment names, if any.
+    """Return the folder of data sets: the one given, or else the one that the environment variable names, if any.
 
     Raises:
-        ValueError: If it is the home folder of somebody unknown.
+        ValueError: If it is in the home folder (``~name``) of an unknown user.
     """
     given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
     try:
@@ -262,10 +264,10 @@ def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
 
 
 def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of a data set in the folder of data sets.
+    """Return the folder of a data set.
 
     Raises:
-        FileNotFoundError: If neither ``root`` nor the environment names that.
+        FileNotFoundError: If neither ``root`` nor the environment variable gives the folder of data sets.
     """
     folder = folder_of(root)
     if folder is None:

@@ -1,4 +1,4 @@
-"""Files of public data sets, checked against their card and read."""
+"""Reading the files of public data sets, and checking them against the cards."""
 
 from __future__ import annotations
 
@@ -10,40 +10,60 @@ from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.datasets.card import UNITS, Card, File, Form, Part
+from graphunlearn.errors import ArgumentError
 
-__all__ = ["check_digest", "digest_of", "read_part", "record_digest"]
+__all__ = ["check_digest", "digest_of", "known_digest", "read_part", "record_digest", "record_of"]
 
 Graph = InteractionGraph | SessionGraph
 
 
-def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """Return the digest of a file, in hexadecimal."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def record_digest(path: Path) -> None:
-    """Write the SHA-256 of a file that no digest was known of beside it, as ``sha256sum`` does."""
-    write_atomic(_record(path), f"{digest_of(path)}  {path.name}\n")
+def record_of(path: Path) -> Path:
+    """Return the file beside a data file that its SHA-256 is recorded in."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def record_digest(path: Path, digest: str) -> None:
+    """Record the SHA-256 of a data file beside it, in the format of ``sha256sum``."""
+    write_atomic(record_of(path), f"{digest}  {path.name}\n")
+
+
+def known_digest(path: Path, file: File) -> str | None:
+    """Return the SHA-256 that a data file must have.
+
+    Args:
+        path: The place of the data file, which need not exist.
+        file: What the card says about it.
+
+    Returns:
+        The SHA-256 on the card, or else the one recorded at the first download, or else None.
+    """
+    if file.sha256 is not None:
+        return file.sha256
+    record = record_of(path)
+    return record.read_text(encoding="utf-8").partition(" ")[0].strip() if record.is_file() else None
 
 
 def check_digest(card: Card, path: Path, file: File) -> None:
-    """Check that a file is the published one or, where no digest of that is known, the one that was downloaded.
+    """Check that a data file has the SHA-256 on its card or, if the card has none, the recorded one.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it has another SHA-256.
     """
-    record = _record(path)
-    if file.sha256 is not None:
-        known, what = file.sha256, f"the published file, with SHA-256 {file.sha256}"
-    elif record.is_file():
-        known = record.read_text(encoding="utf-8").partition(" ")[0].strip()
-        what = f"the file that was downloaded, with the SHA-256 {known} that '{record.name}' holds"
-    else:
+    known = known_digest(path, file)
+    if known is None:
         return
+    what = f"the published file, with SHA-256 {known}"
+    if file.sha256 is None:
+        what = f"the file that was downloaded, with the SHA-256 {known} that '{record_of(path).name}' holds"
     digest = digest_of(path)
     if digest != known:
         raise ValueError(
@@ -53,21 +73,22 @@ def check_digest(card: Card, path: Path, file: File) -> None:
 
 
 def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: Any = None) -> Graph:
-    """Read a part of a data set, and check the counts.
+    """Read a part of a data set, and check its counts.
 
     Args:
-        card: The data set.
-        form: The form of it.
+        card: The card of the data set.
+        form: The form of the data set that the part belongs to.
         part: The part.
-        file: Which of its files this is.
-        path: Where it lies, under a name with the same suffix.
-        like: The graph of the training part, whose numbers of users and items, or of items, are taken over.
+        file: The one of the part's files to read.
+        path: The place of the file; its name must have the suffix of ``file.name``.
+        like: The graph of the training part, whose user and item numbers are used (default: the file is numbered on its
+            own).
 
     Returns:
-        The graph, with nothing in it that is not on the card.
+        The graph, with only those columns that the card lists.
 
     Raises:
-        ValueError: If the file is not readable, or the counts are not those of the card.
+        ValueError: If the file is not readable, or its counts are not those of the card.
     """
     kind: Any = InteractionGraph if card.kind == "interactions" else SessionGraph
     graph: Graph = kind.from_file(path, **file.read, like=like)
@@ -75,17 +96,13 @@ def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: 
     rows = graph.num_interactions + graph.num_left_out
     if rows != part.rows:
         what = f"distinct {units[-1]}" if card.kind == "interactions" else units[-1]
-        raise ValueError(f"'{path}' must hold {part.rows} {what} (got {rows})")
+        raise ArgumentError(path, f"hold {part.rows} {what}", rows)
     if len(form.parts) == 1:
         for unit in units[:-1]:
             count = getattr(graph, f"num_{unit}")
             if count != form.counts[unit]:
-                raise ValueError(f"'{path}' must hold {form.counts[unit]} {unit} (got {count})")
+                raise ArgumentError(path, f"hold {form.counts[unit]} {unit}", count)
     if isinstance(graph, InteractionGraph):
         for key in {"rating", "time", "label"} - form.columns.keys():
-            graph[EDGE_TYPE].pop(key, None)  # what the file has in such columns is nothing of the kind
+            graph[EDGE_TYPE].pop(key, None)  # the file has such a column, but with another meaning
     return graph
-
-
-def _record(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")

@@ -1,4 +1,4 @@
-"""Public data sets by name: a checked way to read the files one has got, or has them downloaded."""
+"""Public data sets by name, read from their files and checked."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 
 from graphunlearn.data.interaction import InteractionGraph
 from graphunlearn.data.session import SessionGraph
-from graphunlearn.datasets import fetch
 from graphunlearn.datasets.card import Card, Form, card_of, needed_folder
+from graphunlearn.datasets.downloading import download as download_set
 from graphunlearn.datasets.reading import check_digest, read_part
 
 __all__ = ["SessionSplit", "Split", "load"]
 
 
 class Split(NamedTuple):
-    """A data set that its publisher divided; both graphs number users and items as ``train`` does."""
+    """A data set that its publisher divided; both graphs use the user and item numbers of ``train``."""
 
     train: InteractionGraph
     test: InteractionGraph
 
 
 class SessionSplit(NamedTuple):
-    """A data set of sessions that its publisher divided; both graphs number items as ``train`` does."""
+    """A data set of sessions that its publisher divided; both graphs use the item numbers of ``train``."""
 
     train: SessionGraph
     test: SessionGraph
@@ -32,23 +32,24 @@ class SessionSplit(NamedTuple):
 def load(
     name: str, root: str | os.PathLike[str] | None = None, *, download: bool = False
 ) -> InteractionGraph | Split | SessionGraph | SessionSplit:
-    """Read a public data set from its files, and check that they are the published ones.
+    """Read a public data set from the files in the folder ``root/name``, and check that they are the published ones.
 
-    The files are looked for in the folder ``root/name``. Every file must have its known SHA-256, or the one that was
-    recorded beside it when it was downloaded; and the counts must be right.
+    Every file must have the SHA-256 on its card or, if the card has none, the one that was recorded when the file was
+    first downloaded. Its counts must be those of the card.
 
     Args:
         name: One of the names in :func:`available`.
         root: Folder of data sets (default: the one that the environment variable ``GRAPHUNLEARN_DATA`` names).
-        download: Whether to get files that are not there, as :func:`download` does, under the terms on the card.
+        download: Whether to download missing files with :func:`download`, under the terms on the card.
 
     Returns:
-        The graph, of interactions or of sessions, or its training and test part where the set comes divided. Test rows
-        with a user or an item that the training part does not have are left out, and counted in ``test.num_left_out``.
+        The graph of interactions or of sessions; for a data set that its publisher divided, the graphs of its training
+        and test parts. Test rows whose user or item is not in the training part are left out and counted in
+        ``test.num_left_out``.
 
     Raises:
-        FileNotFoundError: If a file is not there; the message says where to get it.
-        ValueError: If there is no set of this name, or a file is not the published one.
+        FileNotFoundError: If a file is missing; the message says where to get it.
+        ValueError: If there is no data set of this name, or a file is not the published one.
         DownloadError: If a file could not be downloaded.
 
     Example:
@@ -58,14 +59,14 @@ def load(
     folder = needed_folder(card, root)
     form = card.form_in(folder)
     if form is None and download:
-        fetch.download(name, root)
+        download_set(name, root)
         form = card.form_in(folder)
     if form is None:
         raise FileNotFoundError(_missing(card, folder))
     graphs: list[Any] = []
     for part in form.parts:
         file = part.found(folder)
-        if file is None:  # taken away since
+        if file is None:  # removed in the meantime
             raise FileNotFoundError(_missing(card, folder))
         check_digest(card, folder / file.name, file)
         graphs.append(read_part(card, form, part, file, folder / file.name, graphs[0] if graphs else None))
@@ -76,6 +77,8 @@ def load(
 
 
 def _missing(card: Card, folder: Path) -> str:
+    """Return the message about the first missing file of the form that has most of its parts in ``folder``."""
+
     def parts_found(form: Form) -> int:
         return sum(part.found(folder) is not None for part in form.parts)
 

@@ -1,4 +1,4 @@
-"""Synthetic ratings with what real ones have: a long tail, uneven activity, and taste that can be learnt."""
+"""Synthetic ratings that resemble real ones: a long tail of items, uneven activity, and tastes that can be learnt."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.interaction import InteractionGraph
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["synthetic_interactions"]
 
-_CANDIDATES = 10  # items a user comes across for each one chosen
-_BATCH = 1_000_000  # candidates looked at together: bounds the memory, whatever the number of users and items
+_CANDIDATES = 10  # items that a user meets for each one chosen
+_BATCH = 1_000_000  # candidates processed at once; bounds the memory for any number of users and items
 _FEWEST = 5  # interactions of the least active users
 _YEAR = 365 * 24 * 3600
 _START = 1_577_836_800  # 2020-01-01, in epoch seconds
@@ -30,24 +31,24 @@ def synthetic_interactions(
     r"""Draw users, items, and the ratings that users give to the items they choose.
 
     Users and items have normal latent factors :math:`p_u, q_i` with affinity :math:`a_{ui} = \langle p_u, q_i \rangle /
-    \sqrt{k}`. The item of popularity rank :math:`r` is met with probability :math:`\propto r^{-\gamma}`. A user with
-    log-normal activity :math:`n_u` meets :math:`10\, n_u` items, some repeatedly (:math:`m_{ui}` times), and chooses
+    \sqrt{k}`. A user with log-normal activity :math:`n_u` meets :math:`10\, n_u` items, the one of popularity rank
+    :math:`r` with probability :math:`\propto r^{-\gamma}` and some repeatedly (:math:`m_{ui}` times), and chooses
     :math:`n_u` of them without repetition, :math:`\propto m_{ui} \exp(\tau a_{ui})` (Gumbel top-:math:`n_u`). The
-    rating rises with the affinity, the user's mildness and the item's quality, plus noise, rounded to 1–5 stars; a bit
-    more than half exceed 3.
+    rating is a sum of the affinity, the user's mildness, the item's quality and noise, rounded to 1–5 stars; slightly
+    more than half of the ratings exceed 3.
 
-    The cost grows with the number of interactions alone: a million take a few seconds.
+    The running time grows with the number of interactions only: a million take a few seconds.
 
     Args:
         num_users: Number of users; their raw ids are ``"u0"``, ``"u1"``, …
-        num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may go without interaction.
-        interactions_per_user: Mean number of interactions; fewer where it is not small beside ``num_items``.
+        num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may have no interaction.
+        interactions_per_user: Mean number of interactions; lower in the graph if it is not far below ``num_items``.
         latent_dim: Number :math:`k` of latent factors.
-        popularity_exponent: The tail :math:`\gamma`; 0 makes all items equally popular. With all defaults
-            the first item reaches over half of the users, as in MovieLens; 0.5 resembles Gowalla at 30,000 users,
-            40,000 items and 34 per user.
+        popularity_exponent: The exponent :math:`\gamma`; 0 makes all items equally popular. With all
+            defaults, more than half of the users choose the most popular item, as in MovieLens; 0.5 resembles Gowalla
+            at 30,000 users, 40,000 items and 34 per user.
         activity_spread: Standard deviation of the logarithm of the users' activity.
-        taste: Strength :math:`\tau` of taste in choosing; 0 leaves popularity alone.
+        taste: Influence :math:`\tau` of a user's taste on the choice; with 0, only popularity counts.
         seed: The same seed gives the same graph.
 
     Returns:
@@ -68,7 +69,7 @@ def synthetic_interactions(
         "taste": taste,
     }.items():
         if not 0 <= value < float("inf"):
-            raise ValueError(f"'{name}' must be a finite number of at least 0 (got {value})")
+            raise ArgumentError(name, "be a finite number of at least 0", value)
     random = torch.Generator().manual_seed(seed)
 
     taste_of_user = torch.randn(num_users, latent_dim, generator=random)
@@ -99,7 +100,7 @@ def synthetic_interactions(
     noise = torch.randn(user.numel(), generator=random)
     rating = _stars(affinity + 0.2 * (mildness[user] + quality[item]) + 0.45 * noise)
 
-    # A user arrives some day of the year and comes back until its end.
+    # A user arrives at a random moment of the year and interacts from then until its end.
     arrival = torch.rand(num_users, generator=random, dtype=torch.double)[user]
     moment = arrival + (1 - arrival) * torch.rand(user.numel(), generator=random, dtype=torch.double)
     time = _START + (moment * _YEAR).long()
@@ -118,16 +119,15 @@ def synthetic_interactions(
 def _check(num_users: int, num_items: int, interactions_per_user: float, latent_dim: int) -> None:
     for name, value in {"num_users": num_users, "num_items": num_items, "latent_dim": latent_dim}.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"'{name}' must be a positive integer (got {value})")
+            raise ArgumentError(name, "be a positive integer", value)
     if not 1 <= interactions_per_user <= num_items:
-        raise ValueError(
-            f"'interactions_per_user' must be between 1 and the number of items, {num_items} "
-            f"(got {interactions_per_user})"
+        raise ArgumentError(
+            "interactions_per_user", f"be between 1 and the number of items, {num_items}", interactions_per_user
         )
 
 
 def _top_per_user(user: Tensor, key: Tensor, count: Tensor) -> Tensor:
-    """Return the positions of the ``count[u]`` largest keys of every user; ``user`` is sorted, and may skip some."""
+    """Return the positions of the ``count[u]`` largest keys of every user; ``user`` is sorted, and may omit users."""
     by_key = torch.argsort(key, descending=True, stable=True)
     order = by_key[torch.argsort(user[by_key], stable=True)]
     present, size = torch.unique_consecutive(user, return_counts=True)
@@ -137,5 +137,5 @@ def _top_per_user(user: Tensor, key: Tensor, count: Tensor) -> Tensor:
 
 
 def _stars(liking: Tensor) -> Tensor:
-    """Standardise to the mean and spread that star ratings have in practice, and round to 1–5."""
+    """Scale to the mean and standard deviation that star ratings usually have, and round to 1–5."""
     return (3.6 + 1.13 * (liking - liking.mean()) / liking.std(correction=0).clamp(min=1e-6)).round().clamp_(1, 5)

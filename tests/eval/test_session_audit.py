@@ -180,7 +180,13 @@ def test_the_code_of_all_that_trains_counts(monkeypatch):
     before = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(f"{path.parent.name}/{path.name}") or before(path))
     cache._code()
-    assert {"func/sparse.py", "data/request.py", "training/fitting.py", "nn/prefixes.py", "metrics/next_item.py"} <= set(read)
+    assert {
+        "func/sparse.py",
+        "data/request.py",
+        "training/fitting.py",
+        "nn/prefixes.py",
+        "metrics/next_item.py",
+    } <= set(read)
 
 
 def test_graphs_of_different_kinds_are_refused(case, original):

@@ -703,7 +703,9 @@ def test_the_published_choices_run_and_report_their_residual(trained):
     assert step["residual"] > 0
     assert result.log["curvature"] == "hessian"
     assert result.log["pruning"]["nodes_kept"] > 0
-    again = IFRU.as_published(default_objective(graph), max_iter=20).unlearn(model, graph, REQUESTS["interaction"](graph))
+    again = IFRU.as_published(default_objective(graph), max_iter=20).unlearn(
+        model, graph, REQUESTS["interaction"](graph)
+    )
     assert torch.equal(parameters(again.model), parameters(result.model))
 
 

@@ -1,4 +1,4 @@
-"""Synthetic click sessions with what real ones have: an intent, habits of going from item to item, and repeats."""
+"""Synthetic click sessions that resemble real ones: an intent, habitual transitions between items, and repeats."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.session import SessionGraph
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["synthetic_sessions"]
 
-_CANDIDATES = 30  # items a visitor comes across for each one chosen
+_CANDIDATES = 30  # items that a visitor meets for each one chosen
 _SUCCESSORS = 10  # items that one item leads to
 _LONGEST = 50
-_BATCH = 100_000  # sessions or items looked at together: bounds the memory
+_BATCH = 100_000  # sessions or items processed at once; bounds the memory
 _MONTH = 30 * 24 * 3600
 _START = 1_577_836_800  # 2020-01-01, in epoch seconds
-_GAP = 60.0  # seconds from click to click
+_GAP = 60.0  # mean number of seconds between two clicks
 
 
 def synthetic_sessions(
@@ -36,26 +37,27 @@ def synthetic_sessions(
     r"""Draw items, users, and sessions in which visitors go from item to item.
 
     Items and users have normal latent factors :math:`q_i, p_u`, and every session an intent :math:`z_s = (p_u +
-    \varepsilon_s) / \sqrt{2}`. An item of popularity rank :math:`r` is met with probability :math:`\propto
-    r^{-\gamma}`; of thirty items met, one is chosen :math:`\propto \exp(\tau \langle z, q_i \rangle / \sqrt{k})`. Every
-    item leads to ten others, chosen so with its own factors for :math:`z`, to the :math:`j`-th with probability
-    :math:`\propto 1 / j`. A session starts with an item chosen by its intent. Every further click
+    \varepsilon_s) / \sqrt{2}`. To choose an item for factors :math:`z`, a visitor meets thirty items, the one of
+    popularity rank :math:`r` with probability :math:`\propto r^{-\gamma}`, and takes one of them with probability
+    :math:`\propto \exp(\tau \langle z, q_i \rangle / \sqrt{k})`. Every item has ten successors, chosen in this way
+    for :math:`z = q_i`; a transition goes to the :math:`j`-th of them with probability :math:`\propto 1 / j`. The
+    first click of a session is chosen for the intent :math:`z = z_s`. Every further click
 
-    - repeats an earlier one of the session with probability :math:`\rho`, the last one as likely as any,
+    - repeats one of the earlier clicks, all equally likely, with probability :math:`\rho`,
     - or else follows a transition from the item clicked last with probability :math:`\pi`,
-    - or else is chosen by the intent.
+    - or else is chosen for the intent.
 
-    The number of clicks is two plus a geometric number, at most 50. Transitions can be learnt from all sessions; what
-    the intent chose can only be remembered, so that a forgotten click makes a difference.
+    The number of clicks is two plus a geometric number, at most 50. A model can learn the transitions from all sessions
+    but must memorise the clicks that an intent chose; therefore forgetting such a click changes the model.
 
     Args:
         num_sessions: Number of sessions; their raw ids are ``"s0"``, ``"s1"``, …, in order of time.
-        num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may go without click.
+        num_items: Number of items; their raw ids are ``"i0"``, ``"i1"``, … Unpopular ones may have no click.
         clicks_per_session: Mean number of clicks, at least 2.
-        num_users: Number of users; their raw ids are ``"u0"``, ``"u1"``, … Each session has one of them.
+        num_users: Number of users; their raw ids are ``"u0"``, ``"u1"``, … Each session belongs to one of them.
         latent_dim: Number :math:`k` of latent factors.
-        popularity_exponent: The tail :math:`\gamma`; 0 makes all items equally popular.
-        taste: Strength :math:`\tau` of intent in choosing; 0 leaves popularity alone.
+        popularity_exponent: The exponent :math:`\gamma`; 0 makes all items equally popular.
+        taste: Influence :math:`\tau` of the factors :math:`z` on the choice; with 0, only popularity counts.
         transition: Probability :math:`\pi` of following a transition.
         repeat: Probability :math:`\rho` of a repeat.
         seed: The same seed gives the same graph.
@@ -73,13 +75,13 @@ def synthetic_sessions(
     """
     _check(num_sessions, num_items, num_users, latent_dim)
     if not 2 <= clicks_per_session <= _LONGEST / 5:
-        raise ValueError(f"'clicks_per_session' must be between 2 and {_LONGEST // 5} (got {clicks_per_session})")
+        raise ArgumentError("clicks_per_session", f"be between 2 and {_LONGEST // 5}", clicks_per_session)
     for name, value in {"popularity_exponent": popularity_exponent, "taste": taste}.items():
         if not 0 <= value < float("inf"):
-            raise ValueError(f"'{name}' must be a finite number of at least 0 (got {value})")
+            raise ArgumentError(name, "be a finite number of at least 0", value)
     for name, value in {"transition": transition, "repeat": repeat}.items():
         if not 0 <= value <= 1:
-            raise ValueError(f"'{name}' must be a probability (got {value})")
+            raise ArgumentError(name, "be a probability", value)
     random = torch.Generator().manual_seed(seed)
 
     kind = torch.randn(num_items, latent_dim, generator=random)
@@ -87,7 +89,7 @@ def synthetic_sessions(
     met = torch.cumsum(rank.double() ** -popularity_exponent, 0)
 
     def choose(wish: Tensor) -> Tensor:
-        """One item for every row of wishes ``[n, latent_dim]``."""
+        """Return one item ``[n]`` for each row of factors ``[n, latent_dim]``."""
         draw = torch.rand(wish.size(0), _CANDIDATES, generator=random, dtype=torch.double) * met[-1]
         item = torch.searchsorted(met, draw).clamp_(max=num_items - 1)
         liking = (kind[item] * wish.unsqueeze(1)).sum(2) * (taste / latent_dim**0.5)
@@ -138,15 +140,16 @@ def _check(num_sessions: int, num_items: int, num_users: int, latent_dim: int) -
     given = {"num_sessions": num_sessions, "num_items": num_items, "num_users": num_users, "latent_dim": latent_dim}
     for name, value in given.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"'{name}' must be a positive integer (got {value})")
+            raise ArgumentError(name, "be a positive integer", value)
 
 
 def _in_parts(choose: Callable[[Tensor], Tensor], wishes: Tensor) -> Tensor:
+    """Call ``choose`` on batches of ``wishes``, and concatenate the results."""
     return torch.cat([choose(part) for part in wishes.split(_BATCH)])
 
 
 def _lengths(num_sessions: int, mean: float, random: torch.Generator) -> Tensor:
-    """Two plus a geometric number, drawn by its distribution function ``[num_sessions]``."""
+    """Return the numbers of clicks ``[num_sessions]``: two plus a geometric number, at most ``_LONGEST``."""
     stay = 1 - 1 / (mean - 1)  # probability of one more click
     if stay <= 0:
         return torch.full((num_sessions,), 2)
