@@ -1,5 +1,6 @@
-"""The sketches of CONTRIBUTING.md run as they stand."""
+"""The sketches of CONTRIBUTING.md run as they stand, and what is written in two places is the same."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 import graphunlearn as gu
 from graphunlearn.operators import registry
 
-PATH = Path(__file__).parents[1] / "CONTRIBUTING.md"
+ROOT = Path(__file__).parents[1]
+PATH = ROOT / "CONTRIBUTING.md"
 TEXT = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
 
 pytestmark = pytest.mark.skipif(not TEXT, reason="CONTRIBUTING.md is not part of this installation")
@@ -54,3 +56,18 @@ def test_the_loss_has_the_derivatives_that_it_gives(sketches):
     (bend,) = torch.autograd.grad(slope.sum(), margins)
     torch.testing.assert_close(second, bend)
     assert isinstance(objective, gu.Objective)
+
+
+def test_the_version_to_cite_is_the_version():
+    assert f"\nversion: {gu.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_oldest_versions_are_those_that_are_allowed():
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    floors = dict(line.split(">=") for line in config["options"]["install_requires"].split())
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.replace("-", "_").split("==") for line in lines if not line.startswith("#"))
+    assert set(floors) <= set(pins)
+    for name, floor in floors.items():
+        assert f"{pins[name]}.".startswith(f"{floor}."), name
