@@ -472,6 +472,7 @@ def test_to_device_and_back(graph):
     assert moved.user_ids == ["ann", "bob", "cy", "di"]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda(graph):
     moved = copy.copy(graph).to("cuda")

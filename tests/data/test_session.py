@@ -378,6 +378,7 @@ def test_to_another_device():
     assert graph.device.type == "cpu"
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @given(session_graphs(min_sessions=2))
 def test_everything_on_a_gpu(graph):

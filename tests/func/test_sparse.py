@@ -306,6 +306,7 @@ def test_the_patterns_of_one_pair_of_tables_are_adjoint(pattern):
     torch.testing.assert_close((b * pattern.transposed.matmul(values, a)).sum(), left, **EXACT)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_products_on_cuda(pattern):
     a, b, values = operands(pattern)

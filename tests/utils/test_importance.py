@@ -145,6 +145,7 @@ def test_importance_of_other_length_is_refused():
         prune_by_importance(torch.arange(3), torch.rand(2), 0.5)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_as_on_the_cpu():
     graph = random_graph()

@@ -377,6 +377,7 @@ def test_wrong_degree_change_is_refused(share):
         affected_interactions(graph, mask, 1, min_degree_change=share)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_as_on_the_cpu():
     graph = random_graph()

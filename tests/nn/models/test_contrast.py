@@ -528,6 +528,7 @@ def test_their_options_are_shown():
 # ---- devices
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("cls", "options"), kinds(), ids=names)
 def test_on_cuda(cls, options):

@@ -125,6 +125,7 @@ def test_bad_sizes_are_refused():
         encode(NGCF(12, 2, 1), random_graph())
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_ngcf_on_cuda():
     graph = random_graph()
