@@ -5,8 +5,9 @@ import pytest
 from quick import QUICK
 
 import graphunlearn as gu
-import graphunlearn.cli.audit as judge
+import graphunlearn.cli.audit as audit_command
 import graphunlearn.cli.bench as bench_module
+import graphunlearn.cli.demo as demo_command
 from graphunlearn.runs.run import Run
 
 TOP = {"dataset", "model", "scenario", "request", "environment", "methods"}
@@ -281,15 +282,15 @@ def test_an_interrupted_audit_writes_nothing(forgotten, tmp_path, call, monkeypa
     def interrupted(*_args, **_keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(judge, "audit", interrupted)
+    monkeypatch.setattr(audit_command, "audit", interrupted)
     assert call("audit", forgotten, "--out", tmp_path / "x")[0] == 130
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
 def small_demo(monkeypatch, tmp_path):
-    make = judge.synthetic_interactions
-    monkeypatch.setattr(judge, "synthetic_interactions", lambda seed: make(60, 40, 8, seed=seed))
+    make = demo_command.synthetic_interactions
+    monkeypatch.setattr(demo_command, "synthetic_interactions", lambda seed: make(60, 40, 8, seed=seed))
     monkeypatch.chdir(tmp_path)
 
 

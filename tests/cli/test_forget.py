@@ -179,7 +179,7 @@ def test_options_are_those_of_the_dataclass():
 
 def test_the_published_choices():
     method = build_method("ifru-published", gu.BCE(), options=["max_iter=7"])
-    own, expected = options_of(method), options_of(gu.IFRU.as_published(gu.BCE(), steps=7))
+    own, expected = options_of(method), options_of(gu.IFRU.as_published(gu.BCE(), max_iter=7))
     assert own == expected
     assert method.name == "ifru-published"
     assert gu.IFRU.name == "ifru"
