@@ -58,7 +58,9 @@ def variants(published: bool, every_term: bool) -> dict[str, gu.UnlearnRec]:
         made |= {"as published, zero-shot": gu.UnlearnRec.as_published(epochs=0)}
         made |= {"as published, 5 epochs": gu.UnlearnRec.as_published(epochs=5)}
         for term in ("model", "unlearn", "preserve", "contrast") if every_term else ():
-            switched = gu.UnlearnRec.as_published(epochs=0, published=gu.PublishedSettings(**{f"lambda_{term}": 0.0}))
+            switched = gu.UnlearnRec.as_published(
+                epochs=0, published=gu.operators.PublishedSettings(**{f"lambda_{term}": 0.0})
+            )
             made[f"as published, without the {term} term"] = switched
     return made
 

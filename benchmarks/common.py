@@ -51,7 +51,7 @@ def trained(graph: gu.InteractionGraph, validation: gu.InteractionGraph, layers:
     """Return a LightGCN and the seconds it took."""
     model = build_model("lightgcn", graph, dim=64, layers=layers)
     reset_parameters(model, seed)
-    result = gu.fit(model, graph, validation=validation, settings=gu.FitSettings(seed=seed), progress=False)
+    result = gu.fit(model, graph, validation=validation, settings=gu.nn.FitSettings(seed=seed), progress=False)
     return model, result.seconds
 
 

@@ -25,7 +25,7 @@ DIM, SEEDS = 32, (1, 2, 3)
 def make(name: str, graph: gu.InteractionGraph) -> torch.nn.Module:
     """Return an untrained model."""
     if name == "ngcf":
-        return gu.NGCF(graph.num_nodes, DIM, 2)
+        return gu.nn.NGCF(graph.num_nodes, DIM, 2)
     encoder = (GraphSAGE if name == "sage" else GAT)(DIM, DIM, num_layers=2)
     return BipartiteRecommender(encoder, graph.num_users, graph.num_items, dim=DIM)
 
@@ -39,7 +39,7 @@ def main() -> None:
         torch.manual_seed(seed)
         model = make(name, on)
         reset_parameters(model, seed)
-        settings = gu.FitSettings(seed=seed, lr=0.003 if name == "ngcf" else 0.01)
+        settings = gu.nn.FitSettings(seed=seed, lr=0.003 if name == "ngcf" else 0.01)
         gu.fit(model, on, validation=validation, settings=settings, progress=False)
         return model
 

@@ -158,7 +158,7 @@ def main() -> None:
     graph = gu.SessionGraph.from_file(file, collapse_repeats=True)
     criterion = gu.CrossEntropy()
     samples = criterion.samples(graph)
-    ours = gu.SRGNN(graph.num_items, DIM, dropout=0.0)
+    ours = gu.nn.SRGNN(graph.num_items, DIM, dropout=0.0)
     if options.recbole:
         peer, theirs = "RecBole SRGNN", recbole_srgnn(options.recbole, graph.num_items)
         version = import_module("recbole").__version__

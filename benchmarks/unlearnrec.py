@@ -91,7 +91,7 @@ def run(dataset: str, backbone: str, scenario: str, args: argparse.Namespace) ->
         model=backbone,
         dim=64,
         layers=LAYERS[dataset],
-        settings=gu.FitSettings(epochs=args.epochs, batch_size=args.batch_size, patience=args.patience),
+        settings=gu.nn.FitSettings(epochs=args.epochs, batch_size=args.batch_size, patience=args.patience),
         retrain_seeds=args.retrain_seeds,
         dataset=dataset,
         cache=args.cache,
@@ -123,9 +123,9 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=SCENARIOS)
     parser.add_argument("--prepare-seeds", type=int, default=3)
     parser.add_argument("--retrain-seeds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=gu.FitSettings.batch_size)
-    parser.add_argument("--patience", type=int, default=gu.FitSettings.patience)
-    parser.add_argument("--epochs", type=int, default=gu.FitSettings.epochs)
+    parser.add_argument("--batch-size", type=int, default=gu.nn.FitSettings.batch_size)
+    parser.add_argument("--patience", type=int, default=gu.nn.FitSettings.patience)
+    parser.add_argument("--epochs", type=int, default=gu.nn.FitSettings.epochs)
     parser.add_argument("--cache", type=Path, help="folder of trained models, to go on after a break")
     args = parser.parse_args()
     cases = []

@@ -1,115 +1,114 @@
 """Graph unlearning for GNN recommenders: forget interactions, users, items, clicks or sessions without retraining.
 
-Nouns: :class:`InteractionGraph`, :class:`ForgetRequest`, objectives (:class:`BPR`, :class:`BCE`,
-:class:`SquaredError`), unlearners (:class:`IFRU`, :class:`Retrain`, ...) and their :class:`UnlearningResult`.
-Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`.
+Nouns: :class:`InteractionGraph`, :class:`SessionGraph`, :class:`ForgetRequest`, objectives (:class:`BPR`,
+:class:`BCE`, :class:`CrossEntropy`, :class:`SquaredError`), unlearners (:class:`IFRU`, :class:`UnlearnRec`,
+:class:`CAU`, ...), their :class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
+
+Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`audit`, :func:`export`,
+:func:`load_export`.
+
+Everything else lives in subpackages, such as the models in :mod:`graphunlearn.nn`; they are imported at first use.
 """
 
-from graphunlearn import adapters, datasets, utils
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from graphunlearn._version import __version__
-from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.ledger import Ledger
-from graphunlearn.nn import (
-    BCE,
-    BPR,
-    NGCF,
-    SGL,
-    SRGNN,
-    Criterion,
-    CrossEntropy,
-    Encoded,
-    FitResult,
-    FitSettings,
-    GRU4Rec,
-    MatrixFactorization,
-    Objective,
-    PrefixSamples,
-    Samples,
-    SASRec,
-    SimGCL,
-    SquaredError,
-    auxiliary_loss,
-    default_settings,
-    encode,
-    fit,
-    linear_form,
-    prefix_states,
-    recommend,
-    score,
-)
-from graphunlearn.operators import (
-    CAU,
-    IFRU,
-    SISA,
-    SRU,
-    AscentFineTune,
-    Calibrate,
-    EncoderSettings,
-    FineTune,
-    GradientAscent,
-    NegativeKL,
-    PublishedSettings,
-    Retrain,
-    TuneSettings,
-    Unlearner,
-    UnlearningResult,
-    UnlearnRec,
-    Unlink,
-)
-from graphunlearn.runs import export, load_export
+
+if TYPE_CHECKING:
+    from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+    from graphunlearn.errors import ArgumentError
+    from graphunlearn.eval import audit
+    from graphunlearn.ledger import Ledger
+    from graphunlearn.nn import (
+        BCE,
+        BPR,
+        CrossEntropy,
+        Encoded,
+        Objective,
+        SquaredError,
+        encode,
+        fit,
+        recommend,
+        score,
+    )
+    from graphunlearn.operators import (
+        CAU,
+        IFRU,
+        SISA,
+        SRU,
+        AscentFineTune,
+        Calibrate,
+        FineTune,
+        GradientAscent,
+        NegativeKL,
+        Retrain,
+        Unlearner,
+        UnlearningResult,
+        UnlearnRec,
+        Unlink,
+    )
+    from graphunlearn.runs import export, load_export
 
 __all__ = [
     "BCE",
     "BPR",
     "CAU",
     "IFRU",
-    "NGCF",
-    "SGL",
     "SISA",
-    "SRGNN",
     "SRU",
+    "ArgumentError",
     "AscentFineTune",
     "Calibrate",
-    "Criterion",
     "CrossEntropy",
     "Encoded",
-    "EncoderSettings",
     "FineTune",
-    "FitResult",
-    "FitSettings",
     "ForgetRequest",
-    "GRU4Rec",
     "GradientAscent",
     "InteractionGraph",
     "Ledger",
-    "MatrixFactorization",
     "NegativeKL",
     "Objective",
-    "PrefixSamples",
-    "PublishedSettings",
     "Retrain",
-    "SASRec",
-    "Samples",
     "SessionGraph",
-    "SimGCL",
     "SquaredError",
-    "TuneSettings",
     "UnlearnRec",
     "Unlearner",
     "UnlearningResult",
     "Unlink",
     "__version__",
-    "adapters",
-    "auxiliary_loss",
-    "datasets",
-    "default_settings",
+    "audit",
     "encode",
     "export",
     "fit",
-    "linear_form",
     "load_export",
-    "prefix_states",
     "recommend",
     "score",
-    "utils",
 ]
+
+_HOMES = {
+    "data": "ForgetRequest InteractionGraph SessionGraph",
+    "errors": "ArgumentError",
+    "eval": "audit",
+    "ledger": "Ledger",
+    "nn": "BCE BPR CrossEntropy Encoded Objective SquaredError encode fit recommend score",
+    "operators": "CAU IFRU SISA SRU AscentFineTune Calibrate FineTune GradientAscent NegativeKL Retrain "
+    "Unlearner UnlearningResult UnlearnRec Unlink",
+    "runs": "export load_export",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+_PACKAGES = {"adapters", "data", "datasets", "eval", "func", "ledger", "metrics", "nn", "operators", "runs", "utils"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: torch_geometric alone takes seconds, and few programs need all of this package."""
+    if name in _PACKAGES:
+        return import_module(f"graphunlearn.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphunlearn' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"graphunlearn.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})

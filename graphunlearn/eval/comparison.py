@@ -93,7 +93,7 @@ def bench(
         >>> result = bench(
         ...     lambda seed, clean: adversarial_edges(graph, clean, seed=seed),
         ...     [gu.Unlink()],
-        ...     settings=gu.FitSettings(epochs=2),
+        ...     settings=gu.nn.FitSettings(epochs=2),
         ...     retrain_seeds=2,
         ... )
         >>> [method["name"] for method in result.report["methods"]]

@@ -217,7 +217,7 @@ def recommend(
         >>> gu.recommend(torch_geometric.nn.LightGCN(5, 8, num_layers=1), graph, k=2).shape
         torch.Size([2, 2])
         >>> sessions = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
-        >>> gu.recommend(gu.SRGNN(sessions.num_items, 8), sessions, k=2).shape
+        >>> gu.recommend(gu.nn.SRGNN(sessions.num_items, 8), sessions, k=2).shape
         torch.Size([2, 2])
     """
     if not 1 <= k <= graph.num_items:

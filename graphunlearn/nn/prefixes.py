@@ -33,7 +33,7 @@ def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Enco
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
-        >>> rows = encode_prefixes(gu.SRGNN(graph.num_items, 8), graph, torch.tensor([0, 1, 3]))
+        >>> rows = encode_prefixes(gu.nn.SRGNN(graph.num_items, 8), graph, torch.tensor([0, 1, 3]))
         >>> rows.queries.shape, rows.items.shape
         (torch.Size([3, 8]), torch.Size([3, 8]))
     """
@@ -52,7 +52,7 @@ def prefix_states(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Tensor
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 0], [2, 1]])
-        >>> prefix_states(gu.GRU4Rec(graph.num_items, 8), graph, torch.tensor([0, 1, 3])).shape
+        >>> prefix_states(gu.nn.GRU4Rec(graph.num_items, 8), graph, torch.tensor([0, 1, 3])).shape
         torch.Size([3, 8])
     """
     return encode_prefixes(model, graph, ends).queries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ['model_card']
+__all__ = ["model_card"]
 
 _CARD = """\
 ---

@@ -1,7 +1,6 @@
 """A corrected model as a folder that others can load: weights, configuration, what was forgotten, and a model card."""
 
 from __future__ import annotations
-from graphunlearn.errors import ArgumentError
 
 import dataclasses
 import json
@@ -12,21 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
 import torch
 import torch_geometric
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+
 from graphunlearn._version import __version__
-from graphunlearn.runs.card import model_card
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.request import PAIRS
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import Unlearner, UnlearningResult
+from graphunlearn.runs.card import model_card
 
-__all__ = ['Exported', 'export', 'load_export']
+__all__ = ["Exported", "export", "load_export"]
 
 FORMAT = 1
 WEIGHTS, CONFIG, FACTS, CARD = "model.safetensors", "config.json", "unlearning.json", "README.md"
@@ -147,7 +149,11 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
     wanted, given = _tensors(weights), _tensors(model.state_dict())
     for name in sorted(wanted.keys() | given.keys()):
         if wanted.get(name) != given.get(name):
-            raise ArgumentError("model", f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}", _shown(given.get(name)))
+            raise ArgumentError(
+                "model",
+                f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}",
+                _shown(given.get(name)),
+            )
     model.load_state_dict(weights)
     return dict(facts)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
 from graphunlearn.data.io.folders import check_folder, replaced_folder
 
-__all__ = ['check_out', 'replaced']
+__all__ = ["check_out", "replaced"]
 
 WRITTEN = frozenset(
     {

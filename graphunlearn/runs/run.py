@@ -1,28 +1,30 @@
 """Run folders: a trained model with all that it takes to forget from it, and to audit that later."""
 
 from __future__ import annotations
-from graphunlearn.data.events import part_sizes
-from graphunlearn.errors import ArgumentError
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
+
 from graphunlearn._version import __version__
-from graphunlearn.runs.folder import replaced
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.events import part_sizes
 from graphunlearn.data.io.plain import json_ready
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
+from graphunlearn.runs.folder import replaced
 
-__all__ = ['Forgotten', 'Graph', 'ModelSpec', 'Run', 'watched']
+__all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
 
 FORMAT = 1
 OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}

@@ -203,5 +203,5 @@ def test_it_can_be_trained_here_as_well(graph):
     model = TwoTowers(graph.num_users, graph.num_items, 8)
     fitted = gu.fit(model, graph, objective=OBJECTIVE, epochs=3)
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
-    again = gu.Retrain(settings=gu.FitSettings(epochs=2)).unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
+    again = gu.Retrain(settings=gu.nn.FitSettings(epochs=2)).unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
     assert serve(again).predict(3, 5).shape == (5,)

@@ -378,9 +378,9 @@ METHODS = {
     "ifru, pruned": lambda: gu.IFRU(prune=0.5),
     "calibrate": lambda: gu.Calibrate(epochs=1),
     "unlearnrec": lambda: gu.UnlearnRec(
-        settings=gu.FitSettings(epochs=2), share=0.3, requests=2, pretraining=gu.EncoderSettings(steps=40)
+        settings=gu.nn.FitSettings(epochs=2), share=0.3, requests=2, pretraining=gu.operators.EncoderSettings(steps=40)
     ),
-    "retrain": lambda: gu.Retrain(settings=gu.FitSettings(epochs=2)),
+    "retrain": lambda: gu.Retrain(settings=gu.nn.FitSettings(epochs=2)),
     "finetune": lambda: gu.FineTune(epochs=2),
     "ascent": lambda: gu.GradientAscent(steps=2),
     "unlink": lambda: gu.Unlink(),

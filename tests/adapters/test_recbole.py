@@ -143,7 +143,7 @@ def test_unlearnrec_is_prepared_on_the_bridge(recbole, name):
     config, loaders = recbole.prepare(name, **SMALL)
     bridge = Bridge(recbole.train(config, loaders), *loaders)
     method = gu.UnlearnRec(
-        validation=bridge.validation, objective=bridge.objective, pretraining=gu.EncoderSettings(steps=20)
+        validation=bridge.validation, objective=bridge.objective, pretraining=gu.operators.EncoderSettings(steps=20)
     )
     method.prepare(bridge.model, bridge.graph)
     after = bridge.unlearn(method, gu.ForgetRequest("user", [bridge.graph.user_ids[0]]))
@@ -183,7 +183,9 @@ def test_the_objective_has_recboles_gradient(recbole):
     batch = next(iter(loaders[0]))
     theirs = model.calculate_loss(batch)
     pairs = torch.stack([batch["user_id"], batch["item_id"], batch["neg_item_id"]]) - 1
-    samples = gu.Samples(pairs[0], pairs[1], (bridge.graph.num_users, bridge.graph.num_items), negatives=pairs[2:].t())
+    samples = gu.nn.Samples(
+        pairs[0], pairs[1], (bridge.graph.num_users, bridge.graph.num_items), negatives=pairs[2:].t()
+    )
     mine = gu.BPR(weight_decay=0.3, negatives=1).losses(bridge.model, bridge.graph, samples).mean()
     torch.testing.assert_close(mine, theirs.squeeze(), atol=1e-6, rtol=1e-5)
 
@@ -248,7 +250,7 @@ def test_other_models_and_other_data_are_refused(recbole):
     with pytest.raises(ValueError, match=r"'model' must be one of the training data .* \(got one of 69 \+ 80\)"):
         Bridge(other, *loaders)
     bridge = Bridge(model, *loaders)
-    result = gu.Unlink().unlearn(gu.MatrixFactorization(bridge.graph.num_nodes, 8), bridge.graph, a_user(bridge))
+    result = gu.Unlink().unlearn(gu.nn.MatrixFactorization(bridge.graph.num_nodes, 8), bridge.graph, a_user(bridge))
     with pytest.raises(ValueError, match="'result' must be of this bridge's model, a LightGCN"):
         bridge.restore(result)
     with pytest.raises(ValueError, match="nobody"):

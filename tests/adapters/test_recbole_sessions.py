@@ -351,7 +351,7 @@ def test_recbole_trains_on_with_what_remains(project, all_trained):
         gu.AscentFineTune(steps=2, finetune_steps=2),
         gu.GradientAscent(steps=2),
         gu.NegativeKL(steps=2),
-        gu.Retrain(settings=gu.FitSettings(epochs=2, batch_size=64, lr=0.01)),
+        gu.Retrain(settings=gu.nn.FitSettings(epochs=2, batch_size=64, lr=0.01)),
     ],
     ids=lambda method: method.name,
 )

@@ -60,7 +60,7 @@ def test_session_clicks_with_a_test_file(tmp_path, call):
 def test_is_the_bench_of_the_library(clicks, words, tmp_path, parsed):
     told = parsed("bench", "session-clicks", *words, "--methods", "unlink", "--no-cache", "--out", tmp_path / "x")
     graph = gu.SessionGraph.from_file(clicks)
-    settings = gu.FitSettings(**vars(gu.default_settings(graph)) | {"epochs": 3, "batch_size": 4096})
+    settings = gu.nn.FitSettings(**vars(gu.nn.default_settings(graph)) | {"epochs": 3, "batch_size": 4096})
     result = bench(
         lambda seed: session_clicks(graph, seed=seed),
         [gu.Unlink()],
@@ -81,7 +81,7 @@ def test_without_dim_and_layers_it_is_the_bench_of_the_library(clicks):
         lambda seed: session_clicks(graph, seed=seed),
         [gu.Unlink()],
         model="sasrec",
-        settings=gu.FitSettings(epochs=1),
+        settings=gu.nn.FitSettings(epochs=1),
         retrain_seeds=1,
     )
     assert result.report["model"]["dim"] == WIDTH["sessions"]

@@ -44,8 +44,8 @@ def test_defaults_are_those_of_the_kind(model, clicks, tmp_path, parsed):
     graph = run.train
     assert told["model"] == {"name": model, "dim": WIDTH["sessions"], "layers": LAYERS.get(model, 2)}
     assert repr(run.model) == repr(build_model(model, graph, WIDTH["sessions"]))
-    assert run.settings == gu.FitSettings(**{**vars(gu.default_settings(graph)), "epochs": 1})
-    assert SETTINGS["sessions"] == gu.default_settings(graph)
+    assert run.settings == gu.nn.FitSettings(**{**vars(gu.nn.default_settings(graph)), "epochs": 1})
+    assert SETTINGS["sessions"] == gu.nn.default_settings(graph)
     assert run.objective == gu.CrossEntropy()
 
 

@@ -142,7 +142,7 @@ def other_order(graph):
         lambda p: {"model": build_model("mf", p["graph"], 4, 1)},
         lambda p: {"model": build_model("lightgcn", p["graph"], 4, 3)},
         lambda p: {"model": build_model("lightgcn", p["graph"], 4, 2).double()},
-        lambda p: {"model": gu.SGL(p["graph"].num_nodes, 4, 2)},
+        lambda p: {"model": gu.nn.SGL(p["graph"].num_nodes, 4, 2)},
     ],
 )
 def test_facts_tell_trainings_apart(graph, change):
@@ -154,7 +154,7 @@ def test_facts_tell_trainings_apart(graph, change):
 @pytest.mark.parametrize("option", ["drop", "temperature", "weight", "contrast"])
 def test_options_that_are_no_parameters_count(graph, option):
     values = {"drop": 0.3, "temperature": 0.5, "weight": 0.2, "contrast": 7}
-    one, other = (gu.SGL(graph.num_nodes, 4, 2, **more) for more in ({}, {option: values[option]}))
+    one, other = (gu.nn.SGL(graph.num_nodes, 4, 2, **more) for more in ({}, {option: values[option]}))
     facts = [facts_of_training(**parts(graph) | {"model": model}) for model in (one, other)]
     assert facts[0] != facts[1]
 

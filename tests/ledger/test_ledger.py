@@ -570,7 +570,7 @@ def test_the_drift_adds_up_until_it_is_time_to_retrain(file, start):
     tight = gu.Ledger(file, budget=drift["spent"] * 0.999)
     with pytest.warns(UserWarning, match=r"retrain now: the drift is .* after 4 requests, and its budget"):
         result = tight.unlearn(gu.Unlink(), model, graph, user("3"))
-    fresh = tight.unlearn(gu.Retrain(settings=gu.FitSettings(epochs=1)), result.model, result.graph, user("4"))
+    fresh = tight.unlearn(gu.Retrain(settings=gu.nn.FitSettings(epochs=1)), result.model, result.graph, user("4"))
     assert tight.entries()[-1].drift is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -150,7 +150,7 @@ def test_no_forgotten_session_is_anywhere(tmp_path):
         session_ids=[f"visit-{n:03d}" for n in range(30)],
         item_ids=[f"sku-{n}-x" for n in range(12)],
     )
-    model = gu.GRU4Rec(12, 4)
+    model = gu.nn.GRU4Rec(12, 4)
     long = next(n for n, row in enumerate(rows) if len(row) > 4)
     request = gu.ForgetRequest("click", [(f"visit-{long:03d}", 2)]) | gu.ForgetRequest("item", ["sku-3-x"])
     result = gu.Unlink().unlearn(model, sessions, request)
@@ -163,7 +163,7 @@ def test_no_forgotten_session_is_anywhere(tmp_path):
     assert facts["request"]["unit"] == "clicks"
     assert facts["request"]["removed"] == int(request.mask(sessions).sum())
     assert read(folder, "config.json")["graph"]["num_sessions"] == result.graph.num_sessions
-    gu.load_export(gu.GRU4Rec(12, 4), folder)
+    gu.load_export(gu.nn.GRU4Rec(12, 4), folder)
 
 
 def test_what_was_not_given_is_not_told(tmp_path, result):
@@ -191,7 +191,7 @@ def test_a_key_is_drawn_where_none_is_given_and_is_not_shown(tmp_path, request_,
 
 
 def test_options_name_data_and_models_by_their_class_alone(tmp_path, graph, model, request_):
-    unlearner = gu.UnlearnRec(validation=graph, settings=gu.FitSettings(epochs=2))
+    unlearner = gu.UnlearnRec(validation=graph, settings=gu.nn.FitSettings(epochs=2))
     result = replace(gu.Unlink().unlearn(model, graph, request_), method="unlearnrec")
     options = read(gu.export(result, tmp_path / "a", unlearner=unlearner).folder, "unlearning.json")["method"][
         "options"
@@ -274,7 +274,7 @@ def test_a_broken_export_changes_nothing(tmp_path, result, why):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gu.MatrixFactorization(35, 4), r"of the class of the export, LightGCN \(got MatrixFactorization\)"),
+        (lambda: gu.nn.MatrixFactorization(35, 4), r"of the class of the export, LightGCN \(got MatrixFactorization\)"),
         (lambda: LightGCN(36, 4, 2), r"'embedding\.weight' is float32 \[35, 4\] \(got float32 \[36, 4\]\)"),
         (lambda: LightGCN(35, 4, 2).double(), r"'alpha' is float32 \[3\] \(got float64 \[3\]\)"),
     ],

@@ -59,7 +59,7 @@ def adversarial_edges(
     Example:
         >>> import graphunlearn as gu
         >>> def clean(train, validation):
-        ...     model = gu.MatrixFactorization(train.num_nodes, 4)
+        ...     model = gu.nn.MatrixFactorization(train.num_nodes, 4)
         ...     result = gu.fit(model, train, epochs=2)
         ...     return model
         >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=40, interactions_per_user=8)

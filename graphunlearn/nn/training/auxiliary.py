@@ -45,9 +45,9 @@ def auxiliary_loss(
         >>> import torch, torch_geometric, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 2]]), num_users=3, num_items=3)
         >>> samples = gu.BPR().samples(graph)
-        >>> gu.auxiliary_loss(SimGCL(6, 8, num_layers=2), graph, samples, seed=0, epoch=1, step=0).shape
+        >>> gu.nn.auxiliary_loss(SimGCL(6, 8, num_layers=2), graph, samples, seed=0, epoch=1, step=0).shape
         torch.Size([])
-        >>> gu.auxiliary_loss(torch_geometric.nn.LightGCN(6, 8, 2), graph, samples, seed=0, epoch=1, step=0) is None
+        >>> gu.nn.auxiliary_loss(torch_geometric.nn.LightGCN(6, 8, 2), graph, samples, seed=0, epoch=1, step=0) is None
         True
     """
     return None

@@ -154,7 +154,7 @@ def fit(
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 2]]), num_users=3, num_items=4)
-        >>> result = gu.fit(gu.MatrixFactorization(7, 4), graph, epochs=2)
+        >>> result = gu.fit(gu.nn.MatrixFactorization(7, 4), graph, epochs=2)
         >>> result.best_epoch
         2
     """

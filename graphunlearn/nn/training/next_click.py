@@ -55,7 +55,7 @@ class CrossEntropy(Criterion):
         >>> samples = CrossEntropy().samples(graph)
         >>> samples.ends, samples.target
         (tensor([0, 1, 3]), tensor([1, 0, 1]))
-        >>> CrossEntropy().losses(gu.SRGNN(graph.num_items, 8), graph, samples).shape
+        >>> CrossEntropy().losses(gu.nn.SRGNN(graph.num_items, 8), graph, samples).shape
         torch.Size([3])
     """
 

@@ -25,7 +25,7 @@ class Retrain(Unlearner):
         validation: Interactions, or sessions, for early stopping; what concerns users and items that are forgotten
             entirely is left out. Without any session of two clicks left, all epochs are run.
         settings: How to train, seed included. Use those of the original; where ``None``
-            :func:`~graphunlearn.default_settings`.
+            :func:`~graphunlearn.nn.default_settings`.
     """
 
     name: ClassVar[str] = "retrain"

@@ -35,7 +35,7 @@ class FineTune(Unlearner):
     Args:
         objective: The loss; the shared default where ``None``.
         epochs: Passes over the retained interactions, or the prefixes of the retained sessions.
-        lr: Adam's learning rate; by default that of :func:`~graphunlearn.default_settings`.
+        lr: Adam's learning rate; by default that of :func:`~graphunlearn.nn.default_settings`.
         batch_size: Interactions, or prefixes, per step; by default likewise.
         seed: Seed of the order of interactions or sessions.
     """

@@ -85,7 +85,7 @@ class CAU(Unlearner):
         >>> import graphunlearn as gu
         >>> graph = gu.datasets.synthetic_sessions(num_sessions=60, num_items=20, seed=1)
         >>> train, validation, test = graph.time_split([0.8, 0.1, 0.1])
-        >>> model = gu.GRU4Rec(train.num_items, 8)
+        >>> model = gu.nn.GRU4Rec(train.num_items, 8)
         >>> request = gu.ForgetRequest("session", train.session_ids[:2])
         >>> result = gu.CAU(validation=validation, steps=5).unlearn(model, train, request)
         >>> result.graph.num_sessions == train.num_sessions - 2

@@ -39,7 +39,7 @@ class Sharded(Unlearner):
         num_shards: Number of shards.
         aggregation: How the scores of the shards are added up.
         validation: Early stopping of every shard, and learned weights.
-        settings: How every shard is trained; where ``None`` :func:`~graphunlearn.default_settings`.
+        settings: How every shard is trained; where ``None`` :func:`~graphunlearn.nn.default_settings`.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
@@ -241,7 +241,7 @@ class SISA(Sharded):
             :class:`~graphunlearn.operators.shards.ensemble.ShardEnsemble`.
         validation: Sessions for early stopping of every shard, and for learned weights.
         settings: How every shard is trained; its seed, with the original, decides on shards and initialisation. Where
-            ``None`` :func:`~graphunlearn.default_settings`.
+            ``None`` :func:`~graphunlearn.nn.default_settings`.
 
     Raises:
         ValueError: A setting is out of range, weights are to be learned without validation sessions, or the method is
@@ -252,7 +252,8 @@ class SISA(Sharded):
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 1], [3, 0, 1], [1, 2, 3]])
-        >>> model, method = gu.GRU4Rec(graph.num_items, 4), gu.SISA(num_shards=2, settings=gu.FitSettings(epochs=2))
+        >>> model = gu.nn.GRU4Rec(graph.num_items, 4)
+        >>> method = gu.SISA(num_shards=2, settings=gu.nn.FitSettings(epochs=2))
         >>> method.prepare(model, graph)
         >>> result = method.unlearn(model, graph, gu.ForgetRequest.internal("click", torch.tensor([[0], [1]])))
         >>> type(result.model).__name__, len(result.log["retrained"])

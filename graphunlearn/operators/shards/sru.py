@@ -49,7 +49,7 @@ class SRU(Sharded):
         aggregation: ``"attention"``, ``"learned"`` or ``"mean"``.
         validation: Sessions for early stopping of every shard, and for learned weights.
         settings: How every shard is trained; its seed, with the original, decides on shards, initialisation and random
-            deletion. Where ``None`` :func:`~graphunlearn.default_settings`.
+            deletion. Where ``None`` :func:`~graphunlearn.nn.default_settings`.
         extra: What is deleted besides.
 
     Raises:
@@ -63,8 +63,8 @@ class SRU(Sharded):
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 1], [3, 0, 1], [1, 2, 3]])
-        >>> method = gu.SRU(num_shards=2, aggregation="mean", extra="neighbour", settings=gu.FitSettings(epochs=2))
-        >>> model = gu.GRU4Rec(graph.num_items, 4)
+        >>> method = gu.SRU(num_shards=2, aggregation="mean", extra="neighbour", settings=gu.nn.FitSettings(epochs=2))
+        >>> model = gu.nn.GRU4Rec(graph.num_items, 4)
         >>> method.prepare(model, graph)
         >>> result = method.unlearn(model, graph, gu.ForgetRequest.internal("click", torch.tensor([[0], [1]])))
         >>> result.log["extra_clicks"], result.graph.num_clicks

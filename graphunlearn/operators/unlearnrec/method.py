@@ -83,7 +83,7 @@ class UnlearnRec(Unlearner):
         >>> graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=0)
         >>> model = torch_geometric.nn.LightGCN(graph.num_nodes, 8, num_layers=2)
         >>> _ = gu.fit(model, graph, epochs=5)
-        >>> method = gu.UnlearnRec(settings=gu.FitSettings(epochs=5))
+        >>> method = gu.UnlearnRec(settings=gu.nn.FitSettings(epochs=5))
         >>> method.prepare(model, graph)
         >>> result = method.unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
         >>> again = method.unlearn(result.model, result.graph, gu.ForgetRequest("user", ["u5"]))

@@ -133,7 +133,7 @@ def pretrain(
     Example:
         >>> import graphunlearn as gu
         >>> graph = gu.datasets.synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5)
-        >>> model, encoder = gu.MatrixFactorization(graph.num_nodes, 4), PublishedEncoder(graph.num_nodes, 4)
+        >>> model, encoder = gu.nn.MatrixFactorization(graph.num_nodes, 4), PublishedEncoder(graph.num_nodes, 4)
         >>> history = pretrain(encoder, model, graph, gu.BPR(), PublishedSettings(epochs=2))
         >>> len(history)
         3

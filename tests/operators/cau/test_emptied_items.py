@@ -5,7 +5,8 @@ import torch
 from session_toys import random_sessions, session_model
 from torch import nn
 
-from graphunlearn import CAU, ForgetRequest, GRU4Rec, SessionGraph, encode, fit
+from graphunlearn import CAU, ForgetRequest, SessionGraph, encode, fit
+from graphunlearn.nn import GRU4Rec
 from graphunlearn.nn.tables import item_tables
 from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import click_targets, log_probabilities, settle_emptied

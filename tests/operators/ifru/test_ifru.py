@@ -300,7 +300,7 @@ def test_a_foreign_model_is_given_the_same_damping(objective):
 @pytest.mark.parametrize("level", ["user", "interaction"])
 def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(level):
     graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=2)
-    model = gu.NGCF(graph.num_nodes, 8, 2)
+    model = gu.nn.NGCF(graph.num_nodes, 8, 2)
     gu.fit(model, graph, epochs=20, lr=0.02, progress=False)
     request = gu.ForgetRequest.internal(level, torch.tensor([1, 2]) if level == "user" else graph.pairs[:, :20])
     method = gu.IFRU(tol=1e-3, max_iter=200)
