@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ArgumentError", "FileError"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ArgumentError", "ExistsError", "FileError"]
 
 
 class ArgumentError(ValueError):
     """An argument is not what it must be.
 
-    The sentence is ``'ARGUMENT' must EXPECTED (got GOT)``. Callers that know the argument by another name, as a command
-    line does, say it with :meth:`renamed`.
+    The sentence is ``'ARGUMENT' must EXPECTED (got GOT)``, with ``; HINT`` at its end where there is one. Callers that
+    know the argument by another name, as a command line does, say it with :meth:`renamed`. A subclass may have more
+    fields, with defaults, so that its errors can be copied and pickled.
 
     Args:
-        argument: Name of the argument.
+        argument: Name of the argument, or the file or folder that it names.
         expected: What follows "must", such as ``"be positive"``.
         got: What was received.
         hint: What to do about it, if there is something.
@@ -32,15 +37,23 @@ class ArgumentError(ValueError):
     def __str__(self) -> str:
         return f"'{self.argument}' must {self.expected} (got {self.got}){f'; {self.hint}' if self.hint else ''}"
 
-    def renamed(self, argument: str) -> ArgumentError:
-        """Return the same error about ``argument``.
+    def renamed(self, argument: str | None = None, *, hint: str | None = None) -> Self:
+        """Return the same error about ``argument``, with another hint if one is given.
 
         Example:
-            >>> ArgumentError("k", "be at least 1", 0).renamed("--top").argument
-            '--top'
+            >>> ArgumentError("k", "be at least 1", 0).renamed("top").argument
+            'top'
         """
-        return type(self)(argument, self.expected, self.got, self.hint)
+        error = copy(self)
+        error.argument = self.argument if argument is None else argument
+        error.hint = self.hint if hint is None else hint
+        error.args = (error.argument, error.expected, error.got, error.hint)
+        return error
 
 
 class FileError(ArgumentError, FileNotFoundError):
     """An argument names a file or folder that is not there."""
+
+
+class ExistsError(ArgumentError, FileExistsError):
+    """An argument names a folder that exists, and that is replaced only if the caller asks for it."""

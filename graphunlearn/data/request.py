@@ -92,17 +92,22 @@ class ForgetRequest:
         object.__setattr__(self, "num_duplicates", len(entries) - len(unique))
 
     def _entry(self, value: Any) -> Any:
+        if self.level not in PAIRS:
+            return self._id(value)
         try:
-            if self.level not in PAIRS:
-                return canonical_id(value) if self.raw else int(value)
-            pair = _as_list(value)
-            if len(pair) != 2 or isinstance(value, str):
-                raise ValueError(f"{_a(self.level)} is a pair of {PAIRS[self.level]} (got {value!r})")
-            if self.level == "click":
-                return canonical_id(pair[0]) if self.raw else int(pair[0]), _position(pair[1])
-            return tuple(canonical_id(end) if self.raw else int(end) for end in pair)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"'index' must hold {self.level} ids: {error}") from None
+            pair = [] if isinstance(value, str) else _as_list(value)
+        except TypeError:
+            pair = []
+        if len(pair) != 2:
+            raise ArgumentError("index", f"hold pairs of {PAIRS[self.level]} at level '{self.level}'", f"{value!r}")
+        return self._id(pair[0]), (_position if self.level == "click" else self._id)(pair[1])
+
+    def _id(self, value: Any) -> Any:
+        try:
+            return canonical_id(value) if self.raw else int(value)
+        except (TypeError, ValueError):
+            form = "text or whole numbers from 0" if self.raw else "whole numbers"
+            raise ArgumentError("index", f"hold ids that are {form}", f"{value!r}") from None
 
     @classmethod
     def internal(cls, level: Level, index: Tensor) -> ForgetRequest:
@@ -186,7 +191,7 @@ class ForgetRequest:
         if count == 0:
             raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
-            raise ArgumentError("request", f"leave some {graph.unit}s", f"one that removes all {count}")
+            raise ArgumentError("request", f"leave some {graph.unit}s", f"all {count} of them")
         return mask
 
     def describe(self, graph: Events) -> dict[str, Any]:
@@ -246,7 +251,7 @@ def _position(value: Any) -> int:
     try:
         return int(canonical_id(value))
     except ValueError:
-        raise ValueError(f"a position must be a whole number from 0 (got {value!r})") from None
+        raise ArgumentError("index", "hold positions that are whole numbers from 0", f"{value!r}") from None
 
 
 def _a(noun: str) -> str:

@@ -18,7 +18,7 @@ SIDES = ("user", "item")
 ATTRIBUTES = ("rating", "time", "label")
 
 
-def warn(message: str) -> None:
+def warn(message: str | Warning) -> None:
     """Warn as if from the first frame outside this package, however deep the call that noticed."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("graphunlearn."):
@@ -74,8 +74,8 @@ def check_nodes(
     """Return the vocabulary of one node type, after checking ids (given as ``name``), number and raw ids together."""
     try:
         vocabulary = None if ids is None else ids if isinstance(ids, Vocabulary) else Vocabulary(ids)
-    except ValueError as error:
-        raise ValueError(f"'{node_type}_ids' must be one raw id per {node_type}: {error}") from None
+    except ArgumentError as error:
+        raise error.renamed(f"{node_type}_ids") from None
     low, high = (int(nodes.min()), int(nodes.max())) if nodes.numel() else (0, -1)
     size = num_nodes if num_nodes is not None else len(vocabulary) if vocabulary is not None else high + 1
     if low < 0:

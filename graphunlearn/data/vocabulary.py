@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphunlearn.errors import ArgumentError
+
 __all__ = ["IdError", "Vocabulary", "canonical_id", "canonical_ids", "preview"]
 
 MISSING = frozenset({"", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
@@ -31,11 +33,11 @@ def preview(values: Iterable[Any], count: int = 3) -> str:
     return ", ".join(repr(value) for value in values[:count]) + more
 
 
-class IdError(ValueError):
+class IdError(ArgumentError):
     """A value that is no id, and its position in the column."""
 
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(message)
+    def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, position: int = 0) -> None:
+        super().__init__(argument, expected, got, hint)
         self.position = position
 
 
@@ -46,7 +48,7 @@ def canonical_id(value: Any) -> str:
         value: A string, an integer, an integral float, or a NumPy or torch scalar of these.
 
     Raises:
-        ValueError: If the id is missing, negative, fractional or of another type.
+        IdError: If the id is missing, negative, fractional or of another type.
 
     Example:
         >>> canonical_id(196.0), canonical_id(" b7 ")
@@ -62,7 +64,7 @@ def canonical_id(value: Any) -> str:
         return str(value)
     elif isinstance(value, float) and value >= 0 and value.is_integer():
         return str(int(value))
-    raise ValueError(f"ids must be text or whole numbers from 0 (got {value!r})")
+    raise IdError("ids", "be text or whole numbers from 0", f"{value!r}")
 
 
 def canonical_ids(values: Sequence[Any], numbers_as_text: bool = False) -> list[str]:
@@ -87,15 +89,16 @@ def canonical_ids(values: Sequence[Any], numbers_as_text: bool = False) -> list[
     for position, value in enumerate(values):
         try:
             ids.append(_whole(value.strip()) if numbers else canonical_id(value))
-        except ValueError as error:
-            raise IdError(str(error), position) from None
+        except IdError as error:
+            error.position = position
+            raise
     return ids
 
 
 def _whole(text: str) -> str:
     head, _, fraction = text.partition(".")
     if text[0] == "-" or fraction.strip("0"):
-        raise ValueError(f"ids in a column of numbers must be whole and not negative (got {text})")
+        raise IdError("ids", "be whole and not negative in a column of numbers", text)
     return head.removeprefix("+")
 
 
@@ -123,7 +126,7 @@ class Vocabulary:
         self._size = len(self.ids)
         if len(self._position) < self._size:
             repeated = [text for i, text in enumerate(self.ids) if self._position[text] != i]
-            raise ValueError(f"raw ids must be distinct (got {preview(repeated)} more than once)")
+            raise ArgumentError("ids", "be distinct", f"{preview(repeated)} more than once")
 
     @cached_property
     def ids(self) -> list[str]:

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from graphunlearn.data.events import part_sizes
+from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.auditing import Audit, audit
 from graphunlearn.eval.cache import facts_of_training, recall, remember
 from graphunlearn.eval.scenarios.cases import G, Scenario, counted
@@ -105,7 +106,7 @@ def bench(
         ("retrain_seeds", retrain_seeds, CLEAN - RETRAINED),
     ):
         if not 1 <= count <= most:
-            raise ValueError(f"'{name}' must be at {'least 1' if count < 1 else f'most {most}'} (got {count})")
+            raise ArgumentError(name, f"be at {'least 1' if count < 1 else f'most {most}'}", count)
     audits = []
     trainer = _Trainer(model, dim, layers, objective, settings, device, None if cache is None else Path(cache))
     quiet = None if progress is None else not progress

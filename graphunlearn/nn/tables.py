@@ -56,10 +56,10 @@ def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
     spans = [(rows[name].start, rows[name].stop) for name in names]
     whole = spans in ([(0, graph.num_nodes)], [(0, graph.num_users), (graph.num_users, graph.num_nodes)])
     if not whole or len({model.get_parameter(name).shape[1:] for name in names}) > 1:
-        raise ValueError(
-            "'model' must have one table of initial embeddings for all nodes, or one for users and one for items "
-            f"of the same width: those of {type(model).__name__} cannot be reached"
-            + (f" (found {', '.join(names)})" if names else "")
+        raise ArgumentError(
+            "model",
+            "have one table of initial embeddings for all nodes, or one for users and one for items of the same width",
+            f"{type(model).__name__} with {', '.join(names) or 'none that can be reached'}",
         )
     return names
 

@@ -90,7 +90,7 @@ def test_named_columns():
         (
             {"user": [1], "thing": [2]},
             {},
-            r"'df' must have a column of items \(got columns 'user', 'thing'; name it with",
+            r"'df' must have a column of items \(got columns 'user', 'thing'\); name it with",
         ),
         ({"user": [1], "item": [2]}, {"rating": "ratng"}, r"'rating' must name a column of 'df' \(got 'ratng'"),
         (
@@ -229,7 +229,7 @@ def test_any_bipartite_networkx_graph():
             r"'rating' must be on all edges or on none \(got it on 1 of 2\)",
         ),
         ({"a": 0, "b": 1}, [("a", "b", {"rating": float("nan")})], r"'rating' must be finite \(got nan"),
-        ({1: 0, "1": 0, "b": 1}, [], r"'user_ids' must be one raw id per user: raw ids must be distinct \(got '1'"),
+        ({1: 0, "1": 0, "b": 1}, [], r"'user_ids' must be distinct \(got '1'"),
     ],
 )
 def test_bad_networkx_graphs(nodes, edges, message):

@@ -152,7 +152,7 @@ def test_lists_on_request(write):
 
 
 def test_lists_with_a_bad_id(write):
-    with pytest.raises(ValueError, match=r"line 2: item ids in a column of numbers .* \(got -4\)"):
+    with pytest.raises(ValueError, match=r"line 2: item ids must be whole .* in a column of numbers \(got -4\)"):
         read_frame(write("0 1 2 3\n1 -4\n", "train.txt"), lists=True)
     with pytest.raises(ValueError, match="must hold at least one user with an item"):
         read_frame(write("0\n1\n", "train.txt"), lists=True)
@@ -181,8 +181,8 @@ BAD_ROWS = [
     ("user,item,rating,time\n1,2,3,2020-01-01\n1,3,3,soon\n", r"line 3: the time must be .* or a date \(got 'soon'\)"),
     ("user,item,rating,time\n1,2,3,2020-01-01\n1,3,3,77\n", r"line 3: the time must be .* or a date \(got '77'\)"),
     ("user,item,label\n1,2,yes\n", r"line 2: the label must be a finite number \(got 'yes'\)"),
-    ("user,item\n1,2\n-1,3\n", r"line 3: user ids in a column of numbers must be whole and not negative \(got -1\)"),
-    ("user,item\n1,2\n1,3\n1,3.5\n", r"line 4: item ids in a column of numbers .* \(got 3.5\)"),
+    ("user,item\n1,2\n-1,3\n", r"line 3: user ids must be whole and not negative in a column of numbers \(got -1\)"),
+    ("user,item\n1,2\n1,3\n1,3.5\n", r"line 4: item ids must be whole .* in a column of numbers \(got 3.5\)"),
     ("user,item\n1,2\n,3\n", r"line 3: the user is missing"),
     ("user,item\n1,2\n1,NA\n", r"line 3: the item is missing"),
     ('user,item\n1,"a\nb"\n1,"c"\n2,"",5\n', r"line 5: must have 2 fields like line 1 \(got 3\)"),
@@ -194,9 +194,9 @@ BAD_ROWS = [
     (bytes(range(256)) * 4, r"must be UTF-8 text \(got byte 0x00\)"),
     (
         "foo,bar,rating\n1,2,3\n",
-        r"must have a column of users \(got columns 'foo', 'bar', 'rating'; name it with user=\.\.\.",
+        r"must have a column of users \(got columns 'foo', 'bar', 'rating'\); name it with user=\.\.\.",
     ),
-    ("user,bar,rating\n1,2,3\n", r"must have a column of items \(got columns .*; name it with item=\.\.\.\)"),
+    ("user,bar,rating\n1,2,3\n", r"must have a column of items \(got columns .*\); name it with item=\.\.\.$"),
     ("1\n2\n", r"must have a column of items \(got 1 columns"),
 ]
 

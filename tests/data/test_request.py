@@ -144,12 +144,12 @@ def test_bad_internal(level, index, message):
         (3, ["1"], r"'level' must be one of .* \(got 3\)"),
         ("user", [], r"'index' must name at least one user to forget \(got none\)"),
         ("interaction", [], r"'index' must name at least one interaction to forget \(got none\)"),
-        ("user", [-1], r"'index' must hold user ids: .* \(got -1\)"),
-        ("user", [1.5], r"'index' must hold user ids: .* \(got 1.5\)"),
-        ("user", [None], r"'index' must hold user ids: .* \(got None\)"),
-        ("interaction", ["12"], r"'index' must hold interaction ids: an interaction is a pair .* \(got '12'\)"),
-        ("interaction", [(1, 2, 3)], r"an interaction is a pair of user and item \(got \(1, 2, 3\)\)"),
-        ("interaction", [(1, "")], r"'index' must hold interaction ids: ids must be text .* \(got ''\)"),
+        ("user", [-1], r"'index' must hold ids that are text or whole numbers from 0 \(got -1\)"),
+        ("user", [1.5], r"'index' must hold ids that are text or whole numbers from 0 \(got 1.5\)"),
+        ("user", [None], r"'index' must hold ids that are text or whole numbers from 0 \(got None\)"),
+        ("interaction", ["12"], r"'index' must hold pairs of user and item at level 'interaction' \(got '12'\)"),
+        ("interaction", [(1, 2, 3)], r"'index' must hold pairs of user and item .* \(got \(1, 2, 3\)\)"),
+        ("interaction", [(1, "")], r"'index' must hold ids that are text .* \(got ''\)"),
     ],
 )
 def test_bad_requests(level, index, message):
@@ -188,7 +188,7 @@ def test_bad_requests(level, index, message):
         ),
         (
             ForgetRequest("item", ["302", "377", "7"]),
-            r"'request' must leave some interactions \(got one that removes all 5\)",
+            r"'request' must leave some interactions \(got all 5 of them\)",
         ),
     ],
 )
@@ -269,7 +269,7 @@ def test_from_file(tmp_path, text, level, expected):
     ("text", "level", "message"),
     [
         ("196\n186\n", "interaction", r"forget.csv' must hold a user and an item per line \(got one column\)"),
-        ("196\n-1\n", "user", r"forget.csv', line 2: user ids in a column of numbers must be whole .* \(got -1\)"),
+        ("196\n-1\n", "user", r"forget.csv', line 2: user ids must be whole and not negative .* \(got -1\)"),
         ("user\n1\n\n2.5\n", "user", r"forget.csv', line 4: user ids .* \(got 2.5\)"),
         ("user\n", "user", "'index' must name at least one user to forget"),
         ("1,2\n1\n", "interaction", r"line 2: must have 2 fields like line 1 \(got 1\)"),

@@ -113,7 +113,7 @@ def test_batches_of_graphs_with_other_items_have_no_raw_ids():
     batch = Batch.from_data_list(graphs)
     with pytest.raises(ValueError, match=r"graphs of a batch must share their items to have raw ids \(got different"):
         _ = batch.item_ids
-    with pytest.raises(ValueError, match=r"raw ids must be distinct \(got 'a' more than once\)"):
+    with pytest.raises(ValueError, match=r"'ids' must be distinct \(got 'a' more than once\)"):
         _ = batch.session_ids
 
 
@@ -187,7 +187,7 @@ def test_no_session_at_all():
         ({"items": [[0]], "session_ids": ["a", "b"]}, r"'session_ids' must hold one raw id per session, 1 \(got 2\)"),
         (
             {"items": [[0], [0]], "session_ids": ["a", "a"]},
-            r"'session_ids' must be one raw id per session: raw ids must",
+            r"'session_ids' must be distinct",
         ),
         ({"items": [[0]], "time": [1, 2]}, r"'time' must hold one value per click, 1 \(got \[2\]\)"),
         ({"items": [[0, 1]], "time": [1, float("nan")]}, r"'time' must be finite \(got nan at click 1\)"),

@@ -151,11 +151,11 @@ def test_internal_ids(graph):
 @pytest.mark.parametrize(
     ("level", "index", "message"),
     [
-        ("click", ["S1"], r"'index' must hold click ids: a click is a pair of session and position \(got 'S1'\)"),
-        ("click", [("S1", 1, 2)], r"a click is a pair of session and position \(got \('S1', 1, 2\)\)"),
-        ("click", [("S1", -1)], r"'index' must hold click ids: a position must be a whole number from 0 \(got -1\)"),
-        ("click", [("S1", 1.5)], r"a position must be a whole number from 0 \(got 1.5\)"),
-        ("click", [("S1", "second")], r"a position must be a whole number from 0 \(got 'second'\)"),
+        ("click", ["S1"], r"'index' must hold pairs of session and position at level 'click' \(got 'S1'\)"),
+        ("click", [("S1", 1, 2)], r"'index' must hold pairs of session and position .* \(got \('S1', 1, 2\)\)"),
+        ("click", [("S1", -1)], r"'index' must hold positions that are whole numbers from 0 \(got -1\)"),
+        ("click", [("S1", 1.5)], r"must hold positions that are whole numbers from 0 \(got 1.5\)"),
+        ("click", [("S1", "second")], r"must hold positions that are whole numbers from 0 \(got 'second'\)"),
         ("click", [], r"'index' must name at least one click to forget \(got none\)"),
         ("session", [], r"'index' must name at least one session to forget \(got none\)"),
         ("clicks", [("S1", 1)], r"'level' must be one of .* \(got 'clicks'; did you mean 'click'\?\)"),
@@ -192,7 +192,7 @@ def test_bad_requests(level, index, message):
             [("ann", "7")],
             r"'level' must be 'click', 'session', 'item' or 'user' for a graph of sessions \(got",
         ),
-        ("session", ["S1", "S2", "3", "4"], r"'request' must leave some clicks \(got one that removes all 9\)"),
+        ("session", ["S1", "S2", "3", "4"], r"'request' must leave some clicks \(got all 9 of them\)"),
     ],
 )
 def test_requests_that_do_not_fit_the_graph(graph, level, index, message):
@@ -280,7 +280,10 @@ def test_from_file(tmp_path, text, level, expected):
         ("session,position\nS1,first\n", r"line 2: the position must be a whole number from 0 \(got 'first'\)"),
         ("session,position\nS1\n", r"line 2: must have 2 fields like line 1 \(got 1\)"),
         ("session,position\n,1\n", r"line 2: the session is missing"),
-        ("session,item\nS1,3\n", r"must have a column of positions \(got columns 'session', 'item'; name it with pos"),
+        (
+            "session,item\nS1,3\n",
+            r"must have a column of positions \(got columns 'session', 'item'\); name it with pos",
+        ),
     ],
 )
 def test_bad_files(tmp_path, text, message):

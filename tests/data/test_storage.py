@@ -90,7 +90,9 @@ def test_truncated_changed_and_foreign_files(tmp_path, graph):
 
 def test_a_file_of_other_tensors(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"must be a whole file written by .* \(got: its format is None\)"):
+    with pytest.raises(
+        ValueError, match=r"must be a whole file written by .* \(got a broken one: its format is None\)"
+    ):
         InteractionGraph.load(tmp_path / "model.safetensors")
 
 

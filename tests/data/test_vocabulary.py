@@ -24,7 +24,7 @@ def test_one_id_in_many_types(value):
     [-1, 1.5, float("nan"), float("inf"), True, None, "", " ", "NaN", "null", "<NA>", (1,), torch.tensor([1, 2])],
 )
 def test_what_is_no_id(value):
-    with pytest.raises(ValueError, match="ids must be text or whole numbers from 0"):
+    with pytest.raises(ValueError, match="'ids' must be text or whole numbers from 0"):
         canonical_id(value)
 
 
@@ -51,9 +51,9 @@ def test_a_column_of_text(values, expected):
 @pytest.mark.parametrize(
     ("values", "position", "message"),
     [
-        (["1", "2.5"], 1, r"must be whole and not negative \(got 2.5\)"),
-        (["-1", "2"], 0, r"must be whole and not negative \(got -1\)"),
-        (["a", "b", ""], 2, r"ids must be text .* \(got ''\)"),
+        (["1", "2.5"], 1, r"must be whole and not negative in a column of numbers \(got 2.5\)"),
+        (["-1", "2"], 0, r"must be whole and not negative in a column of numbers \(got -1\)"),
+        (["a", "b", ""], 2, r"'ids' must be text .* \(got ''\)"),
     ],
 )
 def test_a_column_with_a_bad_id(values, position, message):
@@ -102,5 +102,5 @@ def test_equality_repr_and_copies():
 
 
 def test_repeated_ids():
-    with pytest.raises(ValueError, match=r"raw ids must be distinct \(got 'a', 'b' more than once\)"):
+    with pytest.raises(ValueError, match=r"'ids' must be distinct \(got 'a', 'b' more than once\)"):
         Vocabulary(["a", "b", "c", "a", "b"])

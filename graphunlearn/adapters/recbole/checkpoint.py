@@ -71,10 +71,12 @@ def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"'path' must hold tensors alone (got '{path}', which holds more, as RecBole's checkpoints do, or is "
-            "broken); reading it may run code from the file: pass trust_pickle=True if you made it yourself, or save "
-            "model.state_dict() with torch.save"
+        raise ArgumentError(
+            "path",
+            "hold tensors alone",
+            f"'{path}', which holds more, as RecBole's checkpoints do, or is broken",
+            "reading it may run code from the file: pass trust_pickle=True if you made it yourself, or save "
+            "model.state_dict() with torch.save",
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(

@@ -214,10 +214,12 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
         gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
         if not gap <= TOLERANCE:
             twice = ", are pairs there twice, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
-            raise ValueError(
-                f"'model' must compute what RecBole's {type(model).__name__} does on the training data passed (got "
-                f"{name} rows that differ by {gap:.2g} of the largest entry): was it trained on other data{twice}, or "
-                "is it a subclass? Register your own class with graphunlearn.encode.register"
+            raise ArgumentError(
+                "model",
+                f"compute what RecBole's {type(model).__name__} does on the training data passed",
+                f"{name} rows that differ by {gap:.2g} of the largest entry",
+                f"was it trained on other data{twice}, or is it a subclass? Register your own class with "
+                "graphunlearn.encode.register",
             )
 
 

@@ -60,9 +60,11 @@ class RecBoleSessions(nn.Module):
                 f"'module' must be one of RecBole's {', '.join(MODELS)} (got {type(module).__module__}.{name})"
             )
         if module.loss_type != "CE":
-            raise ValueError(
-                f"'module' must be trained with cross entropy, loss_type='CE' (got '{module.loss_type}'): "
-                "the probability of a click is that of its softmax"
+            raise ArgumentError(
+                "module",
+                "be trained with cross entropy, loss_type='CE'",
+                f"'{module.loss_type}'",
+                "the probability of a click is that of its softmax",
             )
         super().__init__()
         self.module = copy.deepcopy(module)

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from graphunlearn.data.vocabulary import preview
 from graphunlearn.errors import ArgumentError
@@ -41,11 +43,20 @@ SEPARATORS = ("\t", "::", ";", ",", " ")
 Column = str | int | None
 
 
-class ColumnError(ValueError):
+class ColumnError(ArgumentError):
     """A column that is needed and not there: its role, and the names of those that are."""
 
-    def __init__(self, message: str, role: str, names: Sequence[str]) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        argument: object,
+        expected: str,
+        got: Any,
+        hint: str = "",
+        *,
+        role: str = "",
+        names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(argument, expected, got, hint)
         self.role, self.names = role, names
 
 
@@ -150,18 +161,19 @@ def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout
 
 
 def find_columns(
-    names: Sequence[str] | int, given: dict[str, Column], source: str, layout: Layout = INTERACTIONS
+    names: Sequence[str] | int, given: dict[str, Column], source: str | Path, layout: Layout = INTERACTIONS
 ) -> dict[str, int]:
     """Return the position of every role's column.
 
     Args:
         names: Column names, or their number where there is no header: then they are in the order of the layout.
         given: Name or position asked for, by role.
-        source: What to call the table in messages.
+        source: The file, or the argument that the table is.
         layout: What the columns may be.
 
     Raises:
-        ValueError: If a column asked for or needed is not there.
+        ColumnError: If a column needed is not there.
+        ValueError: If a column asked for is not there.
 
     Example:
         >>> find_columns(["user_id:token", "item_id:token", "rating:float"], {}, "ratings.inter")
@@ -183,22 +195,28 @@ def find_columns(
     for role in layout.required:
         if role not in found:
             have = f"{width} columns" if isinstance(names, int) else f"columns {preview(names, 6)}"
-            message = f"{source} must have a column of {role}s (got {have}; name it with {role}=...)"
-            raise ColumnError(message, role, [] if isinstance(names, int) else list(names))
+            raise ColumnError(
+                source,
+                f"have a column of {role}s",
+                have,
+                f"name it with {role}=...",
+                role=role,
+                names=() if isinstance(names, int) else tuple(names),
+            )
     return {role: found[role] for role in layout.roles if role in found}
 
 
-def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str) -> int:
+def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str | Path) -> int:
     if isinstance(column, int):
         if not 0 <= column < width:
-            raise ArgumentError(role, f"be a column below {width} of {source}", column)
+            raise ArgumentError(role, f"be a column below {width} of '{source}'", column)
         return column
     if isinstance(names, int):
-        raise ArgumentError(role, f"be a column number, since {source} has no header", f"{column!r}")
+        raise ArgumentError(role, f"be a column number, since '{source}' has no header", f"{column!r}")
     for same in (str, lambda name: str(name).split(":")[0], plain):
         matches = [i for i, name in enumerate(names) if same(name) == same(column)]
         if matches:
             return matches[0]
     close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
-    raise ArgumentError(role, f"name a column of {source}", f"{column!r}; {hint}")
+    raise ArgumentError(role, f"name a column of '{source}'", f"{column!r}; {hint}")

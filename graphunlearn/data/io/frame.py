@@ -61,7 +61,8 @@ def _ids(column: pd.Series[Any], role: str, where: Where, text: bool) -> pd.Cate
         ids = canonical_ids(values, numbers_as_text=text)
     except IdError as error:
         row = int(np.argmax(codes == error.position))
-        problem = f"the {role} is missing" if pd.isna(values[error.position]) else f"{role} {error}"
+        problem = f"{role} ids must {error.expected} (got {error.got})"
+        problem = f"the {role} is missing" if pd.isna(values[error.position]) else problem
         raise ValueError(f"{where(row)}: {problem}") from None
     merged, categories = pd.factorize(np.array(ids, dtype=object))
     return pd.Categorical.from_codes(merged[codes], categories=pd.Index(categories))

@@ -16,6 +16,7 @@ from graphunlearn.data.io import exchange
 from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import Column, find_columns
 from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.left_out import tell_left_out
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -135,7 +136,7 @@ class Conversions(EventGraph, HeteroData):
             (['196', '186'], ['a', 'b'], [3.0, 4.0, 5.0])
         """
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-        columns = find_columns([str(name) for name in df.columns], given, "'df'")
+        columns = find_columns([str(name) for name in df.columns], given, "df")
         if df.empty:
             raise ArgumentError("df", "hold at least one row", "none")
         frame = df.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
@@ -154,10 +155,7 @@ class Conversions(EventGraph, HeteroData):
         pairs = torch.stack([known_users.lookup(users.ids)[codes[0]], known_items.lookup(items.ids)[codes[1]]])
         known = (pairs >= 0).all(0)
         left_out = int((~known).sum())
-        if left_out == len(known):
-            raise ArgumentError("like", "know some of the users and items", f"{left_out} rows, all of them unknown")
-        if left_out:
-            warn(f"{left_out} of {len(known)} rows were left out: 'like' does not know their user or item")
+        tell_left_out(left_out, len(known))
         values = {name: value[known] for name, value in values.items()}
         graph = cls._from_parts(pairs[:, known], known_users, known_items, values)
         graph._global_store["num_left_out"] = left_out

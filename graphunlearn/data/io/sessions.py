@@ -17,6 +17,7 @@ from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import CLICKS, Column, find_columns
 from graphunlearn.data.io.exchange import to_session_network
 from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.left_out import tell_left_out
 from graphunlearn.data.schema import check_attribute, check_nodes, check_sequences, check_users, warn
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -81,10 +82,7 @@ def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
     item = items.lookup(clicks.vocabularies["item"].ids)[clicks.item]
     known = item >= 0
     left_out = int((~known).sum())
-    if left_out == known.numel():
-        raise ArgumentError("like", "know some of the items", f"{left_out} clicks, all on unknown ones")
-    if left_out:
-        warn(f"{left_out} of {known.numel()} clicks were left out: 'like' does not know their items")
+    tell_left_out(left_out, known.numel(), clicks=True)
     time = None if clicks.time is None else clicks.time[known]
     vocabularies = {**clicks.vocabularies, "item": items}
     return Clicks(clicks.session[known], item[known], time, clicks.user, vocabularies), left_out
@@ -203,7 +201,7 @@ class SessionConversions(EventGraph):
             (['7', '9'], ['a', 'b'], tensor([0, 1, 0]), tensor([1.5000, 2.0000, 1.0000], dtype=torch.float64))
         """
         given = {"session": session, "item": item, "time": time, "position": position, "user": user}
-        columns = find_columns([str(name) for name in frame.columns], given, "'frame'", CLICKS)
+        columns = find_columns([str(name) for name in frame.columns], given, "frame", CLICKS)
         if frame.empty:
             raise ArgumentError("frame", "hold at least one row", "none")
         table = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)

@@ -17,7 +17,7 @@ from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.errors import FileError
+from graphunlearn.errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -104,10 +104,11 @@ def fill(graph: BaseData, path: Path) -> None:
         for part in json.loads(metadata["stores"]):
             _fill_store(graph, part, tensors)
         whole = graph.validate() and graph.fingerprint() == metadata["fingerprint"]
+        reason = "" if whole else "its content has changed"
     except (SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"'{path}' must be a whole file written by '{_kind(graph)}.save' (got: {error})") from None
-    if not whole:
-        raise ValueError(f"'{path}' must be a whole file written by '{_kind(graph)}.save' (its content has changed)")
+        reason = str(error) or type(error).__name__
+    if reason:
+        raise ArgumentError(path, f"be a whole file written by '{_kind(graph)}.save'", f"a broken one: {reason}")
 
 
 def _fill_store(graph: BaseData, part: dict[str, Any], tensors: dict[str, Tensor]) -> None:

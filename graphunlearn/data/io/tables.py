@@ -28,7 +28,7 @@ from graphunlearn.data.io.columns import (
 )
 from graphunlearn.data.io.frame import tidy
 from graphunlearn.data.schema import warn
-from graphunlearn.data.vocabulary import canonical_ids, preview
+from graphunlearn.data.vocabulary import IdError, canonical_ids, preview
 from graphunlearn.errors import ArgumentError, FileError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
@@ -89,7 +89,7 @@ def read_rows(
     if maybe_lists and not any(given.values()) and sniff_lists(first, separator):
         return read_lists(path, text)
     header = sniff_header(rows, given, layout)
-    columns = find_columns(rows[0] if header else len(rows[0]), given, f"'{path}'", layout)
+    columns = find_columns(rows[0] if header else len(rows[0]), given, path, layout)
     if not header and not any(map(is_number, rows[0])):
         warn(f"'{path}' was taken to have no header: its first line is data (got {preview(rows[0], 4)})")
     if separator == "::":
@@ -156,9 +156,9 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str
         lines = lines[1:]
     try:
         return canonical_ids([line.strip('"') for _, line in lines], numbers_as_text=True)
-    except ValueError as error:
-        number = lines[getattr(error, "position", 0)][0]
-        raise ValueError(f"'{path}', line {number}: {level} {error}") from None
+    except IdError as error:
+        number = lines[error.position][0]
+        raise ValueError(f"'{path}', line {number}: {level} ids must {error.expected} (got {error.got})") from None
 
 
 def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACTIONS) -> pd.DataFrame:
@@ -169,8 +169,8 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
     except ImportError:
         raise ImportError(f"'{path}' needs pyarrow to be read: python -m pip install 'graphunlearn[parquet]'") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"'{path}' must be a whole parquet file (got: {error})") from None
-    columns = find_columns([str(name) for name in frame.columns], given, f"'{path}'", layout)
+        raise ArgumentError(path, "be a whole parquet file", f"a broken one: {error}") from None
+    columns = find_columns([str(name) for name in frame.columns], given, path, layout)
     if frame.empty:
         raise ArgumentError(path, "hold at least one row", "none")
     frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)

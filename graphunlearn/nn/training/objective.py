@@ -215,9 +215,11 @@ class BCE(Objective):
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.label is None:
-            raise ValueError(
-                "'graph' must carry a 'label' for every interaction to be trained with BCE (got none); "
-                "make one with graph.binarize(threshold), or train with BPR"
+            raise ArgumentError(
+                "graph",
+                "carry a 'label' for every interaction to be trained with BCE",
+                "none",
+                "make one with graph.binarize(threshold), or train with BPR",
             )
         user, item = graph.pairs if mask is None else graph.pairs[:, mask]
         label = graph.label if mask is None else graph.label[mask]

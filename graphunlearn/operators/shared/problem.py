@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product
 from graphunlearn.nn.encoding import LinearForm, num_hops
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
@@ -63,9 +64,7 @@ class Problem:
         risk = self.curved
         if not propagation:
             if not isinstance(risk, LinearRisk):
-                raise ValueError(
-                    "'propagation' can be left out for linearly propagated tables only (got another model)"
-                )
+                raise ArgumentError("propagation", "be True where tables are not propagated linearly", False)
             risk = LinearRisk(risk.table, LinearForm(risk.form.parameter, (1.0,), None), risk.objective, risk.samples)
         product = risk.curvature(theta, "gauss-newton" if curvature == "gauss-newton" else "hessian")
         return lambda v: self.restrict(product(self.restrict(v)))

@@ -114,8 +114,9 @@ class UnlearnRec(Unlearner):
     def __post_init__(self) -> None:
         if self.encoder not in ("probe", "published"):
             raise ArgumentError("encoder", "be probe or published", f"{self.encoder!r}")
-        if self.epochs < 0 or self.rounds < 0:
-            raise ValueError(f"'epochs' and 'rounds' must not be negative (got {self.epochs} and {self.rounds})")
+        for name in ("epochs", "rounds"):
+            if getattr(self, name) < 0:
+                raise ArgumentError(name, "not be negative", getattr(self, name))
         self._simulation()
 
     @classmethod

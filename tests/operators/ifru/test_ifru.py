@@ -711,7 +711,7 @@ def test_the_published_choices_run_and_report_their_residual(trained):
 
 def test_the_published_curvature_needs_a_table():
     graph = random_graph()
-    with pytest.raises(ValueError, match="'propagation' can be left out for linearly propagated tables only"):
+    with pytest.raises(ValueError, match="'propagation' must be True where tables are not propagated linearly"):
         IFRU.as_published(BCE()).unlearn(two_tower(graph), graph, REQUESTS["user"](graph))
 
 

@@ -117,5 +117,5 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_a_model_without_reachable_rows_is_refused():
     graph, _, pairs, target = case()
-    with pytest.raises(ValueError, match=r"those of Linear cannot be reached"):
+    with pytest.raises(ValueError, match=r"got Linear with none that can be reached"):
         tune(nn.Linear(2, 2), graph, pairs, lambda _: target, BPR(), TuneSettings())

@@ -309,7 +309,7 @@ def _(model: Hidden, graph):
 
 def test_a_backbone_without_reachable_embeddings_is_named(trained):
     graph = trained[1]
-    with pytest.raises(ValueError, match="those of Hidden cannot be reached"):
+    with pytest.raises(ValueError, match="got Hidden with none that can be reached"):
         UnlearnRec(**FAST).prepare(Hidden(graph), graph)
 
 
