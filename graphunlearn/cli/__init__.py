@@ -16,6 +16,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from graphunlearn._version import __version__
+from graphunlearn.errors import ArgumentError
 
 __all__ = ["main"]
 
@@ -134,7 +135,7 @@ def _run(words: list[str]) -> int:
     command = _parse(verb, rest)
     try:
         answer = command.run()
-    except ValueError as error:
+    except ArgumentError as error:
         from graphunlearn.cli._wording import naming_option
 
         raise naming_option(error, command) from error

@@ -217,7 +217,7 @@ def _convert(name: str, text: str, kind: Any) -> Any:
             except ValueError:
                 continue
     wanted = " or ".join(_told(member) for member in _members(kind))
-    raise ValueError(f"'--option {name}' must be {wanted} (got {text!r})")
+    raise ArgumentError(f"--option {name}", f"be {wanted}", f"{text!r}")
 
 
 def _told(member: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -88,21 +87,16 @@ def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
     for part in request.parts:
         try:
             part.mask(graph)
-        except ValueError as error:
-            _raise_named(error, part.level)  # one that matches nothing may be among others that do
+        except ArgumentError as error:
+            if error.argument == "index":  # one that matches nothing may be among others that do
+                raise error.renamed(OPTIONS[part.level]) from None
     try:
         return request.describe(graph)
-    except ValueError as error:
+    except ArgumentError as error:
+        if error.argument != "request":
+            raise
         options = listed([f"'{OPTIONS[part.level]}'" for part in request.parts], "and")
-        text = str(error).replace("'request'", options, 1).replace("got one that removes", "got what removes", 1)
-        raise ValueError(text) from error
-
-
-def _raise_named(error: ValueError, level: str) -> None:
-    """Raise the error with the name of the option that asked, where it is about an id."""
-    if str(error).startswith("'index'"):
-        text = str(error).replace("'index'", f"'{OPTIONS[level]}'", 1)
-        raise ValueError(re.sub(r"the graph has (\d+ sessions)", r"the graph has \1 to train on", text)) from None
+        raise ValueError(f"{options} must {error.expected} (got {error.got})") from error
 
 
 def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int], list[str]]:
@@ -138,8 +132,8 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
     if not parts:
         level, count = request.parts[0].level, sum(counts.values())
         one = f"{'an' if level == 'interaction' else 'a'} {level}"
-        reason = f"got {count}, all of them held out from it"
-        raise ValueError(f"'{OPTIONS[level]}' must hold {one} that the model learned from ({reason})")
+        reason = f"{count}, all of them held out from it"
+        raise ArgumentError(OPTIONS[level], f"hold {one} that the model learned from", reason)
     return reduce(or_, parts), counts, sentences
 
 
@@ -150,8 +144,8 @@ def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
     for name in HELD_OUT:
         try:
             setattr(run, name, getattr(run, name).without(part))
-        except ValueError as error:
-            _raise_named(error, part.level)
+        except ArgumentError as error:
+            raise error.renamed(OPTIONS[part.level] if error.argument == "index" else None) from error
 
 
 def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:

@@ -13,10 +13,10 @@ from tyro.conf import arg
 from graphunlearn import datasets
 from graphunlearn.cli._options import Learning, Training, misplaced
 from graphunlearn.cli._text import WORDS, Running, counted, note, optional
-from graphunlearn.cli._wording import reading
+from graphunlearn.cli._wording import how_to_get, reading
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
-from graphunlearn.errors import ArgumentError
+from graphunlearn.errors import ArgumentError, FileError
 from graphunlearn.eval.scenarios.cases import G, cut_by_time
 
 __all__ = ["Learner", "Loaded", "collapsed", "cut", "last_sessions", "sizes"]
@@ -102,12 +102,12 @@ class Learner:
         if folder_of(None) is None:
             raise ValueError(
                 f"'--data {card.name}' needs {ROOT_VARIABLE}, which names the folder of data sets (got an environment "
-                f"without). {card.how_to_get}"
+                f"without). {how_to_get(card)}"
             )
         try:
             return datasets.load(card.name)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(str(error).replace("'root'", ROOT_VARIABLE, 1)) from None
+        except FileError as error:
+            raise error.renamed(ROOT_VARIABLE, hint=how_to_get(card)) from None
 
     def _sessions(self, collapse: bool) -> Loaded:
         test = None
@@ -140,10 +140,12 @@ class Learner:
     def _labelled(self, graph: InteractionGraph, objective: str | None) -> InteractionGraph:
         if self.threshold is not None:
             if graph.rating is None:
-                raise ValueError(f"'--threshold' needs ratings (got {self.threshold}, for data without)")
+                raise ArgumentError("--threshold", "go with data that have ratings", f"{self.threshold} for others")
             graph = graph.binarize(self.threshold)
         elif objective == "bce" and graph.label is None:
-            raise ValueError("'--objective bce' needs labels (got data without; '--threshold' makes them of ratings)")
+            raise ArgumentError(
+                "--objective", "be bpr for data without labels", "bce", "'--threshold' makes labels of ratings"
+            )
         if objective == "bpr" and graph.label is not None:
             graph = graph.select(graph.label > 0)
             if graph.num_interactions == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +11,20 @@ from typing import Any
 from graphunlearn.cli._options import offered_models
 from graphunlearn.cli._text import WORDS, listed
 from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, ColumnError, plain
+from graphunlearn.data.io.left_out import LeftOutWarning, UnknownError
+from graphunlearn.datasets import Card
+from graphunlearn.errors import ArgumentError, ExistsError
+from graphunlearn.ledger.chain import PendingError
 from graphunlearn.nn import kind_of
 
-__all__ = ["models_of", "naming_option", "reading"]
+__all__ = ["how_to_get", "models_of", "naming_option", "reading"]
 
 COLUMNS = {**INTERACTIONS.roles, **CLICKS.roles, "position": PLACES.roles["position"]}
 """Names in common use of every role's column."""
 TELLING = {"user": "session", "session": "user"}
 """The column that tells what a file is that lacks one of these."""
-PHRASES = (
-    (r"'(path|index)'", r"'{option}'"),
-    (r"'like' must know some of the ([\w ]+\w)", r"'{option}' must hold some of the \1 of '--data'"),
-    (
-        r"(\d+ of \d+ \w+) were left out: 'like' does not know",
-        r"\1 of '{option}' were left out: '--data' does not know",
-    ),
-    (r"^(1 of .+) were left out", r"\1 was left out"),
-)
-"""What the library says of a file, and what is to be said of the option that names it."""
+ASKED = frozenset({"path", "index"})
+"""Arguments of the library that an option names the value of when a file is read or ids are given."""
 
 
 @contextmanager
@@ -47,28 +42,40 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             yield
+    except UnknownError as error:
+        raise ArgumentError(option, f"hold some of the {error.nodes} of '--data'", error.got) from error
     except ColumnError as error:
-        raise ValueError(_lacking(error, model)) from error
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(_reworded(str(error), option)) from error
+        raise error.renamed(hint=_what_to_do(error, model)) from error
+    except ArgumentError as error:
+        raise error.renamed(option if error.argument in ASKED else None) from error
     finally:
         for warning in caught:
-            text = _reworded(str(warning.message), option)
-            warnings.showwarning(warning.category(text), warning.category, warning.filename, warning.lineno)
+            told = warning.message
+            if isinstance(told, LeftOutWarning):
+                told = UserWarning(_left_out(told, option))
+            warnings.showwarning(told, warning.category, warning.filename, warning.lineno)
 
 
-def naming_option(error: ValueError, command: Any) -> ValueError:
-    """Return the error with the option in place of the parameter that it begins with, where the command has it.
+def naming_option(error: ArgumentError, command: Any) -> ArgumentError:
+    """Return the error with the command's option in place of the argument, and with what the command line has to add.
 
     Example:
         >>> from graphunlearn.cli._options import Learning
-        >>> naming_option(ValueError("'weight_decay' must not be negative (got -1.0)"), Learning())
-        ValueError("'--weight-decay' must not be negative (got -1.0)")
+        >>> str(naming_option(ArgumentError("weight_decay", "not be negative", -1.0), Learning()))
+        "'--weight-decay' must not be negative (got -1.0)"
     """
-    match = re.match(r"'(\w+)'", str(error))
-    if match is None or match[1] not in _options(command):
-        return error
-    return ValueError(f"'--{match[1].replace('_', '-')}'{str(error)[match.end() :]}")
+    if isinstance(error, ExistsError):
+        error = error.renamed(hint="'--overwrite' replaces it")
+    elif isinstance(error, PendingError):
+        error = error.renamed(hint=f"{error.hint}, or run 'graphunlearn ledger resume {error.path}'")
+    known = error.argument in _options(command)
+    return error.renamed(f"--{error.argument.replace('_', '-')}" if known else None)
+
+
+def how_to_get(card: Card) -> str:
+    """Return what to do to have the files of a data set."""
+    command = f"'graphunlearn datasets --download {card.name} --root DIR' gets them. By hand: "
+    return f"{command if card.download else ''}{card.by_hand}"
 
 
 def models_of(kind: str) -> list[str]:
@@ -85,19 +92,18 @@ def _options(command: Any) -> set[str]:
     return names
 
 
-def _reworded(text: str, option: str) -> str:
-    for pattern, replacement in PHRASES:
-        text = re.sub(pattern, replacement.format(option=option), text)
-    return text
+def _left_out(warning: LeftOutWarning, option: str) -> str:
+    were = "was" if warning.count == 1 else "were"
+    what = f"{warning.count} of {warning.total} {warning.unit} of '{option}' {were} left out"
+    return f"{what}: '--data' does not know their {warning.nodes}"
 
 
-def _lacking(error: ColumnError, model: str | None) -> str:
-    """What file lacks which column, and what to do about it."""
+def _what_to_do(error: ColumnError, model: str | None) -> str:
+    """What to do about a column that a file lacks."""
     names = {plain(name) for name in error.names}
-    said = str(error).partition("; name it with")[0]
     other = TELLING.get(error.role)
     if model is not None and other is not None and names & set(COLUMNS[other]):
         kind = next(kind for kind in WORDS if kind != kind_of(model))
         what = "clicks in sessions" if kind == "sessions" else "interactions of users and items"
-        return f"{said}; the file looks like {what}, which '--model {listed(models_of(kind), 'or')}' reads)"
-    return f"{said}; it is known by names such as {listed(COLUMNS[error.role][:6], 'or')})"
+        return f"the file looks like {what}, which '--model {listed(models_of(kind), 'or')}' reads"
+    return f"it is known by names such as {listed(COLUMNS[error.role][:6], 'or')}"

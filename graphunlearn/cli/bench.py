@@ -232,7 +232,5 @@ def _requested(graph: Any, asked: ForgetRequest, **keywords: Any) -> Scenario[An
     """The scenario of a file; an error names the option."""
     try:
         return requested(graph, asked, **keywords)
-    except ValueError as error:
-        raise ValueError(
-            str(error).replace("'index'", "'--request'", 1).replace("'request'", "'--request'", 1)
-        ) from None
+    except ArgumentError as error:
+        raise error.renamed("--request" if error.argument in ("index", "request") else None) from error

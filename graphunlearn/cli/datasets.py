@@ -10,6 +10,7 @@ from typing import Annotated
 from tyro.conf import UseAppendAction, arg
 
 from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
+from graphunlearn.cli._wording import how_to_get
 from graphunlearn.datasets import Card, available, download
 from graphunlearn.datasets.card import ROOT_VARIABLE, card_of, folder_of
 from graphunlearn.errors import ArgumentError
@@ -46,8 +47,8 @@ class Datasets:
     def _download(self) -> Answer:
         try:
             cards = [card_of(name) for names in self.download for name in names]
-        except ValueError as error:
-            raise ValueError(str(error).replace("'name'", "'--download'", 1)) from None
+        except ArgumentError as error:
+            raise error.renamed("--download") from None
         if not cards:
             raise ArgumentError("--download", "name data sets", "none")
         if folder_of(self.root) is None:
@@ -78,7 +79,7 @@ class Datasets:
             parts.append(columns(rows, right=(1, 2, 3)))
         lines = ["\n\n".join(parts), ""]
         lines.append(f"looked in {root}" if root else f"{ROOT_VARIABLE} names no folder to look in")
-        lines += [f"{card.name}: {card.how_to_get}" for card in cards if not found[card.name]]
+        lines += [f"{card.name}: {how_to_get(card)}" for card in cards if not found[card.name]]
         forms = {name: None if form is None else form.title for name, form in found.items()}
         told = {name: {"found": title is not None, "found_form": title} for name, title in forms.items()}
         data = [asdict(card) | told[card.name] for card in cards]

@@ -127,9 +127,11 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
         _built(run, name, [], None, made_with)
     for key, value in given.items():
         if key not in SERVING and value != made_with.get(key):
-            raise ValueError(
-                f"'--option {key}' must be {_text(made_with.get(key))}, as the method was prepared with "
-                f"(got {_text(value)}; to change it: {again} --option {key}={_text(value)} --overwrite)"
+            raise ArgumentError(
+                f"--option {key}",
+                f"be {_text(made_with.get(key))}, as the method was prepared with",
+                _text(value),
+                f"to change it: {again} --option {key}={_text(value)} --overwrite",
             )
     method = _built(run, name, options, seed, made_with)
     assert isinstance(method, UnlearnRec)
@@ -175,7 +177,9 @@ def _whole(path: Path, way_out: str) -> Iterator[None]:
     except KeyError as error:
         reason = f"it lacks {error}"
     except (ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split()).removeprefix("'path' ")
+        reason = " ".join(str(error).split())
+        if isinstance(error, ArgumentError) and error.argument == "path":
+            reason = f"must {error.expected} (got {error.got})"
     raise ArgumentError("run", "hold a whole preparation", f"'{path}': {reason}; {way_out}")
 
 

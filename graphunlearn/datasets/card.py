@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from graphunlearn.errors import ArgumentError
+from graphunlearn.errors import ArgumentError, FileError
 
 __all__ = ["ROOT_VARIABLE", "Archive", "Card", "File", "Form", "Part", "available", "card_of", "folder_of"]
 
@@ -180,11 +180,16 @@ class Card:
         return None if not sizes or None in sizes else sum(filter(None, sizes))
 
     @property
+    def by_hand(self) -> str:
+        """How to get the files by hand, as text."""
+        ways = [f"{form.by_hand} Source: {form.source}." for form in self.forms]
+        return f"{' Or: '.join(ways)} Terms: {self.terms}"
+
+    @property
     def how_to_get(self) -> str:
         """How to get the files, as text."""
-        ways = [f"{form.by_hand} Source: {form.source}." for form in self.forms]
-        command = f"'graphunlearn datasets --download {self.name} --root DIR' gets them. By hand: "
-        return f"{command if self.download else ''}{' Or: '.join(ways)} Terms: {self.terms}"
+        call = f"graphunlearn.datasets.download({self.name!r}, root) gets them. By hand: " if self.download else ""
+        return call + self.by_hand
 
     def form_in(self, folder: Path) -> Form | None:
         """Return the first form of which all parts are in ``folder``, if any."""
@@ -259,8 +264,8 @@ def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
     try:
         return None if given is None else Path(given).expanduser()
     except RuntimeError:
-        what = "'root'" if root is not None else ROOT_VARIABLE
-        raise ValueError(f"{what} must be a folder (got '{given}', whose home folder is not known)") from None
+        argument = ROOT_VARIABLE if root is None else "root"
+        raise ArgumentError(argument, "be a folder", f"'{given}', whose home folder is not known") from None
 
 
 def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
@@ -271,8 +276,10 @@ def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
     """
     folder = folder_of(root)
     if folder is None:
-        raise FileNotFoundError(
-            f"'root' must be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE} "
-            f"(got neither); make one with a folder '{card.name}' in it. {card.how_to_get}"
+        raise FileError(
+            "root",
+            f"be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE}",
+            "neither",
+            f"make one with a folder '{card.name}' in it. {card.how_to_get}",
         )
     return folder / card.name

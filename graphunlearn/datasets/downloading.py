@@ -72,7 +72,7 @@ def download(
     folder = needed_folder(card, root)
     form = card.form_in(folder) or card.download
     if form is None:
-        raise DownloadError(f"'{name}' cannot be downloaded by this package. By hand: {card.how_to_get}")
+        raise DownloadError(f"'{name}' cannot be downloaded by this package. By hand: {card.by_hand}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -66,9 +66,11 @@ def check_digest(card: Card, path: Path, file: File) -> None:
         what = f"the file that was downloaded, with the SHA-256 {known} that '{record_of(path).name}' holds"
     digest = digest_of(path)
     if digest != known:
-        raise ValueError(
-            f"'{path}' must be {what} (got {digest}): it is another version, or cut off; move it away. "
-            f"{card.how_to_get}"
+        raise ArgumentError(
+            path,
+            f"be {what}",
+            digest,
+            f"it is another version, or cut off: move it away, and get the published one. {card.by_hand}",
         )
 
 

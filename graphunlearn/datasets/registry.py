@@ -11,6 +11,7 @@ from graphunlearn.data.session import SessionGraph
 from graphunlearn.datasets.card import Card, Form, card_of, needed_folder
 from graphunlearn.datasets.downloading import download as download_set
 from graphunlearn.datasets.reading import check_digest, read_part
+from graphunlearn.errors import FileError
 
 __all__ = ["SessionSplit", "Split", "load"]
 
@@ -62,12 +63,12 @@ def load(
         download_set(name, root)
         form = card.form_in(folder)
     if form is None:
-        raise FileNotFoundError(_missing(card, folder))
+        raise _missing(card, folder)
     graphs: list[Any] = []
     for part in form.parts:
         file = part.found(folder)
         if file is None:  # removed in the meantime
-            raise FileNotFoundError(_missing(card, folder))
+            raise _missing(card, folder)
         check_digest(card, folder / file.name, file)
         graphs.append(read_part(card, form, part, file, folder / file.name, graphs[0] if graphs else None))
     if len(graphs) == 2:
@@ -76,8 +77,8 @@ def load(
     return graph
 
 
-def _missing(card: Card, folder: Path) -> str:
-    """Return the message about the first missing file of the form that has most of its parts in ``folder``."""
+def _missing(card: Card, folder: Path) -> FileError:
+    """Return the error about the first missing file of the form that has most of its parts in ``folder``."""
 
     def parts_found(form: Form) -> int:
         return sum(part.found(folder) is not None for part in form.parts)
@@ -85,6 +86,6 @@ def _missing(card: Card, folder: Path) -> str:
     nearest = max(card.forms, key=parts_found)
     part = next((part for part in nearest.parts if part.found(folder) is None), nearest.parts[0])
     wanted = " or ".join(f"'{file.name}'" for file in part.files)
-    return (
-        f"'root' must hold {wanted} of the data set '{card.name}' in '{folder}' (got no such file). {card.how_to_get}"
+    return FileError(
+        "root", f"hold {wanted} of the data set '{card.name}' in '{folder}'", "no such file", card.how_to_get
     )

@@ -19,6 +19,7 @@ from graphunlearn.operators.base import UnlearningResult
 
 __all__ = [
     "RETRAINING",
+    "PendingError",
     "append",
     "as_result",
     "check_newest",
@@ -75,15 +76,22 @@ def prints(store: Store, model: nn.Module, graph: InteractionGraph | SessionGrap
     return fingerprint(model), keyed(graph.fingerprint(), _key(store))
 
 
-def refusal(path: Path, pending: PendingRequest) -> ValueError:
+class PendingError(ArgumentError):
+    """A ledger where another request is under way, and the file that it is in."""
+
+    def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, path: Path | None = None) -> None:
+        super().__init__(argument, expected, got, hint)
+        self.path = path
+
+
+def refusal(path: Path, pending: PendingRequest) -> PendingError:
     """Return what to say where another request is under way."""
-    return ArgumentError(
+    return PendingError(
         "ledger",
         "have no other request under way",
-        (
-            f"'{path}' with one of {pending.time} that was interrupted; give that one again to finish "
-            f"it, or run 'graphunlearn ledger resume {path}'"
-        ),
+        f"'{path}' with one of {pending.time} that was interrupted",
+        "give that one again to finish it",
+        path=path,
     )
 
 

@@ -26,7 +26,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     Raises:
         ValueError: It exists and is not to be replaced, or holds what no command wrote, or cannot be made.
     """
-    check_folder(out, WRITTEN, overwrite=overwrite, argument="--out", switch="--overwrite")
+    check_folder(out, WRITTEN, overwrite=overwrite, argument="out")
 
 
 @contextmanager

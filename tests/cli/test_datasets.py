@@ -98,9 +98,9 @@ def test_training_by_name_says_where_it_looks(tmp_path, refused, mirror, monkeyp
     words = ("train", "--data", "toy", "--out", tmp_path / "run")
     assert refused(*words).startswith("'--data toy' needs GRAPHUNLEARN_DATA, which names the folder of data sets (got")
     monkeypatch.setenv("GRAPHUNLEARN_DATA", str(tmp_path))
-    assert refused(*words).startswith("GRAPHUNLEARN_DATA must hold 'train.txt' of the data set 'toy' in ")
+    assert refused(*words).startswith("'GRAPHUNLEARN_DATA' must hold 'train.txt' of the data set 'toy' in ")
     monkeypatch.setenv("GRAPHUNLEARN_DATA", "~nobody-of-that-name/data")
-    expected = "GRAPHUNLEARN_DATA must be a folder (got '~nobody-of-that-name/data', whose home folder is not known)"
+    expected = "'GRAPHUNLEARN_DATA' must be a folder (got '~nobody-of-that-name/data', whose home folder is not known)"
     assert refused(*words) == refused("datasets") == expected
 
 

@@ -45,7 +45,7 @@ def test_permissions_follow_the_umask(tmp_path):
 
 def test_refuses_an_existing_folder(tmp_path):
     write(tmp_path / "a", "one")
-    with pytest.raises(ValueError, match=r"'--out' must be a new folder .*exists; '--overwrite' replaces it"):
+    with pytest.raises(ValueError, match=r"'out' must be a new folder .*exists\); overwrite=True replaces it"):
         write(tmp_path / "a", "two")
     assert content(tmp_path / "a") == whole("one")
 

@@ -103,7 +103,7 @@ def test_pairs_that_were_held_out_are_dropped(trained, tmp_path, call, refused):
             "'--users' must hold users of the graph (got 'x1', 'x2', 'x3' and 1 more; the graph has 50 users, such as",
         ),
         (("--items", "x1"), "'--items' must hold items of the graph (got 'x1'; the graph has 30 items"),
-        (("--items", *(f"i{n}" for n in range(30))), "'--items' must leave some interactions (got what removes all"),
+        (("--items", *(f"i{n}" for n in range(30))), "'--items' must leave some interactions (got all"),
         (("--pairs", "nothing.csv"), "'--pairs' must be an existing file (got 'nothing.csv')"),
         (("--users", "u1", "--method", "irfu"), "(got 'irfu'; did you mean 'ifru'?)"),
         (("--users", "u1", "--option", "dampin=1"), "(got 'dampin'; did you mean 'damping'?)"),

@@ -202,7 +202,7 @@ def test_users_where_sessions_carry_them(trained_sessions, tmp_path, call, parse
         ),
         (
             ("--sessions", "s1", "x1"),
-            "'--sessions' must hold sessions of the graph (got 'x1'; the graph has 96 sessions to train on",
+            "'--sessions' must hold sessions of the graph (got 'x1'; the graph has 96 sessions, such as",
         ),
         (("--items", "x1"), "'--items' must hold items of the graph (got 'x1'; the graph has 20 items"),
         (("--clicks", "{unknown}"), "'--clicks' must hold "),
@@ -221,12 +221,12 @@ def test_users_where_sessions_carry_them(trained_sessions, tmp_path, call, parse
             ("--clicks", "{farther}"),
             "farther.csv', line 1: the position must be a whole number below 2**63 (got '99999999999999999999')",
         ),
-        (("--clicks", "{rows}"), "(got columns 'session', 'item'; it is known by names such as position, pos or step)"),
+        (("--clicks", "{rows}"), "(got columns 'session', 'item'); it is known by names such as position, pos or step"),
         (("--pairs", "nothing.csv"), "'--pairs' must go with a model of users and items"),
-        (("--items", *(f"i{n}" for n in range(20))), "'--items' must leave some clicks (got what removes all "),
+        (("--items", *(f"i{n}" for n in range(20))), "'--items' must leave some clicks (got all "),
         (
             ("--items", "i1", "--sessions", *(f"s{n}" for n in range(96))),
-            "'--items' and '--sessions' must leave some clicks (got what removes all ",
+            "'--items' and '--sessions' must leave some clicks (got all ",
         ),
         (
             ("--sessions", "s1", "--method", "ifru"),

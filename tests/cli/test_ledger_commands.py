@@ -244,7 +244,7 @@ def test_another_request_waits(trained, forget, killed, file, refused, tmp_path)
     killed(trained, "--users", "u1", out="b", at="save")
     sentence = refused("forget", trained, "--users", "u2", "--ledger", file, "--out", tmp_path / "c")
     assert sentence.startswith("'--ledger' must have no other request under way (got")
-    assert f"'graphunlearn ledger resume {file}')" in sentence
+    assert f"'graphunlearn ledger resume {file}'" in sentence
 
 
 def test_another_request_goes_on_from_a_run_that_was_only_to_be_entered(trained, forget, killed, file, tmp_path):

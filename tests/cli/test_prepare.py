@@ -333,12 +333,12 @@ def test_folders_that_cannot_be_prepared(run_copy, tmp_path, refused, monkeypatc
     [
         (
             "share=0.1",
-            "'--option share' must be 0.2, as the method was prepared with (got 0.1; to change it: graphunlearn "
-            "prepare {run} --method unlearnrec --option share=0.1 --overwrite)",
+            "'--option share' must be 0.2, as the method was prepared with (got 0.1); to change it: graphunlearn "
+            "prepare {run} --method unlearnrec --option share=0.1 --overwrite",
         ),
-        ("context=false", "'--option context' must be true, as the method was prepared with (got false; "),
-        ("encoder=published", "'--option encoder' must be probe, as the method was prepared with (got published; "),
-        ("epochs=-1", "'epochs' and 'rounds' must not be negative (got -1 "),
+        ("context=false", "'--option context' must be true, as the method was prepared with (got false); "),
+        ("encoder=published", "'--option encoder' must be probe, as the method was prepared with (got published); "),
+        ("epochs=-1", "'epochs' must not be negative (got -1)"),
         ("epoch=1", "did you mean 'epochs'?"),
     ],
 )

@@ -152,8 +152,8 @@ def bad(tmp_path, text, name="bad.csv"):
     ("text", "sentence"),
     [
         ("user,item,rating\na,b,3\na,c,nan\n", "line 3: the rating must be a finite number"),
-        ("user,item,rating\n1,2,3\n-5,2,3\n", "line 3: user ids in a column of numbers must be whole and not negative"),
-        ("user,item,rating\n1,2,3\n1.5,2,3\n", "line 3: user ids in a column of numbers must be whole"),
+        ("user,item,rating\n1,2,3\n-5,2,3\n", "line 3: user ids must be whole and not negative in a column of numbers"),
+        ("user,item,rating\n1,2,3\n1.5,2,3\n", "line 3: user ids must be whole and not negative"),
         ("user,item,rating\n1,2,3\n1,4\n", "line 3: must have 3 fields"),
         ("", "got an empty file"),
     ],
@@ -183,7 +183,7 @@ def test_repeated_and_cut_off_rows_are_notes(ratings, tmp_path, call):
     ("words", "sentence"),
     [
         (("--data", "nothing.csv"), "'--data' must be an existing file, or one of lastfm, ml-100k, ml-1m, gowalla"),
-        (("--objective", "bce"), "'--objective bce' needs labels"),
+        (("--objective", "bce"), "'--objective' must be bpr for data without labels"),
         (("--threshold", 5, "--objective", "bpr"), "must leave interactions to learn from"),
         (("--split", 0.5, 0.1, 0.1), "'--split' must be positive and add up to 1 (got 0.5 0.1 0.1)"),
         (("--dim", 0), "'--dim' must be at least 1"),
@@ -203,7 +203,9 @@ def test_bad_options(words, sentence, ratings, tmp_path, refused):
 
 def test_threshold_without_ratings(tmp_path, refused):
     path = bad(tmp_path, "user,item\na,b\nc,d\n")
-    assert "'--threshold' needs ratings" in refused("train", "--data", path, "--threshold", 3, "--out", tmp_path / "a")
+    assert "'--threshold' must go with data that have ratings" in refused(
+        "train", "--data", path, "--threshold", 3, "--out", tmp_path / "a"
+    )
 
 
 def test_an_existing_folder_is_refused_before_any_work(trained, tmp_path, refused):

@@ -98,7 +98,7 @@ def test_a_file_has_the_usual_permissions(big, tmp_path):
 
 def test_load_downloads_if_asked_to(big, mirror, tmp_path, monkeypatch):
     big(BIG)
-    with pytest.raises(FileNotFoundError, match=r"'graphunlearn datasets --download big --root DIR' gets them"):
+    with pytest.raises(FileNotFoundError, match=r"graphunlearn\.datasets\.download\('big', root\) gets them"):
         load("big", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"GRAPHUNLEARN_DATA \(got neither\)"):
         download("big")

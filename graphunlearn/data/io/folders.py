@@ -9,14 +9,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from graphunlearn.errors import ArgumentError
+from graphunlearn.errors import ArgumentError, ExistsError
 
 __all__ = ["check_folder", "replaced_folder"]
 
 
-def check_folder(
-    out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder", switch: str = "overwrite=True"
-) -> None:
+def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder") -> None:
     """Refuse a folder that must not be written, before any work is done for it.
 
     Args:
@@ -24,10 +22,10 @@ def check_folder(
         written: Names of all files that such a folder may hold; one that holds anything else is never replaced.
         overwrite: Whether an earlier folder may be replaced.
         argument: What the caller calls the folder.
-        switch: How the caller says ``overwrite``.
 
     Raises:
-        ValueError: It exists and is not to be replaced, or holds something else, or cannot be made.
+        ExistsError: It exists and is not to be replaced.
+        ValueError: It holds something else, or cannot be made.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ArgumentError(argument, "be a folder", f"'{out}', which is something else")
@@ -38,7 +36,7 @@ def check_folder(
                 argument, "be a new folder or one that graphunlearn wrote", f"'{out}', which holds '{foreign[0]}'"
             )
         if not overwrite:
-            raise ArgumentError(argument, "be a new folder", f"'{out}', which exists; '{switch}' replaces it")
+            raise ExistsError(argument, "be a new folder", f"'{out}', which exists", "overwrite=True replaces it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
         raise ArgumentError(argument, "be in a folder that can be written to", f"'{out}'")
