@@ -305,7 +305,7 @@ def test_tensors_that_one_side_lacks_are_named(tmp_path, graph, request_):
 def test_a_folder_is_replaced_only_when_told(tmp_path, result):
     gu.export(result, tmp_path / "a", key=KEY)
     held = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    with pytest.raises(ValueError, match=r"'folder' must be a new folder .*exists; 'overwrite=True' replaces it"):
+    with pytest.raises(ValueError, match=r"'folder' must be a new folder .*exists\); overwrite=True replaces it"):
         gu.export(result, tmp_path / "a")
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == held
     gu.export(result, tmp_path / "a", overwrite=True)
