@@ -171,8 +171,8 @@ def _check(card: Card, form: Form, part: Part, file: File, new: Path, target: Pa
 
 
 def _reason(error: BaseException) -> str:
-    """Return why an attempt failed: the first sentence of the error that came first."""
-    known = not isinstance(error, OSError)
-    while not known and error.__context__ is not None:
-        error = error.__context__  # the HTTP libraries wrap, for example, "Connection refused" several times
+    """Return why an attempt failed: the first sentence of the error, or of the one that caused it."""
+    if isinstance(error, OSError):  # the HTTP libraries wrap, for example, "Connection refused" several times
+        while error.__context__ is not None:
+            error = error.__context__
     return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
