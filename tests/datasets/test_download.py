@@ -179,10 +179,19 @@ def test_the_message_names_every_address_and_what_to_do(have, mirror, tmp_path):
     )
 
 
+def test_the_reasons_are_not_errors_that_the_caller_handles(have, tmp_path):
+    with serving() as gone:
+        have(big_card(gone.url("a")))
+    try:
+        load("big", tmp_path)
+    except FileNotFoundError:
+        assert "Connection refused" in failure(tmp_path)
+
+
 def test_without_a_digest_the_counts_are_checked(big, tmp_path):
     page = b"<html><body>Please log in.</body></html>"
     big(page, b=[BIG[: BIG.index(b"100 0\n")]], known=())
-    assert "must hold 60000 distinct interactions (got 5000)" in failure(tmp_path)
+    assert "/b: 'big.txt' must hold 60000 distinct interactions (got 5000)" in failure(tmp_path)
     big(page, b=[BIG], known=())
     assert held(download("big", tmp_path)) == ["big.txt", "big.txt.sha256"]
 
