@@ -133,12 +133,7 @@ def test_nothing_optional_is_imported_at_the_top(module):
 
 
 def test_importing_the_package_loads_nothing_optional():
-    late = [
-        "matplotlib",
-        "tyro",
-        "rich",
-        "pooch",
-    ]  # the others may come with torch_geometric or pandas
+    late = ["matplotlib", "tyro", "rich", "pooch"]  # the others may come with torch_geometric or pandas
     code = f"import sys, graphunlearn; print(*sorted(set({late}) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert run.stdout.split() == []

@@ -23,8 +23,8 @@ class Datasets:
     """List the named data sets, and which of them are on this machine; or download some.
 
     They are looked for in the folder that the environment variable GRAPHUNLEARN_DATA names, in a sub-folder of their
-    name. What is found can be used by its name: graphunlearn train --data ml-100k ... Downloaded files are
-    checked. Whoever downloads a data set agrees to its terms, which this command prints.
+    name. What is found can be used by its name: graphunlearn train --data ml-100k ... Downloaded files are checked.
+    Whoever downloads a data set agrees to its terms, which this command prints.
 
     examples:
       graphunlearn datasets

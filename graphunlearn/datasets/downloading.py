@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import warnings
 import zipfile
 import zlib
@@ -102,6 +103,7 @@ def _download_part(
         DownloadError: If no mirror gives the published file.
     """
     source, target, reasons = file.source, folder / file.name, []
+    handled = sys.exc_info()[1]  # the caller may be handling an error of its own
     for url in source.mirrors:
         try:
             # Each process works in a folder of its own, so that two of them cannot write to the same file.
@@ -112,7 +114,7 @@ def _download_part(
                 new.replace(target)
                 return
         except _FAILURES as error:
-            reasons.append(f"{url}: {_reason(error)}")
+            reasons.append(f"{url}: {_reason(error, handled)}")
     inside = f"'{file.archive.member}' of it" if file.archive else "it"
     raise DownloadError(
         f"'{file.name}' of the data set '{card.name}' could not be downloaded ({'; '.join(reasons)}); "
@@ -167,13 +169,24 @@ def _check(card: Card, form: Form, part: Part, file: File, new: Path, target: Pa
     if not (file.source.sha256 or file.source.md5):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whoever loads the file gets these warnings
-            read_part(card, form, part, file, new)
+            try:
+                read_part(card, form, part, file, new)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(new), file.name)) from None
     record_digest(target, digest)
 
 
-def _reason(error: BaseException) -> str:
-    """Return why an attempt failed: the first sentence of the error that came first."""
-    known = not isinstance(error, OSError)
-    while not known and error.__context__ is not None:
-        error = error.__context__  # the HTTP libraries wrap, for example, "Connection refused" several times
+def _reason(error: BaseException, handled: BaseException | None) -> str:
+    """Return why an attempt failed.
+
+    Args:
+        error: The error that ended the attempt.
+        handled: The error that was being handled before the attempt, which is not among its causes.
+
+    Returns:
+        The first sentence of the error, or of the one that caused it.
+    """
+    if isinstance(error, OSError):  # the HTTP libraries wrap, for example, "Connection refused" several times
+        while error.__context__ is not None and error.__context__ is not handled:
+            error = error.__context__
     return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__

@@ -134,6 +134,12 @@ def test_cards_with_unknown_fields_are_refused():
         card("toy", {"all": {"rows": 1, "files": []}}, licence="MIT")
 
 
+@pytest.mark.parametrize("name", ["../u.data", "/u.data", "a/u.data", "..", ".", ""])
+def test_cards_name_files_not_paths(name):
+    with pytest.raises(ValueError, match="'name' must be the name of a file"):
+        card("toy", {"all": {"rows": 1, "files": [{"name": name, "read": {}}]}})
+
+
 def test_cards_tell_how_much_there_is_to_download():
     sizes = {card.name: card.download_bytes for card in available()}
     assert (sizes["ml-100k"], sizes["lastfm"]) == (4_924_029, 579_727 + 144_867)
