@@ -88,7 +88,7 @@ def by_python() -> None:
     clicks = synthetic_sessions(num_sessions=40, num_items=10, num_users=10, seed=1)
     clicks.save("sessions.safetensors")
     torch.manual_seed(0)
-    reader = GRU4Rec(clicks.num_items, 3)
+    reader = GRU4Rec(clicks.num_items, 3).eval()
     forgotten = gu.GradientAscent(steps=2).unlearn(reader, clicks, gu.ForgetRequest("session", ["s3"]))
     gu.export(forgotten, "export-sessions", model=reader, graph=clicks, key=KEY)
     with torch.no_grad():
