@@ -192,8 +192,7 @@ def test_a_training_goes_on(made):
 
 
 def test_exports_are_loaded(made):
-    graph, scores = (load_file(made / f"export-{name}.safetensors") for name in ("graph", "scores"))
-    assert graph
+    scores = load_file(made / "export-scores.safetensors")
     graph = gu.InteractionGraph.load(made / "export-graph.safetensors")
     model = light_gcn(graph)
     facts = gu.load_export(model, made / "export")
