@@ -122,6 +122,16 @@ def test_what_is_refused(ready, trained_sessions, tmp_path, call, refused):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_preparation_that_lives_in_memory_alone_is_none_here(trained_sessions, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(gu.SISA, "keeps", None)
+    words = ("--sessions", "s1", "--method", "sisa", "--out", tmp_path / "x")
+    assert refused("forget", trained_sessions, *words) == (
+        "'--method' must be one that forgets from a model as it is (got 'sisa', which is prepared first, in memory; "
+        "'graphunlearn bench' compares it)"
+    )
+    assert "(got 'sisa', which has none to keep)" in refused("prepare", trained_sessions, "--method", "sisa")
+
+
 def test_a_run_folder_says_what_its_shards_are_made_of(ready, tmp_path, call, refused):
     assert call("forget", ready, "--sessions", "s1", "--method", "sisa", "--out", tmp_path / "b")[0] == 0
     with safe_open(str(tmp_path / "b" / "model.safetensors"), framework="pt") as file:
