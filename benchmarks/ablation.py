@@ -39,9 +39,9 @@ def remember_probes() -> None:
     pretraining.fit = fit  # type: ignore[assignment]
 
 
-def variants(published: bool, every_term: bool) -> dict[str, gu.UnlearnRec]:
+def variants(published: bool, every_term: bool) -> dict[str, gu.Unlearner]:
     """Return the variants by name; those of the published encoder are slow to prepare."""
-    made = {
+    made: dict[str, gu.Unlearner] = {
         "default": gu.UnlearnRec(),
         "without the probability term": gu.UnlearnRec(pretraining=EncoderSettings(probability=0)),
         "without the logit term": gu.UnlearnRec(pretraining=EncoderSettings(logit=0)),
@@ -65,21 +65,22 @@ def variants(published: bool, every_term: bool) -> dict[str, gu.UnlearnRec]:
     return made
 
 
-def named(name: str, method: gu.UnlearnRec) -> gu.UnlearnRec:
+def named(name: str, method: gu.Unlearner) -> gu.Unlearner:
     """Return the method under a name of its own, so that tables can tell variants apart."""
-    method.__class__ = type("Variant", (gu.UnlearnRec,), {"name": name, "prepare": _prepare})
+    method.__class__ = type("Variant", (type(method),), {"name": name, "prepare": _prepare})
     return method
 
 
 PREPARED: dict[str, Any] = {}
 
 
-def _prepare(self: gu.UnlearnRec, model: Any, graph: gu.InteractionGraph, **keywords: Any) -> None:
+def _prepare(self: Any, model: Any, graph: gu.InteractionGraph, **keywords: Any) -> None:
     """Variants that differ only in how a request is served share a preparation."""
-    settings = (self.encoder, self.probes, self.odd_users, self.context, self.pretraining, self.published)
+    decisive = ("kept_as", "probes", "odd_users", "context", "pretraining", "published")
+    settings = [getattr(self, name, None) for name in decisive]
     key = f"{graph.fingerprint()} {settings}"
     if key not in PREPARED:
-        gu.UnlearnRec.prepare(self, model, graph, **keywords)
+        gu.Unlearner.prepare(self, model, graph, **keywords)
         PREPARED[key] = copy.deepcopy(self.preparation), self.prepare_seconds
     self.preparation, self.prepare_seconds = copy.deepcopy(PREPARED[key][0]), PREPARED[key][1]
 

@@ -17,12 +17,6 @@ class AbsoluteHessian(gu.IFRU):
     name: ClassVar[str] = "ifru-absolute"
 
 
-class Published(gu.IFRU):
-    """The public code's choices, under a name of their own."""
-
-    name: ClassVar[str] = "ifru-published"
-
-
 class NoSpillover(gu.IFRU):
     """Direct influence only, under a name of its own."""
 
@@ -43,7 +37,7 @@ def main() -> None:
         gu.IFRU(),
         AbsoluteHessian(curvature="absolute"),
         NoSpillover(spillover=False),
-        Published.as_published(),
+        gu.IFRU.as_published(),
         gu.Unlink(),
         gu.FineTune(),
         gu.GradientAscent(),

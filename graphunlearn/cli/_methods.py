@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from graphunlearn.cli._text import WORDS, listed
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import Criterion, FitSettings
-from graphunlearn.operators import Retrain, Unlearner, UnlearnRec, registry
+from graphunlearn.operators import Unlearner, registry
 from graphunlearn.runs.run import Graph, ModelSpec
 
 __all__ = [
@@ -35,30 +35,22 @@ BENCHED = {
     "sessions": ("cau", "ascent", "ascent-finetune", "finetune", "unlink"),
 }
 """The methods that are compared where none are named, by kind of graph."""
-
-
-class PublishedUnlearnRec(UnlearnRec):
-    """UnlearnRec as it is described, under a name of its own in tables."""
-
-
-PublishedUnlearnRec.name = "unlearnrec-published"
-_PRESETS: dict[str, type[PublishedUnlearnRec]] = {cls.name: cls for cls in (PublishedUnlearnRec,)}
 _CLASSES = (bool, int, float, str)
 
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
-    return sorted([*registry, *_PRESETS])
+    return sorted(registry)
 
 
 def preparable() -> list[str]:
     """Return the names of the methods whose preparation can be kept on disk."""
-    return [name for name in method_names() if issubclass(_class(name), UnlearnRec)]
+    return [name for name in method_names() if registry[name].keeps is not None]
 
 
 def serving() -> list[str]:
     """Return the names of the methods that forget from a model as it is, or with a preparation kept on disk."""
-    return [name for name in method_names() if name in preparable() or not _class(name).needs_preparation]
+    return [name for name in method_names() if name in preparable() or not registry[name].needs_preparation]
 
 
 def check_method(name: str, spec: ModelSpec, option: str = "--method", offered: Sequence[str] | None = None) -> None:
@@ -75,8 +67,8 @@ def check_method(name: str, spec: ModelSpec, option: str = "--method", offered: 
     """
     offered = method_names() if offered is None else offered
     _check_name(name, option, offered)
-    if spec.kind not in _class(name).kinds:
-        known = [other for other in offered if spec.kind in _class(other).kinds]
+    if spec.kind not in registry[name].kinds:
+        known = [other for other in offered if spec.kind in registry[other].kinds]
         raise ArgumentError(
             option, f"be one for models of {WORDS[spec.kind]} such as {spec.name}, {listed(known, 'or')}", f"{name!r}"
         )
@@ -112,16 +104,14 @@ def build_method(
         0.3
     """
     values = parse_options(name, options)
-    cls = _class(name)
-    given: dict[str, Any] = {"objective": objective, "validation": validation}
-    if settings is not None:
-        given["settings"] = settings if seed is None else replace(settings, seed=seed)
-    given |= defaults or {}
+    given = dict(defaults or {})
     if seed is not None:
         given["seed"] = seed
-    names = {f.name for f in _init(cls)}
-    start = cls.as_published() if issubclass(cls, PublishedUnlearnRec) else cls()
-    return replace(start, **{key: value for key, value in given.items() if key in names} | values)
+    names = {f.name for f in _init(registry[name])}
+    made = registry[name](**{key: value for key, value in given.items() if key in names} | values)
+    if settings is not None and seed is not None:
+        settings = replace(settings, seed=seed)
+    return made.filled(objective=objective, validation=validation, settings=settings)
 
 
 def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
@@ -135,7 +125,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
         {'epochs': 2, 'shrink': True}
     """
     _check_name(name, "--method", method_names())
-    known = _simple_fields(_class(name))
+    known = _simple_fields(registry[name])
     values: dict[str, Any] = {}
     for option in options:
         key, equals, text = option.partition("=")
@@ -155,13 +145,13 @@ def options_of(method: Unlearner) -> dict[str, Any]:
 
 
 def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> Unlearner | None:
-    """Return the method with the settings of :func:`options_of`.
+    """Return the method with the settings of :func:`options_of`; ``None`` where it is not known here.
 
-    None where it trains anew, would have to be prepared first, or is not known here.
+    One that is to be prepared first is not.
     """
-    cls = _class(name) if name in method_names() else None
-    if cls is None or issubclass(cls, Retrain) or cls.needs_preparation:
+    if name not in registry:
         return None
+    cls = registry[name]
     own = {"objective": objective} if "objective" in {f.name for f in _init(cls)} else {}
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return cls(**own | {key: value for key, value in given.items() if key in _simple_fields(cls)})
@@ -170,10 +160,6 @@ def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> 
 def _check_name(name: str, option: str, offered: Sequence[str]) -> None:
     if name not in method_names():
         raise ArgumentError(option, f"be one of {', '.join(offered)}", f"{name!r}{meant(name, offered)}")
-
-
-def _class(name: str) -> type[Unlearner]:
-    return _PRESETS[name] if name in _PRESETS else registry[name]
 
 
 def _init(cls: type[Unlearner]) -> list[Any]:

@@ -17,7 +17,7 @@ from graphunlearn.cli._text import Answer, Running, device_of, optional
 from graphunlearn.cli.bench import Bench
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval import Audit, audit
-from graphunlearn.eval.auditing import damping_figure
+from graphunlearn.eval.auditing import own_figures
 from graphunlearn.runs.folder import check_out
 from graphunlearn.runs.run import Forgotten, Run, watched
 
@@ -95,7 +95,7 @@ class RunAudit:
             "command": command(),
         }
         judged = Audit.mean([judged], about)
-        judged.plots |= _damping(run, before)
+        judged.plots |= _own_figures(run, before)
         if self.out is not None:
             told = written(judged, self.out, self.running.overwrite)
         else:
@@ -106,8 +106,8 @@ class RunAudit:
         return told
 
 
-def _damping(run: Run, before: Forgotten) -> dict[str, Any]:
-    """The figure of how the damping was chosen, where it was."""
+def _own_figures(run: Run, before: Forgotten) -> dict[str, Any]:
+    """The figures that the method itself adds."""
     method = rebuild_method(before.result.method, run.objective, before.options)
     methods = [] if method is None else [method]
-    return damping_figure(before.original, before.graph, before.result.request, methods)
+    return own_figures(before.original, before.graph, before.result.request, methods)

@@ -18,7 +18,7 @@ from graphunlearn.cli.prepare import file_of, method_for
 from graphunlearn.data import ForgetRequest
 from graphunlearn.eval.report.verdict import format_number, format_seconds
 from graphunlearn.ledger import Ledger, LedgerEntry
-from graphunlearn.operators import UnlearningResult, UnlearnRec
+from graphunlearn.operators import UnlearningResult
 from graphunlearn.runs.folder import check_out
 from graphunlearn.runs.run import Forgotten, ModelSpec, Run
 
@@ -34,9 +34,10 @@ class Forget:
 
     Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
     the others stay, and those on either side follow one another. The new run folder holds the corrected model and, for
-    'graphunlearn audit', the one before and the request; once audited, original.safetensors, original_train.safetensors
-    and request.json can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
-    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten.
+    'graphunlearn audit', the one before and the request; once audited, request.json and the files whose names have
+    'original' in them can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
+    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten. sisa and sru
+    leave none: their models of the shards are the new folder's model, and go on by themselves.
 
     With --ledger, RUN is to be the newest run of that ledger. Should anything interrupt the command, the same command
     finishes the request, wherever it was; given once more, it says that the request is done.
@@ -48,6 +49,7 @@ class Forget:
       graphunlearn forget runs/a --users 196 --method unlearnrec --out runs/e     # after 'graphunlearn prepare runs/a'
       graphunlearn forget runs/a --users 196 --ledger runs/ledger.db --out runs/f
       graphunlearn forget runs/g --sessions 17 39 --out runs/h
+      graphunlearn forget runs/g --sessions 17 --method sisa --out runs/i         # after 'prepare runs/g --method sisa'
       graphunlearn forget runs/g --clicks clicks.csv --method cau --out runs/h    # clicks.csv: session,position
     """
 
@@ -134,7 +136,6 @@ class Forget:
         options = options_of(method)
 
         def keep(folder: Path) -> None:
-            assert isinstance(method, UnlearnRec)
             method.save(folder / file_of(method.name))
 
         def save(result: UnlearningResult) -> None:
@@ -142,7 +143,8 @@ class Forget:
             token = None if pending is None else pending.token
             forgotten = Forgotten(run.model, run.train, result, options, token)
             after = replace(run, model=result.model, train=result.graph, forgotten=forgotten)
-            after.save(self.out, self.running.overwrite, keep if isinstance(method, UnlearnRec) else None)
+            goes_on = method.keeps is not None and method.asks_preparation(result.model)
+            after.save(self.out, self.running.overwrite, keep if goes_on else None)
 
         if ledger is None:
             result = method.unlearn(run.model, run.train, request)

@@ -13,20 +13,28 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from graphunlearn._version import __version__
-from graphunlearn.cli._methods import build_method, meant, method_names, options_of, parse_options, preparable
+from graphunlearn.cli._methods import (
+    build_method,
+    check_method,
+    meant,
+    method_names,
+    options_of,
+    parse_options,
+    preparable,
+)
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._text import Answer, Running, device_of, listed, note, optional, several
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.report.verdict import format_seconds
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import Unlearner, UnlearnRec
-from graphunlearn.operators.unlearnrec.preparation import Preparation
+from graphunlearn.operators import Unlearner
+from graphunlearn.operators.preparation import Preparation
 from graphunlearn.runs.run import Run, watched
 
 __all__ = ["Prepare", "file_of", "method_for"]
 
-SERVING = ("adapt", "epochs", "rounds", "seed")
-"""Options that a prepared method may be given anew with every request; all others belong to its preparation."""
+DEFAULT = "unlearnrec"
+"""The method that is prepared where none is named."""
 
 
 @dataclass(kw_only=True)
@@ -41,11 +49,12 @@ class Prepare:
       graphunlearn prepare runs/a --method unlearnrec
       graphunlearn prepare runs/a --method unlearnrec --option probes=3 share=0.2 --overwrite
       graphunlearn prepare runs/a --method unlearnrec-published --seed 1
+      graphunlearn prepare runs/g --method sisa --option num_shards=10       # of sessions
     """
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder, as 'train' or 'forget' writes it."""
-    method: Annotated[str, arg(metavar="NAME", help=f"{listed(preparable(), 'or')}.")] = UnlearnRec.name
+    method: Annotated[str, arg(metavar="NAME", help=f"{listed(preparable(), 'or')}.")] = DEFAULT
     option: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME=VALUE ...")] = ()
     """Options of the method, such as probes=3; a wrong name lists them."""
     seed: Annotated[int | None, optional("INT")] = None
@@ -63,13 +72,17 @@ class Prepare:
         if path.exists() and not self.running.overwrite:
             raise ArgumentError("run", "be without a preparation", f"'{path}'; '--overwrite' replaces it")
         run = Run.load(self.source, device_of(self.running.device))
-        if run.spec.kind == "sessions":
-            raise ArgumentError("run", f"hold a model of users and items to prepare {self.method}", run.spec.name)
+        check_method(self.method, run.spec, offered=preparable())
         if not os.access(self.source, os.W_OK | os.X_OK):
             raise ArgumentError("run", "be a folder that can be written to", f"'{self.source}'")
         method = _built(run, self.method, options, self.seed)
-        assert isinstance(method, UnlearnRec)
-        note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} interactions")
+        if not method.asks_preparation(run.model):
+            raise ArgumentError(
+                "run",
+                f"hold a model that {method.name} was not used on",
+                f"'{self.source}', from which it forgets without another preparation",
+            )
+        note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} {run.train.unit}s")
         parts = (run.train, run.validation)
         identity = [__version__, options_of(method), fingerprint(run.model), *(part.fingerprint() for part in parts)]
         identity += [asdict(run.spec), repr(run.objective), asdict(run.settings)]
@@ -81,9 +94,11 @@ class Prepare:
             method.save(path)
         told = {"run": str(self.source), "file": path.name, "method": method.name, "seconds": method.prepare_seconds}
         most = f", for requests of up to {log['largest_share']:.1%} of the data" if "largest_share" in log else ""
+        level = {"interactions": "user", "sessions": "session"}[run.spec.kind]
+        first = run.train.vocabulary(level)[0]
         text = (
             f"prepared {method.name} in {format_seconds(method.prepare_seconds)}{most}\nwrote {path}\n"
-            f"next: graphunlearn forget {self.source} --users {run.train.user_ids[0]} --method {method.name} "
+            f"next: graphunlearn forget {self.source} --{level}s {first} --method {method.name} "
             f"--out {self.source.with_name('forgotten')}"
         )
         return Answer(told | {"options": made_with, "log": log}, text)
@@ -109,24 +124,24 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
             another model or graph, or made with other options.
     """
     given = parse_options(name, options)
-    if name not in preparable():
-        method = _built(run, name, options, seed)
-        if method.needs_preparation:
-            raise ArgumentError(
-                "--method",
-                "be one that forgets from a model as it is",
-                (f"{name!r}, which trains models of its own first, in memory; 'graphunlearn bench' compares it"),
-            )
-        return method
+    plain = build_method(name, run.objective)
+    if not plain.asks_preparation(run.model):
+        return _built(run, name, options, seed)
+    if plain.keeps is None:
+        raise ArgumentError(
+            "--method",
+            "be one that forgets from a model as it is",
+            f"{name!r}, which is prepared first, in memory; 'graphunlearn bench' compares it",
+        )
     path, again = source / file_of(name), f"graphunlearn prepare {source} --method {name}"
     if not path.exists():
         raise ArgumentError("run", f"hold a preparation for {name}", f"none; prepare it first: {again}")
     device = next(run.model.parameters()).device
     with _whole(path, f"prepare it again: {again} --overwrite"):
-        made_with = Preparation.load(path, device).log["options"]
+        made_with = Preparation.log_of(path)["options"]
         _built(run, name, [], None, made_with)
     for key, value in given.items():
-        if key not in SERVING and value != made_with.get(key):
+        if key not in plain.anew and value != made_with.get(key):
             raise ArgumentError(
                 f"--option {key}",
                 f"be {_text(made_with.get(key))}, as the method was prepared with",
@@ -134,22 +149,17 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
                 f"to change it: {again} --option {key}={_text(value)} --overwrite",
             )
     method = _built(run, name, options, seed, made_with)
-    assert isinstance(method, UnlearnRec)
     with _whole(path, f"prepare it again: {again} --overwrite"):
-        method.load(path, device)
-    objection = (
-        None
-        if method.preparation is None
-        else method.preparation.objection(fingerprint(run.model), run.train.fingerprint())
-    )
-    if objection is not None and not method.adapt:
+        preparation = method.load(path, device, like=run.model).preparation
+    assert preparation is not None
+    adapt: bool | None = getattr(method, "adapt", None)
+    objection = None if adapt else preparation.objection(fingerprint(run.model), run.train.fingerprint())
+    if objection is not None:
+        or_so = "" if adapt is None else "; or use it all the same with --option adapt=true"
         raise ArgumentError(
             "run",
             f"hold a preparation for its own {objection}",
-            (
-                f"'{path}', for another; prepare it again: {again} --overwrite; or use it all the same "
-                "with --option adapt=true"
-            ),
+            f"'{path}', for another; prepare it again: {again} --overwrite{or_so}",
         )
     return method
 

@@ -22,9 +22,10 @@ from graphunlearn.eval.scenarios.cases import counted
 from graphunlearn.eval.session_measure import SessionJudge
 from graphunlearn.metrics.forgetting import distance_to_retrain, forgetting_entry, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, Objective, default_settings
-from graphunlearn.operators import IFRU, Retrain, Unlearner, UnlearningResult, UnlearnRec
+from graphunlearn.operators import Retrain, Unlearner, UnlearningResult
+from graphunlearn.operators.shards.ensemble import backbone_of
 
-__all__ = ["Audit", "audit", "damping_figure"]
+__all__ = ["Audit", "audit", "own_figures"]
 
 MEBIBYTE = 2**20
 _TIMES = ("seconds_sum", "seconds_slowest_shard")  # of methods that could run their parts side by side
@@ -119,15 +120,17 @@ def audit(
     """
     judge = _judge(graph, request, validation, test, objective, trained_labels)
     for method in methods:
-        if isinstance(method, UnlearnRec) and method.preparation is None:
+        if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
+            continue
+        if method.asks_preparation(model) and method.preparation is None:
             raise ArgumentError("methods", "be prepared", f"{method.name} before its prepare(model, graph)")
     settings = settings or replace(default_settings(graph), seed=50)
-    references = list(references or [])
+    references, folder = list(references or []), None if cache is None else Path(cache)
     for k in range(len(references), retrain_seeds):
         reference = Retrain(
             objective=objective, validation=validation, settings=replace(settings, seed=settings.seed + k)
         )
-        references.append(retrain(reference, model, graph, request, None if cache is None else Path(cache)))
+        references.append(retrain(reference, backbone_of(model), graph, request, folder))
         on_step("retraining")
     results = []
     for method in methods:
@@ -156,7 +159,7 @@ def audit(
         "methods": entries,
     }
     named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
-    plots = judge.plots(named, retrained) | damping_figure(model, graph, request, methods)
+    plots = judge.plots(named, retrained) | own_figures(model, graph, request, methods)
     plots["logs"] = {r.method: r.log for r in results}
     plots["scores_before"] = {r.method: m["forget"] for r, m in zip(results, own) if r.original is not None}
     return Audit(json_ready(report), plots, references, results, of_retrained)
@@ -267,11 +270,15 @@ def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[
     return row | {"speedup_vs_retrain": 1.0}
 
 
-def damping_figure(
-    model: nn.Module, graph: InteractionGraph, request: ForgetRequest, methods: Sequence[Unlearner | UnlearningResult]
+def own_figures(
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    request: ForgetRequest,
+    methods: Sequence[Unlearner | UnlearningResult],
 ) -> dict[str, Any]:
-    """Return the data of the damping figure for the first method that chose its damping, or nothing."""
+    """Return the data of the figures that a method adds; those of the first that adds any."""
     for method in methods:
-        if isinstance(method, IFRU) and method.damping is None and method.solver != "adam":
-            return {"damping": method.damping_curve(model, graph, request)}
+        figures = {} if isinstance(method, UnlearningResult) else method.figures(model, graph, request)
+        if figures:
+            return figures
     return {}

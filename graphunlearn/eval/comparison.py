@@ -117,7 +117,7 @@ def bench(
             bar.set_postfix_str("making the scenario")
             case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
             loss, base = trainer.learning(case.train)
-            own = [_filled(method, loss, case.validation, base) for method in methods]
+            own = [method.filled(objective=loss, validation=case.validation, settings=base) for method in methods]
             references: list[UnlearningResult] = []
             for original_seed in range(original_seeds):
                 bar.set_postfix_str("training the original")
@@ -222,18 +222,11 @@ def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[...
 
 def _prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
     """Return the method ready for this original; a copy, so that nothing of it reaches another one."""
-    if not getattr(method, "needs_preparation", False):
+    if not method.needs_preparation:
         return method
     own = replace(method)
     own.prepare(model, graph, progress=False)
     return own
-
-
-def _filled(method: Unlearner, objective: Criterion, validation: Any, settings: FitSettings) -> Unlearner:
-    """Return the method with what it asks for and was not given: how the originals were trained."""
-    known = {"objective": objective, "validation": validation, "settings": settings}
-    missing: dict[str, Any] = {name: value for name, value in known.items() if getattr(method, name, value) is None}
-    return replace(method, **missing) if missing else method
 
 
 def _advance(bar: tqdm[Any], what: str) -> None:

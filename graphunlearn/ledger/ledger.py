@@ -212,7 +212,7 @@ class Ledger:
                 entry = entry_facts(facts, method, graph, result, chain.prints(store, result.model, result.graph))
                 if self.budget is not None and method.name != chain.RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
-                    models = model, graph, result.model, result.graph
+                    models = model if result.original is None else result.original, graph, result.model, result.graph
                     entry["drift"] = asdict(Drift.after(chain.drift_of(store), *models, loss, self.budget))
                 store.begin(facts | {"entry": entry})
             except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,7 +17,12 @@ from torch import nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
+from graphunlearn.nn.identity import fingerprint
+from graphunlearn.operators.preparation import Kept, Preparation
 from graphunlearn.operators.shared.memory import peak_memory
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Unlearner", "UnlearningResult", "registry"]
 
@@ -87,12 +92,32 @@ class Unlearner(ABC):
     ``model`` is already a copy that may be changed, ``graph`` the graph before and ``retained`` the graph after. What
     the hook returns becomes ``result.log``. Validation, copying, timing, memory and train/eval mode are done here, and
     the model is taken back to where it was if the hook fails.
+
+    What a method prepares once for many requests it learns in ``_prepare``, as a
+    :class:`~graphunlearn.operators.preparation.Kept`, and hands to :meth:`_keep`. With ``keeps`` it names the class:
+    then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared`` refuses a
+    model that it was not prepared for; a method with a field ``adapt`` serves that one all the same where it is true.
+
+    Attributes:
+        name: The name on the command line and in reports.
+        kinds: The kinds of graph that it serves.
+        levels: The levels of request that it serves.
+        needs_preparation: Whether :meth:`prepare` is to come first.
+        keeps: The class of what it prepares, where that can be written to a file.
+        kept_as: What such a file says it holds; the name of the method where ``None``.
+        anew: Fields that may be set anew with every request; all others belong to the preparation.
+        preparation: What was prepared, or loaded.
+        prepare_seconds: How long that took.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]] = ("interactions",)
     levels: ClassVar[tuple[str, ...]] = ("interaction", "click", "item", "session", "user")
     needs_preparation: ClassVar[bool] = False
+    keeps: ClassVar[type[Kept] | None] = None
+    kept_as: ClassVar[str | None] = None
+    anew: ClassVar[tuple[str, ...]] = ()
+    preparation: Preparation | None = field(default=None, init=False, repr=False, compare=False)
     prepare_seconds: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -120,6 +145,29 @@ class Unlearner(ABC):
         if published is None:
             raise ValueError(f"{cls.name} must have a variant as published (got none)")
         return published(**({} if objective is None else {"objective": objective}), **options)
+
+    def filled(self, **known: Any) -> Self:
+        """Return the method with what it asks for and was not given; itself where nothing is missing.
+
+        Args:
+            **known: Values for fields that are ``None``, such as ``objective``, ``validation`` and ``settings``: how
+                the original was trained. A field that the method does not have is passed over.
+
+        Returns:
+            A copy; what was prepared goes with it.
+
+        Example:
+            >>> import graphunlearn as gu
+            >>> gu.FineTune().filled(objective=gu.BCE(), validation=None).objective == gu.BCE()
+            True
+        """
+        missing = {name: value for name, value in known.items() if getattr(self, name, value) is None}
+        if not missing:
+            return self
+        made = copy.copy(self)
+        for name, value in missing.items():
+            setattr(made, name, value)
+        return made
 
     def prepare(
         self,
@@ -149,6 +197,49 @@ class Unlearner(ABC):
         with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
             self._prepare(model, graph, None if checkpoint is None else Path(checkpoint), progress)
         self.prepare_seconds = time.perf_counter() - start
+        if self.preparation is not None:
+            self.prepare_seconds += self.preparation.log.get("seconds_before_a_break", 0.0)
+            self.preparation.seconds = self.prepare_seconds
+
+    def asks_preparation(self, model: nn.Module) -> bool:
+        """Return whether a request to ``model`` takes a preparation."""
+        return self.needs_preparation
+
+    def save(self, path: str | Path) -> Path:
+        """Write the preparation, beside a model for instance.
+
+        Args:
+            path: The file; ``.safetensors`` is added where it is missing.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: Nothing is prepared, or it is nothing that can be written.
+        """
+        return self._prepared_first().save(path)
+
+    def load(self, path: str | Path, device: torch.device | str = "cpu", *, like: nn.Module | None = None) -> Self:
+        """Take up a preparation that was saved.
+
+        Args:
+            path: The file.
+            device: Where to put it.
+            like: A model of the class that it was prepared for. Methods that train models of their own ask for it.
+
+        Returns:
+            The method itself.
+
+        Raises:
+            ValueError: The file is no preparation, of another version or of another kind, or the method has none that
+                can be written.
+        """
+        if self.keeps is None:
+            raise ValueError(f"{self.name} must have a preparation to load one (got '{path}')")
+        kind = self.kept_as or self.name
+        self.preparation = Preparation.load(path, self.keeps, device, kind=kind, like=like)
+        self.prepare_seconds = self.preparation.seconds
+        return self
 
     def unlearn(
         self,
@@ -213,6 +304,8 @@ class Unlearner(ABC):
             if backup is not None:
                 model.load_state_dict(backup)
             raise
+        if self.preparation is not None and self.asks_preparation(model_after):
+            self.preparation.note(model_after, retained)
         return UnlearningResult(
             model_after,
             retained,
@@ -225,6 +318,49 @@ class Unlearner(ABC):
             log,
             None if base is model else base,
         )
+
+    def figures(
+        self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
+    ) -> dict[str, Any]:
+        """Return what figures of its own an audit draws of this method, by the name of the figure; none here.
+
+        Args:
+            model: The trained model; not changed.
+            graph: The graph that it was trained on.
+            request: What is forgotten.
+        """
+        return {}
+
+    def _keep(self, module: Kept, model: nn.Module, graph: Any, log: dict[str, Any]) -> None:
+        """Take up what was prepared.
+
+        Args:
+            module: What was learned.
+            model: The model it was prepared for.
+            graph: That model's graph.
+            log: What was done; ``seconds_before_a_break`` in it is added to the time that preparing took.
+        """
+        kind = self.kept_as or self.name
+        self.preparation = Preparation(kind, module, fingerprint(model), graph.fingerprint(), log)
+
+    def _prepared_first(self) -> Preparation:
+        """Return the preparation, which is to be there."""
+        if self.preparation is None:
+            raise ValueError(f"{self.name} must be prepared with prepare(model, graph) first (got no preparation)")
+        return self.preparation
+
+    def _check_prepared(self, model: nn.Module, graph: Any) -> tuple[str, str]:
+        """Refuse a model or graph that the method was not prepared for; return their fingerprints."""
+        preparation, prints = self._prepared_first(), (fingerprint(model), graph.fingerprint())
+        adapt: bool | None = getattr(self, "adapt", None)
+        objection = None if adapt else preparation.objection(*prints)
+        if objection is not None:
+            raise ArgumentError(
+                objection,
+                f"be the one that {self.name} was prepared for, or come from it by requests that this object served",
+                f"another; prepare again{'' if adapt is None else ', or serve it all the same with adapt=True'}",
+            )
+        return prints
 
     def _prepare(  # noqa: B027
         self, model: nn.Module, graph: Any, checkpoint: Path | None, progress: bool | None

@@ -12,9 +12,10 @@ __all__ = ["check_out", "replaced"]
 
 WRITTEN = frozenset(
     {
-        *(f"{name}.safetensors" for name in ("model", "train", "validation", "test", "original", "original_train")),
+        *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
+        *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),
         *("run.json", "request.json", "unlearning.json", "report.json", "report.html"),
-        *("unlearnrec.safetensors", "unlearnrec-published.safetensors"),
+        *("unlearnrec.safetensors", "unlearnrec-published.safetensors", "sisa.safetensors", "sru.safetensors"),
     }
 )
 """Every file that a command writes; a folder that holds anything else is never replaced."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import nn
 
@@ -22,6 +21,8 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
+from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.runs.folder import replaced
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
@@ -122,12 +123,13 @@ class Run:
             if self.forgotten is not None:
                 graphs["original_train"] = self.forgotten.graph
                 models["original"] = self.forgotten.original
+                if self.forgotten.result.original is not None:
+                    models["own_original"] = self.forgotten.result.original
                 facts |= _forgotten_facts(self.forgotten)
             for name, graph in graphs.items():
                 graph.save(folder / f"{name}.safetensors")
             for name, model in models.items():
-                tensors = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-                (folder / f"{name}.safetensors").write_bytes(save_tensors(tensors))
+                (folder / f"{name}.safetensors").write_bytes(_model_file(model))
             for name, content in facts.items():
                 text = json.dumps(json_ready(content), indent=2, allow_nan=False, ensure_ascii=False)
                 (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -210,6 +212,8 @@ def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
     kept = ("method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "log")
     unlearning = {name: getattr(result, name) for name in kept} | {"options": forgotten.options}
     prints = {"original": fingerprint(forgotten.original), "original_train": forgotten.graph.fingerprint()}
+    if result.original is not None:
+        prints["own_original"] = fingerprint(result.original)
     unlearning |= {"fingerprints": prints} | ({} if forgotten.token is None else {"token": forgotten.token})
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
@@ -220,16 +224,22 @@ def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgo
     if not all(path.exists() for path in wanted):
         return None
     facts = _read_json(folder / "unlearning.json")
+    own = "own_original" in facts["fingerprints"]
+    if own and not (folder / "own_original.safetensors").exists():
+        return None
     graph = _read_graph(folder, "original_train", run.spec, device)
     original = _read_model(folder, "original", run.spec, graph)
+    before = _read_model(folder, "own_original", run.spec, graph) if own else None
     options, prints, token = facts.pop("options"), facts.pop("fingerprints"), facts.pop("token", None)
-    if prints != {"original": fingerprint(original), "original_train": graph.fingerprint()}:
+    found = {"original": fingerprint(original), "original_train": graph.fingerprint()}
+    if prints != found | ({} if before is None else {"own_original": fingerprint(before)}):
         raise ValueError("its original is not the one that unlearning.json tells of")
     parts = _read_json(folder / "request.json")["parts"]
     request = ForgetRequest(parts[0]["level"], tuple(parts[0]["ids"]))
     for part in parts[1:]:
         request |= ForgetRequest(part["level"], tuple(part["ids"]))
-    return Forgotten(original, graph, UnlearningResult(run.model, run.train, request, **facts), options, token)
+    result = UnlearningResult(run.model, run.train, request, **facts, original=before)
+    return Forgotten(original, graph, result, options, token)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -247,8 +257,20 @@ def _read_graph(folder: Path, name: str, spec: ModelSpec, device: torch.device |
 
 def _read_model(folder: Path, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
     model = spec.build(graph)
-    model.load_state_dict(load_tensors((folder / f"{name}.safetensors").read_bytes()))
+    with safe_open(str(folder / f"{name}.safetensors"), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        shards = (file.metadata() or {}).get("shards")
+    if shards is not None:
+        return ShardEnsemble.rebuilt(json.loads(shards), tensors, model).to(graph.device)
+    model.load_state_dict(tensors)
     return model.eval()
+
+
+def _model_file(model: nn.Module) -> bytes:
+    """Return a model as safetensors; one of shards, with what builds it of models again."""
+    kept = (model.tensors(), {"shards": json.dumps(model.shape())}) if isinstance(model, Kept) else None
+    tensors, about = (model.state_dict(), None) if kept is None else kept
+    return save_tensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, about)
 
 
 def _whole(folder: Path, read: Callable[[], T]) -> T:

@@ -199,6 +199,6 @@ def test_a_method_is_built_again_from_its_options(name):
 
 
 def test_rebuilding_knows_its_limits():
-    assert rebuild_method("retrain", gu.BPR(), {}) is None
+    assert rebuild_method("retrain", gu.BPR(), {}) == gu.Retrain(objective=gu.BPR())
     assert rebuild_method("of another package", gu.BPR(), {}) is None
     assert "ifru-published" in method_names()

@@ -12,13 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import graphunlearn as gu
-import graphunlearn.operators.unlearnrec.method as module
 from graphunlearn.cli import main
-from graphunlearn.cli._methods import build_method, method_names, options_of, preparable, rebuild_method
-from graphunlearn.cli.prepare import SERVING, file_of
+from graphunlearn.cli._methods import build_method, method_names, options_of, preparable
+from graphunlearn.cli.prepare import file_of
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.unlearnrec.preparation import Preparation
+from graphunlearn.operators import PublishedSettings, registry
+from graphunlearn.operators.preparation import Preparation
+from graphunlearn.operators.unlearnrec import method as redesign
+from graphunlearn.operators.unlearnrec import published as described
 from graphunlearn.runs.folder import WRITTEN
 from graphunlearn.runs.run import Run
 
@@ -29,15 +31,17 @@ SMALL = ("--option", "requests=4")
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Pre-training of a few steps."""
-    learn, pretrain = module.learn_influence, module.pretrain
+    learn, pretrain = redesign.learn_influence, described.pretrain
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            module,
+            redesign,
             "learn_influence",
             lambda *args, **keywords: learn(*args[:-1], replace(args[-1], steps=60), **keywords),
         )
         patch.setattr(
-            module, "pretrain", lambda *args, **keywords: pretrain(*args[:-1], replace(args[-1], epochs=3), **keywords)
+            described,
+            "pretrain",
+            lambda *args, **keywords: pretrain(*args[:-1], replace(args[-1], epochs=3), **keywords),
         )
         yield
 
@@ -61,6 +65,10 @@ def tensors(folder, name=NAMES[0]):
     return load_file(folder / file_of(name))
 
 
+def kept(folder, name=NAMES[0]):
+    return Preparation.load(folder / file_of(name), registry[name].keeps)
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
@@ -72,12 +80,12 @@ def forget(call, source, out, user="u1", *words, method=NAMES[0]):
 
 
 def test_the_file_holds_what_was_asked_for(ready):
-    found = Preparation.load(ready / "unlearnrec.safetensors")
+    found = kept(ready)
     run = Run.load(ready)
     method = gu.UnlearnRec(requests=4, share=0.2, seed=3)
     assert found.log["options"] == options_of(method)
     assert found.objection(fingerprint(run.model), run.train.fingerprint()) is None
-    assert (found.kind, Preparation.load(ready / "unlearnrec-published.safetensors").kind) == ("probe", "published")
+    assert (found.kind, kept(ready, NAMES[1]).kind) == ("probe", "published")
     assert found.seconds > 0
     assert {path.name for path in ready.iterdir()} <= WRITTEN
 
@@ -87,10 +95,10 @@ def test_is_the_method_on_the_run(ready):
     given = {"objective": run.objective, "validation": run.validation, "settings": run.settings}
     method = gu.UnlearnRec(**given, requests=4, share=0.2, seed=3)
     method.prepare(run.model, run.train)
-    assert same(tensors(ready), dict(method.preparation.encoder.state_dict()))
+    assert same(tensors(ready), dict(method.preparation.module.state_dict()))
     published = gu.UnlearnRec.as_published(run.objective)
     published.prepare(run.model, run.train)
-    assert same(tensors(ready, NAMES[1]), dict(published.preparation.encoder.state_dict()))
+    assert same(tensors(ready, NAMES[1]), dict(published.preparation.module.state_dict()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,9 +126,9 @@ def test_what_can_be_told_anew_with_every_request(ready, tmp_path, call, parsed)
         "seed": 8,
     }
     assert len(told["log"]["tuning"]) == 1
-    kept = Preparation.load(tmp_path / "x" / "unlearnrec.safetensors").log["options"]
-    assert kept == Preparation.load(ready / "unlearnrec.safetensors").log["options"]
-    assert set(SERVING) <= set(kept)
+    found = kept(tmp_path / "x").log["options"]
+    assert found == kept(ready).log["options"]
+    assert set(gu.UnlearnRec.anew) <= set(found)
 
 
 def test_one_preparation_serves_one_request_after_another(own, tmp_path, call):
@@ -128,7 +136,7 @@ def test_one_preparation_serves_one_request_after_another(own, tmp_path, call):
     for number in range(4, 9):
         out = tmp_path / f"t{number}"
         run = forget(call, source, out, f"u{number}")
-        found = Preparation.load(out / "unlearnrec.safetensors")
+        found = kept(out)
         assert len(found.served) == number - 3
         assert same(tensors(own), tensors(out))
         assert run.forgotten.result.prepare_seconds == found.seconds
@@ -155,7 +163,7 @@ def test_prepared_again_where_requests_have_led_to(ready, tmp_path, call, refuse
 def test_audit_knows_what_the_preparation_took(ready, tmp_path, call, parsed):
     forget(call, ready, tmp_path / "x")
     report = parsed("audit", tmp_path / "x", "--retrain-seeds", 2)
-    seconds = Preparation.load(ready / "unlearnrec.safetensors").seconds
+    seconds = kept(ready).seconds
     assert {m["name"]: m["prepare_seconds"] for m in report["methods"]}["unlearnrec"] == seconds
     forget(call, tmp_path / "x", tmp_path / "x", "u2", "--overwrite")
     assert not (tmp_path / "x" / "report.json").exists()
@@ -243,7 +251,7 @@ def test_interrupted_before_there_was_anything_to_keep(run_copy, tmp_path, call,
 
 
 def test_an_interrupted_preparation_is_not_mistaken_for_another(run_copy, tmp_path, call, monkeypatch):
-    def kept():
+    def left():
         return sorted(path.name.split(".")[3] for path in tmp_path.iterdir() if path.name.startswith(".copy."))
 
     neighbour = tmp_path / ".copy.b.01234567.unlearnrec.0.safetensors"  # of a folder that is called copy.b
@@ -254,11 +262,11 @@ def test_an_interrupted_preparation_is_not_mistaken_for_another(run_copy, tmp_pa
     interrupt_at(2, monkeypatch, KeyboardInterrupt())
     assert call("prepare", run_copy, "--method", "unlearnrec-published")[0] == 130
     monkeypatch.undo()
-    assert kept() == ["01234567", "unlearnrec", "unlearnrec-published"]
+    assert left() == ["01234567", "unlearnrec", "unlearnrec-published"]
     status, _, err = call("prepare", run_copy, *SMALL, "--seed", 7)
     assert status == 0
     assert "going on" not in err
-    assert kept() == ["01234567", "unlearnrec-published"]
+    assert left() == ["01234567", "unlearnrec-published"]
     assert neighbour.exists()
 
 
@@ -275,7 +283,7 @@ def test_a_full_disk_keeps_the_earlier_preparation(own, tmp_path, refused, monke
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("graphunlearn.operators.unlearnrec.preparation.write_atomic", full)
+    monkeypatch.setattr("graphunlearn.operators.preparation.write_atomic", full)
     assert "No space left on device" in refused("prepare", own, "--overwrite", *SMALL)
     assert (own / "unlearnrec.safetensors").read_bytes() == before
     words = ("--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")
@@ -302,7 +310,7 @@ def test_a_method_without_preparation_leaves_none(ready, tmp_path, call):
     [
         (
             ("--method", "ifru"),
-            "'--method' must be one with a preparation, unlearnrec or unlearnrec-published "
+            "'--method' must be one with a preparation, sisa, sru, unlearnrec or unlearnrec-published "
             "(got 'ifru', which has none to keep)",
         ),
         (("--method", "calibrate"), "(got 'calibrate', which has none to keep)"),
@@ -337,7 +345,6 @@ def test_folders_that_cannot_be_prepared(run_copy, tmp_path, refused, monkeypatc
             "prepare {run} --method unlearnrec --option share=0.1 --overwrite",
         ),
         ("context=false", "'--option context' must be true, as the method was prepared with (got false); "),
-        ("encoder=published", "'--option encoder' must be probe, as the method was prepared with (got published); "),
         ("epochs=-1", "'epochs' must not be negative (got -1)"),
         ("epoch=1", "did you mean 'epochs'?"),
     ],
@@ -411,9 +418,9 @@ def test_a_broken_preparation_is_one_sentence(harm, reason, own, tmp_path, refus
 
 def test_a_preparation_of_the_other_kind(own, tmp_path, refused):
     shutil.copy(own / "unlearnrec-published.safetensors", own / "unlearnrec.safetensors")
-    facts(own / "unlearnrec.safetensors", log={"options": {"encoder": "probe"}})
+    facts(own / "unlearnrec.safetensors", log={"options": {}})
     sentence = refused("forget", own, "--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")
-    assert "must hold a preparation for encoder 'probe' (got 'published')" in sentence
+    assert "must hold a preparation of kind 'probe' (got 'published')" in sentence
 
 
 def test_a_request_larger_than_any_simulated_one_is_told(ready, tmp_path, call):
@@ -425,18 +432,17 @@ def test_a_request_larger_than_any_simulated_one_is_told(ready, tmp_path, call):
 
 
 def test_the_methods_that_can_be_prepared():
-    assert tuple(preparable()) == NAMES
+    assert preparable() == ["sisa", "sru", *NAMES]
     assert {file_of(name) for name in preparable()} <= WRITTEN
     assert {"calibrate", *NAMES} <= set(method_names())
     assert gu.UnlearnRec.name == "unlearnrec"
-    assert all(rebuild_method(name, gu.BPR(), {}) is None for name in NAMES)
 
 
 def test_the_published_choices():
     method, expected = build_method("unlearnrec-published", gu.BCE()), gu.UnlearnRec.as_published(gu.BCE())
     assert method.name == "unlearnrec-published"
     assert options_of(method) == options_of(expected)
-    assert (method.published, method.epochs, method.encoder) == (expected.published, expected.epochs, "published")
+    assert (method.published, method.epochs) == (expected.published, expected.epochs) == (PublishedSettings(), 5)
 
 
 def test_probes_are_trained_like_the_original():

@@ -5,9 +5,15 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch_geometric.nn import LightGCN
 from toys import factors, light_gcn, random_graph
 
+import graphunlearn as gu
 from graphunlearn.data import ForgetRequest
+from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
+from graphunlearn.eval import audit
+from graphunlearn.eval.auditing import own_figures
+from graphunlearn.nn import FitSettings, GRU4Rec
 from graphunlearn.operators import Unlearner, registry
 
 
@@ -152,3 +158,59 @@ def test_what_a_hook_returns_is_the_log(graph, request_of_one):
             return {"said": [1, 2]}
 
     assert Say().unlearn(light_gcn(graph), graph, request_of_one).log == {"said": [1, 2]}
+
+
+# ---- hooks
+
+
+def test_what_is_missing_is_filled_in_and_nothing_else():
+    method = gu.FineTune(objective=gu.BPR())
+    assert method.filled(objective=gu.BCE(), anything="else") is method
+    filled = gu.FineTune().filled(objective=gu.BCE(), validation=None)
+    assert (filled.objective, gu.FineTune().objective) == (gu.BCE(), None)
+    kept = gu.UnlearnRec(settings=FitSettings(epochs=2))
+    kept.preparation = object()
+    again = kept.filled(objective=gu.BCE(), settings=FitSettings(epochs=9))
+    assert again is not kept
+    assert (again.preparation, again.settings.epochs, kept.objective) == (kept.preparation, 2, None)
+
+
+def test_a_method_that_keeps_nothing_neither_saves_nor_loads(tmp_path):
+    with pytest.raises(ValueError, match="unlink must have a preparation to load one"):
+        gu.Unlink().load(tmp_path / "x")
+    with pytest.raises(ValueError, match="unlink must be prepared"):
+        gu.Unlink().save(tmp_path / "x")
+
+
+def test_figures_are_those_of_the_first_method_that_has_any():
+    graph = synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5, seed=0)
+    torch.manual_seed(0)
+    model, request = LightGCN(graph.num_nodes, 4, 1), gu.ForgetRequest("user", ["u3"])
+    assert own_figures(model, graph, request, [gu.Unlink(), gu.IFRU(damping=1.0), gu.IFRU.as_published()]) == {}
+    first, second = gu.IFRU(min_damping=7.0), gu.IFRU()
+    found = own_figures(model, graph, request, [gu.Unlink(), first, second])
+    assert found == {"damping": first.damping_curve(model, graph, request)}
+    result = first.unlearn(model, graph, request)
+    assert own_figures(model, graph, request, [result]) == {}
+
+
+@pytest.mark.parametrize("cls", [gu.IFRU, gu.CAU, gu.UnlearnRec])
+def test_as_published_is_the_class_that_is_registered(cls):
+    made = cls.as_published(seed=3)
+    assert type(made) is registry[f"{cls.name}-published"]
+    assert (made.name, made.seed) == (f"{cls.name}-published", 3)
+    with pytest.raises(ValueError, match="unlink must have a variant as published"):
+        gu.Unlink.as_published()
+
+
+@pytest.mark.parametrize("cls", [gu.UnlearnRec, gu.SISA, gu.SRU])
+def test_an_audit_says_before_any_training_that_a_method_is_to_be_prepared(cls):
+    if cls is gu.UnlearnRec:
+        graph, objective = synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5), gu.BPR()
+        model, request = LightGCN(graph.num_nodes, 4, 1), gu.ForgetRequest("user", ["u3"])
+    else:
+        graph, objective = synthetic_sessions(num_sessions=20, num_items=9), gu.CrossEntropy()
+        model, request = GRU4Rec(graph.num_items, 4), gu.ForgetRequest("session", graph.session_ids[:1])
+    sentence = rf"'methods' must be prepared \(got {cls.name} before its prepare\(model, graph\)\)"
+    with pytest.raises(ValueError, match=sentence):
+        audit(model, graph, request, [cls()], test=graph, objective=objective)

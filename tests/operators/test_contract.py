@@ -24,7 +24,7 @@ from graphunlearn.nn import (
     reset_parameters,
 )
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import Unlearner, UnlearningResult, registry
+from graphunlearn.operators import PublishedSettings, Unlearner, UnlearningResult, registry
 from graphunlearn.operators.shards.sisa import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
@@ -42,6 +42,7 @@ QUICK = {
     "sru": {"num_shards": 3, "settings": BRIEF, "validation": HELD_OUT},
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
+    "unlearnrec-published": {"epochs": 1, "published": PublishedSettings(epochs=2)},
     "unlearnrec": {"settings": FitSettings(epochs=2), "share": 0.4, "requests": 2},
 }
 
@@ -189,7 +190,7 @@ def one_request(case, graph):
 @pytest.fixture
 def start(method, model):
     """What can be corrected in place: the model, or what the method serves in its place."""
-    return copy.deepcopy(method.preparation) if isinstance(method, Sharded) else model
+    return copy.deepcopy(method.preparation.module) if isinstance(method, Sharded) else model
 
 
 def state(model):

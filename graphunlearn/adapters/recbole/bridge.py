@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -125,10 +124,7 @@ class Bridge:
             ValueError: See :meth:`graphunlearn.Unlearner.unlearn`.
         """
         if not unlearner.needs_preparation:
-            unlearner = copy.copy(unlearner)
-            for name, value in {"objective": self.objective, "validation": self.validation}.items():
-                if getattr(unlearner, name, value) is None:
-                    setattr(unlearner, name, value)
+            unlearner = unlearner.filled(objective=self.objective, validation=self.validation)
         # importing RecBole's sequential models turns this on for the whole process, and it costs much time
         with torch.autograd.set_detect_anomaly(False):
             result = unlearner.unlearn(self.model, self.graph, request)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.func import min_norm_weights
 from graphunlearn.nn.prefixes import encode_prefixes
-from graphunlearn.operators.cau.curriculum import Curriculum, embedding_difficulty, gradient_difficulty
+from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, embedding_difficulty, gradient_difficulty
 from graphunlearn.operators.cau.losses import at_target, kl, kl_without, predict
 from graphunlearn.operators.cau.samples import ForgetSamples, together
 from graphunlearn.operators.cau.targets import CHUNK, ClickTargets
@@ -26,21 +27,49 @@ SHOWN = 500  # samples whose log p the log tells
 LISTED = 16  # samples of a step that the log names, in their order
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StepSettings:
-    """The settings of :class:`~graphunlearn.CAU` that its steps follow; see there."""
+    """The settings of :class:`~graphunlearn.CAU` that its steps follow; see there.
 
-    loss: str
-    transitions: bool
-    kl_without_target: bool
-    kept_batch: int
-    mix: str
-    gradients: str
-    floor: float
-    difficulty: str
-    freeze: bool
-    tolerance: float
-    lr: float
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    loss: Literal["target", "ascent"] = "target"
+    transitions: bool = True
+    kl_without_target: bool = True
+    kept_batch: int = 64
+    mix: Literal["pareto", "sum"] = "pareto"
+    gradients: Literal["output", "all"] = "output"
+    floor: float = 0.0
+    difficulty: Difficulty = "gradient"
+    freeze: bool | None = None
+    tolerance: float = 0.25
+    lr: float = 0.004
+
+    def __post_init__(self) -> None:
+        known = {
+            "loss": ("target", "ascent"),
+            "mix": ("pareto", "sum"),
+            "gradients": ("output", "all"),
+            "difficulty": get_args(Difficulty),
+        }
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise ArgumentError(name, f"be one of {', '.join(choices)}", f"{getattr(self, name)!r}")
+        if not isinstance(self.kept_batch, int) or self.kept_batch < 0:
+            raise ArgumentError("kept_batch", "be a whole number of at least 0", f"{self.kept_batch!r}")
+        if not 0 < self.lr < math.inf:
+            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
+        if not 0 <= self.floor <= 1:
+            raise ArgumentError("floor", "be between 0 and 1", f"{self.floor!r}")
+        if not 0 <= self.tolerance < math.inf:
+            raise ArgumentError("tolerance", "not be negative, and finite", f"{self.tolerance!r}")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a sample that reached its level is never drawn again."""
+        return self.loss == "ascent" if self.freeze is None else self.freeze
 
 
 class Descent:
@@ -197,7 +226,7 @@ class Descent:
             unlearn = float((now.log_p[:forget] * slope[:forget]).sum()) / counts[0]
             retain = -float(now.log_p[here.numel() : here.numel() + joined].mean()) if joined else 0.0
         self.reached[rows[:forget]] = reached
-        if settings.freeze:
+        if settings.freezes:
             self.frozen[rows[:forget][reached]] = True
         before = self._before(rows[here])
         if settings.kl_without_target:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, Order
+from graphunlearn.operators.cau.curriculum import Curriculum, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
 from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
@@ -21,7 +20,7 @@ __all__ = ["CAU"]
 
 
 @dataclass(kw_only=True)
-class CAU(Unlearner):
+class CAU(StepSettings, Unlearner):
     r"""Curriculum approximate unlearning: ascend what is to be forgotten, descend what is to be kept, at a Pareto mix.
 
     For a forgotten click :math:`v_t` after :math:`v_{1:t-1}`, and the original parameters :math:`\hat\theta`:
@@ -95,48 +94,23 @@ class CAU(Unlearner):
     name: ClassVar[str] = "cau"
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
     validation: SessionGraph | None = field(default=None, repr=False)
-    loss: Literal["target", "ascent"] = "target"
-    transitions: bool = True
-    kl_without_target: bool = True
-    kept_batch: int = 64
-    mix: Literal["pareto", "sum"] = "pareto"
-    gradients: Literal["output", "all"] = "output"
-    floor: float = 0.0
     order: Order = "random"
-    difficulty: Difficulty = "gradient"
     start: float = Curriculum.start
     temperature: tuple[float, float] = Curriculum.temperature
-    freeze: bool | None = None
-    tolerance: float = 0.25
     carry: float = 0.75
-    lr: float = 0.004
     batch_size: int = 128
     steps: int = 40
     epochs: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = {"loss": self.loss, "mix": self.mix, "gradients": self.gradients, "difficulty": self.difficulty}
-        known = {
-            "loss": ("target", "ascent"),
-            "mix": ("pareto", "sum"),
-            "gradients": ("output", "all"),
-            "difficulty": get_args(Difficulty),
-        }
-        for name, value in choices.items():
-            if value not in known[name]:
-                raise ArgumentError(name, f"be one of {', '.join(known[name])}", f"{value!r}")
-        for name, least in {"kept_batch": 0, "batch_size": 1, "steps": 1, "epochs": 1}.items():
+        super().__post_init__()
+        for name in ("batch_size", "steps", "epochs"):
             number = getattr(self, name)
-            if not isinstance(number, int) or number < least:
-                raise ArgumentError(name, f"be a whole number of at least {least}", f"{number!r}")
-        if not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
-        for name in ("floor", "carry"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ArgumentError(name, "be between 0 and 1", f"{getattr(self, name)!r}")
-        if not 0 <= self.tolerance < math.inf:
-            raise ArgumentError("tolerance", "not be negative, and finite", f"{self.tolerance!r}")
+            if not isinstance(number, int) or number < 1:
+                raise ArgumentError(name, "be a whole number of at least 1", f"{number!r}")
+        if not 0 <= self.carry <= 1:
+            raise ArgumentError("carry", "be between 0 and 1", f"{self.carry!r}")
         self._curriculum()
 
     def _curriculum(self) -> Curriculum:
@@ -177,20 +151,7 @@ class CAU(Unlearner):
         targets = click_targets(model, graph, retained, held, samples, carry=self.carry, seed=self.seed)
         targets, log["emptied_items"] = settle_emptied(model, graph, retained, samples, targets, self.seed)
         log["seconds_of_levels"] = time.perf_counter() - started
-        settings = StepSettings(
-            loss=self.loss,
-            transitions=self.transitions,
-            kl_without_target=self.kl_without_target,
-            kept_batch=self.kept_batch,
-            mix=self.mix,
-            gradients=self.gradients,
-            floor=self.floor,
-            difficulty=self.difficulty,
-            freeze=self.loss == "ascent" if self.freeze is None else self.freeze,
-            tolerance=self.tolerance,
-            lr=self.lr,
-        )
-        descent = Descent(model, graph, retained, samples, targets, settings, self.seed)
+        descent = Descent(model, graph, retained, samples, targets, self, self.seed)
         return log | descent.run(self._curriculum(), self.batch_size, self.steps, self.epochs)
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import KrylovSpace, Solution, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
@@ -273,6 +273,15 @@ class IFRU(Unlearner):
             solution = preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter)
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
         return solution, 0.5 * (along + damping * square)  # x'Hx = b'x - damping x'x where the system is solved
+
+    def figures(
+        self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
+    ) -> dict[str, Any]:
+        """Return, where the damping was chosen, how: ``{"damping": ...}``, see :meth:`damping_curve`."""
+        if self.damping is not None or self.solver == "adam":
+            return {}
+        assert isinstance(graph, InteractionGraph)
+        return {"damping": self.damping_curve(model, graph, request)}
 
     def damping_curve(
         self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, dampings: list[float] | None = None

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.operators.preparation import Kept
 
-__all__ = ["ShardEnsemble", "learn_weights"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ShardEnsemble", "backbone_of", "learn_weights"]
 
 SAMPLES = 512  # clicks that weights are learned from, and fewer where their scores would take more than
 SCORES = 1 << 26  # numbers
 RIDGE = 1e-3
 
 
-class ShardEnsemble(nn.Module):
+class ShardEnsemble(Kept):
     r"""Recommenders of several shards of the sessions, served as one by a weighted sum of their scores.
 
     .. math::
@@ -56,6 +64,35 @@ class ShardEnsemble(nn.Module):
     def extra_repr(self) -> str:
         return f"num_shards={len(self.shards)}"
 
+    def shape(self) -> dict[str, Any]:
+        return {"num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers, the shard of every session, and which clicks were left out, by name."""
+        return {**self.state_dict(), "members": self.members, "left_out": self.left_out}
+
+    @classmethod
+    def rebuilt(cls, shape: dict[str, Any], tensors: Mapping[str, Tensor], like: nn.Module | None = None) -> Self:
+        """Return the ensemble of which :meth:`shape` and :meth:`tensors` tell.
+
+        Args:
+            shape: Of the ensemble.
+            tensors: Of the ensemble.
+            like: A model of the class and the sizes of the shards, or an ensemble of such.
+
+        Raises:
+            ValueError: There is no model to go by.
+            RuntimeError: The tensors are not those of such an ensemble.
+        """
+        if like is None:
+            raise ArgumentError("like", "be a model of the class that the shards are of", "none")
+        shards = [copy.deepcopy(backbone_of(like)) for _ in range(shape["num_shards"])]
+        state = dict(tensors)
+        made = cls(shards, state.pop("members").clone(), shape["graph"], shape["seed"])
+        made.left_out, made.centres = state.pop("left_out").clone(), torch.empty_like(state["centres"])
+        made.to(made.centres.device).load_state_dict(state)
+        return made.eval()
+
     def weights(self, states: Tensor) -> Tensor:
         """Return the weights of the shards ``[num, num_shards]`` for states ``[num, num_shards, dim]``."""
         logits = self.offset.expand(states.shape[:2])
@@ -90,6 +127,11 @@ class ShardEnsemble(nn.Module):
                 self.centres = self.centres.new_zeros(len(self.shards), rows.size(1))
             if rows is not None:
                 self.centres[number] = F.normalize(rows, dim=1).mean(0)
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """Return a model that is no ensemble: the first shard of one, and any other model itself."""
+    return model.shards[0] if isinstance(model, ShardEnsemble) else model
 
 
 @encode.register

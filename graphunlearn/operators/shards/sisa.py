@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.training.criterion import Criterion
@@ -20,7 +20,8 @@ from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit,
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.shards.ensemble import ShardEnsemble, learn_weights
+from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shards.ensemble import ShardEnsemble, backbone_of, learn_weights
 from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["SISA", "Aggregation", "Sharded"]
@@ -44,14 +45,12 @@ class Sharded(Unlearner):
 
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
     needs_preparation: ClassVar[bool] = True
+    keeps: ClassVar[type[Kept] | None] = ShardEnsemble
     objective: Criterion | None = None
     num_shards: int = 5
     aggregation: Aggregation = "mean"
     validation: SessionGraph | None = field(default=None, repr=False)
     settings: FitSettings | None = None
-    preparation: ShardEnsemble | None = field(default=None, init=False, repr=False, compare=False)
-    _prepared_for: str | None = field(default=None, init=False, repr=False, compare=False)
-    _before_a_break: float = field(default=0.0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_shards, int) or self.num_shards < 1:
@@ -67,17 +66,9 @@ class Sharded(Unlearner):
         """Return which kept clicks are left out of training as well ``[num_clicks]``; none here."""
         return torch.zeros_like(forgotten)
 
-    def prepare(
-        self,
-        model: nn.Module,
-        graph: InteractionGraph | SessionGraph,
-        *,
-        checkpoint: str | Path | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        super().prepare(model, graph, checkpoint=checkpoint, progress=progress)
-        assert self.prepare_seconds is not None
-        self.prepare_seconds += self._before_a_break
+    def asks_preparation(self, model: nn.Module) -> bool:
+        """Return whether a request to ``model`` takes a preparation; shards that were served go on as they are."""
+        return not isinstance(model, ShardEnsemble)
 
     def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
         self._check_validation(graph)
@@ -85,11 +76,9 @@ class Sharded(Unlearner):
             raise ArgumentError(
                 "num_shards", f"not be larger than the number of sessions, {graph.num_sessions}", self.num_shards
             )
-        known = fingerprint(model)
-        seed = self._settings(graph).seed + int(known[:8], 16)  # another original has other shards
+        seed = self._settings(graph).seed + int(fingerprint(model)[:8], 16)  # another original has other shards
         members = self._partition(model, graph, seed)
-        template = model.shards[0] if isinstance(model, ShardEnsemble) else model
-        shards = [copy.deepcopy(template) for _ in range(self.num_shards)]
+        shards = [copy.deepcopy(backbone_of(model)) for _ in range(self.num_shards)]
         ensemble = ShardEnsemble(shards, members, graph.fingerprint(), seed)
         ensemble.left_out = torch.zeros(graph.num_clicks, dtype=torch.bool, device=graph.device)
         files = (
@@ -100,33 +89,19 @@ class Sharded(Unlearner):
         log = self._train(ensemble, graph, ensemble.left_out, range(self.num_shards), self.validation, files, progress)
         for path in files or []:
             path.unlink(missing_ok=True)
-        self._before_a_break = log["before_a_break"]
-        self.preparation, self._prepared_for = ensemble.eval(), known
+        self._keep(ensemble.eval(), model, graph, log)
 
     def _validate(self, model: nn.Module, graph: SessionGraph, request: ForgetRequest) -> None:
         self._check_validation(graph)
-        if isinstance(model, ShardEnsemble):
-            ensemble = model
-        elif self.preparation is None:
-            raise ValueError(f"{self.name} must be prepared with prepare(model, graph) first (got no preparation)")
-        else:
-            ensemble = self.preparation
-            if fingerprint(model) != self._prepared_for:
-                raise ArgumentError(
-                    "model",
-                    f"be the one that {self.name} was prepared for, or what it returned",
-                    "another; prepare again",
-                )
-        if ensemble.graph != graph.fingerprint():
+        if self.asks_preparation(model):
+            self._check_prepared(model, graph)
+        elif model.graph != graph.fingerprint():
             raise ArgumentError(
                 "graph", f"be the one that the shards of {self.name} were trained on", "another; prepare again"
             )
 
     def _original(self, model: nn.Module, graph: SessionGraph) -> nn.Module:
-        if isinstance(model, ShardEnsemble):
-            return model
-        assert self.preparation is not None
-        return self.preparation.to(graph.device)
+        return self._prepared_first().module.to(graph.device) if self.asks_preparation(model) else model
 
     def _unlearn(
         self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
@@ -142,7 +117,7 @@ class Sharded(Unlearner):
         validation = validation_left(self.validation, graph, retained)
         before = time.perf_counter() - start
         log = self._train(model, graph, missing, touched, validation)
-        del log["before_a_break"]
+        del log["seconds_before_a_break"]
         alone = before + log["seconds_of_weights"]
         self._check_finite(model)  # what follows is not in its state, and not taken back
         stays = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) > 0
@@ -170,7 +145,7 @@ class Sharded(Unlearner):
         settings, objective = self._settings(graph), self.objective or default_objective(graph)
         own = ensemble.members[graph.session]
         parts = {k: graph.keep(~(missing | (own != k))) for k in numbers}
-        log: dict[str, Any] = {"seconds_per_shard": [], "epochs": [], "best_epoch": [], "before_a_break": 0.0}
+        log: dict[str, Any] = {"seconds_per_shard": [], "epochs": [], "best_epoch": [], "seconds_before_a_break": 0.0}
         for number, part in parts.items():
             start, shard = time.perf_counter(), ensemble.shards[number]
             seeded = replace(settings, seed=ensemble.seed + number)
@@ -191,7 +166,7 @@ class Sharded(Unlearner):
             log["seconds_per_shard"].append(passed)
             log["epochs"].append(epochs)
             log["best_epoch"].append(best)
-            log["before_a_break"] += max(0.0, earlier - passed)
+            log["seconds_before_a_break"] += max(0.0, earlier - passed)
         start = time.perf_counter()
         ensemble.settle(parts)
         if not bool(torch.isfinite(ensemble.offset).any()):

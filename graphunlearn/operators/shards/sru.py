@@ -72,6 +72,7 @@ class SRU(Sharded):
     """
 
     name: ClassVar[str] = "sru"
+    anew: ClassVar[tuple[str, ...]] = ("extra",)
     aggregation: Aggregation = "attention"
     extra: Extra = "collaborative"
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.errors import ArgumentError
+from graphunlearn.operators.preparation import Kept
 from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
 
 __all__ = ["EncoderSettings", "InfluenceEncoder", "pretrain_encoder"]
@@ -21,7 +22,7 @@ Simulated = Sequence[Sequence[tuple[Tensor, Tensor]]]
 """For every kind its requests, as features ``[num_forgotten, NUM_FEATURES]`` and target scores ``[num_forgotten]``."""
 
 
-class InfluenceEncoder(nn.Module):
+class InfluenceEncoder(Kept):
     r"""Map the interactions of a request to the scores that retraining would give them.
 
     .. math::
@@ -60,6 +61,9 @@ class InfluenceEncoder(nn.Module):
             nn.SiLU(),
             nn.Linear(hidden, 1),
         )
+
+    def shape(self) -> dict[str, Any]:
+        return {"hidden": self.hidden, "context": self.context}
 
     @torch.no_grad()
     def standardise(self, simulated: Simulated) -> None:

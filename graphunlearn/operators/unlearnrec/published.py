@@ -6,16 +6,22 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data.io.files import write_atomic
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn.tables import write_table
-from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.base import _evaluating
+from graphunlearn.nn.tables import initial_table, write_table
+from graphunlearn.nn.training.objective import Objective, Samples, default_objective
+from graphunlearn.operators.base import Unlearner, _evaluating
+from graphunlearn.operators.preparation import Kept
 from graphunlearn.operators.unlearnrec.published_encoder import (
     MOST_ROWS,
     FrozenBackbone,
@@ -29,11 +35,91 @@ from graphunlearn.operators.unlearnrec.published_encoder import (
     simulate,
 )
 
-__all__ = ["PublishedEncoder", "PublishedSettings", "finetune", "pretrain"]
+__all__ = ["PublishedEncoder", "PublishedSettings", "PublishedUnlearnRec", "finetune", "pretrain"]
 
 _JUDGED = 32768  # retained interactions that a held-out request is judged on
 _COLUMNS = ("epoch", "share", "loss", "model", "unlearn", "preserve", "contrast", "held_out")
 Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(kw_only=True)
+class PublishedUnlearnRec(Unlearner):
+    """UnlearnRec close to its description: an influence row per node, a push, a few epochs of fine-tuning.
+
+    :meth:`prepare` trains a :class:`~graphunlearn.operators.unlearnrec.published_encoder.PublishedEncoder` on simulated
+    requests (:func:`pretrain`); a request is served by revising the layer-0 rows with it, and fine-tuning them
+    (:func:`finetune`).
+
+    Args:
+        objective: The loss the model was trained with; the shared default where ``None``.
+        epochs: Passes of fine-tuning over the retained interactions; with 0 the encoder alone decides.
+        published: How to pre-train and to fine-tune, and the weight of every loss; its seed is the one given here.
+        adapt: Serve models and graphs that were not prepared for, too.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: ``epochs`` is negative.
+
+    Source: "UnlearnRec", arXiv 2505.22649, from its abstract, summaries and public code.
+
+    Example:
+        >>> import torch_geometric, graphunlearn as gu
+        >>> graph = gu.datasets.synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5, seed=0)
+        >>> model = torch_geometric.nn.LightGCN(graph.num_nodes, 4, num_layers=2)
+        >>> method = gu.UnlearnRec.as_published(epochs=1, published=PublishedSettings(epochs=2))
+        >>> method.prepare(model, graph)
+        >>> len(method.unlearn(model, graph, gu.ForgetRequest("user", ["u3"])).log["tuning"])
+        1
+    """
+
+    name: ClassVar[str] = "unlearnrec-published"
+    needs_preparation: ClassVar[bool] = True
+    keeps: ClassVar[type[Kept] | None] = PublishedEncoder
+    kept_as: ClassVar[str | None] = "published"
+    anew: ClassVar[tuple[str, ...]] = ("adapt", "epochs", "seed")
+    objective: Objective | None = None
+    epochs: int = 5
+    published: PublishedSettings = field(default_factory=PublishedSettings)
+    adapt: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ArgumentError("epochs", "not be negative", self.epochs)
+
+    def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:
+        self._check_prepared(model, graph)
+
+    def _prepare(
+        self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
+    ) -> None:
+        table, objective = initial_table(model, graph), self.objective or default_objective(graph)
+        with torch.random.fork_rng(devices=[]):
+            encoder = PublishedEncoder(*table.shape, lr=self.published.lr).to(table)
+        settings = replace(self.published, seed=self.seed)
+        path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.safetensors")
+        state = load_file(path) if path is not None and path.exists() else None
+        quiet = None if progress is None else not progress
+        with tqdm(total=settings.epochs, desc="pre-training", unit="epoch", disable=quiet, leave=False) as bar:
+
+            def on_epoch(record: dict[str, Any]) -> None:
+                bar.update(int(record["epoch"]) - bar.n)
+                if path is not None:
+                    write_atomic(path, save({name: t.contiguous() for name, t in record["state"].items()}))
+
+            history = pretrain(encoder, model, graph, objective, settings, on_epoch=on_epoch, state=state)
+        if path is not None:
+            path.unlink(missing_ok=True)
+        self._keep(encoder.requires_grad_(False), model, graph, {"pretraining": history})
+
+    def _unlearn(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+    ) -> dict[str, Any]:
+        encoder, pairs = self._prepared_first().module, graph.pairs[:, request.mask(graph)]
+        assert isinstance(encoder, PublishedEncoder)
+        objective, settings = self.objective or default_objective(graph), replace(self.published, seed=self.seed)
+        history = finetune(encoder, model, graph, retained, pairs, objective, settings, self.epochs)
+        return {"encoder": self.kept_as, "tuning": history}
 
 
 def _contrast(

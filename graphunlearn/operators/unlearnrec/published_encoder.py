@@ -19,6 +19,7 @@ from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import initial_table, table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.preparation import Kept
 
 __all__ = [
     "FrozenBackbone",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-class PublishedEncoder(nn.Module):
+class PublishedEncoder(Kept):
     r"""Revise a table of initial embeddings for what is to be forgotten, as described for UnlearnRec.
 
     .. math::
@@ -80,6 +81,9 @@ class PublishedEncoder(nn.Module):
         for part in linear:
             nn.init.eye_(part.weight)
         self.mlp = nn.Sequential(linear[0], nn.LeakyReLU(0.99), linear[1], nn.LeakyReLU(0.99)).requires_grad_(False)
+
+    def shape(self) -> dict[str, Any]:
+        return {"num_nodes": len(self.influence), "dim": self.influence.size(1), "layers": self.layers}
 
     def forward(self, initial: Tensor, final: Tensor, pairs: Tensor, num_users: int) -> Tensor:
         r"""Return the revised table :math:`\tilde E_0` ``[num_nodes, dim]``.

@@ -272,7 +272,7 @@ def test_validation_that_is_forgotten_is_none(name):
     if method.needs_preparation:
         method.prepare(model, graph)
     if name == "sru":
-        for weight in (method.preparation.scale, method.preparation.sharpness):
+        for weight in (method.preparation.module.scale, method.preparation.module.sharpness):
             weight.fill_(2.0)
     result = method.unlearn(model, graph, request)
     assert result.log["epochs"] in (6, [6])

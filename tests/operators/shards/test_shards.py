@@ -57,18 +57,18 @@ def equal(a, b):
 
 
 def test_shards_part_the_sessions_evenly(graph, model):
-    ensemble = prepared(SISA, model, graph).preparation
+    ensemble = prepared(SISA, model, graph).preparation.module
     counts = torch.bincount(ensemble.members, minlength=4)
     assert counts.sum() == graph.num_sessions
     assert counts.max() - counts.min() <= 1
-    other = prepared(SISA, session_model("gru4rec", ITEMS, seed=8), graph).preparation
+    other = prepared(SISA, session_model("gru4rec", ITEMS, seed=8), graph).preparation.module
     assert not torch.equal(ensemble.members, other.members)  # another original has other shards
-    again = prepared(SISA, model, graph, settings=FitSettings(epochs=3, seed=1)).preparation
+    again = prepared(SISA, model, graph, settings=FitSettings(epochs=3, seed=1)).preparation.module
     assert not torch.equal(ensemble.members, again.members)
 
 
 def test_every_shard_is_trained_on_its_own_sessions(graph, held, model):
-    ensemble = prepared(SISA, model, graph, validation=held).preparation
+    ensemble = prepared(SISA, model, graph, validation=held).preparation.module
     for number, shard in enumerate(ensemble.shards):
         reference = copy.deepcopy(model)
         seed = ensemble.seed + number
@@ -80,14 +80,14 @@ def test_every_shard_is_trained_on_its_own_sessions(graph, held, model):
 
 def test_only_shards_that_hold_what_is_forgotten_are_trained_again(graph, model):
     method = prepared(SISA, model, graph)
-    members = method.preparation.members
+    members = method.preparation.module.members
     request = some_clicks(graph, long_sessions(graph, 2, members)[:2] + long_sessions(graph, 0, members)[:1])
-    before = copy.deepcopy(method.preparation)
+    before = copy.deepcopy(method.preparation.module)
     result = method.unlearn(model, graph, request)
     assert result.log["retrained"] == [0, 2]
     same = [equal(a, b) for a, b in zip(result.model.shards, before.shards)]
     assert same == [False, True, False, True]
-    assert result.original is method.preparation
+    assert result.original is method.preparation.module
     assert equal(result.original, before)
     assert len(result.log["seconds_per_shard"]) == 2
     slowest, total = result.log["seconds_slowest_shard"], result.log["seconds_sum"]
@@ -104,11 +104,11 @@ def test_forgetting_is_preparing_without_what_is_forgotten(graph, held, model, r
     }[request_of]
     result = method.unlearn(model, graph, request)
     stays = torch.tensor([name in result.graph.session_ids for name in graph.session_ids])
-    own = method.preparation.members[stays]
+    own = method.preparation.module.members[stays]
     assert torch.equal(result.model.members, own)
     monkeypatch.setattr(SISA, "_partition", lambda self, model, graph, seed: own)
     reference = prepared(SISA, model, result.graph, validation=held.without_emptied(graph, result.graph))
-    assert equal(result.model, reference.preparation)
+    assert equal(result.model, reference.preparation.module)
 
 
 def test_requests_follow_one_another_and_any_object_goes_on(graph, model):
@@ -138,7 +138,7 @@ def test_a_broken_preparation_is_taken_up(graph, held, model, tmp_path, monkeypa
     assert method.preparation is None
     monkeypatch.undo()
     method.prepare(model, graph, checkpoint=tmp_path / "state")
-    assert equal(method.preparation, whole.preparation)
+    assert equal(method.preparation.module, whole.preparation.module)
     assert not list(tmp_path.iterdir())
 
 
@@ -159,7 +159,7 @@ def test_a_shard_with_nothing_to_learn_from_is_left_out(model):
 
 def test_in_place_all_of_the_ensemble_is_taken_back(graph, model, monkeypatch):
     """Also what is no parameter of it, and says which sessions its shards know."""
-    ensemble = prepared(SISA, model, graph).preparation
+    ensemble = prepared(SISA, model, graph).preparation.module
     before, named = copy.deepcopy(ensemble), graph.fingerprint()
 
     def spoil(shard, *args, **options):
@@ -190,7 +190,7 @@ def scores(model, graph):
 
 @pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec"])
 def test_the_mean_of_the_scores_is_served(graph, name):
-    ensemble = prepared(SISA, session_model(name, ITEMS), graph).preparation
+    ensemble = prepared(SISA, session_model(name, ITEMS), graph).preparation.module
     expected = torch.stack([scores(shard, graph) for shard in ensemble.shards]).mean(0)
     torch.testing.assert_close(scores(ensemble, graph), expected)
     ends = torch.tensor([5, 0, 17, 3])
@@ -199,7 +199,7 @@ def test_the_mean_of_the_scores_is_served(graph, name):
 
 
 def test_weights_follow_from_closeness_to_the_sessions_of_a_shard(graph, model):
-    ensemble = prepared(SISA, model, graph).preparation
+    ensemble = prepared(SISA, model, graph).preparation.module
     ensemble.scale.fill_(1.7)
     ensemble.sharpness.fill_(2.5)
     ensemble.offset.copy_(torch.tensor([0.1, -0.2, 0.0, 0.4]))
@@ -234,7 +234,7 @@ def test_learned_weights_find_the_shard_that_knows(held):
 @pytest.mark.parametrize("aggregation", ["learned", "attention"])
 def test_learned_weights_are_no_worse_than_the_mean(graph, held, model, aggregation):
     ensembles = [
-        prepared(SISA, model, graph, validation=held, aggregation=a).preparation for a in ("mean", aggregation)
+        prepared(SISA, model, graph, validation=held, aggregation=a).preparation.module for a in ("mean", aggregation)
     ]
     samples = CrossEntropy().samples(held)
     mean, learned = [float(CrossEntropy().losses(e, held, samples).mean().detach()) for e in ensembles]
@@ -247,7 +247,7 @@ def test_learned_weights_stay_finite_on_next_to_nothing(model):
     graph, held = session_graph([[0, 1, 2], [3, 4], [5, 6], [7, 8]], ITEMS), session_graph([[0, 1]], ITEMS)
     method = prepared(SISA, model, graph, validation=held, aggregation="attention")
     result = method.unlearn(model, graph, ForgetRequest("item", ["8"]))
-    for ensemble in (method.preparation, result.model):
+    for ensemble in (method.preparation.module, result.model):
         assert all(torch.isfinite(value) for value in (ensemble.scale, ensemble.sharpness))
         assert torch.isfinite(scores(ensemble, graph)).all()
 
@@ -284,14 +284,14 @@ def test_sessions_of_a_shard_of_sru_are_alike(graph, model, held):
         rows = torch.nn.functional.normalize(encode(model, graph).queries.detach(), dim=1)
         return sum(float((rows[members == k] - rows[members == k].mean(0)).square().sum()) for k in range(4))
 
-    like = prepared(SRU, model, graph, validation=held).preparation.members
-    assert spread(like) < 0.9 * spread(prepared(SISA, model, graph).preparation.members)
+    like = prepared(SRU, model, graph, validation=held).preparation.module.members
+    assert spread(like) < 0.9 * spread(prepared(SISA, model, graph).preparation.module.members)
 
 
 def forgotten_of(graph, method, request):
     """What is left out of training besides, as the method says and as it does."""
     mask = request.mask(graph)
-    return mask, method._extra(method.preparation, graph, mask)
+    return mask, method._extra(method.preparation.module, graph, mask)
 
 
 def test_neighbours_of_forgotten_clicks():
@@ -316,7 +316,7 @@ def test_random_clicks_are_as_many_as_are_forgotten_where_there_are_any(seed):
 def test_the_most_similar_session_of_the_shard_goes(graph, model, held, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 2)
     method = prepared(SRU, model, graph, validation=held, extra="collaborative")
-    ensemble = method.preparation
+    ensemble = method.preparation.module
     request = some_clicks(graph, long_sessions(graph)[:6])
     mask, extra = forgotten_of(graph, method, request)
     touched, expected = set(graph.session[mask].tolist()), set()
@@ -343,12 +343,12 @@ def test_extra_clicks_are_left_out_of_training_and_still_served(graph, model, he
     assert torch.equal(result.model.left_out, more[~mask])
     for number in result.log["retrained"]:
         reference = copy.deepcopy(model)
-        own = method.preparation.members[graph.session] == number
+        own = method.preparation.module.members[graph.session] == number
         clicks = (~own | mask | more).nonzero().flatten()
         part, _ = graph.split(
             ForgetRequest.internal("click", torch.stack([graph.session[clicks], graph.position[clicks]]))
         )
-        settings = FitSettings(**{**vars(BRIEF), "seed": method.preparation.seed + number})
+        settings = FitSettings(**{**vars(BRIEF), "seed": method.preparation.module.seed + number})
         reset_parameters(reference, settings.seed)
         fit(reference, part, validation=held, settings=settings)
         assert equal(result.model.shards[number], reference)
@@ -383,6 +383,48 @@ def test_what_was_left_out_stays_out_in_later_requests(graph, model, held):
     assert torch.equal(second.model.left_out, first.model.left_out[~last])
 
 
+# ---- kept on disk
+
+
+@pytest.mark.parametrize("cls", [SISA, SRU])
+def test_a_saved_ensemble_is_the_one_in_memory_bit_for_bit(cls, graph, held, model, tmp_path):
+    method = prepared(cls, model, graph, validation=held, num_shards=3)
+    path = method.save(tmp_path / "kept")
+    other = cls(num_shards=3, settings=BRIEF, validation=held).load(path, like=model)
+    one, two = method.preparation, other.preparation
+    assert (two.kind, two.model, two.graph, two.seconds) == (cls.name, one.model, one.graph, method.prepare_seconds)
+    assert one.module.tensors().keys() == two.module.tensors().keys()
+    for name, value in one.module.tensors().items():
+        found = two.module.tensors()[name]
+        assert value.dtype == found.dtype and torch.equal(value, found), name
+    assert one.module.shape() == two.module.shape()
+    assert torch.equal(scores(one.module, graph), scores(two.module, graph))
+    request = some_clicks(graph, long_sessions(graph)[:3])
+    results = [made.unlearn(model, graph, request) for made in (method, other)]
+    assert equal(*(result.model for result in results))
+    assert torch.equal(*(result.model.left_out for result in results))
+    again = [
+        made.unlearn(r.model, r.graph, ForgetRequest("session", ["9"])) for made, r in zip((method, other), results)
+    ]
+    assert equal(*(result.model for result in again))
+
+
+def test_a_saved_ensemble_serves_no_other_model(graph, model, tmp_path):
+    path = prepared(SISA, model, graph, num_shards=2).save(tmp_path / "kept")
+    other, request = session_model("gru4rec", ITEMS, seed=4), ForgetRequest("session", ["4"])
+    method = SISA(settings=BRIEF).load(path, like=other)
+    with pytest.raises(ValueError, match=r"'model' must be the one that sisa was prepared for"):
+        method.unlearn(other, graph, request)
+    with pytest.raises(ValueError, match=r"'graph' must be the one that sisa was prepared for"):
+        method.unlearn(model, graph.select(torch.arange(20)), request)
+    with pytest.raises(ValueError, match=r"'like' must be a model of the class that the shards are of \(got none\)"):
+        SISA().load(path)
+    with pytest.raises(ValueError, match=r"must hold a preparation of kind 'sru' \(got 'sisa'\)"):
+        SRU(aggregation="mean").load(path, like=model)
+    with pytest.raises(RuntimeError, match="shards"):
+        SISA().load(path, like=session_model("sasrec", ITEMS))
+
+
 # ---- bad input
 
 
@@ -394,8 +436,11 @@ def test_another_model_or_graph_is_refused(graph, model):
     with pytest.raises(ValueError, match=r"'model' must be the one that sisa was prepared for"):
         method.unlearn(session_model("gru4rec", ITEMS, seed=4), graph, request)
     result = method.unlearn(model, graph, request)
-    for wrong in (model, method.preparation):
-        with pytest.raises(ValueError, match=r"'graph' must be the one that the shards of sisa were trained on"):
+    for wrong, known in (
+        (model, "sisa was prepared for"),
+        (method.preparation.module, "the shards of sisa were trained"),
+    ):
+        with pytest.raises(ValueError, match=f"'graph' must be the one that {known}"):
             method.unlearn(wrong, result.graph, ForgetRequest("session", ["5"]))
 
 

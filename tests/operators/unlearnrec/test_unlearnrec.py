@@ -56,7 +56,7 @@ def test_the_pass_is_the_encoders_targets_and_the_least_change_towards_them(trai
     result = method.unlearn(model, graph, request)
     by_hand = copy.deepcopy(model)
     removal = Removal.of(by_hand, graph, result.graph, request.mask(graph))
-    target = method.preparation.encoder(removal.features())
+    target = method.preparation.module(removal.features())
     steer(by_hand, result.graph, removal.pairs, target)
     torch.testing.assert_close(result.model.embedding.weight, by_hand.embedding.weight)
     assert result.log["errors"][-1] < 0.5 * result.log["errors"][0]
@@ -67,7 +67,7 @@ def test_the_empty_request_is_the_identity_bit_for_bit(trained, method):
     model, graph = trained
     same = copy.deepcopy(model)
     removal = Removal.of(same, graph, graph, torch.zeros(graph.num_interactions, dtype=torch.bool))
-    target = method.preparation.encoder(removal.features())
+    target = method.preparation.module(removal.features())
     steer(same, graph, removal.pairs, target)
     assert target.numel() == 0
     assert torch.equal(same.embedding.weight, model.embedding.weight)
@@ -100,7 +100,7 @@ def test_permuting_node_ids_permutes_the_result(trained, method):
     other, where = copy.deepcopy(model).double(), torch.cat([users, 60 + items])
     model = copy.deepcopy(model).double()
     other.embedding.weight[where] = model.embedding.weight.clone()
-    method.preparation.encoder.double()
+    method.preparation.module.double()
     method.adapt = True
     request = graph.pairs[:, ::37]
     one = method.unlearn(model, graph, ForgetRequest.internal("interaction", request))
@@ -178,9 +178,9 @@ def test_the_encoder_kept_does_not_depend_on_the_request_that_follows(trained, m
         patched.setattr(InteractionGraph, "split", trap)
         method = UnlearnRec(**FAST)
         method.prepare(model, graph)
-    before = copy.deepcopy(method.preparation.encoder.state_dict())
+    before = copy.deepcopy(method.preparation.module.state_dict())
     method.unlearn(model, graph, request)
-    assert all(torch.equal(value, before[name]) for name, value in method.preparation.encoder.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in method.preparation.module.state_dict().items())
 
 
 def test_held_out_requests_share_no_interaction_with_those_learned_from(trained, monkeypatch):
@@ -211,7 +211,7 @@ def test_preparing_leaves_model_graph_and_global_randomness_alone(trained):
     two.prepare(model, graph)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert graph.fingerprint() == content
-    weights = [method.preparation.encoder.state_dict() for method in (one, two)]
+    weights = [method.preparation.module.state_dict() for method in (one, two)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -271,7 +271,7 @@ def test_files_that_are_no_preparation_are_refused(trained, method, tmp_path):
     for name, message in (("text", "must be a preparation"), ("plain", "which is none"), ("old", "of format 0")):
         with pytest.raises(ValueError, match=message):
             UnlearnRec().load(tmp_path / f"{name}.safetensors")
-    with pytest.raises(ValueError, match=r"for encoder 'published' \(got 'probe'\)"):
+    with pytest.raises(ValueError, match=r"'path' must hold a preparation of kind 'published' \(got 'probe'\)"):
         UnlearnRec.as_published().load(method.save(tmp_path / "probe"))
 
 
@@ -287,7 +287,7 @@ def test_shares_that_leave_nothing_are_refused(trained):
     small = LightGCN(few.num_nodes, 4, 1)
     with pytest.raises(ValueError, match="'share' must leave out at least 8 interactions"):
         UnlearnRec(**FAST).prepare(small, few)
-    for name, value in (("share", 0.9), ("odd_users", -1.0), ("probes", 0), ("epochs", -1), ("encoder", "other")):
+    for name, value in (("share", 0.9), ("odd_users", -1.0), ("probes", 0), ("epochs", -1)):
         with pytest.raises(ValueError, match=f"'{name}'"):
             UnlearnRec(**{name: value})
 
@@ -336,7 +336,7 @@ def test_interrupted_preparing_goes_on_and_ends_the_same(trained, tmp_path, monk
     assert len(list(tmp_path.iterdir())) == 1
     method.prepare(model, graph, checkpoint=tmp_path / "kept")
     assert not list(tmp_path.iterdir())
-    weights = [m.preparation.encoder.state_dict() for m in (expected, method)]
+    weights = [m.preparation.module.state_dict() for m in (expected, method)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -347,7 +347,7 @@ def test_interrupted_preparing_of_the_published_encoder_goes_on_and_ends_the_sam
         method = UnlearnRec.as_published()
         method.published = type(method.published)(epochs=4)
         if interrupt:
-            import graphunlearn.operators.unlearnrec.method as module
+            import graphunlearn.operators.unlearnrec.published as module
 
             original, written = module.write_atomic, []
 
@@ -362,7 +362,7 @@ def test_interrupted_preparing_of_the_published_encoder_goes_on_and_ends_the_sam
                 method.prepare(model, graph, checkpoint=tmp_path / "kept")
             assert len(list(tmp_path.iterdir())) == 1
         method.prepare(model, graph, checkpoint=tmp_path / "kept")
-        made.append(method.preparation.encoder.state_dict())
+        made.append(method.preparation.module.state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     assert not list(tmp_path.iterdir())
 
