@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.tables import initial_table
