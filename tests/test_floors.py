@@ -150,6 +150,8 @@ def test_every_package_says_what_is_public(module):
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             bound.add(node.name)
     public = {name for name in bound if not name.startswith("_") or name == "__version__"}
+    if module == "graphunlearn.__init__":  # imported at first use; tests/test_public_api.py holds it to its table
+        return
     if module == "graphunlearn.cli.__init__":  # a program: what it imports is not there to be used by others
         assert set(package.__all__) <= vars(package).keys()
         return

@@ -8,15 +8,14 @@ import shutil
 from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphunlearn.cli._text import note
-from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval.report.verdict import REFERENCES, judge, primary_metric
-from graphunlearn.ledger import Ledger, LedgerEntry
-from graphunlearn.ledger.store import Store
-from graphunlearn.runs.run import Run
+
+if TYPE_CHECKING:
+    from graphunlearn.ledger import Ledger, LedgerEntry
+    from graphunlearn.runs.run import Run
 
 __all__ = ["audit_figures", "entry_of_run", "existing", "finished", "place_of", "told_path"]
 
@@ -27,6 +26,9 @@ def existing(file: Path) -> Ledger:
     Raises:
         ValueError: There is none.
     """
+    from graphunlearn.ledger import Ledger
+    from graphunlearn.ledger.store import Store
+
     if not file.is_file():
         raise ArgumentError("ledger", "be an existing file", f"'{file}'")
     if not Store.is_made(file):
@@ -43,6 +45,8 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     Raises:
         ValueError: The folder was changed since.
     """
+    from graphunlearn.runs.run import Run
+
     pending = ledger.pending
     if pending is None or "out" not in pending.command:
         return None
@@ -87,6 +91,9 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
 
 def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a ledger keeps of the report on a run: figures and the verdict, and nothing on single ids."""
+    from graphunlearn.data.io.plain import json_ready
+    from graphunlearn.eval.report.verdict import REFERENCES, judge, primary_metric
+
     method = next(entry for entry in report["methods"] if entry["name"] not in REFERENCES)
     kept = ("value", "retrain_mean", "retrain_sd", "gap_closed")
     forgetting = {

@@ -6,13 +6,15 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from graphunlearn.cli._text import WORDS, listed
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn import Criterion, FitSettings
-from graphunlearn.operators import Unlearner, registry
-from graphunlearn.runs.run import Graph, ModelSpec
+
+if TYPE_CHECKING:
+    from graphunlearn.nn import Criterion, FitSettings
+    from graphunlearn.operators import Unlearner
+    from graphunlearn.runs.run import Graph, ModelSpec
 
 __all__ = [
     "BENCHED",
@@ -40,16 +42,22 @@ _CLASSES = (bool, int, float, str)
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
+    from graphunlearn.operators import registry
+
     return sorted(registry)
 
 
 def preparable() -> list[str]:
     """Return the names of the methods whose preparation can be kept on disk."""
+    from graphunlearn.operators import registry
+
     return [name for name in method_names() if registry[name].keeps is not None]
 
 
 def serving() -> list[str]:
     """Return the names of the methods that forget from a model as it is, or with a preparation kept on disk."""
+    from graphunlearn.operators import registry
+
     return [name for name in method_names() if name in preparable() or not registry[name].needs_preparation]
 
 
@@ -65,6 +73,8 @@ def check_method(name: str, spec: ModelSpec, option: str = "--method", offered: 
     Raises:
         ValueError: It is one, or the name is unknown.
     """
+    from graphunlearn.operators import registry
+
     offered = method_names() if offered is None else offered
     _check_name(name, option, offered)
     if spec.kind not in registry[name].kinds:
@@ -103,6 +113,8 @@ def build_method(
         >>> build_method("ifru", BPR(), options=["damping=0.3"]).damping
         0.3
     """
+    from graphunlearn.operators import registry
+
     values = parse_options(name, options)
     given = dict(defaults or {})
     if seed is not None:
@@ -124,6 +136,8 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
         >>> parse_options("calibrate", ["epochs=2", "shrink=true"])
         {'epochs': 2, 'shrink': True}
     """
+    from graphunlearn.operators import registry
+
     _check_name(name, "--method", method_names())
     known = _simple_fields(registry[name])
     values: dict[str, Any] = {}
@@ -149,6 +163,8 @@ def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> 
 
     One that is to be prepared first is not.
     """
+    from graphunlearn.operators import registry
+
     if name not in registry:
         return None
     cls = registry[name]

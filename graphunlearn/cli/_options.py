@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from inspect import signature
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+from graphunlearn.cli._defaults import HEADS, LOSSES, NEGATIVES, SETTINGS
 from graphunlearn.cli._text import WORDS, optional
-from graphunlearn.data import SessionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, SASRec, default_settings, kind_of
-from graphunlearn.runs.run import ModelSpec
 
-__all__ = ["LAYERS", "SETTINGS", "WIDTH", "Learning", "Training", "misplaced", "offered_models"]
+if TYPE_CHECKING:
+    from graphunlearn.data.events import Kind
+    from graphunlearn.nn import Criterion, FitSettings
+    from graphunlearn.runs.run import ModelSpec
+
+__all__ = ["LAYERS", "WIDTH", "Learning", "Training", "misplaced", "offered_models"]
 
 WIDTH = {"interactions": 32, "sessions": 64}
 """Numbers per row, by kind of graph."""
 LAYERS = {"srgnn": 1, "gru4rec": 1}
 """Layers or steps of the models that have not two."""
-HEADS: int = signature(SASRec).parameters["heads"].default
-"""What the width of SASRec must be divisible by."""
-SETTINGS = {"interactions": FitSettings(), "sessions": default_settings(SessionGraph.from_sequences([[0, 1]]))}
-"""Training settings, by kind of graph."""
 
 
 def _by_kind(name: str, metavar: str, help: str) -> Any:
     """How a setting is shown whose default follows from the kind of graph."""
-    values = {kind: getattr(settings, name) for kind, settings in SETTINGS.items()}
+    values = {kind: settings[name] for kind, settings in SETTINGS.items()}
     return optional(metavar, f"{help} (default: {values['interactions']}, for sessions {values['sessions']}).")
 
 
@@ -46,10 +44,12 @@ class Training:
         _by_kind("patience", "INT", "Stop after this many epochs without a better result on the validation part"),
     ] = None
 
-    def settings(self, kind: str, seed: int) -> FitSettings:
+    def settings(self, kind: Kind, seed: int) -> FitSettings:
         """Return the settings of the training loop for models of a kind."""
+        from graphunlearn.nn.training.fitting import DEFAULT_SETTINGS
+
         given = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(SETTINGS[kind], seed=seed, **given)
+        return replace(DEFAULT_SETTINGS[kind], seed=seed, **given)
 
 
 Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec"]
@@ -83,15 +83,17 @@ class Learning:
     (or a threshold). Session models learn which click comes next."""
     weight_decay: Annotated[
         float | None,
-        optional("FLOAT", f"L2 on the rows of a sample (bpr: {BPR.weight_decay:g}, bce: {BCE.weight_decay:g})."),
+        optional("FLOAT", f"L2 on the rows of a sample (bpr: {LOSSES['bpr']:g}, bce: {LOSSES['bce']:g})."),
     ] = None
     negatives: Annotated[
-        int | None, optional("INT", f"Items that every interaction is ranked above (bpr; default: {BPR.negatives}).")
+        int | None, optional("INT", f"Items that every interaction is ranked above (bpr; default: {NEGATIVES}).")
     ] = None
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """What the model learns from: ``"interactions"`` or ``"sessions"``."""
+        from graphunlearn.nn import kind_of
+
         return kind_of(self.model)
 
     def check(self) -> None:
@@ -109,11 +111,15 @@ class Learning:
 
     def spec(self) -> ModelSpec:
         """Return what builds the model."""
+        from graphunlearn.runs.run import ModelSpec
+
         dim = WIDTH[self.kind] if self.dim is None else self.dim
         return ModelSpec(self.model, dim, LAYERS.get(self.model, 2) if self.layers is None else self.layers)
 
     def loss(self, labelled: bool) -> Criterion:
         """Return the objective for data with or without labels."""
+        from graphunlearn.nn import BCE, BPR, CrossEntropy
+
         if self.kind == "sessions":
             return CrossEntropy()
         name = self.objective or ("bce" if labelled else "bpr")

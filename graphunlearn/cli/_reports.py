@@ -7,13 +7,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from graphunlearn.cli._text import Answer, optional
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval import Audit
-from graphunlearn.eval.report.writing import complete
-from graphunlearn.runs.folder import replaced
+
+if TYPE_CHECKING:
+    from graphunlearn.eval import Audit
 
 __all__ = ["Caching", "answer", "command", "written"]
 
@@ -49,6 +49,8 @@ class Caching:
 
 def written(result: Audit, out: Path, overwrite: bool) -> Answer:
     """Write the report into a folder of its own and say so."""
+    from graphunlearn.runs.folder import replaced
+
     with replaced(out, overwrite) as folder:
         result.write(folder)
     return answer(result, out)
@@ -56,6 +58,8 @@ def written(result: Audit, out: Path, overwrite: bool) -> Answer:
 
 def answer(result: Audit, out: Path) -> Answer:
     """Say what the report in ``out`` says."""
+    from graphunlearn.eval.report.writing import complete
+
     return Answer(complete(result.report), f"{result}\n\nwrote {out / 'report.json'} and {out / 'report.html'}")
 
 

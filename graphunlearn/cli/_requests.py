@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Any, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphunlearn.cli._text import WORDS, counted, listed, note
 from graphunlearn.cli._wording import reading
-from graphunlearn.data import ForgetRequest
-from graphunlearn.data.events import divide
-from graphunlearn.data.request import Level
 from graphunlearn.errors import ArgumentError
-from graphunlearn.runs.run import Graph, ModelSpec, Run
+
+if TYPE_CHECKING:
+    from graphunlearn.data import ForgetRequest
+    from graphunlearn.data.request import Level
+    from graphunlearn.runs.run import Graph, ModelSpec, Run
 
 __all__ = ["Asked", "check_asked", "check_levels", "described", "learned_part", "request_of"]
 
@@ -28,7 +27,7 @@ ONLY = {"interaction": "interactions", "session": "sessions", "click": "sessions
 """The kind of graph that a level belongs to, of those that belong to one alone."""
 FILES = ("interaction", "click")
 """The levels that are asked for in files."""
-Asked: TypeAlias = Mapping[Level, Sequence[Any]]
+Asked: TypeAlias = "Mapping[Level, Sequence[Any]]"
 """What was given for every level: ids, or files."""
 HELD_OUT = ("validation", "test")
 
@@ -64,6 +63,8 @@ def request_of(asked: Asked) -> ForgetRequest:
     Raises:
         ValueError: An id is not one, or a file is malformed.
     """
+    from graphunlearn.data import ForgetRequest
+
     parts: list[ForgetRequest] = []
     for level, given in asked.items():
         if given:
@@ -111,6 +112,8 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
     Raises:
         ValueError: Nothing is left.
     """
+    from graphunlearn.data.events import divide
+
     parts: list[ForgetRequest] = []
     sentences: list[str] = []
     levels = [level for level, kind in ONLY.items() if kind == run.spec.kind]
@@ -150,6 +153,8 @@ def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
 
 def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
     """Take what the held-out parts have of forgotten users or items out of the run, which is theirs too, and say so."""
+    import torch
+
     sentences = []
     if part.level == "user" and run.spec.kind == "sessions" and run.train.user is None:
         raise ArgumentError("--users", "go with sessions that carry users", "sessions that do not")

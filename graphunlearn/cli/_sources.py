@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import torch
 from tyro.conf import arg
 
-from graphunlearn import datasets
 from graphunlearn.cli._options import Learning, Training, misplaced
 from graphunlearn.cli._text import WORDS, Running, counted, note, optional
 from graphunlearn.cli._wording import how_to_get, reading
-from graphunlearn.data import InteractionGraph, SessionGraph
-from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
 from graphunlearn.errors import ArgumentError, FileError
-from graphunlearn.eval.scenarios.cases import G, cut_by_time
+
+if TYPE_CHECKING:
+    from graphunlearn.data import InteractionGraph, SessionGraph
+    from graphunlearn.eval.scenarios.cases import G
 
 __all__ = ["Learner", "Loaded", "collapsed", "cut", "last_sessions", "sizes"]
 
@@ -74,6 +73,8 @@ class Learner:
             ValueError: The file is malformed, or there are no ratings or labels where some are needed, or in no session
                 a click follows another.
         """
+        from graphunlearn.data import InteractionGraph
+
         if self.learning.kind == "sessions":
             return self._sessions(collapse)
         name, graph, test = self.interactions()
@@ -85,6 +86,9 @@ class Learner:
 
     def interactions(self) -> tuple[str, InteractionGraph, InteractionGraph | None]:
         """Read interactions as they are: a name, the graph, and the test part where the data set comes divided."""
+        from graphunlearn import datasets
+        from graphunlearn.data import InteractionGraph
+
         if Path(self.data).is_file():
             with reading("--data", self.learning.model):
                 return _name(self.data), InteractionGraph.from_file(Path(self.data)), None
@@ -93,6 +97,9 @@ class Learner:
 
     def _named(self, kind: str, what: str) -> Any:
         """The data set of that name, if there is one of this kind."""
+        from graphunlearn import datasets
+        from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
+
         cards = {card.name: card for card in datasets.available()}
         if self.data not in cards or cards[self.data].kind != kind:
             names = [card.name for card in cards.values() if card.kind == kind]
@@ -110,6 +117,9 @@ class Learner:
             raise error.renamed(ROOT_VARIABLE, hint=how_to_get(card)) from None
 
     def _sessions(self, collapse: bool) -> Loaded:
+        from graphunlearn import datasets
+        from graphunlearn.data import SessionGraph
+
         test = None
         if Path(self.data).is_file():
             with reading("--data", self.learning.model):
@@ -159,6 +169,10 @@ def last_sessions(graph: SessionGraph, count: int) -> SessionGraph:
     Raises:
         ValueError: ``count`` is not positive.
     """
+    import torch
+
+    from graphunlearn.data import SessionGraph
+
     if count < 1:
         raise ArgumentError("--last-sessions", "be at least 1", count)
     if count >= graph.num_sessions:
@@ -192,6 +206,8 @@ def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int)
     Raises:
         ValueError: A share that counts is not positive, or together they are not the whole.
     """
+    from graphunlearn.eval.scenarios.cases import cut_by_time
+
     used = shares if test is None else shares[:2]
     if not all(share > 0 for share in used) or not sum(used) <= 1 + 1e-6 or (test is None and sum(used) < 1 - 1e-6):
         raise ArgumentError("--split", "be positive and add up to 1", " ".join(map(str, shares)))

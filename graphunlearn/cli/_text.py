@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import torch
 from tyro.conf import arg
 
 from graphunlearn.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "WORDS",
@@ -73,6 +75,8 @@ def device_of(name: str) -> torch.device:
     Raises:
         ValueError: There is none.
     """
+    import torch
+
     try:
         device = torch.device(name)
         torch.zeros(0, device=device)

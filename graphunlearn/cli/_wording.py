@@ -6,21 +6,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphunlearn.cli._options import offered_models
 from graphunlearn.cli._text import WORDS, listed
-from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, ColumnError, plain
-from graphunlearn.data.io.left_out import LeftOutWarning, UnknownError
-from graphunlearn.datasets import Card
 from graphunlearn.errors import ArgumentError, ExistsError
-from graphunlearn.ledger.chain import PendingError
-from graphunlearn.nn import kind_of
+
+if TYPE_CHECKING:
+    from graphunlearn.data.io.columns import ColumnError
+    from graphunlearn.data.io.left_out import LeftOutWarning
+    from graphunlearn.datasets import Card
 
 __all__ = ["how_to_get", "models_of", "naming_option", "reading"]
 
-COLUMNS = {**INTERACTIONS.roles, **CLICKS.roles, "position": PLACES.roles["position"]}
-"""Names in common use of every role's column."""
 TELLING = {"user": "session", "session": "user"}
 """The column that tells what a file is that lacks one of these."""
 ASKED = frozenset({"path", "index"})
@@ -38,6 +36,9 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
     Raises:
         ValueError: The file cannot be read.
     """
+    from graphunlearn.data.io.columns import ColumnError
+    from graphunlearn.data.io.left_out import LeftOutWarning, UnknownError
+
     caught: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -64,6 +65,8 @@ def naming_option(error: ArgumentError, command: Any) -> ArgumentError:
         >>> str(naming_option(ArgumentError("weight_decay", "not be negative", -1.0), Learning()))
         "'--weight-decay' must not be negative (got -1.0)"
     """
+    from graphunlearn.ledger.chain import PendingError
+
     if isinstance(error, ExistsError):
         error = error.renamed(hint="'--overwrite' replaces it")
     elif isinstance(error, PendingError):
@@ -80,6 +83,8 @@ def how_to_get(card: Card) -> str:
 
 def models_of(kind: str) -> list[str]:
     """Return the names of the models of a kind that can be trained."""
+    from graphunlearn.nn import kind_of
+
     return [name for name in offered_models() if kind_of(name) == kind]
 
 
@@ -100,10 +105,20 @@ def _left_out(warning: LeftOutWarning, option: str) -> str:
 
 def _what_to_do(error: ColumnError, model: str | None) -> str:
     """What to do about a column that a file lacks."""
+    from graphunlearn.data.io.columns import plain
+    from graphunlearn.nn import kind_of
+
     names = {plain(name) for name in error.names}
     other = TELLING.get(error.role)
-    if model is not None and other is not None and names & set(COLUMNS[other]):
+    if model is not None and other is not None and names & set(_columns()[other]):
         kind = next(kind for kind in WORDS if kind != kind_of(model))
         what = "clicks in sessions" if kind == "sessions" else "interactions of users and items"
         return f"the file looks like {what}, which '--model {listed(models_of(kind), 'or')}' reads"
-    return f"it is known by names such as {listed(COLUMNS[error.role][:6], 'or')}"
+    return f"it is known by names such as {listed(_columns()[error.role][:6], 'or')}"
+
+
+def _columns() -> dict[str, tuple[str, ...]]:
+    """Return names in common use of every role's column."""
+    from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES
+
+    return {**INTERACTIONS.roles, **CLICKS.roles, "position": PLACES.roles["position"]}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from graphunlearn.cli._ledgers import audit_figures, entry_of_run, existing
@@ -16,10 +15,9 @@ from graphunlearn.cli._reports import Caching, answer, command, written
 from graphunlearn.cli._text import Answer, Running, device_of, optional
 from graphunlearn.cli.bench import Bench
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval import Audit, audit
-from graphunlearn.eval.auditing import own_figures
-from graphunlearn.runs.folder import check_out
-from graphunlearn.runs.run import Forgotten, Run, watched
+
+if TYPE_CHECKING:
+    from graphunlearn.runs.run import Forgotten, Run
 
 __all__ = ["Bench", "RunAudit"]
 
@@ -52,6 +50,12 @@ class RunAudit:
 
     def run(self) -> Answer:
         """Retrain, compare and write the report."""
+        from tqdm import tqdm
+
+        from graphunlearn.eval import Audit, audit
+        from graphunlearn.runs.folder import check_out
+        from graphunlearn.runs.run import Run, watched
+
         if self.out is not None:
             check_out(self.out, self.running.overwrite)
         elif (self.source / "report.json").exists() and not self.running.overwrite:
@@ -108,6 +112,8 @@ class RunAudit:
 
 def _own_figures(run: Run, before: Forgotten) -> dict[str, Any]:
     """The figures that the method itself adds."""
+    from graphunlearn.eval.auditing import own_figures
+
     method = rebuild_method(before.result.method, run.objective, before.options)
     methods = [] if method is None else [method]
     return own_figures(before.original, before.graph, before.result.request, methods)

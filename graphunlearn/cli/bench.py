@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli._methods import BENCHED, build_method, check_method, method_names
+from graphunlearn.cli._defaults import METHODS
+from graphunlearn.cli._methods import BENCHED, build_method, check_method
 from graphunlearn.cli._reports import Caching, command, written
 from graphunlearn.cli._sources import Learner, sizes
 from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note, optional
 from graphunlearn.cli._wording import models_of, reading
-from graphunlearn.data import ForgetRequest
-from graphunlearn.data.request import Level
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval import (
-    SHARES,
-    Scenario,
-    adversarial_edges,
-    bench,
-    flipped_labels,
-    removal,
-    requested,
-    session_clicks,
-)
-from graphunlearn.operators import Retrain
-from graphunlearn.runs.folder import check_out
+
+if TYPE_CHECKING:
+    from graphunlearn.data import ForgetRequest
+    from graphunlearn.data.request import Level
+    from graphunlearn.eval import (
+        Scenario,
+    )
 
 __all__ = ["Bench"]
 
@@ -44,7 +38,7 @@ LISTED: dict[str, tuple[Level, ...]] = {
 }
 """What a file can list, by kind of graph; what it does where nothing is said comes first."""
 OFFERED = (
-    f"Any of {listed([name for name in method_names() if name != Retrain.name], 'and')}; retrained models are always "
+    f"Any of {listed([name for name in METHODS if name != 'retrain'], 'and')}; retrained models are always "
     f"in the table (default: {' '.join(BENCHED['interactions'])}; for sessions {' '.join(BENCHED['sessions'])})."
 )
 
@@ -122,6 +116,10 @@ class Bench(Learner):
 
     def run(self) -> Answer:
         """Run the bench and write the report."""
+        from graphunlearn.eval import bench
+        from graphunlearn.operators import Retrain
+        from graphunlearn.runs.folder import check_out
+
         check_out(self.out, self.running.overwrite)
         device, cache = str(device_of(self.running.device)), self.caching.folder()
         kind = self.learning.kind
@@ -157,6 +155,8 @@ class Bench(Learner):
 
     def _check_options(self) -> None:
         """Refuse a scenario of the other kind of model, and options of other scenarios than the one that is run."""
+        from graphunlearn.eval import SHARES
+
         model, kind = self.learning.model, self.learning.kind
         if self.scenario not in SCENARIOS[kind]:
             named = listed(SCENARIOS[kind], "or")
@@ -190,6 +190,9 @@ class Bench(Learner):
             raise ArgumentError("--level", f"be {listed(LISTED[kind], 'or')} for {model}", self.level)
 
     def _scenario(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
+        from graphunlearn.data import ForgetRequest
+        from graphunlearn.eval import adversarial_edges, removal, session_clicks
+
         level = self.level or LISTED[self.learning.kind][0]
         asked = None
         if self.request is not None:
@@ -214,6 +217,8 @@ class Bench(Learner):
         return name, lambda seed: removal(graph, REMOVED[self.scenario], seed=seed, **keywords), labelled
 
     def _flipped(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
+        from graphunlearn.eval import flipped_labels
+
         if self.test is not None:
             raise ArgumentError("--test", "be left out for flipped-labels, which splits the data 60/20/20", "one")
         if self.learning.objective == "bpr":
@@ -230,6 +235,8 @@ class Bench(Learner):
 
 def _requested(graph: Any, asked: ForgetRequest, **keywords: Any) -> Scenario[Any]:
     """The scenario of a file; an error names the option."""
+    from graphunlearn.eval import requested
+
     try:
         return requested(graph, asked, **keywords)
     except ArgumentError as error:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
 from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
 from graphunlearn.cli._wording import how_to_get
-from graphunlearn.datasets import Card, available, download
-from graphunlearn.datasets.card import ROOT_VARIABLE, card_of, folder_of
 from graphunlearn.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from graphunlearn.datasets import Card
 
 __all__ = ["Datasets"]
 
@@ -45,6 +46,9 @@ class Datasets:
         return self._download() if self.download else self._list()
 
     def _download(self) -> Answer:
+        from graphunlearn.datasets import download
+        from graphunlearn.datasets.card import ROOT_VARIABLE, card_of, folder_of
+
         try:
             cards = [card_of(name) for names in self.download for name in names]
         except ArgumentError as error:
@@ -65,6 +69,9 @@ class Datasets:
         return Answer(data, "\n".join(lines))
 
     def _list(self) -> Answer:
+        from graphunlearn.datasets import available
+        from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
+
         cards, root = available(), folder_of(self.root)
         found = {card.name: None if root is None else card.form_in(root / card.name) for card in cards}
         parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -12,10 +12,9 @@ from graphunlearn.cli._methods import BENCHED, build_method
 from graphunlearn.cli._reports import command, written
 from graphunlearn.cli._sources import sizes
 from graphunlearn.cli._text import Answer, Running, device_of, note, optional
-from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
-from graphunlearn.eval import bench, flipped_labels, session_clicks
-from graphunlearn.nn import BCE, CrossEntropy
-from graphunlearn.runs.folder import check_out
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["Demo"]
 
@@ -46,6 +45,9 @@ class Demo:
 
     def run(self) -> Answer:
         """Run the demo and write the report."""
+        from graphunlearn.eval import bench
+        from graphunlearn.runs.folder import check_out
+
         out, overwrite = (DEMO_OUT[self.kind], True) if self.out is None else (self.out, self.running.overwrite)
         check_out(out, overwrite)
         scenario: dict[str, Any] = _ratings(self.seed) if self.kind == "interactions" else _sessions(self.seed)
@@ -62,6 +64,10 @@ class Demo:
 
 def _ratings(seed: int) -> dict[str, Any]:
     """What is benched on ratings."""
+    from graphunlearn.datasets import synthetic_interactions
+    from graphunlearn.eval import flipped_labels
+    from graphunlearn.nn import BCE
+
     graph = synthetic_interactions(seed=seed)
     note(f"synthetic: {sizes(graph)}")
     return {
@@ -73,6 +79,10 @@ def _ratings(seed: int) -> dict[str, Any]:
 
 def _sessions(seed: int) -> dict[str, Any]:
     """What is benched on sessions."""
+    from graphunlearn.datasets import synthetic_sessions
+    from graphunlearn.eval import session_clicks
+    from graphunlearn.nn import CrossEntropy
+
     graph = synthetic_sessions(seed=seed)
     note(f"synthetic: {sizes(graph)}")
     return {

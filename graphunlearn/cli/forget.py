@@ -6,21 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from graphunlearn.cli._defaults import METHODS
 from graphunlearn.cli._ledgers import finished, place_of, told_path
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._requests import Asked, check_asked, check_levels, described, learned_part, request_of
 from graphunlearn.cli._text import Answer, Running, counted, device_of, listed, note, optional, several
 from graphunlearn.cli.prepare import file_of, method_for
-from graphunlearn.data import ForgetRequest
-from graphunlearn.eval.report.verdict import format_number, format_seconds
-from graphunlearn.ledger import Ledger, LedgerEntry
-from graphunlearn.operators import UnlearningResult
-from graphunlearn.runs.folder import check_out
-from graphunlearn.runs.run import Forgotten, ModelSpec, Run
+
+if TYPE_CHECKING:
+    from graphunlearn.data import ForgetRequest
+    from graphunlearn.ledger import Ledger, LedgerEntry
+    from graphunlearn.operators import UnlearningResult
+    from graphunlearn.runs.run import ModelSpec
 
 __all__ = ["Forget"]
 
@@ -70,7 +71,7 @@ class Forget:
         str | None,
         optional(
             "NAME",
-            f"{listed(serving(), 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
+            f"{listed(METHODS, 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
         ),
     ] = None
     option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
@@ -85,6 +86,8 @@ class Forget:
 
     def run(self) -> Answer:
         """Forget and write the folder."""
+        from graphunlearn.runs.folder import check_out
+
         asked: Asked = {
             "user": list(chain(*self.users)),
             "item": list(chain(*self.items)),
@@ -109,6 +112,11 @@ class Forget:
             asking: Returns what is asked of a model.
             ledger: The ledger, where it is held already.
         """
+        from graphunlearn.eval.report.verdict import format_seconds
+        from graphunlearn.ledger import Ledger
+        from graphunlearn.runs.folder import check_out
+        from graphunlearn.runs.run import Forgotten, Run
+
         if self.ledger is not None and ledger is None:
             with Ledger(self.ledger) as ledger:
                 finished(ledger)
@@ -200,6 +208,8 @@ class Forget:
         return Answer({"done": True, "entry": entry.to_dict()}, text)
 
     def _entered(self, told: dict[str, Any]) -> str:
+        from graphunlearn.eval.report.verdict import format_number
+
         drift = told.get("drift")
         spent = "" if drift is None else f", drift {format_number(drift['spent'])} of {drift['budget']:g}"
         return f"entry {told['entry']} of {self.ledger}{spent}\n"

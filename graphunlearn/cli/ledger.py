@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,11 +12,9 @@ from graphunlearn.cli._ledgers import existing, finished, place_of, told_path
 from graphunlearn.cli._text import Answer, Printing, Running, columns, counted
 from graphunlearn.cli.forget import Forget
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval.report.verdict import format_number, format_seconds
-from graphunlearn.ledger import Ledger, LedgerEntry, PendingRequest
-from graphunlearn.ledger.store import Store, key_file
-from graphunlearn.nn.identity import fingerprint
-from graphunlearn.runs.run import Run
+
+if TYPE_CHECKING:
+    from graphunlearn.ledger import Ledger, LedgerEntry, PendingRequest
 
 __all__ = ["ShowLedger"]
 
@@ -72,6 +70,8 @@ class ShowLedger:
         return (answers | {"retrained": self._retrained})[self.action]()
 
     def _show(self) -> Answer:
+        from graphunlearn.ledger import Ledger
+
         ledger = Ledger(self.file)
         entries, pending = ledger.entries(), ledger.pending
         data = {"entries": [entry.to_dict() for entry in entries], "pending": _told(pending)}
@@ -85,6 +85,9 @@ class ShowLedger:
         return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
 
     def _verify(self) -> Answer:
+        from graphunlearn.ledger import Ledger
+        from graphunlearn.ledger.store import Store, key_file
+
         if not Store.is_made(self.file):  # as where the very first request was interrupted
             if self.holds is not None:
                 raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}', which is empty")
@@ -121,6 +124,8 @@ class ShowLedger:
         return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
 
     def _resume(self) -> Answer:
+        from graphunlearn.ledger import Ledger
+
         with Ledger(self.file) as ledger:
             pending = ledger.pending
             if pending is None:
@@ -148,6 +153,8 @@ class ShowLedger:
             return command.forget(lambda _: pending.request, ledger)
 
     def _drop(self) -> Answer:
+        from graphunlearn.ledger import Ledger
+
         with Ledger(self.file) as ledger:
             entry = None if ledger.pending is None else finished(ledger)
             if entry is not None:
@@ -158,6 +165,9 @@ class ShowLedger:
         return Answer({"dropped": True}, f"dropped the request under way, and wiped it from {self.file}")
 
     def _retrained(self) -> Answer:
+        from graphunlearn.ledger import Ledger
+        from graphunlearn.runs.run import Run
+
         if self.run_folder is None:
             raise ArgumentError("--run", "name the run that was trained anew", "none")
         run, ledger = Run.load(self.run_folder), Ledger(self.file)
@@ -174,6 +184,10 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
     A request under way that replaces the folder may have done so. Without the key of the ledger, graphs are not looked
     at: their fingerprints are keyed.
     """
+    from graphunlearn.ledger.store import key_file
+    from graphunlearn.nn.identity import fingerprint
+    from graphunlearn.runs.run import Run
+
     run = Run.load(folder)
     if pending is not None and run.forgotten is not None and run.forgotten.token == pending.token:
         return
@@ -185,6 +199,8 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
 
 
 def _row(entry: LedgerEntry) -> tuple[str, ...]:
+    from graphunlearn.eval.report.verdict import format_number, format_seconds
+
     time, model = entry.time.replace("T", " ").removesuffix("+00:00"), (entry.model_after or "")[:12]
     if entry.kind == "audited":
         return str(entry.number), time, f"audit of {entry.of}", "", "", "", "", ""

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from graphunlearn._version import __version__
+from graphunlearn.cli._defaults import PREPARABLE
 from graphunlearn.cli._methods import (
     build_method,
     check_method,
@@ -25,11 +26,10 @@ from graphunlearn.cli._methods import (
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._text import Answer, Running, device_of, listed, note, optional, several
 from graphunlearn.errors import ArgumentError
-from graphunlearn.eval.report.verdict import format_seconds
-from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import Unlearner
-from graphunlearn.operators.preparation import Preparation
-from graphunlearn.runs.run import Run, watched
+
+if TYPE_CHECKING:
+    from graphunlearn.operators import Unlearner
+    from graphunlearn.runs.run import Run
 
 __all__ = ["Prepare", "file_of", "method_for"]
 
@@ -54,7 +54,7 @@ class Prepare:
 
     source: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder, as 'train' or 'forget' writes it."""
-    method: Annotated[str, arg(metavar="NAME", help=f"{listed(preparable(), 'or')}.")] = DEFAULT
+    method: Annotated[str, arg(metavar="NAME", help=f"{listed(PREPARABLE, 'or')}.")] = DEFAULT
     option: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME=VALUE ...")] = ()
     """Options of the method, such as probes=3; a wrong name lists them."""
     seed: Annotated[int | None, optional("INT")] = None
@@ -63,6 +63,10 @@ class Prepare:
 
     def run(self) -> Answer:
         """Prepare, and write the file."""
+        from graphunlearn.eval.report.verdict import format_seconds
+        from graphunlearn.nn.identity import fingerprint
+        from graphunlearn.runs.run import Run
+
         options, path = list(chain(*self.option)), self.source / file_of(self.method)
         if self.method not in preparable():
             reason = ", which has none to keep" if self.method in method_names() else meant(self.method, preparable())
@@ -123,6 +127,9 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
         ValueError: The name or an option is wrong, or the preparation is missing, not whole, of another version, for
             another model or graph, or made with other options.
     """
+    from graphunlearn.nn.identity import fingerprint
+    from graphunlearn.operators.shared.preparation import Preparation
+
     given = parse_options(name, options)
     plain = build_method(name, run.objective)
     if not plain.asks_preparation(run.model):
@@ -167,6 +174,8 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
 def _built(
     run: Run, name: str, options: Sequence[str], seed: int | None, defaults: dict[str, object] | None = None
 ) -> Unlearner:
+    from graphunlearn.runs.run import watched
+
     return build_method(
         name,
         run.objective,

@@ -5,23 +5,18 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import nn
 from tyro.conf import arg
 
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
 from graphunlearn.cli._text import Answer, device_of, note
-from graphunlearn.data import SessionGraph
-from graphunlearn.eval.report.verdict import format_number, format_seconds, label
-from graphunlearn.eval.scenarios.cases import without_unseen_items
-from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
-from graphunlearn.metrics.ranking import Ranker, auroc
-from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, fit, reset_parameters, score
-from graphunlearn.runs.folder import check_out
-from graphunlearn.runs.run import Graph, Run, watched
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from graphunlearn.runs.run import Graph
 
 __all__ = ["Train"]
 
@@ -52,6 +47,13 @@ class Train(Learner):
 
     def run(self) -> Answer:
         """Train and write the folder."""
+        import torch
+
+        from graphunlearn.eval.report.verdict import format_number, format_seconds, label
+        from graphunlearn.nn import fit, reset_parameters
+        from graphunlearn.runs.folder import check_out
+        from graphunlearn.runs.run import Run, watched
+
         check_out(self.out, self.running.overwrite)
         self.check_kind()
         settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
@@ -81,7 +83,8 @@ class Train(Learner):
                 about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
             run = Run(spec, model, *graphs, objective, settings, about)
             run.save(self.out, self.running.overwrite)
-        scores = _utility(model, graphs[0], graphs[2])
+        with torch.no_grad():
+            scores = _utility(model, graphs[0], graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
@@ -106,6 +109,8 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
     Raises:
         ValueError: In a part, there is then no click that follows another.
     """
+    from graphunlearn.eval.scenarios.cases import without_unseen_items
+
     if train.kind == "sessions":
         *held_out, sentences = without_unseen_items(train, validation, test, 0)
         for sentence in sentences:
@@ -118,8 +123,12 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
                 )
 
 
-@torch.no_grad()
 def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
+    from graphunlearn.data import SessionGraph
+    from graphunlearn.metrics.ranking import Ranker, auroc
+    from graphunlearn.nn import encode, score
+    from graphunlearn.runs.run import watched
+
     if isinstance(test, SessionGraph):
         return _next_clicks(model, watched(test, train))
     encoded = encode(model, train)
@@ -131,6 +140,9 @@ def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
 
 def _next_clicks(model: nn.Module, test: Graph) -> dict[str, float]:
     """Return how well the click after every prefix of the test sessions is ranked, in the whole catalogue."""
+    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+    from graphunlearn.nn import CrossEntropy, encode_prefixes
+
     samples = CrossEntropy().samples(test)
     states, items, *_ = encode_prefixes(model, test, samples.ends)
     scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))

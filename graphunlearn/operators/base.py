@@ -18,8 +18,8 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.preparation import Kept, Preparation
 from graphunlearn.operators.shared.memory import peak_memory
+from graphunlearn.operators.shared.preparation import Kept, Preparation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,8 +94,8 @@ class Unlearner(ABC):
     the model is taken back to where it was if the hook fails.
 
     What a method prepares once for many requests it learns in ``_prepare``, as a
-    :class:`~graphunlearn.operators.preparation.Kept`, and hands to :meth:`_keep`. With ``keeps`` it names the class:
-    then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared`` refuses a
+    :class:`~graphunlearn.operators.shared.preparation.Kept`, and hands to :meth:`_keep`. With ``keeps`` it names the
+    class: then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared`` refuses a
     model that it was not prepared for; a method with a field ``adapt`` serves that one all the same where it is true.
 
     Attributes:

@@ -21,8 +21,8 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
-from graphunlearn.operators.preparation import Kept
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
+from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.runs.folder import replaced
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]

@@ -5,9 +5,7 @@ import pytest
 from quick import QUICK
 
 import graphunlearn as gu
-import graphunlearn.cli.audit as audit_command
 import graphunlearn.cli.bench as bench_module
-import graphunlearn.cli.demo as demo_command
 from graphunlearn.runs.run import Run
 
 TOP = {"dataset", "model", "scenario", "request", "environment", "methods"}
@@ -282,15 +280,15 @@ def test_an_interrupted_audit_writes_nothing(forgotten, tmp_path, call, monkeypa
     def interrupted(*_args, **_keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(audit_command, "audit", interrupted)
+    monkeypatch.setattr(gu.eval, "audit", interrupted)
     assert call("audit", forgotten, "--out", tmp_path / "x")[0] == 130
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
 def small_demo(monkeypatch, tmp_path):
-    make = demo_command.synthetic_interactions
-    monkeypatch.setattr(demo_command, "synthetic_interactions", lambda seed: make(60, 40, 8, seed=seed))
+    make = gu.datasets.synthetic_interactions
+    monkeypatch.setattr(gu.datasets, "synthetic_interactions", lambda seed: make(60, 40, 8, seed=seed))
     monkeypatch.chdir(tmp_path)
 
 

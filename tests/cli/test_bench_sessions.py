@@ -10,7 +10,6 @@ from quick import QUICK
 from test_bench import check
 
 import graphunlearn as gu
-import graphunlearn.cli.demo as demo_command
 from graphunlearn.cli._methods import BENCHED, method_names
 from graphunlearn.cli._options import WIDTH
 from graphunlearn.cli.bench import LISTED, SCENARIOS
@@ -224,8 +223,8 @@ def test_audit_of_cau_draws_its_steps(trained_sessions, tmp_path, parsed):
 
 @pytest.fixture
 def small_demo(monkeypatch, tmp_path):
-    make = demo_command.synthetic_sessions
-    monkeypatch.setattr(demo_command, "synthetic_sessions", lambda seed: make(150, 30, seed=seed))
+    make = gu.datasets.synthetic_sessions
+    monkeypatch.setattr(gu.datasets, "synthetic_sessions", lambda seed: make(150, 30, seed=seed))
     monkeypatch.chdir(tmp_path)
 
 

@@ -18,7 +18,7 @@ from graphunlearn.cli.prepare import file_of
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import PublishedSettings, registry
-from graphunlearn.operators.preparation import Preparation
+from graphunlearn.operators.shared.preparation import Preparation
 from graphunlearn.operators.unlearnrec import method as redesign
 from graphunlearn.operators.unlearnrec import published as described
 from graphunlearn.runs.folder import WRITTEN
@@ -283,7 +283,7 @@ def test_a_full_disk_keeps_the_earlier_preparation(own, tmp_path, refused, monke
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("graphunlearn.operators.preparation.write_atomic", full)
+    monkeypatch.setattr("graphunlearn.operators.shared.preparation.write_atomic", full)
     assert "No space left on device" in refused("prepare", own, "--overwrite", *SMALL)
     assert (own / "unlearnrec.safetensors").read_bytes() == before
     words = ("--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")

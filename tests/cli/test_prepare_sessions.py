@@ -10,8 +10,8 @@ import graphunlearn as gu
 from graphunlearn.cli import main
 from graphunlearn.cli.prepare import file_of
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.preparation import Preparation
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
+from graphunlearn.operators.shared.preparation import Preparation
 from graphunlearn.runs.folder import WRITTEN
 from graphunlearn.runs.run import Run, watched
 

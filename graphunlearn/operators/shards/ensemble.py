@@ -16,7 +16,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.next_click import CrossEntropy
-from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shared.preparation import Kept
 
 if TYPE_CHECKING:
     from typing_extensions import Self

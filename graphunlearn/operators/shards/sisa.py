@@ -20,9 +20,9 @@ from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit,
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.preparation import Kept
 from graphunlearn.operators.shards.ensemble import ShardEnsemble, backbone_of, learn_weights
 from graphunlearn.operators.shared.heldout import validation_left
+from graphunlearn.operators.shared.preparation import Kept
 
 __all__ = ["SISA", "Aggregation", "Sharded"]
 

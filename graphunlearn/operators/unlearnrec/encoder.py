@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.errors import ArgumentError
-from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
 
 __all__ = ["EncoderSettings", "InfluenceEncoder", "pretrain_encoder"]

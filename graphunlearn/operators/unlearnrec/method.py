@@ -18,7 +18,7 @@ from graphunlearn.nn.tables import initial_table
 from graphunlearn.nn.training.fitting import FitSettings
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start

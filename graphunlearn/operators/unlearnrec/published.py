@@ -21,7 +21,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import initial_table, write_table
 from graphunlearn.nn.training.objective import Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner, _evaluating
-from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.published_encoder import (
     MOST_ROWS,
     FrozenBackbone,

@@ -19,7 +19,7 @@ from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import initial_table, table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.preparation import Kept
+from graphunlearn.operators.shared.preparation import Kept
 
 __all__ = [
     "FrozenBackbone",
