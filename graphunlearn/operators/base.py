@@ -95,8 +95,8 @@ class Unlearner(ABC):
 
     What a method prepares once for many requests it learns in ``_prepare``, as a
     :class:`~graphunlearn.operators.shared.preparation.Kept`, and hands to :meth:`_keep`. With ``keeps`` it names the
-    class: then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared`` refuses a
-    model that it was not prepared for; a method with a field ``adapt`` serves that one all the same where it is true.
+    class: then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared``
+    refuses a model that it was not prepared for, unless the method has a field ``adapt`` that is true.
 
     Attributes:
         name: The name on the command line and in reports.
