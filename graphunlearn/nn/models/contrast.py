@@ -16,7 +16,7 @@ __all__ = ["SGL", "Contrastive", "SimGCL"]
 View = Literal["edge-drop", "node-drop", "random-walk"]
 
 
-class Contrastive(LightGCN):  # type: ignore[misc]
+class Contrastive(LightGCN):
     """What SGL and SimGCL share: how much the contrastive term counts, how sharp it is, and over how many rows."""
 
     def __init__(

@@ -57,7 +57,7 @@ def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm | None:
     return LinearForm("embedding.weight", (1.0,), None)
 
 
-class PositiveLightGCN(LightGCN):  # type: ignore[misc]
+class PositiveLightGCN(LightGCN):
     """LightGCN that propagates over the interactions labelled 1 only; all of them are still trained on.
 
     Source: the public code of Zhang et al., arXiv 2307.02147, builds its graph from positive labels.

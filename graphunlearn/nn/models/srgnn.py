@@ -17,7 +17,7 @@ from graphunlearn.nn.models.session import CHUNK, SessionModel, dropped
 __all__ = ["SRGNN"]
 
 
-class GatedConv(MessagePassing):  # type: ignore[misc]
+class GatedConv(MessagePassing):
     r"""One step of SR-GNN: every node takes in the means of its predecessors and of its successors through gates.
 
     .. math::

@@ -63,5 +63,5 @@ def catalogue_loss(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         >>> catalogue_loss(torch.zeros(2, 4), torch.ones(3, 4), torch.tensor([0, 2]))
         tensor([1.0986, 1.0986])
     """
-    loss: Tensor = _CatalogueLoss.apply(queries, items, targets)[0]  # type: ignore[no-untyped-call]
+    loss: Tensor = _CatalogueLoss.apply(queries, items, targets)[0]
     return loss
