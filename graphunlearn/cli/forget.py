@@ -34,11 +34,11 @@ class Forget:
     """Forget users, items, interactions, sessions or clicks from a trained model, without training it again.
 
     Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
-    the others stay, and those on either side follow one another. The new run folder holds the corrected model and, for
-    'graphunlearn audit', the one before and the request; once audited, request.json and the files whose names have
-    'original' in them can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from RUN, and
-    leaves it in the new folder to go on from there: the same one, learned before anything was forgotten. sisa and sru
-    leave none: their models of the shards are the new folder's model, and go on by themselves.
+    the others stay, and those on either side follow one another. The new run folder holds the corrected model, and for
+    'graphunlearn audit' the one before and the request; once audited, request.json and all original*.safetensors and
+    own_original.safetensors can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from
+    RUN, and leaves it in the new folder to go on from there: the same one, learned before anything was forgotten. sisa
+    and sru leave none: their models of the shards are the new folder's model, and go on by themselves.
 
     With --ledger, RUN is to be the newest run of that ledger. Should anything interrupt the command, the same command
     finishes the request, wherever it was; given once more, it says that the request is done.

@@ -103,7 +103,7 @@ def test_what_is_refused(ready, trained_sessions, tmp_path, call, refused):
     assert "'num_shards' must not be larger than the number of sessions" in sentence
     words = ("--sessions", "s1", "--method", "sisa")
     sentence = refused("forget", ready, *words, "--option", "num_shards=4", "--out", tmp_path / "x")
-    assert "'--option num_shards' must be 3, as the method was prepared with (got 4; " in sentence
+    assert "'--option num_shards' must be 3, as the method was prepared with (got 4); " in sentence
     assert call("forget", ready, *words, "--out", tmp_path / "b")[0] == 0
     assert refused("prepare", tmp_path / "b", "--method", "sisa") == (
         f"'run' must hold a model that sisa was not used on (got '{tmp_path / 'b'}', from which it forgets without "
