@@ -121,8 +121,7 @@ def test_operator_families_do_not_import_one_another(module):
     family = module.split(".")[2]
     if family == "__init__":
         return
-    below = {"base": {"preparation", "shared"}, "preparation": set(), "shared": {"shared"}}
-    seen = below.get(family, {"base", "preparation", "shared", family})
+    seen = {"shared"} if family in ("base", "shared") else {"base", "shared", family}
     others = {[*t.split("."), "__init__"][1] for t in own(module) if t.split(".")[0] == "operators"} - {family}
     assert others <= seen, f"{module} imports {', '.join(others - seen)}"
 
