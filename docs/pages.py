@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE))
 import cards  # noqa: E402
 import reference  # noqa: E402
 import results  # noqa: E402
+import tables  # noqa: E402
 
 from graphunlearn import cli  # noqa: E402
 
@@ -37,6 +38,7 @@ def pages() -> dict[str, str]:
         "which-method.md": decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n",
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
+    made |= {f"tables/{name}.md": f"{text}\n" for name, text in tables.tables().items()}
     return made | {f"api/{name}.rst": text for name, text in reference.pages().items()}
 
 

@@ -176,7 +176,7 @@ def text(value: Any) -> str:
 
     Example:
         >>> [text(x) for x in (None, True, 12345, 1234.5, 0.98765, 8.765e-05, "ifru")]
-        ['–', 'yes', '12,345', '1,234', '.988', '8.77e-05', 'ifru']
+        ['–', 'yes', '12,345', '1,234', '0.988', '8.77e-05', 'ifru']
     """
     if value is None:
         return "–"
@@ -186,7 +186,7 @@ def text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
-        return re.sub(r"^(-?)0\.", r"\1.", shown).replace("-", "−", 1 if shown.startswith("-") else 0)
+        return shown.replace("-", "−", 1 if shown.startswith("-") else 0)
     return str(value).replace("|", "\\|")
 
 
