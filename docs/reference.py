@@ -36,6 +36,7 @@ TITLES = {
     "graphunlearn.utils": "Neighbourhoods",
     "graphunlearn.func": "Numerics",
     "graphunlearn.datasets": "Data sets",
+    "graphunlearn.errors": "Errors",
 }
 """The packages that are public, in the order in which one needs them."""
 
@@ -44,7 +45,7 @@ def packages() -> list[ModuleType]:
     """Return all public packages; those within one that have no title of their own are public as well."""
     names: dict[str, None] = {}
     for name in TITLES:
-        path = importlib.import_module(name).__path__
+        path = getattr(importlib.import_module(name), "__path__", [])  # a module has none
         names |= dict.fromkeys([name, *(m.name for m in pkgutil.walk_packages(path, f"{name}.") if m.ispkg)])
     return [importlib.import_module(name) for name in names]
 
