@@ -35,7 +35,9 @@ def pages() -> dict[str, str]:
         "command-line.md": command_line(),
         "datasets.md": cards.page(),
         "benchmarks.md": results.page(),
-        "which-method.md": decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n",
+        "which-method.md": results.unparted(
+            decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n"
+        ),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     made |= {f"tables/{name}.md": f"{text}\n" for name, text in tables.tables().items()}

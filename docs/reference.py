@@ -80,7 +80,9 @@ def exporting(package: ModuleType, name: str) -> list[ModuleType]:
         for other in packages()
         if f"{module}.".startswith(f"{other.__name__}.") and getattr(other, name, None) is value
     ]
-    return sorted((other for other in found if name in other.__all__), key=lambda other: len(other.__name__)) or [package]
+    return sorted((other for other in found if name in other.__all__), key=lambda other: len(other.__name__)) or [
+        package
+    ]
 
 
 def named(value: Any) -> bool:

@@ -191,8 +191,20 @@ def text(value: Any) -> str:
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table; nothing where it has no rows."""
+    """Return a Markdown table; nothing where it has no rows. Figures are not parted from their units.
+
+    Example:
+        >>> print(table(["a"], [["1.2 ×"]]).replace("\\N{NO-BREAK SPACE}", "_"))
+        | a |
+        | --- |
+        | 1.2_× |
+    """
     if not rows:
         return ""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return unparted("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def unparted(table: str) -> str:
+    """Return a table in which no line ends between a figure and its unit."""
+    return re.sub(r"(?<=\d) (?=[×%±]|ms\b|MB\b)|(?<=±) ", "\N{NO-BREAK SPACE}", table)

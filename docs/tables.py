@@ -194,7 +194,8 @@ def session_row(every: dict[str, dict[str, Any]], name: str) -> list[str]:
     row, again = every[name], every["retrain"]
     gaps = ("hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten", "log_p_deleted_transition")
     quality = [
-        f"{number(row['utility'][key], 3)} ({percent(row['utility_vs_retrain'][key])})" for key in ("recall@20", "mrr@20")
+        f"{number(row['utility'][key], 3)} ({percent(row['utility_vs_retrain'][key])})"
+        for key in ("recall@20", "mrr@20")
     ]
     fast = again["cpu_seconds"] / row["cpu_seconds"]
     return [

@@ -142,6 +142,8 @@ def test_every_table_is_on_a_page_and_has_the_figures_of_the_files(made):
     }
     assert included == {name.removeprefix("tables/") for name in made if name.startswith("tables/")}
 
+    made = {name: text.replace("\N{NO-BREAK SPACE}", " ") for name, text in made.items()}
+
     # read once more, one cell at a time, without the functions that made them
     def results(name):
         return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["results"]
@@ -163,7 +165,10 @@ def test_every_table_is_on_a_page_and_has_the_figures_of_the_files(made):
     gaps = [row["gap_closed"][key] for key in ("hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten")]
     assert f"| SR-GNN | CAU | {' | '.join(f'{gap:.2f}' for gap in gaps)} |" in made["tables/cau.md"]
     row = next(r for r in results("ledger")["rows"] if r["requests"] == 50 and r["method"] == "unlearnrec")
-    assert f"| {row['drift']:.2f} | {results('ledger')['spent_after_requests']['unlearnrec']} requests |" in made["tables/ledger.md"]
+    assert (
+        f"| {row['drift']:.2f} | {results('ledger')['spent_after_requests']['unlearnrec']} requests |"
+        in made["tables/ledger.md"]
+    )
 
 
 def test_every_public_name_has_an_entry(pages, made):
@@ -175,7 +180,9 @@ def test_every_public_name_has_an_entry(pages, made):
     }
     assert [name for name in set(gu.__all__) - {"__version__"} if f"graphunlearn.{name}" not in entries] == []
     assert "__version__" in entries
-    public = {name for name in dir(gu) if type(getattr(gu, name)) is type(gu) and hasattr(getattr(gu, name), "__path__")}
+    public = {
+        name for name in dir(gu) if type(getattr(gu, name)) is type(gu) and hasattr(getattr(gu, name), "__path__")
+    }
     assert {"metrics", "ledger", "runs"} <= public
     assert all(f"api/graphunlearn.{name}.rst" in made for name in public - {"cli"})
     for package in pages.reference.packages():
