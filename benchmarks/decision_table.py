@@ -1,6 +1,6 @@
-"""Which method when: the table in the README, made from the committed results.
+"""Which method when: a table made from the committed results, for the page ``docs/which-method.md``.
 
-``python benchmarks/decision_table.py`` writes it between its marks in ``README.md``.
+``python benchmarks/decision_table.py`` prints it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- which-method -->", "<!-- /which-method -->"
 HEADINGS = ("you want", "take", "closeness", "quality", "cost", "measured in")
 Found = list[dict[str, dict[str, Any]]]  # the rows of several cases, by method
 RATINGS = ("unlearnrec-lastfm", "unlearnrec-ml-100k")
@@ -49,14 +47,14 @@ def results(name: str) -> Any:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Return a figure as the README writes it, with at most three places that count.
+    """Return a figure as the documentation writes it, with at most three places that count.
 
     Example:
         >>> [number(x) for x in (0.971, 1.349, 14.19, 1398.7)]
-        ['.97', '1.35', '14.2', '1,399']
+        ['0.97', '1.35', '14.2', '1,399']
     """
     kept = min(digits, 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0)
-    return f"{value:,.{kept}f}".removeprefix("0") or "0"
+    return f"{value:,.{kept}f}"
 
 
 def span(values: Iterable[float | None], unit: str = " ×", digits: int = 2) -> str:
@@ -64,7 +62,7 @@ def span(values: Iterable[float | None], unit: str = " ×", digits: int = 2) -> 
 
     Example:
         >>> span([1.2, None, 0.9]), span([2.0]), span([12.6, 174.7], digits=0)
-        ('.90–1.20 ×', '2.00 ×', '13–175 ×')
+        ('0.90–1.20 ×', '2.00 ×', '13–175 ×')
     """
     known = sorted(value for value in values if value is not None)
     return "–".join(dict.fromkeys(number(value, digits) for value in (known[0], known[-1]))) + unit
@@ -75,11 +73,11 @@ def percents(values: Iterable[float], of: str = "Recall@20") -> str:
 
     Example:
         >>> percents([-0.016, 0.004]), percents([0.0], "AUROC")
-        ('Recall@20 −1.6 to +.4 %', 'AUROC ±0 %')
+        ('Recall@20 −1.6 to +0.4 %', 'AUROC ±0 %')
     """
     known = sorted(100 * value for value in values)
-    ends = [f"{value:+.1f}".replace("-", "−").replace("0.", ".", int(abs(value) < 1)) for value in known]
-    ends = ["±0" if end in ("+.0", "−.0") else end for end in (ends[0], ends[-1])]
+    ends = [f"{value:+.1f}".replace("-", "−") for value in known]
+    ends = ["±0" if end in ("+0.0", "−0.0") else end for end in (ends[0], ends[-1])]
     return f"{of} {' to '.join(dict.fromkeys(ends))} %"
 
 
@@ -346,12 +344,5 @@ def table(link: Callable[[str], str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def in_readme(text: str) -> str:
-    """Return the README's text with the table brought up to date."""
-    before, rest = text.split(BEGIN)
-    made = table(lambda name: f"[{name}](benchmarks/results/{name}.json)")
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}"
-
-
 if __name__ == "__main__":
-    README.write_text(in_readme(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(table(lambda name: f"benchmarks/results/{name}.json"))

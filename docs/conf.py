@@ -18,7 +18,7 @@ project = "graphunlearn"
 copyright = author = "the graphunlearn developers"
 release = version = graphunlearn.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "generated/tables", "generated/which-method.md"]
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # those of torch.nn.Module say nothing of ours

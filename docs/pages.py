@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE))
 import cards  # noqa: E402
 import reference  # noqa: E402
 import results  # noqa: E402
+import tables  # noqa: E402
 
 from graphunlearn import cli  # noqa: E402
 
@@ -34,9 +35,12 @@ def pages() -> dict[str, str]:
         "command-line.md": command_line(),
         "datasets.md": cards.page(),
         "benchmarks.md": results.page(),
-        "which-method.md": decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n",
+        "which-method.md": results.unparted(
+            decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n"
+        ),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
+    made |= {f"tables/{name}.md": f"{text}\n" for name, text in tables.tables().items()}
     return made | {f"api/{name}.rst": text for name, text in reference.pages().items()}
 
 

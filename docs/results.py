@@ -176,7 +176,7 @@ def text(value: Any) -> str:
 
     Example:
         >>> [text(x) for x in (None, True, 12345, 1234.5, 0.98765, 8.765e-05, "ifru")]
-        ['–', 'yes', '12,345', '1,234', '.988', '8.77e-05', 'ifru']
+        ['–', 'yes', '12,345', '1,234', '0.988', '8.77e-05', 'ifru']
     """
     if value is None:
         return "–"
@@ -186,13 +186,25 @@ def text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
-        return re.sub(r"^(-?)0\.", r"\1.", shown).replace("-", "−", 1 if shown.startswith("-") else 0)
+        return shown.replace("-", "−", 1 if shown.startswith("-") else 0)
     return str(value).replace("|", "\\|")
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table; nothing where it has no rows."""
+    """Return a Markdown table; nothing where it has no rows. Figures are not parted from their units.
+
+    Example:
+        >>> print(table(["a"], [["1.2 ×"]]).replace("\\N{NO-BREAK SPACE}", "_"))
+        | a |
+        | --- |
+        | 1.2_× |
+    """
     if not rows:
         return ""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return unparted("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def unparted(table: str) -> str:
+    """Return a table in which no line ends between a figure and its unit."""
+    return re.sub(r"(?<=\d) (?=[×%±]|ms\b|MB\b)|(?<=±) ", "\N{NO-BREAK SPACE}", table)

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, each block on data and models made for it."""
+"""The README is short and its Python runs as it stands, each block on data and models made for it."""
 
 import re
 from pathlib import Path
@@ -6,26 +6,29 @@ from pathlib import Path
 import pytest
 import torch
 import torch_geometric
-from adapters.test_plain_module import TwoTowers, train
 
 import graphunlearn as gu
+from graphunlearn.adapters.recbole import Bridge
 from graphunlearn.operators import registry
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, OWN_MODEL = ROOT / "README.md", ROOT / "docs" / "own-model.md"
 TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
 
 pytestmark = pytest.mark.skipif(not TEXT, reason="the README is not part of this installation")
 
 
 def blocks():
-    """Every Python block with the heading above it."""
-    found, counts = [], {}
-    for part in re.split(r"^## ", TEXT, flags=re.M)[1:]:
-        heading = part.splitlines()[0]
-        for match in re.finditer(r"^```python\n(.*?)^```$", part, re.M | re.S):
-            counts[heading] = counts.get(heading, 0) + 1
-            line = TEXT[: TEXT.index(match.group(1))].count("\n")
-            found.append(pytest.param(match.group(1), line, id=f"{heading} {counts[heading]}"))
+    """Every Python block with the heading above it, and RecBole's of the page on models of one's own."""
+    found = [
+        pytest.param(match[2], README, TEXT[: match.start(2)].count("\n"), id=match[1])
+        for match in re.finditer(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", TEXT, re.M | re.S)
+    ]
+    page = OWN_MODEL.read_text(encoding="utf-8") if OWN_MODEL.exists() else ""
+    for match in re.finditer(r"^```py\n(.*?)^```$", page, re.M | re.S):
+        if "adapters.recbole" in match[1]:
+            line = page[: match.start(1)].count("\n")
+            found.append(pytest.param(match[1], OWN_MODEL, line, id=f"own-model.md, line {line}"))
     return found
 
 
@@ -55,17 +58,6 @@ def trained_elsewhere(graph):
     return {"model": model}
 
 
-def plain(graph):
-    return {"TwoTowers": TwoTowers, "model": train(TwoTowers(graph.num_users, graph.num_items, 8), *graph.pairs)}
-
-
-def exported(graph):
-    given = trained_elsewhere(graph)
-    given["method"] = gu.Calibrate()
-    given["result"] = given["method"].unlearn(given["model"], graph, gu.ForgetRequest("user", ["196"]))
-    return given
-
-
 def recbole(folder, name, frame, options):
     """A model that RecBole trained, its configuration and its loaders, by the names that RecBole's users give them."""
     from adapters.recbole_project import RecBole, without_recbole
@@ -89,29 +81,19 @@ def recbole_sessions(folder):
     return recbole(folder, "GRU4Rec", frame, options | split | {"embedding_size": 8, "hidden_size": 8})
 
 
-SETUPS = {  # by what a block says
-    "encode.register(TwoTowers)": plain,
-    "result.model.recommend(": trained_elsewhere,
-    "gu.export(": exported,
-}
-
-
 def given_for(block, folder):
     """Return the variables that a block takes for granted, and write the files that it reads."""
     made().to_frame()[["user", "item"]].to_csv(folder / "ratings.tsv", sep="\t", index=False)
     clicks().to_csv(folder / "clicks.tsv", sep="\t", index=False)
     given = {"__name__": "readme"}
-    if "import graphunlearn as gu" in block or "import torch_geometric, graphunlearn as gu" in block:
+    if ".from_file(" in block:
         return given
     given |= {"gu": gu, "torch": torch, "torch_geometric": torch_geometric}
     if "graphunlearn.adapters.recbole" in block:
         return given | (recbole_sessions if "gu.CAU(" in block else recbole_interactions)(folder)
     train_graph, validation = made().random_split([0.9, 0.1], seed=0)
     given |= {"train": train_graph, "validation": validation}
-    for text, setup in SETUPS.items():
-        if text in block:
-            given |= setup(train_graph)
-    return given
+    return given | (trained_elsewhere(train_graph) if "gu.Ledger(" in block else {})
 
 
 @pytest.fixture
@@ -123,12 +105,12 @@ def methods():
     registry.update(before)
 
 
-@pytest.mark.parametrize(("block", "line"), blocks())
+@pytest.mark.parametrize(("block", "path", "line"), blocks())
 @pytest.mark.filterwarnings("ignore:the influence system was solved")
-def test_the_readme_runs(block, line, tmp_path, monkeypatch, methods):
+def test_the_readme_runs(block, path, line, tmp_path, monkeypatch, methods):
     monkeypatch.chdir(tmp_path)
     given = given_for(block, tmp_path)
-    exec(compile("\n" * line + block, str(README), "exec"), given)  # so that a failure names the README's line
+    exec(compile("\n" * line + block, str(path), "exec"), given)  # so that a failure names the file's line
     results = [given[name] for name in ("result", "after") if name in given]
     for result in (getattr(r, "result", r) for r in results):
         if all(part.level != "click" for part in result.request.parts):  # whose positions others have taken
@@ -136,17 +118,41 @@ def test_the_readme_runs(block, line, tmp_path, monkeypatch, methods):
                 result.request.mask(result.graph)
 
 
-def test_every_adapter_has_a_snippet():
-    section = TEXT.split("## Bring your own model\n")[1].split("\n## ")[0]
-    found = "".join(re.findall(r"^```python\n(.*?)^```$", section, re.M | re.S))
-    for text in (
-        "encode.register",
-        "BipartiteRecommender",
-        "edge_index",
-        "Bridge",
-        "gu.CAU",
-        "gu.export",
-        "load_export",
-    ):
-        assert text in found
-    assert section.count("```python") == sum(param.id.startswith("Bring your own model") for param in blocks())
+def test_every_block_of_the_readme_is_run():
+    assert TEXT.count("```python") == sum(param.values[1] == README for param in blocks())
+    for text in ("encode.register", "gu.BPR", "Bridge", "gu.CAU", "gu.Ledger"):
+        assert any(text in param.values[0] for param in blocks())
+
+
+def test_the_readme_is_short():
+    assert len(TEXT.splitlines()) <= 200
+
+
+def section(heading):
+    return TEXT.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_table_of_operators_is_short_and_names_what_is_there():
+    rows = re.findall(r"^\| (?!you want|-)(.*) \|$", section("Which operator when"), re.M)
+    assert 1 <= len(rows) <= 8
+    for row in rows:
+        named = re.findall(r"`(\w+)\(", row)
+        assert named, row
+        for name in named:
+            known = Bridge if name == "Bridge" else getattr(gu, name)
+            assert known in (gu.Ledger, Bridge) or issubclass(known, gu.Unlearner)
+
+
+def test_eight_limits_and_the_gpu_first():
+    limits = re.findall(r"^\d\. (.*)$", section("Limits"), re.M)
+    assert len(limits) == 8
+    assert "GPU" in limits[0]
+
+
+def test_numbers_have_a_leading_zero():
+    assert not re.search(r"(?<![\w.`*])\.\d", re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S))
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
