@@ -14,7 +14,7 @@ from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, ColumnErr
 from graphunlearn.data.io.left_out import LeftOutWarning, UnknownError
 from graphunlearn.datasets import Card
 from graphunlearn.errors import ArgumentError, ExistsError
-from graphunlearn.ledger.chain import PendingError
+from graphunlearn.ledger.entry import PendingError
 from graphunlearn.nn import kind_of
 
 __all__ = ["how_to_get", "models_of", "naming_option", "reading"]
