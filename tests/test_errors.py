@@ -14,7 +14,7 @@ import graphunlearn
 from graphunlearn.data.io.columns import ColumnError
 from graphunlearn.data.vocabulary import IdError
 from graphunlearn.errors import ArgumentError, ExistsError, FileError
-from graphunlearn.ledger.chain import PendingError
+from graphunlearn.ledger.entry import PendingError
 
 ERRORS = [
     ArgumentError("k", "be at least 1", 0),

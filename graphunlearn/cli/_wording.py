@@ -65,7 +65,7 @@ def naming_option(error: ArgumentError, command: Any) -> ArgumentError:
         >>> str(naming_option(ArgumentError("weight_decay", "not be negative", -1.0), Learning()))
         "'--weight-decay' must not be negative (got -1.0)"
     """
-    from graphunlearn.ledger.chain import PendingError
+    from graphunlearn.ledger.entry import PendingError
 
     if isinstance(error, ExistsError):
         error = error.renamed(hint="'--overwrite' replaces it")

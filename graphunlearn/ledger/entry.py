@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import Any, Literal
 
 from graphunlearn.data import ForgetRequest
 from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 
-__all__ = ["LedgerEntry", "PendingRequest", "as_facts", "entry_facts", "parsed", "settings_of"]
+__all__ = ["LedgerEntry", "PendingError", "PendingRequest", "as_facts", "entry_facts", "parsed", "settings_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,25 @@ class PendingRequest:
             return cls(**known | {"request": reduce(or_, [_request(part) for part in facts["request"]])})
         except (KeyError, TypeError):
             raise ArgumentError("ledger", "hold a request under way whole", f"one of {sorted(known)}") from None
+
+
+class PendingError(ArgumentError):
+    """A ledger where another request is under way, and the file that it is in."""
+
+    def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, path: Path | None = None) -> None:
+        super().__init__(argument, expected, got, hint)
+        self.path = path
+
+    @classmethod
+    def of(cls, path: Path, pending: PendingRequest) -> PendingError:
+        """Return what to say where another request is under way."""
+        return cls(
+            "ledger",
+            "have no other request under way",
+            f"'{path}' with one of {pending.time} that was interrupted",
+            "give that one again to finish it",
+            path=path,
+        )
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -16,11 +17,10 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.ledger import chain as chain
 from graphunlearn.ledger.drift import BUDGET, Drift
-from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, as_facts, entry_facts
+from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.store import Store, now
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner, UnlearningResult
@@ -29,6 +29,8 @@ __all__ = ["Ledger"]
 
 Graph: TypeAlias = InteractionGraph | SessionGraph
 Save: TypeAlias = Callable[[UnlearningResult], object]
+RETRAINING = "retrain"
+"""The method after which nothing is left of what others left uncorrected."""
 
 
 class Ledger:
@@ -111,13 +113,13 @@ class Ledger:
     def entries(self) -> list[LedgerEntry]:
         """Return all entries, the oldest first."""
         with self._open(write=False) as store:
-            return chain.entries_of(store)
+            return store.entries()
 
     @property
     def pending(self) -> PendingRequest | None:
         """The request that was interrupted, if one was: give it to :meth:`unlearn` again, or :meth:`drop` it."""
         with self._open(write=False) as store:
-            return chain.pending_of(store)
+            return store.request()
 
     def fingerprints(self, model: nn.Module, graph: Graph) -> tuple[str, str]:
         """Return what entries tell a model and its graph by; the graph's is keyed, for what was taken out of it is few.
@@ -126,7 +128,7 @@ class Ledger:
             ValueError: The key is gone.
         """
         with self._open(write=False) as store:
-            return chain.prints(store, model, graph)
+            return _prints(store, model, graph)
 
     def find(self, request: ForgetRequest, model: nn.Module, graph: Graph) -> LedgerEntry | None:
         """Return the entry of a request that is done already.
@@ -141,7 +143,8 @@ class Ledger:
             The entry; ``None`` where there is none, or the ledger knows nothing of the model.
         """
         with self._open(write=False) as store:
-            return chain.entry_of(store, chain.digest_of(store, request), request, *chain.prints(store, model, graph))
+            digest, given = request.digest(store.key()), _prints(store, model, graph)
+            return _entry_of(store.entries(), digest, request, *given)
 
     def unlearn(
         self,
@@ -181,19 +184,20 @@ class Ledger:
         """
         asked = request if asked is None else asked
         with self._open() as store:
-            digest, given = chain.digest_of(store, asked), chain.prints(store, model, graph)
-            pending, newest = chain.pending_of(store), chain.newest_of(chain.checked(store))
-            if pending is not None and digest != chain.digest_of(store, pending.request):
-                raise chain.refusal(self.path, pending)
+            digest, given = asked.digest(store.key()), _prints(store, model, graph)
+            pending, entries = store.request(), _checked(store)
+            newest = _newest(entries)
+            if pending is not None and digest != pending.request.digest(store.key()):
+                raise PendingError.of(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
-                return chain.as_result(self._commit(store, pending.entry), model, graph, request)
-            done = chain.entry_of(store, digest, asked, *given)
+                return _as_result(self._commit(store, pending.entry), model, graph, request)
+            done = _entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
                     raise ArgumentError("request", "not be done yet", f"one that entry {done.number} tells of")
-                return chain.as_result(done, model, graph, request)
-            chain.check_newest(newest, *given)
+                return _as_result(done, model, graph, request)
+            _check_newest(newest, *given)
             facts = {
                 "request": as_facts(asked),
                 "digest": digest,
@@ -209,11 +213,11 @@ class Ledger:
             store.begin(facts)
             try:
                 result = method.unlearn(model, graph, request)
-                entry = entry_facts(facts, method, graph, result, chain.prints(store, result.model, result.graph))
-                if self.budget is not None and method.name != chain.RETRAINING:
+                entry = entry_facts(facts, method, graph, result, _prints(store, result.model, result.graph))
+                if self.budget is not None and method.name != RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model if result.original is None else result.original, graph, result.model, result.graph
-                    entry["drift"] = asdict(Drift.after(chain.drift_of(store), *models, loss, self.budget))
+                    entry["drift"] = asdict(Drift.after(_drift(entries), *models, loss, self.budget))
                 store.begin(facts | {"entry": entry})
             except BaseException:
                 if pending is None or pending.entry is None:
@@ -239,10 +243,10 @@ class Ledger:
             ValueError: There is no such request, or they are not what the method left.
         """
         with self._open() as store:
-            pending = chain.pending_of(store)
+            pending = store.request()
             if pending is None or pending.entry is None:
                 raise ArgumentError("ledger", "have a request to be entered", f"'{self.path}' without one")
-            if chain.prints(store, model, graph) != pending.after:
+            if _prints(store, model, graph) != pending.after:
                 raise ArgumentError("model", "be what the request under way came to, with its graph", "another")
             return self._commit(store, pending.entry)
 
@@ -268,10 +272,10 @@ class Ledger:
             ValueError: There is no such entry of a request.
         """
         with self._open() as store:
-            known = [entry.number for entry in chain.entries_of(store) if entry.kind == "forgotten"]
+            known = [entry.number for entry in store.entries() if entry.kind == "forgotten"]
             if number not in known:
                 raise ArgumentError("number", f"be one of a request, {', '.join(map(str, known))}", number)
-            return chain.append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
+            return _append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
 
     def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
         """Go on from a model that was trained anew; the drift begins again.
@@ -286,14 +290,14 @@ class Ledger:
             ValueError: A request is under way.
         """
         with self._open() as store:
-            pending, newest = chain.pending_of(store), chain.newest_of(chain.entries_of(store))
+            pending, newest = store.request(), _newest(store.entries())
             if pending is not None:
-                raise chain.refusal(self.path, pending)
-            after = chain.prints(store, model, graph)
+                raise PendingError.of(self.path, pending)
+            after = _prints(store, model, graph)
             content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
             if newest is not None:
                 content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
-            return chain.append(store, content | ({} if out is None else {"out": str(out)}))
+            return _append(store, content | ({} if out is None else {"out": str(out)}))
 
     def verify(self, model: nn.Module | None = None) -> int:
         """Check that no entry was changed, left out or put in, and that each starts from the model before it.
@@ -308,9 +312,9 @@ class Ledger:
             ValueError: Something is wrong; the first such entry is named.
         """
         with self._open(write=False) as store:
-            entries = chain.checked(store)
+            entries = _checked(store)
         if model is not None:
-            newest = chain.newest_of(entries)
+            newest = _newest(entries)
             if newest is None:
                 raise ArgumentError("ledger", "have a model to compare with", f"'{self.path}' without entries")
             if fingerprint(model) != newest.model_after:
@@ -318,7 +322,7 @@ class Ledger:
         return len(entries)
 
     def _commit(self, store: Store, entry: Mapping[str, Any]) -> LedgerEntry:
-        added = chain.append(store, entry)
+        added = _append(store, entry)
         if added.drift is not None and added.drift["spent"] > added.drift["budget"]:
             warnings.warn(
                 f"retrain now: the drift is {added.drift['spent']:.2g} after {added.drift['requests']} "
@@ -326,3 +330,86 @@ class Ledger:
                 stacklevel=3,
             )
         return added
+
+
+def _append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
+    store.append(content)
+    return store.entries()[-1]
+
+
+def _prints(store: Store, model: nn.Module, graph: Graph) -> tuple[str, str]:
+    """Return the fingerprint of a model and that of its graph, which is keyed."""
+    return fingerprint(model), keyed(graph.fingerprint(), store.key())
+
+
+def _newest(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
+    """Return the entry that tells of the newest model."""
+    return next((entry for entry in reversed(entries) if entry.kind != "audited"), None)
+
+
+def _entry_of(
+    entries: Sequence[LedgerEntry], digest: str, request: ForgetRequest, model: str, graph: str
+) -> LedgerEntry | None:
+    """Return the entry of a request, if it is done and the ledger knows the model it is asked of.
+
+    Positions of clicks are those of one graph, so that a request with clicks is the same for the same graph alone. A
+    model that was trained anew on other data may have learned again what was forgotten before: from there on a request
+    is a new one.
+    """
+    known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
+    clicks = any(part.level == "click" for part in request.parts)
+    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
+    for place in reversed(anew):
+        after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
+        if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:
+            entries = entries[place:]
+            break
+    for entry in entries if model in known else []:
+        if entry.digest == digest and (not clicks or entry.graph_before == graph):
+            return entry
+    return None
+
+
+def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
+    """Refuse to go on from any other model than the newest, or with another graph."""
+    if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
+        return
+    where = "" if newest.out is None else f", put at '{newest.out}'"
+    raise ArgumentError(
+        "model",
+        f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph",
+        "another; to forget from an older one would bring back what was forgotten since",
+    )
+
+
+def _checked(store: Store) -> list[LedgerEntry]:
+    """Return all entries, if none was changed, left out or put in, and each goes on from the model before."""
+    store.check_rows()
+    entries = store.entries()
+    models = [entry for entry in entries if entry.kind != "audited"]
+    for one, two in pairwise(models):
+        if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
+            raise ArgumentError(
+                "ledger",
+                "go on from every model",
+                f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left",
+            )
+    store.check_guards()
+    return entries
+
+
+def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
+    """Return the drift so far, since a model was last trained."""
+    drift = None
+    for entry in entries:
+        if entry.kind == "retrained" or entry.method == RETRAINING:
+            drift = None
+        elif entry.drift is not None:
+            drift = Drift(**entry.drift)
+    return drift
+
+
+def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
+    """Return what an entry tells of as a result, with the model and graph that came of it."""
+    log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
+    return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

@@ -16,6 +16,7 @@ from typing import Any
 
 from graphunlearn._version import __version__
 from graphunlearn.errors import ArgumentError
+from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
 
 __all__ = ["Store", "chained", "key_file", "now", "read_key"]
 
@@ -111,9 +112,53 @@ class Store:
                     connection.execute("PRAGMA journal_mode = DELETE")
 
     def rows(self) -> list[tuple[int, str, str]]:
-        """Return number, content and hash of all entries, the first of them the one that the ledger was made with."""
+        """Return number, content and hash of all entries, the first of them the one that the ledger was made with.
+
+        Raises:
+            ValueError: That one is missing.
+        """
         with _told(self.path):
-            return self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
+            rows = self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
+        if not rows:
+            raise ArgumentError("ledger", "have a first entry", f"'{self.path}' without")
+        return rows
+
+    def entries(self) -> list[LedgerEntry]:
+        """Return all entries but the one that the ledger was made with."""
+        return [LedgerEntry.read(content, found) for _, content, found in self.rows()[1:]]
+
+    def key(self) -> bytes:
+        """Return the key of the digests.
+
+        Raises:
+            ValueError: The key is gone, or is not the ledger's.
+        """
+        return read_key(self.path, parsed(self.rows()[0][1]).get("key"))
+
+    def check_rows(self) -> None:
+        """Refuse a file where an entry was changed, left out or put in.
+
+        Raises:
+            ValueError: One was; the first such entry is named.
+        """
+        previous = ""
+        for place, (number, content, found) in enumerate(self.rows()):
+            if number != place or parsed(content).get("number") != place:
+                raise ArgumentError("ledger", "be without gaps", f"'{self.path}', which lacks entry {place}")
+            if chained(previous, content) != found:
+                raise ArgumentError("ledger", "be as it was written", f"'{self.path}', where entry {place} was changed")
+            previous = found
+
+    def check_guards(self) -> None:
+        """Refuse a file whose key is another one, or that no longer refuses changes of entries.
+
+        Raises:
+            ValueError: It is so. A key that is gone does not matter here.
+        """
+        if key_file(self.path).exists():
+            self.key()
+        if not self.is_guarded():
+            raise ArgumentError("ledger", "refuse to have entries changed", f"'{self.path}', where that was taken out")
 
     def is_guarded(self) -> bool:
         """Whether what refuses changes of entries is still in place."""
@@ -121,8 +166,13 @@ class Store:
             found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
         return bool(found[0] == SCHEMA.count("CREATE TRIGGER"))
 
+    def request(self) -> PendingRequest | None:
+        """Return the request that is under way."""
+        facts = self.pending()
+        return None if facts is None else PendingRequest.of(facts)
+
     def pending(self) -> dict[str, Any] | None:
-        """Return what is under way."""
+        """Return what is under way as it is written down."""
         with _told(self.path):
             row = self._connection.execute("SELECT content FROM pending").fetchone()
         try:
