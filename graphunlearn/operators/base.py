@@ -1,4 +1,4 @@
-"""What every unlearning method is, and what it returns."""
+"""The base class of all unlearning methods, and the result they return."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ if TYPE_CHECKING:
 __all__ = ["Unlearner", "UnlearningResult", "registry"]
 
 registry: dict[str, type[Unlearner]] = {}
-"""Every unlearning method by its name on the command line; filled as methods are defined."""
+"""Maps the command-line name of every unlearning method to its class; a class is added when it is defined."""
 
-HANDFUL = 4  # sessions that are encoded to see whether model and graph fit
+HANDFUL = 4  # number of sessions encoded to check that the model fits the graph
 
 
 @dataclass
 class UnlearningResult:
-    """What an unlearning method hands back.
+    """The result of an unlearning method.
 
     Args:
-        model: The corrected model (a copy, unless ``inplace``).
-        graph: The retained graph; recommend and evaluate with this one.
-        request: What was forgotten.
-        method: The method's name.
-        seconds: Wall seconds of the method, the split of the graph included. Checking the arguments (an encoding, and
-            for a prepared method which model it is) and copying the model are not, for any method.
-        cpu_seconds: CPU seconds of the same.
-        prepare_seconds: Wall seconds of the preparation it relied on, ``None`` where there was none.
-        peak_memory: Highest memory in bytes beyond what was in use before the call.
-        log: What was done: damping chosen, residuals, iterations, rows touched. JSON-able.
-        original: The model that it started from, where that is not the one passed but one of the method's own: what
-            was forgotten is to be measured from there.
+        model: The corrected model: a copy of the original, unless ``inplace`` was set.
+        graph: The retained graph; use it to recommend and to evaluate.
+        request: The request that was forgotten.
+        method: The name of the method.
+        seconds: Wall-clock seconds of the method, including the split of the graph. For every method, this excludes
+            copying the model and checking the arguments (one encoding and, for a prepared method, the fingerprint of
+            the model).
+        cpu_seconds: CPU seconds over the same span.
+        prepare_seconds: Wall-clock seconds of the preparation that the method used; ``None`` without a preparation.
+        peak_memory: Peak memory in bytes above the memory in use before the call.
+        log: A JSON-serialisable record of the run, such as the damping, residuals, iterations and touched rows.
+        original: The model that the correction started from, if the method serves a model of its own instead of the
+            one passed; ``None`` otherwise. Measure forgetting relative to this model.
     """
 
     model: nn.Module
@@ -71,10 +72,11 @@ class UnlearningResult:
 
 @dataclass(kw_only=True)
 class Unlearner(ABC):
-    """An unlearning method; the object *is* its configuration.
+    """The base class of unlearning methods; the fields of a method object are its configuration.
 
-    It serves graphs of the ``kinds`` it names, ``"interactions"`` of users and items or ``"sessions"``, and requests of
-    the ``levels`` that such a graph knows. A method is a dataclass with one hook. This is all it takes to add one::
+    A method accepts graphs of the kinds listed in ``kinds`` (``"interactions"`` for user-item graphs, ``"sessions"``
+    for session graphs) and requests at those ``levels`` that the graph supports. A method is a dataclass that
+    implements one hook, ``_unlearn``. The following example is a complete method::
 
         @dataclass(kw_only=True)
         class Shrink(gu.Unlearner):
@@ -89,25 +91,26 @@ class Unlearner(ABC):
                 model.embedding.weight[touched] *= self.factor
                 return {"touched_rows": int(touched.sum())}
 
-    ``model`` is already a copy that may be changed, ``graph`` the graph before and ``retained`` the graph after. What
-    the hook returns becomes ``result.log``. Validation, copying, timing, memory and train/eval mode are done here, and
-    the model is taken back to where it was if the hook fails.
+    The hook receives ``model``, a copy that it may change, ``graph``, the graph before forgetting, and ``retained``,
+    the retained graph. Its return value becomes ``result.log``. This base class validates the arguments, copies the
+    model, measures time and memory and sets the train/eval mode. If the hook fails, it restores the original model.
 
-    What a method prepares once for many requests it learns in ``_prepare``, as a
-    :class:`~graphunlearn.operators.shared.preparation.Kept`, and hands to :meth:`_keep`. With ``keeps`` it names the
-    class: then :meth:`save`, :meth:`load` and the command line's ``prepare`` know it as well. ``_check_prepared``
-    refuses a model that it was not prepared for, unless the method has a field ``adapt`` that is true.
+    A method that learns something once for many requests implements ``_prepare``, stores the learned parts in a
+    :class:`~graphunlearn.operators.shared.preparation.Kept` module and passes the module to :meth:`_keep`. If the method
+    names the class of that module in ``keeps``, then :meth:`save`, :meth:`load` and the command ``prepare`` work as
+    well. ``_check_prepared`` rejects a model that the method was not prepared for, unless the method has a field
+    ``adapt`` and its value is true.
 
     Attributes:
-        name: The name on the command line and in reports.
-        kinds: The kinds of graph that it serves.
-        levels: The levels of request that it serves.
-        needs_preparation: Whether :meth:`prepare` is to come first.
-        keeps: The class of what it prepares, where that can be written to a file.
-        kept_as: What such a file says it holds; the name of the method where ``None``.
-        anew: Fields that may be set anew with every request; all others belong to the preparation.
-        preparation: What was prepared, or loaded.
-        prepare_seconds: How long that took.
+        name: The name of the method on the command line and in reports.
+        kinds: The kinds of graph that the method accepts.
+        levels: The levels of request that the method accepts.
+        needs_preparation: Whether :meth:`prepare` must be called before :meth:`unlearn`.
+        keeps: The class of the prepared module, if it can be written to a file; ``None`` otherwise.
+        kept_as: The kind recorded in such a file; ``None`` stands for the name of the method.
+        anew: Fields that may change from request to request; all other fields are fixed by the preparation.
+        preparation: The preparation that was made or loaded; ``None`` before that.
+        prepare_seconds: Wall-clock seconds that the preparation took.
     """
 
     name: ClassVar[str]
@@ -127,14 +130,19 @@ class Unlearner(ABC):
 
     @classmethod
     def as_published(cls, objective: Any = None, **options: Any) -> Unlearner:
-        """Return the method as its source has it, for comparison: the class that is registered as ``NAME-published``.
+        """Return the method as its source describes it, for comparison.
+
+        The class of this variant is registered under the name ``NAME-published``.
 
         Args:
-            objective: The loss the model was trained with; the shared default where ``None``.
-            **options: Fields to change.
+            objective: The loss that the model was trained with; ``None`` selects the shared default.
+            **options: Values for other fields of the variant.
+
+        Returns:
+            An instance of the published variant.
 
         Raises:
-            ValueError: There is no such variant.
+            ValueError: The method has no published variant.
 
         Example:
             >>> import graphunlearn as gu
@@ -147,14 +155,14 @@ class Unlearner(ABC):
         return published(**({} if objective is None else {"objective": objective}), **options)
 
     def filled(self, **known: Any) -> Self:
-        """Return the method with what it asks for and was not given; itself where nothing is missing.
+        """Return the method with its unset fields filled in.
 
         Args:
-            **known: Values for fields that are ``None``, such as ``objective``, ``validation`` and ``settings``: how
-                the original was trained. A field that the method does not have is passed over.
+            **known: Values for fields that are ``None``, such as ``objective``, ``validation`` and ``settings``, which
+                describe how the original was trained. Names that are not fields of the method are ignored.
 
         Returns:
-            A copy; what was prepared goes with it.
+            A copy of the method that shares its preparation, or the method itself if no field had to be filled.
 
         Example:
             >>> import graphunlearn as gu
@@ -177,18 +185,19 @@ class Unlearner(ABC):
         checkpoint: str | Path | None = None,
         progress: bool | None = None,
     ) -> None:
-        """Do once what serves every later request on this model and graph; timed into ``prepare_seconds``.
+        """Compute once what all later requests on this model and graph share.
 
-        Optional, but for methods whose ``needs_preparation`` is true.
+        The time it takes is stored in ``prepare_seconds``. The call is optional, except for methods whose
+        ``needs_preparation`` is true.
 
         Args:
             model: The trained recommender; it is not changed.
-            graph: The graph it was trained on.
-            checkpoint: File that keeps an interrupted preparation, where the method has something to keep.
-            progress: Show progress; by default on a terminal only.
+            graph: The graph that the model was trained on.
+            checkpoint: File for the state of an interrupted preparation, if the method supports resuming.
+            progress: Whether to show progress; ``None`` shows it on a terminal only.
 
         Raises:
-            ValueError: The graph is of a kind that the method does not serve, the model does not fit it, or a parameter
+            ValueError: The method does not accept graphs of this kind, the model does not fit the graph, or a parameter
                 is not finite.
         """
         self._check_kind(graph)
@@ -202,37 +211,45 @@ class Unlearner(ABC):
             self.preparation.seconds = self.prepare_seconds
 
     def asks_preparation(self, model: nn.Module) -> bool:
-        """Return whether a request to ``model`` takes a preparation."""
+        """Return whether a request on ``model`` needs a preparation.
+
+        Args:
+            model: The model to unlearn from.
+
+        Returns:
+            ``needs_preparation``, unless a method overrides this.
+        """
         return self.needs_preparation
 
     def save(self, path: str | Path) -> Path:
-        """Write the preparation, beside a model for instance.
+        """Write the preparation to a file.
 
         Args:
-            path: The file; ``.safetensors`` is added where it is missing.
+            path: The file; the suffix ``.safetensors`` is added if it is missing.
 
         Returns:
             The path of the file.
 
         Raises:
-            ValueError: Nothing is prepared, or it is nothing that can be written.
+            ValueError: The method has no preparation, or its preparation cannot be written to a file.
         """
         return self._prepared_first().save(path)
 
     def load(self, path: str | Path, device: torch.device | str = "cpu", *, like: nn.Module | None = None) -> Self:
-        """Take up a preparation that was saved.
+        """Load a preparation from a file that :meth:`save` wrote.
 
         Args:
             path: The file.
-            device: Where to put it.
-            like: A model of the class that it was prepared for. Methods that train models of their own ask for it.
+            device: The device to load the tensors to.
+            like: A model of the class that the method was prepared for; required by methods that train models of their
+                own.
 
         Returns:
             The method itself.
 
         Raises:
-            ValueError: The file is no preparation, of another version or of another kind, or the method has none that
-                can be written.
+            ValueError: The file does not hold a preparation, holds one of another version or kind, or the method has
+                no preparation that can be written to a file.
         """
         if self.keeps is None:
             raise ValueError(f"{self.name} must have a preparation to load one (got '{path}')")
@@ -253,16 +270,16 @@ class Unlearner(ABC):
 
         Args:
             model: The trained recommender.
-            graph: The graph it was trained on.
-            request: What to forget.
-            inplace: Correct ``model`` itself instead of a copy. Should anything fail, it is restored.
+            graph: The graph that the model was trained on.
+            request: The users, items, sessions, interactions or clicks to forget.
+            inplace: Whether to correct ``model`` itself instead of a copy; if the call fails, the model is restored.
 
         Returns:
-            The :class:`UnlearningResult`.
+            The :class:`UnlearningResult` with the corrected model and the retained graph.
 
         Raises:
-            ValueError: The graph is of a kind that the method does not serve, the request does not fit the graph or
-                the method, the model does not fit the graph, or a parameter is not finite.
+            ValueError: The method does not accept graphs of this kind, the request does not fit the graph or the
+                method, the model does not fit the graph, or a parameter is not finite.
         """
         self._check_kind(graph)
         _check(model, graph)
@@ -279,12 +296,12 @@ class Unlearner(ABC):
                 f"be False where {self.name} serves a model of its own",
                 f"True for {names[0]}, in whose place it serves {names[1]}",
             )
-        with torch.inference_mode(False):  # or the copy could not be changed
+        with torch.inference_mode(False):  # a copy made in inference mode could not be changed
             model_after = model if inplace else copy.deepcopy(base)
             backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
-            # called from inside no_grad or inference_mode, gradients are needed all the same
+            # methods need gradients even if the caller is inside no_grad or inference_mode
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),
@@ -322,35 +339,38 @@ class Unlearner(ABC):
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        """Return what figures of its own an audit draws of this method, by the name of the figure; none here.
+        """Return the data of the figures that an audit draws for this method in particular.
 
         Args:
-            model: The trained model; not changed.
-            graph: The graph that it was trained on.
-            request: What is forgotten.
+            model: The trained model; it is not changed.
+            graph: The graph that the model was trained on.
+            request: The request to forget.
+
+        Returns:
+            The data of every figure, by the name of the figure; empty unless a method overrides this.
         """
         return {}
 
     def _keep(self, module: Kept, model: nn.Module, graph: Any, log: dict[str, Any]) -> None:
-        """Take up what was prepared.
+        """Store a prepared module as the preparation of this method.
 
         Args:
-            module: What was learned.
-            model: The model it was prepared for.
-            graph: That model's graph.
-            log: What was done; ``seconds_before_a_break`` in it is added to the time that preparing took.
+            module: The module that was learned.
+            model: The model that it was prepared for.
+            graph: The training graph of that model.
+            log: A record of the preparation; its entry ``seconds_before_a_break`` is added to ``prepare_seconds``.
         """
         kind = self.kept_as or self.name
         self.preparation = Preparation(kind, module, fingerprint(model), graph.fingerprint(), log)
 
     def _prepared_first(self) -> Preparation:
-        """Return the preparation, which is to be there."""
+        """Return the preparation; raise a ``ValueError`` if there is none."""
         if self.preparation is None:
             raise ValueError(f"{self.name} must be prepared with prepare(model, graph) first (got no preparation)")
         return self.preparation
 
     def _check_prepared(self, model: nn.Module, graph: Any) -> tuple[str, str]:
-        """Refuse a model or graph that the method was not prepared for; return their fingerprints."""
+        """Reject a model or graph that the method was not prepared for; return the fingerprints of both."""
         preparation, prints = self._prepared_first(), (fingerprint(model), graph.fingerprint())
         adapt: bool | None = getattr(self, "adapt", None)
         objection = None if adapt else preparation.objection(*prints)
@@ -365,13 +385,13 @@ class Unlearner(ABC):
     def _prepare(  # noqa: B027
         self, model: nn.Module, graph: Any, checkpoint: Path | None, progress: bool | None
     ) -> None:
-        """Nothing to prepare, unless a method overrides this."""
+        """Prepare the method; the default does nothing."""
 
     def _validate(self, model: nn.Module, graph: Any, request: ForgetRequest) -> None:  # noqa: B027
-        """Nothing to object to, unless a method overrides this."""
+        """Validate the arguments of :meth:`unlearn`; the default accepts all."""
 
     def _original(self, model: nn.Module, graph: Any) -> nn.Module:
-        """Return the model to be corrected: the one passed, unless a method serves one of its own."""
+        """Return the model to correct: by default the one passed; methods that serve their own model override this."""
         return model
 
     @abstractmethod
@@ -379,13 +399,13 @@ class Unlearner(ABC):
         """Correct ``model`` in place and return the log."""
 
     def _check_finite(self, model: nn.Module) -> None:
-        """Raise where a parameter of what is to be handed back is not finite."""
+        """Raise an error if a parameter of the corrected model is not finite."""
         bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
         if bad:
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
     def _check_kind(self, graph: Any) -> None:
-        """Refuse a graph of a kind that the method does not serve."""
+        """Reject a graph of a kind that the method does not accept."""
         if getattr(type(graph), "kind", None) not in self.kinds:
             wanted = {"interactions": "an InteractionGraph", "sessions": "a SessionGraph"}[self.kinds[0]]
             raise ArgumentError("graph", f"be {wanted} for {self.name}", f"a {type(graph).__name__}")
@@ -401,15 +421,15 @@ def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     device = next(iter(parameters.values())).device
     if graph.device != device:
         raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
-    if graph.kind == "sessions":  # the items of a few sessions are those of all
+    if graph.kind == "sessions":  # a few sessions suffice: they share the item table with all others
         graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
     with torch.no_grad(), _evaluating(model):
-        encode(model, graph)  # raises where model and graph do not fit
+        encode(model, graph)  # raises an error if the model does not fit the graph
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and every part of it back into its own mode afterwards."""
+    """Put a model into evaluation mode and afterwards restore the mode of every submodule."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""IFRU: influence-function unlearning, with the spillover through neighbourhood aggregation."""
+"""IFRU: influence-function unlearning that includes the spillover through neighbourhood aggregation."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from graphunlearn.operators.shared.warm_start import warm_start
 __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
-_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # what an influence draws at most where the caller does not say
+_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What :meth:`IFRU.prepare` keeps, and what it holds for."""
+    """The state that :meth:`IFRU.prepare` stores, and the graph and objective for which it is valid."""
 
     trained: Tensor
     supervised: tuple[tuple[Tensor | None, int], ...]
@@ -52,56 +52,61 @@ class _Prepared:
 
 
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
-    """Return the tensors that a risk is made of, each with the version of its content."""
+    """Return the tensors of the graph that the risk depends on, each with its version counter."""
     return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
 
 
 @dataclass(kw_only=True)
 class IFRU(Unlearner):
-    r"""Correct the parameters by the influence of what is forgotten, direct and through the graph.
+    r"""Correct the parameters by the influence of the forget set, both direct and through the graph.
 
-    With the training risk :math:`R(\theta; D, G) = \sum_{z \in D}\ell(z; \theta, G)`, trained :math:`\hat\theta`, and
-    :math:`D_k, G_k` what remains,
+    Let :math:`R(\theta; D, G) = \sum_{z \in D}\ell(z; \theta, G)` be the training risk, :math:`\hat\theta` the trained
+    parameters, :math:`D_k` the retained interactions and :math:`G_k` the retained graph. The corrected parameters are
 
     .. math::
         \theta' = \theta_0 - (H + \delta I)^{-1}\,\nabla\Phi(\theta_0), \qquad
         \Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle .
 
-    From :math:`\theta_0 = \hat\theta` the right-hand side is the *direct* influence
-    :math:`\sum_{z \in D_r}\nabla\ell(z; \hat\theta, G)` plus the *spillover*
-    :math:`\sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]` over the remaining
-    interactions :math:`D_c` whose score changes with the graph. :math:`H` is the curvature of the remaining risk at
-    :math:`\theta_0` on :math:`G_k`, propagation included.
+    For :math:`\theta_0 = \hat\theta`, the right-hand side is the sum of the *direct* influence
+    :math:`\sum_{z \in D_r}\nabla\ell(z; \hat\theta, G)` of the forget set :math:`D_r` and the *spillover*
+    :math:`\sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]` over the retained
+    interactions :math:`D_c` whose scores change with the graph. :math:`H` is the curvature of the retained risk at
+    :math:`\theta_0` on :math:`G_k`, including the propagation.
 
-    Choices where the source leaves a point open: the Gauss–Newton curvature, since the Hessian is indefinite at an
-    early-stopped model; the damping, which is the ridge that early stopping is equivalent to,
-    :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`, raised for a
-    model that does not propagate linearly until :math:`\Phi` falls by at least half of what is predicted; the start
-    :math:`\theta_0`, whose rows are scaled by the share of interactions kept; and more negatives than training draws at
-    a time, since refreshing them every epoch minimises the expectation.
+    Where the source leaves a choice open, this implementation decides as follows:
+
+    * The default curvature is Gauss–Newton, because the Hessian is indefinite at an early-stopped model.
+    * The damping is the ridge that is equivalent to early stopping,
+      :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
+      model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
+      decrease.
+    * The rows of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
+    * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
+      epoch minimises the expected loss.
 
     Args:
-        objective: The loss the model was trained with; the shared default where ``None``.
-        curvature: ``"gauss-newton"``; ``"absolute"``, the Hessian with the absolute values of its eigenvalues; or
-            ``"hessian"`` as it is.
-        damping: :math:`\delta`; chosen automatically where ``None``.
+        objective: The loss that the model was trained with; ``None`` selects the shared default.
+        curvature: ``"gauss-newton"``; ``"absolute"``, the Hessian with its eigenvalues replaced by their absolute
+            values; or ``"hessian"``, the unmodified Hessian.
+        damping: The damping :math:`\delta`; ``None`` chooses it automatically.
         min_damping: The smallest damping that the automatic choice may return.
-        spillover: Whether the right-hand side includes the spillover; without it only the direct influence counts.
-        propagation: Whether the curvature knows that the table is propagated.
-        warm_start: Start from rows scaled by the share of interactions kept. Nodes left without any interaction are
-            drawn anew in either case.
-        negatives: Negatives per interaction in the gradients; where ``None``, up to 64 within a budget of two million
-            draws. The curvature takes the first 16 of them.
-        prune: Quantile of importance below which affected nodes are left alone; ``None`` corrects all rows.
+        spillover: Whether the right-hand side includes the spillover in addition to the direct influence.
+        propagation: Whether the curvature accounts for the propagation of the embedding table.
+        warm_start: Whether to start from rows scaled by the share of interactions kept. Rows of nodes without any
+            retained interaction are redrawn in either case.
+        negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
+            draws. The curvature uses the first 16 of them.
+        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all rows.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
-        max_steps: At most this many linearisations. Another one is made only while the decrease of :math:`\Phi` is
-            at least what was predicted and its gradient keeps falling.
-        solver: ``"cg"`` (preconditioned), ``"krylov"`` (Lanczos), ``"adam"`` (fixed steps); ``"auto"`` takes
-            ``"krylov"`` for the ``"absolute"`` curvature, which has no product, and ``"cg"`` otherwise.
-        tol: Relative residual to solve to.
-        max_iter: Curvature products per linearisation at most.
-        solver_lr: Adam's step, as a multiple of one over the number of retained interactions.
-        seed: Seed of rows drawn anew.
+        max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
+            is at least the predicted decrease and the norm of its gradient keeps falling.
+        solver: ``"cg"`` (preconditioned conjugate gradients), ``"krylov"`` (Lanczos) or ``"adam"`` (a fixed number of
+            steps). ``"auto"`` selects ``"krylov"`` for the ``"absolute"`` curvature, which has no matrix-vector
+            product, and ``"cg"`` otherwise.
+        tol: Relative residual at which the linear solver stops.
+        max_iter: Largest number of curvature products per linearisation.
+        solver_lr: Step size of Adam, as a multiple of one over the number of retained interactions.
+        seed: Seed of redrawn rows.
 
     Source: Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
 
@@ -159,7 +164,7 @@ class IFRU(Unlearner):
     def _prepare(
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
     ) -> None:
-        """Keep what no request changes: the samples and the gradient at the trained model."""
+        """Compute the samples and the gradient at the trained model, which do not depend on the request."""
         objective = self._objective(graph)
         samples = objective.samples(graph)
         problem = global_problem(
@@ -178,7 +183,7 @@ class IFRU(Unlearner):
     def _problem(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> tuple[Problem, nn.Module, Tensor, dict[str, Any]]:
-        """Return the problem, the model it starts from, the tilt, and what there is to say about it."""
+        """Return the problem, the model that the correction starts from, the tilt and the log."""
         objective, removed = self._objective(graph), request.mask(graph)
         started = copy.deepcopy(model)
         log: dict[str, Any] = {}
@@ -225,7 +230,7 @@ class IFRU(Unlearner):
             rho, fall = (value - after) / predicted, float(gradient.norm() / slope.norm())
             steps[-1] |= {"rho": rho, "tilted_residual": fall}
             if len(steps) > 1 and (after > value or fall >= 1):
-                break  # the last step did not help: stay where we were
+                break  # the last step did not help: keep the previous parameters
             theta, slope, value = moved, gradient, after
             if rho < 1 or fall >= 1:
                 break
@@ -252,13 +257,13 @@ class IFRU(Unlearner):
         return damping, log | {"damping": damping, "damping_rule": "trust", "rho": rho}
 
     def _space(self, problem: Problem, rhs: Tensor, damping: float) -> KrylovSpace:
-        """Return the space in which steps for ``damping`` and all larger ones lie."""
+        """Return the Krylov space that contains the steps for ``damping`` and for every larger damping."""
         product = problem.product(problem.start, self.curvature, propagation=self.propagation)
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
     def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
-        r"""Return the step, and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
+        r"""Return the step and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
         product = problem.product(theta, self.curvature, propagation=self.propagation)
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
@@ -272,12 +277,22 @@ class IFRU(Unlearner):
         else:
             solution = preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter)
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
-        return solution, 0.5 * (along + damping * square)  # x'Hx = b'x - damping x'x where the system is solved
+        return solution, 0.5 * (along + damping * square)  # at the solution, x'Hx = b'x - damping x'x
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        """Return, where the damping was chosen, how: ``{"damping": ...}``, see :meth:`damping_curve`."""
+        """Return the curve that the automatic choice of the damping is based on.
+
+        Args:
+            model: The trained model; it is not changed.
+            graph: The training graph of the model.
+            request: The request to forget.
+
+        Returns:
+            ``{"damping": curve}`` with the curve of :meth:`damping_curve`; empty if the damping was given or the
+            solver is ``"adam"``.
+        """
         if self.damping is not None or self.solver == "adam":
             return {}
         assert isinstance(graph, InteractionGraph)
@@ -286,13 +301,17 @@ class IFRU(Unlearner):
     def damping_curve(
         self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest, dampings: list[float] | None = None
     ) -> dict[str, Any]:
-        r"""Return :math:`\rho` and both residuals against the damping, and the damping that would be chosen.
+        r"""Return :math:`\rho` and both residuals as functions of the damping, and the damping chosen automatically.
 
         Args:
-            model: The trained model; not changed.
-            graph: Its training graph.
-            request: What would be forgotten.
-            dampings: Where to evaluate; a decade around the chosen one by default.
+            model: The trained model; it is not changed.
+            graph: The training graph of the model.
+            request: The request to forget.
+            dampings: Dampings to evaluate; by default nine values from a tenth to ten times the chosen damping.
+
+        Returns:
+            The lists ``"damping"``, ``"rho"``, ``"residual"`` and ``"plain_residual"``, and the number ``"chosen"``.
+            The lists are empty if the gradient is zero.
         """
         retained, _ = graph.split(request)
         problem, _, tilt, log = self._problem(model, graph, retained, request)
@@ -308,7 +327,7 @@ class IFRU(Unlearner):
 
 @torch.no_grad()
 def _write(model: nn.Module, started: nn.Module, graph: InteractionGraph, problem: Problem, theta: Tensor) -> None:
-    """Put the corrected parameters into the model."""
+    """Write the corrected parameters into the model."""
     if problem.nodes is not None:
         model.load_state_dict(started.state_dict())
         form = linear_form(model, graph)

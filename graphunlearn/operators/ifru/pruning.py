@@ -1,4 +1,4 @@
-"""Importance pruning: the nodes worth correcting, and the two risks restricted to their rows."""
+"""Importance pruning: select the nodes to correct, and restrict both risks to their rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,19 @@ __all__ = ["local_problem", "pruned_nodes"]
 def pruned_nodes(
     graph: InteractionGraph, removed: Tensor, num_hops: int, quantile: float, min_degree_change: float
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the nodes important enough to be corrected, and the price of leaving out the others."""
+    """Return the nodes that are important enough to correct, and statistics of the nodes left out.
+
+    Args:
+        graph: The graph before forgetting.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+        num_hops: Number of hops over which importance spreads from the endpoints.
+        quantile: Quantile of importance below which nodes are pruned.
+        min_degree_change: Endpoints that lose no more than this share of their interactions are ignored.
+
+    Returns:
+        The ids of the kept nodes ``[num_kept]``, and the log: the numbers of reached and kept nodes, the share of
+        importance kept, the number of ignored endpoints and the largest degree change among them.
+    """
     endpoints, _ = removed_share(graph, removed, min_degree_change=min_degree_change)
     nodes, importance = spread_importance(graph, removed, num_hops, min_degree_change=min_degree_change)
     kept = prune_by_importance(nodes, importance, quantile, keep=endpoints)
@@ -48,10 +60,23 @@ def local_problem(
     objective: Objective,
     kept: Tensor,
 ) -> Problem:
-    r"""Return the problem over the rows of ``kept`` alone; it solves for little, after one propagation of each graph.
+    r"""Return the problem restricted to the rows of ``kept``, at the cost of one propagation of each graph.
 
-    Only samples with a kept user or item are summed, embeddings are exact, and what the free rows do to them is
-    propagated within the nodes of those samples: paths that leave them and come back are ignored.
+    The risks sum over the samples that contain a kept user or item. Embeddings at the start are exact. Changes of the
+    kept rows are propagated within the nodes of those samples only: paths that leave this set and return to it are
+    ignored.
+
+    Args:
+        model: The trained model.
+        started: The model that the correction starts from.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+        objective: The training loss.
+        kept: Ids of the nodes whose rows are corrected ``[num_kept]``.
+
+    Returns:
+        The restricted :class:`~graphunlearn.operators.shared.problem.Problem`.
     """
     form, after = linear_form(model, graph), linear_form(started, retained)
     assert form is not None
@@ -94,7 +119,7 @@ def local_problem(
 
 
 def _principal(matrix: Tensor, adjacency: Adjacency, nodes: Tensor, number: Tensor) -> Tensor:
-    """Return the rows and columns ``nodes`` of a matrix with the sparsity of ``adjacency``."""
+    """Return the principal submatrix over ``nodes`` of a matrix with the sparsity pattern of ``adjacency``."""
     entries = adjacency.entries(nodes)
     row = torch.repeat_interleave(torch.arange(len(nodes), device=nodes.device), adjacency.degree[nodes].long())
     col = adjacency.col[entries].long()

@@ -1,4 +1,4 @@
-"""IFRU as its public code has it, for comparison."""
+"""IFRU with the choices of its public code, for comparison."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ __all__ = ["PublishedIFRU"]
 class PublishedIFRU(IFRU):
     """IFRU with the choices of the method's public code, for comparison.
 
-    The Hessian of matrix factorisation (no propagation), undamped; Adam with a learning rate of 10,000 over the number
-    of interactions; endpoints that lose at most 1 % of their interactions are ignored, and the less important 40 % of
-    the reached nodes are pruned; no warm start. The public code keeps the step with the best validation AUC, so that an
-    unrelated signal decides, and gives up ten steps after the best; here the number of steps, ``max_iter``, is fixed.
+    The curvature is the undamped Hessian of matrix factorisation, without propagation. The solver is Adam with a
+    learning rate of 10,000 over the number of interactions. Endpoints that lose at most 1 % of their interactions are
+    ignored, and the least important 40 % of the reached nodes are pruned. There is no warm start. The public code keeps
+    the step with the best validation AUC, a signal unrelated to forgetting, and stops ten steps after the best one;
+    here the number of steps, ``max_iter``, is fixed.
+
+    Source: Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147, and its public code.
     """
 
     name: ClassVar[str] = "ifru-published"

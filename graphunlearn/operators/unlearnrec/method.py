@@ -1,4 +1,4 @@
-"""UnlearnRec: an influence encoder, pre-trained once, that turns requests into updated parameters."""
+"""UnlearnRec: an influence encoder, pre-trained once, that maps requests to updated parameters."""
 
 from __future__ import annotations
 
@@ -31,45 +31,49 @@ __all__ = ["UnlearnRec"]
 
 @dataclass(kw_only=True)
 class UnlearnRec(Unlearner):
-    r"""Pre-train an influence encoder once; then forget request after request in one pass.
+    r"""Pre-train an influence encoder once, then serve every request with one pass of the encoder.
 
-    This is our redesign; :meth:`as_published` returns the method close to its description
-    (:class:`~graphunlearn.operators.unlearnrec.published.PublishedUnlearnRec`). :meth:`prepare` trains one more model,
-    on a graph without some interactions and with some odd ones, which tells what forgetting them leads to, and fits a
-    small network to it: from what is around an interaction to the score :math:`t_{ui}` that retraining would give it.
-    The network is shared by all interactions and knows no node ids. A request is served by
+    This class is a redesign by this package; :meth:`as_published` returns the method close to its description
+    (:class:`~graphunlearn.operators.unlearnrec.published.PublishedUnlearnRec`). :meth:`prepare` trains an additional
+    model, the probe, on a graph from which some interactions were removed and to which some unlikely ones were added.
+    The probe provides simulated requests with known outcomes. A small network is fitted to them: it maps features of
+    the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
+    network is shared by all interactions and does not use node ids. A request is served in four steps:
 
-    1. drawing emptied nodes anew;
-    2. predicting :math:`t_{ui}` for all its interactions at once
-       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`);
-    3. changing the layer-0 rows at their ends so that they score :math:`t_{ui}`, with the least change of all other
-       scores (:func:`~graphunlearn.operators.shared.steer.steer`);
-    4. where ``epochs`` is positive, fine-tuning towards the same targets.
+    1. Redraw the rows of emptied nodes.
+    2. Predict :math:`t_{ui}` for all forgotten interactions at once
+       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`).
+    3. Change the layer-0 rows of their users and items so that the interactions score :math:`t_{ui}`, with the least
+       change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
+    4. If ``epochs`` is positive, fine-tune towards the same targets.
 
-    An empty request changes nothing, and neither does a request to a component of the graph that it does not touch (but
-    for fine-tuning).
+    An empty request leaves the model unchanged. Apart from fine-tuning, a request leaves unchanged every connected
+    component of the graph that it does not touch.
 
     Args:
-        objective: The loss the model was trained with; the shared default where ``None``.
-        probes: Number of models that :meth:`prepare` trains; more of them average out what a single training leaves to
-            chance.
-        share: Share of the interactions that a probe does without; requests much larger are beyond what was simulated.
-        odd_users: Share of the users who get an unlikely interaction in a probe.
-        requests: Number of requests that are simulated of every kind.
-        context: Whether the encoder sees what kind of request it is.
-        rounds: Steps towards the targets.
-        epochs: Passes of fine-tuning over the retained interactions.
-        adapt: Serve models and graphs that were not prepared for, too.
-        validation: Decides when the training of a probe stops. Without it all epochs are run, as in training.
-        settings: How the original was trained. Where ``None`` the default is assumed, and the log says so.
-        pretraining: How the encoder is trained.
-        tuning: How to fine-tune; its ``epochs`` and ``seed`` are those given here.
-        seed: Seed of everything.
+        objective: The loss that the model was trained with; ``None`` selects the shared default.
+        probes: Number of probe models that :meth:`prepare` trains; more probes average out the randomness of a single
+            training run.
+        share: Share of the interactions that a probe is trained without. Much larger requests lie outside the
+            simulated range.
+        odd_users: Share of the users who get an unlikely interaction in the graph of a probe.
+        requests: Number of simulated requests of each kind.
+        context: Whether the encoder also receives the mean features of the request.
+        rounds: Number of steps towards the targets.
+        epochs: Epochs of fine-tuning over the retained interactions.
+        adapt: Whether to accept models and graphs other than those the method was prepared for.
+        validation: Interactions for early stopping of the probes; without them, a probe trains for all epochs.
+        settings: The training settings of the original model. ``None`` assumes the default and records this in the
+            log.
+        pretraining: Settings of the training of the encoder.
+        tuning: Settings of the fine-tuning; its ``epochs`` and ``seed`` are replaced by those given here.
+        seed: Seed of all random draws.
 
     Raises:
         ValueError: A setting is out of range.
 
-    Source: "UnlearnRec", arXiv 2505.22649, from its abstract and summaries; the redesign is our own.
+    Source: Chen, Xia and Huang, "Pre-training for Recommendation Unlearning", 2025, arXiv 2505.22649 (UnlearnRec), from
+    its abstract and summaries; the redesign is by this package.
 
     Example:
         >>> import torch_geometric, graphunlearn as gu
@@ -133,7 +137,7 @@ class UnlearnRec(Unlearner):
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
     ) -> None:
         table, objective = initial_table(model, graph), self.objective or default_objective(graph)
-        with torch.random.fork_rng(devices=[]):  # layers are drawn as they are made, and drawn again in training
+        with torch.random.fork_rng(devices=[]):  # layer constructors draw random weights, which training replaces
             encoder = InfluenceEncoder(context=self.context).to(table)
         log = learn_influence(
             encoder,
@@ -157,7 +161,7 @@ class UnlearnRec(Unlearner):
         encoder, removed = self._prepared_first().module, request.mask(graph)
         assert isinstance(encoder, InfluenceEncoder)
         objective = self.objective or default_objective(graph)
-        with torch.no_grad():  # before anything is drawn anew
+        with torch.no_grad():  # before rows are redrawn
             known = self._before is not None and self._before[0] == self._asked
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}
