@@ -53,8 +53,8 @@ def packages() -> list[ModuleType]:
 def entries() -> dict[str, dict[str, Any]]:
     """Return what every package's page documents, by the name it is imported under.
 
-    A name is on the page of the innermost package around its module that exports it, under the shortest path that it can
-    be imported by: ``graphunlearn.SRU`` is on the page of shards, and ``graphunlearn.nn.SGL`` on that of models.
+    A name is on the page of the innermost package around its module that exports it, under the shortest path that it
+    can be imported by: ``graphunlearn.SRU`` is on the page of shards, and ``graphunlearn.nn.SGL`` on that of models.
     """
     top = {name: getattr(graphunlearn, name) for name in graphunlearn.__all__}
     pages: dict[str, dict[str, Any]] = {package.__name__: {} for package in packages()}
