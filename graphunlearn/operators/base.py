@@ -97,9 +97,9 @@ class Unlearner(ABC):
 
     A method that learns something once for many requests implements ``_prepare``, stores the learned parts in a
     :class:`~graphunlearn.operators.shared.preparation.Kept` module and passes the module to :meth:`_keep`. If the
-    method names the class of that module in ``keeps``, then :meth:`save`, :meth:`load` and the command ``prepare`` work as
-    well. ``_check_prepared`` rejects a model that the method was not prepared for, unless the method has a field
-    ``adapt`` and its value is true.
+    method names the class of that module in ``keeps``, then :meth:`save`, :meth:`load` and the command ``prepare``
+    work as well. ``_check_prepared`` rejects a model that the method was not prepared for, unless the method has a
+    field ``adapt`` and its value is true.
 
     Attributes:
         name: The name of the method on the command line and in reports.
