@@ -15,8 +15,6 @@ from typing import Any
 import torch
 import torch_geometric
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from graphunlearn._version import __version__
@@ -27,11 +25,13 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 from graphunlearn.runs.card import model_card
+from graphunlearn.runs.folder import FORMAT, FolderReader, packed, write_parts
 
 __all__ = ["Exported", "export", "load_export"]
 
-FORMAT = 1
-WEIGHTS, CONFIG, FACTS, CARD = "model.safetensors", "config.json", "unlearning.json", "README.md"
+CARD = "README.md"
+EXPORTED = frozenset({"model.safetensors", "config.json", "unlearning.json", CARD})
+"""Every file of an export; a folder that holds anything else is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,17 @@ def export(
         ['README.md', 'config.json', 'model.safetensors', 'unlearning.json']
     """
     folder, key = Path(folder), secrets.token_bytes(32) if key is None else key
-    check_folder(folder, {WEIGHTS, CONFIG, FACTS, CARD}, overwrite=overwrite)
+    check_folder(folder, EXPORTED, overwrite=overwrite)
     if unlearner is not None and unlearner.name != result.method:
         raise ArgumentError("unlearner", f"be the method of 'result', {result.method}", unlearner.name)
     try:
-        weights = {name: value.detach().cpu().clone() for name, value in result.model.state_dict().items()}
-        content = save_tensors({name: value.contiguous() for name, value in weights.items()}, {"format": "pt"})
+        weights = packed(result.model.state_dict(), {"format": "pt"})
     except (SafetensorError, RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ArgumentError("result", "hold a model of dense tensors", f"one that cannot be saved: {error}") from None
-    config, facts = _config(result, weights), _facts(result, model, graph, unlearner, audit, key)
-    facts["model"]["after"] = fingerprint(weights)
-    files: dict[str, bytes] = {WEIGHTS: content, CARD: model_card(config, facts).encode()}
-    files |= {name: _json(part).encode() for name, part in ((CONFIG, config), (FACTS, facts))}
+    config, facts = _config(result), _facts(result, model, graph, unlearner, audit, key)
     with replaced_folder(folder) as new:
-        for name, data in files.items():
-            (new / name).write_bytes(data)
+        write_parts(new, {"model": weights}, {"config": config, "unlearning": facts})
+        (new / CARD).write_bytes(model_card(config, facts).encode())
     return Exported(folder, key)
 
 
@@ -133,17 +129,10 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         {'user': 1}
     """
     folder = Path(folder)
-    try:
-        config, facts = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONFIG, FACTS))
-        weights = load_tensors((folder / WEIGHTS).read_bytes())
-        if config["format"] != FORMAT:
-            raise ValueError(f"its format is {config['format']!r}, and this version reads {FORMAT}")
-        if fingerprint(weights) != facts["model"]["after"]:
-            raise ValueError(f"{WEIGHTS} is not the one that {FACTS} tells of")
+    with FolderReader.whole(folder, "folder", "export") as reader:
+        config, facts, (weights, _) = reader.versioned("config"), reader.facts("unlearning"), reader.tensors("model")
+        reader.check({"model": fingerprint(weights)}, {"model": facts["model"]["after"]}, by="unlearning")
         cls = config["architectures"][0]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ArgumentError("folder", "be a whole export", f"'{folder}': {reason}") from None
     if cls != type(model).__name__:
         raise ArgumentError("model", f"be of the class of the export, {cls}", type(model).__name__)
     wanted, given = _tensors(weights), _tensors(model.state_dict())
@@ -166,7 +155,7 @@ def _shown(tensor: dict[str, Any] | None) -> str:
     return "none" if tensor is None else f"{tensor['dtype']} {tensor['shape']}"
 
 
-def _config(result: UnlearningResult, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _config(result: UnlearningResult) -> dict[str, Any]:
     graph, cls = result.graph, type(result.model)
     sizes = {f"num_{name}": size for name, size in graph.sizes.items()}
     return {
@@ -175,7 +164,7 @@ def _config(result: UnlearningResult, weights: dict[str, Tensor]) -> dict[str, A
         "architectures": [cls.__name__],
         "module": cls.__module__,
         "graph": {"kind": graph.kind, **sizes},
-        "tensors": _tensors(weights),
+        "tensors": _tensors(result.model.state_dict()),
     }
 
 
@@ -215,7 +204,7 @@ def _facts(
             "digest_is": "HMAC-SHA256 with a key that is kept apart",
         },
         "method": {"name": result.method, "options": told["options"], "seconds": round(result.seconds, 4)},
-        "model": {"before": None if model is None else fingerprint(model)},
+        "model": {"before": None if model is None else fingerprint(model), "after": fingerprint(result.model)},
         # a plain hash of a graph tells whoever holds its pairs whether a guess at the rest, or at an id, is right
         "graph": {
             "before_keyed": None if graph is None else keyed(graph.fingerprint(), key),
@@ -284,7 +273,3 @@ def _forgotten(request: ForgetRequest, graph: InteractionGraph | SessionGraph) -
             names = graph.vocabulary(side)
             ids.update(names[number] for number in column if number < len(names))
     return ids
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,32 +6,27 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import part_sizes
-from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
-from graphunlearn.runs.folder import replaced
+from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, write_parts
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
 
-FORMAT = 1
 OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}
 Graph: TypeAlias = InteractionGraph | SessionGraph
 GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,11 +123,7 @@ class Run:
                 facts |= _forgotten_facts(self.forgotten)
             for name, graph in graphs.items():
                 graph.save(folder / f"{name}.safetensors")
-            for name, model in models.items():
-                (folder / f"{name}.safetensors").write_bytes(_model_file(model))
-            for name, content in facts.items():
-                text = json.dumps(json_ready(content), indent=2, allow_nan=False, ensure_ascii=False)
-                (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            write_parts(folder, {name: _model_file(model) for name, model in models.items()}, facts)
             if also is not None:
                 also(folder)
 
@@ -165,19 +156,18 @@ class Run:
             raise ArgumentError("run", "be a run folder", f"'{folder}', which is no folder")
         if not (folder / "run.json").is_file():
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
-        return _whole(folder, lambda: cls._load(folder, device))
+        with FolderReader.whole(folder, "run", "run folder") as reader:
+            return cls._load(reader, device)
 
     @classmethod
-    def _load(cls, folder: Path, device: torch.device | str) -> Run:
-        facts = _read_json(folder / "run.json")
-        if facts["format"] != FORMAT:
-            raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
+    def _load(cls, reader: FolderReader, device: torch.device | str) -> Run:
+        facts = reader.versioned("run")
         objective = dict(facts["objective"])
         spec = ModelSpec(**facts["model"])
-        train, validation, test = (_read_graph(folder, n, spec, device) for n in ("train", "validation", "test"))
+        train, validation, test = (_read_graph(reader, n, spec, device) for n in ("train", "validation", "test"))
         run = cls(
             spec,
-            _read_model(folder, "model", spec, train),
+            _read_model(reader, "model", spec, train),
             train,
             validation,
             test,
@@ -188,11 +178,9 @@ class Run:
         parts = {"model": fingerprint(run.model)} | {
             name: getattr(run, name).fingerprint() for name in ("train", "validation", "test")
         }
-        changed = [f"{name}.safetensors" for name, found in parts.items() if facts["fingerprints"][name] != found]
-        if changed:
-            raise ValueError(f"{changed[0]} is not the one that run.json tells of")
-        if (folder / "unlearning.json").exists():
-            run.forgotten = _read_forgotten(folder, run, device)
+        reader.check(parts, facts["fingerprints"], by="run")
+        if reader.has("unlearning.json"):
+            run.forgotten = _read_forgotten(reader, run, device)
         return run
 
 
@@ -218,23 +206,21 @@ def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
-def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgotten | None:
+def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) -> Forgotten | None:
     """Return where the run came from; nothing where the files that tell were deleted, as one may to forget for good."""
-    wanted = [folder / name for name in ("original.safetensors", "original_train.safetensors", "request.json")]
-    if not all(path.exists() for path in wanted):
+    if not reader.has("original.safetensors", "original_train.safetensors", "request.json"):
         return None
-    facts = _read_json(folder / "unlearning.json")
+    facts = reader.facts("unlearning")
     own = "own_original" in facts["fingerprints"]
-    if own and not (folder / "own_original.safetensors").exists():
+    if own and not reader.has("own_original.safetensors"):
         return None
-    graph = _read_graph(folder, "original_train", run.spec, device)
-    original = _read_model(folder, "original", run.spec, graph)
-    before = _read_model(folder, "own_original", run.spec, graph) if own else None
+    graph = _read_graph(reader, "original_train", run.spec, device)
+    original = _read_model(reader, "original", run.spec, graph)
+    before = _read_model(reader, "own_original", run.spec, graph) if own else None
     options, prints, token = facts.pop("options"), facts.pop("fingerprints"), facts.pop("token", None)
     found = {"original": fingerprint(original), "original_train": graph.fingerprint()}
-    if prints != found | ({} if before is None else {"own_original": fingerprint(before)}):
-        raise ValueError("its original is not the one that unlearning.json tells of")
-    parts = _read_json(folder / "request.json")["parts"]
+    reader.check(found | ({} if before is None else {"own_original": fingerprint(before)}), prints, by="unlearning")
+    parts = reader.facts("request")["parts"]
     request = ForgetRequest(parts[0]["level"], tuple(parts[0]["ids"]))
     for part in parts[1:]:
         request |= ForgetRequest(part["level"], tuple(part["ids"]))
@@ -242,42 +228,22 @@ def _read_forgotten(folder: Path, run: Run, device: torch.device | str) -> Forgo
     return Forgotten(original, graph, result, options, token)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} is broken: {error}") from None
-    return content
-
-
-def _read_graph(folder: Path, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
-    graph: Graph = GRAPHS[spec.kind].load(folder / f"{name}.safetensors").to(device)
+def _read_graph(reader: FolderReader, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
+    graph: Graph = GRAPHS[spec.kind].load(reader.folder / f"{name}.safetensors").to(device)
     return graph
 
 
-def _read_model(folder: Path, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
+def _read_model(reader: FolderReader, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
     model = spec.build(graph)
-    with safe_open(str(folder / f"{name}.safetensors"), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        shards = (file.metadata() or {}).get("shards")
-    if shards is not None:
-        return ShardEnsemble.rebuilt(json.loads(shards), tensors, model).to(graph.device)
+    tensors, about = reader.tensors(name)
+    if "shards" in about:
+        return ShardEnsemble.rebuilt(json.loads(about["shards"]), tensors, model).to(graph.device)
     model.load_state_dict(tensors)
     return model.eval()
 
 
 def _model_file(model: nn.Module) -> bytes:
     """Return a model as safetensors; one of shards, with what builds it of models again."""
-    kept = (model.tensors(), {"shards": json.dumps(model.shape())}) if isinstance(model, Kept) else None
-    tensors, about = (model.state_dict(), None) if kept is None else kept
-    return save_tensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, about)
-
-
-def _whole(folder: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except KeyError as error:
-        reason = f"it lacks {error}"
-    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-    raise ArgumentError("run", "be a whole run folder", f"'{folder}': {reason}")
+    if isinstance(model, Kept):
+        return packed(model.tensors(), {"shards": json.dumps(model.shape())})
+    return packed(model.state_dict())

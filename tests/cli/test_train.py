@@ -122,14 +122,14 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_run(ratings, trained, tmp_path
     import errno
     import shutil
 
-    import graphunlearn.runs.run as runs
+    import graphunlearn.runs.folder as folders
 
     out = shutil.copytree(trained, tmp_path / "a")
 
-    def full(tensors):
+    def full(tensors, about):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(runs, "save_tensors", full)
+    monkeypatch.setattr(folders, "save_tensors", full)
     sentence = refused("train", "--data", ratings, "--out", out, "--overwrite", "--seed", 5, *QUICK)
     assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is as it was)"
     assert Run.load(out).settings.seed == 0
