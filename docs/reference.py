@@ -22,6 +22,7 @@ TITLES = {
     "graphunlearn.utils": "Neighbourhoods",
     "graphunlearn.func": "Numerics",
     "graphunlearn.datasets": "Data sets",
+    "graphunlearn.testing": "Contract suites",
 }
 """The packages that are public, in the order in which one needs them."""
 

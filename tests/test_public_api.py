@@ -74,7 +74,7 @@ def test_settings_are_frozen(name):
     assert eval(repr(settings), vars(gu)) == settings
 
 
-@pytest.mark.parametrize("package", ["func", "data", "utils", "nn", "datasets", "operators", "eval"])
+@pytest.mark.parametrize("package", ["func", "data", "utils", "nn", "datasets", "operators", "eval", "testing"])
 def test_public_functions_have_hints_and_words(package):
     module = importlib.import_module(f"graphunlearn.{package}")
     assert module.__doc__
