@@ -46,7 +46,7 @@ def check_encoder(model: nn.Module, graph: InteractionGraph | SessionGraph) -> N
     pristine = copy.deepcopy(model)  # has never encoded, as far as it depends on this suite
     before, passed = Before(model), graph.clone()
     with keeps_random_state(name):
-        first = _encoded(name, model, passed)
+        first = _frozen(_encoded(name, model, passed))
     _check_rows(name, first, graph)
     changed = before.change(model)
     require(changed is None, f"{name} must leave the model as it was (got {changed} changed)")
@@ -68,6 +68,11 @@ def _encoded(name: str, model: nn.Module, graph: InteractionGraph | SessionGraph
         return encode(model, graph)
     except (ValueError, RuntimeError, IndexError) as error:
         raise AssertionError(f"{name} must give rows for this graph (got {error!r})") from error
+
+
+def _frozen(encoded: Encoded) -> Encoded:
+    """Return a copy of rows, which may be the parameters themselves."""
+    return Encoded(*(None if rows is None else rows.detach().clone() for rows in encoded))  # type: ignore[arg-type]
 
 
 def _tensors(encoded: Encoded) -> list[Tensor]:
@@ -139,7 +144,7 @@ def _check_parameters(name: str, model: nn.Module, graph: InteractionGraph | Ses
         with torch.no_grad():
             size = 0.1 * max(1.0, float(kept.abs().max())) / float(slope.abs().max())
             parameter.add_(slope, alpha=size)
-            moved = _encoded(name, model, graph)
+            moved = _frozen(_encoded(name, model, graph))
             parameter.copy_(kept)
             again = _encoded(name, model, graph)
         still = all(torch.equal(a, b) for a, b in zip(moved[:2], first[:2]))
@@ -158,7 +163,7 @@ def _check_graphs(
     mask = torch.arange(graph.num_interactions, device=graph.device) % 3 != 0
     less = graph.keep(mask)
     with torch.no_grad():
-        got = _encoded(name, model, less)
+        got = _frozen(_encoded(name, model, less))
         require(_same(_encoded(name, copy.deepcopy(pristine), less), got), f"{sentence} (got rows of another graph)")
         if graph.kind != "interactions":
             return

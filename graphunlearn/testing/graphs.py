@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import tempfile
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def check_graph(graph: Graph, request: ForgetRequest) -> None:
       ``keep`` makes of the request's mask; ``without`` agrees with them;
     - ``match``, ``holds`` and ``ends`` agree, in raw ids and numbers, and an unknown id is held by none and refused;
     - ``emptied`` has what lost all of its events, and ``without_emptied`` leaves no event of it;
-    - files, copies, clones, pickles and moves to a device hold the same.
+    - files, copies, clones and moves to a device hold the same.
 
     Args:
         graph: The graph.
@@ -127,15 +126,15 @@ def _check_parts(
             kept = [raw for raw, here in zip(_names(graph, level), taken.tolist()) if here]
             require(_names(part, level) == kept, f"{name}.keep must keep the {level} of every event (got others)")
     _same(graph.keep(torch.ones_like(mask)), graph, f"{name}.keep of all events must return the same graph")
-    for part in request.parts:
+    for named in request.parts:
         found = torch.zeros_like(mask)
-        found[graph.match(part.level, part.index, part.raw)] = True
+        found[graph.match(named.level, named.index, named.raw)] = True
         require(not bool((found & ~mask).any()), f"the mask of a request must have what {name}.match finds (got less)")
-        require(bool(graph.holds(part).all()), f"{name}.holds must know the entries of the request (got unknown ones)")
-        _same(graph.keep(~found), graph.without(part), f"{name}.without must drop what 'match' finds")
-        raw = part.raw or graph.kind == "interactions"  # sessions are numbered anew
-        if part.level != "click" and raw:
-            gone = _matches(retained, part.level, part.index, part.raw)
+        require(bool(graph.holds(named).all()), f"{name}.holds must know the entries of the request (got unknown ones)")
+        _same(graph.keep(~found), graph.without(named), f"{name}.without must drop what 'match' finds")
+        raw = named.raw or graph.kind == "interactions"  # sessions are numbered anew
+        if named.level != "click" and raw:
+            gone = _matches(retained, named.level, named.index, named.raw)
             require(gone == [], f"what is left of {name} must have nothing of the request (got {gone})")
 
 
@@ -195,7 +194,6 @@ def _check_copies(name: str, graph: Graph) -> None:
         "a copy": copy.copy(graph),
         "a deep copy": copy.deepcopy(graph),
         "a clone": graph.clone(),
-        "a pickle": pickle.loads(pickle.dumps(graph)),
         "a move": copy.copy(graph).to(graph.device),
     }
     for how, other in made.items():

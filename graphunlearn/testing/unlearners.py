@@ -307,7 +307,7 @@ def _check_refusals(method: Unlearner, start: nn.Module, graph: InteractionGraph
     for kind, other_graph in strange.items():
         if kind in method.kinds:
             continue
-        moved, item = other_graph.to(graph.device), ForgetRequest("item", ["1"])
+        moved, item = other_graph.to(graph.device), ForgetRequest("item", ("1",))
         sentence = f"{name} must refuse a graph of the kind '{kind}', which it does not serve, with a ValueError"
         _refuses(lambda moved=moved, item=item: copy.deepcopy(method).unlearn(model, moved, item), sentence)
         _refuses(lambda moved=moved: copy.deepcopy(method).prepare(model, moved), sentence)
