@@ -37,6 +37,7 @@ TITLES = {
     "graphunlearn.func": "Numerics",
     "graphunlearn.datasets": "Data sets",
     "graphunlearn.errors": "Errors",
+    "graphunlearn.testing": "Contract suites",
 }
 """The packages that are public, in the order in which one needs them."""
 

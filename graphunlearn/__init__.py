@@ -97,7 +97,20 @@ _HOMES = {
     "runs": "export load_export",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-_PACKAGES = {"adapters", "data", "datasets", "eval", "func", "ledger", "metrics", "nn", "operators", "runs", "utils"}
+_PACKAGES = {
+    "adapters",
+    "data",
+    "datasets",
+    "eval",
+    "func",
+    "ledger",
+    "metrics",
+    "nn",
+    "operators",
+    "runs",
+    "testing",
+    "utils",
+}
 
 
 def __getattr__(name: str) -> Any:

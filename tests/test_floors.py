@@ -23,7 +23,7 @@ FLOORS = (
     ("datasets",),
     ("operators",),
     ("ledger", "runs"),
-    ("eval", "adapters"),
+    ("eval", "adapters", "testing"),
     ("cli",),
 )
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

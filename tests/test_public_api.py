@@ -112,9 +112,7 @@ def test_settings_are_frozen(name):
     assert eval(repr(settings), {name: getattr(gu, name)}) == settings
 
 
-@pytest.mark.parametrize(
-    "package", ["func", "data", "utils", "metrics", "nn", "datasets", "operators", "ledger", "runs", "eval", "adapters"]
-)
+@pytest.mark.parametrize("package", sorted(gu._PACKAGES))
 def test_public_functions_have_hints_and_words(package):
     module = importlib.import_module(f"graphunlearn.{package}")
     assert module.__doc__
