@@ -31,13 +31,12 @@ TERMINAL = {"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"}
 
 def pages() -> dict[str, str]:
     """Return the text of every made page by its name below ``generated``."""
+    decisions = decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`")
     made = {
         "command-line.md": command_line(),
         "datasets.md": cards.page(),
         "benchmarks.md": results.page(),
-        "which-method.md": results.unparted(
-            decision_table().table(lambda name: f"{{ref}}`{name} <result-{name}>`") + "\n"
-        ),
+        "which-method.md": results.unparted(decisions) + "\n",
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     made |= {f"tables/{name}.md": f"{text}\n" for name, text in tables.tables().items()}

@@ -81,9 +81,8 @@ def exporting(package: ModuleType, name: str) -> list[ModuleType]:
         for other in packages()
         if f"{module}.".startswith(f"{other.__name__}.") and getattr(other, name, None) is value
     ]
-    return sorted((other for other in found if name in other.__all__), key=lambda other: len(other.__name__)) or [
-        package
-    ]
+    found = [other for other in found if name in other.__all__]
+    return sorted(found, key=lambda other: len(other.__name__)) or [package]
 
 
 def named(value: Any) -> bool:
@@ -115,8 +114,8 @@ def pages() -> dict[str, str]:
 
 def page(package: str, found: dict[str, Any]) -> str:
     """Return the page of a package."""
-    title = f"{TITLES.get(package, package.rpartition('.')[2].capitalize())} (``{package}``)"
-    parts = [title, "=" * len(title), "", f".. automodule:: {package}", "   :no-members:", ""]
+    title = TITLES.get(package, package.rpartition(".")[2].capitalize())
+    parts = [title, "=" * len(title), "", f"``{package}``", "", f".. automodule:: {package}", "   :no-members:", ""]
     for name, value in found.items():
         parts += [f".. {directive(value)}:: {name}"]
         if inspect.isclass(value):

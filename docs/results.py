@@ -191,10 +191,10 @@ def text(value: Any) -> str:
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
-    r"""Return a Markdown table; nothing where it has no rows. Figures are not parted from their units.
+    """Return a Markdown table; nothing where it has no rows. Figures are not parted from their units.
 
     Example:
-        >>> print(table(["a"], [["1.2 ×"]]).replace("\N{NO-BREAK SPACE}", "_"))
+        >>> print(table(["a"], [["1.2 ×"]]).replace(chr(160), "_"))
         | a |
         | --- |
         | 1.2_× |

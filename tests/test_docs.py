@@ -112,6 +112,8 @@ def test_the_readme_says_of_the_three_systems_what_the_results_say(decisions):
         "CAU": rows["clicks, items or whole sessions forgotten by a session model"],
     }
     assert lines.keys() == said.keys()
+    odd = re.findall(r"[\d.]+–[\d.]+ ×", rows["what to forget is odd: injected, adversarial, mistaken"].closeness)
+    assert f"there UnlearnRec ends at {odd[0]} and IFRU at {odd[1]}." in text
     for name, row in said.items():
         assert row.closeness in lines[name]
         assert all(figure in lines[name] for figure in re.findall(r"[\d.,]+–[\d.,]+", row.cost))
