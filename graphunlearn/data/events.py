@@ -1,4 +1,4 @@
-"""What graphs of interactions and graphs of sessions have in common: events that can be forgotten."""
+"""The common interface of interaction graphs and session graphs: graphs of events that can be forgotten."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Kind = Literal["interactions", "sessions"]
 class EventGraph(Stored):
     """A graph of events: interactions of users with items, or clicks in sessions.
 
-    A mixin of :class:`~graphunlearn.InteractionGraph` and :class:`~graphunlearn.SessionGraph`. Forgetting is a mask
-    over the events; what code needs to know of a kind of graph is here, so that it need not ask which one it has.
+    This class is a mixin of :class:`~graphunlearn.InteractionGraph` and :class:`~graphunlearn.SessionGraph`. A forget
+    set is a mask over the events. Code that uses only this interface works for both kinds of graphs.
 
     Attributes:
         kind: ``"interactions"`` or ``"sessions"``.
-        unit: What one event is called, ``"interaction"`` or ``"click"``.
-        query: What is recommended to, ``"user"`` or ``"session"``.
-        levels: The levels of request that such a graph serves.
+        unit: Name of one event, ``"interaction"`` or ``"click"``.
+        query: Name of the entities that items are recommended to, ``"user"`` or ``"session"``.
+        levels: Levels of forget requests that the graph accepts.
     """
 
     kind: ClassVar[Kind]
@@ -55,26 +55,26 @@ class EventGraph(Stored):
     @property
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """How many there are of everything, by its name in the plural."""
+        """Numbers of users or sessions, of items and of events, by their plural names."""
 
     @property
     def num_queries(self) -> int:
-        """Number of users, or of sessions."""
+        """Number of users or sessions, whichever items are recommended to."""
         return self.sizes[f"{self.query}s"]
 
     @property
     @abstractmethod
     def num_rows(self) -> int:
-        """Number of rows of an embedding table: users and items, or items alone where sessions have no rows."""
+        """Number of rows of an embedding table: users and items, or only items for a graph of sessions."""
 
     @property
     @abstractmethod
     def active(self) -> Tensor:
-        """Which users and items (of sessions, which items) have an event ``[num_rows]``."""
+        """Mask of the users and items (only items for sessions) with at least one event ``[num_rows]``."""
 
     @abstractmethod
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of one kind of node."""
+        """Return the raw ids of ``kind``: ``"user"``, ``"item"`` or, for sessions, ``"session"``."""
 
     @property
     def item_ids(self) -> list[str]:
@@ -85,52 +85,67 @@ class EventGraph(Stored):
     def ends(self, level: str) -> Tensor:
         """Return the user, item or session of every event ``[num_interactions]``.
 
+        Args:
+            level: ``"user"``, ``"item"`` or, for sessions, ``"session"``.
+
         Raises:
-            ValueError: The graph has none of this level.
+            ValueError: The graph has no entities of this level.
         """
 
     def seen(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the items that are not recommended to ``queries`` ``[num]`` again: none, unless a graph says so.
+        """Return the items that must not be recommended to ``queries`` again; none unless a subclass overrides this.
+
+        Args:
+            queries: Users or sessions ``[num]``.
 
         Returns:
-            Positions in ``queries``, and items ``[num_seen]`` each.
+            For every such item, the position of its user in ``queries`` ``[num_seen]`` and the item ``[num_seen]``.
         """
         return queries[:0], queries[:0]
 
     @abstractmethod
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph of the events where ``mask`` ``[num_interactions]`` is true."""
+        """Return the graph with only the events where ``mask`` ``[num_interactions]`` is true."""
 
     @abstractmethod
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
-        """Return the positions of the events that one part of a request names ``[num_matches]``.
+        """Return the positions of the events that a request of one level names.
 
         Args:
             level: One of :attr:`levels`.
             index: Ids, or pairs of ids.
-            raw: Whether they are raw ids.
+            raw: Whether the ids are raw ids rather than node numbers.
+
+        Returns:
+            Positions of the events ``[num_matches]``.
 
         Raises:
-            ValueError: The graph does not know an id, a pair or a click, or does not serve the level.
+            ValueError: The graph lacks an id, a pair or a click, or does not accept the level.
         """
 
     @abstractmethod
     def holds(self, part: ForgetRequest) -> Tensor:
-        """Return which entries of a request of one level the graph has something of ``[len(part)]``."""
+        """Return a mask of the entries of ``part``, a request of one level, that the graph contains ``[len(part)]``."""
 
     @abstractmethod
     def without_emptied(self, graph: Self, retained: Self) -> Self:
-        """Return this graph without the events of users and items that have none left in ``retained``.
+        """Return this graph without the events of users and items that forgetting left without training events.
 
-        Nothing is to be measured on such events, nor is training to be stopped by them.
+        Such held-out events must neither be used for measurements nor for early stopping.
 
         Args:
             graph: The training graph before forgetting.
-            retained: The training graph after it.
+            retained: The retained training graph.
+
+        Returns:
+            This graph, usually of held-out data, with a subset of its events.
         """
 
     def emptied(self, retained: Self) -> Tensor:
-        """Return which users and items (of sessions, which items) have events here and none in ``retained``.
+        """Return which users and items (only items for sessions) have events in this graph but none in ``retained``.
+
+        Args:
+            retained: The retained graph.
 
         Returns:
             A mask ``[num_rows]``, users first.
@@ -138,13 +153,13 @@ class EventGraph(Stored):
         return self.active & ~retained.active
 
     def split(self, *requests: ForgetRequest) -> tuple[Self, Self]:
-        """Return the graph without the events that the requests name, and the graph of these events alone.
+        """Split the graph into the retained graph and the graph of the forget set.
 
         Args:
-            requests: One request or several.
+            requests: One or more requests; their forget sets are united.
 
         Returns:
-            The retained and the forgotten events; see :meth:`keep`.
+            The graph of the retained events and the graph of the forgotten events; see :meth:`keep`.
 
         Raises:
             ValueError: A request does not fit the graph, or nothing would be left.
@@ -162,7 +177,14 @@ class EventGraph(Stored):
         return self.keep(~forget), self.keep(forget)
 
     def without(self, part: ForgetRequest) -> Self:
-        """Return the graph without the events that a request of one level names; what is not here is passed over."""
+        """Return the graph without the events that a request of one level names.
+
+        Args:
+            part: A request of one level. Entries that the graph does not contain are ignored.
+
+        Returns:
+            A graph with fewer events, or this graph if no event is named.
+        """
         held = self.holds(part).tolist()
         mask = torch.zeros(self.num_interactions, dtype=torch.bool, device=self.device)
         index = tuple(entry for entry, here in zip(part.index, held) if here)
@@ -184,7 +206,7 @@ class EventGraph(Stored):
         return nodes.to(self.device)
 
     def _known(self, side: str, ids: Iterable[Any], raw: bool) -> Tensor:
-        """Return which ids the graph knows, on the CPU ``[num_ids]``."""
+        """Return a mask, on the CPU, of the ids that the graph contains ``[num_ids]``."""
         ids = list(ids)
         if raw:
             return self.vocabulary(side).lookup(ids) >= 0
@@ -195,16 +217,16 @@ class EventGraph(Stored):
 def divide(
     part: ForgetRequest, train: EventGraph, heldout: Sequence[EventGraph]
 ) -> tuple[ForgetRequest | None, ForgetRequest | None]:
-    """Divide a request of one level into what a model learned from and what was only held out.
+    """Divide a request of one level into entries of the training data and entries that occur only in held-out data.
 
     Args:
-        part: The request; its numbers, if it is an internal one, are those of all the graphs.
-        train: What the model was trained on.
-        heldout: What it was not trained on.
+        part: The request. If it holds internal ids, all graphs must share their numbering.
+        train: The graph that the model was trained on.
+        heldout: Graphs of held-out data.
 
     Returns:
-        The entries that ``train`` holds, with those that no graph holds, and the entries that only ``heldout`` holds;
-        ``None`` where there are none.
+        A request with the entries that ``train`` contains or that no graph contains, and a request with the entries
+        that only ``heldout`` contains. A request without entries is ``None``.
 
     Example:
         >>> import graphunlearn as gu
@@ -223,7 +245,15 @@ def divide(
 
 
 def part_sizes(parts: Mapping[str, EventGraph]) -> dict[str, int]:
-    """Return how large the parts of a data set are, as reports name it; ``"train"`` is one of the parts."""
+    """Return the sizes of the parts of a data set under the names that reports use.
+
+    Args:
+        parts: Graphs by name; one of the names is ``"train"``.
+
+    Returns:
+        For interactions, the number of interactions per part and the number of users; for sessions, the numbers of
+        sessions and clicks per part. Both include the number of items.
+    """
     train = parts["train"]
     if train.kind == "interactions":
         sizes = {name: part.num_interactions for name, part in parts.items()} | {"users": train.sizes["users"]}

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EDGE_TYPE", "InteractionGraph"]
 
-# An adjacency belongs to one state of a tensor of pairs: (version, users, items) and the adjacency, or how to make it.
-# Kept outside the graphs, it is never copied, moved or pickled with one, and never stale.
+# Cache of adjacencies by tensor of pairs: the state (version, users, items) that an adjacency was built for, and the
+# adjacency or a function that builds it. The cache lies outside the graphs, so that an adjacency is never copied, moved
+# or pickled with a graph; the state tells when it is out of date.
 _ADJACENCY: MutableMapping[Tensor, tuple[tuple[int, int, int], Adjacency | Callable[[], Adjacency]]] = (
     WeakTensorKeyDictionary()
 )
@@ -35,13 +36,19 @@ _ADJACENCY: MutableMapping[Tensor, tuple[tuple[int, int, int], Adjacency | Calla
 class InteractionGraph(Conversions):
     r"""A bipartite graph of users, items and the interactions between them.
 
-    Node types ``"user"`` and ``"item"``, one edge type ``("user", "interacts", "item")`` with optional ``rating``,
-    ``time`` and ``label`` per interaction. Node ids never change and counts never shrink, so that embedding tables keep
-    their shape whatever is forgotten. All of :class:`~torch_geometric.data.HeteroData` works.
+    The graph has the node types ``"user"`` and ``"item"`` and the edge type ``("user", "interacts", "item")``, with an
+    optional ``rating``, ``time`` and ``label`` per interaction. Forgetting never changes node ids or the number of
+    nodes, so embedding tables keep their shape. All methods of :class:`~torch_geometric.data.HeteroData` work.
 
-    :class:`~torch_geometric.transforms.ToUndirected` adds a mirrored relation that nothing here needs:
-    :attr:`adjacency` always has both directions, and :meth:`select` leaves the mirror out, since it would keep what was
-    to be forgotten.
+    There is no need for :class:`~torch_geometric.transforms.ToUndirected`, since :attr:`adjacency` always holds both
+    directions. :meth:`select` drops the mirrored relation that this transform adds, because the mirror would still
+    contain the forgotten interactions.
+
+    Attributes:
+        kind: ``"interactions"``.
+        unit: ``"interaction"``, the name of one event.
+        query: ``"user"``, the node type that items are recommended to.
+        levels: Levels of forget requests that the graph accepts.
 
     Example:
         >>> import torch
@@ -56,7 +63,14 @@ class InteractionGraph(Conversions):
     levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of ``"user"`` or ``"item"`` nodes, with a fast lookup."""
+        """Return the raw ids of the ``"user"`` or ``"item"`` nodes, with a fast lookup.
+
+        Args:
+            kind: ``"user"`` or ``"item"``.
+
+        Raises:
+            ValueError: The graph is a batch, or the number of raw ids is not the number of nodes.
+        """
         store = self._node_store_dict.get(kind, {})
         size, vocabulary = store.get("num_nodes", 0), store.get("vocabulary")
         if vocabulary is None:
@@ -94,17 +108,17 @@ class InteractionGraph(Conversions):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of users, items and interactions, by these names."""
+        """Numbers of ``"users"``, ``"items"`` and ``"interactions"``."""
         return {"users": self.num_users, "items": self.num_items, "interactions": self.num_interactions}
 
     @property
     def num_rows(self) -> int:
-        """Number of users plus items."""
+        """Number of rows of an embedding table: users plus items."""
         return self.num_nodes
 
     @property
     def active(self) -> Tensor:
-        """Which users and items have an interaction ``[num_nodes]``."""
+        """Mask of the users and items with at least one interaction, users first ``[num_nodes]``."""
         return self.adjacency.degree > 0
 
     @property
@@ -114,7 +128,7 @@ class InteractionGraph(Conversions):
 
     @property
     def pairs(self) -> Tensor:
-        """User and item of every interaction, both numbered from 0 ``[2, num_interactions]``."""
+        """User and item of every interaction, each numbered from 0 ``[2, num_interactions]``."""
         pairs = self._interactions.get("edge_index")
         return torch.empty(2, 0, dtype=torch.long) if pairs is None else pairs
 
@@ -124,29 +138,30 @@ class InteractionGraph(Conversions):
 
     @property
     def rating(self) -> Tensor | None:
-        """Rating of every interaction, or none."""
+        """Rating of every interaction ``[num_interactions]``, or ``None``."""
         return self._interactions.get("rating")
 
     @property
     def time(self) -> Tensor | None:
-        """Time of every interaction, or none."""
+        """Time of every interaction ``[num_interactions]``, or ``None``."""
         return self._interactions.get("time")
 
     @property
     def label(self) -> Tensor | None:
-        """Label of every interaction, or none."""
+        """Label of every interaction ``[num_interactions]``, or ``None``."""
         return self._interactions.get("label")
 
     @property
     def num_left_out(self) -> int:
-        """How many rows were left out because the graph given as ``like`` did not know their user or item."""
+        """Number of rows dropped on reading because the graph given as ``like`` lacks their user or item."""
         return int(self._global_store.get("num_left_out", 0))
 
     @property
     def adjacency(self) -> Adjacency:
-        """Both directions of all interactions in CSR, items numbered after users; built once per state of the graph.
+        """Adjacency in CSR with both directions of all interactions; items are numbered after users.
 
-        A change of the pairs is noticed, unless it is hidden from torch (through ``.data`` or a NumPy view).
+        The adjacency is built once and cached. It is rebuilt after the pairs change, unless the change bypasses
+        PyTorch's version counter (through ``.data`` or a NumPy view).
         """
         pairs, state = self.pairs, self._state
         known, adjacency = _ADJACENCY.get(pairs, (None, None))
@@ -161,11 +176,14 @@ class InteractionGraph(Conversions):
 
     @property
     def _state(self) -> tuple[int, int, int] | None:
-        """What the adjacency depends on besides the tensor; tensors made in inference mode have no version."""
+        """Version of the pairs and numbers of nodes, or ``None`` for tensors made in inference mode (no version)."""
         return None if self.pairs.is_inference() else (self.pairs._version, self.num_users, self.num_items)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the content: counts, raw ids, pairs and their values, in whatever order they lie."""
+        """Return the SHA-256 fingerprint of the graph: its counts, raw ids, interactions and their attributes.
+
+        The fingerprint does not depend on the order of the interactions.
+        """
         digest = hashlib.sha256(f"{self.num_users} {self.num_items}".encode())
         for node_type in ("user", "item"):
             digest.update(self.vocabulary(node_type).fingerprint.encode())
@@ -177,15 +195,19 @@ class InteractionGraph(Conversions):
                 digest.update(name.encode() + (value[order].double() + 0.0).cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.inference_mode(False)  # what is cut in inference mode is for use outside it as well
+    @torch.inference_mode(False)  # a graph selected in inference mode must be usable outside it as well
     def select(self, index: Tensor) -> Self:
-        """Return the graph of some of the interactions: same nodes, counts and raw ids, fewer interactions.
+        """Return the graph with a subset of the interactions; nodes, counts and raw ids stay the same.
 
-        Whatever could still name a dropped pair is left out: other relations between users and items, and the
+        Data that could still contain a dropped pair are left out: other relations between users and items, and the
         supervision pairs (``edge_label_index``) of a link split.
 
         Args:
-            index: Boolean mask ``[num_interactions]``, or the indices to keep; they stay in the order of the graph.
+            index: Boolean mask ``[num_interactions]``, or the indices to keep. The kept interactions stay in the order
+                of the graph.
+
+        Returns:
+            A new graph of the same class.
 
         Raises:
             ValueError: If the mask has another length or an index is out of range.
@@ -216,13 +238,23 @@ class InteractionGraph(Conversions):
         return graph
 
     def seen(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the items of some users: positions in ``queries`` ``[num]``, and items ``[num_seen]`` each."""
+        """Return the items that the given users have interacted with.
+
+        Args:
+            queries: Internal user ids ``[num]``.
+
+        Returns:
+            For every seen item, the position of its user in ``queries`` ``[num_seen]`` and the item ``[num_seen]``.
+        """
         adjacency = self.adjacency
         row = torch.arange(len(queries), device=queries.device).repeat_interleave(adjacency.degree[queries].long())
         return row, adjacency.neighbors(queries) - self.num_users
 
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph of the interactions where ``mask`` ``[num_interactions]`` is true; see :meth:`select`."""
+        """Return the graph with only the interactions where ``mask`` ``[num_interactions]`` is true.
+
+        See :meth:`select`.
+        """
         return self.select(mask)
 
     def ends(self, level: str) -> Tensor:
@@ -230,10 +262,18 @@ class InteractionGraph(Conversions):
         return self.pairs[SIDES.index(level)]
 
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
-        """Return the positions of the interactions that one part of a request names ``[num_matches]``.
+        """Return the positions of the interactions that a request of one level names.
+
+        Args:
+            level: ``"interaction"``, ``"user"`` or ``"item"``.
+            index: Ids, or pairs of user and item at level ``"interaction"``.
+            raw: Whether the ids are raw ids rather than node numbers.
+
+        Returns:
+            Positions of the interactions ``[num_matches]``.
 
         Raises:
-            ValueError: The graph does not know an id or a pair, or does not serve the level.
+            ValueError: The graph lacks an id or a pair, or does not accept the level.
         """
         if level not in self.levels:
             raise ArgumentError(
@@ -256,7 +296,15 @@ class InteractionGraph(Conversions):
         return position
 
     def holds(self, part: ForgetRequest) -> Tensor:
-        """Return which pairs are interactions of the graph, or which users or items it knows ``[len(part)]``."""
+        """Return which entries of a request of one level the graph contains.
+
+        Args:
+            part: A request of one level.
+
+        Returns:
+            A mask on the CPU ``[len(part)]``: at level ``"interaction"`` the pairs that are interactions of the graph,
+            otherwise the users or items that are nodes of it.
+        """
         if part.level != "interaction":
             return self._known(part.level, part.index, part.raw)
         ends = list(zip(*part.index))
@@ -268,7 +316,7 @@ class InteractionGraph(Conversions):
         return known
 
     def _find(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the positions of pairs given as ``user * num_items + item``, and which of them are not there."""
+        """Return the positions of pairs given as ``user * num_items + item``, and a mask of the missing ones."""
         order = self.adjacency.interaction[: self.num_interactions].long()
         known = self.pairs[0, order] * self.num_items + self.pairs[1, order]  # ascending
         if not known.numel():
@@ -277,21 +325,27 @@ class InteractionGraph(Conversions):
         return order[position], known[position] != codes
 
     def without_emptied(self, graph: InteractionGraph, retained: InteractionGraph) -> Self:
-        """Return this graph without the interactions of users and items that have none left in ``retained``.
+        """Return this graph without the interactions of users and items that forgetting left without interactions.
 
         Args:
             graph: The training graph before forgetting.
-            retained: The training graph after it.
+            retained: The retained training graph.
+
+        Returns:
+            This graph, usually of held-out data, with a subset of its interactions.
         """
         emptied = graph.emptied(retained)
         return self.select(~(emptied[self.pairs[0]] | emptied[self.pairs[1] + graph.num_users]))
 
     def random_split(self, fractions: Sequence[float], seed: int = 0) -> tuple[Self, ...]:
-        """Return disjoint graphs of randomly drawn interactions, one per fraction.
+        """Split the interactions at random into disjoint graphs, one per fraction.
 
         Args:
-            fractions: Share of every part; they add up to 1.
-            seed: Seed of the draw; the same on every device.
+            fractions: Share of the interactions in every part; the shares add up to 1.
+            seed: Seed of the draw. The split is the same on every device.
+
+        Returns:
+            One graph per fraction, all with the nodes of this graph.
 
         Raises:
             ValueError: If the fractions are not positive or do not add up to 1.
@@ -307,10 +361,13 @@ class InteractionGraph(Conversions):
         return tuple(self.select(part) for part in permutation.to(self.pairs.device).tensor_split(cuts))
 
     def binarize(self, threshold: float) -> Self:
-        """Return the same graph with ``label`` 1 where the rating is above ``threshold``, 0 elsewhere.
+        """Return the graph with ``label`` 1 where the rating is above ``threshold`` and 0 elsewhere.
 
         Args:
-            threshold: Largest rating that is still a no.
+            threshold: Largest rating that is labelled 0.
+
+        Returns:
+            A shallow copy of the graph with labels ``[num_interactions]``.
 
         Raises:
             ValueError: If the graph has no ratings.
@@ -328,7 +385,11 @@ class InteractionGraph(Conversions):
         return graph
 
     def subgraph(self, subset_dict: dict[str, Tensor]) -> Self:
-        """Return the induced subgraph, renumbered, as PyTorch Geometric does; the raw ids follow."""
+        """Return the induced subgraph with nodes renumbered, as PyTorch Geometric does, and with their raw ids.
+
+        Args:
+            subset_dict: Node indices or masks to keep, by node type.
+        """
         graph = super().subgraph(subset_dict)
         for node_type, subset in subset_dict.items():
             graph[node_type].vocabulary = self.vocabulary(node_type).take(subset)

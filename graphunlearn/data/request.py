@@ -1,4 +1,4 @@
-"""What is to be forgotten."""
+"""Forget requests: the interactions, users, items, clicks or sessions to forget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAIRS = {"interaction": "user and item", "click": "session and position"}
 
 
 class Events(Protocol):
-    """What a request needs to know of a graph."""
+    """The part of a graph's interface that a request uses."""
 
     @property
     def num_interactions(self) -> int:
@@ -38,33 +38,42 @@ class Events(Protocol):
 
     @property
     def unit(self) -> str:
-        """What one event is called."""
+        """Name of one event, ``"interaction"`` or ``"click"``."""
 
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
-        """Return the positions of the events that one part of a request names."""
+        """Return the positions of the events that a request of one level names ``[num_matches]``."""
 
 
 @dataclass(frozen=True, repr=False)
 class ForgetRequest:
-    r"""The interactions or clicks to forget, by one of several levels; requests add up with ``|``.
+    r"""A request to forget interactions or clicks; ``|`` unites requests.
 
-    Ids are raw ids, as in the file the graph came from: ``196``, ``"196"`` and ``numpy.int64(196)`` are the same.
-    For internal ids there is :meth:`internal`.
+    Ids are raw ids, as in the file that the graph was read from: ``196``, ``"196"`` and ``numpy.int64(196)`` are the
+    same id. For internal ids, use :meth:`internal`.
 
-    Of a graph of users and items, level ``"interaction"`` names single interactions, ``"user"`` and ``"item"`` all of
-    theirs. Of a :class:`~graphunlearn.SessionGraph`, ``"click"`` names single clicks: the click is dropped and its
-    neighbours in the session join; ``"session"`` all clicks of a session, which is dropped whole; ``"item"`` every
-    click on an item, in whatever session; ``"user"`` all sessions of a user, where sessions carry users. A session with
-    one click left stays, though nothing can be learnt from it; one with none left is dropped
-    (:meth:`~graphunlearn.SessionGraph.split` has the details).
+    For a graph of users and items, level ``"interaction"`` names single interactions; ``"user"`` and ``"item"`` name
+    all interactions of the given users or items. For a :class:`~graphunlearn.SessionGraph`,
+
+    - ``"click"`` names single clicks; the neighbours of a dropped click in the session become adjacent;
+    - ``"session"`` names all clicks of the given sessions, which are dropped as a whole;
+    - ``"item"`` names every click on the given items, in all sessions;
+    - ``"user"`` names all sessions of the given users, if the sessions carry users.
+
+    A session with one click left stays, although nothing can be learned from it; a session without clicks is dropped.
+    See :meth:`~graphunlearn.SessionGraph.keep` for the details.
 
     Args:
         level: ``"interaction"``, ``"click"``, ``"session"``, ``"user"`` or ``"item"``.
-        index: Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of a session and a
-            position in it, counted from 0 in the graph that the request is put to. Repeated ones count once.
+        index: Raw ids; pairs of user and item at level ``"interaction"``; pairs of session and position at level
+            ``"click"``, where positions are counted from 0 in the graph that the request is applied to. Repeated
+            entries count once.
+        raw: Whether the ids are raw ids. :meth:`internal` sets it to ``False``.
+
+    Attributes:
+        num_duplicates: Number of repeated entries that were dropped.
 
     Raises:
-        ValueError: If the level is unknown, an id is not an id, or there are none.
+        ValueError: If the level is unknown, an id is malformed, or ``index`` is empty.
 
     Example:
         >>> request = ForgetRequest("user", ["196", 186]) | ForgetRequest("interaction", [("22", "377")])
@@ -79,7 +88,7 @@ class ForgetRequest:
 
     def __post_init__(self) -> None:
         if self.level == "mixed" and all(isinstance(part, ForgetRequest) for part in self.index):
-            return  # made by `|`
+            return  # the result of `|`
         if self.level not in LEVELS:
             close = difflib.get_close_matches(str(self.level), LEVELS, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -111,15 +120,18 @@ class ForgetRequest:
 
     @classmethod
     def internal(cls, level: Level, index: Tensor) -> ForgetRequest:
-        """Return a request by the graph's own node numbers instead of raw ids.
+        """Return a request that uses the node numbers of the graph instead of raw ids.
 
         Args:
-            level: Any but ``"mixed"``.
-            index: Users, items or sessions ``[n]``, pairs of user and item, or of session and position ``[2, n]``; all
-                are numbered from 0.
+            level: Any level except ``"mixed"``.
+            index: Users, items or sessions ``[n]``, or pairs of user and item or of session and position ``[2, n]``;
+                all are numbered from 0.
+
+        Returns:
+            The request, with ``raw=False``.
 
         Raises:
-            ValueError: If the shape does not fit the level, or it is empty.
+            ValueError: If ``index`` is empty, does not hold whole numbers, or has a shape that does not fit the level.
 
         Example:
             >>> import torch
@@ -138,12 +150,15 @@ class ForgetRequest:
 
     @classmethod
     def from_file(cls, path: str | Path, level: Level = "interaction") -> ForgetRequest:
-        """Return the request in a file: rows of ``user,item`` or ``session,position`` (a header is optional), or ids.
+        """Read a request from a file with rows of ``user,item`` or ``session,position``, or with one id per line.
 
         Args:
-            path: The file, in any format that a graph can be read from.
-            level: What the rows name, one id per line for users, items and sessions; of rows with several columns, they
-                take theirs.
+            path: The file, in any format that a graph can be read from. A header is optional.
+            level: The level of the request. For users, items and sessions, the file has one id per line; if its rows
+                have several columns, the column of that level is read.
+
+        Returns:
+            The request, by raw ids.
 
         Raises:
             ValueError: If the file is malformed (with its line number) or empty.
@@ -152,7 +167,7 @@ class ForgetRequest:
 
     @property
     def parts(self) -> tuple[ForgetRequest, ...]:
-        """The requests of one level that this one is made of."""
+        """The requests of one level that this request consists of."""
         return self.index if self.level == "mixed" else (self,)
 
     def __len__(self) -> int:
@@ -170,11 +185,17 @@ class ForgetRequest:
         return parts[0] if len(parts) == 1 else ForgetRequest("mixed", parts)
 
     def mask(self, graph: Events) -> Tensor:
-        """Return which interactions or clicks of ``graph`` are to be forgotten ``[num_interactions]``.
+        """Return the forget set of this request in ``graph``.
+
+        Args:
+            graph: The graph that the request is applied to.
+
+        Returns:
+            Mask of the interactions or clicks to forget ``[num_interactions]``.
 
         Raises:
-            ValueError: If the level does not fit the graph, it does not know an id, a pair or a click, or if nothing or
-                all of it would be forgotten.
+            ValueError: If the graph does not accept the level or lacks an id, a pair or a click, or if the forget set
+                is empty or the whole graph.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -195,7 +216,14 @@ class ForgetRequest:
         return mask
 
     def describe(self, graph: Events) -> dict[str, Any]:
-        """Return level, number of ids and number of interactions or clicks, as JSON holds it."""
+        """Return the level, the number of ids and the number of interactions or clicks, in JSON types.
+
+        Args:
+            graph: The graph that the request is applied to.
+
+        Raises:
+            ValueError: See :meth:`mask`.
+        """
         summary: dict[str, Any] = {"level": self.level, "size": len(self)}
         summary[f"{graph.unit}s"] = int(self.mask(graph).sum())
         if self.level == "mixed":
@@ -203,20 +231,23 @@ class ForgetRequest:
         return summary
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of what is asked, in whatever order it was asked."""
+        """Return the SHA-256 fingerprint of the request, which does not depend on the order of the entries."""
         return hashlib.sha256(self._canonical()).hexdigest()
 
     def digest(self, key: bytes) -> str:
-        """Return an HMAC-SHA256 of what is asked, in whatever order and however often.
+        """Return the HMAC-SHA256 of the request, which does not depend on the order or repetition of entries.
 
-        Ids can be guessed one after another, so that a plain hash would tell which of them were forgotten; this one
-        tells it only to those who have the key, and to nobody once the key is deleted.
+        With a plain hash, anyone could guess ids one after another and find out which of them were forgotten. With an
+        HMAC, this takes the key, and it becomes impossible once the key is deleted.
 
         Args:
-            key: At least 16 bytes that cannot be guessed, such as ``secrets.token_bytes(32)``.
+            key: At least 16 unpredictable bytes, such as ``secrets.token_bytes(32)``.
+
+        Returns:
+            The digest in hexadecimal.
 
         Raises:
-            ValueError: The key is shorter.
+            ValueError: The key is shorter than 16 bytes.
 
         Example:
             >>> key = bytes(range(32))

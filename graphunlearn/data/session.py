@@ -1,4 +1,4 @@
-"""Sessions of clicks as one PyTorch Geometric object."""
+"""Graphs of click sessions as one PyTorch Geometric object."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ DERIVED |= {"num_left_out", "num_sessions", "position", "session", "session_ids"
 
 
 class SessionGraph(SessionConversions, Data):
-    r"""Sessions of clicks, each the graph of its items, all of them as one disjoint graph.
+    r"""Sessions of clicks: one graph of items per session, joined into one disjoint graph.
 
-    A session :math:`(c_1, \dots, c_n)` has one node for every distinct item in it, and one edge :math:`u \to v` where a
-    click on the item of :math:`u` is somewhere followed by one on that of :math:`v` (a self loop where an item is
-    clicked twice in a row). Nodes lie by session, then by item; edges by source, then by target. It holds
+    A session :math:`(c_1, \dots, c_n)` has one node per distinct item, and one edge :math:`u \to v` if some click on
+    the item of :math:`u` is directly followed by a click on the item of :math:`v` (a self loop if an item is clicked
+    twice in a row). Nodes are sorted by session and item, edges by source and target. The graph stores
 
     - ``x``: item of every node ``[num_nodes]``,
     - ``edge_index``: transitions, each once per session ``[2, num_edges]``,
-    - ``alias``: node of every click ``[num_clicks]``, so that no order is lost,
+    - ``alias``: node of every click ``[num_clicks]``, which keeps the order of the clicks,
     - ``batch``: session of every node ``[num_nodes]``,
     - ``length``: number of clicks of every session, at least 1 ``[num_sessions]``,
-    - ``time``: time of every click ``[num_clicks]``, or none,
-    - ``user``: user of every session, -1 where unknown ``[num_sessions]``, or none,
-    - ``target``: on graphs of prefixes alone, the item clicked next, or -1 ``[num_sessions]``,
+    - ``time``: time of every click ``[num_clicks]``, or ``None``,
+    - ``user``: user of every session, -1 where unknown ``[num_sessions]``, or ``None``,
+    - ``target``: in graphs of prefixes only, the item clicked next, or -1 ``[num_sessions]``,
 
-    and equals PyTorch Geometric's :class:`~torch_geometric.data.Batch` of the graphs of the single sessions. All of
-    :class:`~torch_geometric.data.Data` works. Items keep their numbers and their count never shrinks, so that embedding
-    tables keep their shape whatever is forgotten; sessions are numbered anew, and their raw ids go with them.
+    and equals PyTorch Geometric's :class:`~torch_geometric.data.Batch` of the graphs of the single sessions. All
+    methods of :class:`~torch_geometric.data.Data` work. Forgetting never changes item numbers or the number of items,
+    so embedding tables keep their shape. Sessions are renumbered and keep their raw ids.
 
     Example:
         >>> graph = SessionGraph.from_sequences([[4, 2, 4, 4], [2]], session_ids=["a", "b"])
@@ -63,9 +63,9 @@ class SessionGraph(SessionConversions, Data):
     length: Tensor
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of ``"item"``, ``"session"`` or ``"user"``, with a fast lookup."""
+        """Return the raw ids of the ``"item"``, ``"session"`` or ``"user"`` nodes, with a fast lookup."""
         found = self._store.get(f"{kind}_vocabulary")
-        if isinstance(found, list):  # of a batch: items and users are shared, sessions follow one another
+        if isinstance(found, list):  # in a batch: items and users are shared, sessions are concatenated
             if kind == "session":
                 bare = all(part.is_range for part in found)
                 return Vocabulary(self.num_sessions if bare else [text for part in found for text in part.ids])
@@ -78,12 +78,12 @@ class SessionGraph(SessionConversions, Data):
 
     @property
     def session_ids(self) -> list[str]:
-        """Raw id of every session; of graphs of prefixes just their numbers."""
+        """Raw id of every session; in graphs of prefixes, the numbers of the prefixes."""
         return self.vocabulary("session").ids
 
     @property
     def num_items(self) -> int:
-        """Number of items, clicked or not."""
+        """Number of items, with or without clicks."""
         return len(self.vocabulary("item"))
 
     @property
@@ -98,17 +98,17 @@ class SessionGraph(SessionConversions, Data):
 
     @property
     def num_interactions(self) -> int:
-        """Number of clicks, by the name it has in graphs of users and items."""
+        """Number of clicks, under the name that :class:`InteractionGraph` uses for its events."""
         return self.num_clicks
 
     @property
     def num_left_out(self) -> int:
-        """How many clicks were left out because their items were unknown, or unseen in training."""
+        """Number of clicks that were dropped because their items were unknown, or unseen in training."""
         return int(torch.as_tensor(self._store.get("num_left_out", 0)).sum())
 
     @property
     def device(self) -> torch.device:
-        """Where the graph lies."""
+        """Device of the tensors."""
         return self.alias.device
 
     @property
@@ -123,7 +123,7 @@ class SessionGraph(SessionConversions, Data):
 
     @property
     def click_ptr(self) -> Tensor:
-        """Where every session begins among the clicks, and where the last one ends ``[num_sessions + 1]``."""
+        """Position of the first click of every session, then the number of clicks ``[num_sessions + 1]``."""
         return torch.cat([self.length.new_zeros(1), self.length.cumsum(0)])
 
     @property
@@ -138,16 +138,16 @@ class SessionGraph(SessionConversions, Data):
 
     @property
     def user(self) -> Tensor | None:
-        """User of every session, -1 where unknown ``[num_sessions]``, or none."""
+        """User of every session, -1 where unknown ``[num_sessions]``, or ``None``."""
         return self._store.get("user")
 
     @property
     def target(self) -> Tensor | None:
-        """On a graph of prefixes, the item clicked next, or -1 ``[num_sessions]``."""
+        """In a graph of prefixes, the item clicked next, or -1 ``[num_sessions]``; ``None`` in other graphs."""
         return self._store.get("target")
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the content: items, raw ids, clicks and their values, all in their order."""
+        """Return the SHA-256 fingerprint of items, raw ids, clicks and their attributes, in their order."""
         digest = hashlib.sha256(f"{self.num_items} {self.num_sessions}".encode())
         for kind in ("item", "session", "user"):
             digest.update(self.vocabulary(kind).fingerprint.encode())
@@ -159,7 +159,7 @@ class SessionGraph(SessionConversions, Data):
         return digest.hexdigest()
 
     def validate(self, raise_on_error: bool = True) -> bool:
-        """Check that nodes, edges and aliases are those of the clicks."""
+        """Check that nodes, edges and aliases match the clicks; return or, if asked to, raise."""
         names = ("x", "edge_index", "alias", "session_of_node")
         whole = super().validate(raise_on_error)
         if whole:
@@ -180,7 +180,7 @@ class SessionGraph(SessionConversions, Data):
         super().__setattr__(key, value)
 
     def _of_clicks(self, items: Tensor, length: Tensor, *vocabularies: Vocabulary | None, **values: Any) -> Self:
-        """Return a graph of other clicks, which is no batch even where this one is."""
+        """Return a graph of other clicks, not a batch even if this graph is a batch."""
         plain: type[Self] = next(cls for cls in type(self).__mro__ if not issubclass(cls, Batch))
         return plain._build(items, length, self.vocabulary("item"), *vocabularies, **values)
 
@@ -194,7 +194,7 @@ class SessionGraph(SessionConversions, Data):
         user_ids: Vocabulary | None = None,
         **values: Any,
     ) -> Self:
-        """Return the graph of sessions whose parts are known to be right.
+        """Return the graph of sessions, without checking the arguments.
 
         Args:
             items: Items of all clicks, by session ``[num_clicks]``.
@@ -202,7 +202,7 @@ class SessionGraph(SessionConversions, Data):
             item_ids: Raw ids of items.
             session_ids: Raw ids of sessions, if they have any.
             user_ids: Raw ids of users, if there are any.
-            values: What the graph holds besides, where not none.
+            values: Further attributes of the graph; those that are ``None`` are not stored.
         """
         num_items = max(len(item_ids), 1)
         session = torch.arange(length.numel(), device=length.device).repeat_interleave(length)
@@ -220,21 +220,21 @@ class SessionGraph(SessionConversions, Data):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of sessions, items and clicks, by these names."""
+        """Numbers of ``"sessions"``, ``"items"`` and ``"clicks"``."""
         return {"sessions": self.num_sessions, "items": self.num_items, "clicks": self.num_clicks}
 
     @property
     def num_rows(self) -> int:
-        """Number of items."""
+        """Number of rows of an embedding table: items."""
         return self.num_items
 
     @property
     def active(self) -> Tensor:
-        """Which items are clicked ``[num_items]``."""
+        """Mask of the items with at least one click ``[num_items]``."""
         return torch.bincount(self.x, minlength=self.num_items) > 0
 
     def ends(self, level: str) -> Tensor:
-        """Return the item, session or user of every click ``[num_clicks]``; a user of -1 is unknown."""
+        """Return the item, session or user of every click ``[num_clicks]``; user -1 means unknown."""
         if level != "user":
             return self.items if level == "item" else self.session
         if self.user is None:
@@ -242,10 +242,10 @@ class SessionGraph(SessionConversions, Data):
         return self.user[self.session]
 
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
-        """Return the positions of the clicks that one part of a request names ``[num_matches]``.
+        """Return the positions of the clicks that a request of one level names ``[num_matches]``.
 
         Raises:
-            ValueError: The graph does not know an id, a session is too short for a click, or does not serve the level.
+            ValueError: The graph lacks an id or does not accept the level, or a session is too short for a click.
         """
         if level not in self.levels:
             raise ArgumentError(
@@ -269,7 +269,7 @@ class SessionGraph(SessionConversions, Data):
         return self.click_ptr[sessions] + position
 
     def holds(self, part: ForgetRequest) -> Tensor:
-        """Return which sessions (of clicks, theirs) are here, which users have one, or which items are known."""
+        """Return a mask of the entries whose session or item is in the graph, or whose user has a session."""
         if part.level == "click":
             return self._known("session", [session for session, _ in part.index], part.raw)
         known = self._known(part.level, part.index, part.raw)
@@ -279,14 +279,14 @@ class SessionGraph(SessionConversions, Data):
         return known
 
     def without_emptied(self, graph: SessionGraph, retained: SessionGraph) -> Self:
-        """Return this graph without what it has of users and items that have nothing left in ``retained``.
+        """Return this graph without the users and items that forgetting left without training clicks.
 
-        Sessions of such users are dropped, who are the same where their raw ids are, and so are clicks on such items:
-        their neighbours join. A prefix that such a click follows is dropped.
+        The sessions of such users (matched by raw id) and the clicks on such items are dropped; the neighbours of a
+        dropped click become adjacent. A prefix whose target is such an item is dropped.
 
         Args:
             graph: The training sessions before forgetting.
-            retained: The training sessions after it.
+            retained: The retained training sessions.
         """
         heldout = self
         if self.user is not None and graph.user is not None and retained.user is not None:
@@ -303,10 +303,10 @@ class SessionGraph(SessionConversions, Data):
         return heldout.keep(~gone) if bool(gone.any()) else heldout
 
     def select(self, index: Tensor) -> Self:
-        """Return the graph of some of the sessions: same items and numbers, fewer sessions.
+        """Return the graph with a subset of the sessions; items and their numbers stay the same.
 
         Args:
-            index: Boolean mask ``[num_sessions]``, or the indices to keep; they stay in the order of the graph.
+            index: Boolean mask ``[num_sessions]``, or the indices to keep; the order of the sessions stays the same.
 
         Raises:
             ValueError: If the mask has another length or an index is out of range.
@@ -321,20 +321,20 @@ class SessionGraph(SessionConversions, Data):
         keep = as_mask(index, self.num_sessions, self.device, "sessions")
         return self.keep(keep.repeat_interleave(self.length, output_size=self.num_clicks))
 
-    @torch.inference_mode(False)  # what is cut in inference mode is for use outside it as well
+    @torch.inference_mode(False)  # a graph made in inference mode must be usable outside it as well
     def keep(self, mask: Tensor) -> Self:
         r"""Return the sessions with only the clicks where ``mask`` ``[num_clicks]`` is true.
 
-        Of a session :math:`(c_1, \dots, c_n)` without its click :math:`c_k`, there remains
+        Dropping the click :math:`c_k` from a session :math:`(c_1, \dots, c_n)` gives
 
         .. math::
-            (c_1, \dots, c_{k-1}, c_{k+1}, \dots, c_n):
+            (c_1, \dots, c_{k-1}, c_{k+1}, \dots, c_n).
 
-        the click is dropped and its neighbours join, so that :math:`c_{k-1} \to c_{k+1}` is now a transition (a self
-        loop where both are clicks on one item: joined repeats are not collapsed), while an item that is clicked
-        elsewhere in the session stays a node of it. Later clicks move up one position. A session with one click left
-        stays, though there is nothing to learn from it: neither a transition nor a click to predict. A session
-        with no click left is dropped, and the sessions after it move up; raw ids go with their sessions.
+        The neighbours become adjacent: :math:`c_{k-1} \to c_{k+1}` is a transition (a self loop if both are clicks on
+        the same item; repeats are not collapsed). The item stays a node if it is clicked elsewhere in the session.
+        Later clicks move up by one position. A session with one click left stays, although it has neither a transition
+        nor a click to predict. A session without clicks is dropped and later sessions are renumbered with their raw
+        ids.
 
         Example:
             >>> import torch
@@ -359,18 +359,18 @@ class SessionGraph(SessionConversions, Data):
 
     @torch.inference_mode(False)
     def prefixes(self, ends: Tensor | None = None) -> Self:
-        """Return one session per click in ``ends``: its session up to and including it; ``target`` is the next click.
+        """Return one prefix per click in ``ends``: the clicks of its session up to and including that click.
 
-        Training needs hundreds of these per step: they carry no times, users and raw ids of sessions.
+        Prefixes carry no times, users or raw ids of sessions, since training builds hundreds of them per step.
 
         Args:
-            ends: Clicks, in any order, some maybe repeated ``[n]`` (default: all that have a successor).
+            ends: Positions of clicks, in any order, repeats allowed ``[n]`` (default: all clicks with a successor).
 
         Returns:
-            A graph of ``n`` sessions with ``target`` ``[n]``, the item of the next click, -1 where there is none.
+            A graph of ``n`` sessions with ``target`` ``[n]``, the item of the next click, or -1 if there is none.
 
         Raises:
-            ValueError: If ``ends`` holds no clicks of the graph.
+            ValueError: If ``ends`` holds positions that are no clicks of the graph.
 
         Example:
             >>> import torch
@@ -386,7 +386,7 @@ class SessionGraph(SessionConversions, Data):
         ends = check_ends(ends, self.num_clicks, self.device)
         session = torch.searchsorted(ptr, ends, right=True) - 1
         length = ends - ptr[session] + 1
-        shift = ends - length.cumsum(0) + 1  # from a click of the prefixes to that of the graph
+        shift = ends - length.cumsum(0) + 1  # position in the graph minus position in the prefixes
         click = shift.repeat_interleave(length)
         click += torch.arange(click.numel(), device=self.device)
         is_last = ends + 1 == ptr[session + 1]
@@ -394,7 +394,7 @@ class SessionGraph(SessionConversions, Data):
         return self._of_clicks(self.x[self.alias[click]], length, target=target)
 
     def collapse(self) -> Self:
-        """Return the graph without the clicks on the item of the click before; of a run, the first stays.
+        """Return the graph with every run of consecutive clicks on one item reduced to its first click.
 
         Example:
             >>> SessionGraph.from_sequences([[0, 0, 1, 0], [0, 0]]).collapse().items
@@ -406,12 +406,12 @@ class SessionGraph(SessionConversions, Data):
         return self.keep(keep)
 
     def without_unseen(self, train: SessionGraph) -> Self:
-        """Return the graph without the clicks on items that ``train`` holds no click on; their neighbours join.
+        """Return the graph without the clicks on items that have no click in ``train``; their neighbours are joined.
 
-        No model can have learnt these items. What is left out adds to :attr:`num_left_out`.
+        A model trained on ``train`` has not learned these items. The dropped clicks are added to :attr:`num_left_out`.
 
         Raises:
-            ValueError: If ``train`` has other items.
+            ValueError: If the items of ``train`` differ from those of this graph.
 
         Example:
             >>> train, test = SessionGraph.from_sequences([[0, 1], [0, 2, 1]]).time_split([0.5, 0.5])
@@ -429,13 +429,13 @@ class SessionGraph(SessionConversions, Data):
         return graph
 
     def time_split(self, fractions: Sequence[float]) -> tuple[Self, ...]:
-        """Return disjoint graphs of whole sessions, one per fraction, the later ones last.
+        """Split whole sessions by time into disjoint graphs, one per fraction, the latest sessions last.
 
-        Sessions are ordered by the time of their last click, and where there are no times, or equal ones, as they lie.
+        Sessions are sorted by the time of their last click; without times, and for equal times, they keep their order.
         Items keep their numbers in all parts; see :meth:`without_unseen`.
 
         Args:
-            fractions: Share of the sessions in every part; they add up to 1.
+            fractions: Share of the sessions in every part; the shares add up to 1.
 
         Raises:
             ValueError: If the fractions are not positive or do not add up to 1.
@@ -453,5 +453,5 @@ class SessionGraph(SessionConversions, Data):
         return tuple(self.select(part) for part in order.tensor_split(cuts))
 
     def subgraph(self, subset: Tensor) -> Self:
-        """Return the graph of the clicks on some nodes (a mask or indices ``[n]``); their neighbours join."""
+        """Return the graph of the clicks on the nodes in ``subset`` (a mask or indices ``[n]``); see :meth:`keep`."""
         return self.keep(as_mask(subset, self.x.numel(), self.device, "nodes")[self.alias])

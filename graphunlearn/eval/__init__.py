@@ -1,4 +1,4 @@
-"""Judging the forgotten: metrics against retrained models, audits and reports."""
+"""Evaluation of forgetting: metrics against retrained models, audits, benchmarks and reports."""
 
 from graphunlearn.eval.auditing import Audit, audit
 from graphunlearn.eval.comparison import bench

@@ -1,4 +1,4 @@
-"""The audit: methods against an ensemble of retrained models, two-sided."""
+"""The audit: compare unlearning methods with an ensemble of retrained models, in both directions."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from graphunlearn.operators.shards.ensemble import backbone_of
 __all__ = ["Audit", "audit", "own_figures"]
 
 MEBIBYTE = 2**20
-_TIMES = ("seconds_sum", "seconds_slowest_shard")  # of methods that could run their parts side by side
+_TIMES = ("seconds_sum", "seconds_slowest_shard")  # logged by methods whose shards could run in parallel
 
 
 @dataclass
 class Audit:
-    """A finished audit: print it, write it, or read ``report``.
+    """The result of an audit. Print it for a table, call :meth:`write` for the report, or read ``report``.
 
     Args:
         report: The report, in the format of ``report.json``.
-        plots: What the figures are drawn from.
-        references: The retrained models it was judged against, for further audits of the same request.
-        results: What the audited methods returned.
-        retrained: What the report's row of retraining is the mean of, one entry per retrained model.
+        plots: The data of the figures; see :func:`graphunlearn.eval.report.plots.draw`.
+        references: The retrained models that the methods were compared with. They can be passed to further audits of
+            the same request.
+        results: The results of the audited methods.
+        retrained: One report entry per retrained model; the report's row of retraining is their mean.
     """
 
     report: dict[str, Any]
@@ -53,14 +54,29 @@ class Audit:
         return terminal_table(self.report)
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write ``report.json`` and ``report.html`` into ``folder`` and return their paths."""
+        """Write ``report.json`` and ``report.html`` into ``folder``.
+
+        Args:
+            folder: The folder, which is created if it does not exist.
+
+        Returns:
+            The paths of the two files.
+        """
         return write_report(self.report, folder, self.plots)
 
     @classmethod
     def mean(cls, audits: Sequence[Audit], about: Mapping[str, Any]) -> Audit:
-        """Return the mean of several audits of the same methods; figures are those of the first.
+        """Return the mean of several audits of the same methods, with the figures of the first audit.
 
-        Audits may share retrained models: the row of retraining is the mean of all distinct ones, its ± their spread.
+        Audits may share retrained models. The row of retraining is the mean over all distinct retrained models, and
+        its ± is their standard deviation.
+
+        Args:
+            audits: At least one audit.
+            about: Further fields of the report, such as the data set, the scenario and ``notes``.
+
+        Returns:
+            The mean audit; its report holds the methods of every single audit under ``runs``.
         """
         first, methods = audits[0], audits[0].report["methods"]
         if len(audits) > 1:
@@ -89,34 +105,35 @@ def audit(
     cache: str | Path | None = None,
     on_step: Callable[[str], Any] = lambda what: None,
 ) -> Audit:
-    """Judge unlearning methods against models retrained without what is forgotten.
+    """Compare unlearning methods with models that were retrained on the retained graph.
 
-    What is measured follows from the graph: see :class:`~graphunlearn.eval.measure.Judge` for users and items, and
-    :class:`~graphunlearn.eval.session_measure.SessionJudge` for sessions. A method that brings an original of its own
-    (shards, say) is measured from that one.
+    The measures depend on the kind of graph: see :class:`~graphunlearn.eval.measure.Judge` for users and items, and
+    :class:`~graphunlearn.eval.session_measure.SessionJudge` for sessions. If a method has an original model of its own
+    (an ensemble of shards, say), the change that it makes is measured from that model.
 
     Args:
         model: The original model.
-        graph: The graph it was trained on.
-        request: What is forgotten.
-        methods: Methods to run, or results that are there already.
-        test: Held-out interactions or sessions. Rows of users or items who are forgotten entirely, forgotten pairs, and
-            rows with users or items that training never saw are left out and counted.
-        validation: Early stopping of the retrained models.
+        graph: The graph that the original model was trained on.
+        request: The forget request.
+        methods: Methods to run, or results of methods that were run before.
+        test: Held-out interactions or sessions. The following rows are left out and counted: rows of users or items
+            that are forgotten entirely, forgotten pairs, and rows with users or items without training data.
+        validation: Held-out data for early stopping of the retrained models.
         objective: The loss of all models.
-        settings: Training of the retrained models; their seeds count up from its ``seed`` (50 where there are no
-            settings), which must not be the original's.
+        settings: Training settings of the retrained models. Their seeds count up from ``settings.seed`` (50 without
+            settings), which must differ from the seed of the original model.
         retrain_seeds: Number of retrained models.
-        references: Retrained models that are there already.
-        trained_labels: Whether the labels of the forgotten interactions are to be told after forgetting (flips).
-        cache: Folder of retrained models; those that are there are not trained again. Nothing is kept where ``None``.
-        on_step: Called with a word whenever a model is done.
+        references: Retrained models from an earlier audit of the same request; only missing ones are trained.
+        trained_labels: Whether forgetting is measured by how well a model predicts the labels that the forgotten
+            interactions were trained with (flipped labels).
+        cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
+        on_step: Called with the name of the step whenever a model is done.
 
     Returns:
         The :class:`Audit`.
 
     Raises:
-        ValueError: The request or a graph does not fit.
+        ValueError: The request or a graph does not fit, or a method was not prepared.
     """
     judge = _judge(graph, request, validation, test, objective, trained_labels)
     for method in methods:
@@ -187,7 +204,7 @@ def _judge(
 
 
 def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[UnlearningResult]) -> list[str]:
-    """Say what was judged against, how much of it is from an earlier day, and what has an original of its own."""
+    """Return the report's notes on the retrained models, on the cache, and on methods with an original of their own."""
     distinct = {id(result): result for ensemble in ensembles for result in ensemble}.values()
     cached = sum("cached" in result.log for result in distinct)
     notes = [f"Judged against {counted(len(distinct), 'retrained model')}."]
@@ -238,7 +255,7 @@ def _entry(
 def _retrained_entries(
     retrained: list[Measured], references: list[UnlearningResult], seconds: float
 ) -> list[dict[str, Any]]:
-    """Return an entry per retrained model; its distance to retraining is that to the others."""
+    """Return one report entry per retrained model; its distance to retraining is the distance to the other models."""
     entries = []
     for k, (measured, result) in enumerate(zip(retrained, references)):
         entry, others = _entry("retrain", measured, retrained, result, seconds), retrained[:k] + retrained[k + 1 :]
@@ -250,12 +267,12 @@ def _retrained_entries(
 
 
 def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[dict[str, Any]]]]) -> dict[str, Any]:
-    """Return the mean retrained model: its distance to retraining is the noise floor.
+    """Return the report's row of retraining: the mean over the retrained models, whose distance is the noise floor.
 
-    An ensemble that several originals share counts once.
+    A retrained model that several audits share counts once.
 
     Args:
-        ensembles: Retrained models and their entries.
+        ensembles: For every audit, the retrained models and their report entries.
     """
     by_model: dict[int, list[dict[str, Any]]] = {}
     for references, entries in ensembles:
@@ -263,7 +280,7 @@ def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[
             by_model.setdefault(id(reference), []).append(entry)
     row = aggregate([[aggregate([[e] for e in same])[0] | {"log": same[0]["log"]}] for same in by_model.values()])[0]
     distance, spread = row["distance_to_retrain"], row.pop("distance_to_retrain_sd", {})
-    if min(len(entries) for _, entries in ensembles) > 2:  # two models are as far from each other
+    if min(len(entries) for _, entries in ensembles) > 2:  # with two models, both distances are the same
         row["distance_to_retrain_sd"] = {where: sd for where, sd in spread.items() if where in ("test", "forget")}
     row["distance_to_retrain"] = distance | {where: distance[f"noise_floor_{where}"] for where in ("test", "forget")}
     row.pop("speedup_vs_retrain_sd", None)
@@ -276,7 +293,17 @@ def own_figures(
     request: ForgetRequest,
     methods: Sequence[Unlearner | UnlearningResult],
 ) -> dict[str, Any]:
-    """Return the data of the figures that a method adds; those of the first that adds any."""
+    """Return the data of the figures that a method adds to the report.
+
+    Args:
+        model: The original model.
+        graph: The graph that the original model was trained on.
+        request: The forget request.
+        methods: The audited methods; results carry no figures.
+
+    Returns:
+        The data of the first method that adds figures, or an empty dictionary.
+    """
     for method in methods:
         figures = {} if isinstance(method, UnlearningResult) else method.figures(model, graph, request)
         if figures:

@@ -1,4 +1,4 @@
-"""Trained models on disk, found again by all that went into them."""
+"""Cache of trained models on disk, keyed by everything that determines the training."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from graphunlearn.operators import Retrain, UnlearningResult
 __all__ = ["facts_of_training", "recall", "remember", "retrained"]
 
 FORMAT = 1
-_FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # told apart by their versions
+_FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # identified by version, not by source
 _MACHINE = ("graphunlearn", "torch", "torch_geometric", "cpu", "threads", "device")
-_FUNCTIONS = (_encode, encode_prefixes, linear_form, auxiliary_loss)  # what a model of one's own may register with
+_FUNCTIONS = (_encode, encode_prefixes, linear_form, auxiliary_loss)  # functions that custom models register with
 
 
 def _code() -> str:
-    """A SHA-256 of the code that trains, as it was loaded: a version number lags behind those who edit."""
+    """Return the SHA-256 of the training code at import, since edited code may keep its version number."""
     digest = hashlib.sha256()
     here = Path(sparse.__file__)
     folders = (here.parents[1] / folder for folder in ("data", "metrics", "nn", "utils"))
@@ -55,18 +55,22 @@ def facts_of_training(
     objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
-    """Return all that decides what training gives, as JSON holds it: two trainings with equal facts are one.
+    """Return everything that determines the result of a training, in JSON types.
 
-    These are the model's classes with their options, shapes and whatever is not trained, the objective, the settings
-    with their seed, both graphs in their order, the code, the versions, and the machine, since times are kept as well.
+    Two trainings with equal facts give the same model. The facts are the classes of the model with their options,
+    shapes and untrained values, the objective, the settings with their seed, both graphs in their order, the code, and
+    the versions. The hardware is included because the cache also records times.
 
     Args:
-        role: What the model is trained for; models of different roles are not exchanged.
-        model: The model; its trained parameters do not matter.
-        graph: What it is trained on.
-        validation: What decides when training stops.
+        role: Purpose of the model; models with different roles are never exchanged.
+        model: The model. The values of its trainable parameters do not count.
+        graph: The training graph.
+        validation: Held-out data for early stopping, or ``None``.
         objective: The loss.
-        settings: How it is trained.
+        settings: Training settings.
+
+    Returns:
+        The facts, which serve as the key of :func:`recall` and :func:`remember`.
     """
     state = {name: [list(value.shape), str(value.dtype)] for name, value in model.state_dict().items()}
     fixed = dict(model.named_buffers()) | {n: p for n, p in model.named_parameters() if not p.requires_grad}
@@ -88,9 +92,17 @@ def facts_of_training(
 
 
 def recall(cache: Path, facts: Mapping[str, Any], model: nn.Module) -> dict[str, Any] | None:
-    """Load the model of these facts into ``model`` and return what was recorded of it, or ``None``.
+    """Load a cached model into ``model`` and return its record.
 
-    A file that is broken, or not what its name says, counts as none.
+    A file that is broken or that does not match its name is ignored.
+
+    Args:
+        cache: Folder of the cache.
+        facts: The facts of the training; see :func:`facts_of_training`.
+        model: The model that receives the parameters; it is set to evaluation mode.
+
+    Returns:
+        The record that was written with the model, or ``None`` if the cache does not contain the model.
     """
     try:
         with safe_open(_path(cache, facts), "pt") as file:
@@ -107,7 +119,14 @@ def recall(cache: Path, facts: Mapping[str, Any], model: nn.Module) -> dict[str,
 
 
 def remember(cache: Path, facts: Mapping[str, Any], model: nn.Module, record: Mapping[str, Any]) -> None:
-    """Write a trained model and what is recorded of it, whole or not at all; a failure is only warned of."""
+    """Write a trained model and its record to the cache, atomically; a failure to write only gives a warning.
+
+    Args:
+        cache: Folder of the cache, which is created if it does not exist.
+        facts: The facts of the training; see :func:`facts_of_training`.
+        model: The trained model.
+        record: Results of the training, in JSON types.
+    """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     meta = {"facts": facts, "digest": _digest(_values(tensors)), "record": record}
     try:
@@ -124,9 +143,18 @@ def retrained(
     request: ForgetRequest,
     cache: Path | None,
 ) -> UnlearningResult:
-    """Return what ``method`` gives, from the cache where it is there; its log then says so (``cached``).
+    """Return a retrained model, from the cache if it contains the model.
 
-    Seconds, memory and the rest of the log are those of when it was trained.
+    Args:
+        method: The retraining method.
+        model: The model to train anew.
+        graph: The training graph before forgetting.
+        request: The forget request.
+        cache: Folder of the cache; ``None`` to retrain without a cache.
+
+    Returns:
+        The result of ``method``. If it comes from the cache, its log has the entry ``cached``; seconds, memory and the
+        rest of the log are those of the original training.
     """
     if cache is None or method.objective is None or method.settings is None:
         return method.unlearn(model, graph, request)
@@ -166,7 +194,7 @@ def _digest(values: Iterable[Tensor]) -> str:
 
 
 def _content(graph: InteractionGraph | SessionGraph) -> list[str]:
-    """What a graph holds, and the order it lies in: training draws its batches by position."""
+    """Return fingerprints of a graph's content in its order, which matters as batches are drawn by position."""
     stores = [(str(store._key), store) for store in graph.stores]
     named = sorted(
         ((kind, name, value) for kind, store in stores for name, value in store.items() if _is_dense(value)),
@@ -187,7 +215,7 @@ def _description(module: nn.Module) -> list[Any]:
 
 
 def _fact(value: Any) -> Any:
-    """An option of a module as JSON holds it: exact for plain values and tensors, else what kind of thing it is."""
+    """Return an option of a module in JSON types: plain values and tensors exactly, other objects by their type."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if _is_dense(value):
@@ -205,7 +233,7 @@ def _fact(value: Any) -> Any:
 
 
 def _sources(kind: type) -> list[str]:
-    """The code of a class and its parents, as far as no version number tells of it."""
+    """Return fingerprints of the source code of a class and its parents, except classes identified by a version."""
     return [_source(parent) for parent in kind.__mro__ if parent.__module__.partition(".")[0] not in _FOREIGN]
 
 

@@ -1,4 +1,4 @@
-"""The bench: methods through a scenario, against retrained models, over several data and original seeds."""
+"""The benchmark: compare methods with retrained models in one scenario, over several data and original seeds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from graphunlearn.operators import Unlearner, UnlearningResult
 __all__ = ["bench"]
 
 RETRAINED, CLEAN = 50, 99
-"""The seeds of a data seed, out of a hundred: originals from 0, retrained models from here, and the clean one."""
+"""Every data seed has a hundred seeds: originals use those from 0, retrained models from 50, the clean model 99."""
 
 
 def bench(
@@ -56,36 +56,37 @@ def bench(
     progress: bool | None = None,
     command: str | None = None,
 ) -> Audit:
-    """Run methods through a scenario, against retrained models, over several data and original seeds.
+    """Compare methods with retrained models in one scenario, over several data and original seeds.
 
-    Originals and retrained models go through the same training loop with the same settings; all their seeds differ.
+    Original and retrained models use the same training loop and settings; all their seeds differ.
 
     Args:
-        scenario: Gives the scenario of a data seed, ``scenario(seed)``. One with a parameter ``clean`` is also given a
-            function that trains a model as originals are trained, with a seed of its own; see
-            :func:`adversarial_edges`. Its graphs are of interactions or of sessions, as the model is.
-        methods: The methods, configured; ``objective``, ``validation`` and ``settings`` are filled in where they are
-            ``None``. One that needs a preparation is prepared for every original, before it is told the request.
-        model: Name of a model, or a function that builds one for a graph.
-        dim: Width of a row; by default 32 for users and items, 64 for sessions.
-        layers: Layers of the model; by default what :func:`build_model` gives it.
-        objective: The loss; the shared default otherwise.
-        settings: How to train; by default :func:`default_settings`.
-        data_seeds: Number of data seeds (split and request).
+        scenario: Function that returns the scenario of a data seed, ``scenario(seed)``. If it has a parameter
+            ``clean``, it also receives a function that trains a model like the originals, with a seed of its own; see
+            :func:`adversarial_edges`. The graphs of the scenario must be of the kind that the model takes,
+            interactions or sessions.
+        methods: The configured methods. Their ``objective``, ``validation`` and ``settings`` are filled in if they are
+            ``None``. A method that needs preparation is prepared for every original, before it receives the request.
+        model: Name of a model, or a function that builds a model for a graph.
+        dim: Width of the embedding tables; by default 32 for users and items, 64 for sessions.
+        layers: Number of layers; by default that of :func:`build_model`.
+        objective: The loss of all models; by default :func:`default_objective`.
+        settings: Training settings; by default :func:`default_settings`.
+        data_seeds: Number of data seeds; a data seed decides the split and the request.
         original_seeds: Number of original models per data seed.
-        retrain_seeds: Number of retrained models per data seed; at least two for a noise floor, better five.
+        retrain_seeds: Number of retrained models per data seed. A noise floor takes at least two; five are better.
         seed: The first data seed.
-        dataset: Name for the report.
-        device: Where to run.
-        cache: Folder of trained models; those that are there are not trained again. Nothing is kept where ``None``.
-        progress: Show progress; by default on a terminal only.
-        command: What was typed, for the report.
+        dataset: Name of the data set in the report.
+        device: Device of all computations.
+        cache: Folder of trained models, which are reused if they are found there. ``None`` keeps nothing on disk.
+        progress: Whether to show progress; by default only on a terminal.
+        command: The command line, for the report.
 
     Returns:
-        The :class:`Audit`, means over all runs with standard deviations.
+        The :class:`Audit` with means and standard deviations over all runs.
 
     Raises:
-        ValueError: A count is not positive, or so large that seeds would meet.
+        ValueError: A number of seeds is not positive, or so large that seeds would coincide.
 
     Example:
         >>> import graphunlearn as gu
@@ -160,7 +161,19 @@ def bench(
 
 @dataclass
 class _Trainer:
-    """Trains originals and clean models alike, or finds them in the cache."""
+    """Trains original and clean models in the same way, or loads them from the cache.
+
+    Args:
+        model: Name of a model, or a function that builds a model for a graph.
+        dim: Width of the embedding tables, or ``None`` for the default of the kind of graph.
+        layers: Number of layers, or ``None`` for the default.
+        objective: The loss, or ``None`` for the default of the kind of graph.
+        settings: Training settings, or ``None`` for the default of the kind of graph.
+        device: Device of the models.
+        cache: Folder of trained models, or ``None``.
+        trained: Number of models trained so far.
+        found: Number of models loaded from the cache so far.
+    """
 
     model: str | Callable[[Any], nn.Module]
     dim: int | None
@@ -173,11 +186,11 @@ class _Trainer:
     found: int = 0
 
     def learning(self, graph: Any) -> tuple[Criterion, FitSettings]:
-        """Return the loss and the settings, the defaults of the kind of graph where none were given."""
+        """Return the loss and the training settings; those not given are the defaults of the kind of graph."""
         return self.objective or default_objective(graph), self.settings or default_settings(graph)
 
     def width(self, graph: Any) -> int:
-        """Return the width of a row."""
+        """Return the width of the embedding tables."""
         return (64 if graph.kind == "sessions" else 32) if self.dim is None else self.dim
 
     def __call__(self, role: str, graph: G, validation: G, *, seed: int) -> nn.Module:
@@ -206,13 +219,13 @@ class _Trainer:
         return self.model(graph)
 
     def notes(self) -> list[str]:
-        """What the report says of it."""
+        """Return the report's notes on models from the cache."""
         both = counted(self.found + self.trained, "model")
         return [f"{self.found} of {both} before forgetting came from the cache."] if self.found else []
 
 
 def _facts(case: Scenario[Any]) -> dict[str, int]:
-    """Return the sizes of the data, under the names of their kind."""
+    """Return the sizes of the training, validation and test data, under the names of their kind of graph."""
     return part_sizes({"train": case.train, "validation": case.validation, "test": case.test})
 
 
@@ -221,7 +234,7 @@ def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[...
 
 
 def _prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
-    """Return the method ready for this original; a copy, so that nothing of it reaches another one."""
+    """Return a copy of the method that is prepared for this original; a preparation is never shared by originals."""
     if not method.needs_preparation:
         return method
     own = replace(method)

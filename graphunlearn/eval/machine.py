@@ -1,4 +1,4 @@
-"""Where a result was measured: versions and hardware, and nothing that names a person, a machine or a folder."""
+"""Versions and hardware that a result was measured with, without names of users, hosts or folders."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = ["environment"]
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str | int | float | None]:
-    """Return versions and hardware, ready for a report.
+    """Return versions and hardware for a report.
 
     Args:
         device: The device on which the result was computed.
 
     Returns:
-        Versions, operating system, processor, threads, memory in GB and the device; no host or user name, no path.
+        Versions, operating system, processor, threads, memory in GB and the device, by name. Host names, user names
+        and paths are not included.
 
     Example:
         >>> environment()["device"]
@@ -45,7 +46,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str | int | flo
 
 
 def _cpu_model() -> str | None:
-    """Return the processor's marketing name where the system tells it."""
+    """Return the processor's product name, or ``None`` if the system does not report it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -57,5 +58,5 @@ def _cpu_model() -> str | None:
 def _memory_gb() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):  # not every system has sysconf, or these names
+    except (AttributeError, ValueError, OSError):  # some systems lack sysconf or these names
         return None

@@ -1,4 +1,4 @@
-"""What is measured of models of users and items."""
+"""The measures that an audit takes of models of users and items."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ from graphunlearn.utils import k_hop_ball
 __all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
 
 Measured = dict[str, Any]
-"""What a judge says of one model: ``utility``, ``forgetting``, (log) probabilities ``forget`` and ``test``."""
+"""Measures of one model: ``utility``, ``forgetting``, and the (log) probabilities ``forget`` and ``test``."""
 
 
 def held_against(
     models: Sequence[Measured], retrained: Sequence[Measured]
 ) -> Iterator[tuple[Measured, list[Measured]]]:
-    """Yield every model with the retrained ones it is held against; a retrained one is held against the others."""
+    """Yield every model together with the retrained models that it is compared with.
+
+    Args:
+        models: Measures of the original model and of the audited methods, which are compared with all retrained models.
+        retrained: Measures of the retrained models; each is compared with the other ones.
+    """
     for model in models:
         yield model, list(retrained)
     for k, model in enumerate(retrained):
@@ -40,29 +45,43 @@ def held_against(
 
 
 def compared_by_ks(model: Measured, others: Sequence[Measured]) -> float | None:
-    """Return the KS distance on what is forgotten, and leave its p-value and floor in ``model["ks"]``."""
+    """Return the KS distance on the forget set, and store its p-value and its noise floor in ``model["ks"]``.
+
+    Args:
+        model: Measures of one model; changed in place.
+        others: Measures of the retrained models that it is compared with.
+
+    Returns:
+        The KS statistic, or ``None`` if it cannot be computed.
+    """
     ks = ks_distance(model["forget"], [other["forget"] for other in others]) if others else None
     model["ks"] = {"p_value": ks.p_value, "floor": ks.floor} if ks else {"p_value": None, "floor": None}
     return ks.statistic if ks else None
 
 
 EXPOSED = 20
-"""Length of the list in which forgotten items are looked for."""
+"""Length of the recommendation list in which forgotten items are counted."""
 FEWEST = 1000
-"""A small request is held against at least this many never-seen pairs."""
+"""Least number of never-seen pairs that the forgotten pairs are compared with, even for a small request."""
 GROUPED = ("recall@20", "ndcg@20")
 
 
 class Judge:
-    """Everything that is the same for all models of one audit.
+    """Measures all models of one audit of users and items in the same way.
 
     Args:
-        graph: The graph before forgetting.
-        request: What is forgotten.
-        validation: What decided when training stopped.
-        test: Held-out interactions, all of them.
-        objective: The loss.
-        trained_labels: Whether the labels of the forgotten interactions are to be told.
+        graph: The training graph before forgetting.
+        request: The forget request.
+        validation: Held-out interactions for early stopping, or ``None``.
+        test: All held-out test interactions. The constructor drops those that must not be measured and counts them in
+            ``left_out``.
+        objective: The loss, for the gradient residual.
+        trained_labels: Whether to measure how well a model predicts the labels that the forgotten interactions were
+            trained with.
+
+    Attributes:
+        distance_unit: ``"p"``; distances between models are differences of probabilities.
+        left_out: Numbers of held-out rows that are not measured, by reason.
     """
 
     distance_unit: ClassVar[str] = "p"
@@ -106,7 +125,17 @@ class Judge:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, graph: InteractionGraph) -> Measured:
-        """Return utility, forgetting and probabilities of a model that serves with ``graph``."""
+        """Return utility, forgetting and probabilities of one model.
+
+        Args:
+            model: The model.
+            graph: The graph that the model uses for its predictions.
+
+        Returns:
+            Metrics by name under ``"utility"`` and ``"forgetting"``, and the probabilities of the forgotten pairs
+            ``"forget"`` ``[num_forgotten]``, of the test pairs ``"test"`` ``[num_test]`` and of never-seen pairs
+            ``"never"`` ``[num_never_seen]``.
+        """
         encoded = encode(model, graph)
         p_forget, p_test, p_never = (
             torch.sigmoid(score(encoded, pairs)) for pairs in (self.forgotten.pairs, self.test.pairs, self.never_seen)
@@ -131,11 +160,11 @@ class Judge:
         }
 
     def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:
-        """Ranking metrics of all users, which are means over two groups, and of the groups."""
+        """Return the ranking metrics of all users, and those of affected and unaffected users separately."""
         counts = {name: ranker.counts["num_users"] for name, ranker in self.rankers.items()}
         parts = {name: self.rankers[name](users, items) for name, count in counts.items() if count}
         if not parts:
-            return self.rankers["affected"](users, items)  # nobody to judge: NaN by name
+            return self.rankers["affected"](users, items)  # no users to measure: every metric is NaN
         total = sum(counts.values())
         metrics = next(iter(parts.values()))
         overall = {m: sum(counts[name] * part[m] for name, part in parts.items()) / total for m in metrics}
@@ -143,16 +172,20 @@ class Judge:
 
     @torch.enable_grad()
     def gradient_residual(self, model: nn.Module) -> float:
-        r"""Return :math:`\|\nabla R(\theta; D_k, G_k)\|` per retained interaction."""
+        r"""Return the norm :math:`\|\nabla R(\theta; D_k, G_k)\|` divided by the number of retained interactions.
+
+        Args:
+            model: The model with parameters :math:`\theta`.
+        """
         risk = risk_of(model, self.retained, self.objective)
         return float(risk.gradient(risk.parameters).norm()) / max(self.retained.num_interactions, 1)
 
     def compare(self, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
-        """Add to every measured model what takes another one: its original, or the retrained ones.
+        """Add the forgetting metrics that compare a model with its original or with the retrained models.
 
         Args:
-            models: Originals and methods; what each is measured from is its ``"original"``.
-            retrained: The retrained models; each is held against the others.
+            models: Measures of originals and methods; ``"original"`` of each holds the measures of its original model.
+            retrained: Measures of the retrained models; each is compared with the other ones.
         """
         mean_auc = statistics.fmean(m["forgetting"]["membership_auroc"] for m in retrained)
         for m, others in held_against(models, retrained):
@@ -165,7 +198,12 @@ class Judge:
             }
 
     def plots(self, named: Mapping[str, Measured], retrained: Sequence[Measured]) -> dict[str, Any]:
-        """Return what the figures are drawn from; see :func:`graphunlearn.eval.report.plots.draw`."""
+        """Return the data of the figures; see :func:`graphunlearn.eval.report.plots.draw`.
+
+        Args:
+            named: Measures of the original model and of the audited methods, by name.
+            retrained: Measures of the retrained models.
+        """
         wrong = None if self.trained_labels is None else self.trained_labels.cpu()
 
         def shown(p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pairs to judge by: what a model shows, what it believes least, and what no graph holds; never all pairs at once."""
+"""Recommended, lowest-scored and never-seen pairs, computed in batches rather than over all pairs at once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["exposure", "lowest_ranked", "never_seen_pairs"]
 def exposure(encoded: Encoded, seen: InteractionGraph, pairs: Tensor, k: int = 20, batch_size: int = 256) -> float:
     r"""Return the share of ``pairs`` whose item is among the ``k`` best unseen items of its user.
 
-    Equal scores share the places that are left: with :math:`a` unseen items scored higher than the pair and :math:`b`
-    as high (itself among them), it counts :math:`\min(1, \max(0, (k - a) / b))`, the probability that a random order
-    of the equal ones shows it.
+    Items with equal scores share the remaining places. If :math:`a` unseen items score higher than the item of a pair
+    and :math:`b` unseen items (including that item) score the same, the pair counts as
+    :math:`\min(1, \max(0, (k - a) / b))`: the probability that the item is in the list if ties are broken at random.
 
     Args:
-        encoded: What the model knows of users and items.
+        encoded: Rows of users and items.
         seen: The retained graph, whose interactions are not recommended again.
-        pairs: Users and items ``[2, num_pairs]``, none of them in ``seen``.
+        pairs: Users and items ``[2, num_pairs]``; no pair is in ``seen``.
         k: Length of the recommendation list.
-        batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        batch_size: Number of users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
 
     Returns:
-        The share; NaN without pairs.
+        The share, or NaN if there are no pairs.
 
     Raises:
         ValueError: ``k`` is not positive.
@@ -67,18 +67,18 @@ def exposure(encoded: Encoded, seen: InteractionGraph, pairs: Tensor, k: int = 2
 def lowest_ranked(
     encoded: Encoded, side: str, nodes: Tensor, allowed: Tensor, held: Sequence[InteractionGraph], batch_size: int = 256
 ) -> Tensor:
-    """Return, for every node of one side, the pair with the node of the other side that is scored lowest.
+    """Return the lowest-scored pair of every given user, or of every given item.
 
     Args:
-        encoded: What the model knows of users and items.
-        side: ``"user"`` (the lowest item of every user) or ``"item"`` (the lowest user of every item).
-        nodes: Internal ids of that side, all different ``[num]``.
-        allowed: Which nodes of the other side may be chosen, as a mask.
-        held: Graphs whose pairs are not chosen.
-        batch_size: Nodes scored at a time, which bounds the memory.
+        encoded: Rows of users and items.
+        side: ``"user"`` for the lowest-scored item of every user, ``"item"`` for the lowest-scored user of every item.
+        nodes: Distinct internal ids of users or items ``[num]``.
+        allowed: Mask of the items (or users) that may be chosen.
+        held: Graphs whose pairs are never chosen.
+        batch_size: Number of nodes scored at a time, which bounds the memory.
 
     Returns:
-        Users and items ``[2, at most num]`` in the order of ``nodes``; a node for which nothing is left has none.
+        Users and items ``[2, at most num]`` in the order of ``nodes``. A node without a possible pair is left out.
 
     Example:
         >>> graph = InteractionGraph.from_edges(torch.tensor([[0], [2]]), num_users=1, num_items=3)
@@ -108,19 +108,19 @@ def lowest_ranked(
 
 
 def never_seen_pairs(users: Tensor, graphs: Sequence[InteractionGraph], seed: int = 0) -> Tensor:
-    """Draw one pair for every entry of ``users`` that none of the graphs holds, its item uniform over the user's rest.
+    """Draw one never-seen pair per entry of ``users``: its item is uniform over the items that the user has not seen.
 
-    Passing the users of the forgotten pairs gives both samples the same users, so that what a model thinks of a user in
-    general cancels in :func:`membership_auroc`. Draws are independent, so a pair can occur twice; pass the users
-    repeated for a larger sample. The cost follows the number of interactions and draws.
+    If ``users`` are the users of the forgotten pairs, both samples have the same users, so that effects of single users
+    on the scores cancel in :func:`membership_auroc`. Draws are independent, so a pair can occur twice. For a larger
+    sample, repeat the users. The cost grows with the number of interactions and draws, not with the number of pairs.
 
     Args:
         users: Internal user ids ``[num]``, repeats allowed.
-        graphs: Graphs of equal size (training, validation and test, say) whose pairs are excluded.
-        seed: Same seed, same pairs.
+        graphs: Graphs of equal size, such as training, validation and test, whose pairs are never drawn.
+        seed: Seed of the draw.
 
     Returns:
-        Pairs ``[2, num]`` in the order of ``users``; entries of a user who has every item are left out.
+        Pairs ``[2, at most num]`` in the order of ``users``. Entries of users who have seen every item are left out.
 
     Raises:
         ValueError: There is no graph, or the graphs differ in size.
@@ -153,7 +153,7 @@ def never_seen_pairs(users: Tensor, graphs: Sequence[InteractionGraph], seed: in
 
 
 def _batches(nodes: Tensor, row: Tensor, size: int) -> list[tuple[int, Tensor, slice]]:
-    """Return the batches of ``nodes``: where each starts, the nodes, and where the sorted ``row`` tells of them."""
+    """Return the batches of ``nodes``: start of the batch, its nodes, and their slice of the sorted ``row``."""
     starts = torch.arange(0, len(nodes) + size, size, device=row.device)
     bounds = torch.searchsorted(row, starts).tolist()
     return [(n * size, batch, slice(*bounds[n : n + 2])) for n, batch in enumerate(nodes.split(size))]

@@ -1,4 +1,4 @@
-"""What an audit measures of every session recommender, the same for all of them."""
+"""The measures that an audit takes of session recommenders."""
 
 from __future__ import annotations
 
@@ -19,36 +19,42 @@ from graphunlearn.nn.training.softmax import catalogue_loss
 __all__ = ["SessionJudge", "candidates", "ranks_among", "u_score"]
 
 BATCH = 512
-"""Prefixes scored at a time, which bounds the memory at ``BATCH * num_items`` scores."""
+"""Number of prefixes scored at a time, which bounds the memory at ``BATCH * num_items`` scores."""
 RIVALS = 500
-"""Random items among which a forgotten one is ranked."""
+"""Number of random items among which a forgotten item is ranked."""
 HITS = (1, 5, 10, 20)
 
 
 class SessionJudge:
-    r"""Everything that is the same for all models of one audit of sessions.
+    r"""Measures all models of one audit of sessions in the same way.
 
-    Utility: Recall, MRR and NDCG at 20, 10 and 5 over every prefix of the test sessions, against the whole catalogue,
-    items already clicked included. There is one next click per prefix, so that the hit rate is the recall.
+    Utility is Recall, MRR and NDCG at 20, 10 and 5 over all prefixes of the test sessions, against the whole catalogue
+    including items already clicked. Every prefix has one next click, so the hit rate equals the recall.
 
-    Forgetting, of every forgotten click :math:`v_t` that has a prefix :math:`v_{1:t-1}` (in the session as it was
-    trained on; the first click of a session follows nothing, and is left out and counted):
+    Forgetting is measured on every forgotten click :math:`v_t` with a prefix :math:`v_{1:t-1}` in the session that was
+    trained on. The first click of a session has no prefix; it is left out and counted.
 
-    - ``log_p_forgotten``: mean :math:`\log p(v_t \mid v_{1:t-1})`;
-    - ``rank_forgotten``: mean :math:`\log_2` of its rank in the whole catalogue, which no tail dominates;
-    - ``hit_u@k``: share of those among the :math:`k` best of themselves and 500 random items of the training sessions
-      that are not in the prefix, the same for all models;
-    - ``log_p_deleted_transition``: mean :math:`\log p(v_{t+1} \mid v_{1:t})` where :math:`v_{t+1}` is kept;
-    - ``u_score``: :func:`u_score`; ``ks_statistic``: the distance between distributions of
-      :math:`\log p(v_t \mid v_{1:t-1})`.
+    - ``log_p_forgotten``: mean of :math:`\log p(v_t \mid v_{1:t-1})`;
+    - ``rank_forgotten``: mean of :math:`\log_2` of the rank of :math:`v_t` in the whole catalogue; the logarithm keeps
+      a few large ranks from dominating the mean;
+    - ``hit_u@k``: share of forgotten clicks that rank among the :math:`k` best of themselves and 500 random items; the
+      items are drawn from the training sessions, are not in the prefix, and are the same for all models;
+    - ``log_p_deleted_transition``: mean of :math:`\log p(v_{t+1} \mid v_{1:t})` over the clicks whose successor
+      :math:`v_{t+1}` is retained;
+    - ``u_score``: see :func:`u_score`;
+    - ``ks_statistic``: KS distance between the distributions of :math:`\log p(v_t \mid v_{1:t-1})`.
 
     Args:
-        graph: The sessions before forgetting.
-        request: What is forgotten.
-        validation: What decided when training stopped.
-        test: Held-out sessions, all of them. Clicks of items that training never saw or that are forgotten everywhere
-            are left out and counted, with those that it was read without; their neighbours join. So are the sessions of
-            users of whom every session that was trained on is forgotten.
+        graph: The training sessions before forgetting.
+        request: The forget request.
+        validation: Held-out sessions for early stopping, or ``None``.
+        test: All held-out test sessions. Clicks on items that have no training clicks or that are forgotten everywhere
+            are left out and their neighbours are joined; the sessions of users whose training sessions are all
+            forgotten are left out. These clicks, and those dropped on reading, are counted in ``left_out``.
+
+    Attributes:
+        distance_unit: ``"log p"``; distances between models are differences of log probabilities.
+        left_out: Numbers of clicks that are not measured, by reason.
 
     Source of the protocol of ``hit_u``: SRU, arXiv 2312.14447.
     """
@@ -79,14 +85,23 @@ class SessionJudge:
         self.clicks = (forgotten & ~first).nonzero().flatten()
         follows = torch.zeros_like(forgotten)
         follows[1:] = forgotten[:-1] & (graph.position[1:] > 0) & ~forgotten[1:]
-        self.after = follows.nonzero().flatten()  # kept clicks that followed a forgotten one
+        self.after = follows.nonzero().flatten()  # retained clicks whose predecessor is forgotten
         self.rivals = candidates(graph, self.clicks, RIVALS)
         follows = self.test.position > 0
         self.next = follows.nonzero().flatten()
 
     @torch.no_grad()
     def measure(self, model: nn.Module, graph: SessionGraph) -> Measured:
-        """Return utility, forgetting and log probabilities of a model; what is asked of it needs no other ``graph``."""
+        """Return utility, forgetting and log probabilities of one model.
+
+        Args:
+            model: The model.
+            graph: Unused. All models are measured on prefixes of the graph before forgetting and of the test sessions.
+
+        Returns:
+            Metrics by name under ``"utility"`` and ``"forgetting"``, and the log probabilities of the forgotten clicks
+            ``"forget"`` ``[num_forgotten]`` and of the test clicks ``"test"`` ``[num_test]``.
+        """
         num, items = self.clicks.numel(), self.graph.items
         asked = torch.cat([self.clicks, self.after])
         encoded = encode_prefixes(model, self.graph, asked - 1)
@@ -111,11 +126,11 @@ class SessionJudge:
         }
 
     def compare(self, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
-        """Add to every measured model what takes another one: its original, or the retrained ones.
+        """Add the forgetting metrics that compare a model with its original or with the retrained models.
 
         Args:
-            models: Originals and methods; what each is measured from is its ``"original"``.
-            retrained: The retrained models; each is held against the others.
+            models: Measures of originals and methods; ``"original"`` of each holds the measures of its original model.
+            retrained: Measures of the retrained models; each is compared with the other ones.
         """
         for m, others in held_against(models, retrained):
             score = None
@@ -129,24 +144,34 @@ class SessionJudge:
             m["forgetting"] |= {"u_score": score, "ks_statistic": compared_by_ks(m, others)}
 
     def plots(self, named: Mapping[str, Measured], retrained: Sequence[Measured]) -> dict[str, Any]:
-        """Return what the figures are drawn from; see :func:`graphunlearn.eval.report.plots.draw`."""
+        """Return the data of the figures; see :func:`graphunlearn.eval.report.plots.draw`.
+
+        Args:
+            named: Measures of the original model and of the audited methods, by name.
+            retrained: Measures of the retrained models.
+        """
         scores: dict[str, Any] = {name: m["forget"] for name, m in named.items()}
         scores["retrain"] = [m["forget"] for m in retrained]
         return {"scores": scores, "scores_label": "log p of a forgotten click"}
 
 
 def u_score(recall: float, retrained_recall: float, gap: float) -> float | None:
-    r"""Return one number for utility and forgetting, 1 for retraining, 0 for the original.
+    r"""Return a score of utility and forgetting together: 1 for retraining, 0 for the original model.
 
     .. math::
         U = \frac{2ab}{a + b}, \qquad a = \min\Big(1, \frac{R}{R_r}\Big), \quad b = \max(0, 1 - |1 - \gamma|)
 
-    with :math:`R` the Recall@20 of the model, :math:`R_r` the mean of the retrained models, and :math:`\gamma` the
-    share of the gap in ``hit_u@10`` that is closed: forgetting twice as much as retraining does is worth as little as
-    forgetting nothing. The formula is our choice; no published one is reproduced.
+    where :math:`R` is the Recall@20 of the model, :math:`R_r` the mean Recall@20 of the retrained models, and
+    :math:`\gamma` the share of the gap in ``hit_u@10`` that is closed. Forgetting twice as much as retraining scores as
+    low as forgetting nothing. The formula is our choice and does not reproduce a published one.
+
+    Args:
+        recall: Recall@20 of the model, :math:`R`.
+        retrained_recall: Mean Recall@20 of the retrained models, :math:`R_r`.
+        gap: Share of the gap in ``hit_u@10`` that is closed, :math:`\gamma`.
 
     Returns:
-        The score; ``None`` where retrained models recall nothing.
+        The score, or ``None`` if the recall of the retrained models is 0.
 
     Example:
         >>> u_score(0.5, 0.5, 1.0), u_score(0.5, 0.5, 1.5), u_score(0.5, 0.5, 0.0)
@@ -159,17 +184,19 @@ def u_score(recall: float, retrained_recall: float, gap: float) -> float | None:
 
 
 def candidates(graph: SessionGraph, clicks: Tensor, count: int, seed: int = 0, batch_size: int = BATCH) -> Tensor:
-    """Draw distinct items for every click that neither it nor its session up to it holds, uniform over those it can be.
+    """Draw random items for every click, without repetition, that its session has not clicked up to that click.
+
+    The items are drawn uniformly from all items of the sessions except those of the click and of its prefix.
 
     Args:
-        graph: The sessions; only items that they hold are drawn.
-        clicks: Numbers of the clicks ``[num]``.
-        count: Items per click.
-        seed: Same seed, same items.
-        batch_size: Clicks at a time, which bounds the memory at ``batch_size * num_items`` numbers.
+        graph: The sessions; only items with at least one click are drawn.
+        clicks: Positions of the clicks in the graph ``[num]``.
+        count: Number of items per click.
+        seed: Seed of the draw.
+        batch_size: Number of clicks at a time, which bounds the memory at ``batch_size * num_items`` numbers.
 
     Returns:
-        Items ``[num, at most count]``; -1 where there are fewer.
+        Items ``[num, min(count, num_items)]``, filled up with -1 if fewer items are possible.
 
     Example:
         >>> graph = SessionGraph.from_sequences([[0, 1, 2], [3, 4]])
@@ -193,14 +220,14 @@ def candidates(graph: SessionGraph, clicks: Tensor, count: int, seed: int = 0, b
 
 
 def ranks_among(queries: Tensor, items: Tensor, targets: Tensor, rivals: Tensor, batch_size: int = BATCH) -> Tensor:
-    r"""Return the rank of one item per query among itself and its own rivals, 1 for the best; ties share the mean.
+    r"""Return the rank of the target of every query among its rivals; 1 is the best, and ties get their mean rank.
 
     Args:
         queries: One row per prediction ``[num, dim]``.
-        items: Rows of the catalogue ``[num_items, dim]``.
-        targets: The item that is ranked ``[num]``.
-        rivals: Items it is ranked among; -1 counts for nothing ``[num, num_rivals]``.
-        batch_size: Queries scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        items: Rows of all items ``[num_items, dim]``.
+        targets: The item to rank, per query ``[num]``.
+        rivals: The items that the target is compared with; -1 is ignored ``[num, num_rivals]``.
+        batch_size: Number of queries scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
 
     Returns:
         Ranks ``[num]`` (float64).

@@ -1,4 +1,4 @@
-"""Data on which it is known what should be forgotten."""
+"""Scenarios: data and a forget request whose effect is known."""
 
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario

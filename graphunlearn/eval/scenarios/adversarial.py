@@ -1,4 +1,4 @@
-"""Injected interactions that a clean model believes least: what poisoning looks like, and must be forgotten."""
+"""Scenario of data poisoning: injected interactions that a clean model scores lowest are to be forgotten."""
 
 from __future__ import annotations
 
@@ -31,28 +31,30 @@ def adversarial_edges(
     test: InteractionGraph | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> Scenario[InteractionGraph]:
-    """Inject interactions that a clean model believes least; they are to be forgotten.
+    """Inject the interactions that a clean model scores lowest; the request is to forget them.
 
-    A random share of the users get the item that a model trained without them ranks lowest, among the items with
-    training interactions and never one that the user holds in training, validation or test. With ``side="item"`` a
-    share of the items get the user for whom they rank lowest; ``"both"`` does both. Injected interactions carry label
-    1, the highest rating and the latest time there are.
+    For a random share of the users, an interaction is injected with the item that a clean model, which was trained
+    without the injected interactions, scores lowest. Only items with training interactions are considered, and no item
+    that the user has in training, validation or test. With ``side="item"``, a random share of the items get an
+    interaction with the user who scores lowest; ``"both"`` does both. Injected interactions have label 1, and the
+    highest rating and the latest time of the training data.
 
     Args:
-        graph: All interactions, or those to train on where ``test`` is given.
-        clean: Returns a model trained on the training interactions, given those and the validation interactions. Its
-            seed should be that of no model that is judged; :func:`bench` hands one over.
-        share: Share of the users (or items) to inject an interaction for, in (0, 1).
+        graph: All interactions, or the training and validation interactions if ``test`` is given.
+        clean: Function of the training and the validation interactions that returns a model trained on the training
+            interactions. Its seed should differ from those of all audited models; :func:`bench` passes such a
+            function.
+        share: Share of the users (or items) that get an injected interaction, in (0, 1).
         side: ``"user"``, ``"item"`` or ``"both"``.
-        seed: Seed of the split and of the choice.
-        test: Held-out interactions in the numbering of ``graph``; a part of ``graph`` otherwise.
-        fractions: Shares of training, validation and test; the last one is unused where ``test`` is given.
+        seed: Seed of the split and of the choice of users and items.
+        test: Held-out interactions with the node numbers of ``graph``; by default a part of ``graph``.
+        fractions: Shares of training, validation and test; the last share is unused if ``test`` is given.
 
     Returns:
         The scenario, on the device of the clean model.
 
     Raises:
-        ValueError: The side is unknown, the share is not a share, or there is nothing to inject.
+        ValueError: The side is unknown, the share is not in (0, 1), or there is no interaction to inject.
 
     Source: the evaluation of UnlearnRec, arXiv 2505.22649.
 
@@ -96,13 +98,13 @@ def adversarial_edges(
 
 
 def _with(graph: InteractionGraph, pairs: Tensor) -> InteractionGraph:
-    """Return the graph with more interactions: label 1, and the highest rating and latest time it holds."""
+    """Return the graph with ``pairs`` added, with label 1, the highest rating and the latest time of the graph."""
     more = graph.select(torch.ones(graph.num_interactions, dtype=torch.bool))
     store, count = more[EDGE_TYPE], pairs.size(1)
     for name in [name for name in store if name != "edge_index"]:
         value = store[name]
         if name not in ATTRIBUTES:
-            del store[name]  # what nobody can say of an injected interaction
+            del store[name]  # an injected interaction has no value of it
         else:
             new = torch.ones_like(value[:1]) if name == "label" else value.max().view(1)
             store[name] = torch.cat([value, new.expand(count)])

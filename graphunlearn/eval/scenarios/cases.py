@@ -1,4 +1,4 @@
-"""What a test of forgetting consists of, and how data are cut into its parts."""
+"""The parts of a scenario, and how data are split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ SHARES = {
     **{"flipped-labels": 0.02, "users": 0.02, "items": 0.02, "random-edges": 0.05, "adversarial-edges": 0.3},
     **{"session-clicks": 0.1, "sessions": 0.02},
 }
-"""The share that every scenario forgets, flips or injects where none is given."""
+"""Default share that every scenario forgets, flips or injects."""
 G = TypeVar("G", InteractionGraph, SessionGraph)
 
 
 @dataclass
 class Scenario(Generic[G]):
-    """What to train on, what to forget, and what to judge by.
+    """Training, validation and test data together with a forget request.
 
     Args:
-        name: As on the command line.
-        train: The training graph, of interactions or of sessions, with whatever was injected into it.
-        validation: Decides when training stops.
-        test: Judges; never looked at before.
-        request: What to forget.
-        trained_labels: Whether the labels of the forgotten interactions were injected, and forgetting is telling them.
-        notes: Sentences for the report.
+        name: Name of the scenario, as on the command line.
+        train: The training graph, of interactions or of sessions, including injected interactions.
+        validation: Held-out data for early stopping.
+        test: Held-out data for the audit, which nothing else uses.
+        request: The forget request.
+        trained_labels: Whether the labels of the forgotten interactions were flipped, so that forgetting is measured
+            by how well a model predicts the flipped labels.
+        notes: Notes for the report.
     """
 
     name: str
@@ -58,7 +59,17 @@ class Scenario(Generic[G]):
 def split_up(
     graph: InteractionGraph, test: InteractionGraph | None, fractions: Sequence[float], seed: int
 ) -> tuple[InteractionGraph, InteractionGraph, InteractionGraph]:
-    """Return training, validation and test part at random; the test part as given, where it is."""
+    """Split interactions at random into training, validation and test parts.
+
+    Args:
+        graph: All interactions, or the training and validation interactions if ``test`` is given.
+        test: The test part, which is returned as it is; ``None`` to split it off ``graph``.
+        fractions: Shares of training, validation and test; with ``test``, only the ratio of the first two counts.
+        seed: Seed of the split.
+
+    Returns:
+        Training, validation and test interactions.
+    """
     if test is None:
         train, validation, test = graph.random_split(list(fractions), seed=seed)
         return train, validation, test
@@ -70,9 +81,16 @@ def split_up(
 def cut_by_time(
     graph: SessionGraph, test: SessionGraph | None, fractions: Sequence[float]
 ) -> tuple[SessionGraph, SessionGraph, SessionGraph]:
-    """Return training, validation and test sessions, the later ones last; the test sessions as given, where they are.
+    """Split sessions by time into training, validation and test sessions.
 
-    The second fraction is then taken from the end of ``graph``.
+    Args:
+        graph: All sessions, or the training and validation sessions if ``test`` is given.
+        test: The test sessions, which are returned as they are; ``None`` to take the last sessions of ``graph``.
+        fractions: Shares of training, validation and test. With ``test``, the last share is unused and the second one
+            is taken from the end of ``graph``.
+
+    Returns:
+        Training, validation and test sessions.
     """
     if test is None:
         train, validation, test = graph.time_split(list(fractions))
@@ -84,10 +102,17 @@ def cut_by_time(
 def without_unseen_items(
     train: SessionGraph, validation: SessionGraph, test: SessionGraph, left_out: int | None = None
 ) -> tuple[SessionGraph, SessionGraph, list[str]]:
-    """Return the held-out sessions without clicks of items that training never saw, and what is to be said of that.
+    """Return the held-out sessions without clicks on items that have no training clicks, and notes for the report.
 
-    ``left_out`` test clicks were left out when they were read, for the same reason. Where it is ``None``, nothing is
-    said of the test sessions: what judges by them counts those clicks.
+    Args:
+        train: The training sessions.
+        validation: The validation sessions.
+        test: The test sessions.
+        left_out: Number of test clicks that were dropped on reading for the same reason. With ``None``, there is no
+            note on the test sessions, since the audit counts those clicks.
+
+    Returns:
+        The validation sessions, the test sessions, and the notes.
     """
     notes = []
     parts = [("validation click", validation, 0)] + ([] if left_out is None else [("test click", test, left_out)])
@@ -100,7 +125,20 @@ def without_unseen_items(
 
 
 def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
-    """Return the positions of a random share of ``size`` things, at least one; some are to be left."""
+    """Draw a random share of the positions 0 to ``size - 1``, at least one position.
+
+    Args:
+        size: Number of positions.
+        share: Share to draw, in (0, 1).
+        seed: Seed of the draw.
+        leave: Number of positions that must not be drawn.
+
+    Returns:
+        The drawn positions in ascending order ``[num_drawn]``.
+
+    Raises:
+        ValueError: The share is not in (0, 1), or fewer than ``leave`` positions would remain.
+    """
     if not 0 < share < 1:
         raise ArgumentError("share", "be between 0 and 1", share)
     count = max(1, round(share * size))
@@ -111,7 +149,7 @@ def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return how many there are of something.
+    """Return a count with its noun, in the plural unless the count is 1.
 
     Example:
         >>> counted(1, "click"), counted(2_000, "click")
@@ -121,7 +159,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def were(count: int) -> str:
-    """Return the verb for so many.
+    """Return ``"was"`` for a count of 1 and ``"were"`` otherwise.
 
     Example:
         >>> were(1), were(2)

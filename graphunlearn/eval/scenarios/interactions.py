@@ -1,4 +1,4 @@
-"""Tests of forgetting: what to train on, what to forget of it, and what to judge by."""
+"""Scenarios of users and items: flipped labels, random removals, and requests from a file."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ def flipped_labels(
     threshold: float = 3.0,
     seed: int = 0,
 ) -> Scenario[InteractionGraph]:
-    """Flip a share of the training labels; the flipped interactions are to be forgotten.
+    """Flip a share of the training labels; the request is to forget the flipped interactions.
 
-    Ratings above ``threshold`` are positive, the split is 60/20/20. Forgetting the flips should undo them: the AUC of
-    the flipped labels falls to what models have that never saw them.
+    Ratings above ``threshold`` are positive, and the split is 60/20/20. Forgetting should undo the flips: the AUC of
+    the flipped labels should fall to the AUC of models that were never trained on them.
 
     Args:
-        graph: Rated interactions.
+        graph: Interactions with ratings, or with labels.
         share: Share of the training labels to flip, in (0, 1).
-        threshold: Ratings above it are positive.
-        seed: Seed of the split and of the choice.
+        threshold: Ratings above it get label 1, all others label 0. It is unused if the graph has no ratings.
+        seed: Seed of the split and of the choice of interactions.
+
+    Returns:
+        The scenario ``"flipped-labels"``.
 
     Raises:
-        ValueError: There are no ratings, or the share flips nothing or is not a share.
+        ValueError: The graph has neither ratings nor labels, or the share is not in (0, 1).
 
     Source: the evaluation of Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
 
@@ -75,22 +78,28 @@ def removal(
     test: G | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> Scenario[G]:
-    """Forget a random share of the users, items or interactions, or of the sessions or items of sessions.
+    """Forget a random share of the users, items or interactions, or of the sessions or the items of sessions.
 
-    Interactions are split at random, sessions by time. Of sessions, those with a single click are not chosen: nothing
-    was learned from them.
+    Interactions are split at random, sessions by time. Sessions with a single click are not chosen, since nothing was
+    learned from them.
 
     Args:
-        graph: All interactions or sessions, or those to train on where ``test`` is given.
-        level: ``"user"``, ``"item"`` or ``"interaction"``; of sessions ``"session"`` or ``"item"`` (everywhere).
-        share: Share to forget, in (0, 1); at least one. By default 2%, of the interactions 5%.
-        seed: Seed of the split (sessions: none, it is by time) and of the choice.
-        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
-        fractions: Shares of training, validation and test. Where ``test`` is given, the last one is unused:
-            interactions keep the proportion of the first two, of sessions the second is taken from the end.
+        graph: All interactions or sessions, or the training and validation data if ``test`` is given.
+        level: ``"user"``, ``"item"`` or ``"interaction"``; for sessions, ``"session"`` or ``"item"`` (in all
+            sessions).
+        share: Share to forget, in (0, 1); at least one is forgotten. The default is 5% for interactions and 2% for all
+            other levels.
+        seed: Seed of the choice and, for interactions, of the split.
+        test: Held-out data with the node numbers of ``graph``; by default a part of ``graph``.
+        fractions: Shares of training, validation and test. If ``test`` is given, the last share is unused:
+            interactions are split in the ratio of the first two shares; for sessions, the second share is taken from
+            the end.
+
+    Returns:
+        The scenario ``"users"``, ``"items"``, ``"random-edges"`` or ``"sessions"``.
 
     Raises:
-        ValueError: The level is unknown, the share is not a share, or it would leave nothing.
+        ValueError: The level is unknown, the share is not in (0, 1), or nothing would be left.
 
     Example:
         >>> from graphunlearn.datasets import synthetic_interactions
@@ -123,20 +132,23 @@ def requested(
     test: G | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> Scenario[G]:
-    """Forget what is asked, such as the content of a file.
+    """Forget a given request, such as one that was read from a file.
 
-    Pairs (clicks, sessions or users, where the graph is of sessions) that are only held out were not learned: they are
-    dropped from the held-out parts, counted, and left out of the request.
+    Pairs (for sessions: clicks, sessions or users) that occur only in the held-out data were not learned. They are
+    dropped from the held-out data and from the request, and a note for the report counts them.
 
     Args:
-        graph: All interactions or sessions, or those to train on where ``test`` is given.
-        request: What to forget; :meth:`ForgetRequest.from_file` reads one.
-        seed: Seed of the split; sessions are split by time.
-        test: Held-out data in the numbering of ``graph``; a part of ``graph`` otherwise.
+        graph: All interactions or sessions, or the training and validation data if ``test`` is given.
+        request: The forget request; :meth:`ForgetRequest.from_file` reads one from a file.
+        seed: Seed of the split of interactions; sessions are split by time.
+        test: Held-out data with the node numbers of ``graph``; by default a part of ``graph``.
         fractions: Shares of training, validation and test; see :func:`removal`.
 
+    Returns:
+        The scenario ``"file"``.
+
     Raises:
-        ValueError: The data do not know what is asked for, or nothing that is asked is trained on.
+        ValueError: The data lack an entry of the request, or the training data contain no entry of it.
 
     Example:
         >>> import graphunlearn as gu
@@ -160,7 +172,7 @@ def requested(
     if not parts:
         raise ArgumentError("request", "hold an interaction that is trained on", f"{only_held}, all of them held out")
     request = reduce(or_, parts)
-    request.mask(train)  # says what the data do not know before anything is trained
+    request.mask(train)  # raises an error for unknown ids before anything is trained
     notes = []
     if only_held:
         notes.append(

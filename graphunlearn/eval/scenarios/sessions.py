@@ -1,4 +1,4 @@
-"""Tests of forgetting from sessions: single clicks, whole sessions, items everywhere, and what a file asks for."""
+"""Scenarios of sessions: forget single clicks, whole sessions, items in all sessions, or a request from a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from graphunlearn.eval.scenarios.cases import (
 __all__ = ["remove_from_sessions", "requested_of_sessions", "session_clicks"]
 
 SHORTEST = 4
-"""Clicks of a session that one is to be forgotten of."""
+"""Fewest clicks of a session in which a click is forgotten."""
 _LEVELS = {"session": "sessions", "item": "items"}
 
 
@@ -38,26 +38,30 @@ def session_clicks(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     collapse_repeats: bool = True,
 ) -> Scenario[SessionGraph]:
-    r"""Forget one click in each of a share of the sessions.
+    r"""Forget one click in each of a random share of the training sessions.
 
-    The click is drawn from the second half of its session: of positions :math:`t \ge \lceil L/2 \rceil` counted from
-    0, :math:`L \ge 4` being the number of clicks, among the items that the session holds once. Sessions that have such
-    a click are drawn from. They are split by time: the last ones are test and, before those, validation.
+    A session with :math:`L` clicks is eligible if :math:`L \ge 4` and its second half, the positions
+    :math:`t \ge \lceil L/2 \rceil` counted from 0, has a click on an item that occurs only once in the session. The
+    forgotten click is drawn from these clicks. Sessions are split by time: the last ones are test sessions, and those
+    before them validation sessions.
 
     Args:
-        graph: All sessions, or those to train on where ``test`` is given.
-        share: Share of those sessions, in (0, 1).
-        seed: Seed of the choice.
-        test: Held-out sessions in the numbering of ``graph``; the last ones of ``graph`` otherwise.
-        fractions: Shares of training, validation and test; where ``test`` is given, the last one is unused, and the
-            second is taken from the end of ``graph``.
-        collapse_repeats: Count consecutive clicks on one item as one.
+        graph: All sessions, or the training and validation sessions if ``test`` is given.
+        share: Share of the eligible sessions, in (0, 1).
+        seed: Seed of the choice of sessions and clicks.
+        test: Held-out sessions with the item numbers of ``graph``; by default the last sessions of ``graph``.
+        fractions: Shares of training, validation and test. If ``test`` is given, the last share is unused and the
+            second one is taken from the end of ``graph``.
+        collapse_repeats: Whether to count consecutive clicks on one item as one click.
+
+    Returns:
+        The scenario ``"session-clicks"``.
 
     Raises:
-        ValueError: No session has such a click, or the share is not a share.
+        ValueError: No session is eligible, or the share is not in (0, 1).
 
-    Source of the request: the evaluation of SRU, arXiv 2312.14447; the length, the single occurrence and the split are
-    our choice.
+    Source of the request: the evaluation of SRU, arXiv 2312.14447. The minimum length, the single occurrence and the
+    split are our choice.
 
     Example:
         >>> sessions = [[n % 5, 5, 6 + n % 3, 9, 9] for n in range(40)]
@@ -116,8 +120,8 @@ def remove_from_sessions(
 def requested_of_sessions(
     graph: SessionGraph, request: ForgetRequest, test: SessionGraph | None, fractions: Sequence[float]
 ) -> Scenario[SessionGraph]:
-    """Forget what is asked of sessions; see :func:`graphunlearn.eval.requested`."""
-    request.mask(graph)  # says what the data do not know before anything is trained
+    """Forget a given request on sessions; see :func:`graphunlearn.eval.requested`."""
+    request.mask(graph)  # raises an error for unknown ids before anything is trained
     divided = test is None
     train, validation, test = cut_by_time(graph, test, fractions)
     parts: list[ForgetRequest] = []
@@ -147,14 +151,14 @@ def requested_of_sessions(
 
 
 def _clicks_of_second_halves(graph: SessionGraph) -> Tensor:
-    """Return the clicks of the second halves of sessions that are long enough, on items that they hold once."""
+    """Return the clicks in second halves of long enough sessions, on items that occur once in their session."""
     once = torch.bincount(graph.alias, minlength=graph.x.numel())[graph.alias] == 1
     length = graph.length[graph.session]
     return (once & (length >= SHORTEST) & (2 * graph.position >= length)).nonzero().flatten()
 
 
 def _named(part: ForgetRequest, graph: SessionGraph) -> ForgetRequest:
-    """Return the same request by raw ids, which the parts of ``graph`` share."""
+    """Return the request by raw ids, which are the same in all parts of ``graph``."""
     if part.raw:
         return part
     names = graph.vocabulary("user" if part.level == "user" else "session")
