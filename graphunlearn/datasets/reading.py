@@ -104,7 +104,7 @@ def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: 
             count = getattr(graph, f"num_{unit}")
             if count != form.counts[unit]:
                 raise ArgumentError(path, f"hold {form.counts[unit]} {unit}", count)
-    if isinstance(graph, InteractionGraph):
+    if graph.kind == "interactions":
         for key in {"rating", "time", "label"} - form.columns.keys():
             graph[EDGE_TYPE].pop(key, None)  # the file has such a column, but with another meaning
     return graph

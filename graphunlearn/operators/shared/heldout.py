@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphunlearn.data import SessionGraph
 from graphunlearn.nn.training.next_click import CrossEntropy
 
 __all__ = ["validation_left"]
@@ -24,6 +23,6 @@ def validation_left(validation: Any, graph: Any, retained: Any) -> Any:
     if validation is None:
         return None
     left = validation.without_emptied(graph, retained)
-    if isinstance(left, SessionGraph) and left is not validation and not len(CrossEntropy().samples(left)):
+    if left.kind == "sessions" and left is not validation and not len(CrossEntropy().samples(left)):
         return None
     return left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,9 @@ class Kept(nn.Module):
     By default the file holds its ``state_dict``, and its class is called with :meth:`shape`.
     """
 
+    @abstractmethod
     def shape(self) -> dict[str, Any]:
-        """Return what builds the module again, but for its tensors, as JSON holds it."""
-        raise NotImplementedError
+        """Return the arguments that build the module again, without its tensors; JSON-able."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that it has learned, by name."""
