@@ -1,4 +1,4 @@
-"""CAU: gradient ascent on sessions with a curriculum."""
+"""CAU: unlearning of clicks and sessions by gradient ascent with a curriculum."""
 
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.cau.published import PublishedCAU

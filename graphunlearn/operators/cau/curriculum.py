@@ -1,4 +1,4 @@
-"""A curriculum over what is to be forgotten: how hard a sample is, and in which order samples come."""
+"""A curriculum over the samples to forget: their difficulty, and the order in which they are visited."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ __all__ = ["Curriculum", "Difficulty", "Order", "embedding_difficulty", "gradien
 
 Order = Literal["random", "hard", "soft"]
 Difficulty = Literal["gradient", "embedding"]
-FULL_AT = 0.5  # share of the steps after which a hard order has all samples
+FULL_AT = 0.5  # share of the steps after which the hard order includes all samples
 
 
 def gradient_difficulty(now: Prediction, before: Tensor, target: Tensor, follower: Tensor) -> Tensor:
-    r"""Return how far forgetting a click conflicts with keeping the rest ``[num]``, from -1 (easy) to 1 (hard).
+    r"""Return the conflict between forgetting a click and preserving the other predictions, from -1 (easy) to 1 (hard).
 
     .. math::
         d_i = -\cos\big(\nabla L_\text{unlearn},\; \nabla L_\text{normal} + \nabla L_\text{KL}\big)
 
-    with respect to the item rows, where all three gradients are a residual at the logits times the same state: what
-    is left is the cosine of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0`, and no backward pass. Without a
-    follower the second one is :math:`p - p_0`; where that is zero, so is the difficulty.
+    The gradients are taken with respect to the item rows. There, each of them is a residual at the logits times the
+    same state, so the cosine is that of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0` and needs no backward
+    pass. Without a follower the second vector is :math:`p - p_0`; if it is zero, the difficulty is zero.
 
     Args:
-        now: What the model predicts after the prefixes.
-        before: What it predicted before forgetting ``[num, num_items]``.
+        now: The present predictions of the model after the prefixes.
+        before: The probabilities predicted before forgetting ``[num, num_items]``.
         target: The item to forget after each prefix ``[num]``.
-        follower: The item that follows instead, -1 where there is none ``[num]``.
+        follower: The item that follows instead; -1 if there is none ``[num]``.
+
+    Returns:
+        The difficulties ``[num]``.
 
     Source: the difficulty by gradients of CAU, arXiv 2508.15263; its sign and the layer are choices of this package.
 
@@ -53,12 +56,15 @@ def gradient_difficulty(now: Prediction, before: Tensor, target: Tensor, followe
 
 
 def embedding_difficulty(states: Tensor, items: Tensor, target: Tensor) -> Tensor:
-    r"""Return :math:`\langle s, e_{v_t} \rangle`: how close the session is to what it is to forget ``[num]``.
+    r"""Return :math:`\langle s, e_{v_t} \rangle`, the closeness of the prefix to the item that it should forget.
 
     Args:
         states: Rows of the prefixes ``[num, dim]``.
         items: Rows of the items ``[num_items, dim]``.
         target: The item to forget after each prefix ``[num]``.
+
+    Returns:
+        The difficulties ``[num]``.
 
     Source: the difficulty by embeddings of CAU, arXiv 2508.15263.
 
@@ -71,14 +77,14 @@ def embedding_difficulty(states: Tensor, items: Tensor, target: Tensor) -> Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class Curriculum:
-    r"""In which order samples come, from easy to hard.
+    r"""The order in which samples are visited.
 
     Args:
-        order: ``"random"``; ``"hard"``, strictly from easy to hard, beginning with the easiest share ``start`` and
-            taking in the rest until half of the steps are done; or ``"soft"``, every batch drawn with
-            probabilities :math:`\propto \exp(-d_i / \tau)` of the standardised difficulties, :math:`\tau` growing
-            geometrically from pass to pass, so that the mass moves to the harder ones.
-        start: The share of samples that a hard order begins with.
+        order: ``"random"``, ``"hard"`` or ``"soft"``. ``"hard"`` visits samples strictly from easy to hard; it begins
+            with the easiest share ``start`` and adds the others until half of the steps are done. ``"soft"`` draws
+            every batch with probabilities :math:`\propto \exp(-d_i / \tau)` of the standardised difficulties;
+            :math:`\tau` grows geometrically from pass to pass, which shifts probability to harder samples.
+        start: The share of samples with which the hard order begins.
         temperature: :math:`\tau` in the first and in the last pass.
 
     Raises:
@@ -108,13 +114,14 @@ class Curriculum:
         """Return the batches of one pass over samples.
 
         Args:
-            difficulty: One number per sample, larger is harder ``[num]``; only its length counts for a random order.
+            difficulty: The difficulty of every sample ``[num]``, larger for harder samples; the random order uses only
+                its length.
             size: Samples per batch.
-            progress: The share of all steps that is done, in [0, 1].
-            generator: Draws; on the CPU.
+            progress: The share of all steps already done, in [0, 1].
+            generator: Generator of the random draws, on the CPU.
 
         Returns:
-            Positions of the samples, batch by batch.
+            The indices of the samples in each batch.
         """
         count = difficulty.numel()
         if self.order == "random":
@@ -128,7 +135,7 @@ class Curriculum:
         level = (difficulty - difficulty.mean()) / difficulty.std(correction=0).clamp(min=1e-12)
         weight = -level / (first * (last / first) ** progress)
         drawn = []
-        for _ in range(math.ceil(count / size)):  # without replacement within a batch: the largest perturbed weights
+        for _ in range(math.ceil(count / size)):  # the largest perturbed weights: no repeats in a batch
             noise = -torch.empty(count, dtype=torch.float64).exponential_(generator=generator).log()
             drawn.append((weight + noise).topk(min(size, count)).indices)
         return drawn

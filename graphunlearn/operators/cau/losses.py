@@ -1,4 +1,4 @@
-r"""Losses of next-click predictions by their residuals at the logits, which take no automatic differentiation.
+r"""Losses of next-click predictions with closed-form residuals at the logits, without automatic differentiation.
 
 With the logits :math:`z = S I^\top` of states :math:`S` and item rows :math:`I`, every loss here has a residual
 :math:`G = \partial L / \partial z` in closed form; its gradients are then :math:`\partial L/\partial S = G I` and
@@ -16,7 +16,12 @@ __all__ = ["Prediction", "at_target", "kl", "kl_without", "predict"]
 
 
 class Prediction(NamedTuple):
-    """What a model predicts after some prefixes: probabilities ``[num, num_items]``, the log of one each ``[num]``."""
+    """The predictions of a model after some prefixes.
+
+    Args:
+        p: Probabilities of all items ``[num, num_items]``.
+        log_p: Log probability of the target of each prefix ``[num]``.
+    """
 
     p: Tensor
     log_p: Tensor
@@ -30,6 +35,9 @@ def predict(states: Tensor, items: Tensor, target: Tensor) -> Prediction:
         items: Rows of the items ``[num_items, dim]``.
         target: One item per prefix ``[num]``.
 
+    Returns:
+        The :class:`Prediction`.
+
     Example:
         >>> predict(torch.zeros(1, 2), torch.ones(4, 2), torch.tensor([3])).p
         tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
@@ -41,7 +49,7 @@ def predict(states: Tensor, items: Tensor, target: Tensor) -> Prediction:
 
 
 def at_target(p: Tensor, target: Tensor, slope: Tensor) -> Tensor:
-    r"""Return the residual of a function of the log probabilities of ``target``.
+    r"""Return the residual at the logits of a loss that depends on the log probabilities of ``target`` only.
 
     .. math::
         G_i = \frac{\partial L}{\partial \log p_i}\,(e_{v_i} - p_i)
@@ -50,6 +58,9 @@ def at_target(p: Tensor, target: Tensor, slope: Tensor) -> Tensor:
         p: Probabilities ``[num, num_items]``.
         target: One item per row ``[num]``.
         slope: :math:`\partial L / \partial \log p_i` ``[num]``.
+
+    Returns:
+        The residual :math:`G` ``[num, num_items]``.
 
     Example:
         >>> at_target(torch.full((1, 2), 0.5), torch.tensor([0]), torch.tensor([-1.0]))
@@ -66,6 +77,9 @@ def kl(before: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         before: Probabilities :math:`p_0` ``[num, num_items]``.
         p: Probabilities :math:`p` ``[num, num_items]``.
 
+    Returns:
+        The mean divergence, a scalar, and its residual ``[num, num_items]``.
+
     Example:
         >>> value, residual = kl(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]]))
         >>> float(value), residual.tolist()
@@ -78,14 +92,17 @@ def kl(before: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kl_without(before: Tensor, p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return :func:`kl` of what is predicted besides ``target``, both sides renormalised, and its residual.
+    r"""Return :func:`kl` over all items except ``target``, with both distributions renormalised, and its residual.
 
-    What is to be forgotten has no say in what is to be kept: with it, the divergence would oppose the forgetting.
+    The target is excluded because a divergence that includes it would oppose the forgetting.
 
     Args:
         before: Probabilities :math:`p_0` ``[num, num_items]``.
         p: Probabilities :math:`p` ``[num, num_items]``.
-        target: The item of each row that is left out ``[num]``.
+        target: The item that is left out of each row ``[num]``.
+
+    Returns:
+        The mean divergence, a scalar, and its residual ``[num, num_items]``.
 
     Example:
         >>> value, residual = kl_without(

@@ -13,10 +13,13 @@ __all__ = ["PublishedCAU"]
 
 @dataclass(kw_only=True)
 class PublishedCAU(CAU):
-    """CAU close to its text: ascent on the forgotten clicks alone, with a hard curriculum by gradients.
+    """CAU close to its description: ascent on the forgotten clicks alone, with a hard curriculum by gradients.
 
-    The three losses at the forgotten prefixes, mixed over the gradients of all parameters. Samples are frozen at their
-    levels, as the text that was at hand does not say when to stop.
+    The three losses are evaluated at the forgotten prefixes, and their gradients with respect to all parameters are
+    mixed. Samples are frozen once they reach their targets, because the available description does not give a stopping
+    rule.
+
+    Source: arXiv 2508.15263, from its abstract and summaries.
     """
 
     name: ClassVar[str] = "cau-published"

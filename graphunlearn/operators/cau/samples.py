@@ -1,4 +1,4 @@
-"""What a request to forget clicks changes in the training of a session recommender, sample by sample."""
+"""The training samples of a session recommender that a request to forget clicks removes or adds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["ForgetSamples", "Predictions", "all_predictions", "together"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Clicks to be predicted: prefixes in a graph, and the item that follows each.
+    """Prediction samples: prefixes of the sessions of a graph, and the item that follows each prefix.
 
     Args:
-        ends: Number of the last click of every prefix ``[num]``.
-        target: The item that follows ``[num]``.
+        ends: Index of the last click of every prefix ``[num]``.
+        target: The item that follows each prefix ``[num]``.
     """
 
     ends: Tensor
@@ -34,12 +34,12 @@ class Predictions:
         return Predictions(self.ends[index], self.target[index])
 
     def chunks(self, size: int) -> Iterator[Predictions]:
-        """Yield the predictions ``size`` at a time; nothing where there are none."""
+        """Yield the predictions in chunks of at most ``size``; yield nothing if there are no predictions."""
         for start in range(0, len(self), size):
             yield Predictions(self.ends[start : start + size], self.target[start : start + size])
 
     def sequences(self, graph: SessionGraph) -> tuple[Tensor, Tensor]:
-        """Return the prefixes click by click, and the length of each."""
+        """Return the items of all prefixes, concatenated ``[num_clicks]``, and the length of each prefix ``[num]``."""
         session = torch.searchsorted(graph.click_ptr, self.ends, right=True) - 1
         length = self.ends - graph.click_ptr[session] + 1
         start = (self.ends - length + 1).repeat_interleave(length)
@@ -50,17 +50,19 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ForgetSamples:
-    r"""The training samples that a request takes away, and those that it brings.
+    r"""The training samples that a request removes, and those that it adds.
 
-    For a forgotten click :math:`v_t` of a session :math:`v_1, \dots, v_n`:
+    The samples are defined for every forgotten click :math:`v_t` of a session :math:`v_1, \dots, v_n`:
 
     Args:
-        forgotten: :math:`v_{1:t-1} \to v_t` in the graph before; a session's first click has no prefix, and none here.
-        deleted: The deleted transitions, :math:`v_{1:t} \to v_{t+1}` where :math:`v_{t+1}` is kept, likewise.
-        joined: What takes their place, the kept :math:`v_{<t} \to v_{t+1}`, in the graph after.
-        follower: For every forgotten click, which of ``joined`` follows it: the next kept click of its session; -1
-            where there is none ``[len(forgotten)]``.
-        whole: The share of the sessions with a forgotten prediction that are forgotten entirely.
+        forgotten: The predictions :math:`v_{1:t-1} \to v_t` in the graph before forgetting. The first click of a
+            session has no prefix and therefore no prediction.
+        deleted: The deleted transitions :math:`v_{1:t} \to v_{t+1}` with :math:`v_{t+1}` kept, in the graph before
+            forgetting.
+        joined: The predictions :math:`v_{<t} \to v_{t+1}` in the retained graph, which replace the deleted transitions.
+        follower: For every forgotten click, the index in ``joined`` of the next kept click of its session; -1 if there
+            is none ``[len(forgotten)]``.
+        whole: Among the sessions with a forgotten prediction, the share that is forgotten entirely.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -79,12 +81,15 @@ class ForgetSamples:
 
     @classmethod
     def of(cls, graph: SessionGraph, retained: SessionGraph, mask: Tensor) -> ForgetSamples:
-        """Return what forgetting the clicks in ``mask`` changes.
+        """Return the samples that change if the clicks in ``mask`` are forgotten.
 
         Args:
-            graph: The graph before.
-            retained: The graph after.
-            mask: The forgotten clicks of ``graph`` ``[num_clicks]``.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            mask: Mask of the forgotten clicks of ``graph`` ``[num_clicks]``.
+
+        Returns:
+            The :class:`ForgetSamples`.
         """
         items, ptr = graph.items, graph.click_ptr
         first = torch.zeros_like(mask)
@@ -92,8 +97,8 @@ class ForgetSamples:
         forgotten = (mask & ~first).nonzero().squeeze(1)
         after_forgotten = torch.zeros_like(mask)
         after_forgotten[1:] = mask[:-1]
-        deleted = (~mask & after_forgotten & ~first).nonzero().squeeze(1)  # the kept click behind the forgotten one
-        number = (~mask).cumsum(0) - 1  # of every kept click in the graph after
+        deleted = (~mask & after_forgotten & ~first).nonzero().squeeze(1)  # the first kept click after a forgotten one
+        number = (~mask).cumsum(0) - 1  # index of every kept click in the retained graph
         starts = torch.zeros(retained.num_clicks, dtype=torch.bool, device=mask.device)
         starts[retained.click_ptr[:-1]] = True
         joined = deleted[~starts[number[deleted]]]
@@ -101,7 +106,7 @@ class ForgetSamples:
         follower = torch.full_like(forgotten, -1)
         if joined.numel():
             candidate = joined[position.clamp(max=joined.numel() - 1)]
-            # the next joined click is this one's follower if nothing kept lies between them in the same session
+            # the next joined click follows this one if both are in one session with no kept click between them
             near = (position < joined.numel()) & (graph.session[candidate] == graph.session[forgotten])
             kept_before = (~mask).cumsum(0)
             near &= kept_before[candidate] - kept_before[forgotten] == 1
@@ -118,7 +123,7 @@ class ForgetSamples:
 
 
 def together(parts: list[tuple[SessionGraph, Predictions]]) -> tuple[SessionGraph, Tensor]:
-    """Return one graph with a session for every prefix, and the item that follows each."""
+    """Return one graph that holds every prefix as a session, and the item that follows each prefix ``[num]``."""
     sequences = [predictions.sequences(graph) for graph, predictions in parts]
     length = torch.cat([length for _, length in sequences])
     ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
@@ -129,6 +134,6 @@ def together(parts: list[tuple[SessionGraph, Predictions]]) -> tuple[SessionGrap
 
 
 def all_predictions(graph: SessionGraph) -> Predictions:
-    """Return every click that has a prefix; of a graph of prefixes, the click that follows each."""
+    """Return the predictions of all clicks that have a prefix; for a graph of prefixes, of the item after each."""
     samples = CrossEntropy().samples(graph)
     return Predictions(samples.ends, samples.target)

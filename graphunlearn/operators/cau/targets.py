@@ -1,4 +1,4 @@
-"""How often items follow and accompany one another in sessions, looked up pair by pair."""
+"""Targets of CAU: the estimated log probability of every sample under retraining, and the counts they are based on."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClickCounts:
-    """Counts over the sessions of a graph; pairs that never occur take no memory.
+    """Counts of items and item pairs in the sessions of a graph, stored sparsely.
 
     Args:
-        popularity: Clicks per item ``[num_items]``.
-        followed: Codes of pairs ``(item, next item)``, ascending, and how often each occurs.
-        together: The same of unordered pairs of items within ``window`` clicks of one session.
+        popularity: Number of clicks of every item ``[num_items]``.
+        followed: Ascending codes of the pairs ``(item, next item)`` that occur, and their counts.
+        together: Ascending codes of the unordered pairs of items within ``window`` clicks of one session, and their
+            counts.
 
     Example:
         >>> import graphunlearn as gu
@@ -51,11 +52,16 @@ class ClickCounts:
 
     @classmethod
     def of(cls, graph: SessionGraph, window: int = 10) -> ClickCounts:
-        """Count the sessions of ``graph``; the cost is ``window`` times the number of clicks.
+        """Count the items and item pairs in the sessions of ``graph``.
+
+        The cost is proportional to ``window`` times the number of clicks.
 
         Args:
             graph: The sessions.
-            window: How many clicks apart two items may be to count as company.
+            window: Largest distance in clicks at which two items count as occurring together.
+
+        Returns:
+            The :class:`ClickCounts`.
         """
         items, session, size = graph.items, graph.session, graph.num_items
         followed, pairs = items.new_empty(0), []
@@ -74,7 +80,7 @@ class ClickCounts:
         return _look_up(self.followed, item * self.popularity.numel() + after)
 
     def company(self, item: Tensor, other: Tensor) -> Tensor:
-        """Return how often the two items are in the same session, within the window ``[num]``."""
+        """Return how often ``item`` and ``other`` occur within the window in one session ``[num]``."""
         return _look_up(
             self.together, torch.minimum(item, other) * self.popularity.numel() + torch.maximum(item, other)
         )
@@ -93,22 +99,30 @@ def _look_up(table: tuple[Tensor, Tensor], codes: Tensor) -> Tensor:
     return torch.where(known[place] == codes, count[place], 0.0)
 
 
-CHUNK = 1024  # predictions scored at a time, which bounds the memory at that times the number of items
-SIMULATED = 2000  # sessions that the simulated request touches, and no more than half of all
-UNSEEN = 5000  # validation clicks that are looked at, at most
-HIDDEN = 128  # random features of the regressions
+CHUNK = 1024  # predictions scored at a time; memory is bounded by this times the number of items
+SIMULATED = 2000  # largest number of sessions in the simulated request, which takes at most half of all sessions
+UNSEEN = 5000  # largest number of validation clicks used
+HIDDEN = 128  # number of random features of the regressions
 RIDGE = 100.0
 CONSTANT = 1e-6
 
 
 class ClickTargets(NamedTuple):
-    """Where ``log p`` should come to, for every sample of a :class:`ForgetSamples`, and kept clicks to hold on to."""
+    """The target ``log p`` of every sample of a :class:`ForgetSamples`, and kept clicks that should not change.
+
+    Args:
+        forgotten: Targets of the forgotten predictions ``[len(samples.forgotten)]``.
+        deleted: Targets of the deleted transitions ``[len(samples.deleted)]``.
+        joined: Targets of the joined predictions ``[len(samples.joined)]``.
+        before: The present ``log p`` of the forgotten and of the deleted predictions.
+        kept: A sample of kept predictions in the retained graph.
+    """
 
     forgotten: Tensor
     deleted: Tensor
     joined: Tensor
-    before: tuple[Tensor, Tensor]  # what it is now, for the forgotten and the deleted ones
-    kept: Predictions  # in the graph after
+    before: tuple[Tensor, Tensor]  # present log p of the forgotten and deleted predictions
+    kept: Predictions  # in the retained graph
 
 
 def click_targets(
@@ -122,21 +136,24 @@ def click_targets(
     num_kept: int = 1024,
     seed: int = 0,
 ) -> ClickTargets:
-    r"""Return the level of ``log p`` that retraining would bring every sample to, as estimated from the model alone.
+    r"""Return the target of every sample: its estimated ``log p`` under retraining, without any retrained model.
 
     Args:
         model: The trained model.
-        graph: The graph before.
-        retained: The graph after.
+        graph: The graph before forgetting.
+        retained: The retained graph.
         validation: Sessions that the model was not trained on.
-        samples: What is forgotten and joined.
-        carry: The share :math:`\rho`.
-        num_kept: How many kept clicks to draw.
+        samples: The samples that the request removes and adds.
+        carry: The share :math:`\rho` of the sample-specific part of ``log p`` that the target keeps.
+        num_kept: Number of kept clicks to draw.
         seed: Seed of the simulated request and of the kept clicks.
+
+    Returns:
+        The :class:`ClickTargets`.
     """
     generator = torch.Generator().manual_seed(seed)
     joining = torch.zeros(retained.num_sessions, dtype=torch.bool, device=graph.device)
-    joining[retained.session[samples.joined.ends]] = True  # these stay as they are, to be described as learned
+    joining[retained.session[samples.joined.ends]] = True  # these sessions are not forgotten in the simulation
     simulated = _simulated_request(retained, ~joining, samples.whole, generator)
     left = retained.keep(~simulated)
     learned = ForgetSamples.of(retained, left, simulated)
@@ -157,7 +174,7 @@ def click_targets(
         return regression(click_features(counts, sessions, clicks), log_probabilities(model, sessions, clicks), seed)
 
     never_seen = fitted(validation, unseen)
-    assert never_seen is not None  # the operator has seen to that
+    assert never_seen is not None  # the operator has checked this
 
     def forgotten(clicks: Predictions, own: Tensor, of_learned: Callable[[Tensor], Tensor] | None) -> Tensor:
         features = click_features(counts, graph, clicks)
@@ -180,7 +197,7 @@ def click_targets(
 
 
 def _simulated_request(graph: SessionGraph, allowed: Tensor, whole: float, generator: torch.Generator) -> Tensor:
-    """Return the clicks of a simulated request: one of some sessions each, the ``whole`` share of those entire."""
+    """Return the mask of a simulated request: one click of each chosen session, or all clicks for a share ``whole``."""
     long = ((graph.length > 1) & allowed).nonzero().squeeze(1).cpu()
     chosen = long[torch.randperm(long.numel(), generator=generator)[: min(SIMULATED, long.numel() // 2)]]
     length, start = graph.length.cpu()[chosen], graph.click_ptr.cpu()[chosen]
@@ -203,15 +220,19 @@ def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: Predic
 
 
 def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predictions) -> Tensor:
-    """Return what the counted sessions say of each prediction ``[num, 23]``, in float64.
+    """Return features of each prediction that are computed from the click counts.
 
-    Logarithms of the popularity of the item and of the last click, of the transitions between the two, of the company
-    that the item keeps with the prefix, of the clicks before and behind; whether there are any; products of these.
+    The features are logarithms of counts: the popularity of the item and of the last click, the transitions between
+    the two, the co-occurrences of the item with the prefix, and the numbers of clicks of the session before and after
+    the item. They also include indicators of zero counts, and products of features.
 
     Args:
-        counts: From :meth:`ClickCounts.of`.
-        graph: Where the prefixes lie.
+        counts: The counts, from :meth:`ClickCounts.of`.
+        graph: The graph that holds the prefixes.
         predictions: The predictions.
+
+    Returns:
+        The features ``[num, 23]``, in float64.
     """
     items, length = predictions.sequences(graph)
     target, last = predictions.target, graph.items[predictions.ends]
@@ -235,12 +256,15 @@ def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predic
 
 
 def regression(features: Tensor, values: Tensor, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    r"""Return a ridge regression on standardised features and :data:`HIDDEN` random rectified ones.
+    r"""Fit a ridge regression on standardised features and :data:`HIDDEN` random rectified features.
 
     Args:
-        features: ``[num, num_features]``, in float64.
-        values: What they are to predict ``[num]``.
+        features: The features ``[num, num_features]``, in float64.
+        values: The values to predict ``[num]``.
         seed: Seed of the random features.
+
+    Returns:
+        A function that maps features ``[num, num_features]`` to predicted values ``[num]``.
 
     Source: random features as in Rahimi and Recht, "Weighted Sums of Random Kitchen Sinks", NIPS 2008.
 
@@ -255,7 +279,7 @@ def regression(features: Tensor, values: Tensor, seed: int = 0) -> Callable[[Ten
     weight = (torch.randn(size, HIDDEN, generator=generator, dtype=torch.float64) / size**0.5).to(features.device)
     offset = torch.randn(HIDDEN, generator=generator, dtype=torch.float64).to(features.device)
     mean, spread = features.mean(0), features.std(0, correction=0)
-    spread = torch.where(spread > CONSTANT, spread, torch.inf)  # what never varied tells nothing of what does
+    spread = torch.where(spread > CONSTANT, spread, torch.inf)  # constant features are ignored
 
     def expand(x: Tensor) -> Tensor:
         x = (x - mean) / spread
@@ -278,21 +302,24 @@ def settle_emptied(
     targets: ClickTargets,
     seed: int,
 ) -> tuple[ClickTargets, int]:
-    r"""Let the rows of emptied items take after items that were never clicked, in place; return levels, and how many.
+    r"""Replace the rows of emptied items by rows of items that were never clicked, and adjust their targets.
 
-    Training only ever pushes such an item down, which no regression over items with clicks can tell. Each emptied item
-    gets the row of one that the sessions never held, drawn at random, and its level is the ``log p`` of that one after
-    the same prefix; what followed an emptied item gets the level that it then has. Where every item had clicks there is
-    nothing to take after: the level of an emptied item is then that of the least probable item after the same prefix.
-    Tables that are not trained stay as they are.
+    Training only lowers the scores of an item without clicks, which a regression over items with clicks cannot
+    predict. Each emptied item therefore gets the row of a random item that occurs in no session, and its target is the
+    ``log p`` of that item after the same prefix. The target of a click that followed an emptied item is its ``log p``
+    after this replacement. If every item has clicks, no row can be copied; the target of an emptied item is then the
+    ``log p`` of the least probable item after the same prefix. Tables that are not trained remain unchanged.
 
     Args:
-        model: Changed in place.
-        graph: The graph before.
-        retained: The graph after.
-        samples: What is forgotten.
-        targets: The levels so far.
-        seed: Seed of the draw.
+        model: The model; it is changed in place.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        samples: The samples that the request removes and adds.
+        targets: The targets before the adjustment.
+        seed: Seed of the random choice of items.
+
+    Returns:
+        The adjusted targets, and the number of emptied items.
     """
     held, kept = (torch.bincount(g.items, minlength=graph.num_items) > 0 for g in (graph, retained))
     emptied, never = held & ~kept, (~held).nonzero().squeeze(1)

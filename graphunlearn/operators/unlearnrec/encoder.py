@@ -1,4 +1,4 @@
-"""The influence encoder: what a forgotten interaction will score once it is forgotten."""
+"""The influence encoder: it predicts the score that each forgotten interaction would have after retraining."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
 
 __all__ = ["EncoderSettings", "InfluenceEncoder", "pretrain_encoder"]
 
-_CLIP = 4.0  # standard deviations: what lies outside what was simulated is treated as its edge
+_CLIP = 4.0  # standard deviations; features beyond the simulated range are clipped to its edge
 Simulated = Sequence[Sequence[tuple[Tensor, Tensor]]]
-"""For every kind its requests, as features ``[num_forgotten, NUM_FEATURES]`` and target scores ``[num_forgotten]``."""
+"""Requests by kind, each as a pair of features ``[num_forgotten, NUM_FEATURES]`` and targets ``[num_forgotten]``."""
 
 
 class InfluenceEncoder(Kept):
-    r"""Map the interactions of a request to the scores that retraining would give them.
+    r"""Predict the scores that retraining would give to the interactions of a request.
 
     .. math::
         t_r = f\big(x_r,\ \tfrac1n \sum_{s} x_s\big)
 
-    with standardised features :math:`x_r` (:meth:`Removal.features`) and a small network :math:`f` shared by all
-    interactions. The mean over the request tells what kind of request it is. Nothing belongs to a node: the encoder
-    serves requests, nodes and graphs that it never saw, and does not care how nodes are numbered.
+    Here :math:`x_r` are the standardised features of interaction :math:`r` (:meth:`Removal.features`) and :math:`f` is
+    a small network shared by all interactions. The mean over the request describes the kind of request. No parameter
+    belongs to a particular node: the encoder applies to unseen requests, nodes and graphs, and its output does not
+    depend on the numbering of the nodes.
 
     Args:
         hidden: Width of the two hidden layers.
-        context: Whether the mean over the request is an input.
+        context: Whether the mean features of the request are an input.
+
+    Raises:
+        ValueError: ``hidden`` is less than 1.
 
     Example:
         >>> encoder = InfluenceEncoder(hidden=8)
@@ -67,7 +71,11 @@ class InfluenceEncoder(Kept):
 
     @torch.no_grad()
     def standardise(self, simulated: Simulated) -> None:
-        """Take means and standard deviations from simulated requests."""
+        """Set the means and standard deviations of features and targets from simulated requests.
+
+        Args:
+            simulated: The simulated requests, by kind.
+        """
         features = torch.cat([features for kind in simulated for features, _ in kind])
         targets = torch.cat([target for kind in simulated for _, target in kind])
         self.center.copy_(features.mean(0))
@@ -75,35 +83,54 @@ class InfluenceEncoder(Kept):
         self.output.copy_(torch.stack([targets.mean(), targets.std().clamp(min=1e-6)]))
 
     def inputs(self, features: Tensor) -> Tensor:
-        """Return what the network sees of one request ``[num_forgotten, num_inputs]``."""
+        """Return the inputs of the network for one request.
+
+        Args:
+            features: The features of its interactions ``[num_forgotten, NUM_FEATURES]``.
+
+        Returns:
+            Standardised and clipped features, followed by their mean if ``context`` is set
+            ``[num_forgotten, num_inputs]``.
+        """
         own = ((features - self.center) / self.scale).clamp(-_CLIP, _CLIP)
         if not self.context:
             return own
         return torch.cat([own, own.mean(0, keepdim=True).expand_as(own)], 1)
 
     def answer(self, inputs: Tensor) -> Tensor:
-        """Return the scores ``[num]`` for rows of :meth:`inputs`."""
+        """Return the predicted scores ``[num]`` for rows of :meth:`inputs` ``[num, num_inputs]``."""
         scores: Tensor = self.output[0] + self.output[1] * self.network(inputs).squeeze(1)
         return scores
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the scores ``[num_forgotten]`` for the features of one request."""
+        """Return the predicted scores of one request.
+
+        Args:
+            features: The features of its interactions ``[num_forgotten, NUM_FEATURES]``.
+
+        Returns:
+            The scores ``[num_forgotten]``.
+        """
         return self.answer(self.inputs(features)) if len(features) else features.new_zeros(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """How the encoder is trained.
+    """Settings of the training of the influence encoder.
 
     Args:
-        probability: Weight of the mean difference of probabilities, what forgetting is judged by; 0 leaves it out.
-        logit: Weight of the smooth L1 difference of standardised scores, which the tails need; 0 leaves it out.
-        steps: Steps at most.
+        probability: Weight of the mean absolute difference of probabilities, by which forgetting is measured; 0 drops
+            the term.
+        logit: Weight of the smooth L1 difference of standardised scores, which matters in the tails; 0 drops the term.
+        steps: Largest number of steps.
         batch_size: Interactions per step.
-        lr: Adam's learning rate; a third of it in the last 40 % of the steps.
-        weight_decay: Of the weights, decoupled.
-        patience: Stop after this many looks at the held-out requests, one every 50 steps, without a better result.
-        seed: Seed of weights and batches.
+        lr: Learning rate of AdamW; the last 40 % of the steps use a third of it.
+        weight_decay: Decoupled weight decay.
+        patience: Stop after this many evaluations on the held-out requests, one every 50 steps, without improvement.
+        seed: Seed of the initial weights and of the batches.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
 
     probability: float = 2.0
@@ -125,7 +152,16 @@ class EncoderSettings:
                 raise ArgumentError(name, "be at least 1", getattr(self, name))
 
     def loss(self, encoder: InfluenceEncoder, answer: Tensor, target: Tensor) -> Tensor:
-        r"""Return the mean of :math:`w_p\,|\sigma(t) - \sigma(t^*)| + w_l\,h((t - t^*)/s)` for predicted scores."""
+        r"""Return the mean of :math:`w_p\,|\sigma(t) - \sigma(t^*)| + w_l\,h((t - t^*)/s)`.
+
+        Args:
+            encoder: The encoder; it provides the standard deviation :math:`s` of the targets.
+            answer: Predicted scores :math:`t` ``[num]``.
+            target: Target scores :math:`t^*` ``[num]``.
+
+        Returns:
+            The loss, a scalar; :math:`h` is the smooth L1 loss.
+        """
         loss = answer.new_zeros(())
         if self.probability:
             loss = loss + self.probability * (torch.sigmoid(answer) - torch.sigmoid(target)).abs().mean()
@@ -142,20 +178,21 @@ def pretrain_encoder(
     settings: EncoderSettings,
     on_step: Callable[[int, float], Any] = lambda step, loss: None,
 ) -> list[dict[str, float]]:
-    """Train ``encoder`` in place on simulated requests; keep what is best on held-out ones.
+    """Train ``encoder`` in place on simulated requests, and keep the parameters that are best on held-out requests.
 
     Args:
         encoder: The encoder.
-        simulated: Requests to learn from, by kind; all kinds count the same.
-        held_out: Simulated requests to choose by, likewise; they share no interaction with the others.
-        settings: How to train.
-        on_step: Called with the step and the held-out loss at every look.
+        simulated: Training requests by kind; every kind has the same weight.
+        held_out: Simulated requests for model selection, by kind; they share no interaction with ``simulated``.
+        settings: Settings of the training.
+        on_step: Called at every evaluation with the step and the held-out loss.
 
     Returns:
-        Step, training loss, held-out loss and held-out mean difference of probabilities at every look.
+        For every evaluation, the step, the training loss, the held-out loss and the held-out mean difference of
+        probabilities.
 
     Raises:
-        ValueError: There is nothing to learn from.
+        ValueError: ``simulated`` or ``held_out`` is empty.
     """
     simulated, held_out = ([kind for kind in kinds if kind] for kinds in (simulated, held_out))
     if not simulated or not held_out:
@@ -167,7 +204,7 @@ def pretrain_encoder(
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad():
         for module in encoder.network:
-            if isinstance(module, nn.Linear):  # drawn from the generator, so that global random state stays as it is
+            if isinstance(module, nn.Linear):  # uses its own generator and leaves the global random state unchanged
                 bound = module.in_features**-0.5
                 for parameter in (module.weight, module.bias):
                     parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)

@@ -1,4 +1,4 @@
-"""What describes a forgotten interaction to the influence encoder."""
+"""The features by which the influence encoder describes a forgotten interaction."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from graphunlearn.operators.shared.warm_start import kept_share
 __all__ = ["NUM_FEATURES", "Removal"]
 
 NUM_FEATURES = 21
-"""Numbers that describe one forgotten interaction; see :meth:`Removal.features`."""
+"""Number of features of one forgotten interaction; see :meth:`Removal.features`."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A trained model, and the forgotten interactions whose two ends keep something.
+    """The forgotten interactions whose user and item both keep some interaction, and the encodings of the model.
 
-    An interaction of an emptied user or item is left out: there is nothing to estimate it from, and its row is drawn
-    anew.
+    Interactions of an emptied user or item are excluded: no neighbourhood is left to estimate their score from, and
+    the row of the emptied node is redrawn.
 
     Args:
-        graph: The graph before.
-        retained: The graph after.
-        pairs: The forgotten interactions ``[2, num_forgotten]``.
-        label: Their labels ``[num_forgotten]``, where interactions carry them.
-        kept: Which of the interactions asked for these are ``[num_asked]``.
-        before: The model on ``graph``.
-        after: The same parameters on ``retained``.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        pairs: The forgotten interactions, without the excluded ones ``[2, num_forgotten]``.
+        label: Their labels ``[num_forgotten]``; ``None`` if the interactions have no labels.
+        kept: Mask of the requested interactions that are not excluded ``[num_requested]``.
+        before: The encoding of the model on ``graph``.
+        after: The encoding of the same parameters on ``retained``.
     """
 
     graph: InteractionGraph
@@ -54,14 +54,18 @@ class Removal:
         removed: Tensor,
         before: Encoded | None = None,
     ) -> Removal:
-        """Return what taking interactions out of ``graph`` does to ``model``.
+        """Return the :class:`Removal` of a set of interactions from ``graph``.
 
         Args:
             model: The trained model; it is not changed.
-            graph: The graph before.
-            retained: The graph after.
-            removed: Which interactions are forgotten ``[num_interactions]``; those with an emptied end are left out.
-            before: ``encode(model, graph)``, where it is known.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            removed: Mask of the forgotten interactions ``[num_interactions]``; those of emptied users and items are
+                excluded from the result.
+            before: ``encode(model, graph)``, if already computed.
+
+        Returns:
+            The :class:`Removal`.
         """
         pairs, degree = graph.pairs[:, removed], retained.adjacency.degree
         kept = (degree[pairs[0]] > 0) & (degree[pairs[1] + graph.num_users] > 0)
@@ -71,20 +75,21 @@ class Removal:
 
     @cached_property
     def removed_share(self) -> Tensor:
-        """The share of its interactions that every node loses ``[num_nodes]``."""
+        """The share of interactions that every node loses ``[num_nodes]``."""
         return 1 - kept_share(self.graph, self.retained)
 
     @torch.no_grad()
     def features(self) -> Tensor:
-        r"""Describe every forgotten interaction by what does not depend on how nodes are numbered or rows are rotated.
+        r"""Return features that are invariant to the numbering of the nodes and to rotations of the embeddings.
 
-        With :math:`z` the rows on the retained graph, :math:`m_v` the mean of :math:`v`'s neighbours and :math:`m^2_v`
-        the mean of their means: the score before; the products of :math:`z, m, m^2` of one end with those of the
-        other; the norms of :math:`z` and :math:`m`; the logarithm of what is left of both degrees; the shares removed
-        at both ends; the cosines between :math:`z_v` and :math:`m_v`; and the label (1 where there are none).
+        Let :math:`z` be the rows on the retained graph, :math:`m_v` the mean row of the neighbours of :math:`v`, and
+        :math:`m^2_v` the mean of their means. The features of an interaction are its score before forgetting; the dot
+        products of :math:`z, m, m^2` of the user with those of the item; the norms of :math:`z` and :math:`m`; the
+        logarithms of the retained degrees; the shares of interactions removed at the user and at the item; the cosines
+        between :math:`z_v` and :math:`m_v`; and the label (1 if the interactions have no labels).
 
         Returns:
-            ``[num_forgotten, NUM_FEATURES]``.
+            The features ``[num_forgotten, NUM_FEATURES]``.
         """
         users, (u, i) = self.graph.num_users, self.pairs
         z = torch.cat([self.after.queries, self.after.items])

@@ -1,4 +1,4 @@
-"""Pre-training of the influence encoder: one probe model, simulated requests with known outcomes, and a regression."""
+"""Pre-training of the influence encoder: train probe models, simulate requests with known outcomes, fit the encoder."""
 
 from __future__ import annotations
 
@@ -24,21 +24,25 @@ from graphunlearn.operators.unlearnrec.probe import Pool, Probe, design_probe
 
 __all__ = ["Simulation", "learn_influence"]
 
-_PROBE_SEED = 500_009  # added to seeds: no original or retrained model is likely to have been trained with the sum
+_PROBE_SEED = 500_009  # added to seeds, so that a probe is unlikely to share its seed with another model
 _GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """What is simulated to learn from.
+    """Settings of the simulation that produces the training data of the encoder.
 
     Args:
         probes: Number of probe models, each trained like the original.
-        share: Share of the interactions that a probe does without, in (0, 0.5].
-        odd_users: Share of the users who get one unlikely interaction in a probe; 0 simulates none.
-        requests: Requests simulated on every model and kind: half of them large, half of 8 to 128 interactions.
-        held_out: Share of items whose interactions are kept for choosing when to stop.
-        seed: Seed of every choice, and of the probes' parameters.
+        share: Share of the interactions that a probe is trained without, in (0, 0.5].
+        odd_users: Share of the users who get one unlikely interaction in the graph of a probe; 0 adds none.
+        requests: Number of simulated requests per model and kind; half of them are large, the other half have 8 to 128
+            interactions.
+        held_out: Share of items whose interactions are held out for early stopping.
+        seed: Seed of all random choices and of the parameters of the probes.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
 
     probes: int = 1
@@ -73,30 +77,31 @@ def learn_influence(
     checkpoint: Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
-    """Train ``encoder`` in place for a model and its graph. No real request is involved.
+    """Train ``encoder`` in place for a model and its graph, without any real request.
 
-    A probe, a model like the original but with other initial parameters, is trained on a graph without some
-    interactions and with some odd ones (:func:`~graphunlearn.operators.unlearnrec.probe.design_probe`). To the
-    original, forgetting the former has a known outcome, what the probe scores them; to the probe, forgetting the latter
-    has one, what the original scores them. Simulated requests are drawn from both.
+    A probe has the architecture of the original and other initial parameters. It is trained on a graph from which some
+    interactions were removed and to which some unlikely ones were added
+    (:func:`~graphunlearn.operators.unlearnrec.probe.design_probe`). If the original forgets the removed interactions,
+    their target scores are those of the probe. If the probe forgets the added interactions, their target scores are
+    those of the original. Simulated requests are drawn from both sets.
 
     Args:
-        encoder: The encoder.
-        model: The original; it is not changed.
-        graph: The graph it was trained on.
-        objective: Its loss.
-        simulation: What to simulate.
-        settings: How to train the encoder.
-        training: How the original was trained; the seed is replaced.
-        validation: Decides when a probe's training stops; without it all epochs are run.
-        checkpoint: File that keeps an interrupted training of a probe; removed at the end.
-        progress: Show progress; by default on a terminal only.
+        encoder: The encoder; it is trained in place.
+        model: The original model; it is not changed.
+        graph: The training graph of the original.
+        objective: The training loss of the original.
+        simulation: Settings of the simulation.
+        settings: Settings of the training of the encoder.
+        training: Training settings of the original; the probes use them with other seeds.
+        validation: Interactions for early stopping of the probes; without them, a probe trains for all epochs.
+        checkpoint: File for the state of an interrupted training of a probe; it is removed at the end.
+        progress: Whether to show progress; ``None`` shows it on a terminal only.
 
     Returns:
-        What was done: sizes, the largest share that was forgotten, the training of the probes, the encoder's history.
+        A log with sizes, the largest forgotten share, the training of the probes and the history of the encoder.
 
     Raises:
-        ValueError: The shares leave nothing to learn from or to simulate.
+        ValueError: The shares leave no interaction to train on, or none to simulate requests with.
     """
     learned: list[list[tuple[Tensor, Tensor]]] = []
     judged: list[list[tuple[Tensor, Tensor]]] = []
@@ -105,7 +110,7 @@ def learn_influence(
     states: list[Path] = []
     for number in range(simulation.probes):
         seed = 101 * simulation.seed + _PROBE_SEED + number
-        seed += seed == training.seed  # a probe must not start where the original did
+        seed += seed == training.seed  # a probe must not share the initialisation of the original
         generator = torch.Generator().manual_seed(seed)
         design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
         probe, trainings, files = _trained_probe(
@@ -150,10 +155,10 @@ def _trained_probe(
     checkpoint: Path | None,
     progress: bool | None,
 ) -> tuple[nn.Module, list[dict[str, Any]], list[Path]]:
-    """Return a probe, how its trainings went, and the files that keep them.
+    """Return a trained probe, the logs of its training runs and their checkpoint files.
 
-    Early stopping ends a training far too soon now and then. A probe that stays well behind the original on the
-    validation part is trained again from other parameters, and the best one taken.
+    Early stopping occasionally ends a training run far too early. If a probe is much worse than the original on the
+    validation interactions, another one is trained from other initial parameters, and the best probe is returned.
     """
     watch, _ = validator(graph, validation)
     with torch.no_grad():
@@ -190,9 +195,10 @@ def _trained_probe(
 def _pools(
     model: nn.Module, graph: InteractionGraph, probe: nn.Module, design: Probe, share: float, generator: torch.Generator
 ) -> list[list[Pool]]:
-    """Return what can be forgotten from either model with a known outcome, by kind: to learn from, and held out.
+    """Return the pools of interactions that either model can forget with a known outcome, for training and held out.
 
-    What the probe did without makes three kinds: one by one, in bundles, and both, as large requests are.
+    The interactions that the probe left out form three kinds of pool: the scattered ones, the bundled ones, and both
+    together, as in large requests.
     """
     unseen, natural = encode(probe, design.graph), encode(model, graph)
     single = design.scattered.size(1)
@@ -211,7 +217,7 @@ def _pools(
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:
-    """Return sizes of requests in turn: a share of the pool from .3 to 1, and a number from 8 to 128."""
+    """Return ``count`` request sizes that alternate between shares of the pool (.3 to 1) and counts (8 to 128)."""
     draws = torch.rand(count, generator=generator).tolist()
     return [0.3 + 0.7 * u if k % 4 < 2 else round(8 * 16**u) for k, u in enumerate(draws)]
 
@@ -235,5 +241,5 @@ def _described(
 
 
 def _quiet(progress: bool | None) -> bool | None:
-    """tqdm's ``disable``: ``None`` shows the bar on a terminal only."""
+    """Return the ``disable`` argument of tqdm; ``None`` shows the bar on a terminal only."""
     return None if progress is None else not progress

@@ -1,4 +1,4 @@
-"""Simulated requests whose outcome is known: one more model, trained without some interactions and with some others."""
+"""Simulated requests with known outcomes: a probe model is trained without some interactions and with others added."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from graphunlearn.operators.unlearnrec.features import Removal
 
 __all__ = ["Pool", "Probe", "design_probe"]
 
-_CHUNK, _MOST_ODD = 256, 2000  # users ranked at a time, and in all
+_CHUNK, _MOST_ODD = 256, 2000  # users ranked at a time, and users ranked in total
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A graph to train one more model on, in place of the many that were retrained for real requests.
+    """The training graph of a probe model, which replaces the many models that would be retrained for real requests.
 
-    The probe model never saw the former, so it tells how those score once they are forgotten; and the original never
-    saw the latter, so it tells the same of them to the probe.
+    The probe model is trained without some interactions of the original graph, so its scores for them show how they
+    score once the original has forgotten them. The original model is trained without the pairs added to the probe's
+    graph, so its scores for them show how they score once the probe has forgotten them.
 
     Args:
-        graph: The original graph without ``scattered`` and ``bundled``, with ``lowest`` and ``others``.
-        scattered: Interactions of the original graph, chosen one by one ``[2, num_scattered]``.
-        bundled: Interactions of users and items that lose much of what they have ``[2, num_bundled]``.
-        bundle: Whose loss they belong to ``[num_bundled]``.
-        lowest: Pairs that the original graph does not hold, and the original ranks lowest ``[2, num_lowest]``.
-        others: Pairs that it does not hold, from anywhere in the ranking ``[2, num_others]``.
+        graph: The original graph without ``scattered`` and ``bundled``, and with ``lowest`` and ``others`` added.
+        scattered: Interactions of the original graph, chosen independently of each other ``[2, num_scattered]``.
+        bundled: Interactions of users and items that lose a large share of their interactions ``[2, num_bundled]``.
+        bundle: The number of the user or item that each bundled interaction was removed for ``[num_bundled]``.
+        lowest: Added pairs that the original model ranks lowest ``[2, num_lowest]``.
+        others: Added pairs from anywhere in the ranking of the original model ``[2, num_others]``.
     """
 
     graph: InteractionGraph
@@ -43,21 +44,21 @@ class Probe:
 
     @property
     def left_out(self) -> Tensor:
-        """All that the probe does without ``[2, num_left_out]``."""
+        """All interactions that the probe is trained without ``[2, num_left_out]``."""
         return torch.cat([self.scattered, self.bundled], 1)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Interactions that can be forgotten from a model, and what they score once they are.
+    """Interactions that a model can forget in a simulated request, and their scores after forgetting.
 
     Args:
-        model: A model that learned them.
-        graph: What it was trained on.
+        model: A model that was trained on the interactions.
+        graph: The training graph of the model.
         pairs: The interactions ``[2, num]``.
-        target: Their scores by a model that never saw them ``[num]``.
-        group: Interactions of the same number ``[num]`` are forgotten together or not at all, since the target knows
-            nothing of those that stay.
+        target: Their scores by a model that was not trained on them ``[num]``.
+        group: Group number of every interaction ``[num]``. A group is forgotten as a whole or not at all, because the
+            model that provides the targets was trained without the whole group.
     """
 
     model: nn.Module
@@ -67,7 +68,15 @@ class Pool:
     group: Tensor
 
     def split(self, share: float, generator: torch.Generator) -> tuple[Pool, Pool]:
-        """Return two pools, the second with about ``share`` of the groups."""
+        """Split the pool by groups.
+
+        Args:
+            share: Approximate share of the groups in the second pool.
+            generator: Generator of the random split.
+
+        Returns:
+            Two pools without a common group.
+        """
         groups, group = torch.unique(self.group, return_inverse=True)
         drawn = torch.rand(len(groups), generator=generator)
         second = drawn < share
@@ -77,15 +86,18 @@ class Pool:
         return self.only(~chosen), self.only(chosen)
 
     def only(self, mask: Tensor) -> Pool:
-        """Return the pool of the interactions in a boolean mask ``[num]``."""
+        """Return the pool restricted to the interactions in a boolean ``mask`` ``[num]``."""
         return replace(self, pairs=self.pairs[:, mask], target=self.target[mask], group=self.group[mask])
 
     def requests(self, sizes: Sequence[float], generator: torch.Generator) -> Iterator[tuple[Removal, Tensor]]:
-        """Yield simulated requests, each with the scores that its interactions should end at.
+        """Yield simulated requests with the target scores of their interactions.
 
         Args:
-            sizes: Number of interactions to forget for every request, at least; up to 1 it is a share of the pool.
-            generator: Draws what is forgotten.
+            sizes: The least number of interactions to forget in each request; values up to 1 are shares of the pool.
+            generator: Generator of the random choice of interactions.
+
+        Yields:
+            The :class:`Removal` of each request, and the targets ``[num_forgotten]``.
         """
         with torch.no_grad():
             before = encode(self.model, self.graph)
@@ -102,24 +114,25 @@ class Pool:
 
 @torch.no_grad()
 def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd_users: float, seed: int) -> Probe:
-    """Choose what the probe leaves out and what it adds.
+    """Choose the interactions that the probe leaves out and the pairs that it adds.
 
-    Half of ``share`` is left out at random, the other half from random users and items that lose much of what they
-    have, so that every removed share occurs. A share ``odd_users`` of the users gets one pair of its own: for half of
-    them the item that ``model`` ranks lowest, for the others one from anywhere in the ranking, low ranks more often.
+    Half of ``share`` is removed at random. The other half is removed from random users and items that each lose a large
+    share of their interactions, so that the simulated requests cover all removed shares. Each of a share ``odd_users``
+    of the users gets one added pair: half of them the item that ``model`` ranks lowest, the others an item from
+    anywhere in the ranking, low ranks being more likely.
 
     Args:
         model: The original model.
-        graph: The graph it was trained on.
+        graph: The training graph of the original model.
         share: Share of the interactions to leave out.
-        odd_users: Share of the users who get a pair.
-        seed: Seed of every choice.
+        odd_users: Share of the users who get an added pair.
+        seed: Seed of all random choices.
 
     Returns:
         The :class:`Probe`.
 
     Raises:
-        ValueError: The shares leave nothing to learn from, or nothing to simulate.
+        ValueError: The shares leave no interaction to train on, or none to simulate requests with.
     """
     generator = torch.Generator().manual_seed(seed)
     if not 0 < share <= 0.5:
@@ -131,7 +144,7 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     nodes = torch.randperm(graph.num_nodes, generator=generator).to(device)
     losses = (0.3 + 0.6 * torch.rand(graph.num_nodes, generator=generator)).to(device)
     degree = graph.adjacency.degree[nodes]
-    size = torch.cumsum((degree * losses).cpu().double(), 0)  # on a GPU its rounding would not repeat itself
+    size = torch.cumsum((degree * losses).cpu().double(), 0)  # rounding on a GPU is not reproducible
     heavy = nodes[(size <= 0.5 * share * count).to(device)]
     entries = graph.adjacency.entries(heavy)
     owner = torch.repeat_interleave(torch.arange(len(heavy), device=device), graph.adjacency.degree[heavy].long())
@@ -158,13 +171,13 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
         pairs, graph.num_users, graph.num_items, **_attributes(graph, ~removed, added.size(1), generator)
     )
     probe = probe.to(device)
-    for side in ("user", "item"):  # features, which encoders may read
+    for side in ("user", "item"):  # copy node features, which the model may use
         probe[side].update({name: value for name, value in graph[side].items() if name not in probe[side]})
     return Probe(probe, graph.pairs[:, scattered], graph.pairs[:, bundled], bundle[bundled], lowest, others)
 
 
 def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:
-    """Return the interactions of nodes that would lose everything ``[num_interactions]``."""
+    """Return a mask of the interactions of nodes that would lose all interactions ``[num_interactions]``."""
     kept = torch.bincount(graph.pairs[0, ~removed], minlength=graph.num_users) == 0
     kept_items = torch.bincount(graph.pairs[1, ~removed], minlength=graph.num_items) == 0
     return kept[graph.pairs[0]] | kept_items[graph.pairs[1]]
@@ -173,7 +186,7 @@ def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:
 def _odd_pairs(
     model: nn.Module, graph: InteractionGraph, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return one pair that the graph does not hold for some users: the lowest ranked, and others ``[2, num]``."""
+    """Return one pair not in the graph for some users: the lowest-ranked pairs and other pairs, each ``[2, num]``."""
     device, degree = graph.pairs.device, graph.adjacency.degree
     users = torch.randperm(graph.num_users, generator=generator)[: min(round(share * graph.num_users), _MOST_ODD)]
     users = users.to(device)
@@ -196,14 +209,14 @@ def _odd_pairs(
 
 
 def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return ratings and labels of what is kept, followed by those of interactions drawn from it."""
+    """Return ratings and labels of the kept interactions, followed by values drawn from them for the added pairs."""
     drawn = torch.randint(int(kept.sum()), (added,), generator=generator).to(kept.device)
     values = {name: graph[EDGE_TYPE].get(name) for name in ("rating", "label")}
     return {name: torch.cat([v[kept], v[kept][drawn]]) for name, v in values.items() if v is not None}
 
 
 def _pick(group: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-    """Return the positions of whole groups at random, as many as it takes for ``wanted`` positions."""
+    """Return the positions of randomly chosen whole groups, with enough groups for at least ``wanted`` positions."""
     ids, group, count = torch.unique(group, return_inverse=True, return_counts=True)
     order = torch.randperm(len(ids), generator=generator).to(group.device)
     taken = torch.zeros(len(ids), dtype=torch.bool, device=group.device)
@@ -212,7 +225,7 @@ def _pick(group: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
 
 
 def _positions(graph: InteractionGraph, pairs: Tensor) -> Tensor:
-    """Return where ``pairs`` lie among the interactions of the graph ``[num]``."""
+    """Return the indices of ``pairs`` among the interactions of the graph ``[num]``."""
     keys = graph.pairs[0] * graph.num_items + graph.pairs[1]
     order = keys.argsort()
     return order[torch.searchsorted(keys[order], pairs[0] * graph.num_items + pairs[1])]

@@ -1,4 +1,4 @@
-"""UnlearnRec as it is described: an influence encoder, pre-trained on simulated requests, then asked or fine-tuned."""
+"""UnlearnRec as described: pre-train an influence encoder on simulated requests, apply it to requests and fine-tune."""
 
 from __future__ import annotations
 
@@ -37,30 +37,32 @@ from graphunlearn.operators.unlearnrec.published_encoder import (
 
 __all__ = ["PublishedEncoder", "PublishedSettings", "PublishedUnlearnRec", "finetune", "pretrain"]
 
-_JUDGED = 32768  # retained interactions that a held-out request is judged on
+_JUDGED = 32768  # number of retained interactions on which a held-out request is evaluated
 _COLUMNS = ("epoch", "share", "loss", "model", "unlearn", "preserve", "contrast", "held_out")
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(kw_only=True)
 class PublishedUnlearnRec(Unlearner):
-    """UnlearnRec close to its description: an influence row per node, a push, a few epochs of fine-tuning.
+    """UnlearnRec close to its description, with one influence row per node and a few epochs of fine-tuning.
 
     :meth:`prepare` trains a :class:`~graphunlearn.operators.unlearnrec.published_encoder.PublishedEncoder` on simulated
-    requests (:func:`pretrain`); a request is served by revising the layer-0 rows with it, and fine-tuning them
+    requests (:func:`pretrain`). A request is served by revising the layer-0 rows with the encoder and fine-tuning them
     (:func:`finetune`).
 
     Args:
-        objective: The loss the model was trained with; the shared default where ``None``.
-        epochs: Passes of fine-tuning over the retained interactions; with 0 the encoder alone decides.
-        published: How to pre-train and to fine-tune, and the weight of every loss; its seed is the one given here.
-        adapt: Serve models and graphs that were not prepared for, too.
-        seed: Seed of everything.
+        objective: The loss that the model was trained with; ``None`` selects the shared default.
+        epochs: Epochs of fine-tuning over the retained interactions; 0 applies the encoder alone.
+        published: Settings of pre-training and fine-tuning, including the weight of every loss term; its ``seed`` is
+            replaced by the one given here.
+        adapt: Whether to accept models and graphs other than those the method was prepared for.
+        seed: Seed of all random draws.
 
     Raises:
         ValueError: ``epochs`` is negative.
 
-    Source: "UnlearnRec", arXiv 2505.22649, from its abstract, summaries and public code.
+    Source: Chen, Xia and Huang, "Pre-training for Recommendation Unlearning", 2025, arXiv 2505.22649 (UnlearnRec), from
+    its abstract, summaries and public code.
 
     Example:
         >>> import torch_geometric, graphunlearn as gu
@@ -125,7 +127,7 @@ class PublishedUnlearnRec(Unlearner):
 def _contrast(
     encoder: PublishedEncoder, settings: PublishedSettings, matrix: Tensor, pairs: Tensor, num_users: int, *key: int
 ) -> dict[str, Tensor]:
-    """Return the weighted contrast between a request and a view of it that leaves some interactions out."""
+    """Return the weighted contrastive loss between a request and a view of it without some of its interactions."""
     if not settings.lambda_contrast:
         return {}
     generator = seeded("view", settings.seed, *key)
@@ -138,7 +140,7 @@ def _contrast(
 
 
 class _Progress:
-    """What pre-training has learned so far, as a flat dictionary of tensors and back."""
+    """The state of pre-training, which converts to and from a flat dictionary of tensors."""
 
     def __init__(self, encoder: PublishedEncoder, lr: float) -> None:
         self.learned = {"influence": encoder.influence, "withdraw": encoder.withdraw}
@@ -194,26 +196,28 @@ def pretrain(
     on_epoch: Report = lambda record: None,
     state: dict[str, Tensor] | None = None,
 ) -> list[dict[str, float]]:
-    r"""Learn :math:`H^0` and :math:`w` of ``encoder`` on simulated requests, and keep them as they were at their best.
+    r"""Train :math:`H^0` and :math:`w` of ``encoder`` on simulated requests, and keep the values of the best epoch.
 
-    The best is where the total loss, averaged over held-out simulated requests, is lowest; ``model`` is not changed.
+    The best epoch has the lowest total loss, averaged over held-out simulated requests.
 
     Args:
-        encoder: Trained in place; it lies on the model's device.
-        model: The trained recommender.
-        graph: What it was trained on.
-        objective: The loss it was trained with.
-        settings: How to pre-train.
-        on_epoch: Called after every epoch with its record and, under ``"state"``, the tensors to resume from: those of
-            the moment, to be written or cloned before it returns.
-        state: Such tensors: pre-training goes on from there, and ends as it would have ended without the break.
+        encoder: The encoder; it is trained in place and must be on the device of the model.
+        model: The trained recommender; it is not changed.
+        graph: The training graph of the model.
+        objective: The training loss of the model.
+        settings: Settings of the pre-training.
+        on_epoch: Called after every epoch with the record of the epoch. The entry ``"state"`` holds the tensors to
+            resume from; they change in the next epoch, so the callback must write or clone them before it returns.
+        state: Tensors from an earlier ``"state"``; pre-training resumes from them and ends with the same result as
+            without the interruption.
 
     Returns:
-        A record per epoch: the number, the share forgotten, the mean loss of a step in all and term by term (weighted),
-        and the loss on held-out requests. Record 0 has only the latter, before any training.
+        One record per epoch with its number, the forgotten share, the mean loss per step (in total and for each
+        weighted term) and the loss on held-out requests. Record 0 holds only the held-out loss before training.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached, or encoder, model, settings and state do not fit.
+        ValueError: The initial embeddings of the model are not accessible, or the encoder, model, settings and state
+            do not fit each other.
         FloatingPointError: The loss became NaN or infinite.
 
     Example:
@@ -283,26 +287,26 @@ def finetune(
     settings: PublishedSettings,
     epochs: int,
 ) -> list[dict[str, float]]:
-    r"""Write the revised table into ``model``, after ``epochs`` of training :math:`E_0` and a copy of the MLP.
+    r"""Train :math:`E_0` and a copy of the MLP for ``epochs`` epochs, then write the revised table into ``model``.
 
-    Everything else stays: the encoder for the next request, and the model's other parameters.
+    The encoder, which serves the next request as well, and all other parameters of the model remain unchanged.
 
     Args:
-        encoder: A pre-trained encoder.
-        model: Its layer-0 rows are changed in place.
-        graph: The graph before.
-        retained: The graph after.
-        pairs: What is forgotten ``[2, num_forgotten]``.
-        objective: The loss that the model was trained with.
-        settings: How to fine-tune.
-        epochs: Passes over what is retained; with 0 the encoder alone decides.
+        encoder: A pre-trained encoder; it is not changed.
+        model: The model; its layer-0 rows are changed in place.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        pairs: The forgotten interactions ``[2, num_forgotten]``.
+        objective: The training loss of the model.
+        settings: Settings of the fine-tuning.
+        epochs: Epochs over the retained interactions; 0 applies the encoder alone.
 
     Returns:
-        A record per epoch: the number and the mean loss of a step, in all and term by term (weighted).
+        One record per epoch with its number and the mean loss per step, in total and for each weighted term.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached, encoder and model do not fit, ``epochs`` is
-            negative, or no term is left to train on.
+        ValueError: The initial embeddings of the model are not accessible, the encoder does not fit the model,
+            ``epochs`` is negative, or all loss terms used in fine-tuning have weight 0.
         FloatingPointError: The loss became NaN or infinite; the model is unchanged.
     """
     if not isinstance(epochs, int) or epochs < 0:
@@ -333,7 +337,7 @@ def _step(terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, sums: Coun
     optimizer.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
     optimizer.step()
-    sums.update({"steps": 1, **{name: value.detach() for name, value in terms.items()}})  # read once, at the end
+    sums.update({"steps": 1, **{name: value.detach() for name, value in terms.items()}})  # converted once per epoch
 
 
 def _means(sums: Counter[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""UnlearnRec's influence encoder as described, and the losses it is trained on."""
+"""The influence encoder of UnlearnRec as described in its source, and its training losses."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ __all__ = [
 
 
 class PublishedEncoder(Kept):
-    r"""Revise a table of initial embeddings for what is to be forgotten, as described for UnlearnRec.
+    r"""Revise the table of initial embeddings for a set of forgotten interactions, as described for UnlearnRec.
 
     .. math::
         \tilde E_0 = E_0 + \mathrm{MLP}\Big(\sum_{l=0}^L \hat A^l H^0 - 0.1\,\hat A^L (w \odot E_f)\Big)
 
-    :math:`\hat A` is the symmetric adjacency of the forgotten interactions *alone*, normalised by its own degrees. The
-    influence :math:`H^0` (a row per node, zero at first) and the weights :math:`w` (a number per node, ``2 * lr`` at
-    first) are learned by :func:`pretrain`; the MLP, two LeakyReLU(0.99) layers without bias whose weights are the
-    identity at first, by :func:`finetune` alone. The term :math:`l = 0` does not depend on the request: once
-    pre-trained, this encoder changes the table for an empty request as well.
+    :math:`\hat A` is the symmetric adjacency of the forgotten interactions *alone*, normalised by its own degrees.
+    :func:`pretrain` learns the influence :math:`H^0` (one row per node, initially zero) and the weights :math:`w` (one
+    number per node, initially ``2 * lr``). :func:`finetune` alone trains the MLP, which consists of two linear layers
+    without bias, initially the identity, each followed by LeakyReLU(0.99). The term :math:`l = 0` does not depend on
+    the request; a pre-trained encoder therefore changes the table even for an empty request.
 
     Args:
-        num_nodes: Users plus items; users come first.
+        num_nodes: Number of users plus items; users come first.
         dim: Width of a row.
-        layers: :math:`L`.
-        lr: Learning rate of pre-training, which :math:`w` starts from.
+        layers: Number of layers :math:`L`.
+        lr: Learning rate of pre-training; it sets the initial value of :math:`w`.
 
     Raises:
-        ValueError: A size is not positive, or ``lr`` is not.
+        ValueError: A size or ``lr`` is not positive.
 
-    Source: "Unlearning for recommendation with a pre-trained influence encoder", arXiv 2505.22649; from summaries and
-    public code, so that details may differ.
+    Source: Chen, Xia and Huang, "Pre-training for Recommendation Unlearning", 2025, arXiv 2505.22649 (UnlearnRec), from
+    summaries and public code; details may differ.
 
     Example:
         >>> encoder, rows = PublishedEncoder(4, 2, layers=1, lr=0.05), torch.ones(4, 2)
@@ -77,7 +77,7 @@ class PublishedEncoder(Kept):
         self.withdraw = nn.Parameter(torch.full((num_nodes, 1), 2 * lr))
         linear = [
             nn.utils.skip_init(nn.Linear, dim, dim, bias=False) for _ in range(2)
-        ]  # nothing drawn, nothing wasted
+        ]  # skips the random initialisation
         for part in linear:
             nn.init.eye_(part.weight)
         self.mlp = nn.Sequential(linear[0], nn.LeakyReLU(0.99), linear[1], nn.LeakyReLU(0.99)).requires_grad_(False)
@@ -90,15 +90,25 @@ class PublishedEncoder(Kept):
 
         Args:
             initial: :math:`E_0` ``[num_nodes, dim]``.
-            final: :math:`E_f`, the rows that the trained model recommends by ``[num_nodes, dim]``.
-            pairs: What is forgotten: internal users and items ``[2, num_forgotten]``.
+            final: :math:`E_f`, the final rows of the trained model ``[num_nodes, dim]``.
+            pairs: The forgotten interactions, as internal user and item ids ``[2, num_forgotten]``.
             num_users: Number of users.
+
+        Returns:
+            The revised table ``[num_nodes, dim]``.
+
+        Raises:
+            ValueError: ``pairs`` has another shape, or an id is out of range.
         """
         revised: Tensor = initial + self.mlp(self.estimate(final, self.request_matrix(pairs, num_users)))
         return revised
 
     def request_matrix(self, pairs: Tensor, num_users: int) -> Tensor:
-        r"""Return :math:`\hat A` of ``pairs`` ``[2, num]`` in CSR ``[num_nodes, num_nodes]``."""
+        r"""Return :math:`\hat A` of ``pairs`` ``[2, num]`` in CSR ``[num_nodes, num_nodes]``.
+
+        Raises:
+            ValueError: ``pairs`` has another shape, or an id is out of range.
+        """
         sizes = (num_users, len(self.influence) - num_users)
         if pairs.dim() != 2 or len(pairs) != 2:
             raise ArgumentError("pairs", "have the shape [2, num]", list(pairs.shape))
@@ -112,12 +122,22 @@ class PublishedEncoder(Kept):
     def estimate(self, final: Tensor, matrix: Tensor) -> Tensor:
         r"""Return :math:`\sum_l \hat A^l H^0 - 0.1\,\hat A^L (w \odot E_f)` ``[num_nodes, dim]``, before the MLP."""
         out: Tensor = self.influence - 0.1 * self.withdraw * final
-        for _ in range(self.layers):  # Horner's scheme: the withdraw term travels along, one product per layer
+        for _ in range(self.layers):  # Horner's scheme: one product per layer, including the withdraw term
             out = spmm(matrix, out) + self.influence
         return out
 
     def layers_of(self, matrix: Tensor, nodes: Tensor) -> list[Tensor]:
-        r"""Return the rows of ``nodes`` in :math:`H^1, \dots, H^L`, each ``[num, dim]``; :math:`H^0` knows no views."""
+        r"""Return the rows of ``nodes`` in :math:`H^1, \dots, H^L`.
+
+        :math:`H^0` is left out because it does not depend on the request and so is the same in all views.
+
+        Args:
+            matrix: :math:`\hat A`, from :meth:`request_matrix`.
+            nodes: Ids of the nodes ``[num]``.
+
+        Returns:
+            One tensor per layer, each ``[num, dim]``.
+        """
         layer: Tensor = self.influence
         out = []
         for _ in range(self.layers):
@@ -126,7 +146,7 @@ class PublishedEncoder(Kept):
         return out
 
     def check(self, table: Tensor) -> None:
-        """Raise a ``ValueError`` where this encoder cannot revise ``table``."""
+        """Raise a ``ValueError`` if the shape, dtype or device of ``table`` differs from that of this encoder."""
         own = self.influence
         if own.shape != table.shape or own.dtype != table.dtype or own.device != table.device:
             mine, wanted = (f"{list(x.shape)} of {x.dtype} on {x.device}" for x in (own, table))
@@ -144,30 +164,30 @@ def check_positive(name: str, value: float) -> None:
 
 
 T = TypeVar("T")
-MOST_ROWS = 512  # rows that are compared with each other in one step, for preservation and for contrast
+MOST_ROWS = 512  # largest number of rows compared with each other in one step, for preservation and contrast
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSettings:
-    r"""How to pre-train and to fine-tune a :class:`PublishedEncoder`.
+    r"""Settings of the pre-training and fine-tuning of a :class:`PublishedEncoder`.
 
-    The loss is :math:`\lambda_m L_M + \lambda_u L_U + \lambda_p L_P + \lambda_c L_C`; a weight of 0 switches its term
-    off, and it is not computed.
+    The loss is :math:`\lambda_m L_M + \lambda_u L_U + \lambda_p L_P + \lambda_c L_C`; a term with weight 0 is not
+    computed.
 
     Args:
-        lambda_model: Weight of the backbone's own loss on what is retained.
-        lambda_unlearn: Weight of :func:`unlearning_loss` on what is forgotten.
+        lambda_model: Weight of the training loss of the backbone on the retained interactions.
+        lambda_unlearn: Weight of :func:`unlearning_loss` on the forgotten interactions.
         lambda_preserve: Weight of :func:`preservation_loss`.
         lambda_contrast: Weight of :func:`contrastive_loss`, in pre-training only.
-        temperature: Temperature of preservation and contrast.
-        shares: Smallest and largest share of the interactions that a simulated request takes.
-        refresh: Epochs that a simulated request serves for.
-        drop: Share of the request's interactions that its view leaves out, for the contrast.
-        epochs: At most this many passes over what is retained.
-        patience: Stop after this many epochs without a lower loss on held-out simulated requests.
+        temperature: Temperature of the preservation and contrastive losses.
+        shares: Smallest and largest share of the interactions in a simulated request.
+        refresh: Number of epochs for which a simulated request is used.
+        drop: Share of the interactions of a request that its view leaves out, for the contrastive loss.
+        epochs: Largest number of epochs over the retained interactions.
+        patience: Stop after this many epochs without a lower loss on the held-out simulated requests.
         batch_size: Interactions per step.
-        lr: Adam's learning rate.
-        seed: Seed of requests, order and views.
+        lr: Learning rate of Adam.
+        seed: Seed of requests, sample order and views.
 
     Raises:
         ValueError: A setting is out of range.
@@ -206,7 +226,13 @@ class PublishedSettings:
 
 
 class Request(NamedTuple):
-    """Something to forget: the share of the interactions it takes, what it leaves, and the pairs ``[2, num]``."""
+    """A simulated request.
+
+    Args:
+        share: The share of the interactions that it forgets.
+        retained: The retained graph.
+        pairs: The forgotten interactions ``[2, num_forgotten]``.
+    """
 
     share: float
     retained: InteractionGraph
@@ -214,13 +240,23 @@ class Request(NamedTuple):
 
 
 def simulate(graph: InteractionGraph, settings: PublishedSettings, number: int, *, held_out: bool = False) -> Request:
-    """Return simulated request ``number``: random interactions, as many as a random share says.
+    """Return simulated request number ``number``, a random share of the interactions.
 
-    Training draws the share uniformly. The three held-out requests, to stop by, are of the smallest and the largest
-    share and of the geometric mean of both; they are drawn with keys of their own.
+    For training, the share is drawn uniformly from ``settings.shares``. The three held-out requests, used for early
+    stopping, have the smallest share, the geometric mean of both shares and the largest share; they are drawn with
+    separate seeds.
+
+    Args:
+        graph: The training graph.
+        settings: Settings with the shares and the seed.
+        number: Number of the request; 0 to 2 if ``held_out``.
+        held_out: Whether to return a held-out request.
+
+    Returns:
+        The :class:`Request`.
 
     Raises:
-        ValueError: The share takes no interaction of the graph, or all of them.
+        ValueError: The share amounts to no interaction of the graph, or to all of them.
     """
     generator, (low, high) = seeded("held out" if held_out else "request", settings.seed, number), settings.shares
     drawn = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -236,23 +272,26 @@ def simulate(graph: InteractionGraph, settings: PublishedSettings, number: int, 
 
 
 def seeded(*key: str | int) -> torch.Generator:
-    """Return a generator for every key: what is drawn does not depend on what was drawn before."""
+    """Return a generator seeded by ``key``, so that its draws do not depend on any earlier draws."""
     return torch.Generator().manual_seed(int(hashlib.sha256(repr(key).encode()).hexdigest()[:15], 16))
 
 
 def check_finite(record: dict[str, float]) -> None:
-    """Raise a ``FloatingPointError`` where a loss is not finite."""
+    """Raise a ``FloatingPointError`` if a loss in ``record`` is not finite."""
     if not math.isfinite(sum(record.values())):
         raise FloatingPointError(f"the loss became NaN or infinite in epoch {record['epoch']:.0f}; lower 'lr'")
 
 
 def unlearning_loss(scores: Tensor) -> Tensor:
-    r"""Return :math:`-\frac1n\sum_s \log\sigma(-s)`: small where forgotten pairs score low; 0 where there are none.
+    r"""Return the unlearning loss :math:`-\frac1n\sum_s \log\sigma(-s)` of the scores of forgotten pairs.
 
-    It has no target: the lower the scores, the better.
+    The loss has no target: lower scores always give a lower loss.
 
     Args:
         scores: Scores of the forgotten pairs ``[num_forgotten]``.
+
+    Returns:
+        The loss, a scalar; 0 without pairs.
 
     Example:
         >>> unlearning_loss(torch.tensor([0.0, 0.0]))
@@ -262,17 +301,20 @@ def unlearning_loss(scores: Tensor) -> Tensor:
 
 
 def preservation_loss(before: Encoded, after: Encoded, users: Tensor, items: Tensor, temperature: float) -> Tensor:
-    r"""Return the squared distance between what users made of a batch's items before and what they make of them now.
+    r"""Return the mean squared change of the log softmax of the scores of users over the items of a batch.
 
     .. math::
         \frac1{nm}\sum_{u, i} \big(\log\mathrm{softmax}_i(s_{ui} / \tau) - \log\mathrm{softmax}_i(s'_{ui} / \tau)\big)^2
 
     Args:
-        before: The rows before.
-        after: The rows now.
-        users: Users of the batch ``[n]``, repeats allowed.
-        items: Items of the batch ``[m]``, repeats allowed: the softmax goes over them, not over the catalogue.
-        temperature: :math:`\tau`.
+        before: The encoding before forgetting, with scores :math:`s`.
+        after: The present encoding, with scores :math:`s'`.
+        users: Users of the batch ``[n]``; repeats are allowed.
+        items: Items of the batch ``[m]``; repeats are allowed. The softmax runs over these items, not the catalogue.
+        temperature: The temperature :math:`\tau`.
+
+    Returns:
+        The loss, a scalar.
 
     Example:
         >>> rows = Encoded(torch.eye(2), torch.eye(2))
@@ -289,9 +331,12 @@ def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperat
     """Return the mean over layers of the mean :func:`~graphunlearn.nn.info_nce` between two views of the same nodes.
 
     Args:
-        first: One view, layer by layer ``[num, dim]``.
-        second: The other view, of the same shapes.
-        temperature: Divides the cosines.
+        first: The rows of the first view, one tensor ``[num, dim]`` per layer.
+        second: The rows of the second view, with the same shapes.
+        temperature: Divisor of the cosines.
+
+    Returns:
+        The loss, a scalar.
 
     Example:
         >>> contrastive_loss([torch.eye(2)], [torch.eye(2)], temperature=1.0)
@@ -302,7 +347,7 @@ def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperat
 
 
 class _Run(nn.Module):
-    """Gives ``torch.func.functional_call`` a forward that is any function of the model."""
+    """A wrapper whose forward applies any function to the model, for ``torch.func.functional_call``."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -313,18 +358,18 @@ class _Run(nn.Module):
 
 
 class FrozenBackbone:
-    """A trained recommender that runs with another layer-0 table; nothing is ever written to it.
+    """A trained recommender that can be evaluated with another layer-0 table; the model itself is never changed.
 
     Args:
         model: The recommender.
-        graph: What it was trained on.
+        graph: The training graph of the recommender.
 
     Attributes:
-        table: Its own layer-0 rows ``[num_nodes, dim]``.
-        before: Its rows on ``graph``.
+        table: A copy of the layer-0 rows of the model ``[num_nodes, dim]``.
+        before: The encoding of ``graph`` by the model.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached.
+        ValueError: The initial embeddings of the model are not accessible.
     """
 
     def __init__(self, model: nn.Module, graph: InteractionGraph) -> None:
@@ -338,10 +383,10 @@ class FrozenBackbone:
 
     @property
     def final(self) -> Tensor:
-        """The rows on the graph ``[num_nodes, dim]``; where layers are concatenated, their mean.
+        """The final rows on the graph ``[num_nodes, dim]``; the mean over layers if the model concatenates layers.
 
         Raises:
-            ValueError: The rows are not as wide as the table, nor a multiple of that.
+            ValueError: The width of the final rows is not a multiple of the width of the table.
         """
         rows, dim = torch.cat([self.before.queries, self.before.items]), self.table.size(1)
         if rows.size(1) % dim:
@@ -353,14 +398,28 @@ class FrozenBackbone:
         return rows.view(len(rows), -1, dim).mean(1)
 
     def run(self, table: Tensor, function: Callable[[nn.Module], T]) -> T:
-        """Return ``function(model)`` with ``table`` in place of the layer-0 rows, differentiable in it alone."""
+        """Return ``function(model)``, evaluated with ``table`` as the layer-0 rows and differentiable in ``table`` alone.
+
+        Args:
+            table: The layer-0 rows ``[num_nodes, dim]``.
+            function: A function of the model.
+
+        Returns:
+            The value of the function.
+        """
         values = {**self._fixed, **dict(zip(self._names, table.split(self._sizes)))}
         result: T = torch.func.functional_call(self._run, values, (function,))
         return result
 
 
 class Losses:
-    """The loss terms of a revised table, each with its weight; terms without a weight are left out."""
+    """The weighted loss terms of a revised table; terms with weight 0 are left out.
+
+    Args:
+        backbone: The trained recommender.
+        objective: The training loss of the recommender.
+        settings: Settings with the weights of the terms.
+    """
 
     def __init__(self, backbone: FrozenBackbone, objective: Objective, settings: PublishedSettings) -> None:
         self.backbone, self.objective, self.settings = backbone, objective, settings
@@ -368,7 +427,19 @@ class Losses:
     def terms(
         self, table: Tensor, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
     ) -> dict[str, Tensor]:
-        """Return ``{name: weighted term}`` for retained samples and forgotten ``pairs``."""
+        """Return the weighted loss terms of one batch.
+
+        Args:
+            table: The revised table ``[num_nodes, dim]``.
+            retained: The retained graph.
+            batch: A batch of retained samples.
+            pairs: Forgotten pairs ``[2, num]``.
+            epoch: Number of the epoch.
+            step: Number of the step within the epoch.
+
+        Returns:
+            ``{name: weighted term}``, each a scalar.
+        """
         return self.backbone.run(table, lambda model: self._terms(model, retained, batch, pairs, epoch, step))
 
     def _terms(
@@ -388,7 +459,10 @@ class Losses:
         return terms
 
     def batches(self, retained: InteractionGraph, pairs: Tensor, epoch: int) -> Iterator[tuple[int, Samples, Tensor]]:
-        """Yield the steps of an epoch: a batch of what is retained, and as many forgotten pairs, in turn."""
+        """Yield the step number, the batch of retained samples and the forgotten pairs ``[2, num]`` for every step.
+
+        The forgotten pairs are visited cyclically, up to one batch size per step.
+        """
         samples = self.objective.samples(retained, epoch=epoch)
         generator, size = seeded("order", self.settings.seed, epoch), self.settings.batch_size
         order, turn = (torch.randperm(n, generator=generator).to(pairs.device) for n in (len(samples), pairs.size(1)))
