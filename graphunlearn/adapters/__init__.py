@@ -1,4 +1,4 @@
-"""Recommenders of other libraries, made to fit."""
+"""Adapters for recommenders of other libraries."""
 
 from graphunlearn.adapters.pyg import BipartiteRecommender
 

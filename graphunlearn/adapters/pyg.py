@@ -1,4 +1,4 @@
-"""Recommenders whose encoder is made of PyTorch Geometric's layers."""
+"""Recommenders whose encoder consists of PyTorch Geometric layers."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ REVERSED = (EDGE_TYPE[2], f"rev_{EDGE_TYPE[1]}", EDGE_TYPE[0])
 
 
 class _Table(nn.Embedding):
-    """An embedding table that starts small, as recommenders have it."""
+    """An embedding table with the small initial values that are common for recommenders."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
 
 
 class BipartiteRecommender(nn.Module):
-    r"""An embedding table under any encoder of PyTorch Geometric; the score of a pair is the dot product of its rows.
+    r"""An embedding table with any PyTorch Geometric encoder; the score of a pair is the dot product of its rows.
 
     .. math::
         Z = \mathrm{encoder}(E + [X_U W_U;\, X_I W_I],\; \text{edge\_index})
 
-    The encoder is ``GraphSAGE``, ``GAT``, a ``torch_geometric.nn.Sequential`` of any convolutions, a ``HeteroConv``,
-    what ``to_hetero`` returns, or a module of one's own with the same signature. It sees both directions of all
-    interactions, sorted by target, items numbered after users. Correcting it takes second derivatives of its layers in
-    reverse mode, which all of PyTorch Geometric's have.
+    The encoder can be ``GraphSAGE``, ``GAT``, a ``torch_geometric.nn.Sequential`` of convolutions, a ``HeteroConv``,
+    the result of ``to_hetero``, or a custom module with the same signature. It receives both directions of all
+    interactions, sorted by target; items are numbered after users. Unlearning takes second derivatives of its layers
+    in reverse mode, which all PyTorch Geometric layers support.
 
-    Training, every method for graphs of users and items, and the audit take it like a model of this package.
+    Training, the audit, and all methods for graphs of users and items accept this model like a model of this package.
 
     Args:
-        encoder: ``encoder(x, edge_index) -> rows [num_users + num_items, out]``; where ``hetero``,
+        encoder: ``encoder(x, edge_index) -> rows [num_users + num_items, out]``, or with ``hetero``
             ``encoder(x_dict, edge_index_dict) -> {"user": rows, "item": rows}`` over the relations of :attr:`metadata`.
-            Layers with parameters need a ``reset_parameters``, or the model cannot be trained anew.
+            Retraining calls ``reset_parameters`` of all layers with parameters, so they must have this method.
         num_users: Number of users.
         num_items: Number of items.
-        dim: Width of the table, which the encoder takes.
+        dim: Width of the embedding table, which is the input width of the encoder.
         hetero: Whether the encoder takes dictionaries.
-        features: Columns of ``graph["user"].x`` and ``graph["item"].x``, mapped to ``dim`` and added to the table; 0
-            for none. They are read from the graph and never kept in the model. Forgetting removes interactions: blank
-            the features of a forgotten user where they are to be forgotten as well.
-        num_hops: How many hops away an interaction is felt; by default counted over the convolutions. To be given
-            where there are none of PyTorch Geometric's, or where one of them is used more than once. A norm over the
-            whole graph carries everything a little everywhere, which is not counted.
+        features: Numbers of columns of ``graph["user"].x`` and ``graph["item"].x``, which are mapped to ``dim`` and
+            added to the embedding table; 0 for no features. The features are read from the graph and not stored in the
+            model. Forgetting removes interactions but not features: to forget the features of a user as well, set them
+            to zero in the graph.
+        num_hops: Number of hops over which an interaction influences the rows; by default, it is counted over the
+            convolutions. It must be given if the encoder has no PyTorch Geometric convolution, or uses a convolution
+            more than once. Normalisation over the whole graph, which spreads a small influence to all nodes, is not
+            counted.
 
     Raises:
-        ValueError: A size is not positive, a number is negative, or there is no convolution to count.
+        ValueError: A size is not positive, a number is negative, or ``num_hops`` is missing for an encoder without
+            PyTorch Geometric convolutions.
 
     Example:
         >>> import graphunlearn as gu
@@ -67,7 +70,7 @@ class BipartiteRecommender(nn.Module):
     """
 
     metadata = ([EDGE_TYPE[0], EDGE_TYPE[2]], [EDGE_TYPE, REVERSED])
-    """Node types and relations of the dictionaries, as ``to_hetero`` takes them."""
+    """Node types and relations of the dictionaries, in the format of ``to_hetero``."""
 
     def __init__(
         self,
@@ -105,13 +108,20 @@ class BipartiteRecommender(nn.Module):
             )
 
     def forward(self, graph: InteractionGraph) -> tuple[Tensor, Tensor]:
-        """Return the rows of all users ``[num_users, out]`` and of all items ``[num_items, out]``."""
+        """Return the rows of all users ``[num_users, out]`` and of all items ``[num_items, out]``.
+
+        Args:
+            graph: The graph to propagate over, with node features if the model uses any.
+
+        Raises:
+            ValueError: The graph lacks the features, or the encoder returns the wrong number of rows.
+        """
         edge_index, sizes = graph.adjacency.edge_index, [self.num_users, self.num_items]
         x = self.embedding.weight
         if self.from_features:
             x = x + torch.cat([self._features(graph, side, n, x) for side, n in zip(self.metadata[0], sizes)])
         if self.hetero:
-            to_users, to_items = edge_index.tensor_split(2, dim=1)  # by target, and users come first
+            to_users, to_items = edge_index.tensor_split(2, dim=1)  # edges are sorted by target, users first
             shift = torch.tensor([[self.num_users], [0]], device=edge_index.device)
             relations = {EDGE_TYPE: to_items - shift.flip(0), REVERSED: to_users - shift}
             rows = self.encoder(dict(zip(self.metadata[0], x.split(sizes))), relations)
@@ -127,7 +137,7 @@ class BipartiteRecommender(nn.Module):
         return users, items
 
     def _features(self, graph: InteractionGraph, side: str, count: int, x: Tensor) -> Tensor:
-        """Return what the features add to the rows of one side."""
+        """Return the mapped features of the users or items, or zeros without features ``[count, dim]``."""
         if side not in self.from_features:
             return x.new_zeros(count, x.size(1))
         layer = self.from_features[side]
@@ -141,7 +151,7 @@ class BipartiteRecommender(nn.Module):
 
     @torch.no_grad()
     def _materialise(self) -> None:
-        """Give layers that find out their sizes on first use something to use."""
+        """Run the encoder once on a graph of one interaction, so that lazy layers determine their sizes."""
         pair = InteractionGraph.from_edges(torch.zeros(2, 1, dtype=torch.long), self.num_users, self.num_items)
         for side, count, size in zip(self.metadata[0], (self.num_users, self.num_items), self.features):
             pair[side].x = torch.zeros(count, size)
@@ -151,12 +161,12 @@ class BipartiteRecommender(nn.Module):
         self.encoder.train(training)
 
     def extra_repr(self) -> str:
-        """What the parts do not say."""
+        """Return the sizes that the submodules do not show."""
         return f"num_users={self.num_users}, num_items={self.num_items}, num_hops={self.num_hops}"
 
 
 def _reach(module: nn.Module) -> int:
-    """Return how many hops an encoder looks away: its convolutions, one after another."""
+    """Return the number of hops of an encoder, summed over its consecutive convolutions."""
     if isinstance(module, (GatedGraphConv, ARMAConv)):
         return int(module.num_layers)
     if isinstance(module, MixHopConv):
@@ -166,7 +176,7 @@ def _reach(module: nn.Module) -> int:
     if isinstance(module, MessagePassing):
         return int(getattr(module, "K", 1))
     reach = [_reach(child) for child in module.children()]
-    if isinstance(module, nn.ModuleDict) and all("__" in name for name in module):  # one per relation: side by side
+    if isinstance(module, nn.ModuleDict) and all("__" in name for name in module):  # one per relation, in parallel
         return max(reach, default=0)
     return sum(reach)
 

@@ -1,4 +1,4 @@
-"""How much one request after another leaves uncorrected, from gradients alone."""
+"""Drift: the uncorrected part of a series of requests, measured by gradients."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ __all__ = ["BUDGET", "Drift", "Gradient", "distance", "gradient_scale"]
 
 Gradient: TypeAlias = dict[str, Tensor]
 BUDGET = 0.5
-"""What may be spent. On MovieLens 100K (``benchmarks/ledger.py``), models below it stayed within 1.5 times the distance
-between retrained models on test pairs, and those above came to 1.75 times and more."""
-_CHUNK = {"interactions": 1 << 20, "sessions": 8192}  # samples whose gradient is taken at a time
-_DRAWS = (1 << 20, (1 << 20) + 1)  # passes that training never comes to: their negatives are nobody's
-_SIGNS = 4  # draws of signs that the scale is a mean of
+"""Default budget of the drift. On MovieLens 100K (``benchmarks/ledger.py``), models with less drift stayed within 1.5
+times the distance between retrained models on test pairs, and models with more drift reached 1.75 times and more."""
+_CHUNK = {"interactions": 1 << 20, "sessions": 8192}  # samples per gradient computation
+_DRAWS = (1 << 20, (1 << 20) + 1)  # epochs beyond any training, whose negatives no method has used
+_SIGNS = 4  # number of draws of signs that the scale is averaged over
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    r"""What requests have left uncorrected since the model was trained.
+    r"""The uncorrected part of all requests since the model was trained.
 
-    Training left a gradient :math:`\nabla R(\hat\theta; D, G)` where it stopped. A model that follows a request
-    exactly would be stopped in the same place of the new risk; what differs is the request's residual
+    Training stops with a gradient :math:`\nabla R(\hat\theta; D, G)`. A model that follows a request exactly would stop
+    with the same gradient of the new risk. The difference between both gradients is the residual of the request,
 
     .. math::
         r_t = \frac1S\,\|\nabla R(\theta_t; D_t, G_t) - \nabla R(\theta_{t-1}; D_{t-1}, G_{t-1})\|
 
-    with the rows of emptied nodes left out of the second gradient. The unit
-    :math:`S = \sqrt{\sum_s \|\nabla\ell_s(\hat\theta)\|^2}` is what chance alone makes of a sum of gradients: its norm
-    if a coin were tossed for the sign of every sample.
+    where the rows of emptied nodes are left out of the second gradient. The unit
+    :math:`S = \sqrt{\sum_s \|\nabla\ell_s(\hat\theta)\|^2}` is the root mean square norm of the summed gradient if the
+    sign of every sample is drawn at random.
 
-    What is spent after :math:`T` requests is :math:`\sqrt{\sum_t r_t^2}`: residuals of different requests are nearly
-    orthogonal, so that this comes near :math:`\|\nabla R(\theta_T) - \nabla R(\hat\theta)\| / S` (within a factor of
-    1.6 on MovieLens 100K, after 50 requests as well), of which certified removal has the bound :math:`\sum_t r_t`.
+    The drift after :math:`T` requests is :math:`\sqrt{\sum_t r_t^2}`. Residuals of different requests are nearly
+    orthogonal, so the drift approximates :math:`\|\nabla R(\theta_T) - \nabla R(\hat\theta)\| / S` (within a factor of
+    1.6 on MovieLens 100K, also after 50 requests), for which certified removal uses the bound :math:`\sum_t r_t`.
 
-    It tells how far a model is from where training would have left it, and so when requests begin to cost quality. It
-    does not tell whether they are forgotten: for that there is an audit.
+    The drift tells how far the model is from the result of training, and thus when further requests begin to cost
+    quality. It does not tell whether the requests are forgotten; an audit measures that.
 
     Args:
-        scale: The unit :math:`S`, taken at the first model.
-        residual: :math:`r_t` of the request.
-        spent: The drift so far.
-        requests: How many requests it is of.
-        budget: How much may be spent.
+        scale: The unit :math:`S`, computed for the first model.
+        residual: The residual :math:`r_t` of the last request.
+        spent: The drift :math:`\sqrt{\sum_t r_t^2}` so far.
+        requests: Number of requests so far.
+        budget: Drift above which the model should be retrained.
 
     Source: Guo et al., "Certified Data Removal from Machine Learning Models", ICML 2020, for residuals that add up.
     """
@@ -63,7 +63,7 @@ class Drift:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the budget is spent: it is time to retrain."""
+        """Whether the drift exceeds the budget, so that the model should be retrained."""
         return self.spent > self.budget
 
     @classmethod
@@ -80,13 +80,13 @@ class Drift:
         """Return the drift after one more request.
 
         Args:
-            last: The drift before; ``None`` for the first request to a trained model.
-            model: The model before.
-            graph: Its graph.
-            corrected: The model after.
-            retained: Its graph.
+            last: The drift before the request; ``None`` for the first request to a trained model.
+            model: The model before the request.
+            graph: The graph before the request.
+            corrected: The model after the request.
+            retained: The retained graph.
             objective: The loss.
-            budget: How much may be spent.
+            budget: Drift above which the model should be retrained.
 
         Raises:
             FloatingPointError: A gradient is not finite.
@@ -102,16 +102,20 @@ class Drift:
 def distance(model: nn.Module, graph: Any, corrected: nn.Module, retained: Any, objective: Criterion) -> float:
     r"""Return :math:`\|\nabla R(\theta'; D_k, G_k) - \nabla R(\theta; D, G)\|` without the rows of emptied nodes.
 
-    Where the objective draws negatives, a gradient is more noise than anything else. Two draws :math:`a, b`, of
-    which no method knows, have noises of their own, and :math:`\langle\delta_a, \delta_b\rangle` has the squared norm
-    without them for its expectation; where chance takes that below zero, the distance is zero.
+    If the objective draws negatives, noise dominates the gradients. The differences :math:`\delta_a, \delta_b` for two
+    independent draws :math:`a, b` that no method has used have independent noise, so the expectation of
+    :math:`\langle\delta_a, \delta_b\rangle` is the squared norm without noise. If the inner product is negative by
+    chance, the distance is 0.
 
     Args:
-        model: The model before.
-        graph: Its graph.
-        corrected: The model after.
-        retained: Its graph.
+        model: The model before the request.
+        graph: The graph before the request.
+        corrected: The model after the request.
+        retained: The retained graph.
         objective: The loss.
+
+    Returns:
+        The distance, which is not divided by the scale :math:`S`.
     """
     before, after = _gradients(model, graph, objective), _gradients(corrected, retained, objective)
     for part in before:
@@ -123,8 +127,14 @@ def distance(model: nn.Module, graph: Any, corrected: nn.Module, retained: Any, 
 def gradient_scale(model: nn.Module, graph: Any, objective: Criterion, seed: int = 0) -> float:
     r"""Return :math:`\sqrt{\sum_s \|\nabla\ell_s(\theta)\|^2}`, estimated with random signs.
 
-    For independent signs, :math:`E\,\|\sum_s \varepsilon_s \nabla\ell_s\|^2 = \sum_s \|\nabla\ell_s\|^2`: one gradient
-    for each draw of signs, instead of one for each sample.
+    For independent signs, :math:`E\,\|\sum_s \varepsilon_s \nabla\ell_s\|^2 = \sum_s \|\nabla\ell_s\|^2`. The estimate
+    takes one gradient per draw of signs instead of one per sample.
+
+    Args:
+        model: The model.
+        graph: Its graph.
+        objective: The loss.
+        seed: Seed of the signs.
     """
     generator, squares = torch.Generator().manual_seed(seed), []
     samples = objective.samples(graph, epoch=_DRAWS[0])
@@ -135,7 +145,7 @@ def gradient_scale(model: nn.Module, graph: Any, objective: Criterion, seed: int
 
 
 def _gradients(model: nn.Module, graph: Any, objective: Criterion) -> list[Gradient]:
-    """Return the gradient of the summed loss by parameter, in float64; where negatives are drawn, for two draws."""
+    """Return the float64 gradient of the summed loss, by parameter; two gradients if negatives are drawn."""
     samples = [objective.samples(graph, epoch=_DRAWS[0])]
     if getattr(samples[0], "negatives", None) is not None:
         samples.append(objective.samples(graph, epoch=_DRAWS[1]))
@@ -145,7 +155,7 @@ def _gradients(model: nn.Module, graph: Any, objective: Criterion) -> list[Gradi
 def _gradient(
     model: nn.Module, graph: Any, objective: Criterion, samples: Any, signs: torch.Generator | None = None
 ) -> Gradient:
-    """Return the gradient of the losses of ``samples``; with ``signs``, of each loss times 1 or -1."""
+    """Return the gradient of the summed losses of ``samples``; with ``signs``, each loss has a random sign."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     size = _CHUNK[graph.kind]
@@ -163,7 +173,7 @@ def _gradient(
 
 
 def _forget_rows(gradient: Gradient, model: nn.Module, graph: Any, retained: Any) -> None:
-    """Set to zero what the gradient says of users and items that the request empties."""
+    """Set the gradient rows of the users and items that the request empties to zero."""
     emptied = graph.emptied(retained)
     for name, nodes in node_rows(model, graph).items():
         if name in gradient:

@@ -1,4 +1,4 @@
-"""What a ledger holds: entries, and a request that is under way."""
+"""The content of a ledger: entries and a pending request."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ __all__ = ["LedgerEntry", "PendingError", "PendingRequest", "as_facts", "entry_f
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """What a ledger says of one request; it names nobody.
+    """An entry of a ledger, without the ids that were forgotten.
 
     Args:
-        number: Its place in the ledger, from 1.
-        time: When it was written, in UTC.
-        kind: ``"forgotten"`` for a request, ``"audited"`` for what an audit of one found, ``"retrained"`` for a model
-            that was trained anew.
+        number: Number of the entry in the ledger, from 1.
+        time: Time of writing, in UTC.
+        kind: ``"forgotten"`` for a request, ``"audited"`` for the result of an audit, ``"retrained"`` for a retrained
+            model.
         package: Version of this package.
-        hash: SHA-256 of the entry and of the hash before it.
+        hash: SHA-256 of the entry together with the hash of the previous entry.
         digest: Keyed digest of the request (:meth:`~graphunlearn.ForgetRequest.digest`).
         request: Level, number of ids, and number of interactions or clicks.
         method: Name of the method.
-        settings: Its settings.
-        model_before: Fingerprint of the model before.
-        model_after: Fingerprint of the model after.
-        graph_before: Keyed fingerprint of its graph.
+        settings: Settings of the method.
+        model_before: Fingerprint of the model before forgetting.
+        model_after: Fingerprint of the model after forgetting.
+        graph_before: Keyed fingerprint of the graph before forgetting.
         graph_after: Keyed fingerprint of the retained graph.
-        seconds: Wall seconds of the method.
-        drift: What the request left uncorrected, and all requests so far; see :class:`~graphunlearn.operators.Drift`.
-        out: Where the model was put.
-        of: The entry that an audit is of.
-        figures: What the audit found.
+        seconds: Wall time of the method in seconds.
+        drift: The uncorrected part of this request and of all requests so far; see
+            :class:`~graphunlearn.operators.Drift`.
+        out: Path that the model was saved to.
+        of: Number of the audited entry.
+        figures: Results of the audit.
     """
 
     number: int
@@ -64,10 +65,14 @@ class LedgerEntry:
 
     @classmethod
     def read(cls, content: str, hash: str) -> LedgerEntry:
-        """Return the entry that is written down.
+        """Return the entry with the given content.
+
+        Args:
+            content: The entry as the ledger stores it, in JSON.
+            hash: Hash of the entry.
 
         Raises:
-            ValueError: It is not as a ledger writes it.
+            ValueError: The content is not in the format of a ledger.
         """
         try:
             return cls(hash=hash, **parsed(content))
@@ -75,24 +80,26 @@ class LedgerEntry:
             raise ArgumentError("ledger", "hold entries that this version knows", f"one of which {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what there is to say, as JSON holds it."""
+        """Return all fields that are not ``None``, in JSON types."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingRequest:
-    """A request that a ledger has taken up and not finished: the one thing in it that names ids, until it is done.
+    """A request that a ledger has begun and not finished.
+
+    It is the only part of a ledger that contains ids, and it is erased when the request is finished.
 
     Args:
-        request: What is to be forgotten.
-        time: When it was taken up, in UTC.
+        request: The forget request.
+        time: Time at which the request was begun, in UTC.
         method: Name of the method.
-        model: Fingerprint of the model to forget it from.
-        graph: Keyed fingerprint of its graph.
-        token: Tells what is saved for this request from what is saved for any other.
-        out: Where the new model goes.
-        command: What was given with the request, for whoever goes on with it.
-        entry: What its entry will say, once the method is done; the new model may have been saved then.
+        model: Fingerprint of the model before forgetting.
+        graph: Keyed fingerprint of the graph before forgetting.
+        token: Random token that identifies the files saved for this request.
+        out: Path that the new model is saved to.
+        command: The command that the request was given with, to resume it.
+        entry: Content of the future entry, once the method is done; the new model may have been saved by then.
     """
 
     request: ForgetRequest
@@ -107,15 +114,18 @@ class PendingRequest:
 
     @property
     def after(self) -> tuple[str, str] | None:
-        """Fingerprints of the new model and graph, once the method is done."""
+        """Fingerprints of the new model and the retained graph, or ``None`` until the method is done."""
         return None if self.entry is None else (self.entry["model_after"], self.entry["graph_after"])
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> PendingRequest:
-        """Return what is written down of a request.
+        """Return the pending request with the given content.
+
+        Args:
+            facts: The pending request as the ledger stores it, in JSON types.
 
         Raises:
-            ValueError: It is not as a ledger writes it.
+            ValueError: The content is not in the format of a ledger.
         """
         known = {name: value for name, value in facts.items() if name != "digest"}
         try:
@@ -144,7 +154,11 @@ class PendingError(ArgumentError):
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:
-    """Return a request as JSON holds it."""
+    """Return a request in JSON types: level, ids and whether they are raw, for every level of the request.
+
+    Args:
+        request: The forget request.
+    """
     return [{"level": part.level, "ids": part.index, "raw": part.raw} for part in request.parts]
 
 
@@ -153,10 +167,13 @@ def _request(part: Mapping[str, Any]) -> ForgetRequest:
 
 
 def parsed(content: str) -> dict[str, Any]:
-    """Return what an entry says.
+    """Return the fields of an entry.
+
+    Args:
+        content: The entry in JSON.
 
     Raises:
-        ValueError: It is not as a ledger writes it.
+        ValueError: The content is not a JSON object.
     """
     try:
         facts = json.loads(content)
@@ -170,14 +187,14 @@ def parsed(content: str) -> dict[str, Any]:
 def entry_facts(
     pending: Mapping[str, Any], method: Unlearner, graph: Any, result: UnlearningResult, after: tuple[str, str]
 ) -> dict[str, Any]:
-    """Return what the entry of a request will say.
+    """Return the fields of the entry of a finished request.
 
     Args:
-        pending: What is written down of it.
+        pending: The pending request as the ledger stores it.
         method: The method.
-        graph: The graph before.
-        result: What the method handed back.
-        after: Fingerprints of its model and graph.
+        graph: The graph before forgetting.
+        result: The result of the method.
+        after: Fingerprints of the new model and of the retained graph.
     """
     facts = {
         "kind": "forgotten",
@@ -195,7 +212,11 @@ def entry_facts(
 
 
 def settings_of(method: Unlearner) -> dict[str, Any]:
-    """Return the settings of a method that can be written down, as JSON holds them."""
+    """Return the settings of a method in JSON types; other values are represented by their ``repr``.
+
+    Args:
+        method: The method.
+    """
     values = {f.name: getattr(method, f.name) for f in fields(method) if f.init and f.repr}
     return {name: _plain(value) for name, value in values.items()}
 

@@ -1,6 +1,6 @@
-"""RecBole (1.2.1): a recommender that it trained forgets, and RecBole goes on with it.
+"""Unlearning for recommenders that were trained with RecBole 1.2.1; RecBole can use the resulting models.
 
-Importing this does not import RecBole; ``pip install graphunlearn[recbole]`` says which versions go together.
+Importing this package does not import RecBole. ``pip install graphunlearn[recbole]`` installs compatible versions.
 """
 
 from graphunlearn.adapters.recbole.bridge import Bridge, Forgotten

@@ -1,4 +1,4 @@
-"""From a recommender that RecBole trained, to one that has forgotten and that RecBole goes on with."""
+"""The bridge to RecBole: unlearning for a RecBole model, with a RecBole model and data loaders as the result."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Bridge", "Forgotten"]
 
 @dataclass
 class Forgotten:
-    """What RecBole goes on with.
+    """An unlearned RecBole model together with RecBole loaders of the retained data.
 
     Args:
-        model: A model of RecBole's own class with the corrected parameters. Its graph is what remains, nothing is
-            cached, and its parameters have the names they had.
-        train: Loader of the training data that remain.
-        valid: Loader of the validation data, without what belongs to forgotten users and items; ``None`` where there
-            was none, or nothing is left.
+        model: A model of the original RecBole class with the unlearned parameters under their original names. It
+            propagates over the retained graph, and its cached embeddings are cleared.
+        train: Loader of the retained training data.
+        valid: Loader of the validation data without the rows of forgotten users and items; ``None`` if there was no
+            loader or no row is left.
         test: Loader of the test data, likewise.
-        result: What the unlearning method handed back.
-        held_out_dropped: Held-out rows that went because nothing is to be measured on them.
+        result: The result of the unlearning method.
+        held_out_dropped: Number of held-out rows that were dropped because they must not be used for measurements.
     """
 
     model: nn.Module
@@ -43,28 +43,30 @@ class Forgotten:
 
 
 class Bridge:
-    """A RecBole model and its data, as this package sees them.
+    """Converts a RecBole model and its data to this package, and unlearning results back to RecBole.
 
-    LightGCN, NGCF, SGL and BPR serve the methods for interactions; SRGNN, GRU4Rec and SASRec those for sessions. Raw
-    ids are RecBole's tokens; node ``n`` is RecBole's internal id ``n + 1``, since its 0 pads. The RecBole model is
-    never changed. Made for RecBole 1.2.1.
+    The methods for interactions accept LightGCN, NGCF, SGL and BPR; those for sessions accept SRGNN, GRU4Rec and
+    SASRec. Raw ids are RecBole's tokens. Node ``n`` has RecBole's internal id ``n + 1``, since RecBole uses 0 for
+    padding. The RecBole model is never changed. The bridge is made for RecBole 1.2.1.
 
     Args:
-        model: The trained model.
-        train: Its training data, the loader that ``recbole.data.data_preparation`` returns.
-        valid: The validation data; needed where a method learns from held-out data, as CAU does.
-        test: The test data.
+        model: The trained RecBole model.
+        train: Loader of its training data, as ``recbole.data.data_preparation`` returns it.
+        valid: Loader of the validation data, which methods that learn from held-out data, such as CAU, need.
+        test: Loader of the test data.
 
     Attributes:
-        model: The module that is unlearned: it computes what the RecBole model does, from a copy of its parameters.
-        graph: The training data.
+        original: The RecBole model.
+        loaders: The loaders of training, validation and test data.
+        model: The module to unlearn, which computes the same as the RecBole model with a copy of its parameters.
+        graph: The training data as a graph.
         validation: The validation data as a graph, or ``None``.
         test: The test data as a graph, or ``None``.
-        objective: The loss that RecBole trained with, as one per sample.
+        objective: The loss that RecBole trained with, as a loss per sample.
 
     Raises:
-        TypeError: RecBole's model is none of those named.
-        ValueError: The model is not what its class and the data passed make of it.
+        TypeError: The model is not one of these RecBole models, or a loader is not a RecBole data loader.
+        ValueError: The model does not compute what its RecBole class computes on the data passed.
 
     Example:
         >>> bridge = Bridge(model, train_data, valid_data, test_data)  # doctest: +SKIP
@@ -108,33 +110,44 @@ class Bridge:
 
     @cached_property
     def objective(self) -> Criterion:
-        """The loss that RecBole trained with, as one per sample."""
+        """The loss that RecBole trained with, as a loss per sample."""
         if self.graph.kind == "sessions":
             return CrossEntropy()
         train = self.loaders[0]
         return interactions.objective_of(self.original, min(train.config["train_batch_size"], len(train._dataset)))
 
     def unlearn(self, unlearner: Unlearner, request: ForgetRequest) -> Forgotten:
-        """Forget ``request`` and return what RecBole goes on with.
+        """Forget ``request`` and return the unlearned RecBole model with loaders of the retained data.
 
-        Where the method was given no ``objective``, it takes RecBole's; where no ``validation``, RecBole's. One that is
-        prepared is taken as it is: prepare it with :attr:`model` and :attr:`graph`.
+        Args:
+            unlearner: The method. Its ``objective`` and ``validation`` are RecBole's if they are not set. A method that
+                needs preparation is used as it is; prepare it with :attr:`model` and :attr:`graph`.
+            request: The forget request, by RecBole's tokens.
+
+        Returns:
+            The unlearned model, the loaders, and the result of the method.
 
         Raises:
             ValueError: See :meth:`graphunlearn.Unlearner.unlearn`.
         """
         if not unlearner.needs_preparation:
             unlearner = unlearner.filled(objective=self.objective, validation=self.validation)
-        # importing RecBole's sequential models turns this on for the whole process, and it costs much time
+        # importing RecBole's sequential models turns on anomaly detection in the whole process, which is slow
         with torch.autograd.set_detect_anomaly(False):
             result = unlearner.unlearn(self.model, self.graph, request)
         return self.restore(result)
 
     def restore(self, result: UnlearningResult) -> Forgotten:
-        """Return a result of :attr:`model` and :attr:`graph` as what RecBole goes on with.
+        """Convert an unlearning result for :attr:`model` and :attr:`graph` to a RecBole model and loaders.
+
+        Args:
+            result: The result of an unlearning method.
+
+        Returns:
+            The unlearned RecBole model, the loaders of the retained data, and the result.
 
         Raises:
-            ValueError: The result is of another kind of model.
+            ValueError: The model of the result has another class than :attr:`model`.
         """
         if type(result.model) is not type(self.model):
             raise ArgumentError(

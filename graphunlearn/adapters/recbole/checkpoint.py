@@ -1,4 +1,4 @@
-"""What RecBole keeps on disk are pickles, which run code when they are read: never without being told to."""
+"""Loading of RecBole checkpoints, which are pickles and may run code; they are read only with explicit consent."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ __all__ = ["load_checkpoint", "trusting_pickles"]
 def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = False) -> None:
     """Load the parameters of a RecBole model from a file.
 
-    A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, holds tensors and nothing else. RecBole's
-    own checkpoints are pickles with its configuration in them: reading one runs whatever code its author put there.
-    They are read only with ``trust_pickle=True``, which is for files that you made yourself. Embeddings that a
-    checkpoint has cached (``other_parameter``) are not taken over.
+    A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, contains only tensors. RecBole's own
+    checkpoints are pickles that also contain its configuration, and reading a pickle runs any code that its author
+    put there. They are read only with ``trust_pickle=True``; use it only for files that you made yourself. Embeddings
+    that a checkpoint has cached (``other_parameter``) are ignored.
 
     Args:
-        model: A RecBole model of the same class and sizes, changed in place; left alone if anything does not fit.
+        model: A RecBole model of the same class and sizes. It is changed in place, unless the file does not fit.
         path: The file.
-        trust_pickle: Read it although it may run code.
+        trust_pickle: Whether to read the file although it may run code.
 
     Raises:
-        ValueError: The file holds more than tensors and is not trusted, or does not fit the model.
+        OSError: The file cannot be read.
+        ValueError: The file contains more than tensors and is not trusted, or it does not fit the model.
 
     Example:
         >>> load_checkpoint(model, "saved/LightGCN-Nov-21-2026.pth", trust_pickle=True)  # doctest: +SKIP
@@ -60,7 +61,7 @@ def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
-    """Return the tensors in a file, and the class that they were made for, where the file says so."""
+    """Return the tensors in a file, and the name of the model class if the file contains it, or ``None``."""
     if path.suffix == ".safetensors":
         try:
             return load(path.read_bytes()), None
@@ -89,11 +90,12 @@ def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
 
 @contextmanager
 def trusting_pickles() -> Iterator[None]:
-    """Let RecBole read its own checkpoints, within this context: its ``torch.load`` calls are of before PyTorch 2.6.
+    """Allow RecBole to read its own checkpoints within this context.
 
-    ``Trainer.evaluate(load_best_model=True)`` and ``Trainer.resume_checkpoint`` fail otherwise. Reading a pickle runs
-    the code in it: only for files that you made yourself. While it lasts, every ``torch.load`` of the process that does
-    not say ``weights_only`` itself reads pickles.
+    RecBole's calls of ``torch.load`` predate PyTorch 2.6, so that ``Trainer.evaluate(load_best_model=True)`` and
+    ``Trainer.resume_checkpoint`` fail outside this context. Reading a pickle runs the code in it; use the context only
+    for files that you made yourself. Within it, every ``torch.load`` of the process without an explicit
+    ``weights_only`` reads pickles.
 
     Example:
         >>> with trusting_pickles():

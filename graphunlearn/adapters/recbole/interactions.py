@@ -1,4 +1,4 @@
-"""RecBole's recommenders of users and items: LightGCN, NGCF, SGL and BPR, computed here and written back."""
+"""RecBole's LightGCN, NGCF, SGL and BPR as models of this package, and back."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from graphunlearn.operators.base import _evaluating
 __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "settled", "to_native", "write_back"]
 
 VIEWS: dict[str, Any] = {"ED": "edge-drop", "ND": "node-drop", "RW": "random-walk"}
-SLOPE = 0.2  # of the leaky ReLU that RecBole's NGCF has
+SLOPE = 0.2  # negative slope of the leaky ReLU in RecBole's NGCF
 CACHES = ("restore_user_e", "restore_item_e")
-TOLERANCE = 1e-4  # of rows, beside their largest entry: single precision, summed in another order
+TOLERANCE = 1e-4  # largest difference of rows relative to their largest entry; sums differ in single precision
 
 
 class PropagatedNGCF(nn.Module):
-    r"""NGCF as RecBole computes it: layers have biases, and normalised rows are what the next layer propagates.
+    r"""NGCF as RecBole computes it: layers have biases, and every layer propagates the normalised rows of the last one.
 
     .. math::
         E^{(l)} = \mathrm{normalise}\,\mathrm{LeakyReLU}\big((\hat A + I) E^{(l-1)} W_1 + b_1
             + (\hat A E^{(l-1)} \odot E^{(l-1)}) W_2 + b_2\big), \qquad Z = [E^{(0)}, \dots, E^{(L)}]
 
-    Dropout of messages and nodes is part of RecBole's training, not of what the model computes, and is left out here.
+    RecBole's dropout of messages and nodes applies only during training and is left out here.
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        sizes: Width of the table, then of every layer.
+        sizes: Width of the embedding table, followed by the width of every layer.
 
     Source: RecBole 1.2.1, ``recbole.model.general_recommender.NGCF``, after Wang et al., SIGIR 2019.
 
@@ -60,7 +60,7 @@ class PropagatedNGCF(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as RecBole does: Xavier normal, biases zero."""
+        """Initialise all parameters as RecBole does: Xavier normal for matrices, zero for biases."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -68,7 +68,14 @@ class PropagatedNGCF(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, matrix: Tensor) -> Tensor:
-        """Return the rows of all nodes ``[num_nodes, sum(sizes)]`` over a normalised adjacency in CSR."""
+        """Return the rows of all nodes.
+
+        Args:
+            matrix: Normalised adjacency in CSR ``[num_nodes, num_nodes]``.
+
+        Returns:
+            Rows of the embedding table and of all layers, concatenated ``[num_nodes, sum(sizes)]``.
+        """
         rows = self.embedding.weight
         out = [rows]
         for by_sum, by_product in zip(self.sums, self.products):
@@ -82,7 +89,7 @@ class PropagatedNGCF(nn.Module):
 def _(model: PropagatedNGCF, graph: InteractionGraph) -> Encoded:
     _check_size(model.num_nodes, model, graph)
     rows = model(graph.adjacency.normalized(model.embedding.weight.dtype))
-    return Encoded(*rows.split([graph.num_users, graph.num_items]))  # RecBole penalises the final rows as well
+    return Encoded(*rows.split([graph.num_users, graph.num_items]))  # RecBole's penalty also applies to the final rows
 
 
 @num_hops.register
@@ -91,9 +98,13 @@ def _(model: PropagatedNGCF, graph: InteractionGraph) -> int:
 
 
 def graph_of(dataset: Any, device: torch.device | str = "cpu") -> InteractionGraph:
-    """Return the interactions of a RecBole dataset with their raw ids; node ``n`` is RecBole's id ``n + 1``.
+    """Return the interactions of a RecBole data set as a graph with RecBole's tokens as raw ids.
 
-    RecBole's id 0 pads, and is no user and no item. A pair that is there twice counts once.
+    Node ``n`` has RecBole's id ``n + 1``, since RecBole uses the id 0 for padding. A repeated pair counts once.
+
+    Args:
+        dataset: The RecBole data set.
+        device: Device of the graph.
     """
     users, items = dataset.uid_field, dataset.iid_field
     pairs = torch.stack([torch.as_tensor(dataset.inter_feat[field]).long() - 1 for field in (users, items)])
@@ -107,15 +118,27 @@ def graph_of(dataset: Any, device: torch.device | str = "cpu") -> InteractionGra
 
 
 def tokens(dataset: Any, field: str) -> list[str]:
-    """Return the raw ids of a field, RecBole's padding left out."""
+    """Return the tokens of a field of a RecBole data set, without the padding token.
+
+    Args:
+        dataset: The RecBole data set.
+        field: Name of the field, such as ``dataset.uid_field``.
+    """
     return [str(token) for token in dataset.field2id_token[field][1:]]
 
 
 def to_native(model: Any, num_nodes: int) -> nn.Module:
-    """Return a module of this package that computes what a RecBole model does, with a copy of its parameters.
+    """Return a module that computes the same as a RecBole model, with a copy of its parameters.
+
+    Args:
+        model: A RecBole model of one of the classes in :data:`MODELS`.
+        num_nodes: Number of users plus items, without padding.
+
+    Returns:
+        The module, in evaluation mode and on the device of ``model``.
 
     Raises:
-        ValueError: The model has other rows than there are nodes.
+        ValueError: The number of rows of the model is not ``num_nodes``.
     """
     rows = [len(table.weight) - 1 for table in (model.user_embedding, model.item_embedding)]
     if sum(rows) != num_nodes:
@@ -134,7 +157,12 @@ def to_native(model: Any, num_nodes: int) -> nn.Module:
 
 @torch.no_grad()
 def write_back(native: nn.Module, model: nn.Module) -> None:
-    """Write the parameters of ``native`` into a RecBole model: the reverse of :func:`to_native`."""
+    """Write the parameters of ``native`` into a RecBole model, which is the reverse of :func:`to_native`.
+
+    Args:
+        native: A module from :func:`to_native`.
+        model: A RecBole model of the same class and sizes; changed in place, except for its padding rows.
+    """
     for mine, theirs in _pairs(native, model):
         if len(theirs) == 1:
             theirs[0].copy_(mine)
@@ -145,10 +173,20 @@ def write_back(native: nn.Module, model: nn.Module) -> None:
 
 @torch.no_grad()
 def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: InteractionGraph) -> nn.Module:
-    """Return ``native`` with emptied users where RecBole's training takes them, if a method has moved them at all.
+    """Return ``native`` with the rows of emptied users set to the row that RecBole's training gives such users.
 
-    SGL contrasts every user with every other one, and so moves all users without interactions to nearly one row.
-    RecBole's padding row is such a user, and tells which.
+    This only concerns SGL with a contrastive loss. SGL contrasts every user with all others, which moves all users
+    without interactions to nearly the same row. RecBole's padding row is trained like such a user, so emptied users get
+    its value. Emptied users whose row the method did not change keep it.
+
+    Args:
+        native: The unlearned module.
+        model: The original RecBole model.
+        graph: The training graph before forgetting.
+        retained: The retained graph.
+
+    Returns:
+        ``native`` itself for all other models, otherwise a copy of it.
     """
     if not (isinstance(native, SGL) and native.weight):
         return native
@@ -161,7 +199,7 @@ def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: In
 
 
 def _pairs(native: Any, model: Any) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-    """Yield every parameter of ``native`` with RecBole's: two padded tables for the first, one of a kind after that."""
+    """Yield every parameter of ``native`` with its RecBole parameters: two padded tables first, then single ones."""
     yield native.embedding.weight, (model.user_embedding.weight, model.item_embedding.weight)
     if isinstance(native, PropagatedNGCF):
         mine: Any
@@ -189,11 +227,18 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "SGL": _sgl,
     "NGCF": lambda model, nodes: PropagatedNGCF(nodes, model.hidden_size_list),
 }
-"""RecBole's models of users and items, by class name, and what makes their like here."""
+"""RecBole's models of users and items by class name, with functions that make the same model of this package."""
 
 
 def rows_of(model: Any) -> tuple[Tensor, Tensor]:
-    """Return the rows that a RecBole model gives users and items, padding included."""
+    """Return the rows of a RecBole model for users and items, including the padding rows.
+
+    Args:
+        model: The RecBole model.
+
+    Returns:
+        Rows of users ``[num_users + 1, dim]`` and of items ``[num_items + 1, dim]``.
+    """
     with torch.no_grad():
         if type(model).__name__ == "BPR":
             return model.user_embedding.weight, model.item_embedding.weight
@@ -202,10 +247,17 @@ def rows_of(model: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> None:
-    """Refuse a model whose class computes something else than RecBole's class of that name does.
+    """Check that a RecBole model and its counterpart in this package give the same rows.
+
+    The check fails for subclasses that compute something else, and for models that were trained on other data.
+
+    Args:
+        model: The RecBole model.
+        native: The module from :func:`to_native`.
+        graph: The training graph.
 
     Raises:
-        ValueError: Rows differ.
+        ValueError: The rows differ.
     """
     with torch.no_grad(), _evaluating(model):
         mine, theirs = encode(native, graph), rows_of(model)
@@ -224,9 +276,14 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
 
 
 def refreshed(model: Any, dataset: Any) -> Any:
-    """Return a copy of a RecBole model that propagates over ``dataset``, with nothing cached of what it was before."""
+    """Return a copy of a RecBole model that propagates over ``dataset``, without cached embeddings.
+
+    Args:
+        model: The RecBole model, which is not changed.
+        dataset: RecBole data set of the retained training data.
+    """
     memo: dict[int, Any] = {}
-    for name in CACHES:  # may hold a graph of operations, which cannot be copied
+    for name in CACHES:  # tensors of an autograd graph cannot be copied
         cached = getattr(model, name, None)
         if cached is not None:
             memo[id(cached)] = None
@@ -241,18 +298,23 @@ def refreshed(model: Any, dataset: Any) -> Any:
     elif name == "SGL":
         after._user, after._item = (dataset.inter_feat[field] for field in (dataset.uid_field, dataset.iid_field))
         after.train_graph = after.csr2tensor(after.create_adjust_matrix(is_sub=False))
-        for view in ("sub_graph1", "sub_graph2"):  # drawn from what was forgotten; `train()` draws them anew
+        for view in ("sub_graph1", "sub_graph2"):  # contain forgotten interactions; `train()` draws new views
             after.__dict__.pop(view, None)
     return after
 
 
 def objective_of(model: Any, batch_size: int) -> BPR:
-    r"""Return the loss that RecBole trained a model with, as one per interaction.
+    r"""Return the loss that RecBole trained a model with, as a loss per interaction.
 
-    RecBole's penalty is :math:`\lambda (\|E_u\|_F + \|E_i\|_F + \|E_j\|_F) / B` of the rows in a batch of :math:`B`,
-    where it is not squared (``require_pow``). Its gradient is that of :math:`\frac{\lambda'}{2}\|e\|^2` per sample with
-    :math:`\lambda' = \lambda / \|E\|_F`, which is taken at the trained rows; SGL, whose ranking loss is a sum and not a
-    mean, divides by :math:`B` once more.
+    Unless the penalty is squared (``require_pow``), RecBole's penalty is
+    :math:`\lambda (\|E_u\|_F + \|E_i\|_F + \|E_j\|_F) / B` over the rows in a batch of size :math:`B`. Its gradient
+    equals that of :math:`\frac{\lambda'}{2}\|e\|^2` per sample with :math:`\lambda' = \lambda / \|E\|_F`, which is
+    evaluated at the trained rows. For SGL, whose ranking loss is a sum rather than a mean, :math:`\lambda'` is divided
+    by :math:`B` once more.
+
+    Args:
+        model: The trained RecBole model.
+        batch_size: Batch size :math:`B` of the training.
     """
     decay = float(getattr(model, "reg_weight", 0.0) or 0.0)
     if decay and not getattr(model, "require_pow", False):
@@ -260,7 +322,7 @@ def objective_of(model: Any, batch_size: int) -> BPR:
             squared = (
                 model.user_embedding.weight.square().sum(1).mean() + model.item_embedding.weight.square().sum(1).mean()
             )
-        layers = len(getattr(model, "GNNlayers", ()))  # NGCF's penalty is of its rows, whose layers have length 1
+        layers = len(getattr(model, "GNNlayers", ()))  # NGCF penalises its final rows; each layer has norm 1
         decay /= max((float(squared / 2) + layers) * batch_size, 1e-12) ** 0.5
     if type(model).__name__ == "SGL":
         decay /= batch_size

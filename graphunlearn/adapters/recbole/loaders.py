@@ -1,4 +1,4 @@
-"""RecBole's data loaders of what remains."""
+"""RecBole data sets and loaders of the retained data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ __all__ = ["named_nodes", "rebuilt", "retained_datasets"]
 def retained_datasets(
     datasets: tuple[Any, ...], graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
 ) -> tuple[tuple[Any, ...], int]:
-    """Return RecBole datasets (training, and any held out) without what was forgotten.
+    """Return RecBole data sets (training first, then held-out data) without the forgotten data.
 
-    The training part keeps the interactions of ``retained``. Held-out parts lose what was forgotten, should a pair be
-    in both, and the rows of users and items that the request names, learned from or not, or that forgetting left
-    without any interaction: nothing is to be measured on them.
+    The training data keep the interactions of ``retained``. The held-out data lose the forgotten pairs, if they contain
+    any, and the rows of users and items that must not be used for measurements: those that the request names, with or
+    without training data, and those that forgetting left without interactions.
+
+    Args:
+        datasets: The RecBole data sets, which are not changed.
+        graph: The training graph before forgetting.
+        retained: The retained graph.
+        request: The forget request.
 
     Returns:
-        The datasets, which share nothing that is changed with those passed, and how many held-out rows went.
+        The new data sets, and the number of held-out rows that were dropped.
     """
     before, codes = ((side.pairs[0] * graph.num_items + side.pairs[1]).cpu() for side in (graph, retained))
     forgotten = before[~torch.isin(before, codes)]
@@ -43,7 +49,16 @@ def retained_datasets(
 
 
 def named_nodes(request: ForgetRequest, level: str, graph: InteractionGraph | SessionGraph) -> Tensor:
-    """Return the users or items that a request names as such, whether or not the graph has interactions of them."""
+    """Return the users or items that a request names at their own level, with or without interactions in the graph.
+
+    Args:
+        request: The forget request.
+        level: ``"user"`` or ``"item"``.
+        graph: The graph with their raw ids.
+
+    Returns:
+        Node numbers ``[num_nodes]``; -1 for raw ids that the graph does not contain.
+    """
     known = graph.vocabulary(level)
     parts = [part for part in request.parts if part.level == level]
     found = [known.lookup(part.index) if part.raw else torch.tensor(part.index) for part in parts]
@@ -55,9 +70,16 @@ def _numbers(dataset: Any, field: str) -> Tensor:
 
 
 def rebuilt(loaders: tuple[Any, ...], datasets: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return RecBole loaders like ``loaders`` over other datasets; ``None`` where there was none, or is nothing left.
+    """Return RecBole loaders with the settings of ``loaders`` over other data sets.
 
-    Negatives and seen items are those of the datasets passed: a forgotten item is masked for nobody.
+    Negatives and seen items follow from the data sets passed, so a forgotten interaction no longer masks its item.
+
+    Args:
+        loaders: The loaders of training, validation and test data; ``None`` for missing ones.
+        datasets: One data set per loader that is not ``None``.
+
+    Returns:
+        The new loaders; ``None`` where there was no loader or the data set is empty.
     """
     left = iter(datasets)
     own = [None if loader is None else next(left) for loader in loaders]
@@ -71,7 +93,7 @@ def rebuilt(loaders: tuple[Any, ...], datasets: tuple[Any, ...]) -> tuple[Any, .
 
 
 def _samplers(loaders: tuple[Any, ...], datasets: list[Any]) -> tuple[Any, ...]:
-    """Return RecBole's samplers of negatives and of seen items for the three phases, over what each dataset holds."""
+    """Return RecBole's samplers of negatives and of seen items for training, validation and test."""
     from recbole.data.interaction import cat_interactions
     from recbole.data.utils import create_samplers
 

@@ -1,4 +1,4 @@
-"""The clicks that the rows of RecBole's sequential data sets are made of, and rows made of clicks."""
+"""Conversion between the rows of RecBole's sequential data sets and their clicks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ __all__ = ["Clicks", "kept_clicks", "windows"]
 
 
 def windows(values: Tensor, ends: Tensor, length: Tensor, width: int) -> Tensor:
-    """Return the ``length`` values up to each end, zeros behind them ``[num, width, ...]``.
+    """Return windows of the ``length`` values up to and including each end, padded with zeros at the end.
 
     Args:
-        values: ``[num_values, ...]``.
-        ends: Where the last value of each window lies ``[num]``.
-        length: How many values each window holds, at least 1 and at most ``width`` ``[num]``.
-        width: Places of a window.
+        values: The values ``[num_values, ...]``.
+        ends: Position of the last value of each window ``[num]``.
+        length: Number of values of each window, at least 1 and at most ``width`` ``[num]``.
+        width: Width of all windows, including padding.
+
+    Returns:
+        The windows ``[num, width, ...]``.
 
     Example:
         >>> windows(torch.tensor([5, 6, 7]), torch.tensor([1, 2]), torch.tensor([2, 1]), 3)
@@ -41,19 +44,19 @@ def windows(values: Tensor, ends: Tensor, length: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Clicks:
-    """Every click that some rows speak of, once, sequence by sequence in the order of RecBole's ids.
+    """All clicks of the rows of some data sets, each click once, sorted by RecBole's sequence id and by time.
 
-    A row is a history and the click that follows it. Of a sequence RecBole makes a row of every click but the first,
-    and shares these rows out to training, validation and test in the order of time.
+    A row holds a history and the click that follows it, its target. RecBole makes one row for every click of a sequence
+    but the first, and divides these rows among training, validation and test data by time.
 
     Args:
-        datasets: The data sets, in the order of time.
+        datasets: The data sets in the order of time.
         uid: RecBole's id of every sequence ``[num_sequences]``.
-        length: Clicks of every sequence ``[num_sequences]``.
-        row: The row whose target the click is, counted over all data sets; of a first click, that of the next one
-            ``[num_clicks]``.
-        part: In which data set that row is ``[num_clicks]``.
-        first: Whether it is the first of its sequence ``[num_clicks]``.
+        length: Number of clicks of every sequence ``[num_sequences]``.
+        row: The row whose target the click is, counted over all data sets; for the first click of a sequence, the row
+            of the second one ``[num_clicks]``.
+        part: Number of the data set of that row ``[num_clicks]``.
+        first: Whether the click is the first of its sequence ``[num_clicks]``.
     """
 
     datasets: Sequence[Any]
@@ -67,8 +70,11 @@ class Clicks:
     def of(cls, datasets: Sequence[Any]) -> Clicks:
         """Return the clicks of the rows of some data sets.
 
+        Args:
+            datasets: RecBole's sequential data sets in the order of time.
+
         Raises:
-            ValueError: The rows are not those of whole sequences.
+            ValueError: The data sets hold no histories, or their rows do not form whole sequences.
         """
         columns = datasets[0].inter_feat.columns
         wanted = {_list_field(datasets[0], datasets[0].iid_field), datasets[0].item_list_length_field}
@@ -91,7 +97,7 @@ class Clicks:
 
     @cached_property
     def item(self) -> Tensor:
-        """RecBole's id of the item of every click ``[num_clicks]``."""
+        """RecBole's item id of every click ``[num_clicks]``."""
         return self.values(self.datasets[0].iid_field)
 
     @cached_property
@@ -100,10 +106,17 @@ class Clicks:
         return torch.repeat_interleave(self.length)
 
     def values(self, field: str) -> Tensor:
-        """Return what RecBole's column ``field`` holds of every click ``[num_clicks, ...]``.
+        """Return the value of RecBole's column ``field`` for every click.
 
-        A click is the last of the next one's history. The last of all is in none: where RecBole was told to drop the
-        column and keep the histories, zero stands for it.
+        The value of a click is read from the end of the history of the next click. The last click of a sequence is in
+        no history; its value is read from the column itself, or it is 0 if RecBole was configured to drop the column
+        and to keep only the histories.
+
+        Args:
+            field: Name of the column.
+
+        Returns:
+            Values ``[num_clicks, ...]``.
         """
         following = self.row.roll(-1)
         place = _column(self.datasets, self.datasets[0].item_list_length_field)[following] - 1
@@ -114,17 +127,20 @@ class Clicks:
         return out
 
     def rows_without(self, forgotten: Tensor) -> list[dict[str, Tensor]]:
-        """Return the columns of the rows of every data set, in their order, made anew without some clicks.
+        """Build the rows of every data set again without some clicks; their neighbours become adjacent.
 
         Args:
-            forgotten: Which clicks go; what is left of a sequence joins ``[num_clicks]``.
+            forgotten: Mask of the clicks to drop ``[num_clicks]``.
+
+        Returns:
+            The columns of the rows, one dictionary per data set; the rows keep their order.
         """
         kept = (~forgotten).nonzero().flatten()
         sequence = self.sequence[kept]
         place = torch.arange(kept.numel())
         starts = torch.ones(kept.numel(), dtype=torch.bool)
         starts[1:] = sequence[1:] != sequence[:-1]
-        before = place - place[starts][starts.long().cumsum(0) - 1]  # kept clicks before it in its sequence
+        before = place - place[starts][starts.long().cumsum(0) - 1]  # number of kept clicks before it in its sequence
         targets = ((before > 0) & ~self.first[kept]).nonzero().flatten()
         targets = targets[torch.argsort(self.row[kept[targets]])]
         width = self._histories.size(1)
@@ -149,7 +165,7 @@ class Clicks:
         return _column(self.datasets, _list_field(self.datasets[0], self.datasets[0].iid_field))
 
     def _check(self) -> None:
-        """See that every row is what RecBole makes of the sequences."""
+        """Check that every row equals the row that RecBole would make from the sequences."""
         histories, targets = self._histories, (~self.first).nonzero().flatten()
         place = torch.arange(self.first.numel())
         start = (self.length.cumsum(0) - self.length)[self.sequence]
@@ -168,12 +184,19 @@ class Clicks:
 
 
 def kept_clicks(graph: SessionGraph, retained: SessionGraph) -> Tensor:
-    """Return which clicks of ``graph`` are those of ``retained`` ``[num_clicks]``.
+    """Return which clicks of ``graph`` were kept in ``retained``.
 
-    Of several ways to leave clicks out with the same result, the one that keeps the earliest is taken.
+    If several choices of clicks give the same retained session, the one with the earliest clicks is returned.
+
+    Args:
+        graph: The sessions before forgetting.
+        retained: The retained sessions.
+
+    Returns:
+        Mask of the kept clicks ``[num_clicks]``.
 
     Raises:
-        ValueError: A retained session is not one of the graph without some clicks.
+        ValueError: A retained session is not a session of the graph with some clicks removed.
 
     Example:
         >>> import graphunlearn as gu

@@ -1,4 +1,4 @@
-"""RecBole's recommenders of the next click: SRGNN, GRU4Rec and SASRec."""
+"""RecBole's session recommenders SRGNN, GRU4Rec and SASRec as models of this package, and back."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ from graphunlearn.nn.tables import item_tables
 __all__ = ["MODELS", "RecBoleSessions", "retained_loaders", "session_graphs"]
 
 MODELS = ("SRGNN", "GRU4Rec", "SASRec")
-CHUNK = 1024  # histories read at a time, which bounds the memory at that times the square of the longest
+CHUNK = 1024  # histories encoded at a time; the memory grows with CHUNK times the square of the longest history
 
 
 class RecBoleSessions(nn.Module):
-    r"""A session recommender that computes what a RecBole module computes, with a copy of it inside.
+    r"""A session recommender that wraps a copy of a RecBole module and computes the same.
 
-    RecBole reads the last ``MAX_ITEM_LIST_LENGTH`` clicks of a session, filled up with the item 0, which is none; item
-    :math:`i` of this package is its item :math:`i + 1`. The scores
+    RecBole reads the last ``MAX_ITEM_LIST_LENGTH`` clicks of a session and pads shorter histories with 0; item
+    :math:`i` of this package is RecBole's item :math:`i + 1`. The scores
 
     .. math::
         \langle \mathrm{forward}(v_1, \dots, v_t),\, e_i \rangle
 
-    of all real items are those of its ``full_sort_predict``. Histories are filled up to the longest of a batch alone:
-    what is behind a session takes no part in any of the three models.
+    of all real items equal those of RecBole's ``full_sort_predict``. Histories are padded only to the longest one of a
+    batch, since padding behind a session does not affect any of the three models.
 
-    RecBole's cross entropy has the row of item 0 in its softmax, as a click that never comes; the probabilities here,
-    and so the losses, are those of the real items alone. That row makes no difference and is not trained here.
+    The softmax of RecBole's cross entropy includes the padding item 0, which is never clicked. Here, the probabilities
+    and the losses are over the real items only, so the row of the padding item has no effect and is not trained.
 
     Args:
         module: RecBole's SRGNN, GRU4Rec or SASRec, trained with cross entropy; it is copied.
 
+    Attributes:
+        module: The copy of the RecBole module.
+        num_items: Number of items, without padding.
+        max_length: Greatest number of clicks that the module reads.
+
     Raises:
-        TypeError: It is another model.
-        ValueError: It is trained with another loss.
+        TypeError: The module is not one of these RecBole models.
+        ValueError: The module is not trained with cross entropy.
 
     Example:
         >>> import graphunlearn as gu
@@ -71,32 +76,39 @@ class RecBoleSessions(nn.Module):
         self.num_items, self.max_length = int(module.n_items) - 1, int(module.max_seq_length)
 
     def extra_repr(self) -> str:
-        """Return what tells one training of the model from another."""
+        """Return the RecBole class and the sizes of the model."""
         return f"{type(self.module).__name__}, {self.num_items}, max_length={self.max_length}"
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as RecBole does."""
+        """Initialise all parameters as RecBole does."""
         for part in self.module.modules():
             if isinstance(part, (nn.Embedding, nn.GRU, nn.LayerNorm, nn.Linear)):
-                part.reset_parameters()  # what RecBole leaves as PyTorch drew it
+                part.reset_parameters()  # RecBole keeps PyTorch's initial values of some layers
         if hasattr(self.module, "_reset_parameters"):
             self.module._reset_parameters()
         else:
             self.module.apply(self.module._init_weights)
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Return a row per history ``[num, dim]``.
+        """Return one row per history.
 
         Args:
-            item_seq: RecBole's ids of the items of each history, zeros behind them ``[num, longest]``.
-            item_seq_len: Clicks of each history ``[num]``.
+            item_seq: RecBole's item ids of each history, padded with zeros at the end ``[num, longest]``.
+            item_seq_len: Number of clicks of each history ``[num]``.
+
+        Returns:
+            Rows ``[num, dim]``.
         """
-        self.module.device = item_seq.device  # what SRGNN's matrices are made on; the module may have been moved
+        self.module.device = item_seq.device  # SRGNN creates its matrices there; the module may have moved
         states: Tensor = self.module(item_seq, item_seq_len)
         return states
 
     def restored(self, original: nn.Module) -> nn.Module:
-        """Return a copy of ``original``, a RecBole module, with the parameters of this one."""
+        """Return a copy of a RecBole module with the parameters of this model.
+
+        Args:
+            original: A RecBole module of the same class and sizes; it is not changed.
+        """
         after = copy.deepcopy(original)
         after.load_state_dict(self.module.state_dict())
         return after
@@ -124,35 +136,35 @@ def _(model: RecBoleSessions, graph: SessionGraph) -> Encoded:
 @item_tables.register
 def _(model: RecBoleSessions, num_items: int) -> list[Tensor]:
     table = model.module.item_embedding.weight
-    return [table.detach()[1:].requires_grad_(table.requires_grad)]  # a view: what is written there is the model's
+    return [table.detach()[1:].requires_grad_(table.requires_grad)]  # a view: writing to it changes the model
 
 
 def session_graphs(
     train: Any, valid: Any = None, test: Any = None
 ) -> tuple[SessionGraph, SessionGraph | None, SessionGraph | None]:
-    """Return the training sequences of RecBole data loaders as sessions, and what is held out as prefixes.
+    """Convert RecBole data loaders to a graph of training sessions and graphs of held-out prefixes.
 
-    The rows of a sequential data set are histories of at most ``MAX_ITEM_LIST_LENGTH`` clicks with the click that
-    follows; the sequences are put together from them, whatever their length. One whose rows are all held out is not
-    among the training sessions. A session's raw id is the token of RecBole's ``USER_ID_FIELD``, which it also has as
-    its user; an item's raw id is its token. Times are taken over as RecBole holds them, in single precision.
+    Each row of a sequential data set holds a history of at most ``MAX_ITEM_LIST_LENGTH`` clicks and the click that
+    follows it. The complete sequences, of any length, are reconstructed from these rows. A sequence whose rows are all
+    held out is not a training session. The raw id of a session, and of its user, is the token of RecBole's
+    ``USER_ID_FIELD``; the raw id of an item is its token. Times have RecBole's single precision.
 
-    RecBole holds out the last clicks of a sequence, whose history was trained on: as a session of its own it would have
-    clicks to predict that the model has learned. The held-out graphs are therefore graphs of prefixes, one for every
-    held-out row, whose ``target`` is the one click that is predicted; what this package learns from validation sessions
-    or measures on them is then of held-out clicks alone. The raw id of such a prefix is the token of its sequence
-    and the number of the row (``"u7:3"``), its user that token.
+    RecBole holds out the last clicks of a sequence, while their history belongs to the training data. A held-out
+    session with the whole sequence would therefore contain clicks that the model was trained on. Instead, the held-out
+    graphs consist of prefixes, one per held-out row, whose ``target`` is the held-out click, so that training and
+    measurements use only held-out clicks as targets. The raw id of a prefix is the token of its sequence and the number
+    of the row (``"u7:3"``), and its user is that token.
 
     Args:
         train: The loader of the training data, as ``recbole.data.data_preparation`` returns it.
-        valid: Likewise of the validation data, if there are any.
-        test: Likewise of the test data.
+        valid: The loader of the validation data, or ``None``.
+        test: The loader of the test data, or ``None``.
 
     Returns:
-        Training sessions, validation prefixes, test prefixes; ``None`` where there are no rows.
+        Training sessions, validation prefixes and test prefixes; prefixes are ``None`` if there are no rows.
 
     Raises:
-        ValueError: The rows are not those of whole sequences, as where a benchmark's files are read as they are.
+        ValueError: The rows do not form whole sequences, as with benchmark files that RecBole reads without splitting.
     """
     clicks = Clicks.of([loader._dataset for loader in (train, valid, test) if loader is not None])
     dataset = train._dataset
@@ -185,7 +197,7 @@ def _time(clicks: Clicks, which: Tensor) -> Tensor | None:
 
 
 def _prefixes(loader: Any, train: SessionGraph) -> SessionGraph | None:
-    """Return the rows of a loader as prefixes with targets."""
+    """Return the rows of a loader as a graph of prefixes with targets, or ``None`` if there are no rows."""
     if loader is None or not len(loader._dataset):
         return None
     dataset = loader._dataset
@@ -212,38 +224,40 @@ def retained_loaders(
     retained: SessionGraph,
     request: ForgetRequest | None = None,
 ) -> tuple[tuple[Any, Any, Any], int]:
-    """Return RecBole loaders of what remains, and how many held-out rows are gone.
+    """Return RecBole loaders of the retained data, and the number of held-out rows that were dropped.
 
-    All rows are made anew of the sequences without what was forgotten: the neighbours of a forgotten click join, in
-    histories as well, and RecBole's augmentation of the retained sequences would give the same rows. Forgotten are
+    All rows are built again from the sequences without the forgotten clicks. The neighbours of a forgotten click become
+    adjacent, also in histories; RecBole's augmentation of the retained sequences would give the same rows. The
+    following clicks are forgotten:
 
-    - the training clicks of ``graph`` that ``retained`` does not hold;
-    - a sequence that retains no training click, with all that is held out of it;
-    - held-out clicks on an item that the training part of their sequence held and does not any more;
-    - held-out clicks on an item that the training data held and do not any more, or that ``request`` names.
+    - training clicks of ``graph`` that ``retained`` does not contain;
+    - all clicks, including held-out ones, of a sequence without retained training clicks;
+    - held-out clicks on an item whose clicks in the training part of the same sequence were all forgotten;
+    - held-out clicks on an item whose training clicks were all forgotten, or that ``request`` names.
 
-    None of these is in a history or to be predicted, and a row without a history is none. Loaders are of the class,
-    the configuration, the batch size and the samplers of the original ones, which stay as they are.
+    Forgotten clicks occur neither in histories nor as targets, and rows without a history are dropped. The new loaders
+    have the class, configuration, batch size and samplers of the original ones, which are not changed.
 
     Args:
         train: The loader that ``graph`` was made from with :func:`session_graphs`.
-        valid: Likewise of the validation data, or ``None``.
-        test: Likewise of the test data.
-        graph: The training sessions before.
-        retained: The training sessions after, cut from ``graph``.
-        request: What was asked for, which may name items that are held out alone.
+        valid: The loader of the validation data, or ``None``.
+        test: The loader of the test data, or ``None``.
+        graph: The training sessions before forgetting.
+        retained: The retained training sessions, a part of ``graph``.
+        request: The forget request, which may name items that occur only in held-out data.
 
     Returns:
-        The three loaders, ``None`` where there was none or no row is left; and how many rows the held-out ones lack.
+        The loaders of training, validation and test data (``None`` where there was no loader or no row is left), and
+        the number of held-out rows that were dropped.
 
     Raises:
-        ValueError: ``graph`` is not that of ``train``, or ``retained`` is not cut from it.
+        ValueError: ``graph`` does not belong to ``train``, or ``retained`` is not a part of ``graph``.
     """
     from recbole.data.interaction import Interaction
 
     loaders = (train, valid, test)
     clicks = Clicks.of([loader._dataset for loader in loaders if loader is not None])
-    graph, retained = copy.copy(graph).cpu(), copy.copy(retained).cpu()  # PyTorch Geometric moves in place
+    graph, retained = copy.copy(graph).cpu(), copy.copy(retained).cpu()  # copies, since `cpu()` works in place
     in_training = clicks.part == 0
     if not torch.equal(clicks.item[in_training] - 1, graph.items):
         raise ArgumentError("graph", "be the training sessions of 'train'", "others")

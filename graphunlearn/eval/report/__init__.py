@@ -1,4 +1,4 @@
-"""Reports: verdict, tables, plots and the page."""
+"""Reports of audits: verdict, tables, figures and the web page."""
 
 from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 

@@ -1,4 +1,4 @@
-"""A report as one self-contained web page: no script, no outside resource, readable in light, dark and print."""
+"""The report as one self-contained web page, without scripts or external resources, for light, dark and print."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from graphunlearn.eval.report.verdict import (
 __all__ = ["page"]
 
 LONGEST_LIST = 20
-"""Entries of a list of a method's log that the page prints."""
+"""Greatest length of a list in a method's log that the page prints."""
 _COLORS = {
     "light": "--page:#fff;--card:#f6f7f9;--ink:#1c2430;--muted:#5d6878;--line:#dde2e9;--band:#cdd4de;"
     "--c1:#0067a5;--c2:#c14a00;--c3:#00795a;--c4:#a63e7c;--c5:#856800;--c6:#4b56cc;--good:#00795a;--bad:#b33a00;",
@@ -90,6 +90,9 @@ def page(report: Mapping[str, Any], plots: Sequence[Plot] = ()) -> str:
     Args:
         report: A complete report, as :func:`graphunlearn.eval.report.writing.complete` returns it.
         plots: Figures from :func:`graphunlearn.eval.report.plots.draw`.
+
+    Returns:
+        The HTML document as text.
     """
     title = headline(report)
     methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
@@ -181,7 +184,7 @@ def _logs(report: Mapping[str, Any]) -> str:
 
 
 def _shortened(log: Any) -> Any:
-    """Return a log without its long lists: figures show what they hold, and report.json has them."""
+    """Return a log without its long lists, which are in report.json and whose content the figures show."""
     if isinstance(log, Mapping):
         return {key: _shortened(value) for key, value in log.items()}
     if isinstance(log, list):

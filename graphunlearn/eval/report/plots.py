@@ -43,19 +43,22 @@ CAPTIONS = {
 
 
 def draw(report: Mapping[str, Any], data: Mapping[str, Any] | None) -> list[Plot]:
-    """Draw every figure that the report and the plot data allow.
+    """Draw all figures for which the report and the plot data have data.
 
     Args:
-        report: The report; utility against forgetting is read off it.
-        data: Any of ``scores`` (``{"original" | "retrain" | method: (log) probabilities of what is forgotten}``) with
-            ``scores_label`` (what those are, where that is not plain) and ``scores_before`` (of methods that start from
-            an original of their own), ``moved_by_hop`` (``{"retrain" | method: {hop: |Δp| of every pair, or its
-            mean}}``), ``damping`` (lists ``damping``, ``rho``, ``residual`` and ``plain_residual``, and the ``chosen``
-            one), and ``logs`` (``{method: its log}``; of the first one with the ``weights`` of its ``steps``, or with
-            ``log_p``, those are drawn).
+        report: The report, which holds the data of the figure of utility against forgetting.
+        data: Data of the other figures, all of them optional:
+
+            - ``scores``: (log) probabilities of the forget set, by ``"original"``, ``"retrain"`` or method; with
+              ``scores_label``, the label of their axis, and ``scores_before``, those of the methods' own originals, by
+              method;
+            - ``moved_by_hop``: ``{"retrain" | method: {hop: |Δp| of every pair, or its mean}}``;
+            - ``damping``: lists ``damping``, ``rho``, ``residual`` and ``plain_residual``, and the ``chosen`` damping;
+            - ``logs``: logs by method. The figure of weights shows the first log whose ``steps`` hold ``weights``, the
+              figure of targets the first log that holds ``log_p``.
 
     Returns:
-        The figures, in the order of the page; those whose data is missing or empty are left out.
+        The figures, in the order of the page. Figures without data are left out.
     """
     import matplotlib as mpl  # slow to import, and only reports need it
 
@@ -111,7 +114,7 @@ def _scores(report: Mapping[str, Any], data: Mapping[str, Any]) -> Plot | None:
 
 
 def _lowest(values: Mapping[str, NDArray[np.float64]]) -> float:
-    """Return where an axis of logarithms starts: a tail that blew up is gathered at its edge."""
+    """Return the lower limit of an axis of log probabilities; smaller values are drawn at the limit."""
     known = [p for name, p in values.items() if name in REFERENCES]
     everything = np.concatenate(list(values.values()))
     usual = np.concatenate(known) if known else everything

@@ -1,4 +1,4 @@
-"""The figures of how clicks were forgotten step by step, drawn from a method's log."""
+"""Figures of the steps in which a method forgot clicks, drawn from its log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ CAPTIONS = {
 
 
 def weights(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) -> Plot | None:
-    """Draw the weights of the objectives over the steps, and how many samples are left to forget."""
+    """Draw the weights of the objectives over the steps, and the number of samples that remain to be forgotten.
+
+    Args:
+        report: The report, which decides the colours of the methods.
+        logs: Logs by method; the first one whose ``steps`` hold ``weights`` is drawn.
+
+    Returns:
+        The figure, or ``None`` if no log has the data.
+    """
     name = next((name for name, log in logs.items() if _weighed(log.get("steps"))), None)
     if name is None:
         return None
@@ -48,7 +56,15 @@ def weights(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) ->
 
 
 def targets(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) -> Plot | None:
-    """Draw the log probabilities of what is forgotten, before and after, against their targets."""
+    """Draw the log probabilities of the forget set, before and after, against their targets.
+
+    Args:
+        report: The report, which decides the colours of the methods.
+        logs: Logs by method; the first one whose ``log_p`` holds ``target`` is drawn.
+
+    Returns:
+        The figure, or ``None`` if no log has the data.
+    """
     name = next((name for name, log in logs.items() if (log.get("log_p") or {}).get("target")), None)
     if name is None:
         return None

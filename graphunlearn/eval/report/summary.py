@@ -1,4 +1,4 @@
-"""A report in words: a headline, and a few paragraphs on what was found."""
+"""The report in words: a headline and a few paragraphs with the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ __all__ = ["describe", "headline", "summary"]
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
-    """Return the report in words: a paragraph on the first method, a caveat where one is due, a line on the others."""
+    """Return the report in words: a paragraph on the first method, a caveat if needed, and a line on other methods.
+
+    Args:
+        report: A complete report.
+
+    Returns:
+        One to three paragraphs.
+    """
     metric = primary_metric(report)
     entries = {method["name"]: method for method in report["methods"]}
     methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
@@ -74,7 +81,10 @@ def _caveat(method: Mapping[str, Any], metric: str | None) -> str:
 
 
 def describe(value: Any) -> str:
-    """Return a field of a report (text, a number, a list or a mapping) as one short line.
+    """Return a field of a report as one short line.
+
+    Args:
+        value: Text, a number, a list, a mapping, or ``None``.
 
     Example:
         >>> describe({"name": "ml-100k", "users": 943, "size": None})
@@ -94,7 +104,10 @@ def describe(value: Any) -> str:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Return what was forgotten, from where, in one line.
+    """Return one line that names the forget set and the data set.
+
+    Args:
+        report: The report.
 
     Example:
         >>> headline({"dataset": "ml-100k", "request": {"level": "user", "size": 2}})

@@ -1,4 +1,4 @@
-"""The tables of a report page. Numbers come out as HTML; whatever a user can name is escaped."""
+"""The tables of a report page, as HTML. Names that come from users are escaped."""
 
 from __future__ import annotations
 
@@ -51,9 +51,13 @@ _HINTS = {
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str], bool]], hint: str) -> str:
-    """Return a table from column titles and ``(row title, cells, is a reference)``; cells are HTML already.
+    """Return a table with a hint below it. Columns without any value are left out.
 
-    A row without cells is a heading over the rows that follow; columns that are empty throughout are left out.
+    Args:
+        head: Titles of the columns.
+        rows: Title, cells (as HTML) and whether the row is a reference model, for every row. A row without cells is a
+            heading of the rows below it.
+        hint: Explanation below the table.
     """
     filled = [0] + [
         n for n in range(1, len(head)) if any(cells[n - 1] not in ("", "–") for _, cells, _ in rows if cells)
@@ -86,19 +90,19 @@ def _p_value(value: float | None) -> str:
 
 
 def percent(value: float | None, sd: float | None = None) -> str:
-    """Return a share as a percentage."""
+    """Return a share as a percentage, with its standard deviation in HTML if there is one, or ``–`` for ``None``."""
     spread = "" if sd is None else f"<small>± {sd:.0%}</small>"
     return "–" if value is None else f"{value:.0%}{spread}"
 
 
 def times(value: float | None, sd: float | None = None, digits: int = 2) -> str:
-    """Return a factor with its sign."""
+    """Return a factor with ``×``, with its standard deviation in HTML if there is one, or ``–`` for ``None``."""
     spread = "" if sd is None else f"<small>± {format_number(sd, digits=digits)}</small>"
     return "–" if value is None else f"{format_number(value, digits=digits)} ×{spread}"
 
 
 def _time(method: Mapping[str, Any], name: str = "seconds") -> str:
-    """Return a duration with its spread; of a method with shards, the slowest one's under the time of a request."""
+    """Return a duration with its standard deviation, and for shards the time of the slowest shard below it."""
     spread, slowest = method.get(f"{name}_sd"), method.get("seconds_slowest_shard")
     told = "" if spread is None else f"<small>± {format_seconds(spread)}</small>"
     if name == "seconds" and slowest is not None:
@@ -107,7 +111,11 @@ def _time(method: Mapping[str, Any], name: str = "seconds") -> str:
 
 
 def glance_table(report: Mapping[str, Any]) -> str:
-    """Return one line per method: verdict, closeness to retraining, first utility metric, cost."""
+    """Return the table with one line per method: verdict, distance to retraining, first utility metric and cost.
+
+    Args:
+        report: A complete report.
+    """
     metric, utilities, rows = primary_metric(report), _names(report, "utility")[:1], []
     unit = distance_unit(report)
     for method in report["methods"]:
@@ -142,14 +150,22 @@ def glance_table(report: Mapping[str, Any]) -> str:
 
 
 def utility_table(report: Mapping[str, Any]) -> str:
-    """Return every utility metric of all users; nothing where the glance table has them all."""
+    """Return the table of all utility metrics, or nothing if the glance table already holds the only one.
+
+    Args:
+        report: A complete report.
+    """
     names = [name for name in _names(report, "utility") if not _is_of_group(name)]
     hint = "next" if distance_unit(report) == "log p" else "utility"
     return _utilities(report, names, hint) if len(names) > 1 else ""
 
 
 def groups_table(report: Mapping[str, Any]) -> str:
-    """Return the utility of affected and unaffected users, where both are told apart."""
+    """Return the table of the utility of affected and unaffected users, or nothing if it was not measured.
+
+    Args:
+        report: A complete report.
+    """
     names = [name for name in _names(report, "utility") if _is_of_group(name)]
     if not names:
         return ""
@@ -170,7 +186,11 @@ def _utilities(report: Mapping[str, Any], names: Sequence[str], hint: str) -> st
 
 
 def forgetting_table(report: Mapping[str, Any]) -> str:
-    """Return every forgetting metric before, after and retrained."""
+    """Return the table of all forgetting metrics before and after forgetting and of the retrained models.
+
+    Args:
+        report: A complete report.
+    """
     rows: list[tuple[str, Sequence[str], bool]] = []
     for metric in _names(report, "forgetting"):
         rows.append((label(metric), (), False))
@@ -194,7 +214,11 @@ def forgetting_table(report: Mapping[str, Any]) -> str:
 
 
 def distance_table(report: Mapping[str, Any]) -> str:
-    """Return the mean differences of (log) probabilities to retraining, and their floors."""
+    """Return the table of mean (log) probability differences to the retrained models, with their noise floors.
+
+    Args:
+        report: A complete report.
+    """
     unit, rows = distance_unit(report), []
     for method in report["methods"]:
         distance, sd = method.get("distance_to_retrain") or {}, method.get("distance_to_retrain_sd") or {}

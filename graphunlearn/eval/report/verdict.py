@@ -1,4 +1,4 @@
-"""What the numbers of a report say: how they are named and written, and the two-sided verdict on every method."""
+"""Names and formats of a report's numbers, and the two-sided verdict on every method."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
 ]
 
 REFERENCES = ("original", "retrain")
-LIKE_RETRAINING = (0.9, 1.1)  # share of the gap closed that counts as retraining
+LIKE_RETRAINING = (0.9, 1.1)  # range of the share of the gap closed that counts as retraining
 LARGEST_Z = 2.0
-TRANSITION = (0.5, 1.5)  # share of the gap in deleted transitions beyond which they were not forgotten as well
-LARGEST_KS = 0.2  # Kolmogorov–Smirnov distance to retraining beyond that between two retrained models
-LARGEST_RATIO = 1.25  # distance to retraining over the retrain-to-retrain floor
-NO_FLOOR = 1e-6  # below it, retrained models do not differ at all (as for users of whom a model knows nothing any more)
+TRANSITION = (0.5, 1.5)  # range of the gap closed in deleted transitions that counts as forgetting them
+LARGEST_KS = 0.2  # largest Kolmogorov–Smirnov distance to retraining in excess of its noise floor
+LARGEST_RATIO = 1.25  # largest distance to retraining, divided by the noise floor
+NO_FLOOR = 1e-6  # below it, retrained models count as equal (as for users without any training data left)
 LABELS = {
     "flipped_label_auc": "AUC of the flipped labels",
     "membership_auroc": "AUROC forgotten vs never seen",
@@ -40,7 +40,7 @@ LABELS = {
     "rank_forgotten": "log₂ rank of the forgotten clicks",
     "u_score": "U-score",
 }
-"""Readable names; a metric that is not here is shown by its own name."""
+"""Readable names of metrics; other metrics are shown under their own name."""
 _NAMES = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_u": "Hit_u"}
 _PREFERRED = ("log_p_forgotten", "flipped_label_auc", "membership_auroc", "mean_probability")
 _WORDS = {
@@ -56,7 +56,14 @@ _OWN = ("not judged", "serves a model of its own, which retraining does not give
 
 
 class Verdict(NamedTuple):
-    """``status`` (inside, average, partly, under, over, off, unknown); the same as a label, a phrase and a sentence."""
+    """The verdict on one method.
+
+    Args:
+        status: ``"inside"``, ``"average"``, ``"partly"``, ``"under"``, ``"over"``, ``"off"`` or ``"unknown"``.
+        label: The status as a label.
+        short: The status as a phrase without a subject.
+        sentence: The status as a sentence, with its evidence.
+    """
 
     status: str
     label: str
@@ -66,6 +73,9 @@ class Verdict(NamedTuple):
 
 def label(metric: str) -> str:
     """Return the readable name of a metric.
+
+    Args:
+        metric: Name of the metric, such as ``"recall@20_affected"``.
 
     Example:
         >>> label("recall@20"), label("ndcg@20_affected"), label("hit_u@10"), label("flipped_label_auc")
@@ -80,7 +90,12 @@ def label(metric: str) -> str:
 
 
 def format_number(value: float | None, sd: float | None = None, digits: int = 4) -> str:
-    """Return a number as people read it, ``–`` where there is none, with ``± sd`` where it has one.
+    """Return a number in a readable format.
+
+    Args:
+        value: The number; ``None`` and numbers that are not finite give ``–``.
+        sd: Its standard deviation, which is appended as ``± sd``.
+        digits: Number of decimal places of numbers below 10.
 
     Example:
         >>> format_number(0.23456), format_number(1234.5), format_number(None), format_number(0.25, 0.013)
@@ -101,7 +116,11 @@ def format_number(value: float | None, sd: float | None = None, digits: int = 4)
 
 
 def format_seconds(value: float | None, sd: float | None = None) -> str:
-    """Return a duration in the unit people would use.
+    """Return a duration in milliseconds, seconds or minutes, depending on its size.
+
+    Args:
+        value: The duration in seconds; ``None`` and numbers that are not finite give ``–``.
+        sd: Its standard deviation in seconds, which is appended as ``± sd``.
 
     Example:
         >>> format_seconds(0.0042), format_seconds(2.9), format_seconds(600)
@@ -115,13 +134,23 @@ def format_seconds(value: float | None, sd: float | None = None) -> str:
 
 
 def primary_metric(report: Mapping[str, Any]) -> str | None:
-    """Return the forgetting metric that decides the verdict: the most direct one that the report holds."""
+    """Return the forgetting metric that decides the verdict: the most direct one in the report.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Name of the metric, or ``None`` if the report has no forgetting metric.
+    """
     names = [name for method in report["methods"] for name in method.get("forgetting") or {}]
     return next((name for name in _PREFERRED if name in names), names[0] if names else None)
 
 
 def distance_unit(report: Mapping[str, Any]) -> str:
-    """Return what distances to retraining are measured in: ``"p"`` (of pairs) or ``"log p"`` (of clicks in sessions).
+    """Return the unit of distances to retraining: ``"p"`` for pairs, ``"log p"`` for clicks in sessions.
+
+    Args:
+        report: The report.
 
     Example:
         >>> distance_unit({"distance_unit": "log p"}), distance_unit({})
@@ -131,9 +160,17 @@ def distance_unit(report: Mapping[str, Any]) -> str:
 
 
 def ratio_to_floor(method: Mapping[str, Any], where: str) -> float | None:
-    """Return the distance to retraining on ``"test"`` or ``"forget"`` data over the retrain-to-retrain floor.
+    """Return the distance to retraining, divided by the noise floor.
 
-    Where retrained models do not differ at all it is 1 for a method that does not either, and ``None`` otherwise.
+    If the retrained models do not differ from each other, the ratio is 1 for a method that does not differ from them
+    either, and ``None`` otherwise.
+
+    Args:
+        method: One entry of a report's ``methods``.
+        where: ``"test"`` for the test data, ``"forget"`` for the forget set.
+
+    Returns:
+        The ratio, or ``None`` if it was not measured.
 
     Example:
         >>> ratio_to_floor({"distance_to_retrain": {"test": 0.03, "noise_floor_test": 0.02}}, "test")
@@ -155,9 +192,9 @@ def _distance(method: Mapping[str, Any], where: str) -> tuple[float | None, floa
 
 
 def _is_close(method: Mapping[str, Any]) -> bool | None:
-    """Whether what is forgotten is where retraining leaves it; ``None`` where that was not measured.
+    """Whether the distance to retraining on the forget set is close to the noise floor; ``None`` if not measured.
 
-    Where retrained models do not differ there, their noise on the test data says what is near.
+    If the retrained models do not differ on the forget set, the noise floor of the test data is used.
     """
     ratio, (value, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
     if ratio is not None:
@@ -168,22 +205,31 @@ def _is_close(method: Mapping[str, Any]) -> bool | None:
 
 
 def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
-    """Compare one method with retraining, two-sided.
+    """Compare one method with retraining, in both directions.
 
-    It is *inside* where the metric lies within two standard deviations of the retrained models or closes 90–110% of
-    the gap, the (log) probabilities of what is forgotten are no further from a retrained model's than 1.25 times what
-    two retrained models are apart (where those do not differ at all: than they are apart on the test data), and their
-    distribution is no more than .2 further by Kolmogorov–Smirnov: close to zero, small differences can hide
-    over-forgetting. Otherwise it under-forgets or over-forgets, or is right on average only; or partly right, where
-    the transitions that went with forgotten clicks lie beyond two standard deviations and close less than half of
-    their gap, or more than one and a half.
+    A method is *inside*, like retraining, if all of the following hold:
 
-    A method with an original of its own (of shards, say) is not judged: how its model differs from a retrained one says
-    nothing of what it has forgotten.
+    - the metric lies within two standard deviations of the retrained models, or closes 90–110% of the gap;
+    - the distance of the (log) probabilities of the forget set to a retrained model is at most 1.25 times the noise
+      floor, the distance between two retrained models (if the retrained models do not differ on the forget set, it is
+      at most the noise floor of the test data);
+    - the Kolmogorov–Smirnov distance to retraining exceeds its noise floor by at most 0.2, because small differences
+      close to zero can hide over-forgetting.
+
+    If the first condition fails, the method under-forgets or over-forgets. If it holds but another condition fails, the
+    method is right on average. A method that meets all conditions is only *partly* right if it did not forget the
+    transitions from forgotten clicks: their metric lies beyond two standard deviations of the retrained models, and
+    less than 50% or more than 150% of its gap is closed.
+
+    A method with an original model of its own (an ensemble of shards, say) gets no verdict: the difference between its
+    model and a retrained model does not tell what it has forgotten.
 
     Args:
-        method: One entry of a report's ``methods``; ``own_original`` where it has one.
-        metric: The forgetting metric to judge by; ``None`` where there is none.
+        method: One entry of a report's ``methods``; ``own_original`` is set if it has an original of its own.
+        metric: The forgetting metric that decides the verdict, or ``None`` if there is none.
+
+    Returns:
+        The verdict.
     """
     entry = (method.get("forgetting") or {}).get(metric) or {}
     if method.get("own_original"):
@@ -204,7 +250,7 @@ def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
 
 
 def _keeps_transitions(method: Mapping[str, Any]) -> bool:
-    """Whether the deleted transitions are not where retraining leaves them; no where nothing tells."""
+    """Whether the deleted transitions differ from retraining; ``False`` if this was not measured."""
     entry = (method.get("forgetting") or {}).get("log_p_deleted_transition") or {}
     z, gap = entry.get("z"), entry.get("gap_closed")
     beyond = gap is not None and not TRANSITION[0] <= gap <= TRANSITION[1]
@@ -212,22 +258,22 @@ def _keeps_transitions(method: Mapping[str, Any]) -> bool:
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:
-    """Whether the original was already within the noise of retraining, so that the gap closed says little.
+    """Whether the original model is within the noise of retraining, so that the share of the gap closed means little.
 
     Args:
-        entry: One metric of one method.
+        entry: The report entry of one forgetting metric of one method.
     """
     original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
     return not (original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd)
 
 
 def _noun(metric: str | None) -> str:
-    """What is forgotten one by one, as the metric that is judged by says."""
+    """Return the name of one forgotten event, which follows from the metric of the verdict."""
     return "click" if metric == "log_p_forgotten" else "pair"
 
 
 def _is_distributed_alike(method: Mapping[str, Any]) -> bool:
-    """Whether what is forgotten has probabilities distributed as in retrained models; yes where nothing tells."""
+    """Whether the probabilities of the forget set are distributed as in retraining; ``True`` if not measured."""
     entry = (method.get("forgetting") or {}).get("ks_statistic") or {}
     value, floor = entry.get("value"), entry.get("floor")
     return value is None or value <= (floor or 0.0) + LARGEST_KS

@@ -1,4 +1,4 @@
-"""A report of what was forgotten, at what cost: ``report.json``, ``report.html`` and a table for the terminal."""
+"""The report of an audit: ``report.json``, ``report.html`` and a table for the terminal."""
 
 from __future__ import annotations
 
@@ -53,9 +53,13 @@ DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
 
 
 def thinned(log: Mapping[str, Any], longest: int = 200) -> dict[str, Any]:
-    """Return a method's log with lists of at most ``longest`` entries, evenly picked with both ends.
+    """Return a log whose lists are shortened to at most ``longest`` evenly spaced entries, including both ends.
 
-    How many there were stands beside a list that was thinned, under its name with ``_of``.
+    For every shortened list, its original length is added under the name of the list with ``_of``.
+
+    Args:
+        log: The log of a method; it may hold further mappings.
+        longest: Greatest length of a list.
 
     Example:
         >>> thinned({"loss": [5, 4, 3, 2, 1], "steps": 2}, longest=3)
@@ -74,13 +78,16 @@ def thinned(log: Mapping[str, Any], longest: int = 200) -> dict[str, Any]:
 
 
 def complete(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the report in plain JSON types with every field of the format; one that does not apply is ``None``.
+    """Return the report in plain JSON types with every field of the format; missing fields are ``None``.
 
     Args:
-        report: ``dataset``, ``model``, ``scenario``, ``request``, ``environment`` and ``methods``, a list with one
-            mapping per method with at least a ``name``. Further fields are kept: ``notes`` (a list of sentences),
-            ``left_out`` (counts by name) and ``command`` have a place on the page, and twins in ``_sd``
-            (``seconds_sd``, ``utility_sd = {metric: sd}``, ...) are shown as ±.
+        report: A mapping with ``dataset``, ``model``, ``scenario``, ``request``, ``environment`` and ``methods``, a
+            list of mappings with at least a ``name``. Further fields are kept. The page shows ``notes`` (a list of
+            sentences), ``left_out`` (counts by name) and ``command``, and it shows standard deviations, which have the
+            suffix ``_sd`` (``seconds_sd``, ``utility_sd = {metric: sd}``, ...), as ±.
+
+    Returns:
+        A new report.
 
     Raises:
         ValueError: ``methods`` is missing, or a method has no name.
@@ -100,15 +107,18 @@ def complete(report: Mapping[str, Any]) -> dict[str, Any]:
 def write_report(
     report: Mapping[str, Any], folder: str | Path, plots_data: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
-    """Write ``report.json`` and ``report.html`` into ``folder``; an earlier file stays whole until the new one is.
+    """Write ``report.json`` and ``report.html`` into ``folder``; each file is replaced atomically.
 
     Args:
-        report: See :func:`complete`.
-        folder: Made where it does not exist.
-        plots_data: See :func:`graphunlearn.eval.report.plots.draw`.
+        report: The report; see :func:`complete`.
+        folder: The folder, which is created if it does not exist.
+        plots_data: Data of the figures; see :func:`graphunlearn.eval.report.plots.draw`.
 
     Returns:
-        The two paths.
+        The paths of the two files.
+
+    Raises:
+        ValueError: See :func:`complete`.
     """
     report = complete(report)
     folder = Path(folder)
@@ -123,16 +133,19 @@ def write_report(
 
 
 def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the mean of the ``methods`` of several runs, with sample standard deviations as ``_sd`` twins.
+    """Return the mean of the ``methods`` of several runs, with sample standard deviations under the suffix ``_sd``.
 
-    Numbers are averaged over the runs that have them; the spread between the seeds of one run (its own ``_sd`` twins)
-    gives way to the spread between the runs. Logs are kept one per run, under ``runs``.
+    Numbers are averaged over the runs that have them. Standard deviations within a run (its own ``_sd`` fields) are
+    replaced by those between the runs. The logs of all runs are kept in a list under ``runs``.
 
     Args:
         runs: One list of methods per run (data seed or original seed), all with the same names.
 
+    Returns:
+        One mapping per method.
+
     Raises:
-        ValueError: There is no run, or the runs hold different methods.
+        ValueError: There is no run, or the runs have different methods.
 
     Example:
         >>> one, two = [{"name": "ifru", "seconds": 1.0}], [{"name": "ifru", "seconds": 3.0}]
@@ -160,7 +173,7 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean_and_sd(values: Sequence[Any]) -> tuple[Any, Any]:
-    """Average numbers, or mappings of numbers entry by entry; what is missing in a run does not count."""
+    """Return mean and standard deviation of numbers, or of mappings of numbers by key, ignoring missing values."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, Mapping) for value in known):
         keys = dict.fromkeys(key for value in known for key in value)
@@ -172,11 +185,14 @@ def _mean_and_sd(values: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
-    """Return the report for a terminal: the verdict in words, then one line per method.
+    """Return the report as text for a terminal: the verdict in words, then tables with one line per method.
 
     Args:
-        report: See :func:`complete`.
-        width: Where the words wrap; the table is as wide as its columns.
+        report: The report; see :func:`complete`.
+        width: Width at which the words wrap. Tables are as wide as their columns.
+
+    Raises:
+        ValueError: See :func:`complete`.
     """
     report = complete(report)
     metric = primary_metric(report)
@@ -208,7 +224,7 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
 
 
 def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:
-    """Return the other measures of forgetting and the utility of the two groups of users, where there are any."""
+    """Return a table of the other forgetting metrics and of the utility of both groups of users, if there are any."""
     shown = [n for n in _SECOND if n != metric and any(n in (m["forgetting"] or {}) for m in report["methods"])]
     groups = [n for n in _GROUPS if any(n in (m["utility"] or {}) for m in report["methods"])]
     if not shown and not groups:
@@ -223,7 +239,7 @@ def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
-    """Return rows as columns, the first ``left`` of them flush left, with a line under the first row."""
+    """Return rows as aligned columns, the first ``left`` of them flush left, with a line under the first row."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))).rstrip()
