@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import graphunlearn
+from graphunlearn import data, operators
+from graphunlearn import nn as models
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io.plain import json_ready
@@ -120,7 +121,7 @@ def _expression(method: Unlearner) -> tuple[str, dict[str, Any]]:
     """Return the method's repr and the names that it may use."""
     classes = {type(value) for value in [method, *(getattr(method, f.name) for f in fields(method))]}
     text, names = repr(method), dict[str, Any](inf=math.inf, nan=math.nan)
-    for package in (graphunlearn, graphunlearn.nn, graphunlearn.operators):
+    for package in (data, models, operators):
         names |= {name: getattr(package, name) for name in package.__all__}
     names |= vars(sys.modules[type(method).__module__])
     for cls in classes:
