@@ -42,7 +42,7 @@ def check_unlearner(
     - a failure on the way leaves the model as it was, in place or not;
     - graphs and requests that it does not serve are refused with a ``ValueError``.
 
-    The method is called five times: take a small graph. One that asks for a preparation is prepared by the suite where
+    The method does its work four times: take a small graph. One that asks for a preparation is prepared by the suite where
     it is not prepared yet.
 
     Args:
