@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import graphunlearn
+from graphunlearn import data, operators
+from graphunlearn import nn as models
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io.plain import json_ready
@@ -41,7 +42,7 @@ def check_unlearner(
     - a failure on the way leaves the model as it was, in place or not;
     - graphs and requests that it does not serve are refused with a ``ValueError``.
 
-    The method is called five times: take a small graph. One that asks for a preparation is prepared by the suite where
+    The method does its work four times: take a small graph. One that asks for a preparation is prepared by the suite where
     it is not prepared yet.
 
     Args:
@@ -120,7 +121,7 @@ def _expression(method: Unlearner) -> tuple[str, dict[str, Any]]:
     """Return the method's repr and the names that it may use."""
     classes = {type(value) for value in [method, *(getattr(method, f.name) for f in fields(method))]}
     text, names = repr(method), dict[str, Any](inf=math.inf, nan=math.nan)
-    for package in (graphunlearn, graphunlearn.nn, graphunlearn.operators):
+    for package in (data, models, operators):
         names |= {name: getattr(package, name) for name in package.__all__}
     names |= vars(sys.modules[type(method).__module__])
     for cls in classes:
