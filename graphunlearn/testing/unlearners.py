@@ -42,8 +42,8 @@ def check_unlearner(
     - a failure on the way leaves the model as it was, in place or not;
     - graphs and requests that it does not serve are refused with a ``ValueError``.
 
-    The suite runs the method four times, so take a small graph. It prepares a method that asks for a preparation and has
-    none.
+    The suite runs the method four times, so take a small graph. It prepares a method that asks for a preparation and
+    has none.
 
     Args:
         method: The method, with options that make it quick.
