@@ -398,7 +398,7 @@ class FrozenBackbone:
         return rows.view(len(rows), -1, dim).mean(1)
 
     def run(self, table: Tensor, function: Callable[[nn.Module], T]) -> T:
-        """Return ``function(model)``, evaluated with ``table`` as the layer-0 rows and differentiable in ``table`` alone.
+        """Return ``function(model)``, evaluated with ``table`` as the layer-0 rows and differentiable in ``table``.
 
         Args:
             table: The layer-0 rows ``[num_nodes, dim]``.
