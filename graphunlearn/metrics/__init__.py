@@ -1,4 +1,4 @@
-"""Metrics of recommendation and of forgetting: functions of tensors, which know no model."""
+"""Metrics of recommendation and of forgetting, as functions of tensors, independent of any model."""
 
 from graphunlearn.metrics.forgetting import (
     KSDistance,

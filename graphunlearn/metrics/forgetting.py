@@ -1,9 +1,8 @@
-"""Has it been forgotten? Two-sided comparisons with an ensemble of retrained models.
+"""Metrics of forgetting: two-sided comparisons with an ensemble of retrained models.
 
 All functions take plain tensors of probabilities ``p = sigmoid(score)`` over one fixed list of pairs. A single
-retrained model is one draw from many: what retraining itself leaves open, the difference between two retrained seeds,
-is the floor below which no difference means anything. Forgetting more than retraining does is as wrong as forgetting
-less.
+retrained model is one random draw. The difference between retrained models with different seeds is therefore the noise
+floor: smaller differences have no significance. Forgetting more than retraining is as wrong as forgetting less.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ __all__ = [
 def distance_to_retrain(unlearned: Tensor, references: Sequence[Tensor]) -> float:
     r"""Return the mean over retrained seeds of the mean over pairs of :math:`|p - p_r|`.
 
-    Never the distance to an averaged model: averaging removes the very noise that any single model has.
+    The distance is not taken to an averaged model, because averaging removes the noise that every single model has.
 
     Args:
         unlearned: Probabilities ``[num_pairs]``.
@@ -84,10 +83,14 @@ def noise_floor(references: Sequence[Tensor]) -> float | None:
 def z_score(value: float, reference_values: Sequence[float]) -> float | None:
     r"""Return :math:`(v - \bar r) / s_r` with the sample standard deviation of the retrained values.
 
-    With 3–5 seeds a tiny difference can give a large z: read :func:`gap_closed` beside it.
+    With 3–5 seeds, a tiny difference can give a large z; report :func:`gap_closed` as well.
+
+    Args:
+        value: The value :math:`v` of the unlearned model.
+        reference_values: The values of the retrained models.
 
     Returns:
-        The score; ``None`` for fewer than two references or where they do not vary.
+        The score; ``None`` for fewer than two references, or if they do not vary.
 
     Example:
         >>> z_score(4.0, [1.0, 2.0, 3.0])
@@ -100,10 +103,17 @@ def z_score(value: float, reference_values: Sequence[float]) -> float | None:
 
 
 def gap_closed(original: float, unlearned: float, retrain_mean: float) -> float | None:
-    """Return ``(original - unlearned) / (original - retrain_mean)``: 1 is retraining, below under-, above over-forgets.
+    """Return ``(original - unlearned) / (original - retrain_mean)``.
+
+    The value 1 equals retraining, smaller values mean under-forgetting and larger values over-forgetting.
+
+    Args:
+        original: The value of the original model.
+        unlearned: The value of the unlearned model.
+        retrain_mean: The mean value of the retrained models.
 
     Returns:
-        The share; ``None`` where the original is already where retraining would be.
+        The share; ``None`` if the original equals the mean of the retrained models.
 
     Example:
         >>> gap_closed(original=0.75, unlearned=0.375, retrain_mean=0.25)
@@ -115,7 +125,13 @@ def gap_closed(original: float, unlearned: float, retrain_mean: float) -> float 
 
 
 class KSDistance(NamedTuple):
-    """A two-sample Kolmogorov–Smirnov comparison with every retrained model, averaged, and the same among those."""
+    """The averaged two-sample Kolmogorov–Smirnov comparison with retrained models, and among the retrained models.
+
+    Args:
+        statistic: Mean statistic over the retrained models.
+        p_value: Mean p-value over the retrained models.
+        floor: Mean statistic between two retrained models; ``None`` for a single one.
+    """
 
     statistic: float
     p_value: float
@@ -128,9 +144,10 @@ def ks_distance(unlearned: Tensor, references: Sequence[Tensor]) -> KSDistance:
     .. math::
         D = \sup_x |F(x) - F_r(x)|
 
-    Unlike the mean difference, it sees a tail that a mean hides. The p-value takes the samples as independent, which
-    two models on the same pairs are not: it is a guide, and the floor the yardstick. Probabilities count as equal that
-    agree to six digits: where retrained models give one value for all pairs, rounding errors would make it 1.
+    Unlike the mean difference, the statistic detects differences in the tails. The p-value assumes independent samples,
+    which two models on the same pairs do not give; treat it as a rough guide and compare the statistic with the floor.
+    Probabilities that agree to six digits count as equal: otherwise, if retrained models give one value for all pairs,
+    rounding errors could make the statistic 1.
 
     Args:
         unlearned: Probabilities ``[num_pairs]``.
@@ -163,14 +180,17 @@ def ks_distance(unlearned: Tensor, references: Sequence[Tensor]) -> KSDistance:
 
 
 def membership_auroc(forgotten: Tensor, never_seen: Tensor) -> float:
-    """Return the AUROC with which scores tell forgotten pairs from never-seen ones.
+    """Return the AUROC with which scores separate forgotten pairs from never-seen pairs.
 
-    It need not be one half after forgetting: a model that never saw a pair may well predict it. Compare with the
-    retrained models.
+    After forgetting it need not be one half, because a model may predict a pair that it was never trained on. Compare
+    it with the value of the retrained models.
 
     Args:
         forgotten: Scores or probabilities ``[num_forgotten]``.
-        never_seen: The same for :func:`never_seen_pairs` ``[num_never_seen]``.
+        never_seen: Scores or probabilities of :func:`never_seen_pairs` ``[num_never_seen]``.
+
+    Returns:
+        The AUROC.
 
     Example:
         >>> membership_auroc(torch.tensor([0.9, 0.4]), torch.tensor([0.5, 0.1]))
@@ -185,11 +205,15 @@ def membership_auroc(forgotten: Tensor, never_seen: Tensor) -> float:
 def privacy_leakage(unlearned_auc: float, retrain_auc: float) -> float | None:
     r"""Return :math:`\frac{(1 - AUC_u) - (1 - AUC_r)}{1 - AUC_r}` of two membership AUROCs.
 
-    Negative: the forgotten pairs still stand out more than after retraining. Positive: they stand out less, which
-    gives the request away as well.
+    A negative value means that forgotten pairs are easier to identify than after retraining. A positive value means
+    that they are harder to identify, which reveals the request as well.
+
+    Args:
+        unlearned_auc: Membership AUROC :math:`AUC_u` of the unlearned model.
+        retrain_auc: Membership AUROC :math:`AUC_r` of the retrained model.
 
     Returns:
-        The signed leakage; ``None`` where :math:`AUC_r = 1`.
+        The signed leakage; ``None`` if :math:`AUC_r = 1`.
 
     Example:
         >>> privacy_leakage(0.75, 0.5)
@@ -201,7 +225,7 @@ def privacy_leakage(unlearned_auc: float, retrain_auc: float) -> float | None:
 def mi_bf(before: Tensor, after: Tensor) -> float | None:
     r"""Return :math:`\bar p_{\text{before}} / \bar p_{\text{after}}` over the forgotten pairs.
 
-    It grows without bound with over-forgetting: compare with what retrained models give.
+    The ratio grows without bound under over-forgetting; compare it with the value of retrained models.
 
     Args:
         before: Probabilities of the forgotten pairs by the original model ``[num_pairs]``.
@@ -210,7 +234,7 @@ def mi_bf(before: Tensor, after: Tensor) -> float | None:
     Returns:
         The ratio; ``None`` where the mean after is 0.
 
-    Source: the evaluation of UnlearnRec, arXiv 2505.22649.
+    Source: the evaluation in Chen, Xia and Huang, "Pre-training for Recommendation Unlearning", 2025, arXiv 2505.22649.
 
     Example:
         >>> mi_bf(torch.tensor([0.9, 0.6]), torch.tensor([0.25, 0.25]))
@@ -222,7 +246,7 @@ def mi_bf(before: Tensor, after: Tensor) -> float | None:
 def mi_ng(never_seen: Tensor, forgotten: Tensor) -> float | None:
     r"""Return :math:`\bar p_{\text{never seen}} / \bar p_{\text{forgotten}}` after forgetting.
 
-    It, too, grows without bound with over-forgetting: compare with what retrained models give.
+    The ratio grows without bound under over-forgetting; compare it with the value of retrained models.
 
     Args:
         never_seen: Probabilities of pairs that were never trained on ``[num_never_seen]``.
@@ -241,11 +265,14 @@ def mi_ng(never_seen: Tensor, forgotten: Tensor) -> float | None:
 
 
 def flipped_label_auc(scores: Tensor, trained_labels: Tensor) -> float:
-    """Return the AUROC of the *wrong* labels that were trained on: how far the model still believes them.
+    """Return the AUROC of the *wrong* labels used in training, which measures how well the model still predicts them.
 
     Args:
         scores: Scores or probabilities of the forgotten pairs ``[num_pairs]``.
-        trained_labels: The flipped labels, as they were trained ``[num_pairs]``.
+        trained_labels: The flipped labels used in training ``[num_pairs]``.
+
+    Returns:
+        The AUROC.
 
     Example:
         >>> flipped_label_auc(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0, 1, 1]))
@@ -255,7 +282,15 @@ def flipped_label_auc(scores: Tensor, trained_labels: Tensor) -> float:
 
 
 def forgetting_entry(value: float, original: float, retrain_values: Sequence[float]) -> dict[str, float | None]:
-    """Return one metric of one method beside the original and the retrained models, ready for a report.
+    """Return one metric of one method with the values of the original and the retrained models, for a report.
+
+    Args:
+        value: The value of the unlearned model.
+        original: The value of the original model.
+        retrain_values: The values of the retrained models.
+
+    Returns:
+        The value, the original value, the mean and standard deviation of the retrained values, z and the gap closed.
 
     Example:
         >>> forgetting_entry(0.5, 1.0, [0.25, 0.5, 0.75])

@@ -1,4 +1,4 @@
-"""How well the next item is ranked: full-catalogue ranks in batches, and the metrics that follow from them."""
+"""Metrics of next-item ranking: ranks in the full catalogue, computed in batches, and metrics of these ranks."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
     .. math::
         r = 1 + \#\{j : s_j > s_t\} + \tfrac12\,\#\{j \neq t : s_j = s_t\}
 
-    Ties share the mean of their ranks, so that a model that scores everything alike gains nothing.
+    Tied items share the mean of their ranks, so a model that gives all items the same score gains nothing.
 
     Args:
         queries: One row per prediction ``[num, dim]``.
         items: Rows of the catalogue ``[num_items, dim]``.
-        targets: The item asked for ``[num]``.
-        batch_size: Queries scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        targets: The item whose rank is returned, one per query ``[num]``.
+        batch_size: Queries scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
     Returns:
         Ranks ``[num]`` (float64).
 
     Raises:
-        ValueError: ``batch_size`` is not positive, or a row is not finite (a NaN would rank anywhere).
+        ValueError: ``batch_size`` is not positive, or a row is not finite (the rank of a NaN is undefined).
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""How well a recommender ranks: full-catalogue metrics in user batches, and the AUROC."""
+"""Ranking metrics of recommenders: full-catalogue metrics in batches of users, and the AUROC."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ METRICS = {"recall": "LinkPredRecall", "ndcg": "LinkPredNDCG", "mrr": "LinkPredM
 
 
 class Ranker:
-    r"""Rank the whole catalogue for every user of a test graph, the items already seen left out.
+    r"""Rank the whole catalogue, without items already seen, for every user of a test graph.
 
-    With :math:`T_u` the test positives of user :math:`u` and :math:`r_1 < r_2 < \dots` the ranks at which they appear
-    among the :math:`k` best unseen items, averaged over the users with :math:`T_u \neq \emptyset`:
+    Let :math:`T_u` be the test positives of user :math:`u` and :math:`r_1 < r_2 < \dots` their ranks among the
+    :math:`k` best unseen items. The metrics are averages over the users with :math:`T_u \neq \emptyset`:
 
     .. math::
         \text{recall} = \frac{\#r}{|T_u|}, \quad
         \text{ndcg} = \frac{\sum_j 1/\log_2(r_j + 1)}{\sum_{j \le \min(k, |T_u|)} 1/\log_2(j + 1)}, \quad
         \text{mrr} = \frac{1}{r_1}, \quad \text{hit\_rate} = [\#r > 0]
 
-    Everything that depends on the two graphs alone is worked out once, so that calling a ranker every epoch is cheap.
-    Users are scored ``batch_size`` at a time; the full user × item matrix never exists.
+    Values that depend on the two graphs alone are computed once, so calling a ranker every epoch is cheap. Users are
+    scored ``batch_size`` at a time; the full user × item matrix is never formed.
 
     Args:
         seen: The graph whose interactions are masked. Pass the *retained* graph after unlearning: masking by the
-            original one would hide a forgotten item that the model still recommends.
-        test: The graph whose interactions are to be found; where it has labels, those with label 1.
+            original graph would hide a forgotten item that the model still recommends.
+        test: The graph whose interactions are the test positives; if it has labels, those with label 1.
         ks: Lengths of the recommendation list.
         metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"`` and ``"hit_rate"``.
-        batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        batch_size: Users scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
     Raises:
         ValueError: The graphs differ in size, or ``ks``, ``metrics`` or ``batch_size`` is out of range.
@@ -87,7 +87,7 @@ class Ranker:
             "num_pairs": found.numel(),
             "num_pairs_left_out": int(known.sum()),
         }
-        """How many users and test positives are judged, and how many are not because ``seen`` holds the pair."""
+        """Numbers of users and test positives evaluated, and of those left out because ``seen`` holds the pair."""
         per_batch = torch.bincount(row // batch_size).tolist()
         self._batches = [
             (batch, _masked(seen, batch), (batch_row, batch_found))
@@ -106,7 +106,7 @@ class Ranker:
             items: Item embeddings ``[num_items, dim]``.
 
         Returns:
-            The mean of every metric over the judged users; NaN where there are none.
+            The mean of every metric over the evaluated users; NaN without users.
 
         Raises:
             ValueError: The embeddings do not fit the graphs, or are not finite (a NaN would rank first).
@@ -142,7 +142,19 @@ def rank_metrics(
     metrics: Sequence[str] = tuple(METRICS),
     batch_size: int = 256,
 ) -> dict[str, float]:
-    """Return the ranking metrics of one model, with the counts of who was judged beside them; see :class:`Ranker`.
+    """Return the ranking metrics of one model, and the counts of evaluated users and pairs; see :class:`Ranker`.
+
+    Args:
+        users: User embeddings ``[num_users, dim]``.
+        items: Item embeddings ``[num_items, dim]``.
+        seen: The graph whose interactions are masked.
+        test: The graph whose interactions are the test positives.
+        ks: Lengths of the recommendation list.
+        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"`` and ``"hit_rate"``.
+        batch_size: Users scored at a time.
+
+    Returns:
+        The metrics and the counts.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -162,14 +174,14 @@ def auroc(scores: Tensor, labels: Tensor) -> float:
     .. math::
         \frac{1}{|P||N|} \sum_{a \in P} \sum_{b \in N} [s_a > s_b] + \tfrac{1}{2} [s_a = s_b]
 
-    Scores are compared as they are: no sigmoid, which would turn large scores into ties.
+    Scores are compared without a sigmoid, which would turn large scores into ties.
 
     Args:
         scores: Any order-preserving scores ``[num_samples]``.
         labels: 1 or ``True`` for positives, 0 or ``False`` for negatives ``[num_samples]``.
 
     Returns:
-        The AUROC; NaN where one of the classes is missing.
+        The AUROC; NaN if one of the classes is missing.
 
     Raises:
         ValueError: The shapes differ, or a score is NaN.

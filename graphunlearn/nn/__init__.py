@@ -1,4 +1,4 @@
-"""Models, what they are trained on, and the one training loop."""
+"""Models, training objectives and the training loop."""
 
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of

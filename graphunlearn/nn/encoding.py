@@ -1,4 +1,4 @@
-"""One call turns any recommender into embeddings: ``encode(model, graph)``."""
+"""The function ``encode(model, graph)``, which computes the embeddings of any recommender."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ __all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recomm
 
 
 class Encoded(NamedTuple):
-    """The rows that a recommender gives queries (users, or sessions) and items; a score is their dot product.
+    """The embeddings of queries (users or sessions) and items; a score is a dot product of two of them.
 
-    ``query_base`` and ``item_base`` are the layer-0 rows (the embedding tables before propagation), on which the L2
-    penalty of an objective acts; a model without them is penalised on the final rows.
+    Args:
+        queries: Final rows of the queries ``[num_users, dim]`` or ``[num_sessions, dim]``.
+        items: Final rows of the items ``[num_items, dim]``.
+        query_base: Layer-0 rows of the queries (the embedding table before propagation) ``[num_users, base_dim]``. The
+            L2 penalty of an objective acts on the layer-0 rows; without them it acts on the final rows.
+        item_base: Layer-0 rows of the items ``[num_items, base_dim]``.
     """
 
     queries: Tensor  # [num_users, dim], or [num_sessions, dim]
@@ -36,12 +40,12 @@ class Encoded(NamedTuple):
 class LinearForm:
     r"""A model that propagates one embedding table linearly: :math:`Z = \sum_l \alpha_l \hat A^l E`.
 
-    For such a model with dot-product scores every curvature product has a closed form.
+    For such a model with dot-product scores, curvature products have a closed form.
 
     Args:
-        parameter: Name of the table in ``model.named_parameters()``; rows are users, then items.
+        parameter: Name of the table in ``model.named_parameters()``; its rows are users, then items.
         alpha: Layer weights :math:`\alpha_0, \dots, \alpha_L`.
-        matrix: The symmetric CSR matrix :math:`\hat A`, or ``None`` where no layer propagates.
+        matrix: The symmetric CSR matrix :math:`\hat A` ``[num_nodes, num_nodes]``; ``None`` if no layer propagates.
     """
 
     parameter: str
@@ -49,20 +53,35 @@ class LinearForm:
     matrix: Tensor | None
 
     def propagate(self, x: Tensor) -> Tensor:
-        r"""Return :math:`\sum_l \alpha_l \hat A^l x`; the operator is symmetric, so this is its transpose as well."""
+        r"""Return :math:`\sum_l \alpha_l \hat A^l x`; the operator is symmetric and equals its transpose.
+
+        Args:
+            x: Rows of all nodes ``[num_nodes, dim]``.
+
+        Returns:
+            The propagated rows ``[num_nodes, dim]``.
+        """
         if self.matrix is None:
             return self.alpha[0] * x
         out = self.alpha[-1] * x
-        for weight in reversed(self.alpha[:-1]):  # Horner's scheme: one product per layer, nothing stored
+        for weight in reversed(self.alpha[:-1]):  # Horner's scheme: one product per layer, no stored intermediates
             out = torch.add(spmm(self.matrix, out), x, alpha=weight)
         return out
 
 
 @singledispatch
 def linear_form(model: nn.Module, graph: InteractionGraph) -> LinearForm | None:
-    """Return the :class:`LinearForm` of ``model`` on ``graph``, or ``None`` where it has none.
+    """Return the :class:`LinearForm` of ``model`` on ``graph``.
 
-    Register a function for your own class where it propagates linearly: it then takes the closed-form path.
+    If your own model class propagates linearly, register a function for it; the closed-form computations then apply to
+    it.
+
+    Args:
+        model: The recommender.
+        graph: The graph to propagate on.
+
+    Returns:
+        The linear form, or ``None`` if the model does not propagate one table linearly.
     """
     return None
 
@@ -77,7 +96,7 @@ def _(model: LightGCN, graph: InteractionGraph) -> LinearForm | None:
 
 
 def _computes_as(model: nn.Module, base: type[nn.Module]) -> bool:
-    """Whether a model computes what ``base`` does: a subclass may not, and says how through ``encode.register``."""
+    """Return whether ``model`` computes the same as ``base``; a subclass that differs uses ``encode.register``."""
     names = ("forward", "get_embedding", "predict_link", "recommend")
     same = all(getattr(type(model), name, None) is getattr(base, name, None) for name in names)
     return same and _encode.dispatch(type(model)) is _encode.dispatch(object)
@@ -92,7 +111,7 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
             f"'model' must be a recommender that 'encode' knows (got {name}); register one with "
             f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user rows, item rows)"
         )
-    table = attrgetter(form.parameter)(model)  # get_parameter refuses the plain tensors of torch.func
+    table = attrgetter(form.parameter)(model)  # get_parameter rejects the plain tensors of torch.func
     users, items = form.propagate(table).split([graph.num_users, graph.num_items])
     return Encoded(users, items, *table.split([graph.num_users, graph.num_items]))
 
@@ -101,23 +120,24 @@ class _Encode:
     """``encode`` with its registry: callable, and extended through :meth:`register`."""
 
     def __call__(self, model: nn.Module, graph: InteractionGraph | SessionGraph) -> Encoded:
-        r"""Return the embeddings that ``model`` gives every user and item of ``graph``.
+        r"""Return the embeddings of all users and items of ``graph``.
 
-        A session stands where a user does: its row is that of all of its clicks.
+        For a graph of sessions, the queries are sessions instead of users; the row of a session encodes all of its
+        clicks.
 
         Args:
             model: A ``torch_geometric.nn.LightGCN``, a model of this package, or any module registered with
                 ``@encode.register``.
-            graph: The graph that propagates. What is passed is what is used: nothing is cached between calls.
+            graph: The graph to propagate on; nothing is cached between calls.
 
         Returns:
             :class:`Encoded` rows ``[num_users, dim]`` (of a :class:`SessionGraph` ``[num_sessions, dim]``) and
             ``[num_items, dim]``.
 
         Raises:
-            TypeError: No encoding is registered for the model's class.
+            TypeError: No encoding is registered for the class of the model.
             ValueError: The model is made for the other kind of graph, its tables do not fit the graph, or the
-                registered function returned something else.
+                registered function returned a value of the wrong form.
 
         Example:
             >>> import torch, torch_geometric, graphunlearn as gu
@@ -138,7 +158,16 @@ class _Encode:
 
     @staticmethod
     def register(cls: Any, func: Callable[..., Any] | None = None) -> Any:
-        """Register ``func(model, graph) -> (users, items[, user_base, item_base])`` for a model class."""
+        """Register an encoding function for a model class.
+
+        Args:
+            cls: The model class, or the function itself if its first argument is annotated with the class.
+            func: A function ``func(model, graph) -> (users, items[, user_base, item_base])``; if it is ``None``,
+                ``register`` acts as a decorator.
+
+        Returns:
+            The function, or the decorator.
+        """
         return _encode.register(cls, func) if func is not None else _encode.register(cls)
 
 
@@ -146,7 +175,7 @@ encode = _Encode()
 
 
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
-    """Refuse a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
+    """Reject a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
     if graph.kind == "sessions":
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
@@ -158,7 +187,7 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
 
 
 def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:
-    """Refuse a graph that a session recommender with ``num_items`` rows cannot encode."""
+    """Reject a graph that a session recommender with ``num_items`` rows cannot encode."""
     name = type(model).__name__
     if graph.kind == "interactions":
         raise ArgumentError("model", f"be a user–item recommender for an {type(graph).__name__}", name)
@@ -168,9 +197,17 @@ def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> No
 
 @singledispatch
 def num_hops(model: nn.Module, graph: InteractionGraph) -> int:
-    """Return how many hops a removed edge can reach: the layers of a linear form, else of message passing.
+    """Return the number of hops over which the removal of an edge changes embeddings.
 
-    Register a function for your own class where it propagates in another way.
+    This is the number of layers of the linear form, or else the number of message-passing layers. Register a function
+    for your own model class if it propagates in another way.
+
+    Args:
+        model: The recommender.
+        graph: The graph to propagate on.
+
+    Returns:
+        The number of hops.
     """
     form = linear_form(model, graph)
     if form is not None:
@@ -179,9 +216,17 @@ def num_hops(model: nn.Module, graph: InteractionGraph) -> int:
 
 
 def score(encoded: Encoded, pairs: Tensor) -> Tensor:
-    """Return the scores of ``pairs`` ``[2, num_pairs]`` (user, item) as ``[num_pairs]``."""
+    """Return the scores of user-item pairs.
+
+    Args:
+        encoded: The embeddings.
+        pairs: Internal user and item ids ``[2, num_pairs]``.
+
+    Returns:
+        The scores ``[num_pairs]``.
+    """
     user, item = pairs
-    chunks = zip(user.split(65536), item.split(65536))  # bounds the gathered copies, and stays in cache
+    chunks = zip(user.split(65536), item.split(65536))  # bounds the gathered copies and keeps them in the cache
     scores = [(encoded.queries.index_select(0, u) * encoded.items.index_select(0, i)).sum(-1) for u, i in chunks]
     return torch.cat(scores) if scores else encoded.queries.new_zeros(0)
 
@@ -194,19 +239,21 @@ def recommend(
     users: Tensor | None = None,
     batch_size: int = 1024,
 ) -> Tensor:
-    """Return the ``k`` best items of every user, those already in ``graph`` left out; of sessions, the next items.
+    """Return the ``k`` best items for every user or session.
 
-    What a session holds is not left out: a shopper comes back to an item.
+    For users, items that they interacted with in ``graph`` are excluded. For sessions, the items are candidates for
+    the next click; items of the session are not excluded, because shoppers return to items.
 
     Args:
         model: The recommender.
-        graph: What propagates and what counts as seen. Pass the *retained* graph after unlearning.
+        graph: The graph to propagate on, which also defines the items already seen. Pass the *retained* graph after
+            unlearning.
         k: Number of items per user.
-        users: Internal user ids, or numbers of sessions ``[num]``; all by default.
-        batch_size: Users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        users: Internal user ids or session indices ``[num]``; all by default.
+        batch_size: Users scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
     Returns:
-        Internal item ids ``[num, k]``, best first; ``-1`` where a user has fewer than ``k`` items left.
+        Internal item ids ``[num, k]``, best first; missing places are ``-1`` if a user has fewer than ``k`` items left.
 
     Raises:
         ValueError: ``k`` is not between 1 and the number of items.

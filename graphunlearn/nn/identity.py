@@ -1,4 +1,4 @@
-"""Which model is it? A hash of what it has learned."""
+"""SHA-256 fingerprints of the parameters of models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ __all__ = ["fingerprint", "keyed"]
 
 
 def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 of the parameters and buffers of a model, or of its ``state_dict``.
+    """Return the SHA-256 fingerprint of the parameters and buffers of a model.
+
+    Args:
+        model: The model, or its ``state_dict``.
+
+    Returns:
+        The fingerprint, in hexadecimal.
 
     Example:
         >>> import torch
@@ -26,16 +32,23 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not know every dtype
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
         digest.update(content.numpy().tobytes())
     return digest.hexdigest()
 
 
 def keyed(print: str, key: bytes) -> str:
-    """Return a fingerprint that only those who have the key can compare with anything.
+    """Return a keyed fingerprint, which only holders of the key can compare with other fingerprints.
 
-    That of a graph needs this wherever it is told to others: who holds what remains could otherwise put back one pair
-    after another until the fingerprint of the graph before comes out.
+    Use it for every published fingerprint of a graph. Otherwise, someone who holds the retained graph could add back
+    candidate pairs one by one until the fingerprint of the original graph appears.
+
+    Args:
+        print: The fingerprint.
+        key: The secret key.
+
+    Returns:
+        The keyed fingerprint, in hexadecimal.
 
     Example:
         >>> keyed("5b1f", bytes(32)) == keyed("5b1f", bytes(range(32)))

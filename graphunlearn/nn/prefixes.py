@@ -1,4 +1,4 @@
-"""Encoding of the prefixes of sessions."""
+"""Encoding of prefixes of sessions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from graphunlearn.nn.encoding import Encoded, encode
 
 __all__ = ["encode_prefixes", "prefix_states"]
 
-CHUNK = 1024  # prefixes encoded at a time: bounds the memory, and more at once is slower
+CHUNK = 1024  # prefixes encoded at a time; bounds the memory, and larger chunks are slower
 
 
 @singledispatch
 def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Encoded:
-    """Return what ``model`` makes of the sessions of ``graph`` up to chosen clicks, and of every item.
+    """Return the rows of prefixes of the sessions of ``graph``, and the rows of all items.
 
-    The default encodes ``graph.prefixes(ends)``. Register a function for your own class where it gives the rows of
-    all prefixes of a session at once.
+    The default encodes ``graph.prefixes(ends)``. If your own model class computes the rows of all prefixes of a session
+    at once, register a function for it.
 
     Args:
         model: A session recommender.
-        graph: Whose sessions are cut.
-        ends: Numbers of the last clicks, in any order ``[num]``.
+        graph: The graph that holds the sessions.
+        ends: Indices of the last clicks of the prefixes, in any order ``[num]``.
 
     Returns:
-        :class:`Encoded`: a row per prefix ``[num, dim]``, and the items' rows ``[num_items, dim]``.
+        An :class:`Encoded` with a row per prefix ``[num, dim]`` and a row per item ``[num_items, dim]``.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -42,12 +42,15 @@ def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Enco
 
 
 def prefix_states(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Tensor:
-    """Return the row of every prefix ``[num, dim]``; see :func:`encode_prefixes`, which gives the items' rows as well.
+    """Return the row of every prefix; :func:`encode_prefixes` returns the rows of the items as well.
 
     Args:
         model: A session recommender.
-        graph: Whose sessions are cut.
-        ends: Numbers of the last clicks, in any order ``[num]``.
+        graph: The graph that holds the sessions.
+        ends: Indices of the last clicks of the prefixes, in any order ``[num]``.
+
+    Returns:
+        The rows ``[num, dim]``.
 
     Example:
         >>> import torch, graphunlearn as gu

@@ -1,4 +1,4 @@
-r"""The training risk :math:`R(\theta; D, G)` of a model on a graph: value, gradient, curvature."""
+r"""The training risk :math:`R(\theta; D, G)` of a model on a graph, with its value, gradient and curvature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Curvature = Literal["gauss-newton", "hessian"]
 
 
 class _Encoding(nn.Module):
-    """Gives ``torch.func.functional_call`` a forward that is ``encode``."""
+    """A wrapper whose forward is ``encode``, for ``torch.func.functional_call``."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -38,11 +38,12 @@ class _Encoding(nn.Module):
 class Risk:
     r"""The sum :math:`R(\theta; D, G) = \sum_{s \in D} \ell_s(\theta, G)` as a function of one flat parameter vector.
 
-    This class differentiates whatever ``encode`` computes; :class:`LinearRisk` knows more and is faster.
+    This class differentiates through ``encode`` and works for every model; :class:`LinearRisk` uses closed forms and
+    is faster.
 
     Args:
-        model: The recommender; only its trainable parameters are variables. It is never written to.
-        graph: The graph :math:`G` that propagates.
+        model: The recommender; its trainable parameters are the variables. The model is never changed.
+        graph: The graph :math:`G` to propagate on.
         objective: The per-sample loss.
         samples: The samples :math:`D`; all interactions of ``graph`` by default.
 
@@ -65,33 +66,38 @@ class Risk:
 
     @cached_property
     def parameters(self) -> Tensor:
-        """The model's present trainable parameters, flat ``[num_parameters]``."""
+        """The present trainable parameters of the model as one flat vector ``[num_parameters]``."""
         return torch.cat([p.flatten() for _, p in self._named])
 
     def encode(self, theta: Tensor) -> Encoded:
-        """Return the embeddings at ``theta``, differentiable in it."""
+        """Return the embeddings at ``theta`` ``[num_parameters]``, differentiable in ``theta``."""
         parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
         values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
         encoded: Encoded = torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
         return encoded
 
     def value(self, theta: Tensor) -> float:
-        """Return the risk, summed in float64: differences of large sums are what it is asked for."""
+        """Return the risk at ``theta`` ``[num_parameters]``, summed in float64 so that differences are accurate."""
         with torch.no_grad():
             return float(self.objective(self.encode(theta), self.samples).double().sum())
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Return the gradient ``[num_parameters]``."""
+        """Return the gradient at ``theta``, both ``[num_parameters]``."""
         theta = theta.detach().requires_grad_()
         with torch.enable_grad():
             loss = self.objective(self.encode(theta), self.samples).sum()
             return torch.autograd.grad(loss, theta)[0]
 
     def curvature(self, theta: Tensor, kind: Curvature = "gauss-newton") -> Product:
-        r"""Return :math:`v \mapsto Hv` at ``theta``.
+        r"""Return the curvature product :math:`v \mapsto Hv` at ``theta``.
 
-        ``"gauss-newton"`` is :math:`\sum_s J_s^\top \varphi''_s J_s` plus the L2 term, positive semi-definite;
-        ``"hessian"`` is exact and may be indefinite.
+        Args:
+            theta: The parameters ``[num_parameters]``.
+            kind: ``"gauss-newton"``, which is :math:`\sum_s J_s^\top \varphi''_s J_s` plus the L2 term and positive
+                semi-definite; or ``"hessian"``, which is exact and may be indefinite.
+
+        Returns:
+            A function that maps a vector to its product, both ``[num_parameters]``.
         """
         theta = theta.detach()
         if kind == "hessian":
@@ -110,7 +116,7 @@ class Risk:
         return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
 
     def with_negatives(self, most: int) -> Self:
-        """Return the same risk with at most the first ``most`` negatives of every sample: cheaper, and less precise."""
+        """Return a cheaper, less precise risk with at most the first ``most`` negatives of every sample."""
         objective, samples = self.objective, self.samples
         if not isinstance(objective, BPR) or objective.negatives <= most or samples.negatives is None:
             return self
@@ -127,16 +133,17 @@ class Risk:
 class LinearRisk(Risk):
     r"""The risk of one linearly propagated table, :math:`Z = \sum_l \alpha_l \hat A^l E + C`, with dot-product scores.
 
-    Curvature products have a closed form in sparse products: with :math:`t = \sum_l \alpha_l \hat A^l v`,
-    :math:`\dot s_{ui} = \langle t_u, z_i\rangle + \langle z_u, t_i\rangle`, weighted, scattered back and propagated.
+    Curvature products have a closed form in sparse products. With :math:`t = \sum_l \alpha_l \hat A^l v`, the change of
+    a score is :math:`\dot s_{ui} = \langle t_u, z_i\rangle + \langle z_u, t_i\rangle`; these changes are weighted,
+    scattered back to the rows and propagated.
 
     Args:
         table: The table :math:`E` ``[num_users + num_items, dim]``.
-        form: How it propagates.
+        form: The linear propagation of the table.
         objective: The per-sample loss.
         samples: The samples, in the numbering of ``table``.
-        offset: A constant :math:`C` ``[num_users + num_items, dim]``: what reaches these rows from rows that are not
-            in ``table``.
+        offset: A constant :math:`C` ``[num_users + num_items, dim]``, the contribution of rows that are not in
+            ``table``.
     """
 
     def __init__(
@@ -159,11 +166,11 @@ class LinearRisk(Risk):
 
     @torch.no_grad()
     def radial_slope(self, theta: Tensor) -> float:
-        r"""Return :math:`\langle\nabla R(\theta), \theta\rangle` without a gradient.
+        r"""Return :math:`\langle\nabla R(\theta), \theta\rangle` without computing a gradient.
 
-        Scores are homogeneous of degree two in the table (where there is no offset), so by Euler's identity the slope
-        along :math:`\theta` is :math:`\sum_s \frac1n\sum_k 2\,\varphi'(m_{sk})\,m_{sk} + \lambda\|e\|^2_s`: a sum over
-        samples, which a part of the samples estimates.
+        Without an offset, scores are homogeneous of degree two in the table. By Euler's identity, the slope along
+        :math:`\theta` is then :math:`\sum_s \frac1n\sum_k 2\,\varphi'(m_{sk})\,m_{sk} + \lambda\|e\|^2_s`. This is a
+        sum over samples and can be estimated from a part of them.
         """
         encoded = self.encode(theta)
         margins = self.objective.margins(self.samples.pattern.dots(encoded.queries, encoded.items), self.samples)
@@ -172,10 +179,10 @@ class LinearRisk(Risk):
 
     @torch.no_grad()
     def jacobi(self, theta: Tensor) -> Tensor:
-        r"""Return an estimate of the Gauss–Newton diagonal ``[num_parameters]``, to precondition with.
+        r"""Return an estimate of the Gauss–Newton diagonal for preconditioning ``[num_parameters]``.
 
-        Products of the two scores of one margin are left out, and so are paths that meet again:
-        :math:`\sum_l \alpha_l^2 (\hat A \circ \hat A)^l` carries the rows' diagonals to the table.
+        The estimate neglects products of the two scores of one margin, and different paths between the same two nodes:
+        :math:`\sum_l \alpha_l^2 (\hat A \circ \hat A)^l` maps the diagonals of the final rows to the table.
         """
         pattern, sizes = self.samples.pattern, list(self.samples.size)
         zu, zi = (part.contiguous() for part in self._rows(theta).split(sizes))
@@ -218,7 +225,17 @@ class LinearRisk(Risk):
 
 
 def risk_of(model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None) -> Risk:
-    """Return the risk of ``model``: a :class:`LinearRisk` where a propagated table is all there is to train."""
+    """Return the risk of ``model``.
+
+    Args:
+        model: The recommender.
+        graph: The graph to propagate on.
+        objective: The per-sample loss.
+        samples: The samples; all interactions of ``graph`` by default.
+
+    Returns:
+        A :class:`LinearRisk` if the only trainable parameter is a linearly propagated table, else a :class:`Risk`.
+    """
     form = linear_form(model, graph)
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     if form is None or trainable != [form.parameter]:

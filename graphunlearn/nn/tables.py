@@ -1,4 +1,4 @@
-"""Which parameters hold one row per user, item or node, and which rows belong to whom."""
+"""Access to the parameters with one row per user, item or node."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ __all__ = ["initial_table", "item_tables", "node_rows", "table_names", "write_ta
 
 
 def node_rows(model: nn.Module, graph: InteractionGraph | SessionGraph) -> dict[str, slice]:
-    """Return the parameters with one row per node: their names, and which nodes (users, then items) the rows are.
+    """Return the parameters with one row per node.
 
-    These are the table of a linear form, else every ``nn.Embedding`` with as many rows as there are nodes, users or
-    items. Where users and items are equally many, the name has to say which it is. Of session models they are the
-    :func:`item_tables`.
+    These are the table of the linear form or, without one, every ``nn.Embedding`` whose number of rows is that of the
+    nodes, users or items. If there are as many users as items, the name of the parameter must indicate which of them it
+    holds. For session models, these are the :func:`item_tables`.
+
+    Args:
+        model: The recommender.
+        graph: The graph of the recommender.
+
+    Returns:
+        The name of every such parameter, with the slice of nodes (users, then items) that its rows belong to.
     """
     if isinstance(graph, SessionGraph):
         tables = {id(table) for table in item_tables(model, graph.num_items)}
@@ -46,10 +53,17 @@ def node_rows(model: nn.Module, graph: InteractionGraph | SessionGraph) -> dict[
 
 
 def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
-    """Return the parameters whose rows, one under the other, are the layer-0 table of all nodes.
+    """Return the names of the parameters that, concatenated, form the layer-0 table of all nodes.
+
+    Args:
+        model: The recommender.
+        graph: The graph of the recommender.
+
+    Returns:
+        One name, or the name of the user table followed by that of the item table.
 
     Raises:
-        ValueError: There is no such table: neither one for all nodes, nor one for users and one for items.
+        ValueError: The model has neither one table for all nodes, nor one for users and one for items.
     """
     rows = node_rows(model, graph)
     names = sorted(rows, key=lambda name: rows[name].start)
@@ -65,20 +79,32 @@ def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
 
 
 def initial_table(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return a detached copy of the model's layer-0 rows ``[num_nodes, dim]``, users first.
+    """Return a detached copy of the layer-0 rows of ``model``.
+
+    Args:
+        model: The recommender.
+        graph: The graph of the recommender.
+
+    Returns:
+        The rows, users first ``[num_nodes, dim]``.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached.
+        ValueError: The initial embeddings of the model are not accessible.
     """
     return torch.cat([model.get_parameter(name).detach() for name in table_names(model, graph)])
 
 
 @torch.no_grad()
 def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> None:
-    """Write ``table`` ``[num_nodes, dim]`` into the layer-0 rows of ``model``: the reverse of :func:`initial_table`.
+    """Write ``table`` into the layer-0 rows of ``model``; the inverse of :func:`initial_table`.
+
+    Args:
+        model: The recommender; it is changed in place.
+        graph: The graph of the recommender.
+        table: The rows, users first ``[num_nodes, dim]``.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached, or ``table`` has another shape.
+        ValueError: The initial embeddings of the model are not accessible, or ``table`` has another shape.
     """
     weights = [model.get_parameter(name) for name in table_names(model, graph)]
     shape = (graph.num_nodes, *weights[0].shape[1:])
@@ -90,9 +116,17 @@ def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> Non
 
 @singledispatch
 def item_tables(model: nn.Module, num_items: int) -> list[Tensor]:
-    """Return the parameters of ``model`` with one row per item; by default its embeddings of ``num_items`` rows.
+    """Return the parameters of ``model`` with one row per item.
 
-    Register a function for your own class where it keeps items elsewhere.
+    By default these are its embeddings with ``num_items`` rows. Register a function for your own model class if it
+    stores item rows elsewhere.
+
+    Args:
+        model: The recommender.
+        num_items: Number of items.
+
+    Returns:
+        The parameters, each with ``num_items`` rows.
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     return [module.weight for module in embeddings if module.num_embeddings == num_items]

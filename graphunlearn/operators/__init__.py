@@ -1,4 +1,4 @@
-"""Unlearning methods. Each is an :class:`Unlearner`; none imports another."""
+"""Unlearning methods. Each is an independent subclass of :class:`Unlearner`."""
 
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL

@@ -1,4 +1,4 @@
-"""Calibrate: give forgotten interactions the scores of never-seen ones, without any preparation."""
+"""Calibrate: move forgotten interactions to the scores of comparable never-seen pairs, without any preparation."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ def neighbourhood_targets(
 ) -> Tensor:
     r"""Predict the scores of ``pairs`` as if the model had never been trained on them.
 
-    A forgotten pair is one among the never-seen pairs of a retrained model. So the scores of pairs that are not in
-    ``graph`` (a few forgotten ones may be among them) are regressed, by a ridge with squares, products and some cubes,
-    on what the two neighbourhoods say: with the mean :math:`m_v` of the neighbours' rows and the mean :math:`m^2_v` of
-    those, the products of the :math:`m`'s of both ends, the norms of :math:`m`, and the degrees. The rows of the two
-    ends themselves, which remember the pair, are not looked at.
+    For a retrained model, a forgotten pair is a never-seen pair. The function therefore fits a ridge regression to the
+    scores of pairs that are not in ``graph`` (a few of them may be forgotten pairs) and predicts the scores of
+    ``pairs`` with it. Let :math:`m_v` be the mean row of the neighbours of :math:`v`, and :math:`m^2_v` the mean of
+    their means. The features are the dot products of the means of the user with those of the item, the norms of
+    :math:`m`, and the degrees, with squares, products and some cubes. The rows of the user and the item themselves are
+    not used, because they were trained on the pair.
 
     Args:
         graph: The retained graph.
-        encoded: The model on it.
-        pairs: Pairs ``[2, num]`` whose ends have neighbours left.
+        encoded: The encoding of the retained graph by the model.
+        pairs: The pairs ``[2, num]``; their users and items must have retained neighbours.
         seed: Seed of the pairs that the regression is fitted to.
-        num_pairs: How many of those, half uniform, half reached by a walk of three steps.
+        num_pairs: Number of those pairs; half are drawn uniformly, half by random walks of three steps.
 
     Returns:
-        The scores ``[num]``.
+        The predicted scores ``[num]``.
     """
     if pairs.size(1) == 0:
         return encoded.queries.new_zeros(0)
@@ -71,15 +72,15 @@ def neighbourhood_targets(
 
 
 def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
-    """Draw up to ``num`` pairs that the graph does not hold: half uniform, half near to what users have.
+    """Draw up to ``num`` pairs that are not in the graph, half uniformly and half close to the interactions of a user.
 
     Args:
-        graph: Its users count by their interactions.
-        num: Number of pairs; those that turn out to be interactions are left out.
+        graph: The graph; users are drawn in proportion to their number of interactions.
+        num: Number of pairs drawn; drawn pairs that are interactions of the graph are discarded.
         seed: Seed of the draw.
 
     Returns:
-        Pairs ``[2, at most num]``.
+        The pairs ``[2, at most num]``.
 
     Example:
         >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 0, 1], [0, 1, 1]]))
@@ -92,7 +93,7 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
     users, items = graph.pairs[:, chosen]
     uniform = draw_negatives(graph, users[: num // 2], items[: num // 2], 1, seed).view(-1)
     node = items[num // 2 :] + graph.num_users
-    for _ in range(2):  # to someone with the item, to something they have
+    for _ in range(2):  # step to a user of the item, then to an item of that user
         place = (torch.rand(len(node), generator=generator).to(node.device) * adjacency.degree[node]).long()
         node = adjacency.col[adjacency.rowptr[node].long() + place].long()
     pairs = torch.stack([users, torch.cat([uniform, node - graph.num_users])])
@@ -102,27 +103,30 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
 
 @dataclass(kw_only=True)
 class Calibrate(Unlearner):
-    r"""Bring every forgotten interaction to the score of a comparable never-seen pair.
+    r"""Move the score of every forgotten interaction to that of a comparable never-seen pair.
 
-    1. Emptied nodes are drawn anew; with ``shrink``, rows are scaled by the share of interactions they keep.
-    2. ``rounds`` times: targets :math:`t_{ui}` are estimated from neighbourhoods
-       (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and the scores moved there with the least
-       change of all others (:func:`~graphunlearn.operators.shared.steer.steer`).
-    3. ``epochs`` of fine-tuning on the training loss of what remains, the targets (estimated anew each epoch) and
-       the change of the other scores.
+    1. Redraw the rows of emptied nodes. With ``shrink``, scale every row by the share of interactions that its node
+       keeps.
+    2. Repeat ``rounds`` times: estimate targets :math:`t_{ui}` from the neighbourhoods
+       (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and move the scores to the targets with the
+       least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
+    3. Fine-tune for ``epochs`` epochs on the training loss of the retained graph, the distance to the targets
+       (re-estimated in each epoch) and the change of the other scores.
 
-    A target, not a push: a pair that looks like something the user would like keeps a high score, as after retraining.
+    The method aims at a target instead of lowering all forgotten scores: a pair that matches the taste of the user
+    keeps a high score, as it does after retraining.
 
     Args:
-        objective: The loss the model was trained with; the shared default where ``None``.
-        rounds: Estimates of the targets before fine-tuning.
-        epochs: Passes over the retained interactions; 0 leaves fine-tuning out.
-        shrink: Whether rows are scaled first. It helps where an item loses nearly all it has, and harms otherwise.
-        tuning: How to fine-tune; its ``epochs`` and ``seed`` are those given here.
-        seed: Seed of new rows, of the pairs that targets are fitted to, and of the order of interactions.
+        objective: The loss that the model was trained with; ``None`` selects the shared default.
+        rounds: Number of times that targets are estimated before fine-tuning.
+        epochs: Epochs over the retained interactions; 0 skips fine-tuning.
+        shrink: Whether to scale rows first. This helps if an item loses nearly all of its interactions, and harms
+            otherwise.
+        tuning: Settings of the fine-tuning; its ``epochs`` and ``seed`` are replaced by those given here.
+        seed: Seed of redrawn rows, of the pairs that the regression is fitted to, and of the order of interactions.
 
     Raises:
-        ValueError: A count is negative, or the model's initial embeddings cannot be reached.
+        ValueError: A count is negative, or the initial embeddings of the model are not accessible.
 
     Example:
         >>> import torch_geometric, graphunlearn as gu

@@ -1,4 +1,4 @@
-"""GNN recommenders of users and items, and of sessions."""
+"""Recommenders for user-item graphs and for sessions."""
 
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
 from graphunlearn.nn.models.contrast import SGL, SimGCL

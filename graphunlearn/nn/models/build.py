@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Construction of models by name."""
 
 from __future__ import annotations
 
@@ -39,11 +39,17 @@ _ENTRIES: dict[str, _Entry] = {
     "sasrec": _Entry(SASRec, "sessions", 2),
 }
 MODELS = tuple(_ENTRIES)
-"""Names that :func:`build_model` knows."""
+"""The model names that :func:`build_model` accepts."""
 
 
 def kind_of(name: str) -> Kind:
-    """Return what the named model learns from: ``"interactions"`` of users and items, or ``"sessions"``.
+    """Return the kind of graph that a model is trained on.
+
+    Args:
+        name: The name of the model.
+
+    Returns:
+        ``"interactions"`` or ``"sessions"``.
 
     Raises:
         ValueError: The name is unknown.
@@ -58,16 +64,20 @@ def kind_of(name: str) -> Kind:
 
 
 def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None = None) -> nn.Module:
-    """Return an untrained recommender for ``graph``, on its device.
+    """Return an untrained recommender for ``graph`` on the device of the graph.
 
     Args:
         name: For interactions ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``
             (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
             (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
             ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
-        graph: Whose users and items, or items, get rows.
+        graph: The graph whose users and items, or items, get rows.
         dim: Width of a row.
-        layers: Layers or steps; matrix factorisation has none. By default one of SR-GNN and GRU4Rec, two elsewhere.
+        layers: Number of layers or steps; matrix factorisation has none. The default is one for SR-GNN and GRU4Rec,
+            and two for the others.
+
+    Returns:
+        The model.
 
     Raises:
         ValueError: The name is unknown, the model is made for the other kind of graph, or a size is not positive.

@@ -1,4 +1,4 @@
-"""Self-supervised recommenders: LightGCN that is also trained to agree with itself on disturbed views of the graph."""
+"""Self-supervised recommenders: LightGCN with a contrastive loss between perturbed views."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ View = Literal["edge-drop", "node-drop", "random-walk"]
 
 
 class Contrastive(LightGCN):
-    """What SGL and SimGCL share: how much the contrastive term counts, how sharp it is, and over how many rows."""
+    """The base class of SGL and SimGCL, with the weight, temperature and number of rows of the contrastive loss."""
 
     def __init__(
         self,
@@ -50,24 +50,24 @@ class Contrastive(LightGCN):
 
 
 class SGL(Contrastive):
-    r"""Self-supervised graph learning: LightGCN whose rows must be recognised across two random subgraphs.
+    r"""Self-supervised graph learning: LightGCN with a contrastive loss between two random subgraphs.
 
-    The model itself, and how it recommends, is LightGCN's. In training :func:`~graphunlearn.nn.auxiliary_loss` adds a
-    contrastive term between two views, drawn once per epoch:
+    The model encodes and recommends like LightGCN. In training, :func:`~graphunlearn.nn.auxiliary_loss` adds a
+    contrastive loss between two views, which are drawn once per epoch:
 
-    * ``"edge-drop"``: every interaction is left out with probability ``drop``;
-    * ``"node-drop"``: every user and item is, with all of its interactions;
-    * ``"random-walk"``: as ``"edge-drop"``, but drawn anew for every layer.
+    * ``"edge-drop"``: every interaction is dropped with probability ``drop``;
+    * ``"node-drop"``: every user and item is dropped with probability ``drop``, with all of its interactions;
+    * ``"random-walk"``: like ``"edge-drop"``, but with separate draws for every layer.
 
     Args:
         num_nodes: Number of users plus items; users come first.
         embedding_dim: Width of a row.
         num_layers: Propagation layers.
-        view: How a view of the graph is made.
-        drop: Probability of being left out.
-        temperature: Divides the cosines; the smaller, the more the hardest nodes count.
-        weight: Weight of the contrastive term beside the mean loss of a sample.
-        contrast: At most this many users, and as many items, are told apart in a step.
+        view: The kind of view.
+        drop: Probability with which an interaction or node is dropped.
+        temperature: Divisor of the cosines; a smaller value gives more weight to the hardest nodes.
+        weight: Weight of the contrastive loss relative to the mean per-sample loss.
+        contrast: Largest number of users, and of items, that are contrasted in a step.
 
     Raises:
         ValueError: An option is out of range.
@@ -107,11 +107,11 @@ class SGL(Contrastive):
 
 
 class SimGCL(Contrastive):
-    r"""Simple graph contrastive learning: LightGCN whose rows must be recognised under noise, without layer 0.
+    r"""Simple graph contrastive learning: LightGCN without layer 0, with a contrastive loss between noisy embeddings.
 
-    The rows are :math:`\frac1L\sum_{l=1}^L \hat A^l E`. In training :func:`~graphunlearn.nn.auxiliary_loss` adds a
-    contrastive term between two noisy runs, :math:`z^{(l)} = \hat A z^{(l-1)} + \Delta`, with noise drawn for every
-    step, layer and node that keeps the signs:
+    The rows are :math:`\frac1L\sum_{l=1}^L \hat A^l E`. In training, :func:`~graphunlearn.nn.auxiliary_loss` adds a
+    contrastive loss between two noisy propagations :math:`z^{(l)} = \hat A z^{(l-1)} + \Delta`. The noise is drawn for
+    every step, layer and node, and preserves the signs:
 
     .. math::
         \Delta = \epsilon\,\mathrm{sign}(\hat A z^{(l-1)}) \odot \frac{u}{\|u\|}, \qquad u \sim U(0, 1)^d
@@ -121,13 +121,13 @@ class SimGCL(Contrastive):
         embedding_dim: Width of a row.
         num_layers: Propagation layers.
         eps: Length :math:`\epsilon` of the noise.
-        full_at: Mean squared length of the rows of :math:`E` from which on the contrastive term counts in full; below,
-            ``weight`` is scaled down in proportion. The shorter the rows, the steeper is the term and the flatter the
-            ranking loss: at the rows a training starts with, it would be all that is learned, and validation results
-            fall for longer than early stopping waits. 0 is the term as published.
-        temperature: Divides the cosines; the smaller, the more the hardest nodes count.
-        weight: Weight of the contrastive term beside the mean loss of a sample.
-        contrast: At most this many users, and as many items, are told apart in a step.
+        full_at: Mean squared length of the rows of :math:`E` from which the contrastive loss has its full ``weight``;
+            below, the weight is reduced in proportion. For short rows, the contrastive loss is steep and the ranking
+            loss is flat: at the initial rows of a training, the contrastive loss would dominate, and validation
+            results would fall for longer than early stopping waits. 0 gives the loss as published.
+        temperature: Divisor of the cosines; a smaller value gives more weight to the hardest nodes.
+        weight: Weight of the contrastive loss relative to the mean per-sample loss.
+        contrast: Largest number of users, and of items, that are contrasted in a step.
 
     Raises:
         ValueError: An option is out of range.

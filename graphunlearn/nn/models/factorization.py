@@ -1,4 +1,4 @@
-"""Models whose tables are propagated linearly or not at all."""
+"""Models with linear or no propagation of the embedding table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POSITIVE: MutableMapping[Tensor, tuple[tuple[int, Tensor], InteractionGraph]] =
 
 
 class MatrixFactorization(nn.Module):
-    r"""Matrix factorisation: :math:`s_{ui} = \langle e_u, e_i \rangle`, the recommender without any propagation.
+    r"""Matrix factorisation, a recommender without propagation: :math:`s_{ui} = \langle e_u, e_i \rangle`.
 
     Args:
         num_nodes: Number of users plus items; users come first.
@@ -39,11 +39,18 @@ class MatrixFactorization(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(self, edge_label_index: Tensor) -> Tensor:
-        """Return the scores ``[num_pairs]`` of homogeneous node pairs ``[2, num_pairs]`` (items after users)."""
+        """Return the scores of node pairs.
+
+        Args:
+            edge_label_index: Node ids of users and items, with items numbered after users ``[2, num_pairs]``.
+
+        Returns:
+            The scores ``[num_pairs]``.
+        """
         user, item = self.embedding(edge_label_index)
         scores: Tensor = (user * item).sum(-1)
         return scores
@@ -58,7 +65,7 @@ def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm | None:
 
 
 class PositiveLightGCN(LightGCN):
-    """LightGCN that propagates over the interactions labelled 1 only; all of them are still trained on.
+    """LightGCN that propagates only over the interactions with label 1; it is trained on all interactions.
 
     Source: the public code of Zhang et al., arXiv 2307.02147, builds its graph from positive labels.
     """

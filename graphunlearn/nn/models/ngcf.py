@@ -1,4 +1,4 @@
-"""NGCF: a recommender whose propagation is not linear."""
+"""NGCF: a recommender with non-linear propagation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BiInteraction(nn.Module):
     r"""One layer of NGCF: :math:`\mathrm{LeakyReLU}((\hat A E + E) W_1 + (\hat A E \odot E) W_2)`.
 
     Args:
-        dim: Width of a row, before and after.
+        dim: Width of an input row and of an output row.
     """
 
     def __init__(self, dim: int) -> None:
@@ -29,13 +29,21 @@ class BiInteraction(nn.Module):
         self.product = nn.Linear(dim, dim, bias=False)
 
     def forward(self, rows: Tensor, matrix: Tensor) -> Tensor:
-        """Return the next layer's rows ``[num_nodes, dim]``."""
+        """Return the rows of the next layer.
+
+        Args:
+            rows: The rows of this layer ``[num_nodes, dim]``.
+            matrix: The normalised adjacency in CSR ``[num_nodes, num_nodes]``.
+
+        Returns:
+            The rows ``[num_nodes, dim]``.
+        """
         near = spmm(matrix, rows)
         return F.leaky_relu(self.sum(near + rows) + self.product(near * rows), SLOPE)
 
 
 class NGCF(nn.Module):
-    r"""Neural graph collaborative filtering: weights, a bi-interaction term and leaky ReLUs in every layer.
+    r"""Neural graph collaborative filtering, with weights, a bi-interaction term and a leaky ReLU in every layer.
 
     .. math::
         E^{(l)} = \mathrm{LeakyReLU}\big((\hat A + I) E^{(l-1)} W_1^{(l)}
@@ -43,16 +51,16 @@ class NGCF(nn.Module):
         Z = \Big[E^{(0)}, \tfrac{E^{(1)}}{\|E^{(1)}\|}, \dots, \tfrac{E^{(L)}}{\|E^{(L)}\|}\Big]
 
     with :math:`\hat A = D^{-1/2} A D^{-1/2}`; norms are taken row by row, and a score is a dot product of rows of
-    :math:`Z`. The dropout of the paper is left out: early stopping does its work, and encoding stays a function of the
-    parameters and the graph alone.
+    :math:`Z`. The dropout of the paper is left out: early stopping replaces it, and the encoding remains a function of
+    the parameters and the graph alone.
 
     Args:
         num_nodes: Number of users plus items; users come first.
         embedding_dim: Width of the table and of every layer.
-        num_layers: Number of layers :math:`L`; what is encoded has ``(num_layers + 1) * embedding_dim`` columns.
+        num_layers: Number of layers :math:`L`; encoded rows have ``(num_layers + 1) * embedding_dim`` columns.
 
     Raises:
-        ValueError: There is no layer.
+        ValueError: ``num_layers`` is less than 1.
 
     Source: Wang et al., "Neural Graph Collaborative Filtering", SIGIR 2019.
 
@@ -73,7 +81,7 @@ class NGCF(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Redraw all parameters."""
         for parameter in self.parameters():
             nn.init.xavier_uniform_(parameter)
 

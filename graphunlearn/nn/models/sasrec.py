@@ -1,4 +1,4 @@
-"""SASRec: a session recommender that attends to the clicks before."""
+"""SASRec: a session recommender with causal self-attention."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ class SASRec(CausalModel):
         y = x + \mathrm{Attention}(\mathrm{LN}(x)), \quad
         z = y + W_2\,\mathrm{GELU}(W_1 \mathrm{LN}(y)), \qquad s_t = \mathrm{LN}(z_t)
 
-    The rows of all clicks lie one after the other, whatever the lengths of their sessions; only within the attention
-    do sessions of like length share a rectangle. Places are counted from the start of a session; from ``max_length``
-    on they share the last row.
+    The rows of all clicks are concatenated without padding; only the attention pads sessions, in groups of similar
+    length. Positions are counted from the start of a session; all positions from ``max_length`` on share the last row.
 
     Args:
         num_items: Number of items.
         dim: Width of a row.
-        num_layers: Attention blocks.
-        heads: Attention heads; they divide ``dim``.
-        max_length: Number of places that have a row of their own.
-        tied: Compare with the table that is read, or with one of its own.
-        bias: Give every item a bias.
-        dropout: Share of the entries that training sets to zero: of the rows read and of what each block adds.
+        num_layers: Number of attention blocks.
+        heads: Number of attention heads; it must divide ``dim``.
+        max_length: Number of positions with a row of their own.
+        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        bias: Whether every item has a bias.
+        dropout: Dropout probability of the input rows and of the output of each block.
 
     Raises:
         ValueError: A size is not positive, ``heads`` does not divide ``dim``, or ``dropout`` is out of range.
@@ -49,7 +48,7 @@ class SASRec(CausalModel):
         torch.Size([2, 8])
     """
 
-    row_length: ClassVar[float] = 0.6  # what they are compared with is normalised, of length sqrt(dim)
+    row_length: ClassVar[float] = 0.6  # item rows are compared with normalised states of length sqrt(dim)
 
     def __init__(
         self,
@@ -89,12 +88,12 @@ class SASRec(CausalModel):
 
 
 class Block(nn.Module):
-    """Attention within sessions, then two linear maps with a GELU between, each added to what came in.
+    """A transformer block: attention within sessions, then two linear maps with a GELU, each with a skip connection.
 
     Args:
         dim: Width of a row.
-        heads: Attention heads.
-        dropout: Share of the entries added that training sets to zero.
+        heads: Number of attention heads.
+        dropout: Dropout probability of the outputs that are added.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -105,11 +104,11 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, rows: Tensor, rectangles: Rectangles) -> Tensor:
-        """Return the next rows ``[num_read, dim]``."""
+        """Return the output rows ``[num_read, dim]``."""
         parts, qkv = [], self.into(self.before_attention(rows))
         for clicks in rectangles.clicks:
             q, k, v = qkv[clicks].unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # what fills up comes after every real click
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # padding follows every real click
             parts.append(seen.transpose(1, 2).flatten(2).flatten(0, 1))
         rows = rows + self._dropped(self.out_of(torch.cat(parts).index_select(0, rectangles.back)))
         return rows + self._dropped(self.narrow(F.gelu(self.wide(self.before_maps(rows)))))
@@ -119,7 +118,7 @@ class Block(nn.Module):
 
 
 class Rectangles(NamedTuple):
-    """Sessions in groups whose longest has less than twice the clicks of its shortest."""
+    """Sessions in groups in which the longest session has less than twice the clicks of the shortest."""
 
     clicks: list[Tensor]  # per group [num_sessions, longest]; past the end of a session, its last click again
     back: Tensor  # [num_read] where each click lies in the groups, read row by row and one after the other

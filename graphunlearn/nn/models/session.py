@@ -1,4 +1,4 @@
-"""Session recommenders: what they share, how ragged sessions are read in order, and GRU4Rec."""
+"""Session recommenders: their base classes, sequential reading of ragged sessions, and GRU4Rec."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from graphunlearn.nn.prefixes import encode_prefixes
 
 __all__ = ["CausalModel", "GRU4Rec", "Ragged", "SessionModel"]
 
-CHUNK = 1 << 12  # clicks read at a time: bounds the memory, and more at once is slower
+CHUNK = 1 << 12  # clicks read at a time; bounds the memory, and larger chunks are slower
 
 
 class SessionModel(nn.Module):
-    """What the session recommenders share: an item table, and what sessions are compared with.
+    """The base class of session recommenders, with the input table of the items and the table of the item scores.
 
     Args:
-        num_items: Number of items; every one has a row, and there is no row besides.
+        num_items: Number of items; there is exactly one row per item.
         dim: Width of a row.
-        tied: Whether sessions are compared with the table they are read with, or with one of their own.
-        bias: Whether every item has a bias as well; it is one more column of its row.
-        dropout: Share of the entries of the rows read that training sets to zero.
+        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        bias: Whether every item has a bias, stored as an additional column of its row.
+        dropout: Dropout probability of the input rows.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.
@@ -50,7 +50,7 @@ class SessionModel(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_items)) if bias else None
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew: the rows of items are of expected length ``row_length``, the rest is PyTorch's."""
+        """Redraw all parameters: item rows with expected length ``row_length``, other parameters as in PyTorch."""
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.GRU, nn.LayerNorm, nn.Linear)):
                 module.reset_parameters()
@@ -66,7 +66,7 @@ class SessionModel(nn.Module):
         return f"{self.num_items}, {self.dim}, tied={tied}, bias={bias}, dropout={self.dropout}"
 
     def encoded(self, states: Tensor) -> Encoded:
-        """Return states ``[num, dim]`` and the items' rows so that a score is a dot product."""
+        """Return an encoding of the states ``[num, dim]`` and the items in which a score is a dot product."""
         table = self.embedding.weight if self.output is None else self.output.weight
         if self.bias is None:
             return Encoded(states, table)
@@ -75,14 +75,14 @@ class SessionModel(nn.Module):
 
 
 def dropped(rows: Tensor, share: float, training: bool) -> Tensor:
-    """Return ``rows`` with a share of their entries at zero and the rest scaled up; faster than torch's on a CPU."""
+    """Apply dropout to ``rows`` with probability ``share``; faster than the dropout of PyTorch on a CPU."""
     if not (training and share):
         return rows
     return rows * (torch.rand_like(rows) >= share).to(rows.dtype).div_(1 - share)
 
 
 class Ragged(NamedTuple):
-    """Sessions of different lengths, longest first, click by click: first clicks of all, second clicks, ..."""
+    """Sessions of different lengths, longest first, in time-major order: all first clicks, then all second clicks, ..."""
 
     clicks: Tensor  # [num_read] number of the click in the graph
     position: Tensor  # [num_read] its place in the session
@@ -91,7 +91,7 @@ class Ragged(NamedTuple):
 
     @staticmethod
     def of(graph: SessionGraph, ends: Tensor) -> Ragged:
-        """Return the sessions that hold the clicks ``ends`` ``[num]``, each up to the last one wanted."""
+        """Return the sessions that hold the clicks ``ends`` ``[num]``, each up to its last click in ``ends``."""
         session = torch.searchsorted(graph.click_ptr, ends, right=True) - 1
         used, which = torch.unique(session, return_inverse=True)
         first = graph.click_ptr[used]
@@ -108,15 +108,18 @@ class Ragged(NamedTuple):
 
 
 class CausalModel(SessionModel, ABC):
-    """A session recommender whose row of a prefix is made of the clicks up to its end alone."""
+    """A session recommender in which the row of a prefix depends only on the clicks of the prefix."""
 
     @abstractmethod
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
-        """Return a row for every click read ``[num_read, dim]``: that of the prefix which ends there.
+        """Return the rows of the prefixes that end at every click.
 
         Args:
             items: Item of every click ``[num_read]``.
-            ragged: How the clicks make sessions.
+            ragged: The assignment of the clicks to sessions.
+
+        Returns:
+            One row per click ``[num_read, dim]``.
         """
 
 
@@ -143,7 +146,7 @@ def _(model: CausalModel, graph: SessionGraph) -> Encoded:
 
 
 class GRU4Rec(CausalModel):
-    r"""GRU4Rec: a gated recurrent unit reads the clicks of a session, one after the other.
+    r"""GRU4Rec: a gated recurrent unit that reads the clicks of a session in order.
 
     .. math::
         h_t = \mathrm{GRU}(e_{v_t}, h_{t-1}), \qquad s_t = W h_t + b
@@ -153,11 +156,11 @@ class GRU4Rec(CausalModel):
     Args:
         num_items: Number of items.
         dim: Width of a row.
-        num_layers: Recurrent layers on top of one another.
+        num_layers: Number of stacked recurrent layers.
         hidden: Width of the recurrent layers; ``dim`` by default.
-        tied: Compare with the table that is read, or with one of its own.
-        bias: Give every item a bias.
-        dropout: Share of the entries of the rows read, and between layers, that training sets to zero.
+        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        bias: Whether every item has a bias.
+        dropout: Dropout probability of the input rows and between layers.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.

@@ -1,4 +1,4 @@
-"""SR-GNN: a session recommender on the graph of its transitions."""
+"""SR-GNN: a session recommender on the transition graphs of sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SRGNN"]
 
 
 class GatedConv(MessagePassing):
-    r"""One step of SR-GNN: every node takes in the means of its predecessors and of its successors through gates.
+    r"""One step of SR-GNN: a gated update of every node by the means of its predecessors and of its successors.
 
     .. math::
         a_i = \Big[\operatorname*{mean}_{j \to i} (W_{in} h_j + b_{in}),\;
@@ -27,7 +27,7 @@ class GatedConv(MessagePassing):
         n = \tanh(W_n a_i + b_n + r \odot (U_n h_i + c_n)), \quad
         h_i' = (1 - z) \odot h_i + z \odot n
 
-    A mean over nothing is zero.
+    The mean over an empty set is zero.
 
     Args:
         dim: Width of a row.
@@ -36,16 +36,20 @@ class GatedConv(MessagePassing):
     def __init__(self, dim: int) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.dim = dim
-        self.into = nn.Linear(dim, 5 * dim)  # W_in, W_out, and U of the three gates: all that reads the node itself
+        self.into = nn.Linear(dim, 5 * dim)  # W_in, W_out, and U of the three gates: all maps of the node rows
         self.gates = nn.Linear(2 * dim, 3 * dim)
 
     def forward(self, rows: Tensor, edge_index: Tensor, weight: Tensor) -> Tensor:
-        """Return the next rows ``[num_nodes, dim]``.
+        """Return the updated rows.
 
         Args:
-            rows: ``[num_nodes, dim]``.
-            edge_index: Both directions: node ``i`` is ``2i`` among predecessors, ``2i + 1`` among successors.
-            weight: One over the number of edges that end where this one does.
+            rows: The rows of the nodes ``[num_nodes, dim]``.
+            edge_index: The edges in both directions; node ``i`` is ``2i`` among predecessors and ``2i + 1`` among
+                successors.
+            weight: For every edge, one over the number of edges with the same target.
+
+        Returns:
+            The rows ``[num_nodes, dim]``.
         """
         sent, own = self.into(rows).split([2 * self.dim, 3 * self.dim], 1)
         taken = self.propagate(edge_index, x=sent.reshape(-1, self.dim), weight=weight.unsqueeze(1))
@@ -55,14 +59,14 @@ class GatedConv(MessagePassing):
         return torch.lerp(rows, new, update)
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
-        """Return what an edge carries."""
+        """Return the messages of the edges: the weighted rows of their sources."""
         return x_j * weight
 
 
 class SRGNN(SessionModel):
-    r"""SR-GNN: gated message passing on the transitions of a session, then attention asked by its last click.
+    r"""SR-GNN: gated message passing on the transitions of a session, then attention with its last click as query.
 
-    With :math:`h` the rows of the session's distinct items after ``num_layers`` steps of :class:`GatedConv`:
+    Let :math:`h` be the rows of the distinct items of the session after ``num_layers`` steps of :class:`GatedConv`:
 
     .. math::
         \alpha_t = q^\top \sigma(W_1 h_{v_n} + W_2 h_{v_t} + c), \qquad
@@ -73,10 +77,10 @@ class SRGNN(SessionModel):
     Args:
         num_items: Number of items.
         dim: Width of a row.
-        num_layers: Steps of message passing; all share their parameters.
-        tied: Compare with the table that is read, or with one of its own.
-        bias: Give every item a bias.
-        dropout: Share of the entries of the rows read that training sets to zero.
+        num_layers: Number of steps of message passing; all steps share their parameters.
+        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        bias: Whether every item has a bias.
+        dropout: Dropout probability of the input rows.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.
@@ -113,7 +117,7 @@ class SRGNN(SessionModel):
         return f"{super().extra_repr()}, num_layers={self.num_layers}"
 
     def forward(self, x: Tensor, edge_index: Tensor, alias: Tensor, batch: Tensor, length: Tensor) -> Tensor:
-        """Return a row per session ``[num_sessions, dim]``.
+        """Return the rows of the sessions.
 
         Args:
             x: Item of every node ``[num_nodes]``.
@@ -121,6 +125,9 @@ class SRGNN(SessionModel):
             alias: Node of every click ``[num_clicks]``.
             batch: Session of every node ``[num_nodes]``.
             length: Clicks per session ``[num_sessions]``.
+
+        Returns:
+            One row per session ``[num_sessions, dim]``.
         """
         rows = dropped(F.embedding(x, self.embedding.weight), self.dropout, self.training)
         edges, weight = _both_ways(edge_index, x.numel(), rows.dtype)
@@ -136,7 +143,7 @@ class SRGNN(SessionModel):
 
 
 def _both_ways(edge_index: Tensor, num_nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the edges of :class:`GatedConv` and their weights, towards successors first, then back."""
+    """Return the edges of :class:`GatedConv` and their weights: first forward edges, then backward edges."""
     tail, head = edge_index
     edges = torch.stack([torch.cat([2 * tail, 2 * head + 1]), torch.cat([2 * head, 2 * tail + 1])])
     count = torch.bincount(edges[1], minlength=2 * num_nodes)
@@ -151,12 +158,12 @@ def _(model: SRGNN, graph: SessionGraph) -> Encoded:
 
 
 def _pieces(graph: SessionGraph) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Yield what :meth:`SRGNN.forward` takes, for some sessions at a time."""
+    """Yield the arguments of :meth:`SRGNN.forward` for chunks of the sessions."""
     if graph.num_clicks <= CHUNK:
         yield graph.x, graph.edge_index, graph.alias, graph.batch, graph.length
         return
     begins = torch.bincount(graph.click_ptr[:-1] // CHUNK).cumsum(0)
-    sessions = torch.cat([begins.new_zeros(1), begins]).unique()  # a piece begins with each of these
+    sessions = torch.cat([begins.new_zeros(1), begins]).unique()  # the first session of each chunk
     nodes = torch.searchsorted(graph.batch, sessions)
     edges = torch.searchsorted(graph.edge_index[0].contiguous(), nodes)
     bounds = torch.stack([sessions, nodes, edges, graph.click_ptr[sessions]]).t().tolist()

@@ -1,4 +1,4 @@
-"""Losses per sample, and the one training loop."""
+"""Per-sample losses and the training loop."""
 
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.criterion import Criterion

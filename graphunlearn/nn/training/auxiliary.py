@@ -1,4 +1,4 @@
-"""What a model is trained on besides its objective: the contrastive terms of SGL and SimGCL, or one of your own."""
+"""Auxiliary training losses of models: the contrastive losses of SGL and SimGCL, and a registry for other models."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ __all__ = ["auxiliary_loss", "info_nce"]
 def auxiliary_loss(
     model: nn.Module, graph: InteractionGraph, samples: Samples, *, seed: int, epoch: int, step: int
 ) -> Tensor | None:
-    r"""Return what ``model`` is trained on besides its objective: a scalar, or ``None`` where there is nothing.
+    r"""Return the auxiliary loss of ``model``, which is added to the *mean* per-sample loss of a batch.
 
-    It is added to the *mean* per-sample loss of a batch. For :class:`SGL` and :class:`SimGCL` it is the model's
-    ``weight`` times (the mean of :func:`info_nce` over the batch's distinct users, plus the mean over its distinct
-    items, negatives left aside), at most ``contrast`` of each, drawn anew in every step. What is random is a function
-    of ``(seed, epoch, step)`` alone; noise is drawn on the model's device, the rest is the same on every device.
+    For :class:`SGL` and :class:`SimGCL`, the auxiliary loss is the ``weight`` of the model times the sum of two means
+    of :func:`info_nce`: over the distinct users of the batch and over its distinct items, without negatives. At most
+    ``contrast`` users and ``contrast`` items are used, redrawn in every step. Random draws depend on
+    ``(seed, epoch, step)`` alone; noise is drawn on the device of the model, all other draws are the same on every
+    device.
 
-    Register a function for your own class where it has such a term: every training then includes it.
+    If your own model class has an auxiliary loss, register a function for it; every training then includes the loss.
 
     Args:
         model: The recommender.
-        graph: The graph that propagates.
+        graph: The graph to propagate on.
         samples: The batch.
         seed: Seed of the training.
-        epoch: Number of the pass over the interactions.
-        step: Number of the batch within the pass.
+        epoch: Number of the epoch.
+        step: Number of the batch within the epoch.
+
+    Returns:
+        The loss, a scalar, or ``None`` if the model has no auxiliary loss.
 
     Example:
         >>> import torch, torch_geometric, graphunlearn as gu
@@ -71,7 +75,7 @@ def _(model: SimGCL, graph: InteractionGraph, samples: Samples, *, seed: int, ep
     generator = _generator(table.device, "noise", seed, epoch, step)
     layer, out = spmm(matrix, table).unsqueeze(1).expand(-1, 2, -1), model.alpha[0] * table.unsqueeze(1)
     for depth, weight in enumerate(model.alpha.tolist()[1:]):
-        if depth:  # the two views lie side by side: one product propagates both
+        if depth:  # the two views are concatenated, so that one product propagates both
             layer = spmm(matrix, layer.flatten(1)).view(-1, 2, table.size(1))
         noise = torch.rand(layer.shape, generator=generator, dtype=table.dtype, device=table.device)
         noise.mul_(model.eps / noise.norm(dim=-1, keepdim=True).clamp(min=1e-12)).mul_(layer.detach().sign())
@@ -84,7 +88,7 @@ def _(model: SimGCL, graph: InteractionGraph, samples: Samples, *, seed: int, ep
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    r"""Return the InfoNCE loss of every row ``[num]``: how well row :math:`i` of one view is told by that of the other.
+    r"""Return the InfoNCE loss of every row: row :math:`i` of one view should identify row :math:`i` of the other view.
 
     .. math::
         -\log\frac{\exp(\cos(a_i, b_i) / \tau)}{\sum_j \exp(\cos(a_i, b_j) / \tau)}
@@ -92,7 +96,10 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     Args:
         first: Rows :math:`a` ``[num, dim]``.
         second: Rows :math:`b` ``[num, dim]``.
-        temperature: :math:`\tau`.
+        temperature: The temperature :math:`\tau`.
+
+    Returns:
+        The losses ``[num]``.
 
     Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
 
@@ -119,7 +126,7 @@ def _contrast(model: Contrastive, first: Tensor, second: Tensor, samples: Sample
 
 
 def _propagate(model: SGL, matrices: list[Tensor]) -> Tensor:
-    """Return the rows of LightGCN where every layer has its own matrix."""
+    """Return the rows of LightGCN with a separate matrix for every layer."""
     alpha, layer = model.alpha.tolist(), model.embedding.weight
     out: Tensor = alpha[0] * layer
     for weight, matrix in zip(alpha[1:], matrices, strict=True):
@@ -128,12 +135,12 @@ def _propagate(model: SGL, matrices: list[Tensor]) -> Tensor:
     return out
 
 
-# The views of the latest epoch on a graph; held outside the model, they are never copied or saved with it.
+# The views of the latest epoch on a graph; they are stored outside the model and never copied or saved with it.
 _VIEWS: MutableMapping[Adjacency, tuple[tuple[object, ...], list[list[Tensor]]]] = WeakKeyDictionary()
 
 
 def _views(model: SGL, graph: InteractionGraph, seed: int, epoch: int) -> list[list[Tensor]]:
-    """Return both views of an epoch: one matrix per layer each."""
+    """Return both views of an epoch, each with one matrix per layer."""
     adjacency, dtype = graph.adjacency, model.embedding.weight.dtype
     key = (model.view, model.drop, model.num_layers, seed, epoch, dtype)
     known, views = _VIEWS.get(adjacency, (None, []))
@@ -149,7 +156,7 @@ def _views(model: SGL, graph: InteractionGraph, seed: int, epoch: int) -> list[l
 
 
 def _view(model: SGL, graph: InteractionGraph, generator: torch.Generator) -> Tensor:
-    """Return one subgraph, normalised by its own degrees."""
+    """Return the adjacency of one random subgraph, normalised by the degrees of the subgraph."""
     pairs = graph.pairs
     if model.view == "node-drop":
         kept = (torch.rand(graph.num_nodes, generator=generator) >= model.drop).to(pairs.device)
@@ -160,6 +167,6 @@ def _view(model: SGL, graph: InteractionGraph, generator: torch.Generator) -> Te
 
 
 def _generator(device: torch.device | str, *key: str | int) -> torch.Generator:
-    """Return a generator whose numbers depend on ``key`` alone, and are unlike those of every other key."""
+    """Return a generator seeded by ``key``; different keys give different numbers."""
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest(), "big")
     return torch.Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What a training has come to, and how it is kept on disk."""
+"""The result of a training, and its checkpoints on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ __all__ = ["FitResult", "TrainingState"]
 
 @dataclass
 class FitResult:
-    """What happened: the metric that was watched, its best value and epoch, the curve, wall seconds."""
+    """The result of a training.
+
+    Args:
+        metric: Name of the validation metric; ``None`` without validation.
+        best: Best value of the metric; ``None`` without validation.
+        best_epoch: Epoch of the returned parameters.
+        seconds: Wall-clock seconds of the training.
+        history: One record per epoch.
+    """
 
     metric: str | None
     best: float | None
@@ -30,7 +38,7 @@ class FitResult:
 
 
 class TrainingState:
-    """The training state on disk; without a path it does nothing."""
+    """The training state on disk; without a path, its methods do nothing."""
 
     def __init__(self, path: str | Path | None, identity: Callable[[], dict[str, Any]]) -> None:
         self.path = None
@@ -75,7 +83,7 @@ class TrainingState:
         tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
         for index, entry in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
-        # one file, so that parameters and their history can never be of different epochs
+        # one file, so that parameters and history always belong to the same epoch
         meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
         tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
         write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))

@@ -1,4 +1,4 @@
-"""What every training objective is: samples, one loss for each of them, and the batches they are trained in."""
+"""The base class of training objectives: samples, their losses, and the batches used in training."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ __all__ = ["Criterion"]
 
 
 class Criterion(ABC):
-    """What a model is trained on, never reduced: :func:`~graphunlearn.fit` takes any subclass.
+    """The base class of training objectives that return one loss per sample; :func:`~graphunlearn.fit` accepts any.
 
-    Samples are whatever the subclass makes of them; they have a length and ``select(index)``.
+    A subclass defines the type of its samples; they must have a length and a method ``select(index)``.
     """
 
     @abstractmethod
     def samples(self, graph: Any, *, mask: Tensor | None = None, epoch: int | None = None) -> Any:
-        """Return what is supervised on ``graph``: everything, or what a boolean ``mask`` keeps of it.
+        """Return the training samples of ``graph``.
 
         Args:
             graph: The training graph.
-            mask: Interactions, or clicks to be predicted, that count.
-            epoch: Draw afresh for this epoch whatever is random.
+            mask: Mask of the interactions, or of the clicks to predict, to include; all by default.
+            epoch: Epoch for which random parts of the samples, such as negatives, are redrawn.
+
+        Returns:
+            The samples.
         """
 
     @abstractmethod
     def losses(self, model: nn.Module, graph: Any, samples: Any) -> Tensor:
-        """Return the loss of every sample ``[num_samples]``, differentiable in the parameters of ``model``.
+        """Return the loss of every sample, differentiable in the parameters of ``model``.
 
         Args:
             model: The recommender.
-            graph: The graph that propagates.
-            samples: From :meth:`samples` of that graph.
+            graph: The graph to propagate on.
+            samples: Samples of that graph, from :meth:`samples`.
+
+        Returns:
+            The losses ``[num_samples]``.
         """
 
     def batches(self, samples: Any, size: int, generator: torch.Generator) -> Iterator[Any]:
         """Yield all samples once in random order, ``size`` at a time.
 
         Args:
-            samples: From :meth:`samples`.
+            samples: The samples, from :meth:`samples`.
             size: Samples per batch.
-            generator: Draws the order; on the CPU, so that it is the same on every device.
+            generator: Generator of the order, on the CPU, so that the order is the same on every device.
         """
         for index in torch.randperm(len(samples), generator=generator).split(size):
             yield samples.select(index)

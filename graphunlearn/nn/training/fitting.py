@@ -1,4 +1,4 @@
-"""The one training loop: originals and retrained references go through it alike."""
+"""The training loop, used for original models and retrained references alike."""
 
 from __future__ import annotations
 
@@ -32,15 +32,18 @@ __all__ = ["FitResult", "FitSettings", "default_settings", "fit", "reset_paramet
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How to train.
+    """Training settings.
 
     Args:
-        epochs: At most this many passes over the interactions, or the prefixes of all sessions.
-        batch_size: Interactions, or prefixes, per step.
-        lr: Adam's learning rate.
-        patience: Stop after this many epochs without a better validation metric (with ``validation`` only).
-        refresh_negatives: Draw new negatives every epoch instead of keeping the stored ones.
-        seed: Seed of the order of interactions or sessions, of dropout, and of parameters that are drawn anew.
+        epochs: Largest number of epochs over the interactions, or over the prefixes of all sessions.
+        batch_size: Interactions or prefixes per step.
+        lr: Learning rate of Adam.
+        patience: Stop after this many epochs without a better validation metric (only with ``validation``).
+        refresh_negatives: Whether to draw new negatives every epoch instead of keeping the stored ones.
+        seed: Seed of the order of interactions or sessions, of dropout, and of redrawn parameters.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
 
     epochs: int = 300
@@ -63,16 +66,27 @@ DEFAULT_SETTINGS: dict[Kind, FitSettings] = {
     "interactions": FitSettings(),
     "sessions": FitSettings(epochs=50, batch_size=512, lr=0.005, patience=3),
 }
-"""The settings that :func:`fit` uses where none are given, by kind of graph."""
+"""The default settings of :func:`fit`, by kind of graph."""
 
 
 def default_settings(graph: EventGraph) -> FitSettings:
-    """Return the settings that :func:`fit` uses where none are given: for sessions smaller steps, and less patience."""
+    """Return the default settings of :func:`fit`; those for sessions have smaller steps and less patience.
+
+    Args:
+        graph: The training graph.
+
+    Returns:
+        The settings.
+    """
     return DEFAULT_SETTINGS[graph.kind]
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Draw all parameters of ``model`` anew from its own initialisation, leaving global random state alone.
+    """Redraw all parameters of ``model`` from its own initialisation, without changing the global random state.
+
+    Args:
+        model: The model; it is changed in place.
+        seed: Seed of the parameters.
 
     Raises:
         TypeError: A trainable parameter belongs to no module with a ``reset_parameters`` method.
@@ -81,7 +95,7 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 
     def reset(module: nn.Module) -> None:
         own = getattr(module, "reset_parameters", None)
-        if callable(own):  # it answers for its parts too: their own initialisation need not be its
+        if callable(own):  # it resets its submodules too, maybe differently from their own initialisation
             own()
             covered.update(id(p) for p in module.parameters())
         else:
@@ -104,7 +118,7 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of ``model`` that require a gradient.
 
     Raises:
-        ValueError: None does.
+        ValueError: No parameter requires a gradient.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -125,22 +139,22 @@ def fit(
 ) -> FitResult:
     r"""Train ``model`` in place on ``graph`` and keep the parameters of its best validation epoch.
 
-    Every step averages the per-sample losses of one batch, to which it adds the model's :func:`auxiliary_loss` where
-    it has one; Adam updates. On interactions a step propagates over the whole graph; on sessions it reads those of the
-    batch. The validation metric is AUROC where the validation interactions carry labels, Recall@20 of the next click
-    over every prefix where they are sessions, else Recall@20 with the interactions of ``graph`` masked.
+    Every step of Adam minimises the mean per-sample loss of one batch, plus the :func:`auxiliary_loss` of the model if
+    it has one. On interactions, a step propagates over the whole graph; on sessions, it reads the sessions of the
+    batch. The validation metric is the AUROC for interactions with labels, Recall@20 of the next click over all
+    prefixes for sessions, and otherwise Recall@20 with the interactions of ``graph`` masked.
 
     Args:
         model: The recommender; it is left with its best parameters.
-        graph: Training interactions, or sessions; they propagate and they are supervised.
-        validation: Interactions, or sessions, that decide when to stop. Without them all ``epochs`` are run.
+        graph: Training interactions or sessions, used for propagation and as training samples.
+        validation: Interactions or sessions for early stopping; without them, training runs for all ``epochs``.
         objective: The loss; :func:`default_objective` by default.
-        settings: How to train, :func:`default_settings` by default; single fields can be given by name instead
+        settings: Training settings, :func:`default_settings` by default; single fields can be given by name instead
             (``fit(..., lr=0.005)``).
-        checkpoint: File to write the training state to after every epoch, atomically (``.safetensors`` is added
-            where it is missing). Where it exists, training resumes and ends with the same parameters as without the
-            break; with more ``epochs`` than before it goes on.
-        progress: Show a progress bar; by default only where one is likely to be read.
+        checkpoint: File to which the training state is written atomically after every epoch; the suffix
+            ``.safetensors`` is added if it is missing. If the file exists, training resumes from it and ends with the
+            same parameters as without the interruption. With more ``epochs`` than before, training continues.
+        progress: Whether to show a progress bar; ``None`` shows it on a terminal only.
         **changes: Fields of ``settings`` to change.
 
     Returns:
@@ -148,7 +162,7 @@ def fit(
 
     Raises:
         ValueError: A setting is out of range, the graph does not fit the model, the graph is empty, ``validation``
-            holds nothing to judge by, no parameter requires a gradient, or a checkpoint belongs to another training.
+            holds nothing to evaluate, no parameter requires a gradient, or a checkpoint belongs to another training.
         FloatingPointError: The loss became NaN or infinite.
 
     Example:
@@ -222,7 +236,7 @@ def _identity(
     objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
-    """Return what makes two trainings the same but for how long they go on, as JSON holds it."""
+    """Return a JSON-serialisable description of a training, without its length, by which checkpoints are matched."""
     return {
         **{name: value for name, value in asdict(settings).items() if name != "epochs"},
         "model": {name: list(value.shape) for name, value in model.state_dict().items()},
@@ -238,14 +252,22 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _quiet(progress: bool | None) -> bool | None:
-    """tqdm's ``disable``: ``None`` shows the bar on a terminal only."""
+    """Return the ``disable`` argument of tqdm; ``None`` shows the bar on a terminal only."""
     return None if progress is None else not progress
 
 
 def validator(
     graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph | None
 ) -> tuple[Callable[[nn.Module], float] | None, str | None]:
-    """Return what training on ``graph`` watches on ``validation``, and its name; nothing where there is nothing."""
+    """Return the validation metric of a training on ``graph``.
+
+    Args:
+        graph: The training graph.
+        validation: The validation interactions or sessions.
+
+    Returns:
+        A function that maps a model to the metric, and the name of the metric; ``None`` twice without validation.
+    """
     if validation is None or validation.num_interactions == 0:
         return None, None
     if validation.kind != graph.kind:
@@ -272,7 +294,7 @@ def validator(
 
 
 def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Module], float]:
-    """Return the Recall@20 of the click that follows every prefix of the validation sessions."""
+    """Return a function for the Recall@20 of the next click over all prefixes of the validation sessions."""
     if validation.num_items != graph.num_items:
         raise ArgumentError("validation", f"have the items of 'graph', {graph.num_items}", validation.num_items)
     samples = CrossEntropy().samples(validation)
@@ -288,7 +310,7 @@ def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Mod
 
 @contextmanager
 def _own_randomness(model: nn.Module, seed: int, epoch: int) -> Iterator[None]:
-    """Let what is drawn within, as dropout does, depend on the seed and the epoch alone, and disturb nothing."""
+    """Make random draws inside, such as dropout, depend on seed and epoch alone; then restore the random state."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed * 1_000_003 + epoch)

@@ -1,4 +1,4 @@
-"""Negatives as a fixed function of (seed, user, item, k): no generator state, no order, any device."""
+"""Negatives as a fixed function of (seed, user, item, k), independent of generator state, order and device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MASK = (1 << 63) - 1
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 values: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), products wrap around."""
+    """Scramble int64 values by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014); products wrap around."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -28,13 +28,13 @@ def _signed(x: int) -> int:
 
 
 def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
-    """Return ``num`` items per (user, item) that the user has no interaction with in ``graph``.
+    """Return ``num`` items for every (user, item) pair with which the user has no interaction in ``graph``.
 
-    A draw that hits an interaction of ``graph`` is repeated with the next value of the hash. So the negatives of an
-    interaction depend on the graph through its own user's interactions alone.
+    A draw that hits an interaction of ``graph`` is repeated with the next value of the hash. The negatives of an
+    interaction therefore depend on the graph only through the interactions of its user.
 
     Args:
-        graph: Whose interactions are avoided.
+        graph: The graph whose interactions are avoided.
         users: Internal user ids ``[num_pairs]``.
         items: Internal item ids ``[num_pairs]``.
         num: Negatives per pair.
@@ -64,7 +64,7 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
 
 
 def _taken(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Return which of ``wanted`` are among the ascending ``keys``."""
+    """Return a mask of the entries of ``wanted`` that occur in the ascending ``keys``."""
     if keys.numel() == 0:
         return torch.zeros_like(wanted, dtype=torch.bool)
     return keys[torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)] == wanted

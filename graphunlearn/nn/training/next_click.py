@@ -1,4 +1,4 @@
-"""What session models are trained on: the click that follows each prefix."""
+"""The training objective of session models: predict the click that follows each prefix."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["CrossEntropy", "PrefixSamples"]
 
 @dataclass(frozen=True)
 class PrefixSamples:
-    """What is learned from sessions: prefixes, and the item clicked next.
+    """The training samples of session models: prefixes, and the item clicked next.
 
     Args:
-        ends: Number of the last click of every prefix ``[num_samples]``.
+        ends: Index of the last click of every prefix ``[num_samples]``.
         target: The item to predict ``[num_samples]``.
         session: Session of every prefix ``[num_samples]``.
     """
@@ -41,7 +41,7 @@ class PrefixSamples:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(Criterion):
-    r"""Cross entropy of the next click over the whole catalogue, of every prefix of every session.
+    r"""Cross entropy of the next click over the whole catalogue, for every prefix of every session.
 
     .. math::
         \ell(v_1, \dots, v_t \to v_{t+1})
@@ -60,14 +60,17 @@ class CrossEntropy(Criterion):
     """
 
     def samples(self, graph: SessionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> PrefixSamples:
-        """Return every prefix that a click follows, or those whose following click is in ``mask``.
+        """Return every prefix that is followed by a click, or those whose next click is in ``mask``.
 
-        Of a graph of prefixes, these are the prefixes themselves: what follows them is their ``target``.
+        For a graph of prefixes, the samples are the prefixes themselves with their ``target``.
 
         Args:
             graph: The training sessions.
-            mask: Clicks to be predicted ``[num_clicks]``; the first click of a session follows nothing.
-            epoch: Makes no difference: nothing is drawn.
+            mask: Mask of the clicks to predict ``[num_clicks]``; the first click of a session has no prefix.
+            epoch: Unused, because samples are not random.
+
+        Returns:
+            The samples.
         """
         if mask is None and graph.target is not None:
             followed = (graph.target >= 0).nonzero().squeeze(1)
@@ -79,15 +82,24 @@ class CrossEntropy(Criterion):
         return PrefixSamples(clicks - 1, graph.x[graph.alias[clicks]], session)
 
     def losses(self, model: nn.Module, graph: SessionGraph, samples: PrefixSamples) -> Tensor:
-        r"""Return :math:`-\log p` of the click that follows every prefix ``[num_samples]``."""
+        r"""Return :math:`-\log p` of the click that follows each prefix.
+
+        Args:
+            model: The session recommender.
+            graph: The training sessions.
+            samples: Samples of that graph.
+
+        Returns:
+            The losses ``[num_samples]``.
+        """
         encoded = encode_prefixes(model, graph, samples.ends)
         return catalogue_loss(encoded.queries, encoded.items, samples.target)
 
     def batches(self, samples: PrefixSamples, size: int, generator: torch.Generator) -> Iterator[PrefixSamples]:
         """Yield all samples once, the prefixes of a session together, sessions in random order.
 
-        A batch ends with the session in which it reaches its share, so that batches hold about ``size`` samples: a
-        causal model then reads every session once per epoch.
+        A batch ends with the session in which it reaches its share, so batches hold about ``size`` samples, and a
+        causal model reads every session once per epoch.
         """
         _, session = torch.unique(samples.session, return_inverse=True)
         count = torch.bincount(session)

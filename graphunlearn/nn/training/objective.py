@@ -1,4 +1,4 @@
-"""Training objectives, never reduced: one loss per interaction, so that influence can be summed exactly."""
+"""Training objectives with one loss per interaction, so that influences can be summed exactly."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["BCE", "BPR", "Criterion", "Objective", "Samples", "SquaredError", "d
 
 @dataclass(frozen=True)
 class Samples:
-    """What an objective supervises: one row per interaction.
+    """The training samples of an objective, one per interaction.
 
     Args:
-        users: ``[num_samples]``.
-        items: ``[num_samples]``.
-        size: Number of users and of items in the graph.
+        users: Internal user ids ``[num_samples]``.
+        items: Internal item ids ``[num_samples]``.
+        size: Number of users and number of items in the graph.
         negatives: Items that the interaction is ranked against ``[num_samples, num_negatives]``.
-        target: What the score should be, e.g. a label ``[num_samples]``.
+        target: The value that the score should predict, such as a label ``[num_samples]``.
     """
 
     users: Tensor
@@ -56,18 +56,26 @@ class Samples:
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs, sample by sample: the interaction, then its negatives."""
+        """All scored pairs; for each sample, the interaction is followed by its negatives."""
         if self.negatives is None:
             return PairPattern(self.users, self.items, self.size)
         rows = self.users.repeat_interleave(1 + self.negatives.size(1))
         return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
 
     def by_user(self) -> Samples:
-        """Return the samples in the order of their users, which spares sparse products a permutation."""
+        """Return the samples sorted by user, which saves sparse products a permutation."""
         return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return the samples with a user, item or negative in the masks ``[num_users]``, ``[num_items]``."""
+        """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
+
+        Args:
+            users: Mask of users ``[num_users]``.
+            items: Mask of items ``[num_items]``.
+
+        Returns:
+            The mask ``[num_samples]``.
+        """
         mask = users[self.users] | items[self.items]
         return mask if self.negatives is None else mask | items[self.negatives].any(-1)
 
@@ -79,8 +87,8 @@ class Objective(Criterion):
     The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
     the sample (negatives count :math:`1/n` each), not on the whole table.
 
-    A subclass says what is supervised (:meth:`samples`) and gives :math:`\varphi` with its two derivatives; the
-    curvature products of the closed-form path follow from those.
+    A subclass defines the samples (:meth:`samples`) and :math:`\varphi` with its first two derivatives (:meth:`phi`).
+    Closed-form curvature products follow from these.
     """
 
     weight_decay: float = 0.0
@@ -91,24 +99,27 @@ class Objective(Criterion):
 
     @abstractmethod
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
-        """Return what is supervised on ``graph``: all its interactions, or those in a boolean ``mask``.
+        """Return the training samples of ``graph``: all of its interactions, or those in a boolean ``mask``.
 
         Args:
             graph: The training graph.
-            mask: Interactions to keep ``[num_interactions]``.
-            epoch: Draw fresh negatives for this epoch instead of the stored ones.
+            mask: Mask of the interactions to include ``[num_interactions]``.
+            epoch: Epoch for which to draw new negatives; ``None`` keeps the stored ones.
+
+        Returns:
+            The samples.
         """
 
     @abstractmethod
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\varphi, \varphi', \varphi''` at ``margins`` ``[num_samples, n]``, each of that shape."""
+        r"""Return :math:`\varphi, \varphi', \varphi''` at ``margins``, each with shape ``[num_samples, n]``."""
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        r"""Return :math:`\varphi` alone, in a numerically safe and differentiable form."""
+        r"""Return :math:`\varphi` alone ``[num_samples, n]``, in a numerically stable and differentiable form."""
         return self.phi(margins, samples)[0]
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; here they are the scores."""
+        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; by default, the scores."""
         return scores.view(-1, 1)
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
@@ -120,7 +131,15 @@ class Objective(Criterion):
         return self(encode(model, graph), samples)
 
     def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
-        """Return the loss of every sample ``[num_samples]``."""
+        """Return the loss of every sample.
+
+        Args:
+            encoded: The embeddings.
+            samples: The samples.
+
+        Returns:
+            The losses ``[num_samples]``.
+        """
         scores = samples.pattern.dots(encoded.queries, encoded.items)
         loss = self.loss(self.margins(scores, samples), samples).mean(-1)
         if self.weight_decay:
@@ -135,7 +154,7 @@ class Objective(Criterion):
         return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
-        r"""Return how often each node is penalised ``[num_nodes]``: L2's curvature is :math:`\lambda` times this."""
+        r"""Return the weights of the nodes in the L2 term ``[num_nodes]``; the curvature is :math:`\lambda` times them."""
         users, items = samples.size
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
@@ -148,11 +167,11 @@ class Objective(Criterion):
 class BPR(Objective):
     r"""Bayesian personalised ranking: :math:`\varphi(m) = \log(1 + e^{-m})` of :math:`m_{sk} = s_{ui} - s_{uj_k}`.
 
-    The negatives are a fixed function of (``seed``, user, item, k) that avoids the user's items in the graph passed:
-    the same objective always means the same function, and forgetting leaves the negatives of other users alone.
+    The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. The
+    objective is therefore deterministic, and forgetting does not change the negatives of other users.
 
     Args:
-        weight_decay: L2 on the sample's layer-0 rows.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
         negatives: Negatives per interaction.
         seed: Seed of the negatives.
 
@@ -202,7 +221,7 @@ class BCE(Objective):
     r"""Binary cross entropy of the label: :math:`\varphi(m) = \log(1 + e^m) - y m` with :math:`m = s_{ui}`.
 
     Args:
-        weight_decay: L2 on the sample's layer-0 rows.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -271,9 +290,13 @@ def default_objective(graph: SessionGraph) -> CrossEntropy: ...
 
 
 def default_objective(graph: InteractionGraph | SessionGraph) -> Objective | CrossEntropy:
-    """Return the shared default.
+    """Return the default objective for a graph.
 
-    :class:`CrossEntropy` for sessions, :class:`BCE` where interactions carry labels, else :class:`BPR`.
+    Args:
+        graph: The training graph.
+
+    Returns:
+        :class:`CrossEntropy` for sessions, :class:`BCE` for interactions with labels, else :class:`BPR`.
     """
     if graph.kind == "sessions":
         return CrossEntropy()

@@ -1,4 +1,4 @@
-"""The softmax loss over a whole catalogue, with a backward pass of two matrix products."""
+"""The softmax loss over the whole catalogue, with a backward pass of two matrix products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["catalogue_loss"]
 
 
 class _CatalogueLoss(torch.autograd.Function):
-    """Keeps the exponentials of the forward pass, so that nothing of their size is computed in the backward pass."""
+    """The loss; it stores the exponentials of the forward pass, so that the backward pass need not recompute them."""
 
     generate_vmap_rule = True
 
@@ -37,7 +37,7 @@ class _CatalogueLoss(torch.autograd.Function):
             return None, None, None
         queries, items, targets, weights, total = ctx.saved_tensors
         grad = grad.unsqueeze(1)
-        if torch.is_grad_enabled():  # to be differentiated again: what was stored would pass for constant
+        if torch.is_grad_enabled():  # second derivatives: stored values would count as constants
             weights, total = torch.softmax(queries @ items.t(), 1), torch.ones_like(total)
         scale, to_queries, to_items = grad / total, None, None
         if ctx.needs_input_grad[0]:
@@ -48,15 +48,18 @@ class _CatalogueLoss(torch.autograd.Function):
 
 
 def catalogue_loss(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    r"""Return :math:`-\log\mathrm{softmax}(Q I^\top)` at one item per query ``[num]``.
+    r"""Return :math:`-\log\mathrm{softmax}(Q I^\top)` at one item per query.
 
-    The same as :func:`torch.nn.functional.cross_entropy` of the scores, without its passes over the score matrix in
-    the backward direction; differentiable any number of times, and under :mod:`torch.func`.
+    The result equals :func:`torch.nn.functional.cross_entropy` of the scores, but the backward pass saves several
+    passes over the score matrix. The loss is differentiable any number of times, also under :mod:`torch.func`.
 
     Args:
         queries: Rows :math:`Q`, one per prediction ``[num, dim]``.
         items: Rows :math:`I` of the catalogue ``[num_items, dim]``.
         targets: The item to predict ``[num]``.
+
+    Returns:
+        The losses ``[num]``.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Retraining, the reference, and the simple methods that every table compares with."""
+"""Baselines: retraining, which is the reference, and simple methods for comparison."""
 
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
 from graphunlearn.operators.baselines.retrain import Retrain

@@ -1,4 +1,4 @@
-"""Baselines that ascend the loss of what is forgotten: alone, with fine-tuning, or as negative KL."""
+"""Baselines that ascend the loss of the forget set, with or without fine-tuning, or maximise a KL divergence."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ from graphunlearn.operators.baselines.simple import BOTH
 __all__ = ["AscentFineTune", "GradientAscent", "NegativeKL", "adam", "ascend", "descend", "endless_batches"]
 
 _LR = {"interactions": 0.01, "sessions": 0.001}  # by kind of graph
-CHUNK = 1024  # forgotten clicks scored at a time, which bounds the memory at that times the number of items
+CHUNK = 1024  # forgotten clicks scored at a time; memory is bounded by this times the number of items
 
 
 def adam(model: nn.Module, lr: float) -> torch.optim.Adam:
-    """Return Adam on what is trained of a model, whose gradients from before are dropped.
+    """Clear the gradients of a model and return an Adam optimiser of its trainable parameters.
+
+    Args:
+        model: The model.
+        lr: Learning rate.
+
+    Returns:
+        The optimiser.
 
     Raises:
         ValueError: No parameter requires a gradient.
@@ -48,22 +55,22 @@ def ascend(
     steps: int,
     lr: float,
 ) -> list[float]:
-    r"""Climb the mean loss of what is forgotten with Adam, in place, without the penalty of the objective.
+    r"""Ascend the mean loss of the forget set with Adam in place, without the L2 penalty of the objective.
 
     Args:
-        model: Changed in place.
-        graph: The graph before; the clicks of its sessions are predicted as they were in training.
-        retained: The graph after, on which interactions are scored.
-        request: What is forgotten.
-        objective: The loss.
-        steps: Number of steps, each on everything that is forgotten.
-        lr: Adam's learning rate.
+        model: The model; it is changed in place.
+        graph: The graph before forgetting; forgotten clicks are predicted from their prefixes in this graph.
+        retained: The retained graph, on which forgotten interactions are scored.
+        request: The request to forget.
+        objective: The training loss.
+        steps: Number of steps, each over the whole forget set.
+        lr: Learning rate of Adam.
 
     Returns:
-        The mean loss before every step; none where nothing forgotten has a loss.
+        The mean loss before every step; empty if the forget set contains no sample with a loss.
     """
     if isinstance(objective, Objective) and objective.weight_decay:
-        objective = replace(objective, weight_decay=0.0)  # climbing the penalty would blow the rows up
+        objective = replace(objective, weight_decay=0.0)  # ascending the penalty would make the rows diverge
     samples = objective.samples(graph, mask=request.mask(graph))
     where, parts = retained, [samples]
     if graph.kind == "sessions":
@@ -85,19 +92,19 @@ def ascend(
 def descend(
     model: nn.Module, graph: Any, objective: Criterion, *, steps: int, lr: float, batch_size: int, seed: int
 ) -> list[float]:
-    """Train on for a number of steps, in place.
+    """Continue training in place for a number of steps.
 
     Args:
-        model: Changed in place.
-        graph: What to train on.
-        objective: The loss.
+        model: The model; it is changed in place.
+        graph: The graph to train on.
+        objective: The training loss.
         steps: Number of steps, each on one batch.
-        lr: Adam's learning rate.
+        lr: Learning rate of Adam.
         batch_size: Samples per step.
-        seed: Seed of the order of samples, and of dropout.
+        seed: Seed of the order of samples and of dropout.
 
     Returns:
-        The loss of every batch; none where there is nothing to learn.
+        The loss of every batch; empty if the graph has no training samples.
     """
     optimizer = adam(model, lr)
     losses = []
@@ -114,7 +121,16 @@ def descend(
 
 
 def endless_batches(graph: Any, objective: Criterion, size: int, seed: int) -> Iterator[Any]:
-    """Yield batches of all samples of ``graph``, in a new order each time round; none if there are none."""
+    """Yield batches of the samples of ``graph`` endlessly, in a new order in each pass.
+
+    Yield nothing if there are no samples.
+
+    Args:
+        graph: The graph to train on.
+        objective: The training loss.
+        size: Samples per batch.
+        seed: Seed of the order of samples.
+    """
     samples = objective.samples(graph)
     generator = torch.Generator().manual_seed(seed)
     rounds = count() if len(samples) else []
@@ -123,16 +139,16 @@ def endless_batches(graph: Any, objective: Criterion, size: int, seed: int) -> I
 
 @dataclass(kw_only=True)
 class GradientAscent(Unlearner):
-    r"""Climb the mean loss of what is forgotten: Adam on :math:`-\frac{1}{|D_r|} \sum_{z \in D_r} \ell(z; \theta)`.
+    r"""Minimise :math:`-\frac{1}{|D_r|} \sum_{z \in D_r} \ell(z; \theta)` over the forget set :math:`D_r` with Adam.
 
-    These are the forgotten interactions, on the graph that remains, or the forgotten clicks, each after the clicks that
-    came before it; the first click of a session follows nothing and has no loss. It has no sense of where to stop,
-    which is what makes it a baseline: the number of steps is fixed beforehand.
+    The samples are the forgotten interactions, scored on the retained graph, or the forgotten clicks, each predicted
+    from the clicks before it; the first click of a session has no prefix and therefore no loss. The method has no
+    stopping rule: the number of steps is fixed beforehand.
 
     Args:
-        objective: The loss; the shared default where ``None``.
+        objective: The training loss; ``None`` selects the shared default.
         steps: Number of ascent steps.
-        lr: Adam's learning rate; by default .01 for interactions and .001 for sessions.
+        lr: Learning rate of Adam; ``None`` selects .01 for interactions and .001 for sessions.
     """
 
     name: ClassVar[str] = "ascent"
@@ -155,19 +171,19 @@ class GradientAscent(Unlearner):
 
 @dataclass(kw_only=True)
 class AscentFineTune(Unlearner):
-    """Climb the loss of the forgotten clicks, then train on for a few steps on the retained sessions.
+    """Ascend the loss of the forgotten clicks, then continue training on the retained sessions for a few steps.
 
-    How many steps are taken where nothing is said was chosen while looking at retrained models. A method that is to
-    spare retraining cannot know them: as a baseline, this is a stronger one than could be had.
+    The default numbers of steps were chosen by comparison with retrained models. A method that avoids retraining does
+    not have such models, so this baseline is stronger than it would be in practice.
 
     Args:
-        objective: The loss; the shared default where ``None``.
-        steps: Number of ascent steps, each on all forgotten clicks.
-        lr: Adam's learning rate of the ascent.
-        finetune_steps: Number of training steps after it, each on one batch.
-        finetune_lr: Adam's learning rate of those.
+        objective: The training loss; ``None`` selects the shared default.
+        steps: Number of ascent steps, each over all forgotten clicks.
+        lr: Learning rate of Adam in the ascent.
+        finetune_steps: Number of training steps after the ascent, each on one batch.
+        finetune_lr: Learning rate of Adam in these training steps.
         batch_size: Prefixes per training step.
-        seed: Seed of the order of sessions, and of dropout.
+        seed: Seed of the order of sessions and of dropout.
 
     Raises:
         ValueError: A setting is out of range.
@@ -206,25 +222,25 @@ class AscentFineTune(Unlearner):
 
 @dataclass(kw_only=True)
 class NegativeKL(Unlearner):
-    r"""Push what the model predicts where clicks were forgotten away from what it predicted, and train on the rest.
+    r"""Maximise the KL divergence from the original predictions at forgotten clicks, and train on retained sessions.
 
-    Adam on the loss of a batch of the retained sessions minus
+    Adam minimises the loss of a batch of the retained sessions minus
 
     .. math::
         \lambda\,\mathrm{KL}\big(P_{\hat\theta}(\cdot \mid v_{1:t-1}) \,\|\, P_\theta(\cdot \mid v_{1:t-1})\big)
 
-    at the prefixes of a batch of forgotten clicks :math:`v_t`, with :math:`\hat\theta` the original. Away is anywhere:
-    all of the prediction moves, not only that of :math:`v_t`, and there is no bound to how far; the number of steps is
-    fixed beforehand. At :math:`\hat\theta` the divergence has no gradient, and it is the training loss that makes the
-    first step.
+    at the prefixes of a batch of forgotten clicks :math:`v_t`, where :math:`\hat\theta` are the original parameters.
+    The divergence has no preferred direction and no upper bound: it moves the whole prediction, not only that of
+    :math:`v_t`. The number of steps is fixed beforehand. At :math:`\hat\theta` the divergence has a zero gradient, so
+    the first step follows the training loss alone.
 
     Args:
-        objective: The training loss; the shared default where ``None``.
+        objective: The training loss; ``None`` selects the shared default.
         steps: Number of steps.
-        lr: Adam's learning rate.
-        weight: :math:`\lambda`.
-        batch_size: Prefixes of the retained sessions per step, and forgotten clicks at most.
-        seed: Seed of the order of both.
+        lr: Learning rate of Adam.
+        weight: The weight :math:`\lambda` of the divergence.
+        batch_size: Prefixes of the retained sessions per step, and largest number of forgotten clicks per step.
+        seed: Seed of the order of the retained prefixes and of the forgotten clicks.
 
     Raises:
         ValueError: A setting is out of range.
@@ -250,7 +266,7 @@ class NegativeKL(Unlearner):
         ends = CrossEntropy().samples(graph, mask=request.mask(graph)).ends
         log: dict[str, Any] = {"kl": [], "loss": []}
         if not ends.numel():
-            return log  # nothing was predicted
+            return log  # no forgotten click has a prefix
         with torch.no_grad():
             parts = [encode_prefixes(model, graph, part) for part in ends.split(CHUNK)]
             states, items = torch.cat([part.queries for part in parts]), parts[0].items.clone()
@@ -273,11 +289,14 @@ class NegativeKL(Unlearner):
 
 
 def divergence(before: Tensor, after: Tensor) -> Tensor:
-    r"""Return :math:`\mathrm{KL}(\mathrm{softmax}(a) \| \mathrm{softmax}(b))` of rows of scores ``[num]``.
+    r"""Return :math:`\mathrm{KL}(\mathrm{softmax}(a) \| \mathrm{softmax}(b))` for every row of scores.
 
     Args:
         before: Scores :math:`a` ``[num, num_items]``.
         after: Scores :math:`b` ``[num, num_items]``.
+
+    Returns:
+        The divergences ``[num]``.
 
     Example:
         >>> divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]]))

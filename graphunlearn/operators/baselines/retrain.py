@@ -1,4 +1,4 @@
-"""Retraining from scratch: the reference, and an unlearner like any other."""
+"""Retraining from scratch, the reference, as an unlearning method."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Retrain"]
 
 @dataclass(kw_only=True)
 class Retrain(Unlearner):
-    """Draw the parameters anew and train on the retained graph.
+    """Redraw all parameters and train on the retained graph.
 
     Args:
-        objective: The loss; the shared default where ``None``.
-        validation: Interactions, or sessions, for early stopping; what concerns users and items that are forgotten
-            entirely is left out. Without any session of two clicks left, all epochs are run.
-        settings: How to train, seed included. Use those of the original; where ``None``
+        objective: The training loss; ``None`` selects the shared default.
+        validation: Interactions or sessions for early stopping, without those of users and items that are forgotten
+            entirely. If no session with two clicks is left, training runs for all epochs.
+        settings: Training settings, including the seed; use those of the original. ``None`` selects
             :func:`~graphunlearn.nn.default_settings`.
     """
 

@@ -1,4 +1,4 @@
-"""Baselines that belong in every table: delete the edges only, fine-tune on the rest."""
+"""Simple baselines: delete the edges only, or fine-tune on the retained graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOTH = ("interactions", "sessions")
 
 @dataclass(kw_only=True)
 class Unlink(Unlearner):
-    """Keep the parameters and serve with the retained graph: what forgetting costs nothing gives."""
+    """Keep the parameters and recommend with the retained graph: the baseline that does no computation."""
 
     name: ClassVar[str] = "unlink"
     kinds: ClassVar[tuple[str, ...]] = BOTH
@@ -30,13 +30,14 @@ class Unlink(Unlearner):
 
 @dataclass(kw_only=True)
 class FineTune(Unlearner):
-    """Train on for a few epochs on the retained graph.
+    """Continue training on the retained graph for a few epochs.
 
     Args:
-        objective: The loss; the shared default where ``None``.
-        epochs: Passes over the retained interactions, or the prefixes of the retained sessions.
-        lr: Adam's learning rate; by default that of :func:`~graphunlearn.nn.default_settings`.
-        batch_size: Interactions, or prefixes, per step; by default likewise.
+        objective: The training loss; ``None`` selects the shared default.
+        epochs: Epochs over the retained interactions, or over the prefixes of the retained sessions.
+        lr: Learning rate of Adam; ``None`` selects that of :func:`~graphunlearn.nn.default_settings`.
+        batch_size: Interactions or prefixes per step; ``None`` selects that of
+            :func:`~graphunlearn.nn.default_settings`.
         seed: Seed of the order of interactions or sessions.
     """
 

@@ -1,4 +1,4 @@
-"""Shards of sessions: forget by training again only the shards that hold what is forgotten."""
+"""Sharded unlearning of sessions: only the shards that hold a forgotten click are retrained."""
 
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU

@@ -1,4 +1,4 @@
-"""Models of several shards served as one, and the weights that they are given."""
+"""An ensemble of the models of several shards, and the weights of the shards."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ShardEnsemble", "backbone_of", "learn_weights"]
 
-SAMPLES = 512  # clicks that weights are learned from, and fewer where their scores would take more than
-SCORES = 1 << 26  # numbers
+SAMPLES = 512  # largest number of clicks used to learn the weights; fewer if their scores exceed SCORES
+SCORES = 1 << 26  # largest number of scores held at a time
 RIDGE = 1e-3
 
 
 class ShardEnsemble(Kept):
-    r"""Recommenders of several shards of the sessions, served as one by a weighted sum of their scores.
+    r"""A recommender whose scores are the weighted sum of the scores of the models of several shards.
 
     .. math::
         z_j(x) = \sum_k w_k(x) \langle s_k(x), e_{kj} \rangle, \qquad
         w(x) = \gamma\,\operatorname{softmax}_k\big(b_k + a \cos(s_k(x), c_k)\big)
 
-    with :math:`s_k` the row of a session and :math:`e_{kj}` that of an item in the model of shard :math:`k`, and
-    :math:`c_k` the mean direction of the rows of the shard's own sessions. With :math:`a = b = 0, \gamma = 1` it is the
-    mean. The sum of dot products is that of rows which lie side by side: an ensemble is encoded as any other model.
+    Here :math:`s_k` is the row of a session and :math:`e_{kj}` the row of an item in the model of shard :math:`k`, and
+    :math:`c_k` is the mean direction of the rows of the sessions in that shard. With :math:`a = b = 0, \gamma = 1` the
+    ensemble takes the mean. The sum of dot products equals the dot product of the concatenated rows, so an ensemble is
+    encoded like any other model.
 
     Args:
-        shards: The models, of one class and the same sizes.
-        members: Shard of every session of the graph it was trained on ``[num_sessions]``.
-        graph: Fingerprint of that graph.
-        seed: What the models were drawn with: one more for each.
+        shards: The models, all of the same class and sizes.
+        members: Shard of every session of the training graph ``[num_sessions]``.
+        graph: Fingerprint of the training graph.
+        seed: Seed of the first model; every further model has the seed of its predecessor plus one.
     """
 
     def __init__(self, shards: list[nn.Module], members: Tensor, graph: str, seed: int) -> None:
@@ -56,7 +57,7 @@ class ShardEnsemble(Kept):
         self.centres: Tensor
         self.register_buffer("scale", like.new_ones(()))
         self.register_buffer("sharpness", like.new_zeros(()))
-        self.register_buffer("offset", like.new_zeros(len(shards)))  # minus infinity where a shard is empty
+        self.register_buffer("offset", like.new_zeros(len(shards)))  # minus infinity for an empty shard
         self.register_buffer("centres", like.new_zeros(len(shards), 0))
         self.members, self.graph, self.seed = members, graph, seed
         self.left_out = torch.zeros(0, dtype=torch.bool)
@@ -68,21 +69,24 @@ class ShardEnsemble(Kept):
         return {"num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return parameters and buffers, the shard of every session, and which clicks were left out, by name."""
+        """Return the parameters, the buffers, the shard of every session and the clicks left out, by name."""
         return {**self.state_dict(), "members": self.members, "left_out": self.left_out}
 
     @classmethod
     def rebuilt(cls, shape: dict[str, Any], tensors: Mapping[str, Tensor], like: nn.Module | None = None) -> Self:
-        """Return the ensemble of which :meth:`shape` and :meth:`tensors` tell.
+        """Build an ensemble from its shape and its tensors.
 
         Args:
-            shape: Of the ensemble.
-            tensors: Of the ensemble.
-            like: A model of the class and the sizes of the shards, or an ensemble of such.
+            shape: The result of :meth:`shape`.
+            tensors: The result of :meth:`tensors`.
+            like: A model of the class and sizes of the shards, or an ensemble of such models.
+
+        Returns:
+            The ensemble.
 
         Raises:
-            ValueError: There is no model to go by.
-            RuntimeError: The tensors are not those of such an ensemble.
+            ValueError: ``like`` is missing.
+            RuntimeError: The tensors do not fit such an ensemble.
         """
         if like is None:
             raise ArgumentError("like", "be a model of the class that the shards are of", "none")
@@ -105,19 +109,26 @@ class ShardEnsemble(Kept):
         return F.cosine_similarity(states, self.centres.unsqueeze(0), dim=2)
 
     def combine(self, parts: list[Encoded]) -> Encoded:
-        """Return the rows whose dot products are the weighted sums of the scores of the shards."""
+        """Concatenate the weighted rows of the shards.
+
+        Args:
+            parts: The encoding of the same queries and items by every shard.
+
+        Returns:
+            Rows whose dot products are the weighted sums of the scores of the shards.
+        """
         states = torch.stack([part.queries for part in parts], 1)
         users = (states * self.weights(states).unsqueeze(2)).flatten(1)
         return Encoded(users, torch.cat([part.items for part in parts], 1))
 
     @torch.no_grad()
     def settle(self, graphs: dict[int, SessionGraph]) -> None:
-        """Set the weights to the mean's, those of shards with nothing to learn to zero, and centres to their sessions'.
+        """Reset the weights to those of the mean, with weight zero for empty shards, and recompute the centres.
 
         Args:
-            graphs: The training sessions of the shards that were trained.
+            graphs: The training sessions of every trained shard, by the number of the shard.
         """
-        self.scale.fill_(1.0)  # learned weights were fitted to other models, and maybe to clicks forgotten since
+        self.scale.fill_(1.0)  # earlier weights fit other models, maybe also forgotten clicks
         self.sharpness.zero_()
         self.offset[torch.isfinite(self.offset)] = 0.0
         for number, graph in graphs.items():
@@ -130,7 +141,7 @@ class ShardEnsemble(Kept):
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
-    """Return a model that is no ensemble: the first shard of one, and any other model itself."""
+    """Return the model of the first shard of an ensemble, or ``model`` itself if it is not an ensemble."""
     return model.shards[0] if isinstance(model, ShardEnsemble) else model
 
 
@@ -147,17 +158,17 @@ def _(model: ShardEnsemble, graph: SessionGraph, ends: Tensor) -> Encoded:
 def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attention: bool, seed: int) -> float:
     r"""Fit :math:`\gamma, b` (and :math:`a`, with ``attention``) to clicks that no shard was trained on, in place.
 
-    The cross entropy over the whole catalogue is minimised by L-BFGS, from the mean, and with a small ridge. What it
-    gives is never worse than the mean on the clicks that are looked at.
+    L-BFGS minimises the cross entropy over the whole catalogue with a small ridge, starting from the weights of the
+    mean. On the clicks used, the result is never worse than the mean.
 
     Args:
-        ensemble: Whose weights are fitted; shards left out stay so.
-        validation: Sessions.
-        attention: Whether the weights follow from the session.
-        seed: Seed of which clicks of ``validation`` are looked at.
+        ensemble: The ensemble whose weights are fitted; empty shards keep weight zero.
+        validation: Sessions that no shard was trained on.
+        attention: Whether the weights depend on the session.
+        seed: Seed of the choice of clicks from ``validation``.
 
     Returns:
-        The cross entropy that is left.
+        The cross entropy after the fit.
     """
     samples = CrossEntropy().samples(validation)
     alive = torch.isfinite(ensemble.offset).nonzero().flatten()
@@ -170,8 +181,8 @@ def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attentio
         near = scores.new_zeros(len(scores), len(alive))
         if attention:
             near = ensemble.closeness(torch.stack([part.queries for part in parts], 1))[:, alive]
-    # log of the scale, sharpness, offsets: from those of the mean, and drawn back there a little, since on too few
-    # clicks any of them may run off
+    # log of the scale, sharpness, offsets: they start at the values of the mean, and the ridge pulls them back there,
+    # because on few clicks they may diverge
     free = scores.new_zeros(2 + len(alive), requires_grad=True)
     search = torch.optim.LBFGS([free], max_iter=20, line_search_fn="strong_wolfe")
     best, least = free.detach().clone(), math.inf

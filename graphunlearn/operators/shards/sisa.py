@@ -1,4 +1,4 @@
-"""SISA: train a model per shard of the sessions; forget by retraining the shards that hold what is forgotten."""
+"""SISA: train one model per shard of the sessions, and retrain only the shards that hold a forgotten click."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ Aggregation = Literal["mean", "learned", "attention"]
 
 @dataclass(kw_only=True)
 class Sharded(Unlearner):
-    """Train a model per shard; forget by training those shards again that hold what is forgotten.
+    """The base class of sharded methods: one model per shard, and retraining of the shards with forgotten clicks.
 
-    A subclass says how sessions are parted (:meth:`_partition`), and may leave more clicks out (:meth:`_extra`).
+    A subclass defines how sessions are assigned to shards (:meth:`_partition`). It may leave further clicks out of
+    training (:meth:`_extra`).
 
     Args:
-        objective: The loss; the shared default where ``None``.
+        objective: The training loss; ``None`` selects the shared default.
         num_shards: Number of shards.
-        aggregation: How the scores of the shards are added up.
-        validation: Early stopping of every shard, and learned weights.
-        settings: How every shard is trained; where ``None`` :func:`~graphunlearn.nn.default_settings`.
+        aggregation: How the scores of the shards are combined.
+        validation: Sessions for early stopping of every shard and for learned weights.
+        settings: Training settings of every shard; ``None`` selects :func:`~graphunlearn.nn.default_settings`.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
@@ -63,11 +64,18 @@ class Sharded(Unlearner):
         """Return the shard of every session ``[num_sessions]``."""
 
     def _extra(self, ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
-        """Return which kept clicks are left out of training as well ``[num_clicks]``; none here."""
+        """Return a mask of further clicks to leave out of training ``[num_clicks]``; empty by default."""
         return torch.zeros_like(forgotten)
 
     def asks_preparation(self, model: nn.Module) -> bool:
-        """Return whether a request to ``model`` takes a preparation; shards that were served go on as they are."""
+        """Return whether a request on ``model`` needs a preparation; an ensemble of shards needs none.
+
+        Args:
+            model: The model to unlearn from.
+
+        Returns:
+            Whether ``model`` needs a preparation.
+        """
         return not isinstance(model, ShardEnsemble)
 
     def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
@@ -76,7 +84,7 @@ class Sharded(Unlearner):
             raise ArgumentError(
                 "num_shards", f"not be larger than the number of sessions, {graph.num_sessions}", self.num_shards
             )
-        seed = self._settings(graph).seed + int(fingerprint(model)[:8], 16)  # another original has other shards
+        seed = self._settings(graph).seed + int(fingerprint(model)[:8], 16)  # the shards depend on the original
         members = self._partition(model, graph, seed)
         shards = [copy.deepcopy(backbone_of(model)) for _ in range(self.num_shards)]
         ensemble = ShardEnsemble(shards, members, graph.fingerprint(), seed)
@@ -112,14 +120,14 @@ class Sharded(Unlearner):
         touched = torch.unique(model.members[graph.session[forgotten]]).tolist()
         extra = self._extra(model, graph, forgotten) & ~forgotten & ~model.left_out
         if not bool((torch.bincount(graph.session[~(forgotten | extra | model.left_out)]) > 1).any()):
-            extra = torch.zeros_like(extra)  # rather than leave no shard anything to learn
+            extra = torch.zeros_like(extra)  # otherwise no shard would have a sample left
         missing = forgotten | extra | model.left_out
         validation = validation_left(self.validation, graph, retained)
         before = time.perf_counter() - start
         log = self._train(model, graph, missing, touched, validation)
         del log["seconds_before_a_break"]
         alone = before + log["seconds_of_weights"]
-        self._check_finite(model)  # what follows is not in its state, and not taken back
+        self._check_finite(model)  # the attributes set below are not restored on failure
         stays = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) > 0
         model.graph = retained.fingerprint()
         model.members, model.left_out = model.members[stays], missing[~forgotten]
@@ -141,7 +149,7 @@ class Sharded(Unlearner):
         files: list[Path] | None = None,
         progress: bool | None = None,
     ) -> dict[str, Any]:
-        """Train some shards from scratch on their clicks that are not ``missing``, and weigh all; return the log."""
+        """Train some shards from scratch without their ``missing`` clicks, set the weights of all; return the log."""
         settings, objective = self._settings(graph), self.objective or default_objective(graph)
         own = ensemble.members[graph.session]
         parts = {k: graph.keep(~(missing | (own != k))) for k in numbers}
@@ -194,29 +202,29 @@ class Sharded(Unlearner):
 
 @dataclass(kw_only=True)
 class SISA(Sharded):
-    r"""Sharded, isolated, aggregated: every session is learned by one of several models alone.
+    r"""Sharded, isolated, aggregated training: every session is used to train exactly one of several models.
 
-    :meth:`prepare` parts the sessions into shards of equal size at random and trains a model of the original's class on
-    each, as the original was trained. A request is served by training the shards that hold a forgotten click again,
-    from the same initialisation, on what they keep: what comes out is exactly what :meth:`prepare` would have given
-    without the forgotten clicks, with the same division into shards, and, for shards that are not trained again, with
-    what validation held then. The served model adds up the scores of all shards. It is another model than the original,
-    and less accurate the more shards there are; what was forgotten is measured from it (``result.original``), not from
-    the original.
+    :meth:`prepare` assigns the sessions at random to shards of equal size and trains a model of the class of the
+    original on each shard, with the training settings of the original. A request retrains the shards that hold a
+    forgotten click from the same initialisation on their retained clicks. The result equals that of a :meth:`prepare`
+    without the forgotten clicks, given the same assignment to shards; shards that are not retrained were stopped by
+    the validation sessions of the time of their training. The served model sums the scores of all shards. It differs
+    from the original and becomes less accurate with more shards. Forgetting is therefore measured relative to the
+    ensemble before the request (``result.original``), not relative to the original.
 
-    The log says how long each shard took (``seconds_per_shard``), one after the other (``seconds_sum``), and how long
-    it would take side by side (``seconds_slowest_shard``); what is not training counts in both. There are no slices: a
-    shard is trained from its start.
+    The log holds the seconds of each shard (``seconds_per_shard``), of all shards in sequence (``seconds_sum``), and
+    of the shards in parallel (``seconds_slowest_shard``); the last two include the time that is not training. Shards
+    are not divided into slices: a shard is retrained from its initialisation.
 
     Args:
-        objective: The loss; the shared default where ``None``.
+        objective: The training loss; ``None`` selects the shared default.
         num_shards: Number of shards.
-        aggregation: ``"mean"`` of the scores; ``"learned"``, one weight per shard, fitted to validation clicks; or
-            ``"attention"``, weights that also follow from how close the session is to those of the shard; see
-            :class:`~graphunlearn.operators.shards.ensemble.ShardEnsemble`.
-        validation: Sessions for early stopping of every shard, and for learned weights.
-        settings: How every shard is trained; its seed, with the original, decides on shards and initialisation. Where
-            ``None`` :func:`~graphunlearn.nn.default_settings`.
+        aggregation: ``"mean"``, the mean of the scores; ``"learned"``, one weight per shard, fitted to validation
+            clicks; or ``"attention"``, weights that also depend on the closeness of the session to the sessions of the
+            shard. See :class:`~graphunlearn.operators.shards.ensemble.ShardEnsemble`.
+        validation: Sessions for early stopping of every shard and for learned weights.
+        settings: Training settings of every shard; their seed and the original model determine the assignment to
+            shards and the initialisation. ``None`` selects :func:`~graphunlearn.nn.default_settings`.
 
     Raises:
         ValueError: A setting is out of range, weights are to be learned without validation sessions, or the method is

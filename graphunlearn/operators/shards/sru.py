@@ -1,4 +1,4 @@
-"""SRU: shards of like sessions, weighed by attention, and more deleted than was asked for."""
+"""SRU: shards of similar sessions, aggregation by attention, and deletion of clicks beyond the request."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from graphunlearn.operators.shards.sisa import Aggregation, Sharded
 __all__ = ["SRU", "balanced_clusters"]
 
 Extra = Literal["collaborative", "neighbour", "random", "none"]
-CHUNK = 1024  # sessions compared with all others at a time
+CHUNK = 1024  # number of sessions compared with all others at a time
 
 
 @dataclass(kw_only=True)
 class SRU(Sharded):
-    r"""Session recommendation unlearning: shards of like sessions, and extra deletion.
+    r"""Session recommendation unlearning: shards of similar sessions, and extra deletion.
 
-    :meth:`prepare` parts the sessions by the rows that the original gives them: k-means on their directions, with
-    clusters of equal size. A model is trained on every shard, and their scores are added up with weights that
-    follow from how close a session is to those of the shard. A request is served by training the shards that hold a
-    forgotten click again, without the forgotten clicks and without some that could give them away:
+    :meth:`prepare` clusters the sessions by the directions of their rows in the original, with k-means and clusters of
+    equal size. One model is trained on every shard, and their scores are summed with weights that depend on the
+    closeness of a session to the sessions of the shard. A request retrains the shards that hold a forgotten click,
+    without the forgotten clicks and without some further clicks from which the forgotten ones could be inferred:
 
-    - ``"collaborative"``: the session of the same shard that is most similar to one with a forgotten click, by the
+    - ``"collaborative"``: for each session with a forgotten click, the most similar session of the same shard, by the
       cosine of their rows in the model of that shard;
-    - ``"neighbour"``: the kept clicks next to a forgotten one in its session, on either side;
-    - ``"random"``: as many kept clicks of the session as are forgotten of it;
-    - ``"none"``.
+    - ``"neighbour"``: the kept clicks directly before and after a forgotten click in its session;
+    - ``"random"``: as many random kept clicks of a session as are forgotten in it;
+    - ``"none"``: no further clicks.
 
-    Extra clicks are left out of training alone; the sessions that are served still hold them. None are where no shard
-    would have anything left to learn. What comes out is no longer what training without the forgotten clicks would
-    give. See :class:`~graphunlearn.operators.shards.sisa.SISA` for the log and the rest.
+    Extra clicks are left out of training only; the retained graph still holds them. If no shard would have a training
+    sample left, no extra clicks are deleted. With extra deletion, the result differs from training without the
+    forgotten clicks alone. See :class:`~graphunlearn.operators.shards.sisa.SISA` for the log and other details.
 
     Args:
-        objective: The loss; the shared default where ``None``.
+        objective: The training loss; ``None`` selects the shared default.
         num_shards: Number of shards.
         aggregation: ``"attention"``, ``"learned"`` or ``"mean"``.
-        validation: Sessions for early stopping of every shard, and for learned weights.
-        settings: How every shard is trained; its seed, with the original, decides on shards, initialisation and random
-            deletion. Where ``None`` :func:`~graphunlearn.nn.default_settings`.
-        extra: What is deleted besides.
+        validation: Sessions for early stopping of every shard and for learned weights.
+        settings: Training settings of every shard; their seed and the original model determine the shards, the
+            initialisation and the random deletion. ``None`` selects :func:`~graphunlearn.nn.default_settings`.
+        extra: The strategy of extra deletion.
 
     Raises:
         ValueError: A setting is out of range, weights are to be learned without validation sessions, or the method is
             not prepared for the model and the graph.
 
     Source: Xin et al., "On the Effectiveness of Unlearning in Session-Based Recommendation", WSDM 2024, arXiv
-    2312.14447, from its abstract and summaries: how clusters are balanced, how weights follow from closeness, and what
-    exactly each strategy deletes are choices of ours.
+    2312.14447, from its abstract and summaries. The balancing of the clusters, the dependence of the weights on
+    closeness and the exact deletions of each strategy are choices of this package.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -96,15 +96,18 @@ class SRU(Sharded):
 
 
 def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
-    """Return clusters of like rows whose sizes differ by one at most ``[num]``.
+    """Cluster rows into clusters whose sizes differ by at most one.
 
-    K-means finds the centres. Then every row asks for the nearest centre that has room left, each centre takes the
-    nearest of those who ask as long as there is room, and who is left asks again.
+    K-means finds the centres. In each round, every unassigned row proposes to the nearest centre with free places, and
+    each centre accepts the nearest of its proposing rows up to its capacity. Rounds repeat until all rows are assigned.
 
     Args:
-        rows: What is to be parted ``[num, dim]``.
+        rows: The rows to cluster ``[num, dim]``.
         num_clusters: Number of clusters.
-        seed: Seed of the centres that k-means starts from.
+        seed: Seed of the initial centres of k-means.
+
+    Returns:
+        The cluster of every row ``[num]``.
 
     Example:
         >>> import torch
@@ -112,7 +115,7 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
         tensor([1, 1, 1])
     """
     data = rows.detach().cpu().double().numpy()
-    # kmeans2 warns of, and leaves in place, a centre that nobody is near: here it takes what is left over
+    # kmeans2 warns about a centre without rows and keeps it; here such a centre receives the rows left over
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
         centres, _ = kmeans2(data, num_clusters, minit="++", seed=seed % 2**32, missing="warn")
@@ -133,7 +136,7 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _similar_sessions(ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
-    """Return the sessions most similar to one with a forgotten click, in the same shard ``[num_sessions]``."""
+    """Return a mask of the sessions most similar to one with a forgotten click in their shard ``[num_sessions]``."""
     touched = torch.zeros(graph.num_sessions, dtype=torch.bool, device=graph.device)
     touched[graph.session[forgotten]] = True
     found = torch.zeros_like(touched)
@@ -150,7 +153,7 @@ def _similar_sessions(ensemble: ShardEnsemble, graph: SessionGraph, forgotten: T
 
 
 def _neighbours(graph: SessionGraph, forgotten: Tensor) -> Tensor:
-    """Return the clicks next to a forgotten one in its session ``[num_clicks]``."""
+    """Return a mask of the clicks directly before or after a forgotten click of their session ``[num_clicks]``."""
     beside = torch.zeros_like(forgotten)
     together = graph.session[1:] == graph.session[:-1]
     beside[1:] |= forgotten[:-1] & together
@@ -159,12 +162,12 @@ def _neighbours(graph: SessionGraph, forgotten: Tensor) -> Tensor:
 
 
 def _random_clicks(graph: SessionGraph, forgotten: Tensor, seed: int) -> Tensor:
-    """Return of every session as many kept clicks as are forgotten of it, where it has them ``[num_clicks]``."""
+    """Return a mask of random kept clicks: per session up to the number of its forgotten clicks ``[num_clicks]``."""
     session = graph.session
     count = torch.bincount(session[forgotten], minlength=graph.num_sessions)
     kept = (~forgotten & (count[session] > 0)).nonzero().flatten()
     draw = torch.rand(kept.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    order = (session[kept] + draw.to(kept.device)).argsort()  # by session, at random within
+    order = (session[kept] + draw.to(kept.device)).argsort()  # by session, in random order within a session
     kept = kept[order]
     own = torch.bincount(session[kept], minlength=graph.num_sessions)
     place = torch.arange(kept.numel(), device=kept.device) - (own.cumsum(0) - own)[session[kept]]

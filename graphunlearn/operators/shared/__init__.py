@@ -1,4 +1,4 @@
-"""What two unlearning systems need: the two-risk problem, corrections, targets for scores, warm starts."""
+"""Code shared by several unlearning methods: the two-risk problem, corrections, score targets and warm starts."""
 
 from graphunlearn.operators.shared.problem import influence
 from graphunlearn.operators.shared.tune import TuneSettings

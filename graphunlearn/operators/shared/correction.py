@@ -1,4 +1,4 @@
-r"""Newton corrections of the tilted risk :math:`\Phi`, and the damping that needs no label to be chosen."""
+r"""Newton corrections of the tilted risk :math:`\Phi`, and a choice of the damping that needs no labels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from graphunlearn.operators.shared.problem import Problem
 
 __all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
 
-_TRUST, _RAISES = 0.5, 10  # the least share of the predicted decrease; how often damping is raised for it
+_TRUST, _RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
 
 
 @dataclass
 class Tilted:
     r"""The tilted risk :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle`.
 
-    Retraining minimises the risk of what remains, and stops early as the original did, with a gradient of
-    :math:`\nabla R(\hat\theta; D, G)` left over. So the retrained model is where :math:`\nabla\Phi = 0`.
+    Retraining minimises the retained risk. It is assumed to stop early like the training of the original, with the
+    same remaining gradient :math:`\nabla R(\hat\theta; D, G)`. The retrained model then satisfies
+    :math:`\nabla\Phi = 0`.
     """
 
     problem: Problem
@@ -39,10 +40,10 @@ class Tilted:
         return self.problem.restrict(self.problem.new.gradient(theta)) - self.tilt
 
     def curve(self, theta: Tensor, space: KrylovSpace, dampings: list[float], absolute: bool) -> dict[str, list[float]]:
-        r"""Return how the step from ``theta`` fares for every damping; nothing of it needs a retrained model.
+        r"""Return quality measures of the step from ``theta`` for every damping, without a retrained model.
 
-        ``rho`` is the true decrease of :math:`\Phi` over the predicted one, ``residual`` is
-        :math:`\|\nabla\Phi(\theta')\| / \|\nabla\Phi(\theta)\|`, ``plain_residual`` is
+        ``rho`` is the ratio of the true to the predicted decrease of :math:`\Phi`, ``residual`` is
+        :math:`\|\nabla\Phi(\theta')\| / \|\nabla\Phi(\theta)\|`, and ``plain_residual`` is
         :math:`\|\nabla R(\theta'; D_k, G_k)\| / \|\nabla R(\theta; D_k, G_k)\|`.
         """
         before, slope = self.value(theta), self.gradient(theta)
@@ -57,10 +58,10 @@ class Tilted:
         return out
 
     def trusted(self, theta: Tensor, space: KrylovSpace, damping: float, absolute: bool) -> tuple[float, float]:
-        r"""Return the smallest damping, from ``damping`` on in steps of three, whose step can be trusted, and its ρ.
+        r"""Return the smallest damping with a trusted step, and its ρ; ``damping`` is raised by factors of three.
 
-        A step is trusted where :math:`\Phi` falls by at least half of what the quadratic model predicts, as a trust
-        region has it. Where no step is, the last and shortest is returned.
+        As in trust-region methods, a step is trusted if :math:`\Phi` falls by at least half of the decrease that the
+        quadratic model predicts. If no step is trusted, the last damping, with the shortest step, is returned.
         """
         before, rho = self.value(theta), -math.inf
         for number in range(_RAISES + 1):
@@ -73,16 +74,16 @@ class Tilted:
 
 
 def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
-    r"""Return the ridge that early stopping is equivalent to, and how well it fits.
+    r"""Return the ridge that is equivalent to early stopping, and the quality of this fit.
 
-    Had training minimised :math:`R + \frac\delta2\|\theta\|^2`, then :math:`\nabla R(\hat\theta) = -\delta\hat\theta`.
+    A minimiser of :math:`R + \frac\delta2\|\theta\|^2` satisfies :math:`\nabla R(\hat\theta) = -\delta\hat\theta`.
     The least-squares :math:`\delta` along :math:`\hat\theta` is
 
     .. math::
         \delta^* = -\frac{\langle\nabla R(\hat\theta; D, G), \hat\theta\rangle}{\|\hat\theta\|^2},
 
-    and the second number is the cosine between :math:`-\nabla R` and :math:`\hat\theta`. No label, no validation data
-    and no retrained model is looked at.
+    and the second number is the cosine between :math:`-\nabla R` and :math:`\hat\theta`. The computation uses no
+    labels, no validation data and no retrained model.
     """
     theta = problem.restrict(problem.trained)
     slope, square = -float(tilt.double() @ theta.double()), float(theta.double().square().sum())
@@ -90,9 +91,9 @@ def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
 
 
 def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objective, most: int = 50_000) -> float:
-    r"""Return :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
+    r"""Return an estimate of :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
 
-    A local problem cannot tell: its samples are only a part of those that hold its rows where they are.
+    A local problem cannot provide :math:`\delta^*`, because it lacks some of the samples that determine its rows.
     """
     mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
     mask[:: max(1, graph.num_interactions // most)] = True
@@ -105,7 +106,7 @@ def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objectiv
 def preconditioned(
     problem: Problem, theta: Tensor, product: Product, rhs: Tensor, damping: float, tol: float, max_iter: int
 ) -> Solution:
-    """Solve by conjugate gradients, preconditioned with the curvature's diagonal where it is known."""
+    """Solve by conjugate gradients, preconditioned with the diagonal of the curvature if it is known."""
     preconditioner = None
     if isinstance(problem.curved, LinearRisk):
         inverse = 1 / (problem.curved.jacobi(theta) + max(damping, 1e-6))
@@ -116,8 +117,8 @@ def preconditioned(
 def adam_quadratic(product: Product, rhs: Tensor, damping: float, lr: float, steps: int) -> Solution:
     r"""Minimise :math:`\frac12 x^\top(H + \delta I)x - b^\top x` by a fixed number of Adam steps.
 
-    Kept because published code solves its system this way; it neither knows nor says whether it has converged, so the
-    residual is computed here. Where the system is indefinite the iterates run away, and nothing stops them.
+    This solver reproduces published code. It has no convergence test, so the residual is computed at the end. If the
+    system is indefinite, the iterates diverge.
     """
     x = torch.zeros_like(rhs)
     optimizer = torch.optim.Adam([x], lr=lr)

@@ -1,4 +1,4 @@
-"""What of held-out data can still be used after a request."""
+"""The part of the validation data that can still be used after a request."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ __all__ = ["validation_left"]
 
 
 def validation_left(validation: Any, graph: Any, retained: Any) -> Any:
-    """Return what stops the training on ``retained``: ``validation`` without emptied users and items.
+    """Return ``validation`` without emptied users and items, for early stopping of a training on ``retained``.
 
     Args:
-        validation: Held-out interactions or sessions; or ``None``.
+        validation: Held-out interactions or sessions, or ``None``.
         graph: The training graph before forgetting.
-        retained: The training graph after it.
+        retained: The retained graph.
 
     Returns:
-        The graph; ``None`` where there was none, or where no session of two clicks is left, and so nothing to predict.
+        The remaining validation graph; ``None`` if ``validation`` is ``None``, or if no session with two clicks is left
+        and there is no click to predict.
     """
     if validation is None:
         return None

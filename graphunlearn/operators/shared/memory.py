@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes."""
+"""Measurement of the peak memory of a block of code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["peak_memory"]
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Any]:
-    """Yield a function that gives the highest memory used inside, in bytes beyond what was in use at the start.
+    """Yield a function that returns the peak memory inside the block, in bytes above the memory in use at its start.
 
-    On CUDA the allocator counts; on a CPU a thread samples the resident set a few hundred times a second, which misses
-    peaks shorter than that.
+    On CUDA, the allocator reports the peak. On a CPU, a thread samples the resident set a few hundred times a second
+    and misses shorter peaks.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -45,13 +45,13 @@ def peak_memory(device: torch.device) -> Iterator[Any]:
 
 
 def _trim() -> None:
-    """Give freed memory back to the system, or reusing it would count as using none (glibc; elsewhere nothing)."""
+    """Return freed memory to the system, because reusing it would not be counted (glibc only; no effect elsewhere)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident() -> int:
-    """The process's resident memory in bytes; 0 where the system does not say."""
+    """Return the resident memory of the process in bytes; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
             return int(file.read().split()[1]) * 4096

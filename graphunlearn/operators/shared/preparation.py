@@ -1,4 +1,4 @@
-"""What a method does once for many requests, in memory and on disk."""
+"""The preparation of a method, which is computed once for many requests, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ FORMAT = 1
 
 
 class Kept(nn.Module):
-    """A module that can be written to a file, and built again from what is there.
+    """A module that can be written to a file and rebuilt from it.
 
-    By default the file holds its ``state_dict``, and its class is called with :meth:`shape`.
+    By default the file holds the ``state_dict`` of the module, and the module is rebuilt by calling its class with the
+    entries of :meth:`shape`.
     """
 
     @abstractmethod
@@ -38,20 +39,23 @@ class Kept(nn.Module):
         """Return the arguments that build the module again, without its tensors; JSON-able."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that it has learned, by name."""
+        """Return all tensors of the module, by name."""
         return dict(self.state_dict())
 
     @classmethod
     def rebuilt(cls, shape: dict[str, Any], tensors: Mapping[str, Tensor], like: nn.Module | None = None) -> Self:
-        """Return the module of which :meth:`shape` and :meth:`tensors` tell.
+        """Build a module from its shape and its tensors.
 
         Args:
-            shape: Of the module.
-            tensors: Of the module.
-            like: A model of the class that the module is made for, where it holds such models itself.
+            shape: The result of :meth:`shape`.
+            tensors: The result of :meth:`tensors`.
+            like: A model of the class that the module was prepared for; needed if the module contains such models.
+
+        Returns:
+            The module.
 
         Raises:
-            RuntimeError: The tensors are not those of such a module.
+            RuntimeError: The tensors do not fit such a module.
         """
         made = cls(**shape)
         made.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
@@ -60,16 +64,16 @@ class Kept(nn.Module):
 
 @dataclass
 class Preparation:
-    """What was prepared, and which models and graphs it serves.
+    """A prepared module, and the models and graphs for which it is valid.
 
     Args:
-        kind: What it is; a file of another kind is not taken for it.
-        module: What was learned.
-        model: Fingerprint of the model it was prepared for.
-        graph: Fingerprint of that model's graph.
-        log: What was done to prepare it.
-        seconds: How long that took.
-        served: Fingerprints of the models and graphs that requests have led to from there; :meth:`note` adds to them.
+        kind: The kind of preparation; loading checks it.
+        module: The learned module.
+        model: Fingerprint of the model that the module was prepared for.
+        graph: Fingerprint of the training graph of that model.
+        log: A record of the preparation.
+        seconds: Wall-clock seconds of the preparation; ``None`` if unknown.
+        served: Fingerprints of the models and graphs that resulted from earlier requests; :meth:`note` adds to them.
     """
 
     kind: str
@@ -81,28 +85,33 @@ class Preparation:
     served: set[tuple[str, str]] = field(default_factory=set)
 
     def objection(self, model: str, graph: str) -> str | None:
-        """Return which argument it does not serve, by the fingerprints of model and graph, or nothing.
+        """Return the name of the argument for which the preparation is not valid.
 
         Args:
             model: Fingerprint of a model.
-            graph: Fingerprint of its graph.
+            graph: Fingerprint of the graph of that model.
 
         Returns:
-            ``"model"``, ``"graph"`` or ``None``.
+            ``"model"``, ``"graph"``, or ``None`` if the preparation is valid for both.
         """
         if (model, graph) in self.served or (model, graph) == (self.model, self.graph):
             return None
         return "model" if model != self.model and not any(model == known for known, _ in self.served) else "graph"
 
     def note(self, model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
-        """Remember where a request has led to: from there it goes on."""
+        """Record the result of a request, so that the preparation is valid for further requests on it.
+
+        Args:
+            model: The corrected model.
+            graph: The retained graph.
+        """
         self.served.add((fingerprint(model), graph.fingerprint()))
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file, whole or not at all.
+        """Write the preparation atomically to a safetensors file.
 
         Args:
-            path: The file; ``.safetensors`` is added where it is missing.
+            path: The file; the suffix ``.safetensors`` is added if it is missing.
 
         Returns:
             The path of the file.
@@ -125,20 +134,20 @@ class Preparation:
         kind: str | None = None,
         like: nn.Module | None = None,
     ) -> Preparation:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Args:
             path: The file.
-            module: The class of what was prepared.
-            device: Where to put it.
-            kind: What the preparation must be; anything where ``None``.
-            like: A model of the class that it was prepared for; see :meth:`Kept.rebuilt`.
+            module: The class of the prepared module.
+            device: The device to load the tensors to.
+            kind: The required kind of preparation; ``None`` accepts any kind.
+            like: A model of the class that the module was prepared for; see :meth:`Kept.rebuilt`.
 
         Returns:
             The preparation.
 
         Raises:
-            ValueError: It is none, of another version, or of another kind.
+            ValueError: The file does not hold a preparation, or holds one of another version or kind.
         """
         tensors, facts = _read(path)
         if kind not in (None, facts["kind"]):
@@ -148,17 +157,23 @@ class Preparation:
 
     @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:
-        """Return the log of a saved preparation, whatever was prepared.
+        """Return the log of a saved preparation of any kind.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The log.
 
         Raises:
-            ValueError: It is none, or of another version.
+            ValueError: The file does not hold a preparation, or holds one of another version.
         """
         log: dict[str, Any] = _read(path)[1]["log"]
         return log
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the facts of a file."""
+    """Return the tensors and the metadata of a file."""
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("graphunlearn", "null"))

@@ -1,4 +1,4 @@
-r"""The two risks an influence correction stands between, on the whole graph or on an important part of it."""
+r"""The two risks of an influence correction, before and after forgetting, on the whole graph or a part of it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _CURVATURE_NEGATIVES = 16
 
 @dataclass
 class Problem:
-    r"""Before and after: :math:`R(\theta; D, G)` and :math:`R(\theta; D_k, G_k)` over the same flat parameters.
+    r"""The original risk :math:`R(\theta; D, G)` and the retained risk :math:`R(\theta; D_k, G_k)` of flat parameters.
 
     Args:
-        old: The risk that the model was trained on.
-        new: The risk of what remains.
-        direct: Gives the risk of the forgotten samples alone, on the old graph.
+        old: The original risk.
+        new: The retained risk.
+        direct: Returns the risk of the forgotten samples alone, on the original graph.
         trained: The parameters of the trained model ``[num_parameters]``.
         start: The parameters to correct ``[num_parameters]``.
-        gone: Parameters of nodes that were emptied: the trained gradient says nothing about them any more.
-        free: Parameters that may move; all where ``None``.
-        nodes: The nodes whose rows ``start`` holds; all parameters of the model where ``None``.
+        gone: Mask of the parameters of emptied nodes, to which the trained gradient no longer applies.
+        free: Mask of the parameters that may change; ``None`` means all.
+        nodes: The nodes whose rows ``start`` holds; ``None`` if it holds all parameters of the model.
     """
 
     old: Risk
@@ -49,17 +49,17 @@ class Problem:
 
     @cached_property
     def curved(self) -> Risk:
-        """The remaining risk whose curvature is taken: a part of the negatives is precise enough for that."""
+        """The retained risk that the curvature is computed from; it uses only a part of the negatives."""
         return self.new.with_negatives(_CURVATURE_NEGATIVES)
 
     def restrict(self, v: Tensor) -> Tensor:
-        """Return ``v`` with the parameters that may not move set to zero."""
+        """Return ``v`` with the entries of fixed parameters set to zero."""
         return v if self.free is None else v * self.free
 
     def product(self, theta: Tensor, curvature: str, *, propagation: bool = True) -> Product:
-        r"""Return :math:`v \mapsto Hv` of the remaining risk at ``theta``, in the free parameters.
+        r"""Return the curvature product :math:`v \mapsto Hv` of the retained risk at ``theta``, in the free parameters.
 
-        Without ``propagation`` it is the curvature that the table would have in matrix factorisation.
+        Without ``propagation``, it is the curvature of the table in matrix factorisation.
         """
         risk = self.curved
         if not propagation:
@@ -70,7 +70,14 @@ class Problem:
         return lambda v: self.restrict(product(self.restrict(v)))
 
     def tilt(self, gradient: Tensor | None = None) -> Tensor:
-        r"""Return :math:`\nabla R(\hat\theta; D, G)`, what early stopping left over; ``gradient`` where it is known."""
+        r"""Return the tilt :math:`\nabla R(\hat\theta; D, G)`, the gradient left by early stopping.
+
+        Args:
+            gradient: The gradient, if already computed.
+
+        Returns:
+            The tilt ``[num_parameters]``.
+        """
         return self._of_the_rest(self.old.gradient(self.trained) if gradient is None else gradient)
 
     def direct_gradient(self) -> Tensor:
@@ -93,7 +100,7 @@ def global_problem(
     kept: Tensor | None,
     samples: Samples | None = None,
 ) -> Problem:
-    """Return the problem over all parameters, with only the rows of ``kept`` free where nodes were pruned."""
+    """Return the problem over all parameters; if nodes were pruned, only the rows of ``kept`` are free."""
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
@@ -114,7 +121,7 @@ def _forgotten_risk(
 def _retained_samples(
     objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
 ) -> Samples:
-    """Return what is supervised after the removal; only users who lost something can have other samples than before."""
+    """Return the samples after the removal; only users who lost interactions can have samples that differ."""
     kept = samples.select(~removed)
     if kept.negatives is None:
         return kept
@@ -131,21 +138,21 @@ def _retained_samples(
 def influence(
     model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor, objective: Objective
 ) -> tuple[Tensor, Tensor, int]:
-    r"""Return the two parts of the right-hand side, summed over the interactions that have a part in them.
+    r"""Return the two parts of the right-hand side, summed only over the interactions that contribute.
 
     .. math::
         g_d = \sum_{z \in D_r}\nabla\ell(z; \hat\theta, G), \qquad
         g_s = \sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]
 
-    :math:`D_c` are the remaining interactions with a user, item or negative within reach of a removed edge, and those
-    of users whose negatives are drawn anew because a removed item is now among them.
+    :math:`D_c` are the retained interactions with a user, item or negative within reach of a removed edge, and those
+    of users whose negatives change because a removed item can now be drawn.
 
     Args:
         model: The trained model.
-        graph: Its training graph.
-        retained: The graph without what is forgotten.
-        removed: What is forgotten ``[num_interactions]``.
-        objective: The loss.
+        graph: The training graph of the model.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+        objective: The training loss.
 
     Returns:
         Direct influence ``[num_parameters]``, spillover ``[num_parameters]``, and the size of :math:`D_c`.
@@ -168,7 +175,7 @@ def influence(
 
 
 def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return for every flat trainable parameter the node whose row it is in, or -1 ``[num_parameters]``."""
+    """Return the node whose row contains each flat trainable parameter, or -1 ``[num_parameters]``."""
     tables, parts = node_rows(model, graph), []
     for name, p in model.named_parameters():
         if not p.requires_grad:

@@ -1,4 +1,4 @@
-"""Move the scores of chosen pairs to targets, and all other scores as little as possible."""
+"""Move the scores of chosen pairs to targets, with the least change of all other scores."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from graphunlearn.nn.tables import initial_table, table_names, write_table
 
 __all__ = ["steer"]
 
-_PROBES = 32  # random signs for the diagonal of the kernel, where it has no closed form
+_PROBES = 32  # random sign vectors that estimate the diagonal of the kernel if it has no closed form
 
 
 class _Space(ABC):
-    """How layer-0 rows can move, and what that does to the final rows.
+    """The possible changes of the layer-0 rows, and their effect on the final rows.
 
     Args:
         table: The layer-0 rows ``[num_nodes, dim]``.
-        weight: How much a row's change costs ``[num_nodes]``.
+        weight: The cost of a change of each row ``[num_nodes]``.
     """
 
     iterations = 8
@@ -162,36 +162,36 @@ def steer(
     floor: float = 0.3,
     damping: float = 0.01,
 ) -> dict[str, Any]:
-    r"""Change the layer-0 rows of ``model`` so that ``pairs`` score ``target`` and the catalogue changes least.
+    r"""Change the layer-0 rows of ``model`` so that ``pairs`` score ``target``, with the least change of other scores.
 
-    To first order in the rows' changes :math:`\Delta z`,
+    To first order in the changes :math:`\Delta z` of the rows, the function solves
 
     .. math::
         \min_\Delta \sum_v w_v\,\Delta z_v^\top (C + \epsilon \bar c I)\,\Delta z_v \quad\text{such that}\quad
         \langle\Delta z_u, z_i\rangle + \langle z_u, \Delta z_i\rangle = t_{ui} - s_{ui},
 
-    where :math:`C` is the mean of :math:`z z^\top` over users and over items: :math:`\Delta z_u^\top C \Delta z_u` is a
-    measure of how much the scores of a user change, without forming them. :math:`w_v` is one plus the degree: who has
-    more to keep moves less. The dual problem lives on the pairs alone and is solved by conjugate gradients; a search
-    along the step and a few rounds take care of what propagation and the product of two changes add. Where rows move
-    through their neighbours, the preconditioner is estimated from random signs, so that there the numbering of nodes
-    matters within the tolerance of the solve.
+    where :math:`C` is the mean of :math:`z z^\top` over users and over items, so that
+    :math:`\Delta z_u^\top C \Delta z_u` measures the change of the scores of a user without computing them. The weight
+    :math:`w_v` is one plus the degree, so nodes with more interactions move less. The dual problem has one variable per
+    pair and is solved by conjugate gradients. A line search and several rounds account for the propagation and for
+    products of two changes. If rows change through their neighbours, the preconditioner is estimated from random signs;
+    the result then depends on the numbering of the nodes, within the tolerance of the solver.
 
     Args:
-        model: Changed in place.
-        graph: The graph it serves with.
-        pairs: Pairs ``[2, num_pairs]``.
-        target: Their scores to reach ``[num_pairs]``.
-        encoded: ``encode(model, graph)``, where it is known.
+        model: The model; it is changed in place.
+        graph: The graph to propagate on.
+        pairs: The pairs ``[2, num_pairs]``.
+        target: Their target scores ``[num_pairs]``.
+        encoded: ``encode(model, graph)``, if already computed.
         rounds: Number of steps.
-        floor: :math:`\epsilon`, relative to the mean eigenvalue :math:`\bar c`.
-        damping: Of the dual problem, relative to its mean diagonal; pairs that contradict each other need it.
+        floor: The constant :math:`\epsilon`, relative to the mean eigenvalue :math:`\bar c`.
+        damping: Damping of the dual problem, relative to its mean diagonal; contradictory pairs require it.
 
     Returns:
         The mean absolute error of the scores before every round and at the end, and the lengths of the steps.
 
     Raises:
-        ValueError: The model's initial embeddings cannot be reached.
+        ValueError: The initial embeddings of the model are not accessible.
     """
     table = initial_table(model, graph)
     if pairs.size(1) == 0:

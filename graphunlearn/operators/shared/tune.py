@@ -1,4 +1,4 @@
-"""Fine-tuning towards target scores: the loss of what remains, the targets, and keeping the rest."""
+"""Fine-tuning towards target scores on the retained loss, the distance to the targets and the change of other scores."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["TuneSettings", "tune"]
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings:
-    r"""How to fine-tune. A weight of 0 switches its term off.
+    r"""Settings of the fine-tuning. A weight of 0 disables its term.
 
     Args:
-        epochs: Passes over the retained interactions.
-        lr: Adam's learning rate.
+        epochs: Epochs over the retained interactions.
+        lr: Learning rate of Adam.
         batch_size: Interactions per step.
         risk: Weight of the training loss :math:`L_M` on the retained graph, contrastive term included.
         target: Weight of :math:`L_U`, the smooth L1 distance of the forgotten pairs' scores to their targets.
@@ -65,12 +65,12 @@ def tune(
     r"""Train the layer-0 rows of ``model`` in place on :math:`w_M L_M + w_U L_U + w_P L_P`.
 
     Args:
-        model: Changed in place; parameters other than the layer-0 table stay as they are.
+        model: The model; its layer-0 table is changed in place, other parameters remain unchanged.
         graph: The retained graph.
-        pairs: The forgotten pairs whose ends keep something ``[2, num_pairs]``.
-        targets: Gives their scores to reach ``[num_pairs]`` for the model at the start of an epoch.
+        pairs: The forgotten pairs whose users and items keep some interaction ``[2, num_pairs]``.
+        targets: Returns the target scores ``[num_pairs]`` for the encoding at the start of an epoch.
         objective: The training loss.
-        settings: How.
+        settings: Settings of the fine-tuning.
 
     Returns:
         The mean of every term in every epoch.

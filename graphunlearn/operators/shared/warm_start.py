@@ -1,4 +1,4 @@
-"""Where a correction starts: rows scaled by what is kept, emptied nodes drawn anew."""
+"""The start of a correction: rows scaled by the share of interactions kept, and redrawn rows of emptied nodes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from graphunlearn.nn.training.fitting import reset_parameters
 
 __all__ = ["fresh_seed", "kept_share", "warm_start"]
 
-_FEW = 5  # rows that a mean is taken of, at least: what is random in them must cancel
+_FEW = 5  # least number of rows to average, so that their random parts cancel
 
 
 def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
-    """Return the share of its interactions that every node keeps ``[num_nodes]``; 1 where it never had any."""
+    """Return the share of interactions that every node keeps ``[num_nodes]``; 1 for nodes without interactions."""
     before, after = graph.adjacency.degree, retained.adjacency.degree
     return torch.where(before > 0, after / before.clamp(min=1), 1.0)
 
 
 def fresh_seed(seed: int) -> int:
-    """Return the seed that rows are drawn anew with: never one that a model is likely to have been trained with.
+    """Return the seed for redrawn rows, which is unlikely to be the seed of a trained model.
 
-    The trained model's own seed would give a forgotten user the very row that the others were trained against.
+    With the seed of the trained model, a forgotten user would get the same initial row as in the original training.
     """
     return (seed * 0x9E3779B97F4A7C15 + 0x1F83D9ABFB41BD6B) % (1 << 63)
 
@@ -34,22 +34,22 @@ def fresh_seed(seed: int) -> int:
 def warm_start(
     model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, seed: int, *, scale: bool = True
 ) -> int:
-    r"""Move the rows of the touched nodes to where retraining tends to have them, before any correction.
+    r"""Move the rows of the touched nodes close to those of a retrained model, before any correction.
 
-    :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`; a node that keeps nothing has no curvature left to
-    correct it by, and is drawn anew from the model's own initialisation, as retraining would. Training moves rows
-    without interactions as well (an item is still drawn as a negative): where there are such nodes, their mean row is
-    added.
+    Rows are scaled by :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`. An emptied node has no curvature that
+    could correct its row; the row is redrawn from the initialisation of the model, as in retraining. Training also
+    moves the rows of nodes without interactions (such items are still drawn as negatives). If the graph has such nodes,
+    their mean row is added to the redrawn rows.
 
     Args:
-        model: Changed in place.
-        graph: The graph before.
-        retained: The graph after.
-        seed: Seed of the new rows.
-        scale: Whether to scale rows; emptied nodes are drawn anew in either case.
+        model: The model; it is changed in place.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        seed: Seed of the redrawn rows.
+        scale: Whether to scale rows; rows of emptied nodes are redrawn in either case.
 
     Returns:
-        The number of nodes touched.
+        The number of touched nodes.
     """
     share, emptied = kept_share(graph, retained), graph.emptied(retained)
     touched = (share < 1).nonzero().view(-1)
@@ -74,7 +74,7 @@ def warm_start(
 
 
 def _drift(weight: Tensor, graph: InteractionGraph, nodes: slice, side: slice) -> Tensor:
-    """Return where training has moved the rows of users, or items, that never had an interaction ``[dim]``."""
+    """Return the mean row to which training moves users, or items, without any interaction ``[dim]``."""
     start, stop = max(nodes.start, side.start), min(nodes.stop, side.stop)
     idle = (graph.adjacency.degree[start:stop] == 0).nonzero().view(-1) + start - nodes.start
     return weight[idle].mean(0) if len(idle) >= _FEW else weight.new_zeros(weight.shape[1:])
