@@ -1,4 +1,4 @@
-"""Where a ledger lies: one SQLite file that only ever grows, and the key of its digests beside it."""
+"""Storage of a ledger: an append-only SQLite file, and a file beside it with the key of its digests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphunlearn.errors import ArgumentError
 
 __all__ = ["Store", "chained", "key_file", "now", "read_key"]
 
-APPLICATION, FORMAT = 0x67756C67, 1  # what tells a ledger from other SQLite files, and from later formats
+APPLICATION, FORMAT = 0x67756C67, 1  # identify ledgers among SQLite files, and their format
 SCHEMA = """
 CREATE TABLE entry (number INTEGER PRIMARY KEY, content TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE pending (number INTEGER PRIMARY KEY CHECK (number = 1), content TEXT NOT NULL);
@@ -33,7 +33,7 @@ BEGIN SELECT RAISE(ABORT, 'an entry is never deleted'); END
 """
 WRITING = (
     "PRAGMA locking_mode = EXCLUSIVE",  # the lock is held from the first transaction on, until the file is closed
-    "PRAGMA journal_mode = TRUNCATE",  # what a transaction wiped is not to be found in the journal afterwards
+    "PRAGMA journal_mode = TRUNCATE",  # erased content does not stay in the journal
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
 )
@@ -41,9 +41,13 @@ KEY_BYTES = 32
 
 
 class Store:
-    """A ledger that is open: entries to be read and added, and one request that may be under way.
+    """An open ledger file with its entries and at most one pending request.
 
-    Everything is written in transactions that are on the disk when they end, and undone where they are interrupted.
+    All writes are transactions: they are on the disk when they end, and they are undone if they are interrupted.
+
+    Args:
+        path: The ledger file.
+        connection: Connection to the file.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -51,10 +55,13 @@ class Store:
 
     @staticmethod
     def is_made(path: Path) -> bool:
-        """Whether there is a ledger, or at least something else; not where making it was interrupted.
+        """Whether the file exists and has content; ``False`` if the creation of the ledger was interrupted.
+
+        Args:
+            path: The ledger file.
 
         Raises:
-            ValueError: It is no SQLite file, or another process is writing into it.
+            ValueError: The file is not an SQLite file, or another process is writing to it.
         """
         if not path.is_file():
             return False
@@ -64,11 +71,14 @@ class Store:
     @classmethod
     @contextmanager
     def reading(cls, path: Path) -> Iterator[Store]:
-        """Open a ledger to look at it.
+        """Open a ledger for reading.
+
+        Args:
+            path: The ledger file.
 
         Raises:
-            ValueError: There is none, it is broken, or another process is writing into it.
-            OSError: It cannot be read.
+            ValueError: The file does not exist, is not a ledger or is broken, or another process is writing to it.
+            OSError: The file cannot be read.
         """
         if not path.is_file():
             raise ArgumentError("ledger", "be an existing file", f"'{path}'")
@@ -80,17 +90,21 @@ class Store:
     @classmethod
     @contextmanager
     def writing(cls, path: Path) -> Iterator[Store]:
-        """Open a ledger for this process alone; it is made, with its key, where there is none.
+        """Open a ledger for exclusive writing by this process; a missing ledger is created together with its key.
+
+        Args:
+            path: The ledger file.
 
         Raises:
-            ValueError: The file is no ledger, it is broken, or another process has it open.
-            OSError: It cannot be written.
+            ValueError: The file is not a ledger or is broken, its folder does not exist, or another process has it
+                open.
+            OSError: The file cannot be written.
         """
         if path.is_dir():
             raise ArgumentError("ledger", "be a file", f"'{path}', which is a folder")
         if not path.absolute().parent.is_dir():
             raise ArgumentError("ledger", "be in a folder that exists", f"'{path}'")
-        # the ids of a request under way are in it: nobody else's business
+        # readable only by its owner, because a pending request contains ids
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(_connected(path)) as connection:
             with _told(path):
@@ -106,23 +120,27 @@ class Store:
             try:
                 yield cls(path, connection)
             finally:
-                with suppress(sqlite3.Error):  # leaves no empty journal lying about
+                with suppress(sqlite3.Error):  # removes the empty journal file
                     connection.execute("PRAGMA locking_mode = NORMAL")
                     connection.execute("PRAGMA journal_mode = DELETE")
 
     def rows(self) -> list[tuple[int, str, str]]:
-        """Return number, content and hash of all entries, the first of them the one that the ledger was made with."""
+        """Return number, content and hash of all entries; the first one is the opening entry with number 0."""
         with _told(self.path):
             return self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
 
     def is_guarded(self) -> bool:
-        """Whether what refuses changes of entries is still in place."""
+        """Whether the triggers that refuse changes of entries still exist."""
         with _told(self.path):
             found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
         return bool(found[0] == SCHEMA.count("CREATE TRIGGER"))
 
     def pending(self) -> dict[str, Any] | None:
-        """Return what is under way."""
+        """Return the content of the pending request, or ``None``.
+
+        Raises:
+            ValueError: The content is not a JSON object.
+        """
         with _told(self.path):
             row = self._connection.execute("SELECT content FROM pending").fetchone()
         try:
@@ -134,17 +152,25 @@ class Store:
         raise ArgumentError("ledger", "hold a request under way as JSON", f"'{self.path}' with something else")
 
     def begin(self, pending: Mapping[str, Any]) -> None:
-        """Write down what is under way, in place of what was."""
+        """Write the pending request, which replaces an earlier one.
+
+        Args:
+            pending: Content of the pending request, in JSON types.
+        """
         with self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO pending VALUES (1, ?)", (_text(pending),))
 
     def drop(self) -> None:
-        """Wipe what is under way."""
+        """Erase the pending request."""
         with self._transaction():
             self._connection.execute("DELETE FROM pending")
 
     def append(self, content: Mapping[str, Any]) -> None:
-        """Add an entry; where it is one of a request, wipe what was under way."""
+        """Append an entry; the entry of a request also erases the pending request.
+
+        Args:
+            content: Fields of the entry, in JSON types; number, time and package version are added.
+        """
         with self._transaction():
             _append(self._connection, content)
             if content["kind"] == "forgotten":
@@ -164,11 +190,11 @@ class Store:
 
 
 def chained(previous: str, content: str) -> str:
-    """Return the hash of an entry: that of its content and of the hash of the one before.
+    """Return the hash of an entry: the SHA-256 of the previous hash and its content.
 
     Args:
-        previous: The hash before; empty for the first entry.
-        content: The entry as it is written.
+        previous: Hash of the previous entry; empty for the first entry.
+        content: The entry as the ledger stores it.
 
     Example:
         >>> chained(chained("", "one"), "two") == chained(chained("", "ONE"), "two")
@@ -178,12 +204,16 @@ def chained(previous: str, content: str) -> str:
 
 
 def now() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the current time in UTC in ISO 8601 format, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def key_file(path: Path) -> Path:
-    """Return where the key of a ledger lies."""
+    """Return the path of the key of a ledger.
+
+    Args:
+        path: The ledger file.
+    """
     return path.with_name(f"{path.name}.key")
 
 
@@ -191,11 +221,14 @@ def read_key(path: Path, check: str | None = None) -> bytes:
     """Return the key of a ledger.
 
     Args:
-        path: The ledger.
-        check: What the ledger says its key is to give.
+        path: The ledger file.
+        check: Check value of the key from the ledger's opening entry; ``None`` skips the check.
+
+    Returns:
+        The key.
 
     Raises:
-        ValueError: The key is gone, or is not the ledger's.
+        ValueError: The key file is missing, or it does not hold the key of the ledger.
     """
     file = key_file(path)
     try:
@@ -217,12 +250,12 @@ def read_key(path: Path, check: str | None = None) -> bytes:
 
 
 def _check(key: bytes) -> str:
-    """Return what tells whether a key is the right one."""
+    """Return the check value of a key, which does not reveal the key."""
     return hmac.new(key, b"graphunlearn ledger", hashlib.sha256).hexdigest()
 
 
 def _make(path: Path, connection: sqlite3.Connection) -> None:
-    """Make key, tables and first entry, inside a transaction that another process waits for."""
+    """Create the key, the tables and the opening entry, inside an exclusive transaction."""
     file = key_file(path)
     if not file.exists():
         _write_key(file)
@@ -279,7 +312,7 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Say in one sentence what SQLite objects to."""
+    """Convert errors of SQLite to errors of this package with a one-sentence message."""
     try:
         yield
     except sqlite3.DatabaseError as error:
