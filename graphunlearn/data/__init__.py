@@ -1,4 +1,4 @@
-"""Graphs of interactions and of sessions, requests to forget, and the files both are read from."""
+"""Graphs of interactions and of sessions, forget requests, and the files that they are read from."""
 
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph

@@ -1,4 +1,4 @@
-"""What a graph of interactions holds, and the messages where it does not."""
+"""Names of a graph's attributes, and checks of the data that graphs are made from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ ATTRIBUTES = ("rating", "time", "label")
 
 
 def warn(message: str | Warning) -> None:
-    """Warn as if from the first frame outside this package, however deep the call that noticed."""
+    """Give a ``UserWarning`` that is attributed to the first calling frame outside this package.
+
+    Args:
+        message: The message, or a warning.
+    """
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("graphunlearn."):
         frame, level = frame.f_back, level + 1
@@ -27,19 +31,38 @@ def warn(message: str | Warning) -> None:
 
 
 def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
-    """Whether an attribute of the interaction store has one value per interaction, and names no pair itself."""
+    """Whether an attribute of the interaction store has one value per interaction and does not hold pairs itself.
+
+    Args:
+        key: Name of the attribute.
+        value: Its value.
+        num_interactions: Number of interactions.
+    """
     if key.startswith("edge_") and key not in {"edge_attr", "edge_weight"}:
         return False
     return isinstance(value, Tensor) and value.dim() > 0 and value.size(0) == num_interactions
 
 
 def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interactions") -> Tensor:
-    """Return a mask or indices as a mask of its own memory ``[size]``."""
+    """Return a mask or indices as a newly allocated mask.
+
+    Args:
+        index: Boolean mask ``[size]``, or indices.
+        size: Length of the mask.
+        device: Device of the mask.
+        what: Plural noun for error messages.
+
+    Returns:
+        Boolean mask ``[size]``.
+
+    Raises:
+        ValueError: A mask has another length, or an index is not a whole number below ``size``.
+    """
     index = torch.as_tensor(index, device=device)
     if index.dtype == torch.bool:
         if index.shape != (size,):
             raise ArgumentError("index", f"be a mask of {size} {what}", f"shape {list(index.shape)}")
-        return index.clone()  # kept until the adjacency is asked for, whatever the caller does to theirs
+        return index.clone()  # a copy, since the adjacency may use it later, after the caller changed theirs
     if index.dim() != 1 or index.is_floating_point():
         raise ArgumentError("index", "be a mask or a list of indices", f"{index.dtype}, shape {list(index.shape)}")
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
@@ -50,7 +73,18 @@ def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interac
 
 
 def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
-    """Return where to cut ``size`` things into parts of these shares."""
+    """Return the positions at which a sequence is cut into parts of the given shares.
+
+    Args:
+        fractions: Share of every part; the shares add up to 1.
+        size: Length of the sequence.
+
+    Returns:
+        One position less than there are parts.
+
+    Raises:
+        ValueError: The fractions are not positive or do not add up to 1.
+    """
     shares = [float(fraction) for fraction in fractions]
     if not shares or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ArgumentError("fractions", "be positive and add up to 1", list(fractions))
@@ -58,7 +92,11 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
 
 
 def check_pairs(edge_index: Any) -> Tensor:
-    """Return pairs as a new int64 tensor ``[2, num_interactions]``."""
+    """Return pairs as a new int64 tensor ``[2, num_interactions]``.
+
+    Raises:
+        ValueError: The shape is another, or the values are not whole numbers.
+    """
     with torch.inference_mode(False):
         pairs = torch.as_tensor(edge_index)
         if pairs.dim() != 2 or pairs.size(0) != 2:
@@ -71,7 +109,18 @@ def check_pairs(edge_index: Any) -> Tensor:
 def check_nodes(
     node_type: str, nodes: Tensor, num_nodes: int | None, ids: Iterable[Any] | None, name: str = "edge_index"
 ) -> Vocabulary:
-    """Return the vocabulary of one node type, after checking ids (given as ``name``), number and raw ids together."""
+    """Return the vocabulary of one node type after checking node numbers, number of nodes and raw ids.
+
+    Args:
+        node_type: ``"user"``, ``"item"`` or ``"session"``.
+        nodes: Node numbers, of any length.
+        num_nodes: Number of nodes; by default the number of raw ids, or the largest node number plus one.
+        ids: Raw ids; by default the node numbers.
+        name: Name of the argument ``nodes`` in error messages.
+
+    Raises:
+        ValueError: A node number is out of range, or the number of raw ids is not the number of nodes.
+    """
     try:
         vocabulary = None if ids is None else ids if isinstance(ids, Vocabulary) else Vocabulary(ids)
     except ArgumentError as error:
@@ -90,7 +139,18 @@ def check_nodes(
 def check_attribute(
     name: str, value: Any, num_interactions: int, device: torch.device, what: str = "interaction"
 ) -> Tensor:
-    """Return one value per interaction as a new tensor ``[num_interactions]``, as floats but for times."""
+    """Return one value per interaction as a new tensor ``[num_interactions]``; all values but times become floats.
+
+    Args:
+        name: Name of the attribute.
+        value: Its values.
+        num_interactions: Number of interactions.
+        device: Device of the tensor.
+        what: Name of one interaction in error messages.
+
+    Raises:
+        ValueError: The shape is another, or a value is not finite.
+    """
     with torch.inference_mode(False):
         value = torch.as_tensor(value, device=device).detach()
         if value.shape != (num_interactions,):
@@ -103,7 +163,15 @@ def check_attribute(
 
 
 def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
-    """Return the items of all clicks ``[num_clicks]`` and the number of clicks per session ``[num_sessions]``."""
+    """Return the items of all clicks ``[num_clicks]`` and the number of clicks per session ``[num_sessions]``.
+
+    Args:
+        items: Items of all clicks, or without ``ptr`` one sequence of items per session.
+        ptr: Position of the first click of every session, then the number of clicks, or ``None``.
+
+    Raises:
+        ValueError: Shapes, types or ranges do not fit, or a session has no click.
+    """
     if ptr is None:
         if isinstance(items, Tensor):
             raise ArgumentError("ptr", "say where sessions begin where 'items' is one tensor", "none")
@@ -125,7 +193,11 @@ def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_ends(ends: Any, num_clicks: int, device: torch.device) -> Tensor:
-    """Return the numbers of clicks at which prefixes end, checked."""
+    """Return the positions of the clicks at which prefixes end, as int64 ``[num_prefixes]``.
+
+    Raises:
+        ValueError: The positions are not whole numbers below ``num_clicks``.
+    """
     ends = torch.as_tensor(ends, device=device)
     if ends.dim() != 1 or ends.dtype == torch.bool or ends.is_floating_point():
         raise ArgumentError("ends", "be a list of clicks", f"{ends.dtype}, shape {list(ends.shape)}")
@@ -135,7 +207,11 @@ def check_ends(ends: Any, num_clicks: int, device: torch.device) -> Tensor:
 
 
 def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:
-    """Return the user of every session, -1 where unknown, as a new tensor ``[num_sessions]``."""
+    """Return the user of every session, -1 where unknown, as a new tensor ``[num_sessions]``.
+
+    Raises:
+        ValueError: The shape is another, or a user is not a whole number from -1.
+    """
     user = torch.as_tensor(user, device=device).detach()
     if user.shape != (num_sessions,) or (user.numel() and not _is_whole(user)):
         got = f"{user.dtype}, {list(user.shape)}"

@@ -1,4 +1,4 @@
-"""Raw ids: the names that users and items have outside the graph."""
+"""Raw ids: the ids of users, items and sessions in the original data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def preview(values: Iterable[Any], count: int = 3) -> str:
-    """Return the first few of ``values`` for a message, and how many more there are.
+    """Return the first few values for a message, and the number of further values.
+
+    Args:
+        values: The values.
+        count: Number of values to show.
 
     Example:
         >>> preview(["a", "b", "c", "d", "e"])
@@ -34,7 +38,11 @@ def preview(values: Iterable[Any], count: int = 3) -> str:
 
 
 class IdError(ArgumentError):
-    """A value that is no id, and its position in the column."""
+    """A value is not a valid id.
+
+    Attributes:
+        position: Position of the value in its column.
+    """
 
     def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, position: int = 0) -> None:
         super().__init__(argument, expected, got, hint)
@@ -72,8 +80,8 @@ def canonical_ids(values: Sequence[Any], numbers_as_text: bool = False) -> list[
 
     Args:
         values: The ids.
-        numbers_as_text: Whether numbers come as text, as from a file: in a column of nothing but numbers, ``"196.0"``
-            is then ``"196"``, and a negative or fractional number is an error; ``"007"`` stays as it is.
+        numbers_as_text: Whether numbers are given as text, as in a file. If so, in a column with only numbers,
+            ``"196.0"`` becomes ``"196"``, a negative or fractional number is an error, and ``"007"`` is unchanged.
 
     Raises:
         IdError: If an id is missing, negative, fractional or of another type.
@@ -103,13 +111,16 @@ def _whole(text: str) -> str:
 
 
 class Vocabulary:
-    """The raw ids of one node type, in node order; never changed, so that all graphs cut from one share it.
+    """The raw ids of one node type, in node order. A vocabulary is immutable, so that several graphs can share it.
 
     Args:
-        ids: The raw ids, or their number: then the ids are ``"0"``, ``"1"``, ...
+        ids: The raw ids, or their number, which gives the ids ``"0"``, ``"1"``, ...
+
+    Attributes:
+        is_range: Whether the vocabulary was made from a number of ids.
 
     Raises:
-        ValueError: If an id is repeated or not an id.
+        ValueError: If an id is repeated or invalid.
 
     Example:
         >>> vocabulary = Vocabulary(["196", "186"])
@@ -130,7 +141,7 @@ class Vocabulary:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The raw ids."""
+        """The raw ids, in node order."""
         return [str(i) for i in range(self._size)]
 
     @cached_property
@@ -138,19 +149,30 @@ class Vocabulary:
         return {text: i for i, text in enumerate(self.ids)}
 
     def lookup(self, ids: Iterable[Any]) -> Tensor:
-        """Return the node of every id, and -1 where there is none."""
+        """Return the node of every raw id ``[num_ids]``; -1 for unknown ids.
+
+        Args:
+            ids: Raw ids.
+
+        Raises:
+            IdError: If a value is not a valid id.
+        """
         found = (self._position.get(canonical_id(value), -1) for value in ids)
         return torch.tensor(list(found), dtype=torch.long)
 
     def take(self, index: Tensor) -> Vocabulary:
-        """Return the vocabulary of the nodes in ``index`` (or of a boolean mask), in that order."""
+        """Return the vocabulary of a subset of the nodes.
+
+        Args:
+            index: Node numbers, which give the order of the new vocabulary, or a boolean mask ``[num_nodes]``.
+        """
         index = index.nonzero().flatten() if index.dtype == torch.bool else index
         ids = self.ids
         return Vocabulary([ids[i] for i in index.tolist()])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content hash."""
+        """SHA-256 fingerprint of the raw ids in their order."""
         return hashlib.sha256(json.dumps(self.ids).encode()).hexdigest()
 
     def __len__(self) -> int:

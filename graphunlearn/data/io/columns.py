@@ -1,4 +1,4 @@
-"""Which column is the user, the session, the item: separators, headers and the names in common use."""
+"""Detection of separators, headers and columns, by the column names in common use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from graphunlearn.data.vocabulary import preview
 from graphunlearn.errors import ArgumentError
 
-# Names in lower case without punctuation, the most telling first.
+# Column names in lower case without punctuation, by role; earlier names take precedence.
 ROLES: dict[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "usr", "member", "memberid", "customer", "customerid", "reviewerid", "userhash"),
     "item": (
@@ -44,7 +44,12 @@ Column = str | int | None
 
 
 class ColumnError(ArgumentError):
-    """A column that is needed and not there: its role, and the names of those that are."""
+    """A required column is missing.
+
+    Attributes:
+        role: Role of the missing column.
+        names: Names of the columns that the table has.
+    """
 
     def __init__(
         self,
@@ -62,14 +67,14 @@ class ColumnError(ArgumentError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a table may be.
+    """The possible columns of a table.
 
     Args:
-        roles: Names in common use of every role's column.
-        order: Roles of the columns where there is no header.
-        required: Roles that must be there.
+        roles: For every role, the column names in common use.
+        order: Roles of the columns of a table without a header.
+        required: Roles that a table must have.
         ids: Roles whose values are raw ids.
-        gaps: Those of them that may be missing in some rows.
+        gaps: Roles in ``ids`` whose values may be missing in some rows.
         whole: Roles whose values are whole numbers from 0.
     """
 
@@ -110,7 +115,7 @@ def plain(name: str) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Whether a field reads as a number."""
+    """Whether a field is a number."""
     try:
         float(text)
     except ValueError:
@@ -119,14 +124,14 @@ def is_number(text: str) -> bool:
 
 
 def fields(line: str, separator: str) -> list[str]:
-    """Return the fields of one line; quotes count where the separator is a comma or a semicolon."""
+    """Return the fields of one line; quotes are interpreted if the separator is a comma or a semicolon."""
     if separator in {",", ";"}:
         return [field.strip() for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
     return [field.strip() for field in (line.split() if separator == " " else line.split(separator))]
 
 
 def sniff_separator(lines: Sequence[str]) -> str | None:
-    """Return the separator with which most lines have as many fields as is usual, or none for single columns."""
+    """Return the separator that gives most lines the same number of fields, or ``None`` for a single column."""
     best: tuple[int, str | None] = (0, None)
     for separator in SEPARATORS:
         widths = Counter(len(fields(line, separator)) for line in lines)
@@ -137,7 +142,7 @@ def sniff_separator(lines: Sequence[str]) -> str | None:
 
 
 def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
-    """Whether lines are a user followed by any number of items: whole numbers only, and no usual width."""
+    """Whether the lines are users followed by any number of items: only whole numbers, and no predominant length."""
     rows = [line.split() for line in lines]
     usual = Counter(map(len, rows)).most_common(1)[0][1]
     return (
@@ -149,7 +154,15 @@ def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
 
 
 def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
-    """Whether the first row names the columns: by a name in use or asked for, or all text above a column of numbers."""
+    """Whether the first row is a header.
+
+    A header contains a common or a requested column name, or it is all text above at least one column of numbers.
+
+    Args:
+        rows: Fields of the first rows.
+        given: Name or number of the column of every role that the caller specified.
+        layout: The possible columns.
+    """
     first, rest = rows[0], rows[1:]
     named = {name for names in layout.roles.values() for name in names}
     asked = {plain(name) for name in given.values() if isinstance(name, str)}
@@ -166,14 +179,17 @@ def find_columns(
     """Return the position of every role's column.
 
     Args:
-        names: Column names, or their number where there is no header: then they are in the order of the layout.
-        given: Name or position asked for, by role.
-        source: The file, or the argument that the table is.
-        layout: What the columns may be.
+        names: Names of the columns, or without a header their number; the columns are then in the order of the layout.
+        given: Name or position of the column of every role that the caller specified.
+        source: The file, or the name of the argument that holds the table.
+        layout: The possible columns.
+
+    Returns:
+        Positions of the columns, by role.
 
     Raises:
-        ColumnError: If a column needed is not there.
-        ValueError: If a column asked for is not there.
+        ColumnError: If a required column is missing.
+        ValueError: If a specified column does not exist.
 
     Example:
         >>> find_columns(["user_id:token", "item_id:token", "rating:float"], {}, "ratings.inter")

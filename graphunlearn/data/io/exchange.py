@@ -1,4 +1,4 @@
-"""Graphs of other kinds, taken apart into pairs, raw ids and values per interaction."""
+"""Conversion between graphs of other libraries and pairs, raw ids and values per interaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ EdgeType = tuple[str, str, str]
 
 
 class Parts(NamedTuple):
-    """What a graph of interactions is made of."""
+    """The parts of an interaction graph.
+
+    Args:
+        pairs: Users and items ``[2, num_interactions]``.
+        users: Raw ids of users.
+        items: Raw ids of items.
+        values: Attributes with one value per interaction, by name.
+    """
 
     pairs: Tensor
     users: Vocabulary
@@ -31,7 +38,11 @@ class Parts(NamedTuple):
 
 
 def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
-    """Return the relation asked for, or the only one between two node types, mirrored ``rev_`` ones aside.
+    """Return the requested relation, or the only one between two node types, not counting mirrored ``rev_`` ones.
+
+    Args:
+        data: The heterogeneous graph.
+        relation: The requested relation, or ``None``.
 
     Raises:
         ValueError: If there is no such relation, or more than one.
@@ -44,7 +55,16 @@ def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
 
 
 def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
-    """Return the parts of one relation; whatever it holds per edge comes along, ``rating`` by its usual name."""
+    """Return the parts of one relation with all its attributes per edge.
+
+    Args:
+        data: The heterogeneous graph.
+        relation: The relation.
+        rating: Name of the edge attribute that becomes ``"rating"``.
+
+    Raises:
+        ValueError: If pairs, node numbers or attributes are malformed.
+    """
     store = data[relation]
     pairs = check_pairs(store.edge_index)
     users, items = (
@@ -63,8 +83,12 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
 def network_parts(graph: networkx.Graph) -> Parts:
     """Return the parts of a bipartite networkx graph.
 
+    Args:
+        graph: The networkx graph, whose nodes have the attribute ``bipartite``.
+
     Raises:
-        ValueError: If a node has no side, or an edge joins nodes of one side, or only some edges have a value.
+        ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+            attribute.
     """
     sides: dict[Any, Any] = dict(graph.nodes(data="bipartite"))
     odd = [node for node, side in sides.items() if side not in {0, 1}]
@@ -90,7 +114,13 @@ def network_parts(graph: networkx.Graph) -> Parts:
 
 
 def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str, Tensor]) -> networkx.Graph:
-    """Return a networkx graph with nodes ``(side, id)`` and the values on its edges."""
+    """Return a networkx graph with nodes ``(side, id)`` and values as attributes of its edges.
+
+    Args:
+        pairs: Users and items ``[2, num_interactions]``.
+        raw: Raw ids of ``"user"`` and ``"item"``.
+        values: Attributes with one value per interaction, by name.
+    """
     import networkx
 
     graph = networkx.Graph()
@@ -105,7 +135,11 @@ def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str,
 
 
 def to_session_network(graph: Any) -> networkx.DiGraph:
-    """Return a networkx graph with nodes ``(session, item)``, their positions, and transitions with their counts."""
+    """Return a networkx graph with nodes ``(session, item)``, their positions, and the counts of transitions.
+
+    Args:
+        graph: A session graph.
+    """
     import networkx
 
     network = networkx.DiGraph()

@@ -1,4 +1,4 @@
-"""Files of interactions and clicks, in and out; every malformed row is named by its line."""
+"""Reading of interactions, clicks and requests from files, and atomic writing; errors name the malformed line."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ def read_frame(
     label: Column = None,
     lists: bool | None = None,
 ) -> pd.DataFrame:
-    r"""Read a table of interactions; separator, header and columns are found out where they are not given.
+    r"""Read a table of interactions; separator, header and unspecified columns are detected.
 
     Args:
         path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also with ``.gz``) or ``.parquet`` file.
-        user: Name or number of the column of users (default: found by its name, or the first column).
-        item: Likewise for items (or the second column).
-        rating: Likewise for ratings (or the third column, if any).
-        time: Likewise for times (or the fourth column, if any); dates become seconds since 1970.
-        label: Likewise for labels (by name only).
-        lists: Whether each line is a user followed by any number of items (default: found out).
+        user: Name or number of the column of users (default: found by its name, or without a header the first column).
+        item: Name or number of the column of items (default: found by its name, or the second column).
+        rating: Name or number of the column of ratings (default: found by its name, or the third column, if any).
+        time: Name or number of the column of times (default: found by its name, or the fourth column, if any); dates
+            become seconds since 1970.
+        label: Name or number of the column of labels (default: found by its name only).
+        lists: Whether each line is a user followed by any number of items (default: detected).
 
     Returns:
-        A table with columns ``user`` and ``item`` (categories of raw ids, in order of first appearance) and, where the
+        A table with the columns ``user`` and ``item`` (categories of raw ids, in order of first appearance) and, if the
         file has them, ``rating``, ``time`` and ``label``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not readable as such a table; the message names the line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -62,20 +63,20 @@ def read_frame(
 
 
 def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame:
-    r"""Read a table of clicks in sessions; separator, header and columns are found out where they are not given.
+    r"""Read a table of clicks in sessions; separator, header and unspecified columns are detected.
 
     Args:
-        path: A file as for :func:`read_frame`.
-        columns: Name or number of the column of ``session``, ``item``, ``time``, ``position`` and ``user``, where it is
-            not to be found by its name or, without a header, as the first, second and third (a time).
+        path: A file in a format of :func:`read_frame`.
+        columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``. By default,
+            columns are found by their names; without a header, the first three are session, item and time.
 
     Returns:
-        A table in the order of the file, with columns ``session`` and ``item`` (categories of raw ids) and, where the
-        file has them, ``time``, ``position`` and ``user`` (a category, missing where it is unknown).
+        A table in the order of the file, with the columns ``session`` and ``item`` (categories of raw ids) and, if the
+        file has them, ``time``, ``position`` and ``user`` (a category with missing values for unknown users).
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not readable as such a table; the message names the line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -91,17 +92,19 @@ def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame
 
 
 def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
-    """Read what to forget: one id per line, or rows of which ``level`` takes the ids or the pairs.
+    """Read the ids or pairs of a forget request from a file.
 
     Args:
-        path: A file as for :func:`read_frame`, or with a single column (and maybe a header).
+        path: A file in a format of :func:`read_frame`, from whose rows the columns of ``level`` are read, or a file
+            with one id per line and an optional header.
         level: ``"user"``, ``"item"``, ``"session"``, ``"interaction"`` or ``"click"``.
 
     Returns:
-        Raw ids, or pairs: of user and item, or of session and position.
+        Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of session and position.
 
     Raises:
-        ValueError: If the file is malformed, or has one column where pairs are needed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is malformed, or has only one column although the level needs pairs.
     """
     path = Path(path)
     pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
@@ -122,24 +125,24 @@ def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> Path:
-    """Write a file whole or not at all: whatever interrupts the writing, an earlier file stays as it was.
+    """Write a file atomically: if writing is interrupted, an existing file stays unchanged.
 
     Args:
         path: The file; its folder must exist.
-        content: Bytes, text, or a function that writes to the binary file it is given.
+        content: Bytes, text, or a function that receives an open binary file and writes to it.
 
     Returns:
         The path.
 
     Raises:
-        OSError: If the file cannot be written, as on a full disk.
+        OSError: If the file cannot be written, for example on a full disk.
 
     Example:
         >>> import pathlib, tempfile
         >>> write_atomic(pathlib.Path(tempfile.mkdtemp(), "a.txt"), "all of it").read_text()
         'all of it'
     """
-    target = Path(path).resolve()  # so that a link keeps pointing at its file
+    target = Path(path).resolve()  # for a symbolic link, its target is replaced
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

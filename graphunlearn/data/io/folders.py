@@ -1,4 +1,4 @@
-"""Folders written whole or not at all."""
+"""Atomic writing of folders."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["check_folder", "replaced_folder"]
 
 
 def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder") -> None:
-    """Refuse a folder that must not be written, before any work is done for it.
+    """Check that a folder may be written, before any work is done for it.
 
     Args:
         out: The folder.
-        written: Names of all files that such a folder may hold; one that holds anything else is never replaced.
-        overwrite: Whether an earlier folder may be replaced.
-        argument: What the caller calls the folder.
+        written: Names of all files that such a folder may contain. A folder with any other file is never replaced.
+        overwrite: Whether an existing folder may be replaced.
+        argument: Name of the argument in error messages.
 
     Raises:
-        ExistsError: It exists and is not to be replaced.
-        ValueError: It holds something else, or cannot be made.
+        ExistsError: The folder exists and must not be replaced.
+        ValueError: The folder contains other files, or it cannot be created.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ArgumentError(argument, "be a folder", f"'{out}', which is something else")
@@ -44,15 +44,15 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
 
 @contextmanager
 def replaced_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``out`` when the block ends well, and leaves no trace when it does not.
+    """Yield an empty temporary folder that becomes ``out`` if the block succeeds, and is deleted if it fails.
 
-    An earlier ``out`` stays as it is until the new folder is on the disk, and comes back if that fails.
+    An existing ``out`` is kept until the new folder is on the disk, and it is restored if replacing it fails.
 
     Args:
-        out: The folder to write; see :func:`check_folder` for what may be replaced.
+        out: The folder to write; :func:`check_folder` checks whether it may be replaced.
 
     Raises:
-        OSError: Something could not be written, as on a full disk.
+        OSError: The folder could not be written, for example on a full disk.
 
     Example:
         >>> import pathlib, tempfile
@@ -73,7 +73,7 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(old)
         new.rename(target)
-        with suppress(OSError):  # the new folder stands already
+        with suppress(OSError):  # the new folder is already in place
             _flush([target.parent])
     except OSError as error:
         raise OSError(f"'{out}' could not be written: {_reason(error)}{_as_it_was(old, target)}") from error
@@ -89,7 +89,7 @@ def _as_it_was(old: Path, target: Path) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, however often it was wrapped."""
+    """Return the message of the innermost cause of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return getattr(error, "strerror", None) or str(error)

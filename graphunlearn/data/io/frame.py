@@ -1,4 +1,4 @@
-"""Tables of interactions or clicks: checked columns, raw ids as categories in order of first appearance."""
+"""Clean tables of interactions or clicks, with raw ids as categories in order of first appearance."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ Where = Callable[[int], str]
 
 
 def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout = INTERACTIONS) -> pd.DataFrame:
-    """Return a table with clean columns.
+    """Check and convert the columns of a table.
 
     Args:
-        frame: The columns, named by their role.
-        where: Says where a row is, for messages.
-        text: Whether the ids come from a text file, where ``"196.0"`` in a column of numbers is ``"196"``.
-        layout: What the columns may be.
+        frame: The table; its columns are named by their role.
+        where: Function that describes the location of a row in error messages.
+        text: Whether the ids come from a text file, where ``"196.0"`` in a column of numbers means ``"196"``.
+        layout: The possible columns.
 
     Returns:
-        The same rows: ids as categories of strings in order of first appearance, the others as numbers.
+        A table with the same rows. Ids are categories of strings in order of first appearance; other columns are
+        numbers.
 
     Raises:
-        ValueError: If an id or a number is missing or malformed; the first place is named.
+        ValueError: If an id or a number is missing or malformed; the message names the first such row.
     """
     columns: dict[str, Any] = {}
     for name, column in frame.items():
@@ -97,6 +98,6 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np
 
 
 def _seconds(times: pd.Series[Any]) -> pd.Series[Any]:
-    """Dates as seconds since 1970."""
+    """Return dates as seconds since 1970, as integers if all are whole seconds."""
     seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
     return seconds.astype(np.int64) if (seconds % 1 == 0).all() else seconds

@@ -1,4 +1,4 @@
-"""The ways into a graph of interactions and out of it."""
+"""Conversion of interaction graphs from and to tensors, tables, files and graphs of other libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Conversions"]
 
 
 class Conversions(EventGraph, HeteroData):
-    """What :class:`~graphunlearn.data.InteractionGraph` can be made from and turned into."""
+    """The conversions of :class:`~graphunlearn.data.InteractionGraph`."""
 
     @classmethod
     def from_edges(
@@ -45,20 +45,20 @@ class Conversions(EventGraph, HeteroData):
         time: Tensor | None = None,
         label: Tensor | None = None,
     ) -> Self:
-        """Make a graph of pairs; a repeated pair counts once, with the values of its last occurrence.
+        """Make a graph from pairs of users and items. Repeated pairs count once, with the values of the last one.
 
         Args:
-            edge_index: Users and items, both numbered from 0 ``[2, num_interactions]``.
-            num_users: Number of users (default: as many as there are ids, or the largest id plus one).
-            num_items: Number of items (default: likewise).
+            edge_index: Users and items, each numbered from 0 ``[2, num_interactions]``.
+            num_users: Number of users (default: the number of raw ids, or the largest user plus one).
+            num_items: Number of items (default: the number of raw ids, or the largest item plus one).
             user_ids: Raw id of every user (default: its number).
             item_ids: Raw id of every item (default: its number).
             rating: Ratings ``[num_interactions]``.
             time: Times ``[num_interactions]``.
-            label: Labels ``[num_interactions]``, where interactions carry a yes (1) or no (0).
+            label: Binary labels ``[num_interactions]``, 1 for positive and 0 for negative interactions.
 
         Returns:
-            The graph; it owns its tensors.
+            The graph, with copies of the tensors.
 
         Raises:
             ValueError: If types, ranges or lengths do not fit, or a rating, time or label is not finite.
@@ -110,23 +110,23 @@ class Conversions(EventGraph, HeteroData):
         *,
         like: Self | None = None,
     ) -> Self:
-        """Make a graph of the rows of a table.
+        """Make a graph from the rows of a table.
 
         Args:
             df: The table.
-            user: Name (or position) of the column of users (default: found by its name, as are the others).
-            item: Likewise for items.
-            rating: Likewise for ratings, if there are any.
-            time: Likewise for times; dates become seconds since 1970.
-            label: Likewise for labels.
-            like: A graph whose users and items are taken over, with their numbers. Rows with others are left out, and
-                counted in :attr:`num_left_out`.
+            user: Name or position of the column of users. By default, all columns are found by their names.
+            item: Name or position of the column of items.
+            rating: Name or position of the column of ratings, if there is one.
+            time: Name or position of the column of times, if there is one; dates become seconds since 1970.
+            label: Name or position of the column of labels, if there is one.
+            like: A graph whose users and items, with their numbers, the new graph uses. Rows with other users or items
+                are left out and counted in :attr:`num_left_out`.
 
         Returns:
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column is not there, or an id or number is missing or malformed.
+            ValueError: If a column does not exist, or an id or number is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -174,31 +174,31 @@ class Conversions(EventGraph, HeteroData):
         lists: bool | None = None,
         like: Self | None = None,
     ) -> Self:
-        """Make a graph of the rows of a file; see :func:`~graphunlearn.data.io.files.read_frame` for the formats.
+        """Make a graph from the rows of a file; see :func:`~graphunlearn.data.io.files.read_frame` for the formats.
 
         Args:
-            path: The file; separator, header and columns are found out where they are not given.
+            path: The file. Separator, header and unspecified columns are detected.
             user: Name or number of the column of users.
-            item: Likewise for items.
-            rating: Likewise for ratings.
-            time: Likewise for times.
-            label: Likewise for labels.
-            lists: Whether each line is a user followed by any number of items (default: found out).
-            like: A graph whose users and items are taken over, as for a test file: rows with others are left out, and
-                counted in :attr:`num_left_out`.
+            item: Name or number of the column of items.
+            rating: Name or number of the column of ratings.
+            time: Name or number of the column of times.
+            label: Name or number of the column of labels.
+            lists: Whether each line is a user followed by any number of items (default: detected).
+            like: A graph whose users and items, with their numbers, the new graph uses, as for a test file. Rows with
+                other users or items are left out and counted in :attr:`num_left_out`.
 
         Returns:
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not readable as such a table; the message names the line.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file cannot be read as such a table; the message names the line.
         """
         frame = io.read_frame(path, user=user, item=item, rating=rating, time=time, label=label, lists=lists)
         return cls._from_tidy(frame, like)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table of raw ids (as categories) and of rating, time and label where there are any.
+        """Return a table with one row per interaction: raw ids (as categories), and rating, time and label if present.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -222,17 +222,17 @@ class Conversions(EventGraph, HeteroData):
     def from_hetero(
         cls, data: HeteroData, relation: tuple[str, str, str] | None = None, *, rating: str = "rating"
     ) -> Self:
-        """Make a graph of one bipartite relation of any heterogeneous graph.
+        """Make a graph from one bipartite relation of a heterogeneous graph.
 
-        Node features and everything the relation holds per edge come along; raw ids do if ``data`` has them.
+        The graph keeps the node features, all attributes with one value per edge, and raw ids if ``data`` has them.
 
         Args:
-            data: The graph.
-            relation: Which relation (default: the only one between two node types; mirrored ``rev_`` ones aside).
-            rating: Name of the attribute that holds the ratings, if there are any.
+            data: The heterogeneous graph.
+            relation: The relation (default: the only one between two node types, not counting mirrored ``rev_`` ones).
+            rating: Name of the edge attribute with the ratings, if there is one.
 
         Raises:
-            ValueError: If there is no such relation, or several.
+            ValueError: If there is no such relation, or more than one.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -251,19 +251,23 @@ class Conversions(EventGraph, HeteroData):
 
     @classmethod
     def from_networkx(cls, graph: networkx.Graph) -> Self:
-        """Make a graph of a bipartite networkx graph, as :meth:`to_networkx` returns it.
+        """Make a graph from a bipartite networkx graph, such as one from :meth:`to_networkx`.
 
         Args:
-            graph: Nodes carry ``bipartite`` 0 (users) or 1 (items), edges may carry ``rating``, ``time`` and ``label``.
-                The raw id of a node is the node, or ``id`` where the node is a tuple ``(side, id)``.
+            graph: Its nodes have an attribute ``bipartite``, 0 for users and 1 for items; its edges may have the
+                attributes ``rating``, ``time`` and ``label``. The raw id of a node is the node itself, or ``id`` if
+                the node is a tuple ``(side, id)``.
 
         Raises:
-            ValueError: If a node has no side, or an edge joins nodes of one side, or only some edges have a value.
+            ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+                attribute.
         """
         return cls._from_parts(*exchange.network_parts(graph))
 
     def to_networkx(self) -> networkx.Graph:
-        """Return a networkx graph with nodes ``("user", id)`` and ``("item", id)``, so that equal ids do not collide.
+        """Return a networkx graph with nodes ``("user", id)`` and ``("item", id)``, and attributes on its edges.
+
+        The tuples keep users and items with equal raw ids apart.
 
         Example:
             >>> import torch, graphunlearn as gu

@@ -1,4 +1,4 @@
-"""What is said of rows that name users or items which another graph does not know."""
+"""Warnings and errors about rows whose users or items another graph does not contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ __all__ = ["LeftOutWarning", "UnknownError", "tell_left_out"]
 
 
 class UnknownError(ArgumentError):
-    """A graph that knows nothing of what was read: what it was to know, such as ``"items"``."""
+    """A graph contains none of the users or items that were read.
+
+    Attributes:
+        nodes: What the graph does not contain, such as ``"items"``.
+    """
 
     def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, nodes: str = "") -> None:
         super().__init__(argument, expected, got, hint)
@@ -19,13 +23,13 @@ class UnknownError(ArgumentError):
 
 
 class LeftOutWarning(UserWarning):
-    """Rows were left out because a graph does not know what they name.
+    """Rows were left out because a graph does not contain their users or items.
 
     Args:
-        count: How many were left out.
-        total: How many there were.
-        unit: What one of them is called, in the plural.
-        nodes: What of theirs is not known, such as ``"user or item"``.
+        count: Number of rows that were left out.
+        total: Number of all rows.
+        unit: Plural name of the rows, ``"rows"`` or ``"clicks"``.
+        nodes: What the graph does not contain, such as ``"user or item"``.
 
     Example:
         >>> str(LeftOutWarning(2, 5, "clicks", "items"))
@@ -41,10 +45,15 @@ class LeftOutWarning(UserWarning):
 
 
 def tell_left_out(count: int, total: int, *, clicks: bool = False) -> None:
-    """Warn of rows, or clicks, that were left out, if there are any.
+    """Give a warning if rows or clicks were left out.
+
+    Args:
+        count: Number of rows that were left out.
+        total: Number of all rows.
+        clicks: Whether the rows are clicks.
 
     Raises:
-        UnknownError: Nothing else is there.
+        UnknownError: All rows were left out.
     """
     if count == total:
         nodes = "items" if clicks else "users and items"

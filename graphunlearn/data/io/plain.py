@@ -1,4 +1,4 @@
-"""Values as JSON holds them."""
+"""Conversion of values to JSON types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["json_ready"]
 
 
 def json_ready(value: Any) -> Any:
-    """Return ``value`` in plain JSON types; NaN and infinities become ``None``, tensors and arrays lists.
+    """Return ``value`` in plain JSON types; NaN and infinities become ``None``, tensors and arrays become lists.
+
+    Args:
+        value: Any value; objects of unknown types become text.
 
     Example:
         >>> import torch

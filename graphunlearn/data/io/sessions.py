@@ -1,4 +1,4 @@
-"""The ways into a graph of sessions and out of it."""
+"""Conversion of session graphs from and to sequences, tables, files and networkx graphs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ Array = np.ndarray[Any, Any]
 
 
 class Clicks(NamedTuple):
-    """Clicks by session, sessions in order of first appearance, and in order within each."""
+    """Clicks sorted by session and, within a session, by order; sessions are in order of first appearance.
+
+    Args:
+        session: Session of every click ``[num_clicks]``.
+        item: Item of every click ``[num_clicks]``.
+        time: Time of every click ``[num_clicks]``, or ``None``.
+        user: User of every session, -1 where unknown ``[num_sessions]``, or ``None``.
+        vocabularies: Raw ids of ``"session"``, ``"item"`` and, if there are users, ``"user"``.
+    """
 
     session: Tensor
     item: Tensor
@@ -43,7 +51,12 @@ class Clicks(NamedTuple):
 
 
 def arrange(frame: pd.DataFrame, source: str) -> Clicks:
-    """Return the clicks of a tidy table, sorted by session, and by position, time, or the order of the rows within."""
+    """Return the clicks of a clean table, sorted by session and, within it, by position, time or row.
+
+    Args:
+        frame: The table, as :func:`~graphunlearn.data.io.frame.tidy` returns it.
+        source: Name of the table in warnings.
+    """
     session = frame["session"].cat.codes.to_numpy(dtype=np.int64)
     inner = [name for name in ("position", "time") if name in frame]
     order = np.lexsort([*(frame[name].to_numpy() for name in reversed(inner)), session])  # the last key counts most
@@ -62,7 +75,7 @@ def arrange(frame: pd.DataFrame, source: str) -> Clicks:
 
 
 def _users(user: Array, session: Array, num_sessions: int, source: str) -> Tensor:
-    """The user of every session, -1 where no click has one, or some have different ones."""
+    """Return the user of every session; -1 if no click has a user or its clicks have several users."""
     known = user >= 0
     users = np.full(num_sessions, -1)
     users[session[known]] = user[known]
@@ -74,10 +87,17 @@ def _users(user: Array, session: Array, num_sessions: int, source: str) -> Tenso
 
 
 def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
-    """Return the clicks on items of ``items``, by its numbers, and how many others were left out.
+    """Return the clicks on known items, with the item numbers of ``items``.
+
+    Args:
+        clicks: All clicks.
+        items: Raw ids of the known items.
+
+    Returns:
+        The clicks on known items, and the number of other clicks, which are left out.
 
     Raises:
-        ValueError: If it knows none of them.
+        ValueError: If no click is on a known item.
     """
     item = items.lookup(clicks.vocabularies["item"].ids)[clicks.item]
     known = item >= 0
@@ -89,16 +109,16 @@ def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
 
 
 class SessionConversions(EventGraph):
-    """What :class:`~graphunlearn.SessionGraph` can be made from and turned into."""
+    """The conversions of :class:`~graphunlearn.SessionGraph`."""
 
     @classmethod
     @abstractmethod
     def _build(cls, items: Tensor, length: Tensor, item_ids: Vocabulary, *vocabularies: Any, **values: Any) -> Self:
-        """Return the graph of sessions whose parts are known to be right."""
+        """Return the graph of sessions, without checking the arguments."""
 
     @abstractmethod
     def collapse(self) -> Self:
-        """Return the graph without the clicks on the item of the click before."""
+        """Return the graph with every run of consecutive clicks on one item reduced to its first click."""
 
     @classmethod
     def from_sequences(
@@ -113,13 +133,13 @@ class SessionConversions(EventGraph):
         user: Tensor | None = None,
         user_ids: Iterable[Any] | None = None,
     ) -> Self:
-        """Make a graph of sessions given as sequences of item numbers.
+        """Make a graph from sessions that are given as sequences of item numbers.
 
         Args:
-            items: Items of the clicks, numbered from 0, session after session ``[num_clicks]``; without ``ptr`` one
-                sequence per session.
-            ptr: Where every session begins among them, and where the last one ends ``[num_sessions + 1]``.
-            num_items: Number of items (default: as many as there are ids, or the largest number plus one).
+            items: Items of all clicks, numbered from 0, session after session ``[num_clicks]``; without ``ptr``, one
+                sequence of items per session.
+            ptr: Position of the first click of every session, then the number of clicks ``[num_sessions + 1]``.
+            num_items: Number of items (default: the number of raw ids, or the largest item plus one).
             item_ids: Raw id of every item (default: its number).
             session_ids: Raw id of every session (default: its number).
             time: Times of the clicks ``[num_clicks]``.
@@ -130,7 +150,7 @@ class SessionConversions(EventGraph):
             The graph; it owns its tensors.
 
         Raises:
-            ValueError: If a session has no click, or types, ranges or lengths do not fit.
+            ValueError: If a session has no click, or if types, ranges or lengths do not fit.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -171,27 +191,31 @@ class SessionConversions(EventGraph):
         collapse_repeats: bool = False,
         like: EventGraph | None = None,
     ) -> Self:
-        """Make a graph of the clicks in the rows of a table.
+        """Make a graph from a table with one click per row.
 
-        Every row is a click, repeated or not. Sessions are numbered in order of first appearance; their clicks are
-        sorted by position, by time where there are none, or else stay in the order of the rows.
+        Every row counts as a click, including repeated rows. Sessions are numbered in order of first appearance. The
+        clicks of a session are sorted by position or, without positions, by time; otherwise they keep the order of the
+        rows.
 
         Args:
             frame: The table.
-            session: Name (or position) of the column of sessions (default: found by its name, as are the others).
-            item: Likewise for items.
-            time: Likewise for times, if there are any; dates become seconds since 1970.
-            position: Likewise for places in the session, as any number that grows.
-            user: Likewise for users, which may be missing; a session with clicks of several users counts as of none.
-            collapse_repeats: Whether a click on the item of the one before is dropped; positions count what is left.
-            like: A graph whose items are taken over, with their numbers. Clicks on others are left out before repeats
-                are, and counted in ``num_left_out``; their neighbours join, as in :meth:`SessionGraph.split`.
+            session: Name or position of the column of sessions. By default, all columns are found by their names.
+            item: Name or position of the column of items.
+            time: Name or position of the column of times, if there is one; dates become seconds since 1970.
+            position: Name or position of the column of positions in the session, which may be any increasing numbers.
+            user: Name or position of the column of users, whose values may be missing. The user of a session with
+                clicks of several users is unknown.
+            collapse_repeats: Whether to drop clicks on the same item as the previous click; positions then count the
+                remaining clicks.
+            like: A graph whose items, with their numbers, the new graph uses. Clicks on other items are left out before
+                repeats are collapsed, and counted in ``num_left_out``; their neighbours become adjacent, as in
+                :meth:`SessionGraph.split`.
 
         Returns:
             The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column is not there, or an id, time or position is missing or malformed.
+            ValueError: If a column does not exist, or an id, time or position is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -221,26 +245,30 @@ class SessionConversions(EventGraph):
         collapse_repeats: bool = False,
         like: EventGraph | None = None,
     ) -> Self:
-        """Make a graph of the clicks in the rows of a file.
+        """Make a graph from a file with one click per row.
 
         Columns are found by their names (``session_id``, ``ItemId``, ``Time``, ``timestamp``, ``eventdate``,
-        ``position``, ``timeframe``, ...); without a header, they are session, item and time. The rest is as for
-        :meth:`from_frame`.
+        ``position``, ``timeframe``, ...); without a header, the columns are session, item and time. Rows are treated
+        as in :meth:`from_frame`.
 
         Args:
             path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also ``.gz``) or ``.parquet`` file.
             session: Name or number of the column of sessions.
-            item: Likewise for items.
-            time: Likewise for times.
-            position: Likewise for places in the session.
-            user: Likewise for users.
-            collapse_repeats: Whether a click on the item of the one before is dropped; positions count what is left.
-            like: A graph whose items are taken over, as for a test file: clicks on others are left out, and counted in
-                ``num_left_out``.
+            item: Name or number of the column of items.
+            time: Name or number of the column of times.
+            position: Name or number of the column of positions in the session.
+            user: Name or number of the column of users.
+            collapse_repeats: Whether to drop clicks on the same item as the previous click; positions then count the
+                remaining clicks.
+            like: A graph whose items, with their numbers, the new graph uses, as for a test file. Clicks on other items
+                are left out and counted in ``num_left_out``.
+
+        Returns:
+            The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not readable as such a table; the message names the line.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file cannot be read as such a table; the message names the line.
         """
         frame = io.read_clicks(path, session=session, item=item, time=time, position=position, user=user)
         return cls._from_clicks(arrange(frame, f"'{path}'"), collapse_repeats, like)
@@ -266,7 +294,7 @@ class SessionConversions(EventGraph):
         return graph.collapse() if collapse_repeats else graph
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table of clicks: raw ids (as categories), position, and time and user where there are any.
+        """Return a table with one row per click: raw ids (as categories), position, and time and user if present.
 
         Example:
             >>> import graphunlearn as gu
@@ -287,10 +315,10 @@ class SessionConversions(EventGraph):
         return pd.DataFrame(columns)
 
     def to_networkx(self) -> networkx.DiGraph:
-        """Return a networkx graph with a node ``(session, item)`` for every node, by raw ids.
+        """Return a networkx graph with one node ``(session, item)`` of raw ids per node.
 
-        Nodes carry ``session``, ``item`` and the ``positions`` of their clicks; edges carry as ``weight`` how often one
-        follows the other.
+        Nodes have the attributes ``session``, ``item`` and ``positions``, the positions of their clicks. The ``weight``
+        of an edge is the number of times that its transition occurs.
 
         Example:
             >>> import graphunlearn as gu

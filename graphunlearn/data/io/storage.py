@@ -1,4 +1,4 @@
-"""Graphs as safetensors files: tensors and plain values, nothing that runs when it is read."""
+"""Graphs as safetensors files, which hold tensors and plain values and run no code when they are read."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ if TYPE_CHECKING:
 
 
 class Stored(BaseData):
-    """A graph with a file format of its own."""
+    """A graph that can be saved to a safetensors file and loaded from it."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph to a safetensors file, whole or not at all.
+        """Write the graph to a safetensors file atomically.
 
         Args:
-            path: The file; an earlier one is replaced.
+            path: The file; an existing file is replaced.
 
         Returns:
             The path.
+
+        Raises:
+            OSError: If the file cannot be written.
+            ValueError: If an attribute of the graph is neither a tensor nor a plain value.
         """
         return write_atomic(path, to_bytes(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a graph written by :meth:`save`.
+        """Read a graph that was written by :meth:`save`.
+
+        Args:
+            path: The file.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is no graph of this kind, cut off or changed.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file does not hold a graph of this kind, or is truncated or modified.
 
         Example:
             >>> import pathlib, tempfile, graphunlearn as gu
@@ -58,10 +65,13 @@ class Stored(BaseData):
 
 
 def to_bytes(graph: BaseData) -> bytes:
-    """Return a graph as the bytes of a safetensors file; values that are no tensors go into its header as JSON.
+    """Return a graph as the content of a safetensors file; values other than tensors are in its header as JSON.
+
+    Args:
+        graph: An interaction graph or a session graph.
 
     Raises:
-        ValueError: If a value is neither a tensor nor plain.
+        ValueError: If a value is neither a tensor nor a plain value.
     """
     tensors: dict[str, Tensor] = {}
     header = []
@@ -87,11 +97,15 @@ def to_bytes(graph: BaseData) -> bytes:
 
 
 def fill(graph: BaseData, path: Path) -> None:
-    """Fill an empty graph from a file written from :func:`to_bytes`.
+    """Fill an empty graph from a file with the content of :func:`to_bytes`.
+
+    Args:
+        graph: An empty graph of the kind in the file; changed in place.
+        path: The file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a whole graph.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a complete graph of this kind.
     """
     if not path.is_file():
         raise FileError("path", "be an existing file", f"'{path}'")
@@ -120,7 +134,7 @@ def _fill_store(graph: BaseData, part: dict[str, Any], tensors: dict[str, Tensor
         if name.startswith(prefix) and "/" not in name[len(prefix) :]:
             store[name[len(prefix) :]] = tensor
     known = {"vocabulary": store.num_nodes} if isinstance(key, str) else {}
-    for name, size in part.get("vocabularies", known).items():  # earlier versions wrote their sizes as numbers of nodes
+    for name, size in part.get("vocabularies", known).items():  # earlier versions stored only the number of nodes
         ids = store.get(name)
         store[name] = Vocabulary(size if ids is None else json.loads(ids.numpy().tobytes()))
 

@@ -1,4 +1,4 @@
-"""Tables in files: checked text, rows, lists, single columns; every malformed row is named by its line."""
+"""Reading of tables with rows, lists or a single column from files; errors name the malformed line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,15 @@ SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".par
 
 
 def read_text(path: Path) -> bytes:
-    """The file's text with plain line ends, checked for all that makes a file no text."""
+    """Return the text of a file as UTF-8 bytes with line feeds as line ends.
+
+    Args:
+        path: The file, whose suffix must be that of a text file, with or without ``.gz``.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
+    """
     name = path.name.lower()
     _check_file(path)
     if not name.endswith(SUFFIXES):
@@ -70,7 +78,7 @@ def _check_file(path: Path) -> None:
 
 
 def head(text: bytes, count: int = 100) -> list[str]:
-    """The first lines that are not blank."""
+    """Return the first ``count`` lines of a text that are not blank."""
     lines = text[: 1 << 20].decode(errors="ignore").split("\n", 2 * count)[: 2 * count]
     return [line for line in lines if line.strip()][:count]
 
@@ -82,7 +90,21 @@ def read_rows(
     layout: Layout = INTERACTIONS,
     maybe_lists: bool = False,
 ) -> pd.DataFrame:
-    """Read rows of columns, of which the layout has roles; ``maybe_lists`` where they may be lists as well."""
+    """Read a table of rows.
+
+    Args:
+        path: The file, for error messages.
+        text: Its text, as :func:`read_text` returns it.
+        given: Name or number of the column of every role that the caller specified.
+        layout: The possible columns.
+        maybe_lists: Whether the lines may also be a user followed by any number of items, which is then detected.
+
+    Returns:
+        A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
+
+    Raises:
+        ValueError: If the table is malformed; the message names the line.
+    """
     first = head(text)
     separator = sniff_separator(first) or ","
     rows = [fields(line, separator) for line in first]
@@ -111,7 +133,7 @@ def read_rows(
         header=None,
         skiprows=int(line[0]) if header else 0,
         usecols=sorted(columns.values()),
-        dtype={columns[role]: object for role in layout.ids if role in columns},  # as they are written
+        dtype={columns[role]: object for role in layout.ids if role in columns},  # keeps ids as they are written
         quoting=csv.QUOTE_MINIMAL if separator in {",", ";"} else csv.QUOTE_NONE,
         skipinitialspace=True,
         low_memory=False,
@@ -121,7 +143,7 @@ def read_rows(
 
 
 def _count_fields(text: bytes, separator: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Number of fields and line number of every line that is not blank."""
+    """Return the number of fields and the line number of every line that is not blank."""
     if b'"' in text and separator in {",", ";"}:
         reader = csv.reader(io.StringIO(text.decode()), delimiter=separator, skipinitialspace=True)
         counted = [(len(row), reader.line_num) for row in reader if row]
@@ -138,7 +160,18 @@ def _count_fields(text: bytes, separator: str) -> tuple[np.ndarray[Any, Any], np
 
 
 def read_lists(path: Path, text: bytes) -> pd.DataFrame:
-    """Read lines of a user and any number of items."""
+    """Read lines that consist of a user and any number of items.
+
+    Args:
+        path: The file, for error messages.
+        text: Its text, as :func:`read_text` returns it.
+
+    Returns:
+        A clean table with the columns ``user`` and ``item``, one row per interaction.
+
+    Raises:
+        ValueError: If no user has an item, or an id is malformed.
+    """
     rows = [line.split() for line in text.decode().split("\n")]
     counts = np.array([max(len(row) - 1, 0) for row in rows])
     line = np.repeat(np.arange(len(rows)) + 1, counts)
@@ -150,7 +183,17 @@ def read_lists(path: Path, text: bytes) -> pd.DataFrame:
 
 
 def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str]:
-    """Read a single column of ids."""
+    """Read a single column of raw ids.
+
+    Args:
+        path: The file, for error messages.
+        text: Its text, as :func:`read_text` returns it.
+        level: The role of the column, such as ``"user"``.
+        layout: The possible columns, whose names identify a header.
+
+    Raises:
+        ValueError: If an id is malformed; the message names the line.
+    """
     lines = [(number, line.strip()) for number, line in enumerate(text.decode().split("\n"), 1) if line.strip()]
     if plain(lines[0][1]) in layout.roles[level]:
         lines = lines[1:]
@@ -162,7 +205,21 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str
 
 
 def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACTIONS) -> pd.DataFrame:
-    """Read rows of a parquet file."""
+    """Read a table from a parquet file.
+
+    Args:
+        path: The file.
+        given: Name or number of the column of every role that the caller specified.
+        layout: The possible columns.
+
+    Returns:
+        A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ImportError: If pyarrow is not installed.
+        ValueError: If the file is broken, or the table is empty or malformed.
+    """
     _check_file(path)
     try:
         frame = pd.read_parquet(path)
