@@ -82,7 +82,7 @@ def dropped(rows: Tensor, share: float, training: bool) -> Tensor:
 
 
 class Ragged(NamedTuple):
-    """Sessions of different lengths, longest first, in time-major order: all first clicks, then all second clicks, ..."""
+    """Sessions of different lengths, longest first, in time-major order: all first clicks, then all second ones, ..."""
 
     clicks: Tensor  # [num_read] number of the click in the graph
     position: Tensor  # [num_read] its place in the session

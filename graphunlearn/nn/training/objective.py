@@ -154,7 +154,7 @@ class Objective(Criterion):
         return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
-        r"""Return the weights of the nodes in the L2 term ``[num_nodes]``; the curvature is :math:`\lambda` times them."""
+        r"""Return each node's weight in the L2 term ``[num_nodes]``; the curvature is :math:`\lambda` times that."""
         users, items = samples.size
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:

@@ -1,4 +1,4 @@
-"""Fine-tuning towards target scores on the retained loss, the distance to the targets and the change of other scores."""
+"""Fine-tuning towards target scores, on the retained loss and the change of the other scores."""
 
 from __future__ import annotations
 
