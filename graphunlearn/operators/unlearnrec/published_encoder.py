@@ -226,17 +226,11 @@ class PublishedSettings:
 
 
 class Request(NamedTuple):
-    """A simulated request.
+    """A simulated request."""
 
-    Args:
-        share: The share of the interactions that it forgets.
-        retained: The retained graph.
-        pairs: The forgotten interactions ``[2, num_forgotten]``.
-    """
-
-    share: float
+    share: float  # of the interactions, forgotten
     retained: InteractionGraph
-    pairs: Tensor
+    pairs: Tensor  # forgotten, [2, num_forgotten]
 
 
 def simulate(graph: InteractionGraph, settings: PublishedSettings, number: int, *, held_out: bool = False) -> Request:
@@ -398,14 +392,9 @@ class FrozenBackbone:
         return rows.view(len(rows), -1, dim).mean(1)
 
     def run(self, table: Tensor, function: Callable[[nn.Module], T]) -> T:
-        """Return ``function(model)``, evaluated with ``table`` as layer-0 rows and differentiable in ``table`` alone.
+        """Return ``function(model)``, evaluated with ``table`` ``[num_nodes, dim]`` as its layer-0 rows.
 
-        Args:
-            table: The layer-0 rows ``[num_nodes, dim]``.
-            function: A function of the model.
-
-        Returns:
-            The value of the function.
+        The value is differentiable in ``table`` alone.
         """
         values = {**self._fixed, **dict(zip(self._names, table.split(self._sizes)))}
         result: T = torch.func.functional_call(self._run, values, (function,))
@@ -427,7 +416,7 @@ class Losses:
     def terms(
         self, table: Tensor, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
     ) -> dict[str, Tensor]:
-        """Return the weighted loss terms of one batch.
+        """Return the weighted loss terms of one batch, each a scalar, by name.
 
         Args:
             table: The revised table ``[num_nodes, dim]``.
@@ -436,9 +425,6 @@ class Losses:
             pairs: Forgotten pairs ``[2, num]``.
             epoch: Number of the epoch.
             step: Number of the step within the epoch.
-
-        Returns:
-            ``{name: weighted term}``, each a scalar.
         """
         return self.backbone.run(table, lambda model: self._terms(model, retained, batch, pairs, epoch, step))
 
