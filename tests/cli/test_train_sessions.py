@@ -10,7 +10,7 @@ from quick import QUICK
 
 import graphunlearn as gu
 from graphunlearn.cli import main
-from graphunlearn.cli._options import LAYERS, SETTINGS, WIDTH
+from graphunlearn.cli._options import LAYERS, WIDTH
 from graphunlearn.nn import MODELS, build_model, encode, kind_of, reset_parameters
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import Run
@@ -45,7 +45,6 @@ def test_defaults_are_those_of_the_kind(model, clicks, tmp_path, parsed):
     assert told["model"] == {"name": model, "dim": WIDTH["sessions"], "layers": LAYERS.get(model, 2)}
     assert repr(run.model) == repr(build_model(model, graph, WIDTH["sessions"]))
     assert run.settings == gu.nn.FitSettings(**{**vars(gu.nn.default_settings(graph)), "epochs": 1})
-    assert SETTINGS["sessions"] == gu.nn.default_settings(graph)
     assert run.objective == gu.CrossEntropy()
 
 
