@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Printing:
-    """How the answer of a command is printed that does nothing else."""
+    """Output options of commands that only print their result."""
 
     json: bool = False
     """Print JSON, and nothing else, on standard output."""

@@ -156,5 +156,5 @@ class CAU(StepSettings, Unlearner):
 
 
 def _predicts(sessions: SessionGraph) -> bool:
-    """Whether some session has a click that follows another."""
+    """Whether any session has two clicks or more, so that there is a next click to predict."""
     return len(all_predictions(sessions)) > 0
