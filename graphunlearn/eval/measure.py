@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.eval.attacks.interactions import InteractionAttacks
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
+from graphunlearn.eval.served import margins, top_lists
 from graphunlearn.metrics.forgetting import (
     flipped_label_auc,
     ks_distance,
@@ -20,13 +22,16 @@ from graphunlearn.metrics.forgetting import (
     privacy_leakage,
 )
 from graphunlearn.metrics.ranking import Ranker, auroc
-from graphunlearn.nn import Objective, encode, risk_of, score
+from graphunlearn.nn import Encoded, Objective, encode, risk_of, score
 from graphunlearn.utils import k_hop_ball
 
 __all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
 
 Measured = dict[str, Any]
-"""Measures of one model: ``utility``, ``forgetting``, and the (log) probabilities ``forget`` and ``test``."""
+"""Measures of one model: ``utility``, ``forgetting``, the (log) probabilities ``forget`` and ``test``, what the attacks
+saw (``observed``), margins of forgotten and kept pairs (``margins``) and recommendation lists (``lists``)."""
+SAMPLE = 500
+"""Largest number of pairs, and of queries per group, whose margins and lists are compared with retrained models."""
 
 
 def held_against(
@@ -78,6 +83,7 @@ class Judge:
         objective: The loss, for the gradient residual.
         trained_labels: Whether to measure how well a model predicts the labels that the forgotten interactions were
             trained with.
+        targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
 
     Attributes:
         distance_unit: ``"p"``; distances between models are differences of probabilities.
@@ -94,6 +100,7 @@ class Judge:
         test: InteractionGraph,
         objective: Objective,
         trained_labels: bool,
+        targets: Tensor | None = None,
     ) -> None:
         self.graph, self.objective = graph, objective
         self.retained, self.forgotten = graph.split(request)
@@ -120,16 +127,32 @@ class Judge:
         self.rankers = {name: Ranker(self.retained, part, ks=(20, 10)) for name, part in groups.items()}
         users = self.forgotten.pairs[0]
         self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), [graph, *held, test], seed=0)
+        self.attacks = InteractionAttacks(graph, self.retained, self.forgotten, [*held, test], targets=targets)
+        self.left_out |= self.attacks.left_out
+        alive = self.retained.active[: graph.num_users]
+        generator = torch.Generator().manual_seed(0)
+        self.listed = {
+            "affected": _some(alive & affected, generator),
+            "unaffected": _some(alive & ~affected, generator),
+        }
+        chosen = [torch.randperm(g.num_interactions, generator=generator)[:SAMPLE] for g in (self.forgotten, self.retained)]
+        parts = (self.forgotten, self.retained)
+        self.margin_pairs = {
+            name: part.pairs[:, index.to(part.pairs.device)] for name, part, index in zip(("forget", "retain"), parts, chosen)
+        }
+        own = test.select(known)
+        self.own_ranker = Ranker(graph, own, ks=(20, 10)) if own.num_interactions else None
         self.trained_labels = self.forgotten.label if trained_labels else None
         self.labels = self.test.label
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, graph: InteractionGraph) -> Measured:
+    def measure(self, model: nn.Module, graph: InteractionGraph, before: Measured | None = None) -> Measured:
         """Return utility, forgetting and probabilities of one model.
 
         Args:
             model: The model.
             graph: The graph that the model uses for its predictions.
+            before: Measures of the original model; ``None`` for the original itself.
 
         Returns:
             Metrics by name under ``"utility"`` and ``"forgetting"``, and the probabilities of the forgotten pairs
@@ -157,7 +180,21 @@ class Judge:
             "forget": p_forget.cpu(),
             "test": p_test.cpu(),
             "never": p_never.cpu(),
+            "observed": self.attacks.observe(encoded, None if before is None else before["encoded"]),
+            "margins": {
+                name: margins(encoded.queries[pairs[0]], encoded.items, pairs[1])
+                for name, pairs in self.margin_pairs.items()
+            },
+            "lists": {
+                group: top_lists(Encoded(encoded.queries[users], encoded.items), self.retained.seen(users))
+                for group, users in self.listed.items()
+            },
+            **({"encoded": encoded, "own": self._own(encoded)} if before is None else {}),
         }
+
+    def _own(self, encoded: Encoded) -> dict[str, float]:
+        """Return the ranking metrics of the original on its own lists, which leave out what it was trained on."""
+        return {} if self.own_ranker is None else self.own_ranker(encoded.queries, encoded.items)
 
     def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:
         """Return the ranking metrics of all users, and those of affected and unaffected users separately."""
@@ -224,3 +261,8 @@ class Judge:
             if name != "original"
         }
         return {"scores": scores, "scores_label": label, "moved_by_hop": moved}
+
+
+def _some(mask: Tensor, generator: torch.Generator) -> Tensor:
+    index = mask.nonzero().flatten()
+    return index[torch.randperm(len(index), generator=generator)[:SAMPLE].to(index.device)]

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
-from graphunlearn.eval.measure import Measured, compared_by_ks, held_against
+from graphunlearn.eval.attacks.sessions import SessionAttacks
+from graphunlearn.eval.measure import SAMPLE, Measured, compared_by_ks, held_against
+from graphunlearn.eval.served import margins, top_lists
 from graphunlearn.metrics.forgetting import gap_closed
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.nn import Encoded
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.softmax import catalogue_loss
 
@@ -89,14 +92,23 @@ class SessionJudge:
         self.rivals = candidates(graph, self.clicks, RIVALS)
         follows = self.test.position > 0
         self.next = follows.nonzero().flatten()
+        self.attacks = SessionAttacks(graph, retained, forgotten, self.test)
+        generator = torch.Generator().manual_seed(0)
+        kept = (~forgotten & (graph.position > 0)).nonzero().flatten()
+        self.margin_clicks = {
+            name: index[torch.randperm(len(index), generator=generator)[:SAMPLE].to(index.device)]
+            for name, index in (("forget", self.clicks), ("retain", kept))
+        }
+        self.listed = torch.randperm(len(self.next), generator=generator)[:SAMPLE].to(self.next.device)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, graph: SessionGraph) -> Measured:
+    def measure(self, model: nn.Module, graph: SessionGraph, before: Measured | None = None) -> Measured:
         """Return utility, forgetting and log probabilities of one model.
 
         Args:
             model: The model.
             graph: Unused. All models are measured on prefixes of the graph before forgetting and of the test sessions.
+            before: Measures of the original model; ``None`` for the original itself.
 
         Returns:
             Metrics by name under ``"utility"`` and ``"forgetting"``, and the log probabilities of the forgotten clicks
@@ -123,7 +135,16 @@ class SessionJudge:
             "forgetting": forgetting,
             "forget": log_p[:num].cpu(),
             "test": _log_p(answered.queries, answered.items, wanted).cpu(),
+            "observed": self.attacks.observe(model, None if before is None else before["observed"]),
+            "margins": {name: self._margins(model, clicks) for name, clicks in self.margin_clicks.items()},
+            "lists": {
+                "test": top_lists(Encoded(answered.queries[self.listed], answered.items), (self.listed[:0],) * 2)
+            },
         }
+
+    def _margins(self, model: nn.Module, clicks: Tensor) -> Tensor:
+        encoded = encode_prefixes(model, self.graph, clicks - 1)
+        return margins(encoded.queries, encoded.items, self.graph.items[clicks])
 
     def compare(self, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
         """Add the forgetting metrics that compare a model with its original or with the retrained models.

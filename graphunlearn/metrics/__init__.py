@@ -1,5 +1,6 @@
 """Metrics of recommendation and of forgetting, as functions of tensors, independent of any model."""
 
+from graphunlearn.metrics.ensembles import klom, top_k_overlap
 from graphunlearn.metrics.forgetting import (
     KSDistance,
     distance_to_retrain,
@@ -25,6 +26,7 @@ __all__ = [
     "flipped_label_auc",
     "forgetting_entry",
     "gap_closed",
+    "klom",
     "ks_distance",
     "membership_auroc",
     "mi_bf",
@@ -34,5 +36,6 @@ __all__ = [
     "privacy_leakage",
     "rank_metrics",
     "target_ranks",
+    "top_k_overlap",
     "z_score",
 ]

@@ -39,4 +39,5 @@ class Retrain(Unlearner):
         reset_parameters(model, settings.seed)
         validation = validation_left(self.validation, graph, retained)
         result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
-        return {"best_epoch": result.best_epoch, "epochs": len(result.history), "settings": asdict(settings)}
+        facts = {"best_epoch": result.best_epoch, "epochs": len(result.history), "validation": result.best}
+        return facts | {"settings": asdict(settings)}

@@ -1,0 +1,220 @@
+"""What an attack learns from a model, and its comparison with retrained models: an interval and what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from graphunlearn.errors import ArgumentError
+
+__all__ = ["Comparison", "Evidence", "compare", "placements"]
+
+DRAWS = 400
+"""Number of bootstrap samples."""
+LEVEL = 0.95
+"""Coverage of every interval."""
+MOST_UNITS = 4000
+"""Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
+PRIOR = 2.0
+"""Degrees of freedom that the spread expected from the units alone has beside the spread of the retrained models."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    r"""The value of an attack on one model, with the contribution of every unit (a user, an item or a session).
+
+    With the groups :math:`g` of contributions :math:`c` (the forgotten ones, and possibly controls), the value is
+
+    .. math::
+        v = \sum_g s_g \frac{\sum_{c \in g} c}{|g|}, \qquad s = (1, -1)
+
+    Args:
+        sums: Sum of the contributions of every unit, by group ``[num_groups, num_units]``.
+        counts: Number of contributions of every unit, by group ``[num_groups, num_units]``.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, *groups: tuple[Tensor, Tensor]) -> Evidence:
+        """Sum contributions by unit.
+
+        Args:
+            *groups: Contributions ``[num]`` and the unit of each of them ``[num]``, by group. The numbers of units are
+                counted over all groups: equal numbers in two groups are the same unit.
+
+        Returns:
+            The evidence.
+
+        Example:
+            >>> Evidence.of((torch.tensor([1.0, 0.0, 0.5]), torch.tensor([3, 3, 8]))).value
+            0.5
+        """
+        units = torch.cat([unit for _, unit in groups]).cpu()
+        _, own = units.unique(return_inverse=True)
+        own = own % MOST_UNITS
+        num, start, sums, counts = int(own.max()) + 1 if len(own) else 0, 0, [], []
+        for value, unit in groups:
+            index = own[start : start + len(unit)]
+            start += len(unit)
+            zeros = torch.zeros(num, dtype=torch.float64)
+            sums.append(zeros.index_add(0, index, value.detach().cpu().double()))
+            counts.append(torch.bincount(index, minlength=num).double())
+        return cls(torch.stack(sums), torch.stack(counts))
+
+    @property
+    def value(self) -> float:
+        """The value of the attack."""
+        return float(self.resampled(torch.ones(1, self.sums.size(1), dtype=torch.float64)))
+
+    def resampled(self, weights: Tensor) -> Tensor:
+        """Return the value with every unit counted as often as its weight.
+
+        Args:
+            weights: Weights of the units ``[num_draws, num_units]``.
+
+        Returns:
+            The values ``[num_draws]``; NaN where a group has no weight.
+        """
+        means = (weights @ self.sums.t()) / (weights @ self.counts.t())
+        return means[:, 0] - means[:, 1] if means.size(1) > 1 else means[:, 0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The value of an attack on one model beside its value on the original and on retrained models.
+
+    Args:
+        value: The value on the model.
+        original: The value on the original model.
+        retrain_mean: The mean value on the retrained models.
+        retrain_sd: The standard deviation between retrained models, moderated by the spread that the units give.
+        low: Lower end of the interval of ``value``.
+        high: Upper end of the interval of ``value``.
+        leak_left: Share of what the original reveals that the model still reveals: 0 as retrained, 1 as the original;
+            ``None`` if the attack cannot tell the original from retrained models.
+        leak_low: Lower end of the interval of ``leak_left``.
+        leak_high: Upper end of the interval of ``leak_left``.
+        beyond: The difference from the mean of retrained models, in units of the largest difference that another
+            retrained model has at the level of the interval; ``None`` with a single retrained model.
+    """
+
+    value: float
+    original: float
+    retrain_mean: float
+    retrain_sd: float | None
+    low: float | None
+    high: float | None
+    leak_left: float | None
+    leak_low: float | None
+    leak_high: float | None
+    beyond: float | None
+
+    @property
+    def separated(self) -> bool:
+        """Whether the attack can tell the original from retrained models."""
+        return self.leak_left is not None
+
+    def entry(self) -> dict[str, Any]:
+        """Return the report's entry, with ``None`` for numbers that are not finite."""
+        return {
+            key: None if value is None or not math.isfinite(value) else value
+            for key, value in vars(self).items()
+        }
+
+
+def compare(
+    model: Evidence, original: Evidence, references: Sequence[Evidence], *, tests: int = 1, seed: int = 0
+) -> Comparison:
+    r"""Compare the value of an attack on one model with its value on retrained models.
+
+    Let :math:`d = v - \bar r` be the difference between the model and the mean of :math:`R` retrained models. Its
+    standard error combines two sources of chance: which units were asked (a bootstrap over users, items or sessions,
+    with the same draws for all models) and which models were retrained (:math:`s_r^2 / R`). The spread :math:`s_r` of
+    few retrained models is uncertain, so its square is averaged with the spread that the units alone would give,
+    weighted by degrees of freedom (a moderated variance). The interval is :math:`d \pm t \cdot \mathrm{se}`.
+
+    The share that is left, :math:`\ell = d / (o - \bar r)` with the value :math:`o` of the original, has the standard
+    error of :math:`d - \ell (o - \bar r)` divided by the gap :math:`o - \bar r` (the delta method).
+
+    Another retrained model differs from :math:`\bar r` by at most :math:`t\, s_r \sqrt{1 + 1/R}` at the same level. The
+    attack *separates* the original if the original lies further away, on the side where attacks succeed.
+
+    Args:
+        model: The evidence on the model.
+        original: The evidence on the original model.
+        references: The evidence on the retrained models.
+        tests: Number of comparisons that share the level (Bonferroni).
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The comparison; without an interval for a single retrained model.
+
+    Raises:
+        ValueError: There is no retrained model.
+
+    Source of the moderated variance: Smyth, "Linear Models and Empirical Bayes Methods", 2004.
+    """
+    if not references:
+        raise ArgumentError("references", "hold at least one retrained model", "none")
+    values = torch.tensor([r.value for r in references], dtype=torch.float64)
+    value, before, mean, count = model.value, original.value, float(values.mean()), len(references)
+    if count < 2 or not math.isfinite(value + before + mean):
+        return Comparison(value, before, mean, None, None, None, None, None, None, None)
+    units = model.sums.size(1)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(units, (DRAWS, units), generator=generator)
+    weights = torch.zeros(DRAWS, units, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    of_references = torch.stack([r.resampled(weights) for r in references])
+    apart = of_references - of_references.mean(0)  # every retrained model against their mean, by draw
+    expected = float(_variance(apart, 1).mean()) * count / (count - 1)
+    df = count - 1 + PRIOR
+    spread = math.sqrt((float(values.var()) * (count - 1) + PRIOR * expected) / df)
+    quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df))
+    furthest = quantile * spread * math.sqrt(1 + 1 / count)
+    drawn_value, drawn_mean = model.resampled(weights), of_references.mean(0)
+    half = quantile * math.sqrt(float(_variance(drawn_value - drawn_mean, 0)) + spread**2 / count)
+    low, high, gap = value - half, value + half, before - mean
+    left: list[float | None] = [None] * 3
+    if gap > max(furthest, 1e-12):
+        share = (value - mean) / gap
+        rest = drawn_value - drawn_mean - share * (original.resampled(weights) - drawn_mean)
+        half = quantile * math.sqrt(float(_variance(rest, 0)) + (1 - share) ** 2 * spread**2 / count) / gap
+        left = [share, share - half, share + half]
+    beyond = (value - mean) / furthest if furthest > 0 else 0.0 if value == mean else math.copysign(math.inf, value - mean)
+    return Comparison(value, before, mean, spread, low, high, *left, beyond)
+
+
+def _variance(values: Tensor, dim: int) -> Tensor:
+    """Return the variance over draws, without draws in which a group of units is missing."""
+    known = values.isfinite()
+    count = known.sum(dim)
+    mean = values.nan_to_num().sum(dim, keepdim=True) / count.unsqueeze(dim)
+    return ((values - mean).nan_to_num() ** 2).sum(dim) / (count - 1).clamp(min=1)
+
+
+def placements(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Return the share of negatives below every positive, ties counted half; the mean of the shares is the AUROC.
+
+    Args:
+        positive: Scores of positives ``[num_positive]``.
+        negative: Scores of negatives ``[num_negative]``.
+
+    Returns:
+        The shares ``[num_positive]``.
+
+    Example:
+        >>> placements(torch.tensor([0.3, 0.1]), torch.tensor([0.1, 0.2]))
+        tensor([1.0000, 0.2500], dtype=torch.float64)
+    """
+    ordered = negative.sort().values.contiguous()
+    below = torch.searchsorted(ordered, positive.contiguous())
+    upto = torch.searchsorted(ordered, positive.contiguous(), right=True)
+    return (below + upto).double() / 2 / len(ordered)

@@ -1,0 +1,149 @@
+"""All attacks on a model of users and items, for one request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
+from graphunlearn.eval.attacks.edges import EdgeRecovery
+from graphunlearn.eval.attacks.evidence import Evidence
+from graphunlearn.eval.attacks.fold_in import FoldIn
+from graphunlearn.eval.attacks.matching import Matched, matched_pairs
+from graphunlearn.eval.attacks.membership import Observed, membership
+from graphunlearn.nn import Encoded, score
+
+__all__ = ["InteractionAttacks"]
+
+MOST = 5000
+"""Largest number of forgotten pairs that membership is tested on."""
+CONTROLS = 2000
+"""Least number of never-seen controls, where the request allows."""
+class InteractionAttacks:
+    """The attacks on models of users and items.
+
+    Args:
+        graph: The training graph before forgetting.
+        retained: The retained graph.
+        forgotten: The forgotten interactions.
+        held: Held-out graphs, whose pairs are never used as controls. Pairs of the last one (the test data) whose user
+            and item are trained on calibrate the membership attacks.
+        targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
+        seed: Seed of all choices.
+
+    Attributes:
+        left_out: Numbers of forgotten nodes that the fold-in attack cannot use, by reason.
+    """
+
+    def __init__(
+        self,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        forgotten: InteractionGraph,
+        held: Sequence[InteractionGraph] = (),
+        *,
+        targets: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(forgotten.num_interactions, generator=generator)[:MOST].sort().values
+        part = forgotten.select(chosen.to(forgotten.pairs.device))
+        self.forgotten = part.pairs
+        self.confidence = None if part.label is None else 2 * part.label.double() - 1
+        per_pair = 2 * max(2, -(-CONTROLS // max(2 * part.num_interactions, 1)))
+        self.matched = matched_pairs(graph, part.pairs, held, per_pair=per_pair, seed=seed)
+        self.anchors = self._anchors(retained, held, generator)
+        self.anchored = matched_pairs(graph, self.anchors, held, per_pair=2, seed=seed)
+        self.folds = {
+            "fold_in": FoldIn(graph, retained, held, side="user", seed=seed),
+            "fold_in_items": FoldIn(graph, retained, held, side="item", seed=seed),
+        }
+        self.edges = EdgeRecovery(graph, retained, part.pairs, held, seed=seed)
+        kept = torch.randperm(retained.num_interactions, generator=generator)[:MOST]
+        self.kept = retained.pairs[:, kept.to(retained.pairs.device)]
+        users = torch.zeros(graph.num_users, dtype=torch.bool, device=graph.pairs.device)
+        users[forgotten.pairs[0]] = True
+        self.users = users
+        self.promoted = self._promoted(retained, targets, generator)
+        names = {"fold_in": "forgotten users with a single interaction, whom the fold-in attack cannot test"}
+        names["fold_in_items"] = "forgotten items with a single interaction, which the fold-in attack cannot test"
+        self.left_out = {names[name]: fold.left_out for name, fold in self.folds.items() if fold.left_out}
+
+    @staticmethod
+    def _promoted(retained: InteractionGraph, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Return pairs of remaining users and promoted items that the user has not interacted with ``[2, num]``."""
+        if targets is None or not len(targets):
+            return retained.pairs[:, :0]
+        users = retained.active[: retained.num_users].nonzero().flatten()
+        users = users[torch.randperm(len(users), generator=generator)[:MOST].to(users.device)]
+        user, item = torch.cartesian_prod(users, targets.to(users.device)).t()
+        known = retained.pairs[0] * retained.num_items + retained.pairs[1]
+        free = ~torch.isin(user * retained.num_items + item, known)
+        return torch.stack([user[free], item[free]])
+
+    @staticmethod
+    def _anchors(retained: InteractionGraph, held: Sequence[InteractionGraph], generator: torch.Generator) -> Tensor:
+        """Return held-out pairs, which no model was trained on, of users and items that remain."""
+        pairs = held[-1].pairs if held else retained.pairs[:, :0]
+        degree = retained.adjacency.degree
+        known = (degree[pairs[0]] > 0) & (degree[pairs[1] + retained.num_users] > 0)
+        pairs = pairs[:, known]
+        return pairs[:, torch.randperm(pairs.size(1), generator=generator)[:MOST].to(pairs.device)]
+
+    @torch.no_grad()
+    def observe(self, encoded: Encoded, before: Encoded | None = None) -> Observed:
+        """Return what the attacks see of one model.
+
+        Args:
+            encoded: The embeddings of the model.
+            before: The embeddings of the original model; ``None`` for the original itself.
+
+        Returns:
+            Logits of the forgotten pairs and of their controls, less the mean of the controls of the same user, and
+            the evidence of the attacks that need no other model.
+        """
+        sign = self.confidence
+        forgotten, controls = _logits(encoded, self.matched)
+        if sign is not None:
+            forgotten, controls = sign * forgotten, sign[self.matched.owner] * controls
+        anchors = torch.cat(_logits(encoded, self.anchored))
+        alone = {name: fold(encoded) for name, fold in self.folds.items() if fold.forgotten} | self.edges(encoded)
+        if self.promoted.size(1):
+            alone["target"] = Evidence.of((torch.sigmoid(score(encoded, self.promoted)), self.promoted[0]))
+        if before is not None:
+            alone["before_and_after"] = score_drops(before, encoded, self.forgotten, self.kept)
+        return {
+            "forgotten": forgotten.cpu(),
+            "controls": controls.cpu(),
+            "anchors": anchors.cpu(),
+            "evidence": alone,
+            "rows": None if before is None else changed_rows(before.queries, encoded.queries, self.users),
+        }
+
+    def evidence(self, observed: Observed, outside: Sequence[Observed]) -> dict[str, tuple[Evidence, dict[str, float]]]:
+        """Return the evidence of every attack on one model.
+
+        Args:
+            observed: What the attacks see of the model.
+            outside: What they see of models that were not trained on the forgotten pairs, without this model.
+
+        Returns:
+            The evidence and further figures, by attack. The membership attacks are missing without an out-model.
+        """
+        found: dict[str, tuple[Evidence, dict[str, float]]] = {
+            name: (evidence, {}) for name, evidence in observed["evidence"].items()
+        }
+        if observed["rows"] is not None:
+            found["before_and_after"][1]["rows"] = observed["rows"]
+        return found | membership(observed, outside, self.forgotten[0].cpu())
+
+
+def _logits(encoded: Encoded, matched: Matched) -> tuple[Tensor, Tensor]:
+    """Return the scores of pairs and of their controls, less the mean score of the controls of the same pair."""
+    pairs, controls = score(encoded, matched.pairs).double(), score(encoded, matched.controls).double()
+    total = torch.zeros_like(pairs).index_add_(0, matched.owner, controls)
+    level = total / torch.bincount(matched.owner, minlength=len(pairs)).clamp(min=1)
+    return pairs - level, controls - level[matched.owner]

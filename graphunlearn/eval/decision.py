@@ -1,0 +1,191 @@
+"""The verdict on one model: forgotten as retraining does, too little, too much, or undecided, and the rule for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from graphunlearn.eval.attacks.evidence import LEVEL, Comparison
+
+__all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "spread_of"]
+
+DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgotten", "transition")
+"""The attacks that decide, the most direct one first. All other attacks are shown, and decide nothing."""
+FEWEST = 3
+"""Least number of retrained models for a verdict."""
+TOLERATED = 0.25
+"""Share of what the original reveals that may be left, on either side, for forgetting as retraining does."""
+WIDEST = 0.5
+"""Largest distance of the ends of an interval from 0 that still decides for forgetting as retraining does."""
+FAR = 1.5
+"""Distance to retrained models, divided by the noise floor, from which a model is not like them pair by pair."""
+UNSEPARATED = 2.0
+"""Distance from retrained models at which an attack decides that does not tell the original from them."""
+NAMES = {
+    "target": "the promoted items of real users",
+    "fold_in": "the fold-in attack on users",
+    "fold_in_items": "the fold-in attack on items",
+    "lira": "the membership attack (LiRA)",
+    "rmia": "the membership attack (RMIA)",
+    "edge_recovery_forgotten": "the recovery of forgotten edges",
+    "edge_recovery_kept": "the recovery of kept edges",
+    "before_and_after": "the comparison of both models",
+    "click": "the log probability of forgotten clicks",
+    "transition": "the membership attack on deleted transitions",
+}
+"""Names of the attacks in sentences."""
+
+
+class Verdict(NamedTuple):
+    """The verdict on one model.
+
+    Args:
+        status: ``"like"``, ``"under"``, ``"over"`` or ``"undecided"``.
+        rule: The rule that decided, in words.
+        needs: What would decide, in words; ``None`` if the verdict is decided.
+    """
+
+    status: str
+    rule: str
+    needs: str | None = None
+
+
+class Spread(NamedTuple):
+    """The distance of a model to retrained models, beside the distances between retrained models.
+
+    Args:
+        ratio: The distance divided by the mean distance between retrained models.
+        far: Whether the distance exceeds what another retrained model would have, and the ratio is large.
+    """
+
+    ratio: float
+    far: bool
+
+
+def spread_of(distance: float, between: Sequence[float]) -> Spread | None:
+    """Compare the distance of a model to retrained models with the distances of retrained models to the others.
+
+    Args:
+        distance: Mean distance of the model to the retrained models.
+        between: Mean distance of every retrained model to the others.
+
+    Returns:
+        The comparison; ``None`` with fewer than three retrained models, or if they do not differ.
+
+    Example:
+        >>> spread_of(0.06, [0.029, 0.030, 0.031])
+        Spread(ratio=2.0, far=True)
+    """
+    if len(between) < FEWEST or not (floor := statistics.fmean(between)) > 1e-6:
+        return None
+    quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2, len(between) - 1))
+    most = floor + quantile * statistics.stdev(between) * (1 + 1 / len(between)) ** 0.5
+    return Spread(distance / floor, distance > most and distance / floor > FAR)
+
+
+def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_references: int) -> Verdict:
+    """Return the verdict that the attacks on one model give.
+
+    An attack says that a model forgets
+
+    - *too little* if the interval of what is left lies above 25% of what the original reveals, and the model lies
+      further from retrained models than another retrained model would;
+    - *too much* in the mirrored case;
+    - *as retraining does* if what is left is at most 25% on either side and its interval stays within 50%.
+
+    Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
+    retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
+    decides. Otherwise the first that separates the original must say *as retraining does*, no other may leave more than
+    half on either side, and the probabilities of what is forgotten must not be far from retrained models pair by pair.
+    In every other case the verdict is *undecided*.
+
+    Args:
+        compared: The comparisons with retrained models, by attack.
+        spread: The distance to retrained models on what is forgotten, or ``None``.
+        num_references: Number of retrained models.
+
+    Returns:
+        The verdict.
+    """
+    if num_references < FEWEST:
+        return Verdict(
+            "undecided",
+            f"{num_references} retrained model{'' if num_references == 1 else 's'}, too few for a verdict",
+            f"at least {FEWEST} retrained models; five or more are better",
+        )
+    asked = {name: compared[name] for name in DECIDING if name in compared and compared[name].beyond is not None}
+    said = {name: _says(comparison) for name, comparison in asked.items()}
+    for name, word in said.items():
+        if word in ("under", "over"):
+            return Verdict(word, _told(name, asked[name]))
+    separated = [name for name in asked if asked[name].separated]
+    if not separated:
+        return Verdict(
+            "undecided",
+            "nothing measurable to forget: no attack tells the original from retrained models",
+            "more forgotten data in one request, or more retrained models",
+        )
+    first, others = separated[0], separated[1:]
+    if spread is not None and spread.far:
+        rule = f"{_told(first, asked[first])}; but one by one, {spread.ratio:.1f} times the noise floor from retraining"
+        return Verdict("undecided", rule, "a method that is close to retraining one by one")
+    open_ = [name for name in (first,) if said[name] != "like"]
+    open_ += [name for name in others if abs(asked[name].leak_left or 0.0) > WIDEST]
+    if open_:
+        return Verdict("undecided", _told(open_[0], asked[open_[0]]), _needs(asked[open_[0]]))
+    return Verdict("like", _told(first, asked[first]))
+
+
+def _says(c: Comparison) -> str | None:
+    assert c.beyond is not None
+    if c.leak_left is None or c.leak_low is None or c.leak_high is None:
+        return "under" if c.beyond > UNSEPARATED else "over" if c.beyond < -UNSEPARATED else None
+    if c.beyond > 1 and c.leak_low > TOLERATED:
+        return "under"
+    if c.beyond < -1 and c.leak_high < -TOLERATED:
+        return "over"
+    inside = abs(c.leak_left) <= TOLERATED and c.leak_low >= -WIDEST and c.leak_high <= WIDEST
+    return "like" if inside else None
+
+
+def _told(name: str, c: Comparison) -> str:
+    if c.leak_left is None or c.leak_low is None or c.leak_high is None:
+        return f"{NAMES[name]}: {c.value:.3f} against {c.retrain_mean:.3f} for retrained models"
+    return f"{NAMES[name]}: {c.leak_left:.0%} of the trace is left ({c.leak_low:.0%} to {c.leak_high:.0%})"
+
+
+def _needs(c: Comparison) -> str:
+    """Return what would narrow the interval: more of the source of chance that contributes most."""
+    models = c.retrain_sd or 0.0
+    half = ((c.high or 0.0) - (c.low or 0.0)) / 2
+    return "more retrained models" if models > half / 4 else "more forgotten users, sessions or pairs in one request"
+
+
+def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one verdict for several runs of one method.
+
+    Decided runs that agree decide, if they are at least half of the runs.
+
+    Args:
+        verdicts: The verdict of every run, as in the report.
+
+    Example:
+        >>> runs = [{"status": s, "rule": "a", "needs": None} for s in ("like", "like", "undecided")]
+        >>> combine(runs)
+        {'status': 'like', 'rule': 'in 2 of 3 runs, such as a', 'needs': None}
+    """
+    decided = [v for v in verdicts if v["status"] != "undecided"]
+    words = {v["status"] for v in decided}
+    if len(verdicts) == 1:
+        return dict(verdicts[0])
+    if len(words) == 1 and 2 * len(decided) >= len(verdicts):
+        rule = f"in {len(decided)} of {len(verdicts)} runs, such as {decided[0]['rule']}"
+        return {"status": decided[0]["status"], "rule": rule, "needs": None}
+    if len(words) > 1:
+        counts = ", ".join(f"{sum(v['status'] == w for v in decided)} {w}" for w in sorted(words))
+        return {"status": "undecided", "rule": f"the runs disagree ({counts})", "needs": "more originals"}
+    open_ = next(v for v in verdicts if v["status"] == "undecided")
+    return {**open_, "rule": f"{len(verdicts) - len(decided)} of {len(verdicts)} runs are undecided: {open_['rule']}"}

@@ -1,0 +1,64 @@
+"""Health of the retrained models: one that stopped too early widens every yardstick."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from graphunlearn.operators import UnlearningResult
+
+__all__ = ["health", "plateau"]
+
+SHARE = 0.1
+"""Relative distance below the median of the siblings from which a validation metric is far below them."""
+
+
+def plateau(log: dict[str, Any]) -> bool:
+    """Return whether a training stopped in its first plateau: its best epoch is the first one, or nearly.
+
+    Args:
+        log: The log of a retraining, with ``best_epoch``, ``epochs`` and ``settings``.
+
+    Example:
+        >>> plateau({"best_epoch": 1, "epochs": 11, "settings": {"epochs": 300}})
+        True
+    """
+    best, epochs = log.get("best_epoch"), log.get("epochs")
+    limit = (log.get("settings") or {}).get("epochs")
+    if best is None or epochs is None:
+        return False
+    return best <= 2 and epochs > best and (limit is None or epochs < limit)
+
+
+def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
+    """Return the report's entry on every retrained model.
+
+    A retrained model is not healthy if its training stopped in its first plateau while those of its siblings did not,
+    or if its best validation metric lies more than 10% below the median of its siblings.
+
+    Args:
+        references: Results of retraining.
+
+    Returns:
+        ``seed``, ``best_epoch``, ``epochs`` (where it stopped), ``validation`` (the best value) and ``healthy`` of each
+        model; fields that the result does not record are ``None``.
+    """
+    entries = []
+    for k, result in enumerate(references):
+        log = result.log
+        own = log.get("validation")
+        siblings = [r.log for j, r in enumerate(references) if j != k]
+        values = [other["validation"] for other in siblings if other.get("validation") is not None]
+        low = bool(own is not None and values and own < (1 - SHARE) * statistics.median(values))
+        early = plateau(log) and sum(map(plateau, siblings)) * 2 <= len(siblings)
+        entries.append(
+            {
+                "seed": (log.get("settings") or {}).get("seed"),
+                "best_epoch": log.get("best_epoch"),
+                "epochs": log.get("epochs"),
+                "validation": own,
+                "healthy": None if log.get("best_epoch") is None else not (low or early),
+            }
+        )
+    return entries
