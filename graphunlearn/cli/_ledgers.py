@@ -92,7 +92,7 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
 def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a ledger keeps of the report on a run: figures and the verdict, and nothing on single ids."""
     from graphunlearn.data.io.plain import json_ready
-    from graphunlearn.eval.report.verdict import REFERENCES, judge, primary_metric
+    from graphunlearn.eval.report.verdict import REFERENCES, judge
 
     method = next(entry for entry in report["methods"] if entry["name"] not in REFERENCES)
     kept = ("value", "retrain_mean", "retrain_sd", "gap_closed")
@@ -102,7 +102,7 @@ def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(entry, Mapping)
     }
     figures = {name: method[name] for name in ("utility", "distance_to_retrain")} | {"forgetting": forgetting}
-    verdict = judge(method, primary_metric(report)).short
+    verdict = judge(method).short
     plain: dict[str, Any] = json_ready(figures | {"verdict": verdict, "seeds": report["seeds"]})
     return plain
 

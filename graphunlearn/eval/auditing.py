@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.cache import retrained as retrain
+from graphunlearn.eval.decision import Verdict
+from graphunlearn.eval.health import health
+from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
 from graphunlearn.eval.machine import environment
 from graphunlearn.eval.measure import Judge, Measured
 from graphunlearn.eval.report.writing import aggregate, terminal_table, thinned, write_report
@@ -22,12 +25,14 @@ from graphunlearn.eval.scenarios.cases import counted
 from graphunlearn.eval.session_measure import SessionJudge
 from graphunlearn.metrics.forgetting import distance_to_retrain, forgetting_entry, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, Objective, default_settings
-from graphunlearn.operators import Retrain, Unlearner, UnlearningResult
+from graphunlearn.operators import Retrain, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shards.ensemble import backbone_of
 
 __all__ = ["Audit", "audit", "own_figures"]
 
 MEBIBYTE = 2**20
+ANOTHER = 100_000
+"""Added to the seed of a retrained model that is trained once again."""
 _TIMES = ("seconds_sum", "seconds_slowest_shard")  # logged by methods whose shards could run in parallel
 
 
@@ -42,6 +47,7 @@ class Audit:
             the same request.
         results: The results of the audited methods.
         retrained: One report entry per retrained model; the report's row of retraining is their mean.
+        measured: Measures of the original, of the retrained models (a list) and of the methods, by name.
     """
 
     report: dict[str, Any]
@@ -49,6 +55,7 @@ class Audit:
     references: list[UnlearningResult] = field(default_factory=list, repr=False)
     results: list[UnlearningResult] = field(default_factory=list, repr=False)
     retrained: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    measured: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return terminal_table(self.report)
@@ -83,9 +90,18 @@ class Audit:
             row = json_ready(_retrain_row([(a.references, a.retrained) for a in audits]))
             means = aggregate([a.report["methods"] for a in audits])
             methods = [row if method["name"] == "retrain" else method for method in means]
+            klom = _klom(audits)
+            for method in methods:
+                method["klom"] = klom.get(method["name"])
         notes = [*about.get("notes", []), *_notes([a.references for a in audits], first.results)]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
-        report = {**first.report, **about, "notes": notes, "methods": methods, "runs": runs}
+        rates = [rate for a in audits if (rate := a.report.get("retrain_pass_rate")) is not None]
+        distinct = {id(r): entry for a in audits for r, entry in zip(a.references, a.report["references"])}
+        together = {
+            "references": list(distinct.values()),
+            "retrain_pass_rate": statistics.fmean(rates) if rates else None,
+        }
+        report = {**first.report, **about, **together, "notes": notes, "methods": methods, "runs": runs}
         return cls(report, first.plots, first.references, first.results, first.retrained)
 
 
@@ -102,6 +118,8 @@ def audit(
     retrain_seeds: int = 5,
     references: list[UnlearningResult] | None = None,
     trained_labels: bool = False,
+    targets: Tensor | None = None,
+    baselines: bool = True,
     cache: str | Path | None = None,
     on_step: Callable[[str], Any] = lambda what: None,
 ) -> Audit:
@@ -126,6 +144,10 @@ def audit(
         references: Retrained models from an earlier audit of the same request; only missing ones are trained.
         trained_labels: Whether forgetting is measured by how well a model predicts the labels that the forgotten
             interactions were trained with (flipped labels).
+        targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); what
+            real users are told of these items is then compared with retraining.
+        baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and
+            :class:`~graphunlearn.operators.UnlinkRedraw`, if they are not among the methods.
         cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
         on_step: Called with the name of the step whenever a model is done.
 
@@ -135,31 +157,43 @@ def audit(
     Raises:
         ValueError: The request or a graph does not fit, or a method was not prepared.
     """
-    judge = _judge(graph, request, validation, test, objective, trained_labels)
+    judge = _judge(graph, request, validation, test, objective, trained_labels, targets)
     for method in methods:
         if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
             continue
         if method.asks_preparation(model) and method.preparation is None:
             raise ArgumentError("methods", "be prepared", f"{method.name} before its prepare(model, graph)")
+    named_methods = {m.method if isinstance(m, UnlearningResult) else m.name for m in methods}
+    trivial = [m for m in (Unlink(), UnlinkRedraw()) if baselines and m.name not in named_methods]
     settings = settings or replace(default_settings(graph), seed=50)
     references, folder = list(references or []), None if cache is None else Path(cache)
+
+    def train(seed: int) -> UnlearningResult:
+        method = Retrain(objective=objective, validation=validation, settings=replace(settings, seed=seed))
+        return retrain(method, backbone_of(model), graph, request, folder)
+
     for k in range(len(references), retrain_seeds):
-        reference = Retrain(
-            objective=objective, validation=validation, settings=replace(settings, seed=settings.seed + k)
-        )
-        references.append(retrain(reference, backbone_of(model), graph, request, folder))
+        references.append(train(settings.seed + k))
         on_step("retraining")
+    warnings = _retrain_sick(references, train)
     results = []
-    for method in methods:
+    for method in [*methods, *trivial]:
         results.append(method if isinstance(method, UnlearningResult) else method.unlearn(model, graph, request))
-        on_step(results[-1].method)
+        if method not in trivial:
+            on_step(results[-1].method)
     original = judge.measure(model, graph)
-    retrained = [judge.measure(r.model, r.graph) for r in references]
-    measured = [judge.measure(r.model, r.graph) for r in results]
+    retrained = [judge.measure(r.model, r.graph, original) for r in references]
     own = [original if r.original is None else judge.measure(r.original, graph) for r in results]
+    measured = [judge.measure(r.model, r.graph, before) for r, before in zip(results, own)]
     for m, before in zip([original, *retrained, *own, *measured], [original] * (1 + len(retrained)) + own + own):
         m["original"] = before
-    judge.compare([original, *(m for m in own if m is not original), *measured], retrained)
+    judged = [original, *(m for m in own if m is not original), *measured]
+    judge.compare(judged, retrained)
+    judge_all(judge.attacks, graph.kind, judged, retrained)
+    for result, m in zip(results, measured):
+        if result.original is not None:
+            rule = f"{result.method} serves a model of its own, which retraining does not give"
+            m["verdict"] = Verdict("undecided", rule, "retrained models of the same kind")
     seconds = statistics.fmean(r.seconds for r in references)
     of_retrained = _retrained_entries(retrained, references, seconds)
     entries = [
@@ -172,14 +206,57 @@ def audit(
         "environment": environment(next(model.parameters()).device),
         "distance_unit": judge.distance_unit,
         "left_out": judge.left_out,
-        "notes": _notes([references], results),
+        "references": health(references),
+        "retrain_pass_rate": pass_rate(retrained),
+        "notes": [*warnings, *_notes([references], results)],
         "methods": entries,
     }
     named = {"original": original, **{r.method: m for r, m in zip(results, measured)}}
     plots = judge.plots(named, retrained) | own_figures(model, graph, request, methods)
     plots["logs"] = {r.method: r.log for r in results}
     plots["scores_before"] = {r.method: m["forget"] for r, m in zip(results, own) if r.original is not None}
-    return Audit(json_ready(report), plots, references, results, of_retrained)
+    kept: dict[str, Any] = {"retrain": retrained, **named}
+    return Audit(json_ready(report), plots, references, results, of_retrained, kept)
+
+
+def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
+    """Train every retrained model that is not healthy once again with another seed, and keep the better one.
+
+    Args:
+        references: The retrained models; changed in place.
+        train: Function that trains a model with a seed.
+
+    Returns:
+        Sentences for the report, one per such model.
+    """
+    told = []
+    for k, (entry, result) in enumerate(zip(health(references), list(references))):
+        if entry["healthy"] is not False or "replaces" in result.log:
+            continue
+        name = f"the retrained model of seed {entry['seed']} (best epoch {entry['best_epoch']} of {entry['epochs']})"
+        again = train((entry["seed"] or 0) + ANOTHER + k)
+        again.log["replaces"] = entry["seed"]
+        better = (again.log.get("validation") or 0.0) >= (entry["validation"] or 0.0)
+        if better:
+            references[k] = again
+        else:
+            result.log["replaces"] = None
+        if health(references)[k]["healthy"]:
+            told.append(f"{name[0].upper()}{name[1:]} was not healthy, and was trained again with another seed.")
+        else:
+            told.append(
+                f"Read this first: {name} is not healthy, nor is the one trained in its place. All distances to "
+                "retraining are uncertain."
+            )
+    return told
+
+
+def _klom(audits: Sequence[Audit]) -> dict[str, Any]:
+    """Return KLOM of every method over several originals that share their retrained models."""
+    first = audits[0].references
+    same = [a for a in audits if [id(r) for r in a.references] == [id(r) for r in first]]
+    names = [name for name in same[0].measured if name != "retrain"]
+    return {name: klom_entry([a.measured[name] for a in same], same[0].measured["retrain"]) for name in names}
 
 
 def _judge(
@@ -189,6 +266,7 @@ def _judge(
     test: Any,
     objective: Criterion,
     trained_labels: bool,
+    targets: Tensor | None,
 ) -> Judge | SessionJudge:
     for name, part in (("test", test), ("validation", validation)):
         if part is not None and part.kind != graph.kind:
@@ -200,7 +278,7 @@ def _judge(
         return SessionJudge(graph, request, validation, test)
     if not isinstance(objective, Objective):
         raise ArgumentError("objective", "be one of users and items", type(objective).__name__)
-    return Judge(graph, request, validation, test, objective, trained_labels)
+    return Judge(graph, request, validation, test, objective, trained_labels, targets)
 
 
 def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[UnlearningResult]) -> list[str]:
@@ -246,7 +324,12 @@ def _entry(
             where: distance_to_retrain(measured[where], [m[where] for m in retrained]) for where in ("test", "forget")
         }
         | {f"noise_floor_{where}": noise_floor([m[where] for m in retrained]) for where in ("test", "forget")},
+        "attacks": measured["attacks"],
+        "topk_overlap": measured["topk_overlap"],
+        "klom": None,
+        "verdict": measured["verdict"]._asdict(),
         "log": None if result is None else thinned(result.log),
+        **({"utility_on_own_lists": measured["own"]} if result is None and measured.get("own") else {}),
         **({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log}),
         **({} if result is None or result.original is None else {"own_original": True}),
     }

@@ -164,13 +164,16 @@ def _needs(c: Comparison) -> str:
     return "more retrained models" if models > half / 4 else "more forgotten users, sessions or pairs in one request"
 
 
-def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return one verdict for several runs of one method.
 
     Decided runs that agree decide, if they are at least half of the runs.
 
     Args:
         verdicts: The verdict of every run, as in the report.
+
+    Returns:
+        The verdict; ``None`` without runs.
 
     Example:
         >>> runs = [{"status": s, "rule": "a", "needs": None} for s in ("like", "like", "undecided")]
@@ -179,8 +182,8 @@ def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     decided = [v for v in verdicts if v["status"] != "undecided"]
     words = {v["status"] for v in decided}
-    if len(verdicts) == 1:
-        return dict(verdicts[0])
+    if len(verdicts) < 2:
+        return dict(verdicts[0]) if verdicts else None
     if len(words) == 1 and 2 * len(decided) >= len(verdicts):
         rule = f"in {len(decided)} of {len(verdicts)} runs, such as {decided[0]['rule']}"
         return {"status": decided[0]["status"], "rule": rule, "needs": None}

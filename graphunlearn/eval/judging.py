@@ -138,5 +138,3 @@ def _overlap(model: Measured, others: Sequence[Measured]) -> dict[str, Any] | No
             known = [value for value in found if value is not None]
             entry[name] = statistics.fmean(known) if known else None
     return entry
-
-

@@ -135,11 +135,10 @@ class Judge:
             "affected": _some(alive & affected, generator),
             "unaffected": _some(alive & ~affected, generator),
         }
-        chosen = [torch.randperm(g.num_interactions, generator=generator)[:SAMPLE] for g in (self.forgotten, self.retained)]
-        parts = (self.forgotten, self.retained)
-        self.margin_pairs = {
-            name: part.pairs[:, index.to(part.pairs.device)] for name, part, index in zip(("forget", "retain"), parts, chosen)
-        }
+        self.margin_pairs = {}
+        for name, part in (("forget", self.forgotten), ("retain", self.retained)):
+            index = torch.randperm(part.num_interactions, generator=generator)[:SAMPLE]
+            self.margin_pairs[name] = part.pairs[:, index.to(part.pairs.device)]
         own = test.select(known)
         self.own_ranker = Ranker(graph, own, ks=(20, 10)) if own.num_interactions else None
         self.trained_labels = self.forgotten.label if trained_labels else None

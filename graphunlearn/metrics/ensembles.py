@@ -17,9 +17,9 @@ BINS, CLIP, LEAST = 20, 100.0, 1e-5
 def klom(unlearned: Tensor, retrained: Tensor) -> float | None:
     r"""Return the mean KL divergence of the margins of unlearned models from those of retrained models (KLOM).
 
-    The margin of an example is its logit less the log-sum-exp of all other logits. For one example, :math:`m_u, s_u` are
-    mean and standard deviation over unlearned models and :math:`m_r, s_r` those over retrained models. With fewer than
-    16 models on either side, margins are taken as normal:
+    The margin of an example is its logit less the log-sum-exp of all other logits. For one example, :math:`m_u, s_u`
+    are mean and standard deviation over unlearned models and :math:`m_r, s_r` those over retrained models. With fewer
+    than 16 models on either side, margins are taken as normal:
 
     .. math::
         KL = \ln\frac{s_r}{s_u} + \frac{s_u^2 + (m_u - m_r)^2}{2 s_r^2} - \frac12
@@ -36,8 +36,8 @@ def klom(unlearned: Tensor, retrained: Tensor) -> float | None:
         models the figure is far above 0 for equal distributions as well: read it beside the same figure between
         retrained models.
 
-    Source: the definition with histograms is from the public data-unlearning benchmark of Rinberg et al., "Data-Unlearn-
-    Bench"; the normal approximation for few models is ours.
+    Source: the definition with histograms is from the public code of "Data-Unlearn-Bench" (RoyRin); the normal
+    approximation for few models is ours.
 
     Example:
         >>> margins = torch.tensor([[0.0], [1.0], [2.0]])

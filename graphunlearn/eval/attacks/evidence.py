@@ -124,10 +124,7 @@ class Comparison:
 
     def entry(self) -> dict[str, Any]:
         """Return the report's entry, with ``None`` for numbers that are not finite."""
-        return {
-            key: None if value is None or not math.isfinite(value) else value
-            for key, value in vars(self).items()
-        }
+        return {key: None if value is None or not math.isfinite(value) else value for key, value in vars(self).items()}
 
 
 def compare(
@@ -188,8 +185,8 @@ def compare(
         rest = drawn_value - drawn_mean - share * (original.resampled(weights) - drawn_mean)
         half = quantile * math.sqrt(float(_variance(rest, 0)) + (1 - share) ** 2 * spread**2 / count) / gap
         left = [share, share - half, share + half]
-    beyond = (value - mean) / furthest if furthest > 0 else 0.0 if value == mean else math.copysign(math.inf, value - mean)
-    return Comparison(value, before, mean, spread, low, high, *left, beyond)
+    beyond = (value - mean) / max(furthest, 1e-12)
+    return Comparison(value, before, mean, spread, low, high, left[0], left[1], left[2], beyond)
 
 
 def _variance(values: Tensor, dim: int) -> Tensor:

@@ -22,6 +22,8 @@ MOST = 5000
 """Largest number of forgotten pairs that membership is tested on."""
 CONTROLS = 2000
 """Least number of never-seen controls, where the request allows."""
+
+
 class InteractionAttacks:
     """The attacks on models of users and items.
 

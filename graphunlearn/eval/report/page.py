@@ -96,7 +96,7 @@ def page(report: Mapping[str, Any], plots: Sequence[Plot] = ()) -> str:
     """
     title = headline(report)
     methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
-    status = judge(methods[0], primary_metric(report)).status if methods else "unknown"
+    status = judge(methods[0]).status if methods else "unknown"
     verdict = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in summary(report))
     sections = [
         f"<header><h1>{escape(title)}</h1><p class=muted>{escape(_subtitle(report))}</p></header>",

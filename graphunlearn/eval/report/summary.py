@@ -35,7 +35,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     if not methods:
         return ["No unlearning method was run."]
     first, *others = methods
-    sentences = [judge(first, metric).sentence]
+    sentences = [judge(first).sentence]
     if (faster := first.get("speedup_vs_retrain")) is not None:
         compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
         sentences.append(f"It took {format_seconds(first.get('seconds'))}, {compare} retraining.")
@@ -48,7 +48,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 
 def _briefly(method: Mapping[str, Any], metric: str | None) -> str:
-    verdict = judge(method, metric)
+    verdict = judge(method)
     if method.get("own_original"):
         return verdict.short
     gap = ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")

@@ -120,7 +120,7 @@ def glance_table(report: Mapping[str, Any]) -> str:
     unit = distance_unit(report)
     for method in report["methods"]:
         reference = method["name"] in REFERENCES
-        verdict = judge(method, metric)
+        verdict = judge(method)
         entry = (method.get("forgetting") or {}).get(metric) or {}
         sd = (method.get("forgetting_sd") or {}).get(metric) or {}
         utility_sd = method.get("utility_sd") or {}

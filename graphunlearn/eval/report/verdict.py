@@ -1,4 +1,4 @@
-"""Names and formats of a report's numbers, and the two-sided verdict on every method."""
+"""Names and formats of a report's numbers, and the verdict on every method in words."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ __all__ = [
 ]
 
 REFERENCES = ("original", "retrain")
-LIKE_RETRAINING = (0.9, 1.1)  # range of the share of the gap closed that counts as retraining
 LARGEST_Z = 2.0
-TRANSITION = (0.5, 1.5)  # range of the gap closed in deleted transitions that counts as forgetting them
-LARGEST_KS = 0.2  # largest Kolmogorov–Smirnov distance to retraining in excess of its noise floor
-LARGEST_RATIO = 1.25  # largest distance to retraining, divided by the noise floor
 NO_FLOOR = 1e-6  # below it, retrained models count as equal (as for users without any training data left)
 LABELS = {
     "flipped_label_auc": "AUC of the flipped labels",
@@ -44,25 +40,22 @@ LABELS = {
 _NAMES = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_u": "Hit_u"}
 _PREFERRED = ("log_p_forgotten", "flipped_label_auc", "membership_auroc", "mean_probability")
 _WORDS = {
-    "inside": ("like retraining", "forgets as retraining does"),
-    "average": ("right on average", "forgets as much as retraining on average, but not {one} by {one}"),
-    "partly": ("clicks only", "forgets the clicks as retraining does, but not what followed on them"),
-    "under": ("under-forgets", "under-forgets"),
-    "over": ("over-forgets", "over-forgets"),
-    "off": ("unlike retraining", "does not end where retraining does"),
-    "unknown": ("not judged", "was not compared with retraining"),
+    "like": ("as retraining", "forgets as retraining does"),
+    "under": ("too little", "forgets too little"),
+    "over": ("too much", "forgets too much"),
+    "undecided": ("undecided", "is not decided"),
 }
-_OWN = ("not judged", "serves a model of its own, which retraining does not give")
+UNJUDGED: dict[str, Any] = {"status": "undecided", "rule": "the report holds no verdict", "needs": None}
 
 
 class Verdict(NamedTuple):
-    """The verdict on one method.
+    """The verdict on one method, in words.
 
     Args:
-        status: ``"inside"``, ``"average"``, ``"partly"``, ``"under"``, ``"over"``, ``"off"`` or ``"unknown"``.
+        status: ``"like"``, ``"under"``, ``"over"`` or ``"undecided"``.
         label: The status as a label.
         short: The status as a phrase without a subject.
-        sentence: The status as a sentence, with its evidence.
+        sentence: The status as a sentence, with the rule that decided and what would decide.
     """
 
     status: str
@@ -134,7 +127,7 @@ def format_seconds(value: float | None, sd: float | None = None) -> str:
 
 
 def primary_metric(report: Mapping[str, Any]) -> str | None:
-    """Return the forgetting metric that decides the verdict: the most direct one in the report.
+    """Return the forgetting metric that the report shows first: the most direct one.
 
     Args:
         report: The report.
@@ -191,70 +184,24 @@ def _distance(method: Mapping[str, Any], where: str) -> tuple[float | None, floa
     return distance.get(where), distance.get(f"noise_floor_{where}")
 
 
-def _is_close(method: Mapping[str, Any]) -> bool | None:
-    """Whether the distance to retraining on the forget set is close to the noise floor; ``None`` if not measured.
-
-    If the retrained models do not differ on the forget set, the noise floor of the test data is used.
-    """
-    ratio, (value, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
-    if ratio is not None:
-        return ratio <= LARGEST_RATIO
-    if value is None or floor is None:
-        return None
-    return value <= max(_distance(method, "test")[1] or 0.0, NO_FLOOR)
-
-
-def judge(method: Mapping[str, Any], metric: str | None) -> Verdict:
-    """Compare one method with retraining, in both directions.
-
-    A method is *inside*, like retraining, if all of the following hold:
-
-    - the metric lies within two standard deviations of the retrained models, or closes 90–110% of the gap;
-    - the distance of the (log) probabilities of the forget set to a retrained model is at most 1.25 times the noise
-      floor, the distance between two retrained models (if the retrained models do not differ on the forget set, it is
-      at most the noise floor of the test data);
-    - the Kolmogorov–Smirnov distance to retraining exceeds its noise floor by at most 0.2, because small differences
-      close to zero can hide over-forgetting.
-
-    If the first condition fails, the method under-forgets or over-forgets. If it holds but another condition fails, the
-    method is right on average. A method that meets all conditions is only *partly* right if it did not forget the
-    transitions from forgotten clicks: their metric lies beyond two standard deviations of the retrained models, and
-    less than 50% or more than 150% of its gap is closed.
-
-    A method with an original model of its own (an ensemble of shards, say) gets no verdict: the difference between its
-    model and a retrained model does not tell what it has forgotten.
+def judge(method: Mapping[str, Any]) -> Verdict:
+    """Return the verdict on one method in words; :func:`graphunlearn.eval.decision.decide` made it.
 
     Args:
-        method: One entry of a report's ``methods``; ``own_original`` is set if it has an original of its own.
-        metric: The forgetting metric that decides the verdict, or ``None`` if there is none.
+        method: One entry of a report's ``methods``.
 
     Returns:
         The verdict.
+
+    Example:
+        >>> verdict = {"status": "under", "rule": "a membership attack", "needs": None}
+        >>> judge({"name": "unlink", "verdict": verdict}).sentence
+        'unlink forgets too little (a membership attack).'
     """
-    entry = (method.get("forgetting") or {}).get(metric) or {}
-    if method.get("own_original"):
-        return Verdict("unknown", *_OWN, f"{method['name']} {_OWN[1]}.")
-    z, gap, close = entry.get("z"), entry.get("gap_closed"), _is_close(method)
-    reached = (z is not None and abs(z) <= LARGEST_Z) or (
-        gap is not None and LIKE_RETRAINING[0] <= gap <= LIKE_RETRAINING[1]
-    )
-    if z is None and gap is None:
-        status = "unknown" if close is None else "inside" if close else "off"
-    elif reached:
-        status = "average" if close is False or not _is_distributed_alike(method) else "inside"
-        status = "partly" if status == "inside" and _keeps_transitions(method) else status
-    else:
-        status = "off" if gap is None else "under" if gap < 1 else "over"
-    name, short = (text.format(one=_noun(metric)) for text in _WORDS[status])
-    return Verdict(status, name, short, f"{method['name']} {short}{_evidence(method, entry, metric)}.")
-
-
-def _keeps_transitions(method: Mapping[str, Any]) -> bool:
-    """Whether the deleted transitions differ from retraining; ``False`` if this was not measured."""
-    entry = (method.get("forgetting") or {}).get("log_p_deleted_transition") or {}
-    z, gap = entry.get("z"), entry.get("gap_closed")
-    beyond = gap is not None and not TRANSITION[0] <= gap <= TRANSITION[1]
-    return beyond and (z is None or abs(z) > LARGEST_Z) and not left_little(entry)
+    found = method.get("verdict") or UNJUDGED
+    name, short = _WORDS[found["status"]]
+    needs = f" {found['needs'][0].upper()}{found['needs'][1:]} would decide." if found.get("needs") else ""
+    return Verdict(found["status"], name, short, f"{method['name']} {short} ({found['rule']}).{needs}")
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:
@@ -265,45 +212,3 @@ def left_little(entry: Mapping[str, Any]) -> bool:
     """
     original, mean, sd = (entry.get(key) for key in ("original", "retrain_mean", "retrain_sd"))
     return not (original is None or mean is None or sd is None or abs(original - mean) > LARGEST_Z * sd)
-
-
-def _noun(metric: str | None) -> str:
-    """Return the name of one forgotten event, which follows from the metric of the verdict."""
-    return "click" if metric == "log_p_forgotten" else "pair"
-
-
-def _is_distributed_alike(method: Mapping[str, Any]) -> bool:
-    """Whether the probabilities of the forget set are distributed as in retraining; ``True`` if not measured."""
-    entry = (method.get("forgetting") or {}).get("ks_statistic") or {}
-    value, floor = entry.get("value"), entry.get("floor")
-    return value is None or value <= (floor or 0.0) + LARGEST_KS
-
-
-def _evidence(method: Mapping[str, Any], entry: Mapping[str, Any], metric: str | None) -> str:
-    ratio, (distance, floor) = ratio_to_floor(method, "forget"), _distance(method, "forget")
-    parts, forgotten = [], f"forgotten {_noun(metric)}s"
-    if metric and entry.get("value") is not None:
-        part = f"{label(metric)} {format_number(entry['value'], digits=3)}"
-        if entry.get("retrain_mean") is not None:
-            part += f" against {format_number(entry['retrain_mean'], entry.get('retrain_sd'), 3)} for retrained models"
-            part += f" and {format_number(entry.get('original'), digits=3)} before"
-        if entry.get("gap_closed") is not None:
-            part += f", {entry['gap_closed']:.0%} of the gap closed"
-        parts.append(part)
-    if ratio is not None:
-        parts.append(
-            f"on the {forgotten} it is {ratio:.2f} times as far from a retrained model as two of those are apart"
-        )
-        if not _is_distributed_alike(method):
-            ks = method["forgetting"]["ks_statistic"]
-            parts.append(
-                f"its probabilities there are distributed otherwise (KS {format_number(ks['value'], digits=2)} against "
-                f"{format_number(ks['floor'], digits=2)} between retrained models)"
-            )
-    elif distance is not None and floor is not None:
-        away = format_number(distance, digits=3)
-        parts.append(f"on the {forgotten} it is {away} away from retrained models, which all agree")
-    if _keeps_transitions(method):
-        closed = method["forgetting"]["log_p_deleted_transition"]["gap_closed"]
-        parts.append(f"of the gap in {label('log_p_deleted_transition')}, {closed:.0%} is closed")
-    return f": {'; '.join(parts)}" if parts else ""

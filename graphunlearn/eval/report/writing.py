@@ -15,6 +15,7 @@ import numpy as np
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
+from graphunlearn.eval.decision import combine
 from graphunlearn.eval.report.page import page
 from graphunlearn.eval.report.plots import draw
 from graphunlearn.eval.report.summary import headline, summary
@@ -164,6 +165,8 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [entry.get(key) for entry in entries]
         if key in ("name", "own_original"):
             out[key] = values[0]
+        elif key == "verdict":
+            out[key] = combine([value for value in values if value])
         elif key == "log":
             out[key] = {"runs": values}
         else:
@@ -206,7 +209,7 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
         entry = (method["forgetting"] or {}).get(metric) or {}
         faster, gap, z = method["speedup_vs_retrain"], entry.get("gap_closed"), entry.get("z")
         sd = method.get("utility_sd") or {}
-        row = [method["name"], "" if method["name"] in REFERENCES else judge(method, metric).label]
+        row = [method["name"], "" if method["name"] in REFERENCES else judge(method).label]
         row += [format_seconds(method["seconds"]), "–" if faster is None else f"{format_number(faster, digits=1)} ×"]
         row += [format_number((method["utility"] or {}).get(name), sd.get(name)) for name in utilities]
         if metric:
