@@ -15,7 +15,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.cache import retrained as retrain
-from graphunlearn.eval.decision import Verdict
+from graphunlearn.eval.decision import Verdict, combine
 from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
 from graphunlearn.eval.machine import environment
@@ -367,6 +367,7 @@ def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[
         row["distance_to_retrain_sd"] = {where: sd for where, sd in spread.items() if where in ("test", "forget")}
     row["distance_to_retrain"] = distance | {where: distance[f"noise_floor_{where}"] for where in ("test", "forget")}
     row.pop("speedup_vs_retrain_sd", None)
+    row["verdict"] = combine([entry["verdict"] for same in by_model.values() for entry in same])
     return row | {"speedup_vs_retrain": 1.0}
 
 

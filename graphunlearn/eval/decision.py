@@ -99,8 +99,9 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
     Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
     retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
     decides. Otherwise the first that separates the original must say *as retraining does*, no other may leave more than
-    half on either side, and the probabilities of what is forgotten must not be far from retrained models pair by pair.
-    In every other case the verdict is *undecided*.
+    half on either side, and the probabilities of what is forgotten must not be far from retrained models one by one
+    (more than 1.5 times the noise floor, and more than another retrained model would be). If they are, the side of 0 on
+    which the interval lies decides. In every other case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
@@ -130,13 +131,22 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
         )
     first, others = separated[0], separated[1:]
     if spread is not None and spread.far:
-        rule = f"{_told(first, asked[first])}; but one by one, {spread.ratio:.1f} times the noise floor from retraining"
-        return Verdict("undecided", rule, "a method that is close to retraining one by one")
+        return _one_by_one(_told(first, asked[first]), asked[first], spread)
     open_ = [name for name in (first,) if said[name] != "like"]
     open_ += [name for name in others if abs(asked[name].leak_left or 0.0) > WIDEST]
     if open_:
         return Verdict("undecided", _told(open_[0], asked[open_[0]]), _needs(asked[open_[0]]))
     return Verdict("like", _told(first, asked[first]))
+
+
+def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
+    """Return the verdict on a model whose probabilities of what is forgotten are far from retrained models."""
+    rule = f"{rule}; and one by one, {spread.ratio:.1f} times as far from retrained models as two of those are apart"
+    if c.leak_low is not None and c.leak_low > 0:
+        return Verdict("under", rule)
+    if c.leak_high is not None and c.leak_high < 0:
+        return Verdict("over", rule)
+    return Verdict("undecided", rule, "a larger request")
 
 
 def _says(c: Comparison) -> str | None:
