@@ -9,7 +9,7 @@ __all__ = ["HEADS", "LOSSES", "METHODS", "NEGATIVES", "PREPARABLE", "SETTINGS"]
 
 METHODS = (
     *("ascent", "ascent-finetune", "calibrate", "cau", "cau-published", "finetune", "ifru", "ifru-published"),
-    *("negative-kl", "retrain", "sisa", "sru", "unlearnrec", "unlearnrec-published", "unlink"),
+    *("negative-kl", "retrain", "sisa", "sru", "unlearnrec", "unlearnrec-published", "unlink", "unlink-redraw"),
 )
 """Names of the unlearning methods; all of them forget from a run folder."""
 PREPARABLE = ("sisa", "sru", "unlearnrec", "unlearnrec-published")

@@ -33,8 +33,8 @@ __all__ = [
 DEFAULT = {"interactions": "ifru", "sessions": "cau"}
 """The method that forgets where none is named, by kind of graph."""
 BENCHED = {
-    "interactions": ("ifru", "unlink", "finetune", "ascent"),
-    "sessions": ("cau", "ascent", "ascent-finetune", "finetune", "unlink"),
+    "interactions": ("ifru", "unlink", "unlink-redraw", "finetune", "ascent"),
+    "sessions": ("cau", "ascent", "ascent-finetune", "finetune", "unlink", "unlink-redraw"),
 }
 """The methods that are compared where none are named, by kind of graph."""
 _CLASSES = (bool, int, float, str)

@@ -3,7 +3,7 @@
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
 from graphunlearn.operators.baselines.retrain import Retrain
-from graphunlearn.operators.baselines.simple import FineTune, Unlink
+from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedraw
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
@@ -33,6 +33,7 @@ __all__ = [
     "Unlearner",
     "UnlearningResult",
     "Unlink",
+    "UnlinkRedraw",
     "influence",
     "registry",
 ]

@@ -2,6 +2,6 @@
 
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
 from graphunlearn.operators.baselines.retrain import Retrain
-from graphunlearn.operators.baselines.simple import FineTune, Unlink
+from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedraw
 
-__all__ = ["AscentFineTune", "FineTune", "GradientAscent", "NegativeKL", "Retrain", "Unlink"]
+__all__ = ["AscentFineTune", "FineTune", "GradientAscent", "NegativeKL", "Retrain", "Unlink", "UnlinkRedraw"]

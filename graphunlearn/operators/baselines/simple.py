@@ -1,4 +1,4 @@
-"""Simple baselines: delete the edges only, or fine-tune on the retained graph."""
+"""Simple baselines: delete the edges, also redraw the rows of emptied nodes, or fine-tune on the retained graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import default_settings, fit
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["FineTune", "Unlink"]
+__all__ = ["FineTune", "Unlink", "UnlinkRedraw"]
 
 BOTH = ("interactions", "sessions")
 
@@ -26,6 +27,27 @@ class Unlink(Unlearner):
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         return {}
+
+
+@dataclass(kw_only=True)
+class UnlinkRedraw(Unlearner):
+    """Recommend with the retained graph, and redraw the rows of users and items that have no interactions left.
+
+    The redrawn rows come from the initialisation of the model; see
+    :func:`~graphunlearn.operators.shared.warm_start.warm_start`. All other parameters are kept, so what the rows of
+    other nodes learned from the forgotten interactions stays in them.
+
+    Args:
+        seed: Seed of the redrawn rows.
+    """
+
+    name: ClassVar[str] = "unlink-redraw"
+    kinds: ClassVar[tuple[str, ...]] = BOTH
+    seed: int = 0
+
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
+        warm_start(model, graph, retained, self.seed, scale=False)
+        return {"emptied_nodes": int(graph.emptied(retained).sum())}
 
 
 @dataclass(kw_only=True)

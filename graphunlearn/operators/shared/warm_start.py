@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.fitting import reset_parameters
 
@@ -16,9 +16,9 @@ __all__ = ["fresh_seed", "kept_share", "warm_start"]
 _FEW = 5  # least number of rows to average, so that their random parts cancel
 
 
-def kept_share(graph: InteractionGraph, retained: InteractionGraph) -> Tensor:
-    """Return the share of interactions that every node keeps ``[num_nodes]``; 1 for nodes without interactions."""
-    before, after = graph.adjacency.degree, retained.adjacency.degree
+def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGraph | SessionGraph) -> Tensor:
+    """Return the share of interactions (or clicks) that every node keeps; 1 for nodes without any ``[num_rows]``."""
+    before, after = _degree(graph), _degree(retained)
     return torch.where(before > 0, after / before.clamp(min=1), 1.0)
 
 
@@ -32,14 +32,19 @@ def fresh_seed(seed: int) -> int:
 
 @torch.no_grad()
 def warm_start(
-    model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, seed: int, *, scale: bool = True
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    retained: InteractionGraph | SessionGraph,
+    seed: int,
+    *,
+    scale: bool = True,
 ) -> int:
     r"""Move the rows of the touched nodes close to those of a retrained model, before any correction.
 
     Rows are scaled by :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`. An emptied node has no curvature that
     could correct its row; the row is redrawn from the initialisation of the model, as in retraining. Training also
     moves the rows of nodes without interactions (such items are still drawn as negatives). If the graph has such nodes,
-    their mean row is added to the redrawn rows.
+    their mean row is added to the redrawn rows. For sessions, the nodes are the items and the interactions are clicks.
 
     Args:
         model: The model; it is changed in place.
@@ -65,16 +70,30 @@ def warm_start(
             continue
         own = touched[(touched >= nodes.start) & (touched < nodes.stop)]
         if scale:
-            weight[own - nodes.start] *= share[own].to(weight.dtype).unsqueeze(1)
+            weight[own - nodes.start] *= share[own].to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
         if fresh:
-            for side in (slice(0, graph.num_users), slice(graph.num_users, graph.num_nodes)):
+            for side in _sides(graph):
                 new = own[emptied[own] & (own >= side.start) & (own < side.stop)]
                 weight[new - nodes.start] = fresh[name][new - nodes.start] + _drift(weight, graph, nodes, side)
     return touched.numel()
 
 
-def _drift(weight: Tensor, graph: InteractionGraph, nodes: slice, side: slice) -> Tensor:
+def _degree(graph: InteractionGraph | SessionGraph) -> Tensor:
+    """Return the number of interactions of every user and item, or of clicks on every item ``[num_rows]``."""
+    if isinstance(graph, SessionGraph):
+        return torch.bincount(graph.items, minlength=graph.num_items)
+    return graph.adjacency.degree
+
+
+def _sides(graph: InteractionGraph | SessionGraph) -> tuple[slice, ...]:
+    """Return the nodes of users and those of items, or for sessions those of items alone."""
+    if isinstance(graph, SessionGraph):
+        return (slice(0, graph.num_items),)
+    return slice(0, graph.num_users), slice(graph.num_users, graph.num_nodes)
+
+
+def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice, side: slice) -> Tensor:
     """Return the mean row to which training moves users, or items, without any interaction ``[dim]``."""
     start, stop = max(nodes.start, side.start), min(nodes.stop, side.stop)
-    idle = (graph.adjacency.degree[start:stop] == 0).nonzero().view(-1) + start - nodes.start
+    idle = (~graph.active[start:stop]).nonzero().view(-1) + start - nodes.start
     return weight[idle].mean(0) if len(idle) >= _FEW else weight.new_zeros(weight.shape[1:])

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from session_toys import session_graph
 from toys import light_gcn, random_graph
 
 from graphunlearn.data import ForgetRequest
-from graphunlearn.nn import BCE, BPR, FitSettings, encode, fit
-from graphunlearn.operators import FineTune, GradientAscent, Unlink
+from graphunlearn.nn import BCE, BPR, SRGNN, FitSettings, encode, fit, reset_parameters
+from graphunlearn.operators import FineTune, GradientAscent, Unlink, UnlinkRedraw
+from graphunlearn.operators.shared.warm_start import fresh_seed
 
 
 @pytest.fixture
@@ -32,6 +34,43 @@ def test_unlinking_changes_the_graph_alone(graph, model, some):
     assert result.log == {}
     before, after = encode(model, graph), encode(result.model, result.graph)
     assert not torch.allclose(before.queries, after.queries)  # which is enough to move what is propagated
+
+
+def test_redrawing_changes_the_rows_of_emptied_nodes_alone(graph, model):
+    result = UnlinkRedraw(seed=3).unlearn(model, graph, ForgetRequest.internal("user", torch.tensor([2, 4])))
+    emptied = graph.emptied(result.graph)
+    assert emptied[[2, 4]].all()
+    assert result.log == {"emptied_nodes": int(emptied.sum())}
+    fresh = copy.deepcopy(model)
+    reset_parameters(fresh, fresh_seed(3))
+    before, after = model.embedding.weight, result.model.embedding.weight
+    assert torch.equal(after[~emptied], before[~emptied])
+    assert torch.equal(after[emptied], fresh.embedding.weight[emptied])  # no node without interactions to take after
+    assert not torch.equal(UnlinkRedraw().unlearn(model, graph, result.request).model.embedding.weight, after)
+
+
+def test_without_emptied_nodes_redrawing_is_unlinking(graph, model, some):
+    result = UnlinkRedraw().unlearn(model, graph, some)
+    assert not graph.emptied(result.graph).any()
+    assert torch.equal(result.model.embedding.weight, model.embedding.weight)
+
+
+@pytest.mark.parametrize("num_items", [5, 12])
+def test_items_that_lose_all_clicks_are_redrawn(num_items):
+    sessions = session_graph([[0, 1, 2], [3, 1, 4], [0, 2, 3]], num_items)
+    model = SRGNN(num_items, 4)
+    result = UnlinkRedraw(seed=1).unlearn(model, sessions, ForgetRequest("item", ["1"]))
+    assert result.log == {"emptied_nodes": 1}
+    fresh = copy.deepcopy(model)
+    reset_parameters(fresh, fresh_seed(1))
+    for (name, before), after in zip(model.named_parameters(), result.model.parameters()):
+        if len(before) != num_items or name not in {"embedding.weight", "output.weight", "bias"}:
+            assert torch.equal(before, after), name
+            continue
+        others = [item for item in range(num_items) if item != 1]
+        assert torch.equal(before[others], after[others])
+        never = before[5:].mean(0) if num_items == 12 else 0.0  # items that no session has, if there are enough
+        torch.testing.assert_close(after[1], fresh.get_parameter(name)[1] + never)
 
 
 @pytest.mark.parametrize("objective", [None, BPR(negatives=2)])

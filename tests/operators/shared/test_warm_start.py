@@ -7,11 +7,12 @@ import torch
 from data.strategies import graphs
 from hypothesis import given
 from hypothesis import strategies as st
+from session_toys import session_graph
 from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn import encode, reset_parameters
+from graphunlearn.nn import GRU4Rec, encode, reset_parameters
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.operators.shared.warm_start import fresh_seed, kept_share, warm_start
 
@@ -149,3 +150,20 @@ def test_emptied_items_take_after_items_that_never_had_an_interaction():
     for each in (small, other):
         warm_start(each, few, few.select(pairs[1] != 2), seed=0)
     assert torch.equal(small.embedding.weight[5], other.embedding.weight[5])
+
+
+def test_clicks_are_the_interactions_of_items_in_sessions():
+    graph = session_graph([[0, 1, 2], [3, 1, 1]], 5)
+    retained = graph.keep(torch.tensor([True, True, False, True, True, False]))
+    assert kept_share(graph, retained).tolist() == pytest.approx([1, 2 / 3, 0, 1, 1])
+    model = GRU4Rec(5, 4)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    assert warm_start(model, graph, retained, seed=2) == 2
+    rows = node_rows(model, graph)
+    for name, parameter in model.named_parameters():
+        expected = before[name]
+        if name in rows:
+            expected = expected.clone()
+            expected[1] *= 2 / 3
+            expected[2] = parameter[2].detach()
+        torch.testing.assert_close(parameter.detach(), expected)
