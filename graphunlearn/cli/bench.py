@@ -27,11 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["Bench"]
 
 SCENARIOS = {
-    "interactions": ("adversarial-edges", "random-edges", "users", "items", "flipped-labels", "file"),
-    "sessions": ("session-clicks", "sessions", "items", "file"),
+    "interactions": (
+        *("adversarial-edges", "random-edges", "users", "items", "flipped-labels", "core-users", "edge-users"),
+        *("sensitive", "shilling", "click-fraud", "mislabelled-popular", "file"),
+    ),
+    "sessions": ("session-clicks", "sessions", "items", "spam-sessions", "file"),
 }
 """What can be benched, by kind of graph."""
 REMOVED = {"users": "user", "items": "item", "random-edges": "interaction", "sessions": "session"}
+OWN = {
+    "side": ("adversarial-edges",),
+    "request": ("file",),
+    "level": ("file",),
+    "attackers": ("shilling", "click-fraud", "mislabelled-popular"),
+    "targets": ("shilling", "click-fraud", "spam-sessions"),
+    "attack": ("shilling",),
+    "items": ("sensitive",),
+    "category": ("sensitive",),
+}
+"""The scenarios that an option goes with; ``share`` goes with those that have one in the library."""
 LISTED: dict[str, tuple[Level, ...]] = {
     "interactions": ("interaction", "user", "item"),
     "sessions": ("click", "session", "item", "user"),
@@ -47,16 +61,33 @@ OFFERED = (
 class Bench(Learner):
     """Run unlearning methods on data where one knows what should be forgotten, against retrained models.
 
-    adversarial-edges gives users the item that a clean model ranks lowest, trains on that, and asks to forget it;
-    flipped-labels does so with wrong labels. random-edges, users and items forget a random share; file forgets what
-    a file lists. For a session model, session-clicks forgets a click of the second half in a share of the sessions, and
-    sessions, items and file forget as above. The report says how close every method comes to retraining, two-sided, and
-    at what cost.
+    The report says how close every method comes to retraining, two-sided, and at what cost.
+
+    scenarios of users and items:
+      adversarial-edges    users get the item that a clean model ranks lowest, which is to be forgotten
+      flipped-labels       a share of the labels is wrong and to be forgotten
+      random-edges         a random share of the interactions
+      users, items         a random share of the users, or of the items
+      core-users           the most active users
+      edge-users           the least active users
+      sensitive            some users forget all their interactions with sensitive items
+      shilling             fake users promote a few items and are to be forgotten
+      click-fraud          interactions of real users promote a few items and are to be forgotten
+      mislabelled-popular  real users have wrong interactions with popular items, which are to be forgotten
+      file                 what a file lists
+
+    scenarios of sessions:
+      session-clicks       a click of the second half in a share of the sessions
+      sessions, items      a random share of the sessions, or of the items in all sessions
+      spam-sessions        fake sessions promote a few items and are to be forgotten
+      file                 what a file lists
 
     examples:
       graphunlearn bench adversarial-edges --data train.txt --test test.txt --methods ifru unlink --out runs/adversarial
       graphunlearn bench flipped-labels --data ratings.csv --out runs/flips
       graphunlearn bench users --data ratings.csv --share 0.05 --data-seeds 3 --out runs/users
+      graphunlearn bench shilling --data ratings.csv --attack bandwagon --methods ifru unlink --out runs/fake
+      graphunlearn bench sensitive --data ml-100k --category horror --out runs/horror
       graphunlearn bench file --request forget.csv --level interaction --data ratings.csv --out runs/mine
       graphunlearn bench session-clicks --data clicks.csv --model srgnn --methods cau finetune sisa --out runs/clicks
       graphunlearn bench sessions --data clicks.csv --last-sessions 20000 --model gru4rec --out runs/sessions
@@ -70,15 +101,21 @@ class Bench(Learner):
                 "users",
                 "items",
                 "flipped-labels",
+                "core-users",
+                "edge-users",
+                "sensitive",
+                "shilling",
+                "click-fraud",
+                "mislabelled-popular",
                 "file",
                 "session-clicks",
                 "sessions",
+                "spam-sessions",
             ]
         ],
         arg(metavar="SCENARIO"),
     ]
-    """adversarial-edges, random-edges, users, items, flipped-labels or file; for a session model session-clicks,
-    sessions, items or file."""
+    """One of the scenarios above, which go with models of users and items or with session models."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder for report.json and report.html."""
     methods: Annotated[tuple[str, ...] | None, optional("NAME ...", OFFERED)] = None
@@ -86,10 +123,33 @@ class Bench(Learner):
         float | None,
         optional(
             "FLOAT",
-            "Share to forget, flip or inject (adversarial-edges: 0.3 of the users; session-clicks: 0.1 of the long "
-            "sessions; random-edges: 0.05; the others: 0.02).",
+            "Share to forget, flip or inject (adversarial-edges: 0.3 of the users; sensitive: 0.1 of the users with "
+            "enough sensitive interactions; session-clicks: 0.1 of the long sessions; random-edges, core-users, "
+            "edge-users: 0.05; the others: 0.02; spam-sessions: fake sessions per training session).",
         ),
     ] = None
+    attackers: Annotated[
+        int | None,
+        optional(
+            "INT",
+            "shilling, click-fraud: users per promoted item (default: 60, bandwagon 20); mislabelled-popular: users "
+            "with wrong interactions (default: 100).",
+        ),
+    ] = None
+    targets: Annotated[int | None, optional("INT")] = None
+    """shilling, click-fraud, spam-sessions: number of promoted items (default: 3, spam-sessions 10)."""
+    attack: Annotated[
+        Literal["average", "bandwagon"] | None,
+        optional(
+            "{average,bandwagon}",
+            "shilling: the other items of a fake user are drawn by popularity (average), or some from the most popular "
+            "items and the rest from all items (bandwagon) (default: average).",
+        ),
+    ] = None
+    items: Annotated[Path | None, optional("FILE")] = None
+    """sensitive: the sensitive items, one id per line; with --category, a table of items and their categories."""
+    category: Annotated[str | None, optional("NAME")] = None
+    """sensitive: the sensitive category in the table of --items; for --data ml-100k a genre, also without --items."""
     side: Annotated[Literal["user", "item", "both"] | None, optional("{user,item,both}")] = None
     """adversarial-edges: whether users get an item, items a user, or both (default: user)."""
     request: Annotated[Path | None, optional("FILE")] = None
@@ -166,13 +226,7 @@ class Bench(Learner):
                 f"(got {self.scenario!r}, which goes with --model {others})"
             )
         self.check_kind()
-        own: dict[str, tuple[str, ...]] = {
-            "side": ("adversarial-edges",),
-            "request": ("file",),
-            "level": ("file",),
-            "share": tuple(SHARES),
-        }
-        for option, scenarios in own.items():
+        for option, scenarios in {**OWN, "share": tuple(SHARES)}.items():
             value = getattr(self, option)
             if value is not None and self.scenario not in scenarios:
                 offered = [name for name in scenarios if name in SCENARIOS[kind]] or scenarios
@@ -186,6 +240,10 @@ class Bench(Learner):
             raise ArgumentError("--keep-repeats", "be left out with --collapse-repeats", "both")
         if self.scenario == "file" and self.request is None:
             raise ArgumentError("--request", "name the file of what to forget", "none")
+        if self.scenario == "sensitive" and self.items is None and (self.category is None or self.data != "ml-100k"):
+            raise ArgumentError(
+                "--items", "name the file of sensitive items", "none", "'--data ml-100k --category GENRE' goes without"
+            )
         if self.level is not None and self.level not in LISTED[kind]:
             raise ArgumentError("--level", f"be {listed(LISTED[kind], 'or')} for {model}", self.level)
 
@@ -198,6 +256,7 @@ class Bench(Learner):
         if self.request is not None:
             with reading("--request"):
                 asked = ForgetRequest.from_file(self.request, level)
+        category = self._category() if self.scenario == "sensitive" else []
         clicks = self.scenario == "session-clicks"  # which collapses repeats itself, and says so in the report
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
         labelled = graph.kind == "interactions" and graph.label is not None
@@ -214,7 +273,30 @@ class Bench(Learner):
             if not self.keep_repeats:
                 note("consecutive clicks on one item count as one ('--keep-repeats' leaves them as they are)")
             return name, lambda seed: session_clicks(graph, seed=seed, **keywords), labelled
-        return name, lambda seed: removal(graph, REMOVED[self.scenario], seed=seed, **keywords), labelled
+        if self.scenario in REMOVED:
+            return name, lambda seed: removal(graph, REMOVED[self.scenario], seed=seed, **keywords), labelled
+        given = {"attackers": self.attackers, "targets": self.targets, "kind": self.attack}
+        keywords |= {option: value for option, value in given.items() if value is not None}
+        if category:
+            keywords["items"] = category
+        return name, lambda seed: _made(self.scenario, graph, seed=seed, **keywords), labelled
+
+    def _category(self) -> list[str]:
+        """Return the ids of the sensitive items."""
+        from graphunlearn.data.io.files import read_ids
+        from graphunlearn.datasets.card import ROOT_VARIABLE, folder_of
+        from graphunlearn.eval import items_of_category
+
+        path = self.items
+        if path is None:
+            folder = folder_of(None)
+            tables = [] if folder is None else [folder / "ml-100k" / name for name in ("ml-100k.item", "u.item")]
+            path = next((table for table in tables if table.is_file()), None)
+            if path is None:
+                place = f"{ROOT_VARIABLE} must name a folder with ml-100k/u.item for '--category' without '--items'"
+                raise ValueError(f"{place} (got {'none' if folder is None else f'{folder} without it'})")
+        with reading("--items"):
+            return read_ids(path, "item") if self.category is None else items_of_category(path, self.category)
 
     def _flipped(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
         from graphunlearn.eval import flipped_labels
@@ -241,3 +323,14 @@ def _requested(graph: Any, asked: ForgetRequest, **keywords: Any) -> Scenario[An
         return requested(graph, asked, **keywords)
     except ArgumentError as error:
         raise error.renamed("--request" if error.argument in ("index", "request") else None) from error
+
+
+def _made(scenario: str, graph: Any, **keywords: Any) -> Scenario[Any]:
+    """The scenario of one of the library's functions; an error about the graph names the option."""
+    from graphunlearn import eval as library
+
+    make = getattr(library, scenario.replace("-", "_"))
+    try:
+        return make(graph, **keywords)
+    except ArgumentError as error:
+        raise error.renamed("--data" if error.argument == "graph" else None) from error

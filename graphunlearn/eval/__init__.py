@@ -7,9 +7,13 @@ from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario
+from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
+from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
 from graphunlearn.eval.scenarios.sessions import session_clicks
+from graphunlearn.eval.scenarios.spam import spam_sessions
 from graphunlearn.eval.session_measure import u_score
+from graphunlearn.eval.targets import last_prefixes, session_target_figures, target_figures
 from graphunlearn.metrics.forgetting import (
     KSDistance,
     distance_to_retrain,
@@ -34,23 +38,34 @@ __all__ = [
     "aggregate",
     "audit",
     "bench",
+    "click_fraud",
+    "core_users",
     "distance_to_retrain",
+    "edge_users",
     "environment",
     "exposure",
     "flipped_label_auc",
     "flipped_labels",
     "forgetting_entry",
     "gap_closed",
+    "items_of_category",
     "ks_distance",
+    "last_prefixes",
     "membership_auroc",
     "mi_bf",
     "mi_ng",
+    "mislabelled_popular",
     "never_seen_pairs",
     "noise_floor",
     "privacy_leakage",
     "removal",
     "requested",
+    "sensitive",
     "session_clicks",
+    "session_target_figures",
+    "shilling",
+    "spam_sessions",
+    "target_figures",
     "terminal_table",
     "u_score",
     "write_report",

@@ -107,6 +107,69 @@ def test_every_scenario_has_a_share_of_its_own(plain, tmp_path, parsed):
     assert told["request"]["size"] == 5
 
 
+@pytest.fixture
+def many(tmp_path):
+    """A file of ratings of 90 users and 70 items, and the options that read it."""
+    graph = gu.datasets.synthetic_interactions(num_users=90, num_items=70, interactions_per_user=9, seed=3)
+    graph.to_frame().to_csv(tmp_path / "many.csv", index=False)
+    return ("--data", tmp_path / "many.csv", "--retrain-seeds", 2, *QUICK)
+
+
+INJECTED = {
+    "shilling": ((), {}, "user"),
+    "shilling of few": (("--attackers", 4, "--targets", 2), {"attackers": 4, "targets": 2}, "user"),
+    "shilling as a bandwagon": (("--attack", "bandwagon"), {"kind": "bandwagon"}, "user"),
+    "click-fraud": (("--attackers", 9, "--targets", 2), {"attackers": 9, "targets": 2}, "interaction"),
+    "mislabelled-popular": (("--attackers", 7), {"attackers": 7}, "interaction"),
+    "core-users": ((), {}, "user"),
+    "edge-users": (("--share", 0.1), {"share": 0.1}, "user"),
+}
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_scenarios_that_users_face(name, many, tmp_path, parsed):
+    options, keywords, level = INJECTED[name]
+    scenario, names = name.split()[0], ("unlink", "unlink-redraw", "ifru")
+    told = parsed("bench", scenario, *many, *options, "--seed", 1, "--methods", *names, "--out", tmp_path / "x")
+    assert told == check(tmp_path / "x", names)
+    make = getattr(gu.eval, scenario.replace("-", "_"))
+    case = make(gu.InteractionGraph.from_file(tmp_path / "many.csv"), seed=1, **keywords)
+    assert told["scenario"] == scenario
+    assert told["request"] == case.request.describe(case.train)
+    assert told["request"]["level"] == level
+    assert told["dataset"]["users"] == case.train.num_users
+    assert told["dataset"]["train"] == case.train.num_interactions
+    assert told["notes"][: len(case.notes)] == case.notes
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_sensitive_items_of_a_file(table, many, tmp_path, parsed):
+    items = [f"i{n}" for n in range(0, 70, 4)]
+    rows = ["item,genres", *(f"i{n},{'Horror|War' if n % 4 == 0 else 'War'}" for n in range(70))] if table else items
+    (tmp_path / "items.csv").write_text("\n".join(rows) + "\n")
+    words = ("--items", tmp_path / "items.csv", "--share", 0.3, *(("--category", "horror") if table else ()))
+    told = parsed("bench", "sensitive", *many, *words, "--methods", "unlink", "--out", tmp_path / "x")
+    case = gu.eval.sensitive(gu.InteractionGraph.from_file(tmp_path / "many.csv"), items, share=0.3)
+    assert told["request"] == case.request.describe(case.train)
+    assert told["dataset"]["test"] == case.test.num_interactions
+    assert told["notes"][: len(case.notes)] == case.notes
+
+
+def test_genres_of_films_are_found_in_the_folder_of_data_sets(tmp_path, monkeypatch):
+    (tmp_path / "ml-100k").mkdir()
+    (tmp_path / "ml-100k" / "ml-100k.item").write_text("item_id:token\tclass:token_seq\n7\tWar Drama\n8\tDrama\n")
+    monkeypatch.setenv("GRAPHUNLEARN_DATA", str(tmp_path))
+    bench = bench_module.Bench(scenario="sensitive", data="ml-100k", category="drama", out=tmp_path / "x")
+    bench._check_options()
+    assert bench._category() == ["7", "8"]
+    (tmp_path / "ml-100k" / "ml-100k.item").rename(tmp_path / "ml-100k" / "other")
+    with pytest.raises(ValueError, match=r"GRAPHUNLEARN_DATA must name a folder with ml-100k/u.item .* without it\)"):
+        bench._category()
+    monkeypatch.delenv("GRAPHUNLEARN_DATA")
+    with pytest.raises(ValueError, match=r"for '--category' without '--items' \(got none\)"):
+        bench._category()
+
+
 @pytest.mark.parametrize("level", [None, "interaction", "user", "item"])
 def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
     data = gu.InteractionGraph.from_file(tmp_path / "train.csv")
@@ -140,6 +203,30 @@ def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
         (("users", "--request", "{users}"), "'--request' must go with file (got it with users)"),
         (("users", "--level", "user"), "'--level' must go with file (got it with users)"),
         (("users", "--side", "item"), "'--side' must go with adversarial-edges (got it with users)"),
+        (
+            ("users", "--attackers", 3),
+            "'--attackers' must go with shilling or click-fraud or mislabelled",
+        ),
+        (("core-users", "--targets", 3), "'--targets' must go with shilling or click-fraud (got it with core-users)"),
+        (("click-fraud", "--attack", "average"), "'--attack' must go with shilling (got it with click-fraud)"),
+        (("shilling", "--share", 0.1), "'--share' must go with flipped-labels or users"),
+        (("shilling", "--items", "{users}"), "'--items' must go with sensitive (got it with shilling)"),
+        (("shilling", "--category", "War"), "'--category' must go with sensitive (got it with shilling)"),
+        (("spam-sessions",), "(got 'spam-sessions', which goes with --model srgnn, gru4rec or sasrec)"),
+        (
+            ("sensitive",),
+            "'--items' must name the file of sensitive items (got none); '--data ml-100k --category GENRE'",
+        ),
+        (("sensitive", "--category", "War"), "'--items' must name the file of sensitive items (got none)"),
+        (("sensitive", "--items", "nothing.csv"), "'--items' must be an existing file (got 'nothing.csv')"),
+        (("sensitive", "--items", "no.csv", "--category", "War"), "'--items' must be an existing file (got 'no.csv')"),
+        (("sensitive", "--items", "{users}"), "'--items' must hold an item of the graph (got none)"),
+        (("sensitive", "--items", "{table}", "--category", "War"), "'--category' must be one of Drama (got 'War')"),
+        (("edge-users", "--share", 1), "'--share' must be between 0 and 1 (got 1.0)"),
+        (("shilling", "--attackers", 0), "'--attackers' must be at least 1 (got 0)"),
+        (("shilling", "--targets", 99), "'--targets' must be at most "),
+        (("click-fraud", "--attackers", 99), "the number of users who lack a target (got 99)"),
+        (("shilling",), "'--data' must have at least 31 items with training interactions (got "),
         (("users", "--positives-only"), "'--positives-only' must go with flipped-labels (got it with users)"),
         (("users", "--share", 0), "'--share' must be between 0 and 1 (got 0.0)"),
         (("items", "--share", 0.9999), "'--share' must leave some of what there is (got 0.9999, which takes all"),
@@ -154,7 +241,7 @@ def test_bad_scenarios(words, sentence, plain, tmp_path, refused):
     graph = gu.InteractionGraph.from_file(tmp_path / "train.csv")
     theirs = {graph.item_ids[i] for u, i in graph.pairs.t().tolist() if graph.user_ids[u] == "u1"}
     absent = next(item for item in graph.item_ids if item not in theirs)
-    files = {"users": "u1\nnobody\n", "pairs": f"u1,{absent}\n"}
+    files = {"users": "u1\nnobody\n", "pairs": f"u1,{absent}\n", "table": "item,genre\ni1,Drama\n"}
     for name, text in files.items():
         (tmp_path / f"{name}.csv").write_text(text)
     words = [str(word).format(**{name: tmp_path / f"{name}.csv" for name in files}) for word in words]

@@ -12,8 +12,8 @@ from test_bench import check
 import graphunlearn as gu
 from graphunlearn.cli._methods import BENCHED, method_names
 from graphunlearn.cli._options import WIDTH
-from graphunlearn.cli.bench import LISTED, SCENARIOS
-from graphunlearn.eval import bench, session_clicks
+from graphunlearn.cli.bench import LISTED, OWN, SCENARIOS
+from graphunlearn.eval import bench, session_clicks, spam_sessions
 from graphunlearn.runs.run import Run
 
 FORGETTING = {"hit_u@5", "hit_u@10", "hit_u@20", "log_p_forgotten", "log_p_deleted_transition", "rank_forgotten"}
@@ -123,6 +123,29 @@ def test_a_file_of_ones_own(level, words, tmp_path, parsed):
     assert all(note.startswith(f"1 of the {level or 'click'}s") for note in held)
 
 
+def test_spam_sessions(words, tmp_path, parsed):
+    names = ("unlink", "unlink-redraw")
+    path = write_rows(tmp_path / "clicks.csv", rows_of(walks(120, num_items=60)))
+    given = ("--data", path, "--share", 0.1, "--targets", 2, "--methods", *names)
+    told = parsed("bench", "spam-sessions", *given, *words[2:], "--out", tmp_path / "x")
+    assert told == check(tmp_path / "x", names)
+    case = spam_sessions(gu.SessionGraph.from_file(path), share=0.1, targets=2)
+    assert told["scenario"] == "spam-sessions"
+    assert told["request"]["level"] == "session"
+    assert told["request"]["size"] == len(case.request) == 10
+    assert told["dataset"]["train_clicks"] == case.train.num_clicks
+    assert told["notes"][0] == case.notes[0]
+
+
+def test_spam_needs_targets(words, tmp_path, refused):
+    told = refused("bench", "spam-sessions", *words, "--out", tmp_path / "x")
+    assert told == "'--data' must have items with 5 to 12 training clicks (got none)"
+    told = refused("bench", "spam-sessions", *words, "--share", 1, "--out", tmp_path / "x")
+    assert told == "'--share' must be between 0 and 1 (got 1.0)"
+    told = refused("bench", "session-clicks", *words, "--targets", 1, "--out", tmp_path / "x")
+    assert told == "'--targets' must go with spam-sessions (got it with session-clicks)"
+
+
 def test_every_method_that_is_compared_where_none_are_named_exists():
     for names in BENCHED.values():
         assert set(names) <= set(method_names())
@@ -133,7 +156,7 @@ def test_every_method_that_is_compared_where_none_are_named_exists():
     [
         (
             ("users",),
-            "the scenario must be session-clicks, sessions, items or file for gru4rec, a model of sessions (got",
+            "the scenario must be session-clicks, sessions, items, spam-sessions or file for gru4rec, a model of",
         ),
         (("adversarial-edges",), "which goes with --model lightgcn, mf, sgl, simgcl or ngcf)"),
         (
@@ -252,5 +275,8 @@ def test_the_first_lines_read_are_what_is_benched(tmp_path, parsed):
 
 
 def test_scenarios_are_those_of_the_library(clicks):
-    assert {name for names in SCENARIOS.values() for name in names} - {"file"} == set(gu.eval.SHARES)
+    every = {name for names in SCENARIOS.values() for name in names}
+    counted = {name for name in OWN["attackers"] if name in SCENARIOS["interactions"]}  # by number, not by share
+    assert every - counted - {"file"} == set(gu.eval.SHARES)
+    assert {name for names in OWN.values() for name in names} <= every
     assert as_lists(gu.SessionGraph.from_file(clicks)) == named(walks(120))

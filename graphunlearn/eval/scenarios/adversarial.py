@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
-from graphunlearn.data.schema import ATTRIBUTES
+from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.pairs import lowest_ranked
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario, counted, draw_share, split_up, were
+from graphunlearn.eval.scenarios.injection import with_interactions
 from graphunlearn.nn import encode
 
 __all__ = ["Side", "adversarial_edges"]
@@ -92,21 +92,6 @@ def adversarial_edges(
     who = " and ".join(counted(len(nodes), name) for name, nodes in chosen.items())
     injected = f"{counted(pairs.size(1), 'interaction')} {were(pairs.size(1))} injected for {who}"
     notes = [f"{injected}: the least believed of a model trained without. That is what is forgotten."]
-    polluted = _with(train, pairs)
+    polluted = with_interactions(train, pairs)
     request = ForgetRequest.internal("interaction", pairs)
     return Scenario("adversarial-edges", polluted, validation, test, request, notes=notes)
-
-
-def _with(graph: InteractionGraph, pairs: Tensor) -> InteractionGraph:
-    """Return the graph with ``pairs`` added, with label 1, the highest rating and the latest time of the graph."""
-    more = graph.select(torch.ones(graph.num_interactions, dtype=torch.bool))
-    store, count = more[EDGE_TYPE], pairs.size(1)
-    for name in [name for name in store if name != "edge_index"]:
-        value = store[name]
-        if name not in ATTRIBUTES:
-            del store[name]  # an injected interaction has no value of it
-        else:
-            new = torch.ones_like(value[:1]) if name == "label" else value.max().view(1)
-            store[name] = torch.cat([value, new.expand(count)])
-    store.edge_index = torch.cat([graph.pairs, pairs], 1)
-    return more

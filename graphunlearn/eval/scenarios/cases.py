@@ -19,6 +19,7 @@ __all__ = [
     "counted",
     "cut_by_time",
     "draw_share",
+    "share_of",
     "split_up",
     "were",
     "without_unseen_items",
@@ -26,7 +27,8 @@ __all__ = [
 
 SHARES = {
     **{"flipped-labels": 0.02, "users": 0.02, "items": 0.02, "random-edges": 0.05, "adversarial-edges": 0.3},
-    **{"session-clicks": 0.1, "sessions": 0.02},
+    **{"core-users": 0.05, "edge-users": 0.05, "sensitive": 0.1},
+    **{"session-clicks": 0.1, "sessions": 0.02, "spam-sessions": 0.02},
 }
 """Default share that every scenario forgets, flips or injects."""
 G = TypeVar("G", InteractionGraph, SessionGraph)
@@ -45,6 +47,12 @@ class Scenario(Generic[G]):
         trained_labels: Whether the labels of the forgotten interactions were flipped, so that forgetting is measured
             by how well a model predicts the flipped labels.
         notes: Notes for the report.
+        targets: Items that injected data promote ``[num_targets]``; ``None`` if no data were injected for a target.
+        real: Mask of the users with training interactions that are not injected ``[num_users]``, or of the training
+            sessions that are not injected ``[num_sessions]``; ``None`` without ``targets``. The effect of an injection
+            is measured on them; see :func:`target_figures`.
+        category: Items of the category that users forget ``[num_items_of_category]``; ``None`` in scenarios without a
+            category.
     """
 
     name: str
@@ -54,6 +62,9 @@ class Scenario(Generic[G]):
     request: ForgetRequest
     trained_labels: bool = False
     notes: list[str] = field(default_factory=list)
+    targets: Tensor | None = None
+    real: Tensor | None = None
+    category: Tensor | None = None
 
 
 def split_up(
@@ -139,13 +150,24 @@ def draw_share(size: int, share: float, seed: int, leave: int = 1) -> Tensor:
     Raises:
         ValueError: The share is not in (0, 1), or fewer than ``leave`` positions would remain.
     """
+    count = share_of(size, share, leave)
+    generator = torch.Generator().manual_seed(7_919 + seed)
+    return torch.randperm(size, generator=generator)[:count].sort().values
+
+
+def share_of(size: int, share: float, leave: int = 1) -> int:
+    """Return how many of ``size`` positions a share is, at least 1; see :func:`draw_share`.
+
+    Example:
+        >>> share_of(30, 0.1), share_of(30, 0.001)
+        (3, 1)
+    """
     if not 0 < share < 1:
         raise ArgumentError("share", "be between 0 and 1", share)
     count = max(1, round(share * size))
     if count > size - leave:
         raise ArgumentError("share", "leave some of what there is", f"{share}, which takes all {size}")
-    generator = torch.Generator().manual_seed(7_919 + seed)
-    return torch.randperm(size, generator=generator)[:count].sort().values
+    return count
 
 
 def counted(count: int, noun: str) -> str:
