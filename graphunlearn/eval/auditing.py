@@ -119,6 +119,7 @@ def audit(
     references: list[UnlearningResult] | None = None,
     trained_labels: bool = False,
     targets: Tensor | None = None,
+    real: Tensor | None = None,
     baselines: bool = True,
     cache: str | Path | None = None,
     on_step: Callable[[str], Any] = lambda what: None,
@@ -146,6 +147,7 @@ def audit(
             interactions were trained with (flipped labels).
         targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); what
             real users are told of these items is then compared with retraining.
+        real: Mask of the users (or training sessions) that are real, beside injected ones; by default all that remain.
         baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and
             :class:`~graphunlearn.operators.UnlinkRedraw`, if they are not among the methods.
         cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
@@ -157,7 +159,7 @@ def audit(
     Raises:
         ValueError: The request or a graph does not fit, or a method was not prepared.
     """
-    judge = _judge(graph, request, validation, test, objective, trained_labels, targets)
+    judge = _judge(graph, request, validation, test, objective, trained_labels, targets, real)
     for method in methods:
         if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
             continue
@@ -267,6 +269,7 @@ def _judge(
     objective: Criterion,
     trained_labels: bool,
     targets: Tensor | None,
+    real: Tensor | None,
 ) -> Judge | SessionJudge:
     for name, part in (("test", test), ("validation", validation)):
         if part is not None and part.kind != graph.kind:
@@ -275,10 +278,10 @@ def _judge(
     if isinstance(graph, SessionGraph):
         if trained_labels:
             raise ArgumentError("trained_labels", "go with interactions that carry labels", "it with sessions")
-        return SessionJudge(graph, request, validation, test)
+        return SessionJudge(graph, request, validation, test, targets, real)
     if not isinstance(objective, Objective):
         raise ArgumentError("objective", "be one of users and items", type(objective).__name__)
-    return Judge(graph, request, validation, test, objective, trained_labels, targets)
+    return Judge(graph, request, validation, test, objective, trained_labels, targets, real)
 
 
 def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[UnlearningResult]) -> list[str]:
@@ -327,11 +330,23 @@ def _entry(
         "attacks": measured["attacks"],
         "topk_overlap": measured["topk_overlap"],
         "klom": None,
+        "target": _target(measured, retrained),
         "verdict": measured["verdict"]._asdict(),
         "log": None if result is None else thinned(result.log),
         **({"utility_on_own_lists": measured["own"]} if result is None and measured.get("own") else {}),
         **({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log}),
         **({} if result is None or result.original is None else {"own_original": True}),
+    }
+
+
+def _target(measured: Measured, retrained: list[Measured]) -> dict[str, Any] | None:
+    """Return what real users are told of promoted items, each figure against retraining; ``None`` without targets."""
+    if measured["target"] is None:
+        return None
+    original = measured["original"]["target"]
+    return {
+        name: forgetting_entry(value, original[name], [m["target"][name] for m in retrained])
+        for name, value in measured["target"].items()
     }
 
 

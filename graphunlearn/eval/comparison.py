@@ -137,6 +137,8 @@ def bench(
                     retrain_seeds=retrain_seeds,
                     references=references or None,
                     trained_labels=case.trained_labels,
+                    targets=case.targets,
+                    real=case.real,
                     cache=cache,
                     on_step=lambda what: _advance(bar, what),
                 )

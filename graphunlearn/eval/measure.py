@@ -13,6 +13,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.eval.attacks.interactions import InteractionAttacks
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.served import margins, top_lists
+from graphunlearn.eval.targets import target_figures
 from graphunlearn.metrics.forgetting import (
     flipped_label_auc,
     ks_distance,
@@ -84,6 +85,7 @@ class Judge:
         trained_labels: Whether to measure how well a model predicts the labels that the forgotten interactions were
             trained with.
         targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
+        real: Mask of the real users ``[num_users]``, for whom the targets are measured; by default all remaining users.
 
     Attributes:
         distance_unit: ``"p"``; distances between models are differences of probabilities.
@@ -101,6 +103,7 @@ class Judge:
         objective: Objective,
         trained_labels: bool,
         targets: Tensor | None = None,
+        real: Tensor | None = None,
     ) -> None:
         self.graph, self.objective = graph, objective
         self.retained, self.forgotten = graph.split(request)
@@ -127,9 +130,12 @@ class Judge:
         self.rankers = {name: Ranker(self.retained, part, ks=(20, 10)) for name, part in groups.items()}
         users = self.forgotten.pairs[0]
         self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), [graph, *held, test], seed=0)
-        self.attacks = InteractionAttacks(graph, self.retained, self.forgotten, [*held, test], targets=targets)
+        self.attacks = InteractionAttacks(
+            graph, self.retained, self.forgotten, [*held, test], targets=targets, real=real
+        )
         self.left_out |= self.attacks.left_out
         alive = self.retained.active[: graph.num_users]
+        self.targets, self.real = targets, alive if real is None else real.to(alive.device) & alive
         generator = torch.Generator().manual_seed(0)
         self.listed = {
             "affected": _some(alive & affected, generator),
@@ -188,8 +194,14 @@ class Judge:
                 group: top_lists(Encoded(encoded.queries[users], encoded.items), self.retained.seen(users))
                 for group, users in self.listed.items()
             },
+            "target": self._target(encoded),
             **({"encoded": encoded, "own": self._own(encoded)} if before is None else {}),
         }
+
+    def _target(self, encoded: Encoded) -> dict[str, float] | None:
+        if self.targets is None:
+            return None
+        return target_figures(encoded, self.retained, self.targets, self.real, k=EXPOSED)
 
     def _own(self, encoded: Encoded) -> dict[str, float]:
         """Return the ranking metrics of the original on its own lists, which leave out what it was trained on."""

@@ -13,6 +13,7 @@ from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.eval.attacks.sessions import SessionAttacks
 from graphunlearn.eval.measure import SAMPLE, Measured, compared_by_ks, held_against
 from graphunlearn.eval.served import margins, top_lists
+from graphunlearn.eval.targets import last_prefixes, session_target_figures
 from graphunlearn.metrics.forgetting import gap_closed
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn import Encoded
@@ -54,6 +55,8 @@ class SessionJudge:
         test: All held-out test sessions. Clicks on items that have no training clicks or that are forgotten everywhere
             are left out and their neighbours are joined; the sessions of users whose training sessions are all
             forgotten are left out. These clicks, and those dropped on reading, are counted in ``left_out``.
+        targets: Items that the forgotten sessions were made to promote ``[num_targets]``, or ``None``.
+        real: Mask of the real sessions ``[num_sessions]``, after which the targets are measured.
 
     Attributes:
         distance_unit: ``"log p"``; distances between models are differences of log probabilities.
@@ -65,7 +68,13 @@ class SessionJudge:
     distance_unit: ClassVar[str] = "log p"
 
     def __init__(
-        self, graph: SessionGraph, request: ForgetRequest, validation: SessionGraph | None, test: SessionGraph
+        self,
+        graph: SessionGraph,
+        request: ForgetRequest,
+        validation: SessionGraph | None,
+        test: SessionGraph,
+        targets: Tensor | None = None,
+        real: Tensor | None = None,
     ) -> None:
         self.graph = graph
         forgotten = request.mask(graph)
@@ -92,7 +101,8 @@ class SessionJudge:
         self.rivals = candidates(graph, self.clicks, RIVALS)
         follows = self.test.position > 0
         self.next = follows.nonzero().flatten()
-        self.attacks = SessionAttacks(graph, retained, forgotten, self.test)
+        self.targets, self.prefixes = targets, last_prefixes(graph, real)
+        self.attacks = SessionAttacks(graph, retained, forgotten, self.test, targets=targets, real=real)
         generator = torch.Generator().manual_seed(0)
         kept = (~forgotten & (graph.position > 0)).nonzero().flatten()
         self.margin_clicks = {
@@ -136,11 +146,17 @@ class SessionJudge:
             "forget": log_p[:num].cpu(),
             "test": _log_p(answered.queries, answered.items, wanted).cpu(),
             "observed": self.attacks.observe(model, None if before is None else before["observed"]),
+            "target": self._target(model),
             "margins": {name: self._margins(model, clicks) for name, clicks in self.margin_clicks.items()},
             "lists": {
                 "test": top_lists(Encoded(answered.queries[self.listed], answered.items), (self.listed[:0],) * 2)
             },
         }
+
+    def _target(self, model: nn.Module) -> dict[str, float] | None:
+        if self.targets is None:
+            return None
+        return session_target_figures(encode_prefixes(model, self.graph, self.prefixes), self.targets)
 
     def _margins(self, model: nn.Module, clicks: Tensor) -> Tensor:
         encoded = encode_prefixes(model, self.graph, clicks - 1)

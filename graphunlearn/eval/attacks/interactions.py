@@ -34,6 +34,7 @@ class InteractionAttacks:
         held: Held-out graphs, whose pairs are never used as controls. Pairs of the last one (the test data) whose user
             and item are trained on calibrate the membership attacks.
         targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
+        real: Mask of the real users ``[num_users]``; by default those with an interaction left.
         seed: Seed of all choices.
 
     Attributes:
@@ -48,6 +49,7 @@ class InteractionAttacks:
         held: Sequence[InteractionGraph] = (),
         *,
         targets: Tensor | None = None,
+        real: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -69,17 +71,20 @@ class InteractionAttacks:
         users = torch.zeros(graph.num_users, dtype=torch.bool, device=graph.pairs.device)
         users[forgotten.pairs[0]] = True
         self.users = users
-        self.promoted = self._promoted(retained, targets, generator)
+        self.promoted = self._promoted(retained, targets, real, generator)
         names = {"fold_in": "forgotten users with a single interaction, whom the fold-in attack cannot test"}
         names["fold_in_items"] = "forgotten items with a single interaction, which the fold-in attack cannot test"
         self.left_out = {names[name]: fold.left_out for name, fold in self.folds.items() if fold.left_out}
 
     @staticmethod
-    def _promoted(retained: InteractionGraph, targets: Tensor | None, generator: torch.Generator) -> Tensor:
+    def _promoted(
+        retained: InteractionGraph, targets: Tensor | None, real: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
         """Return pairs of remaining users and promoted items that the user has not interacted with ``[2, num]``."""
         if targets is None or not len(targets):
             return retained.pairs[:, :0]
-        users = retained.active[: retained.num_users].nonzero().flatten()
+        alive = retained.active[: retained.num_users]
+        users = (alive if real is None else alive & real.to(alive.device)).nonzero().flatten()
         users = users[torch.randperm(len(users), generator=generator)[:MOST].to(users.device)]
         user, item = torch.cartesian_prod(users, targets.to(users.device)).t()
         known = retained.pairs[0] * retained.num_items + retained.pairs[1]

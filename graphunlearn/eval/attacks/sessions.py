@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from graphunlearn.data import SessionGraph
 from graphunlearn.eval.attacks.evidence import Evidence, placements
 from graphunlearn.eval.attacks.membership import Observed, membership
+from graphunlearn.eval.targets import last_prefixes
 from graphunlearn.nn.prefixes import encode_prefixes
 
 __all__ = ["Asked", "SessionAttacks"]
@@ -108,6 +109,7 @@ class SessionAttacks:
       prefix;
     - ``lira``, ``rmia``: the membership attacks on the same logits, calibrated on test clicks;
     - ``transition``: LiRA on the deleted transitions :math:`\log p(v_{t+1} \mid v_{1:t})`;
+    - ``target``: the probability that the promoted items are clicked next in real sessions;
     - ``fold_in``: the items of the second half of a forgotten session, asked for after its first half, less the same
       figure of remaining sessions.
 
@@ -116,11 +118,21 @@ class SessionAttacks:
         retained: The retained sessions.
         forgotten: Mask of the forgotten clicks ``[num_clicks]``.
         test: Test sessions, on which the membership attacks are calibrated.
+        targets: Items that the forgotten sessions were made to promote ``[num_targets]``, or ``None``.
+        real: Mask of the real sessions ``[num_sessions]``; by default those that are kept.
         seed: Seed of all choices.
     """
 
     def __init__(
-        self, graph: SessionGraph, retained: SessionGraph, forgotten: Tensor, test: SessionGraph, *, seed: int = 0
+        self,
+        graph: SessionGraph,
+        retained: SessionGraph,
+        forgotten: Tensor,
+        test: SessionGraph,
+        *,
+        targets: Tensor | None = None,
+        real: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         popularity = torch.bincount(graph.items, minlength=graph.num_items)
@@ -144,6 +156,7 @@ class SessionAttacks:
         self.kept = Asked(graph, kept_clicks - 1, items[kept_clicks], popularity, 2, seed + 4)
         self.folds: list[tuple[Asked, Tensor]] = []
         kept = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions)
+        self.targets, self.prefixes = targets, last_prefixes(graph, kept == graph.length if real is None else real)
         second = (graph.position > 0) & (2 * graph.position >= graph.length[graph.session])
         gone = (kept == 0) & (graph.length >= 2)
         if bool(gone.any()):
@@ -187,6 +200,11 @@ class SessionAttacks:
             drops = [before[key] - seen[key] for key in ("forgotten", "kept")]
             unit = self.graph.session[self.clicks.ends].cpu()
             seen["evidence"]["before_and_after"] = Evidence.of((placements(*drops), unit))
+        if self.targets is not None and len(self.prefixes):
+            encoded = encode_prefixes(model, self.graph, self.prefixes)
+            p = [torch.softmax(q @ encoded.items.t(), 1)[:, self.targets].sum(1) for q in encoded.queries.split(512)]
+            unit = self.graph.session[self.prefixes].cpu()
+            seen["evidence"]["target"] = Evidence.of((torch.cat(p), unit))
         groups = []
         for asked, session in self.folds:
             share, there = asked.won(*asked.logits(model))
