@@ -98,10 +98,11 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
     Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
     retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
-    decides. Otherwise the first that separates the original must say *as retraining does*, no other may leave more than
-    25% on either side and lie further away than another retrained model would, and the probabilities of what is forgotten must not be far from retrained models one by one
-    (more than 1.5 times the noise floor, and more than another retrained model would be). If they are, the side of 0 on
-    which the interval lies decides. In every other case the verdict is *undecided*.
+    decides. Otherwise the first that separates the original must say *as retraining does*, and no other may leave more
+    than 25% on either side and lie further away than another retrained model would. Moreover the probabilities of what
+    is forgotten must not be far from retrained models one by one (more than 1.5 times the noise floor, and more than
+    another retrained model would be). If they are, the side of 0 on which the interval lies decides. In every other
+    case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
