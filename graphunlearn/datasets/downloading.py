@@ -88,14 +88,7 @@ def download(
 
 
 def _download_part(
-    card: Card,
-    form: Form,
-    part: Part,
-    file: File,
-    folder: Path,
-    progress: bool | None,
-    timeout: float,
-    retries: int,
+    card: Card, form: Form, part: Part, file: File, folder: Path, progress: bool | None, timeout: float, retries: int
 ) -> None:
     """Download one file from the first mirror that has it.
 

@@ -168,13 +168,7 @@ class KrylovSpace:
 
 
 def lanczos(
-    product: Product,
-    b: Tensor,
-    *,
-    damping: float,
-    tol: float = 1e-3,
-    max_iter: int = 40,
-    absolute: bool = False,
+    product: Product, b: Tensor, *, damping: float, tol: float = 1e-3, max_iter: int = 40, absolute: bool = False
 ) -> KrylovSpace:
     r"""Build the Krylov space of :math:`(H, b)` until the system with ``damping`` is solved to ``tol``.
 

@@ -18,11 +18,7 @@ __all__ = ["prune_by_importance", "spread_importance"]
 
 
 def spread_importance(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     r"""Spread the share of removed interactions from the endpoints over their neighbourhood.
 

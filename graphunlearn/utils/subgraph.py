@@ -222,11 +222,7 @@ def removed_share(
 
 
 def affected_nodes(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> Tensor:
     r"""Return the nodes whose propagated embedding changes when interactions are removed from the graph.
 
@@ -263,11 +259,7 @@ def affected_nodes(
 
 
 def affected_interactions(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> Tensor:
     r"""Return which remaining interactions change their score when others are removed from the graph.
 

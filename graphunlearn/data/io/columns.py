@@ -52,14 +52,7 @@ class ColumnError(ArgumentError):
     """
 
     def __init__(
-        self,
-        argument: object,
-        expected: str,
-        got: Any,
-        hint: str = "",
-        *,
-        role: str = "",
-        names: Sequence[str] = (),
+        self, argument: object, expected: str, got: Any, hint: str = "", *, role: str = "", names: Sequence[str] = ()
     ) -> None:
         super().__init__(argument, expected, got, hint)
         self.role, self.names = role, names

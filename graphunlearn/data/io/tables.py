@@ -84,11 +84,7 @@ def head(text: bytes, count: int = 100) -> list[str]:
 
 
 def read_rows(
-    path: Path,
-    text: bytes,
-    given: dict[str, Column],
-    layout: Layout = INTERACTIONS,
-    maybe_lists: bool = False,
+    path: Path, text: bytes, given: dict[str, Column], layout: Layout = INTERACTIONS, maybe_lists: bool = False
 ) -> pd.DataFrame:
     """Read a table of rows.
 
