@@ -63,13 +63,28 @@ def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interac
         if index.shape != (size,):
             raise ArgumentError("index", f"be a mask of {size} {what}", f"shape {list(index.shape)}")
         return index.clone()  # a copy, since the adjacency may use it later, after the caller changed theirs
-    if index.dim() != 1 or index.is_floating_point():
-        raise ArgumentError("index", "be a mask or a list of indices", f"{index.dtype}, shape {list(index.shape)}")
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise ArgumentError("index", f"lie between 0 and {size - 1}", f"{int(index.min())} to {int(index.max())}")
     mask = torch.zeros(size, dtype=torch.bool, device=device)
-    mask[index.long()] = True
+    mask[check_index("index", index, size, "a mask or a list of indices")] = True
     return mask
+
+
+def check_index(name: str, index: Tensor, size: int, what: str) -> Tensor:
+    """Return positions in a sequence as int64 ``[num]``.
+
+    Args:
+        name: Name of the argument in error messages.
+        index: The positions.
+        size: Length of the sequence.
+        what: What the argument must be, for error messages.
+
+    Raises:
+        ValueError: The positions are not whole numbers below ``size``.
+    """
+    if index.dim() != 1 or index.dtype == torch.bool or index.is_floating_point():
+        raise ArgumentError(name, f"be {what}", f"{index.dtype}, shape {list(index.shape)}")
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
+        raise ArgumentError(name, f"lie between 0 and {size - 1}", f"{int(index.min())} to {int(index.max())}")
+    return index.long()
 
 
 def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
@@ -190,20 +205,6 @@ def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
     if length.numel() and int(length.min()) < 1:
         raise ArgumentError("items", "hold a click of every session", f"none of session {int(length.argmin())}")
     return items.detach().long(), length
-
-
-def check_ends(ends: Any, num_clicks: int, device: torch.device) -> Tensor:
-    """Return the positions of the clicks at which prefixes end, as int64 ``[num_prefixes]``.
-
-    Raises:
-        ValueError: The positions are not whole numbers below ``num_clicks``.
-    """
-    ends = torch.as_tensor(ends, device=device)
-    if ends.dim() != 1 or ends.dtype == torch.bool or ends.is_floating_point():
-        raise ArgumentError("ends", "be a list of clicks", f"{ends.dtype}, shape {list(ends.shape)}")
-    if ends.numel() and not 0 <= int(ends.min()) <= int(ends.max()) < num_clicks:
-        raise ArgumentError("ends", f"lie between 0 and {num_clicks - 1}", f"{int(ends.min())} to {int(ends.max())}")
-    return ends.long()
 
 
 def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:

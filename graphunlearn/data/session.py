@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from graphunlearn.data.events import Kind
 from graphunlearn.data.io.sessions import SessionConversions
 from graphunlearn.data.request import ForgetRequest
-from graphunlearn.data.schema import as_mask, check_ends, cuts_of
+from graphunlearn.data.schema import as_mask, check_index, cuts_of
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 
@@ -198,12 +198,18 @@ class SessionGraph(SessionConversions, Data):
 
         Args:
             items: Items of all clicks, by session ``[num_clicks]``.
-            length: Clicks per session, at least 1 ``[num_sessions]``.
+            length: Clicks per session; sessions without clicks are dropped ``[num_sessions]``.
             item_ids: Raw ids of items.
             session_ids: Raw ids of sessions, if they have any.
             user_ids: Raw ids of users, if there are any.
             values: Further attributes of the graph; those that are ``None`` are not stored.
         """
+        left = length > 0
+        if not left.all():
+            length = length[left]
+            session_ids = None if session_ids is None else session_ids.take(left)
+            for name in ("user", "target"):
+                values[name] = None if values.get(name) is None else values[name][left]
         num_items = max(len(item_ids), 1)
         session = torch.arange(length.numel(), device=length.device).repeat_interleave(length)
         node, alias = torch.unique(session * num_items + items, return_inverse=True)
@@ -344,18 +350,10 @@ class SessionGraph(SessionConversions, Data):
             (tensor([0, 2, 3]), tensor([2, 1]), ['0', '1'])
         """
         count = torch.bincount(self.session[mask], minlength=self.num_sessions)
-        left = count > 0
-        sessions = self.vocabulary("session")
-        return self._of_clicks(
-            self.items[mask],
-            count[left],
-            sessions if left.all() else sessions.take(left),
-            None if self.user is None else self.vocabulary("user"),
-            time=None if self.time is None else self.time[mask],
-            user=None if self.user is None else self.user[left],
-            target=None if self.target is None else self.target[left],
-            num_left_out=self.num_left_out or None,
-        )
+        users = None if self.user is None else self.vocabulary("user")
+        time = None if self.time is None else self.time[mask]
+        values = {"time": time, "user": self.user, "target": self.target, "num_left_out": self.num_left_out or None}
+        return self._of_clicks(self.items[mask], count, self.vocabulary("session"), users, **values)
 
     @torch.inference_mode(False)
     def prefixes(self, ends: Tensor | None = None) -> Self:
@@ -383,7 +381,7 @@ class SessionGraph(SessionConversions, Data):
             last = torch.zeros(self.num_clicks, dtype=torch.bool, device=self.device)
             last[ptr[1:] - 1] = True
             ends = (~last).nonzero().flatten()
-        ends = check_ends(ends, self.num_clicks, self.device)
+        ends = check_index("ends", torch.as_tensor(ends, device=self.device), self.num_clicks, "a list of clicks")
         session = torch.searchsorted(ptr, ends, right=True) - 1
         length = ends - ptr[session] + 1
         shift = ends - length.cumsum(0) + 1  # position in the graph minus position in the prefixes

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -14,16 +15,15 @@ from torch_geometric.data import HeteroData
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import exchange
 from graphunlearn.data.io import files as io
-from graphunlearn.data.io.columns import Column, find_columns
-from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.columns import Column
+from graphunlearn.data.io.frame import categories
 from graphunlearn.data.io.left_out import tell_left_out
+from graphunlearn.data.io.tables import read_table
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
-    import pandas as pd
     from typing_extensions import Self
 
 __all__ = ["Conversions"]
@@ -136,11 +136,7 @@ class Conversions(EventGraph, HeteroData):
             (['196', '186'], ['a', 'b'], [3.0, 4.0, 5.0])
         """
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-        columns = find_columns([str(name) for name in df.columns], given, "df")
-        if df.empty:
-            raise ArgumentError("df", "hold at least one row", "none")
-        frame = df.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-        return cls._from_tidy(tidy(frame, lambda row: f"'df', row {row}"), like)
+        return cls._from_tidy(read_table(df, "df", given), like)
 
     @classmethod
     def _from_tidy(cls, frame: pd.DataFrame, like: Self | None) -> Self:
@@ -206,12 +202,7 @@ class Conversions(EventGraph, HeteroData):
             >>> graph.to_frame().values.tolist()
             [['ann', '1'], ['bob', '0']]
         """
-        import pandas as pd
-
-        columns: dict[str, Any] = {
-            side: pd.Categorical.from_codes(ends.cpu().numpy(), categories=pd.Index(self.vocabulary(side).ids))
-            for side, ends in zip(SIDES, self.pairs)
-        }
+        columns = {side: categories(ends, self.vocabulary(side)) for side, ends in zip(SIDES, self.pairs)}
         return pd.DataFrame(columns | {name: value.cpu().numpy() for name, value in self._values().items()})
 
     def _values(self) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class Stored(BaseData):
             OSError: If the file cannot be written.
             ValueError: If an attribute of the graph is neither a tensor nor a plain value.
         """
-        return write_atomic(path, to_bytes(self))
+        return write_atomic(path, _to_bytes(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -64,7 +64,7 @@ class Stored(BaseData):
         return graph
 
 
-def to_bytes(graph: BaseData) -> bytes:
+def _to_bytes(graph: BaseData) -> bytes:
     """Return a graph as the content of a safetensors file; values other than tensors are in its header as JSON.
 
     Args:
@@ -97,7 +97,7 @@ def to_bytes(graph: BaseData) -> bytes:
 
 
 def fill(graph: BaseData, path: Path) -> None:
-    """Fill an empty graph from a file with the content of :func:`to_bytes`.
+    """Fill an empty graph from a file with the content of :func:`_to_bytes`.
 
     Args:
         graph: An empty graph of the kind in the file; changed in place.

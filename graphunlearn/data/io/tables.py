@@ -223,8 +223,29 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
         raise ImportError(f"'{path}' needs pyarrow to be read: python -m pip install 'graphunlearn[parquet]'") from None
     except (OSError, ValueError) as error:
         raise ArgumentError(path, "be a whole parquet file", f"a broken one: {error}") from None
-    columns = find_columns([str(name) for name in frame.columns], given, path, layout)
+    return read_table(frame, path, given, layout, first=1)
+
+
+def read_table(
+    frame: pd.DataFrame, source: str | Path, given: dict[str, Column], layout: Layout = INTERACTIONS, first: int = 0
+) -> pd.DataFrame:
+    """Return the columns of a table in memory that a layout has, checked and converted.
+
+    Args:
+        frame: The table.
+        source: The file, or the name of the argument that holds the table.
+        given: Name or position of the column of every role that the caller specified.
+        layout: The possible columns.
+        first: Number of the first row in error messages.
+
+    Returns:
+        A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
+
+    Raises:
+        ValueError: A column does not exist, or the table is empty or malformed.
+    """
+    columns = find_columns([str(name) for name in frame.columns], given, source, layout)
     if frame.empty:
-        raise ArgumentError(path, "hold at least one row", "none")
+        raise ArgumentError(source, "hold at least one row", "none")
     frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-    return tidy(frame, lambda row: f"'{path}', row {row + 1}", layout=layout)
+    return tidy(frame, lambda row: f"'{source}', row {row + first}", layout=layout)
