@@ -193,25 +193,21 @@ class EventGraph(Stored):
         return self.keep(~mask) if bool(mask.any()) else self
 
     def _nodes(self, side: str, ids: Iterable[Any], raw: bool) -> Tensor:
+        """Return the node of every id ``[num_ids]``; raise ArgumentError if the graph lacks one."""
         ids = list(ids)
-        vocabulary = self.vocabulary(side)
-        nodes = vocabulary.lookup(ids) if raw else torch.tensor(ids, dtype=torch.long)
-        outside = (nodes < 0) | (nodes >= len(vocabulary))
-        if outside.any():
-            unknown = dict.fromkeys(ids[i] for i in outside.nonzero().flatten().tolist())
+        nodes, known = self._lookup(side, ids, raw)
+        if not known.all():
+            unknown = dict.fromkeys(ids[i] for i in (~known).nonzero().flatten().tolist())
             kind = f"{side}s" if raw else f"internal {side} ids"
-            raise ArgumentError(
-                "index", f"hold {kind} of the graph", f"{preview(unknown)}; {_described(side, vocabulary)}"
-            )
+            described = _described(side, self.vocabulary(side))
+            raise ArgumentError("index", f"hold {kind} of the graph", f"{preview(unknown)}; {described}")
         return nodes.to(self.device)
 
-    def _known(self, side: str, ids: Iterable[Any], raw: bool) -> Tensor:
-        """Return a mask, on the CPU, of the ids that the graph contains ``[num_ids]``."""
-        ids = list(ids)
-        if raw:
-            return self.vocabulary(side).lookup(ids) >= 0
-        nodes = torch.tensor(ids, dtype=torch.long)
-        return (nodes >= 0) & (nodes < len(self.vocabulary(side)))
+    def _lookup(self, side: str, ids: Iterable[Any], raw: bool) -> tuple[Tensor, Tensor]:
+        """Return the node of every id, and a mask of the ids that the graph contains, both on the CPU ``[num_ids]``."""
+        vocabulary = self.vocabulary(side)
+        nodes = vocabulary.lookup(ids) if raw else torch.tensor(list(ids), dtype=torch.long)
+        return nodes, (nodes >= 0) & (nodes < len(vocabulary))
 
 
 def divide(

@@ -276,9 +276,8 @@ class InteractionGraph(Conversions):
             ValueError: The graph lacks an id or a pair, or does not accept the level.
         """
         if level not in self.levels:
-            raise ArgumentError(
-                "level", "be 'interaction', 'user' or 'item' for a graph of users and items", f"{level!r}"
-            )
+            expected = "be 'interaction', 'user' or 'item' for a graph of users and items"
+            raise ArgumentError("level", expected, f"{level!r}")
         adjacency = self.adjacency
         if level != "interaction":
             nodes = self._nodes(level, index, raw) + (self.num_users if level == "item" else 0)
@@ -288,11 +287,8 @@ class InteractionGraph(Conversions):
         if missing.any():
             unknown = [index[i] for i in missing.nonzero().flatten().tolist()]
             are = "is" if len(unknown) == 1 else "are"
-            raise ArgumentError(
-                "index",
-                "hold interactions of the graph",
-                f"{preview(unknown)}, which {are} not among its {self.num_interactions} interactions",
-            )
+            got = f"{preview(unknown)}, which {are} not among its {self.num_interactions} interactions"
+            raise ArgumentError("index", "hold interactions of the graph", got)
         return position
 
     def holds(self, part: ForgetRequest) -> Tensor:
@@ -306,14 +302,11 @@ class InteractionGraph(Conversions):
             otherwise the users or items that are nodes of it.
         """
         if part.level != "interaction":
-            return self._known(part.level, part.index, part.raw)
-        ends = list(zip(*part.index))
-        known = self._known("user", ends[0], part.raw) & self._known("item", ends[1], part.raw)
-        names = [pair for pair, here in zip(part.index, known.tolist()) if here]
-        if names:
-            users, items = (self._nodes(side, side_ids, part.raw) for side, side_ids in zip(SIDES, zip(*names)))
-            known[known.clone()] = ~self._find(users * self.num_items + items)[1].cpu()
-        return known
+            return self._lookup(part.level, part.index, part.raw)[1]
+        ends = (self._lookup(side, ids, part.raw) for side, ids in zip(SIDES, zip(*part.index)))
+        (users, known), (items, known_items) = ends
+        missing = self._find((users * self.num_items + items).to(self.device))[1].cpu()
+        return known & known_items & ~missing
 
     def _find(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of pairs given as ``user * num_items + item``, and a mask of the missing ones."""

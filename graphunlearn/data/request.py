@@ -259,10 +259,8 @@ class ForgetRequest:
         return hmac.new(key, self._canonical(), hashlib.sha256).hexdigest()
 
     def _canonical(self) -> bytes:
-        content = sorted(
-            [part.level, part.raw, sorted(map(list, part.index) if part.level in PAIRS else part.index)]
-            for part in self.parts
-        )
+        entries = [(part, map(list, part.index) if part.level in PAIRS else part.index) for part in self.parts]
+        content = sorted([part.level, part.raw, sorted(index)] for part, index in entries)
         return json.dumps(content).encode()
 
     def __repr__(self) -> str:

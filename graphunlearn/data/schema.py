@@ -30,6 +30,13 @@ def warn(message: str | Warning) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
+def check_sizes(**sizes: float) -> None:
+    """Raise ArgumentError if one of the arguments is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ArgumentError(name, "be at least 1", value)
+
+
 def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
     """Whether an attribute of the interaction store has one value per interaction and does not hold pairs itself.
 

@@ -254,9 +254,8 @@ class SessionGraph(SessionConversions, Data):
             ValueError: The graph lacks an id or does not accept the level, or a session is too short for a click.
         """
         if level not in self.levels:
-            raise ArgumentError(
-                "level", "be 'click', 'session', 'item' or 'user' for a graph of sessions", f"{level!r}"
-            )
+            expected = "be 'click', 'session', 'item' or 'user' for a graph of sessions"
+            raise ArgumentError("level", expected, f"{level!r}")
         if level != "click":
             return torch.isin(self.ends(level), self._nodes(level, index, raw)).nonzero().flatten()
         names, positions = zip(*index)
@@ -266,21 +265,17 @@ class SessionGraph(SessionConversions, Data):
         if outside.any():
             at = int(outside.nonzero()[0])
             count = int(self.length[sessions[at]])
-            holds = (
-                f"has {count} clicks, at positions 0 to {count - 1}" if count > 1 else "has one click, at position 0"
-            )
-            raise ArgumentError(
-                "index", "hold clicks of the graph", f"{index[at]}, while session {names[at]!r} {holds}"
-            )
+            clicks = f"{count} clicks, at positions 0 to {count - 1}" if count > 1 else "one click, at position 0"
+            got = f"{index[at]}, while session {names[at]!r} has {clicks}"
+            raise ArgumentError("index", "hold clicks of the graph", got)
         return self.click_ptr[sessions] + position
 
     def holds(self, part: ForgetRequest) -> Tensor:
         """Return a mask of the entries whose session or item is in the graph, or whose user has a session."""
         if part.level == "click":
-            return self._known("session", [session for session, _ in part.index], part.raw)
-        known = self._known(part.level, part.index, part.raw)
+            return self._lookup("session", [session for session, _ in part.index], part.raw)[1]
+        nodes, known = self._lookup(part.level, part.index, part.raw)
         if part.level == "user" and self.user is not None:
-            nodes = self.vocabulary("user").lookup(part.index) if part.raw else torch.tensor(part.index)
             known &= torch.isin(nodes, self.user.cpu())
         return known
 

@@ -202,9 +202,8 @@ class Card:
 
 
 def _form(form: dict[str, Any]) -> Form:
-    parts = tuple(
-        Part(name, **part | {"files": tuple(map(_file, part["files"]))}) for name, part in form["parts"].items()
-    )
+    files = {name: tuple(map(_file, part["files"])) for name, part in form["parts"].items()}
+    parts = tuple(Part(name, **part | {"files": files[name]}) for name, part in form["parts"].items())
     return Form(**form | {"parts": parts})
 
 
@@ -276,10 +275,7 @@ def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
     """
     folder = folder_of(root)
     if folder is None:
-        raise FileError(
-            "root",
-            f"be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE}",
-            "neither",
-            f"make one with a folder '{card.name}' in it. {card.how_to_get}",
-        )
+        expected = f"be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE}"
+        hint = f"make one with a folder '{card.name}' in it. {card.how_to_get}"
+        raise FileError("root", expected, "neither", hint)
     return folder / card.name

@@ -61,17 +61,13 @@ def check_digest(card: Card, path: Path, file: File) -> None:
     known = known_digest(path, file)
     if known is None:
         return
-    what = f"the published file, with SHA-256 {known}"
+    digest, expected = digest_of(path), f"be the published file, with SHA-256 {known}"
     if file.sha256 is None:
-        what = f"the file that was downloaded, with the SHA-256 {known} that '{record_of(path).name}' holds"
-    digest = digest_of(path)
+        record = record_of(path).name
+        expected = f"be the file that was downloaded, with the SHA-256 {known} that '{record}' holds"
     if digest != known:
-        raise ArgumentError(
-            path,
-            f"be {what}",
-            digest,
-            f"it is another version, or cut off: move it away, and get the published one. {card.by_hand}",
-        )
+        hint = f"it is another version, or cut off: move it away, and get the published one. {card.by_hand}"
+        raise ArgumentError(path, expected, digest, hint)
 
 
 def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: Any = None) -> Graph:

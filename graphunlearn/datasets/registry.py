@@ -86,6 +86,5 @@ def _missing(card: Card, folder: Path) -> FileError:
     nearest = max(card.forms, key=parts_found)
     part = next((part for part in nearest.parts if part.found(folder) is None), nearest.parts[0])
     wanted = " or ".join(f"'{file.name}'" for file in part.files)
-    return FileError(
-        "root", f"hold {wanted} of the data set '{card.name}' in '{folder}'", "no such file", card.how_to_get
-    )
+    expected = f"hold {wanted} of the data set '{card.name}' in '{folder}'"
+    return FileError("root", expected, "no such file", card.how_to_get)

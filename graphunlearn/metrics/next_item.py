@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["next_item_metrics", "target_ranks"]
@@ -40,8 +41,7 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
         >>> target_ranks(torch.ones(3, 1), items, torch.tensor([0, 1, 2]))
         tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
     """
-    if batch_size < 1:
-        raise ArgumentError("batch_size", "be at least 1", batch_size)
+    check_sizes(batch_size=batch_size)
     for name, rows in (("queries", queries), ("items", items)):
         if not rows.isfinite().all():
             raise ArgumentError(name, "be finite to be ranked", "NaN or infinite rows")

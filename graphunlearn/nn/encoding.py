@@ -150,9 +150,9 @@ class _Encode:
         wanted = ((encoded.queries, graph.query, graph.num_queries), (encoded.items, "item", graph.num_items))
         for rows, name, count in wanted:
             if rows.dim() != 2 or rows.size(0) != count:
+                got = f"a tensor of shape {list(rows.shape)}"
                 raise ValueError(
-                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph "
-                    f"(got a tensor of shape {list(rows.shape)})"
+                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph (got {got})"
                 )
         return encoded
 
@@ -179,11 +179,8 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
     if graph.kind == "sessions":
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
-        raise ArgumentError(
-            "graph",
-            f"have as many nodes as {type(model).__name__} has rows, {num_nodes}",
-            f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}",
-        )
+        got = f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}"
+        raise ArgumentError("graph", f"have as many nodes as {type(model).__name__} has rows, {num_nodes}", got)
 
 
 def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:

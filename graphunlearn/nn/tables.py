@@ -70,11 +70,9 @@ def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
     spans = [(rows[name].start, rows[name].stop) for name in names]
     whole = spans in ([(0, graph.num_nodes)], [(0, graph.num_users), (graph.num_users, graph.num_nodes)])
     if not whole or len({model.get_parameter(name).shape[1:] for name in names}) > 1:
-        raise ArgumentError(
-            "model",
-            "have one table of initial embeddings for all nodes, or one for users and one for items of the same width",
-            f"{type(model).__name__} with {', '.join(names) or 'none that can be reached'}",
-        )
+        both = "one for users and one for items of the same width"
+        got = f"{type(model).__name__} with {', '.join(names) or 'none that can be reached'}"
+        raise ArgumentError("model", f"have one table of initial embeddings for all nodes, or {both}", got)
     return names
 
 

@@ -124,12 +124,8 @@ def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
     """Whether the lines are users followed by any number of items: only whole numbers, and no predominant length."""
     rows = [line.split() for line in lines]
     usual = Counter(map(len, rows)).most_common(1)[0][1]
-    return (
-        separator in {" ", "\t"}
-        and len(rows) > 1
-        and 2 * usual <= len(rows)
-        and all(field.isdecimal() for row in rows for field in row)
-    )
+    varying = separator in {" ", "\t"} and len(rows) > 1 and 2 * usual <= len(rows)
+    return varying and all(field.isdecimal() for row in rows for field in row)
 
 
 def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
@@ -178,9 +174,8 @@ def find_columns(
     if unknown := given.keys() - layout.roles.keys():
         raise TypeError(f"there are columns {', '.join(layout.roles)} (got {', '.join(sorted(unknown))})")
     width = names if isinstance(names, int) else len(names)
-    found = {
-        role: _position(role, column, names, width, source) for role, column in given.items() if column is not None
-    }
+    asked = {role: column for role, column in given.items() if column is not None}
+    found = {role: _position(role, column, names, width, source) for role, column in asked.items()}
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
         found |= dict(zip([role for role in layout.order if role not in found], free))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,20 +21,8 @@ if TYPE_CHECKING:
 EdgeType = tuple[str, str, str]
 
 
-class Parts(NamedTuple):
-    """The parts of an interaction graph.
-
-    Args:
-        pairs: Users and items ``[2, num_interactions]``.
-        users: Raw ids of users.
-        items: Raw ids of items.
-        values: Attributes with one value per interaction, by name.
-    """
-
-    pairs: Tensor
-    users: Vocabulary
-    items: Vocabulary
-    values: dict[str, Tensor]
+Parts = tuple[Tensor, Vocabulary, Vocabulary, dict[str, Tensor]]
+"""The pairs of an interaction graph ``[2, num_interactions]``, its raw ids of users and of items, and its attributes."""
 
 
 def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
@@ -77,7 +65,7 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
         values["rating"] = store[rating]
     for name in values.keys() & set(ATTRIBUTES):
         values[name] = check_attribute(name, values[name], pairs.size(1), pairs.device)
-    return Parts(pairs, users, items, values)
+    return pairs, users, items, values
 
 
 def network_parts(graph: networkx.Graph) -> Parts:
@@ -110,7 +98,7 @@ def network_parts(graph: networkx.Graph) -> Parts:
             raise ArgumentError(name, "be on all edges or on none", f"it on {len(column)} of {len(edges)}")
         if column:
             values[name] = check_attribute(name, np.asarray(column), len(edges), pairs.device)
-    return Parts(check_pairs(pairs), users, items, values)
+    return check_pairs(pairs), users, items, values
 
 
 def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str, Tensor]) -> networkx.Graph:

@@ -73,12 +73,9 @@ class Conversions(EventGraph, HeteroData):
         users = check_nodes("user", pairs[0], num_users, user_ids)
         items = check_nodes("item", pairs[1], num_items, item_ids)
         given = {"rating": rating, "time": time, "label": label}
-        attributes = {
-            name: check_attribute(name, value, pairs.size(1), pairs.device)
-            for name, value in given.items()
-            if value is not None
-        }
-        return cls._from_parts(pairs, users, items, attributes)
+        values = {name: value for name, value in given.items() if value is not None}
+        checked = {name: check_attribute(name, v, pairs.size(1), pairs.device) for name, v in values.items()}
+        return cls._from_parts(pairs, users, items, checked)
 
     @classmethod
     def _from_parts(cls, pairs: Tensor, users: Vocabulary, items: Vocabulary, attributes: dict[str, Tensor]) -> Self:

@@ -63,9 +63,8 @@ def arrange(frame: pd.DataFrame, source: str) -> Clicks:
     if (np.diff(order) < 0).any():
         by = " and ".join(["session", *inner[:1]])
         warn(f"{source}: the clicks were not in order, and were sorted by {by}")
-    vocabularies = {
-        role: Vocabulary(frame[role].cat.categories) for role in ("session", "item", "user") if role in frame
-    }
+    roles = [role for role in CLICKS.ids if role in frame]
+    vocabularies = {role: Vocabulary(frame[role].cat.categories) for role in roles}
     item = frame["item"].cat.codes.to_numpy(dtype=np.int64)
     user = None
     if "user" in frame and len(vocabularies["user"]):

@@ -46,7 +46,7 @@ def read_text(path: Path) -> bytes:
         ValueError: If the file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
     """
     name = path.name.lower()
-    _check_file(path)
+    check_file(path)
     if not name.endswith(SUFFIXES):
         raise ArgumentError("path", f"end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet", f"'{path}'")
     data = path.read_bytes()
@@ -72,7 +72,8 @@ def read_text(path: Path) -> bytes:
     return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise FileError if a file does not exist."""
     if not path.is_file():
         raise FileError("path", "be an existing file", f"'{path}'")
 
@@ -118,9 +119,8 @@ def read_rows(
     wrong = width != len(rows[0])
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise ValueError(
-            f"'{path}', line {line[at]}: must have {len(rows[0])} fields like line {line[0]} (got {width[at]})"
-        )
+        expected = f"{len(rows[0])} fields like line {line[0]}"
+        raise ValueError(f"'{path}', line {line[at]}: must have {expected} (got {width[at]})")
     if len(line) == header:
         raise ArgumentError(path, "hold at least one row", "only a header")
     frame = pd.read_csv(
@@ -216,7 +216,7 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
         ImportError: If pyarrow is not installed.
         ValueError: If the file is broken, or the table is empty or malformed.
     """
-    _check_file(path)
+    check_file(path)
     try:
         frame = pd.read_parquet(path)
     except ImportError:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import LightGCN
 
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["SGL", "Contrastive", "SimGCL"]
@@ -29,14 +30,11 @@ class Contrastive(LightGCN):
         weight: float,
         contrast: int,
     ) -> None:
-        if num_layers < 1:
-            raise ArgumentError("num_layers", "be at least 1", num_layers)
+        check_sizes(num_layers=num_layers, contrast=contrast)
         if not 0 < temperature < math.inf:
             raise ArgumentError("temperature", "be positive and finite", temperature)
         if not 0 <= weight < math.inf:
             raise ArgumentError("weight", "be finite and not negative", weight)
-        if contrast < 1:
-            raise ArgumentError("contrast", "be at least 1", contrast)
         super().__init__(num_nodes, embedding_dim, num_layers, alpha)
         self.temperature, self.weight, self.contrast = temperature, weight, contrast
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.errors import ArgumentError
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.func import spmm
 from graphunlearn.nn.encoding import Encoded, _check_size, encode, num_hops
 
@@ -72,8 +72,7 @@ class NGCF(nn.Module):
     """
 
     def __init__(self, num_nodes: int, embedding_dim: int, num_layers: int) -> None:
-        if num_layers < 1:
-            raise ArgumentError("num_layers", "be at least 1", num_layers)
+        check_sizes(num_layers=num_layers)
         super().__init__()
         self.num_nodes, self.embedding_dim = num_nodes, embedding_dim
         self.embedding = nn.Embedding(num_nodes, embedding_dim)

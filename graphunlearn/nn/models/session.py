@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
@@ -38,9 +39,7 @@ class SessionModel(nn.Module):
     row_length: ClassVar[float] = 2.0
 
     def __init__(self, num_items: int, dim: int, tied: bool, bias: bool, dropout: float, **sizes: int) -> None:
-        for name, value in {"num_items": num_items, "dim": dim, **sizes}.items():
-            if value < 1:
-                raise ArgumentError(name, "be at least 1", value)
+        check_sizes(num_items=num_items, dim=dim, **sizes)
         if not 0 <= dropout < 1:
             raise ArgumentError("dropout", "be at least 0 and less than 1", dropout)
         super().__init__()

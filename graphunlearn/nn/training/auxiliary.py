@@ -147,10 +147,8 @@ def _views(model: SGL, graph: InteractionGraph, seed: int, epoch: int) -> list[l
     if known != key:
         generator = _generator("cpu", model.view, seed, epoch)
         with torch.inference_mode(False), torch.no_grad():
-            if model.view == "random-walk":
-                views = [[_view(model, graph, generator) for _ in range(model.num_layers)] for _ in range(2)]
-            else:
-                views = [[_view(model, graph, generator)] * model.num_layers for _ in range(2)]
+            draws, repeats = (model.num_layers, 1) if model.view == "random-walk" else (1, model.num_layers)
+            views = [[_view(model, graph, generator) for _ in range(draws)] * repeats for _ in range(2)]
         _VIEWS[adjacency] = (key, views)
     return views
 

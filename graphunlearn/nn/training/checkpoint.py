@@ -56,9 +56,8 @@ class TrainingState:
         meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
         if meta["identity"] != self.identity:
             changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
-            raise ArgumentError(
-                "checkpoint", "come from the same training run", f"{self.path.name} with another {', '.join(changed)}"
-            )
+            got = f"{self.path.name} with another {', '.join(changed)}"
+            raise ArgumentError("checkpoint", "come from the same training run", got)
         done = len(meta["result"]["history"])
         if done > epochs:
             raise ArgumentError("epochs", f"not be below the {done} epochs in {self.path.name}", epochs)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
@@ -102,9 +102,7 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
             for child in module.children():
                 reset(child)
 
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(model, seed):
         reset(model)
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
     if missing:
@@ -187,17 +185,17 @@ def fit(
     model.train()
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
-    bar = tqdm(
-        range(done + 1, settings.epochs + 1), desc="training", unit="epoch", disable=_quiet(progress), leave=False
-    )
+    epochs = range(done + 1, settings.epochs + 1)
+    bar = tqdm(epochs, desc="training", unit="epoch", disable=_quiet(progress), leave=False)
     for epoch in bar:
         if metric is not None and epoch - result.best_epoch > settings.patience and result.best_epoch:
             break
         if settings.refresh_negatives and epoch > 1:
             samples = objective.samples(graph, epoch=epoch)
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        seed = settings.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
         total = torch.zeros((), device=parameters[0].device)
-        with _own_randomness(model, settings.seed, epoch):
+        with seeded(model, seed):
             for step, batch in enumerate(objective.batches(samples, settings.batch_size, generator)):
                 loss = objective.losses(model, graph, batch).mean()
                 extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
@@ -208,9 +206,8 @@ def fit(
                 total += loss.detach() * len(batch)
         record = {"epoch": float(epoch), "loss": float(total) / len(samples)}
         if not math.isfinite(record["loss"]):
-            raise FloatingPointError(
-                f"the training loss became {record['loss']} in epoch {epoch}; lower 'lr' or check the data"
-            )
+            problem = f"the training loss became {record['loss']} in epoch {epoch}"
+            raise FloatingPointError(f"{problem}; lower 'lr' or check the data")
         if watch is not None and metric is not None:
             model.eval()
             with torch.no_grad():
@@ -219,7 +216,7 @@ def fit(
         result.history.append(record)
         if metric is None or result.best is None or record[metric] > result.best:
             result.best, result.best_epoch = record.get(metric or ""), epoch
-            best = None if metric is None else _snapshot(model)
+            best = None if metric is None else {k: v.detach().clone() for k, v in model.state_dict().items()}
         result.seconds = before + time.perf_counter() - start
         state.write(model, optimizer, result, best)
         bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k != "epoch"})
@@ -245,10 +242,6 @@ def _identity(
         "graph": graph.fingerprint(),
         "validation": None if validation is None else validation.fingerprint(),
     }
-
-
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _quiet(progress: bool | None) -> bool | None:
@@ -309,9 +302,9 @@ def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Mod
 
 
 @contextmanager
-def _own_randomness(model: nn.Module, seed: int, epoch: int) -> Iterator[None]:
-    """Make random draws inside, such as dropout, depend on seed and epoch alone; then restore the random state."""
+def seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed the random draws of a block, such as those of dropout, and restore the global random state after it."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        torch.manual_seed(seed)
         yield

@@ -9,9 +9,9 @@ from graphunlearn.data import InteractionGraph
 
 __all__ = ["draw_negatives"]
 
-_ATTEMPTS = (
-    12  # a user who holds 90 % of all items still finds a negative with probability .72; then the last draw stands
-)
+# With 12 attempts, a user who holds 90 % of all items finds a negative with probability 0.72. If all attempts fail, the
+# last item drawn is used.
+_ATTEMPTS = 12
 _MASK = (1 << 63) - 1
 
 
@@ -45,9 +45,8 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
     """
     adjacency, num_items = graph.adjacency, graph.num_items
     edges = graph.num_interactions
-    row = torch.repeat_interleave(
-        torch.arange(graph.num_users, device=users.device), adjacency.degree[: graph.num_users].long()
-    )
+    degree = adjacency.degree[: graph.num_users].long()
+    row = torch.arange(graph.num_users, device=users.device).repeat_interleave(degree)
     keys = row * num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
     base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
     state = (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import PairPattern
 from graphunlearn.nn.encoding import Encoded, encode
@@ -46,13 +47,8 @@ class Samples:
     def select(self, index: Tensor) -> Samples:
         """Return the samples at ``index`` (a boolean mask or positions)."""
         index = index.to(self.users.device)
-        return Samples(
-            self.users[index],
-            self.items[index],
-            self.size,
-            None if self.negatives is None else self.negatives[index],
-            None if self.target is None else self.target[index],
-        )
+        optional = (None if values is None else values[index] for values in (self.negatives, self.target))
+        return Samples(self.users[index], self.items[index], self.size, *optional)
 
     @cached_property
     def pattern(self) -> PairPattern:
@@ -192,14 +188,12 @@ class BPR(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.negatives < 1:
-            raise ArgumentError("negatives", "be at least 1", self.negatives)
+        check_sizes(negatives=self.negatives)
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+        samples = _samples(graph, mask)
         seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
-        drawn = draw_negatives(graph, user, item, self.negatives, seed)
-        return Samples(user, item, (graph.num_users, graph.num_items), negatives=drawn)
+        return replace(samples, negatives=draw_negatives(graph, samples.users, samples.items, self.negatives, seed))
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         scores = scores.view(len(samples), 1 + self.negatives)
@@ -234,15 +228,10 @@ class BCE(Objective):
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.label is None:
-            raise ArgumentError(
-                "graph",
-                "carry a 'label' for every interaction to be trained with BCE",
-                "none",
-                "make one with graph.binarize(threshold), or train with BPR",
-            )
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
-        label = graph.label if mask is None else graph.label[mask]
-        return Samples(user, item, (graph.num_users, graph.num_items), target=label)
+            expected = "carry a 'label' for every interaction to be trained with BCE"
+            hint = "make one with graph.binarize(threshold), or train with BPR"
+            raise ArgumentError("graph", expected, "none", hint)
+        return _samples(graph, mask, graph.label)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         p = torch.sigmoid(margins)
@@ -267,13 +256,18 @@ class SquaredError(Objective):
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.rating is None:
             raise ArgumentError("graph", "carry a 'rating' for every interaction to be trained on", "none")
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
-        rating = graph.rating if mask is None else graph.rating[mask]
-        return Samples(user, item, (graph.num_users, graph.num_items), target=rating)
+        return _samples(graph, mask, graph.rating)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         error = margins - _target(margins, samples)
         return 0.5 * error.square(), error, torch.ones_like(margins)
+
+
+def _samples(graph: InteractionGraph, mask: Tensor | None, target: Tensor | None = None) -> Samples:
+    """Return the interactions in ``mask`` (all if it is ``None``) as samples, with their values in ``target``."""
+    user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+    target = target if target is None or mask is None else target[mask]
+    return Samples(user, item, (graph.num_users, graph.num_items), target=target)
 
 
 def _target(margins: Tensor, samples: Samples) -> Tensor:

@@ -15,7 +15,7 @@ from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.fitting import _own_randomness, trained_parameters
+from graphunlearn.nn.training.fitting import seeded, trained_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
@@ -109,7 +109,7 @@ def descend(
     optimizer = adam(model, lr)
     losses = []
     model.train()
-    with _own_randomness(model, seed, 0):
+    with seeded(model, seed * 1_000_003):
         for batch, _ in zip(endless_batches(graph, objective, batch_size, seed), range(steps)):
             loss = objective.losses(model, graph, batch).mean()
             loss.backward()
