@@ -210,7 +210,7 @@ class InteractionGraph(Conversions):
             A new graph of the same class.
 
         Raises:
-            ValueError: If the mask has another length or an index is out of range.
+            ValueError: The mask has another length or an index is out of range.
 
         Example:
             >>> import torch
@@ -341,7 +341,7 @@ class InteractionGraph(Conversions):
             One graph per fraction, all with the nodes of this graph.
 
         Raises:
-            ValueError: If the fractions are not positive or do not add up to 1.
+            ValueError: The fractions are not positive or do not add up to 1.
 
         Example:
             >>> import torch
@@ -363,7 +363,7 @@ class InteractionGraph(Conversions):
             A shallow copy of the graph with labels ``[num_interactions]``.
 
         Raises:
-            ValueError: If the graph has no ratings.
+            ValueError: The graph has no ratings.
 
         Example:
             >>> import torch

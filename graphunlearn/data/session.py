@@ -310,7 +310,7 @@ class SessionGraph(SessionConversions, Data):
             index: Boolean mask ``[num_sessions]``, or the indices to keep; the order of the sessions stays the same.
 
         Raises:
-            ValueError: If the mask has another length or an index is out of range.
+            ValueError: The mask has another length or an index is out of range.
 
         Example:
             >>> import torch
@@ -404,7 +404,7 @@ class SessionGraph(SessionConversions, Data):
         A model trained on ``train`` has not learned these items. The dropped clicks are added to :attr:`num_left_out`.
 
         Raises:
-            ValueError: If the items of ``train`` differ from those of this graph.
+            ValueError: The items of ``train`` differ from those of this graph.
 
         Example:
             >>> train, test = SessionGraph.from_sequences([[0, 1], [0, 2, 1]]).time_split([0.5, 0.5])
@@ -431,7 +431,7 @@ class SessionGraph(SessionConversions, Data):
             fractions: Share of the sessions in every part; the shares add up to 1.
 
         Raises:
-            ValueError: If the fractions are not positive or do not add up to 1.
+            ValueError: The fractions are not positive or do not add up to 1.
 
         Example:
             >>> import torch

@@ -226,7 +226,7 @@ def available(kind: str | None = None) -> list[Card]:
         kind: ``"interactions"`` or ``"sessions"`` for the data sets of this kind only (default: all).
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: There is no such kind.
 
     Example:
         >>> [card.name for card in available("interactions")]
@@ -243,7 +243,7 @@ def card_of(name: str) -> Card:
     """Return the card of the data set of this name.
 
     Raises:
-        ValueError: If there is no such data set.
+        ValueError: There is no such data set.
     """
     cards = _cards()
     if name not in cards:
@@ -257,7 +257,7 @@ def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of data sets: the one given, or else the one that the environment variable names, if any.
 
     Raises:
-        ValueError: If it is in the home folder (``~name``) of an unknown user.
+        ValueError: It is in the home folder (``~name``) of an unknown user.
     """
     given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
     try:
@@ -271,7 +271,7 @@ def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
     """Return the folder of a data set.
 
     Raises:
-        FileNotFoundError: If neither ``root`` nor the environment variable gives the folder of data sets.
+        FileNotFoundError: Neither ``root`` nor the environment variable gives the folder of data sets.
     """
     folder = folder_of(root)
     if folder is None:

@@ -56,7 +56,7 @@ def check_digest(card: Card, path: Path, file: File) -> None:
     """Check that a data file has the SHA-256 on its card or, if the card has none, the recorded one.
 
     Raises:
-        ValueError: If it has another SHA-256.
+        ValueError: It has another SHA-256.
     """
     known = known_digest(path, file)
     if known is None:
@@ -86,7 +86,7 @@ def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: 
         The graph, with only those columns that the card lists.
 
     Raises:
-        ValueError: If the file is not readable, or its counts are not those of the card.
+        ValueError: The file is not readable, or its counts are not those of the card.
     """
     kind: Any = InteractionGraph if card.kind == "interactions" else SessionGraph
     graph: Graph = kind.from_file(path, **file.read, like=like)

@@ -49,9 +49,9 @@ def load(
         ``test.num_left_out``.
 
     Raises:
-        FileNotFoundError: If a file is missing; the message says where to get it.
-        ValueError: If there is no data set of this name, or a file is not the published one.
-        DownloadError: If a file could not be downloaded.
+        FileNotFoundError: A file is missing; the message says where to get it.
+        ValueError: There is no data set of this name, or a file is not the published one.
+        DownloadError: A file could not be downloaded.
 
     Example:
         >>> train, test = load("gowalla", root="data")  # doctest: +SKIP

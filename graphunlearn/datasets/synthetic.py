@@ -55,7 +55,7 @@ def synthetic_interactions(
         A graph with ``rating`` (float, 1–5) and ``time`` (epoch seconds within one year, int64), ordered by time.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: An argument is out of range.
 
     Example:
         >>> graph = synthetic_interactions(num_users=100, num_items=50, interactions_per_user=10, seed=1)

@@ -66,7 +66,7 @@ def synthetic_sessions(
         A graph with ``time`` (epoch seconds within one month, int64) and ``user``.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: An argument is out of range.
 
     Example:
         >>> graph = synthetic_sessions(num_sessions=100, num_items=50, num_users=20, seed=1)

@@ -22,7 +22,7 @@ EdgeType = tuple[str, str, str]
 
 
 Parts = tuple[Tensor, Vocabulary, Vocabulary, dict[str, Tensor]]
-"""The pairs of an interaction graph ``[2, num_interactions]``, its raw ids of users and of items, and its attributes."""
+"""Pairs of users and items ``[2, num_interactions]``, raw ids of users, raw ids of items, and attributes by name."""
 
 
 def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
@@ -33,7 +33,7 @@ def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
         relation: The requested relation, or ``None``.
 
     Raises:
-        ValueError: If there is no such relation, or more than one.
+        ValueError: There is no such relation, or more than one.
     """
     fitting = [kind for kind in data.edge_types if kind[0] != kind[2] and not kind[1].startswith("rev_")]
     chosen = fitting if relation is None else [kind for kind in fitting if kind == tuple(relation)]
@@ -51,7 +51,7 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
         rating: Name of the edge attribute that becomes ``"rating"``.
 
     Raises:
-        ValueError: If pairs, node numbers or attributes are malformed.
+        ValueError: Pairs, node numbers or attributes are malformed.
     """
     store = data[relation]
     pairs = check_pairs(store.edge_index)
@@ -75,7 +75,7 @@ def network_parts(graph: networkx.Graph) -> Parts:
         graph: The networkx graph, whose nodes have the attribute ``bipartite``.
 
     Raises:
-        ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+        ValueError: A node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
             attribute.
     """
     sides: dict[Any, Any] = dict(graph.nodes(data="bipartite"))

@@ -32,8 +32,8 @@ def read_frame(path: str | os.PathLike[str], *, lists: bool | None = None, **col
         file has them, ``rating``, ``time`` and ``label``.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file cannot be read as such a table; the message names the line.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -58,8 +58,8 @@ def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame
         file has them, ``time``, ``position`` and ``user`` (a category with missing values for unknown users).
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file cannot be read as such a table; the message names the line.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -90,8 +90,8 @@ def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
         Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of session and position.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is malformed, or has only one column although the level needs pairs.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is malformed, or has only one column although the level needs pairs.
     """
     path = Path(path)
     pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
@@ -122,7 +122,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         The path.
 
     Raises:
-        OSError: If the file cannot be written, for example on a full disk.
+        OSError: The file cannot be written, for example on a full disk.
 
     Example:
         >>> import pathlib, tempfile

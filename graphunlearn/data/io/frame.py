@@ -39,7 +39,7 @@ def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout =
         numbers.
 
     Raises:
-        ValueError: If an id or a number is missing or malformed; the message names the first such row.
+        ValueError: An id or a number is missing or malformed; the message names the first such row.
     """
     columns: dict[str, Any] = {}
     for name, column in frame.items():

@@ -61,7 +61,7 @@ class Conversions(EventGraph, HeteroData):
             The graph, with copies of the tensors.
 
         Raises:
-            ValueError: If types, ranges or lengths do not fit, or a rating, time or label is not finite.
+            ValueError: Types, ranges or lengths do not fit, or a rating, time or label is not finite.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -123,7 +123,7 @@ class Conversions(EventGraph, HeteroData):
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column does not exist, or an id or number is missing or malformed.
+            ValueError: A column does not exist, or an id or number is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -184,8 +184,8 @@ class Conversions(EventGraph, HeteroData):
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file cannot be read as such a table; the message names the line.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file cannot be read as such a table; the message names the line.
         """
         frame = io.read_frame(path, user=user, item=item, rating=rating, time=time, label=label, lists=lists)
         return cls._from_tidy(frame, like)
@@ -220,7 +220,7 @@ class Conversions(EventGraph, HeteroData):
             rating: Name of the edge attribute with the ratings, if there is one.
 
         Raises:
-            ValueError: If there is no such relation, or more than one.
+            ValueError: There is no such relation, or more than one.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -247,7 +247,7 @@ class Conversions(EventGraph, HeteroData):
                 the node is a tuple ``(side, id)``.
 
         Raises:
-            ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+            ValueError: A node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
                 attribute.
         """
         return cls._from_parts(*exchange.network_parts(graph))

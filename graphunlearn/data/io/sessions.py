@@ -96,7 +96,7 @@ def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
         The clicks on known items, and the number of other clicks, which are left out.
 
     Raises:
-        ValueError: If no click is on a known item.
+        ValueError: No click is on a known item.
     """
     item = items.lookup(clicks.vocabularies["item"].ids)[clicks.item]
     known = item >= 0
@@ -149,7 +149,7 @@ class SessionConversions(EventGraph):
             The graph; it owns its tensors.
 
         Raises:
-            ValueError: If a session has no click, or if types, ranges or lengths do not fit.
+            ValueError: A session has no click, or if types, ranges or lengths do not fit.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -196,7 +196,7 @@ class SessionConversions(EventGraph):
             The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column does not exist, or an id, time or position is missing or malformed.
+            ValueError: A column does not exist, or an id, time or position is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -235,8 +235,8 @@ class SessionConversions(EventGraph):
             The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file cannot be read as such a table; the message names the line.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file cannot be read as such a table; the message names the line.
         """
         return cls._from_clicks(arrange(io.read_clicks(path, **columns), f"'{path}'"), collapse_repeats, like)
 

@@ -37,8 +37,8 @@ class Stored(BaseData):
             The path.
 
         Raises:
-            OSError: If the file cannot be written.
-            ValueError: If an attribute of the graph is neither a tensor nor a plain value.
+            OSError: The file cannot be written.
+            ValueError: An attribute of the graph is neither a tensor nor a plain value.
         """
         tensors: dict[str, Tensor] = {}
         header = []
@@ -70,8 +70,8 @@ class Stored(BaseData):
             path: The file.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file does not hold a graph of this kind, or is truncated or modified.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file does not hold a graph of this kind, or is truncated or modified.
 
         Example:
             >>> import pathlib, tempfile, graphunlearn as gu

@@ -42,8 +42,8 @@ def read_text(path: Path) -> bytes:
         path: The file, whose suffix must be that of a text file, with or without ``.gz``.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
     """
     name = path.name.lower()
     check_file(path)
@@ -100,7 +100,7 @@ def read_rows(
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Raises:
-        ValueError: If the table is malformed; the message names the line.
+        ValueError: The table is malformed; the message names the line.
     """
     first = head(text)
     separator = sniff_separator(first) or ","
@@ -166,7 +166,7 @@ def read_lists(path: Path, text: bytes) -> pd.DataFrame:
         A clean table with the columns ``user`` and ``item``, one row per interaction.
 
     Raises:
-        ValueError: If no user has an item, or an id is malformed.
+        ValueError: No user has an item, or an id is malformed.
     """
     rows = [line.split() for line in text.decode().split("\n")]
     counts = np.array([max(len(row) - 1, 0) for row in rows])
@@ -188,7 +188,7 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str
         layout: The possible columns, whose names identify a header.
 
     Raises:
-        ValueError: If an id is malformed; the message names the line.
+        ValueError: An id is malformed; the message names the line.
     """
     lines = [(number, line.strip()) for number, line in enumerate(text.decode().split("\n"), 1) if line.strip()]
     if plain(lines[0][1]) in layout.roles[level]:
@@ -212,9 +212,9 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ImportError: If pyarrow is not installed.
-        ValueError: If the file is broken, or the table is empty or malformed.
+        FileNotFoundError: The file does not exist.
+        ImportError: Pyarrow is not installed.
+        ValueError: The file is broken, or the table is empty or malformed.
     """
     check_file(path)
     try:

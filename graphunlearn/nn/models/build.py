@@ -1,4 +1,4 @@
-"""Construction of models by name."""
+"""Construction of models from their names."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None 
             (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
             (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
             ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
-        graph: The graph whose users and items, or items, get rows.
-        dim: Width of a row.
+        graph: The graph whose users and items (or only items, for sessions) have embeddings.
+        dim: Dimension of the embeddings.
         layers: Number of layers or steps; matrix factorisation has none. The default is one for SR-GNN and GRU4Rec,
             and two for the others.
 

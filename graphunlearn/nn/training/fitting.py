@@ -1,4 +1,4 @@
-"""The training loop, used for original models and retrained references alike."""
+"""The training loop, which trains original models and retrained models in the same way."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def default_settings(graph: EventGraph) -> FitSettings:
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Redraw all parameters of ``model`` from its own initialisation, without changing the global random state.
+    """Initialise all parameters of ``model`` anew, without changing the global random state.
 
     Args:
         model: The model; it is changed in place.
@@ -95,7 +95,7 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 
     def reset(module: nn.Module) -> None:
         own = getattr(module, "reset_parameters", None)
-        if callable(own):  # it resets its submodules too, maybe differently from their own initialisation
+        if callable(own):  # it also resets its submodules, possibly in another way than they would themselves
             own()
             covered.update(id(p) for p in module.parameters())
         else:
@@ -147,8 +147,8 @@ def fit(
         graph: Training interactions or sessions, used for propagation and as training samples.
         validation: Interactions or sessions for early stopping; without them, training runs for all ``epochs``.
         objective: The loss; :func:`default_objective` by default.
-        settings: Training settings, :func:`default_settings` by default; single fields can be given by name instead
-            (``fit(..., lr=0.005)``).
+        settings: Training settings, :func:`default_settings` by default; single fields can be given as keyword
+            arguments instead (``fit(..., lr=0.005)``).
         checkpoint: File to which the training state is written atomically after every epoch; the suffix
             ``.safetensors`` is added if it is missing. If the file exists, training resumes from it and ends with the
             same parameters as without the interruption. With more ``epochs`` than before, training continues.
@@ -233,7 +233,10 @@ def _identity(
     objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
-    """Return a JSON-serialisable description of a training, without its length, by which checkpoints are matched."""
+    """Return a JSON-serialisable description of a training, by which its checkpoint is recognised.
+
+    The number of epochs is not part of the description, so that a finished training can be continued.
+    """
     return {
         **{name: value for name, value in asdict(settings).items() if name != "epochs"},
         "model": {name: list(value.shape) for name, value in model.state_dict().items()},

@@ -1,4 +1,4 @@
-"""Negatives as a fixed function of (seed, user, item, k), independent of generator state, order and device."""
+"""Negatives that are a fixed function of seed, user, item and number, independent of order and device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MASK = (1 << 63) - 1
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 values by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014); products wrap around."""
+    """Return a hash of int64 values: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), modulo 2**64."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -28,16 +28,16 @@ def _signed(x: int) -> int:
 
 
 def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
-    """Return ``num`` items for every (user, item) pair with which the user has no interaction in ``graph``.
+    """Return ``num`` items for every pair of user and item, avoiding the items of the user in ``graph``.
 
-    A draw that hits an interaction of ``graph`` is repeated with the next value of the hash. The negatives of an
-    interaction therefore depend on the graph only through the interactions of its user.
+    If a drawn item is one of the user's items, the next hash value is used, up to twelve times. The negatives of a pair
+    therefore depend on the graph only through the interactions of the user.
 
     Args:
         graph: The graph whose interactions are avoided.
         users: Internal user ids ``[num_pairs]``.
         items: Internal item ids ``[num_pairs]``.
-        num: Negatives per pair.
+        num: Number of negatives per pair.
         seed: Any integer.
 
     Returns:

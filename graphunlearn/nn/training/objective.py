@@ -1,4 +1,4 @@
-"""Training objectives with one loss per interaction, so that influences can be summed exactly."""
+"""Training objectives that return one loss per interaction, so that the loss of any subset is a sum."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Samples:
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs; for each sample, the interaction is followed by its negatives."""
+        """All scored pairs, sample by sample: the interaction, then its negatives."""
         if self.negatives is None:
             return PairPattern(self.users, self.items, self.size)
         rows = self.users.repeat_interleave(1 + self.negatives.size(1))
         return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
 
     def by_user(self) -> Samples:
-        """Return the samples sorted by user, which saves sparse products a permutation."""
+        """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
         return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
@@ -80,11 +80,14 @@ class Samples:
 class Objective(Criterion):
     r"""A per-sample loss :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
 
-    The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
-    the sample (negatives count :math:`1/n` each), not on the whole table.
+    The margins :math:`m_{sk}` are linear in the scores. The L2 penalty with weight :math:`\lambda` acts on the layer-0
+    embeddings of the nodes of the sample (negatives count :math:`1/n` each), not on the whole table.
 
     A subclass defines the samples (:meth:`samples`) and :math:`\varphi` with its first two derivatives (:meth:`phi`).
-    Closed-form curvature products follow from these.
+    Curvature products use these derivatives.
+
+    Args:
+        weight_decay: Weight :math:`\lambda` of the L2 penalty.
     """
 
     weight_decay: float = 0.0
@@ -150,7 +153,14 @@ class Objective(Criterion):
         return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
-        r"""Return each node's weight in the L2 term ``[num_nodes]``; the curvature is :math:`\lambda` times that."""
+        r"""Return the weight of every node in the L2 term, users first; times :math:`\lambda`, it is the curvature.
+
+        Args:
+            samples: The samples.
+
+        Returns:
+            The weights ``[num_nodes]`` (float64).
+        """
         users, items = samples.size
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
@@ -167,7 +177,7 @@ class BPR(Objective):
     objective is therefore deterministic, and forgetting does not change the negatives of other users.
 
     Args:
-        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
         negatives: Negatives per interaction.
         seed: Seed of the negatives.
 
@@ -215,7 +225,7 @@ class BCE(Objective):
     r"""Binary cross entropy of the label: :math:`\varphi(m) = \log(1 + e^m) - y m` with :math:`m = s_{ui}`.
 
     Args:
-        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -245,6 +255,9 @@ class BCE(Objective):
 @dataclass(frozen=True, kw_only=True)
 class SquaredError(Objective):
     r"""Squared error of the rating: :math:`\varphi(m) = \frac12 (m - y)^2` with :math:`m = s_{ui}`.
+
+    Args:
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
 
     Example:
         >>> import torch, graphunlearn as gu
