@@ -74,7 +74,11 @@ class EventGraph(Stored):
 
     @abstractmethod
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of ``kind``: ``"user"``, ``"item"`` or, for sessions, ``"session"``."""
+        """Return the raw ids of one kind of entities.
+
+        Args:
+            kind: ``"user"``, ``"item"`` or, for sessions, ``"session"``.
+        """
 
     @property
     def item_ids(self) -> list[str]:
@@ -105,7 +109,11 @@ class EventGraph(Stored):
 
     @abstractmethod
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph with only the events where ``mask`` ``[num_interactions]`` is true."""
+        """Return the graph with a subset of the events.
+
+        Args:
+            mask: Boolean mask of the events to keep ``[num_interactions]``.
+        """
 
     @abstractmethod
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
@@ -120,12 +128,19 @@ class EventGraph(Stored):
             Positions of the events ``[num_matches]``.
 
         Raises:
-            ValueError: The graph lacks an id, a pair or a click, or does not accept the level.
+            ValueError: The graph does not contain an id, a pair or a click, or does not accept the level.
         """
 
     @abstractmethod
     def holds(self, part: ForgetRequest) -> Tensor:
-        """Return a mask of the entries of ``part``, a request of one level, that the graph contains ``[len(part)]``."""
+        """Return which entries of a request of one level the graph contains.
+
+        Args:
+            part: A request of one level.
+
+        Returns:
+            A mask on the CPU ``[len(part)]``.
+        """
 
     @abstractmethod
     def without_emptied(self, graph: Self, retained: Self) -> Self:

@@ -63,7 +63,7 @@ class InteractionGraph(Conversions):
     levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of the ``"user"`` or ``"item"`` nodes, with a fast lookup.
+        """Return the raw ids of the users or of the items.
 
         Args:
             kind: ``"user"`` or ``"item"``.
@@ -251,14 +251,22 @@ class InteractionGraph(Conversions):
         return row, adjacency.neighbors(queries) - self.num_users
 
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph with only the interactions where ``mask`` ``[num_interactions]`` is true.
+        """Return the graph with a subset of the interactions; see :meth:`select`.
 
-        See :meth:`select`.
+        Args:
+            mask: Boolean mask of the interactions to keep ``[num_interactions]``.
         """
         return self.select(mask)
 
     def ends(self, level: str) -> Tensor:
-        """Return the user (``"user"``) or item (``"item"``) of every interaction ``[num_interactions]``."""
+        """Return the user or the item of every interaction.
+
+        Args:
+            level: ``"user"`` or ``"item"``.
+
+        Returns:
+            Node numbers ``[num_interactions]``.
+        """
         return self.pairs[SIDES.index(level)]
 
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:

@@ -19,7 +19,7 @@ ATTRIBUTES = ("rating", "time", "label")
 
 
 def warn(message: str | Warning) -> None:
-    """Give a ``UserWarning`` that is attributed to the first calling frame outside this package.
+    """Issue a ``UserWarning`` that points to the code that called this package.
 
     Args:
         message: The message, or a warning.
@@ -51,7 +51,7 @@ def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
 
 
 def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interactions") -> Tensor:
-    """Return a mask or indices as a newly allocated mask.
+    """Return a new mask, given a mask or indices.
 
     Args:
         index: Boolean mask ``[size]``, or indices.
@@ -102,7 +102,7 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
         size: Length of the sequence.
 
     Returns:
-        One position less than there are parts.
+        The positions; their number is one less than that of the parts.
 
     Raises:
         ValueError: The fractions are not positive or do not add up to 1.
@@ -114,10 +114,13 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
 
 
 def check_pairs(edge_index: Any) -> Tensor:
-    """Return pairs as a new int64 tensor ``[2, num_interactions]``.
+    """Return pairs of users and items as a new int64 tensor ``[2, num_interactions]``.
+
+    Args:
+        edge_index: The pairs.
 
     Raises:
-        ValueError: The shape is another, or the values are not whole numbers.
+        ValueError: The shape is not ``[2, num_interactions]``, or the values are not whole numbers.
     """
     with torch.inference_mode(False):
         pairs = torch.as_tensor(edge_index)
@@ -171,7 +174,7 @@ def check_attribute(
         what: Name of one interaction in error messages.
 
     Raises:
-        ValueError: The shape is another, or a value is not finite.
+        ValueError: The shape is not ``[num_interactions]``, or a value is not finite.
     """
     with torch.inference_mode(False):
         value = torch.as_tensor(value, device=device).detach()

@@ -63,7 +63,11 @@ class SessionGraph(SessionConversions, Data):
     length: Tensor
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of the ``"item"``, ``"session"`` or ``"user"`` nodes, with a fast lookup."""
+        """Return the raw ids of the items, sessions or users.
+
+        Args:
+            kind: ``"item"``, ``"session"`` or ``"user"``.
+        """
         found = self._store.get(f"{kind}_vocabulary")
         if isinstance(found, list):  # in a batch: items and users are shared, sessions are concatenated
             if kind == "session":
@@ -159,7 +163,7 @@ class SessionGraph(SessionConversions, Data):
         return digest.hexdigest()
 
     def validate(self, raise_on_error: bool = True) -> bool:
-        """Check that nodes, edges and aliases match the clicks; return or, if asked to, raise."""
+        """Return whether nodes, edges and aliases are those of the clicks; raise ValueError if asked to."""
         names = ("x", "edge_index", "alias", "session_of_node")
         whole = super().validate(raise_on_error)
         if whole:

@@ -24,8 +24,8 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
     Tied items share the mean of their ranks, so a model that gives all items the same score gains nothing.
 
     Args:
-        queries: One row per prediction ``[num, dim]``.
-        items: Rows of the catalogue ``[num_items, dim]``.
+        queries: Embeddings of the queries, one per prediction ``[num, dim]``.
+        items: Embeddings of all items ``[num_items, dim]``.
         targets: The item whose rank is returned, one per query ``[num]``.
         batch_size: Queries scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
@@ -33,7 +33,7 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
         Ranks ``[num]`` (float64).
 
     Raises:
-        ValueError: ``batch_size`` is not positive, or a row is not finite (the rank of a NaN is undefined).
+        ValueError: ``batch_size`` is not positive, or an embedding is not finite (the rank of a NaN is undefined).
 
     Example:
         >>> import torch

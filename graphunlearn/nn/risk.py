@@ -70,19 +70,37 @@ class Risk:
         return torch.cat([p.flatten() for _, p in self._named])
 
     def encode(self, theta: Tensor) -> Encoded:
-        """Return the embeddings at ``theta`` ``[num_parameters]``, differentiable in ``theta``."""
+        """Return the embeddings at ``theta``, differentiable in ``theta``.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The embeddings of users and items.
+        """
         parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
         values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
         encoded: Encoded = torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
         return encoded
 
     def value(self, theta: Tensor) -> float:
-        """Return the risk at ``theta`` ``[num_parameters]``, summed in float64 so that differences are accurate."""
+        """Return the risk at ``theta``, summed in float64 so that differences are accurate.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+        """
         with torch.no_grad():
             return float(self.objective(self.encode(theta), self.samples).double().sum())
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Return the gradient at ``theta``, both ``[num_parameters]``."""
+        """Return the gradient of the risk at ``theta``.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The gradient ``[num_parameters]``.
+        """
         theta = theta.detach().requires_grad_()
         with torch.enable_grad():
             loss = self.objective(self.encode(theta), self.samples).sum()
@@ -116,7 +134,14 @@ class Risk:
         return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
 
     def with_negatives(self, most: int) -> Self:
-        """Return a cheaper, less precise risk with at most the first ``most`` negatives of every sample."""
+        """Return a risk with fewer negatives, which is cheaper and less precise.
+
+        Args:
+            most: Largest number of negatives per sample; the first ones are kept.
+
+        Returns:
+            The risk, or this risk if its samples have no more negatives than that.
+        """
         objective, samples = self.objective, self.samples
         if not isinstance(objective, BPR) or objective.negatives <= most or samples.negatives is None:
             return self

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import networkx
     from typing_extensions import Self
 
-__all__ = ["Clicks", "SessionConversions", "arrange", "known_clicks"]
+__all__ = ["Clicks", "SessionConversions", "arrange"]
 
 Array = np.ndarray[Any, Any]
 
@@ -83,28 +83,6 @@ def _users(user: Array, session: Array, num_sessions: int, source: str) -> Tenso
         warn(f"{source}: {several.size} sessions have clicks of several users; their user counts as unknown")
     users[several] = -1
     return torch.from_numpy(users)
-
-
-def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
-    """Return the clicks on known items, with the item numbers of ``items``.
-
-    Args:
-        clicks: All clicks.
-        items: Raw ids of the known items.
-
-    Returns:
-        The clicks on known items, and the number of other clicks, which are left out.
-
-    Raises:
-        ValueError: No click is on a known item.
-    """
-    item = items.lookup(clicks.vocabularies["item"].ids)[clicks.item]
-    known = item >= 0
-    left_out = int((~known).sum())
-    tell_left_out(left_out, known.numel(), clicks=True)
-    time = None if clicks.time is None else clicks.time[known]
-    vocabularies = {**clicks.vocabularies, "item": items}
-    return Clicks(clicks.session[known], item[known], time, clicks.user, vocabularies), left_out
 
 
 class SessionConversions(EventGraph):
@@ -242,14 +220,18 @@ class SessionConversions(EventGraph):
 
     @classmethod
     def _from_clicks(cls, clicks: Clicks, collapse_repeats: bool, like: EventGraph | None) -> Self:
-        left_out = 0
+        ids, item, session, time, left_out = clicks.vocabularies, clicks.item, clicks.session, clicks.time, 0
+        items = ids["item"] if like is None else like.vocabulary("item")
         if like is not None:
-            clicks, left_out = known_clicks(clicks, like.vocabulary("item"))
-        ids = clicks.vocabularies
-        count = torch.bincount(clicks.session, minlength=len(ids["session"]))
+            item = items.lookup(ids["item"].ids)[item]
+            known = item >= 0
+            left_out = int((~known).sum())
+            tell_left_out(left_out, known.numel(), clicks=True)
+            item, session, time = item[known], session[known], None if time is None else time[known]
+        count = torch.bincount(session, minlength=len(ids["session"]))
         users = None if clicks.user is None else ids["user"]
-        values = {"time": clicks.time, "user": clicks.user, "num_left_out": left_out or None}
-        graph = cls._build(clicks.item, count, ids["item"], ids["session"], users, **values)
+        values = {"time": time, "user": clicks.user, "num_left_out": left_out or None}
+        graph = cls._build(item, count, items, ids["session"], users, **values)
         return graph.collapse() if collapse_repeats else graph
 
     def to_frame(self) -> pd.DataFrame:

@@ -73,10 +73,6 @@ class SASRec(CausalModel):
         self.norm = nn.LayerNorm(dim)
         self.reset_parameters()
 
-    def extra_repr(self) -> str:
-        more = f"num_layers={len(self.blocks)}, heads={self.heads}, max_length={self.max_length}"
-        return f"{super().extra_repr()}, {more}"
-
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
         place = ragged.position.clamp(max=self.max_length - 1)
         rows = F.embedding(items, self.embedding.weight) + F.embedding(place, self.position.weight)

@@ -44,7 +44,7 @@ class SessionModel(nn.Module):
         if not 0 <= dropout < 1:
             raise ArgumentError("dropout", "be at least 0 and less than 1", dropout)
         super().__init__()
-        self.num_items, self.dim, self.dropout = num_items, dim, dropout
+        self.num_items, self.dim, self.dropout, self._sizes = num_items, dim, dropout, sizes
         self.embedding = nn.Embedding(num_items, dim)
         self.output = None if tied else nn.Embedding(num_items, dim)
         self.bias = nn.Parameter(torch.empty(num_items)) if bias else None
@@ -62,8 +62,8 @@ class SessionModel(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options of the model, which also identify its training checkpoints."""
-        tied, bias = self.output is None, self.bias is not None
-        return f"{self.num_items}, {self.dim}, tied={tied}, bias={bias}, dropout={self.dropout}"
+        options = {"tied": self.output is None, "bias": self.bias is not None, "dropout": self.dropout, **self._sizes}
+        return ", ".join([f"{self.num_items}, {self.dim}", *(f"{name}={value}" for name, value in options.items())])
 
     def encoded(self, states: Tensor) -> Encoded:
         """Return embeddings of sessions and items whose dot products are the scores, including biases.
@@ -226,14 +226,11 @@ class GRU4Rec(CausalModel):
         dropout: float = 0.5,
     ) -> None:
         hidden = dim if hidden is None else hidden
-        super().__init__(num_items, dim, tied, bias, dropout, num_layers=num_layers, hidden=hidden)
+        super().__init__(num_items, dim, tied, bias, dropout, hidden=hidden, num_layers=num_layers)
         between = dropout if num_layers > 1 else 0.0
         self.gru = nn.GRU(dim, hidden, num_layers, dropout=between)
         self.dense = nn.Linear(hidden, dim)
         self.reset_parameters()
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, hidden={self.gru.hidden_size}, num_layers={self.gru.num_layers}"
 
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
         rows = dropped(F.embedding(items, self.embedding.weight), self.dropout, self.training)

@@ -113,9 +113,6 @@ class SRGNN(SessionModel):
         self.dense = nn.Linear(2 * dim, dim)
         self.reset_parameters()
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_layers={self.num_layers}"
-
     def forward(self, x: Tensor, edge_index: Tensor, alias: Tensor, batch: Tensor, length: Tensor) -> Tensor:
         """Return the states of the sessions.
 

@@ -115,6 +115,9 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of ``model`` that require a gradient.
 
+    Args:
+        model: The model.
+
     Raises:
         ValueError: No parameter requires a gradient.
     """
@@ -263,6 +266,9 @@ def validator(
 
     Returns:
         A function that maps a model to the metric, and the name of the metric; ``None`` twice without validation.
+
+    Raises:
+        ValueError: ``validation`` does not fit ``graph``, or holds nothing to evaluate.
     """
     if validation is None or validation.num_interactions == 0:
         return None, None
@@ -306,7 +312,12 @@ def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Mod
 
 @contextmanager
 def seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed the random draws of a block, such as those of dropout, and restore the global random state after it."""
+    """Seed the random draws in a block, such as those of dropout, and restore the global random state after it.
+
+    Args:
+        model: The model, whose devices are seeded.
+        seed: The seed.
+    """
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

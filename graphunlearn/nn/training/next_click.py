@@ -34,7 +34,11 @@ class PrefixSamples:
         return self.ends.numel()
 
     def select(self, index: Tensor) -> PrefixSamples:
-        """Return the samples at ``index`` (a boolean mask or positions)."""
+        """Return a subset of the samples.
+
+        Args:
+            index: Boolean mask ``[num_samples]``, or positions.
+        """
         index = index.to(self.ends.device)
         return PrefixSamples(self.ends[index], self.target[index], self.session[index])
 

@@ -45,7 +45,11 @@ class Samples:
         return self.users.numel()
 
     def select(self, index: Tensor) -> Samples:
-        """Return the samples at ``index`` (a boolean mask or positions)."""
+        """Return a subset of the samples.
+
+        Args:
+            index: Boolean mask ``[num_samples]``, or positions.
+        """
         index = index.to(self.users.device)
         optional = (None if values is None else values[index] for values in (self.negatives, self.target))
         return Samples(self.users[index], self.items[index], self.size, *optional)
@@ -111,22 +115,63 @@ class Objective(Criterion):
 
     @abstractmethod
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\varphi, \varphi', \varphi''` at ``margins``, each with shape ``[num_samples, n]``."""
+        r"""Return :math:`\varphi` and its first two derivatives.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            :math:`\varphi, \varphi', \varphi''`, each ``[num_samples, n]``.
+        """
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        r"""Return :math:`\varphi` alone ``[num_samples, n]``, in a numerically stable and differentiable form."""
+        r"""Return :math:`\varphi` alone, in a numerically stable and differentiable form.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            The losses ``[num_samples, n]``.
+        """
         return self.phi(margins, samples)[0]
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; by default, the scores."""
+        """Return the margins, which by default are the scores of the interactions.
+
+        Args:
+            scores: The scores of ``samples.pattern``.
+            samples: The samples.
+
+        Returns:
+            The margins ``[num_samples, n]``.
+        """
         return scores.view(-1, 1)
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
-        """Apply the transpose of the linear map :meth:`margins` to ``values`` ``[num_samples, n]``."""
+        """Return the product of ``values`` and the transpose of the linear map :meth:`margins`.
+
+        Args:
+            values: One value per margin ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            One value per pair of ``samples.pattern``.
+        """
         return values.flatten()
 
     def losses(self, model: nn.Module, graph: InteractionGraph, samples: Samples) -> Tensor:
-        """Return the loss of every sample ``[num_samples]``, differentiable in the parameters of ``model``."""
+        """Return the loss of every sample, differentiable in the parameters of ``model``.
+
+        Args:
+            model: The recommender.
+            graph: The graph to propagate on.
+            samples: Samples of that graph.
+
+        Returns:
+            The losses ``[num_samples]``.
+        """
         return self(encode(model, graph), samples)
 
     def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
