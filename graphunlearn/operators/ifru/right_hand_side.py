@@ -1,4 +1,9 @@
-r"""The two risks of an influence correction, before and after forgetting, on the whole graph or a part of it."""
+r"""The right-hand side of IFRU's linear system, :func:`influence`, and the two risks that it is the difference of.
+
+IFRU solves :math:`(H + \delta I)\,x = -\nabla\Phi(\theta_0)`. At the trained parameters :math:`\hat\theta`,
+:math:`-\nabla\Phi` is the sum of both parts of :func:`influence`: :meth:`Problem.tilt` minus the gradient of the
+retained risk.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +90,7 @@ class Problem:
         return self._of_the_rest(self.direct().gradient(self.trained))
 
     def _of_the_rest(self, gradient: Tensor) -> Tensor:
+        """Set the entries of emptied nodes and of fixed parameters to zero; those of emptied nodes in place."""
         if self.gone is not None:
             gradient[self.gone] = 0
         return self.restrict(gradient)
@@ -104,7 +110,7 @@ def global_problem(
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
-    direct = partial(_forgotten_risk, model, graph, objective, samples, removed)
+    direct = partial(risk_of, model, graph, objective, samples.select(removed))
     rows = _row_parameters(model, graph)
     emptied = graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
@@ -112,16 +118,10 @@ def global_problem(
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free)
 
 
-def _forgotten_risk(
-    model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples, removed: Tensor
-) -> Risk:
-    return risk_of(model, graph, objective, samples.select(removed))
-
-
 def _retained_samples(
     objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
 ) -> Samples:
-    """Return the samples after the removal; only users who lost interactions can have samples that differ."""
+    """Return the retained samples; negatives are drawn again only for users who lost interactions."""
     kept = samples.select(~removed)
     if kept.negatives is None:
         return kept
@@ -166,7 +166,7 @@ def influence(
     changed = kept.touching(*sides) | after.touching(*sides)
     if kept.negatives is not None and after.negatives is not None:
         changed |= (kept.negatives != after.negatives).any(1)
-    direct = _forgotten_risk(model, graph, objective, before, removed)
+    direct = risk_of(model, graph, objective, before.select(removed))
     old, new = (
         risk_of(model, side, objective, samples.select(changed)) for side, samples in ((graph, kept), (retained, after))
     )
