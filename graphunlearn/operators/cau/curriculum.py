@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.cau.losses import Prediction
+from graphunlearn.operators.shared.checks import check, check_choices
 
 __all__ = ["Curriculum", "Difficulty", "Order", "embedding_difficulty", "gradient_difficulty"]
 
@@ -102,13 +102,11 @@ class Curriculum:
     temperature: tuple[float, float] = (0.2, 5.0)
 
     def __post_init__(self) -> None:
-        if self.order not in get_args(Order):
-            raise ArgumentError("order", f"be one of {', '.join(get_args(Order))}", f"{self.order!r}")
-        if not 0 < self.start <= 1:
-            raise ArgumentError("start", "be above 0 and at most 1", f"{self.start!r}")
+        check_choices(get_args(Order), order=self.order)
+        check("be above 0 and at most 1", lambda value: 0 < value <= 1, start=self.start)
         first, last = self.temperature
-        if not 0 < first <= last < math.inf:
-            raise ArgumentError("temperature", "be positive, finite and not falling", f"{self.temperature!r}")
+        rising = "be positive, finite and not falling"
+        check(rising, lambda _: 0 < first <= last < math.inf, temperature=self.temperature)
 
     def batches(self, difficulty: Tensor, size: int, *, progress: float, generator: torch.Generator) -> list[Tensor]:
         """Return the batches of one pass over samples.

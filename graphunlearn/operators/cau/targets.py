@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.nn.encoding import Encoded
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
 from graphunlearn.nn.training.softmax import catalogue_loss
@@ -209,14 +210,19 @@ def _simulated_request(graph: SessionGraph, allowed: Tensor, whole: float, gener
     return mask.to(graph.device) | entire.to(graph.device)[graph.session]
 
 
-@torch.no_grad()
 def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
     """Return the model's ``log p`` of every prediction ``[num]``, in float64."""
-    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
-    for part in predictions.chunks(CHUNK):
-        encoded = encode_prefixes(model, graph, part.ends)
-        parts.append(-catalogue_loss(encoded.queries, encoded.items, part.target).double())
-    return torch.cat(parts)
+    return _scored(model, graph, predictions, lambda encoded, target: -catalogue_loss(*encoded[:2], target))
+
+
+@torch.no_grad()
+def _scored(
+    model: nn.Module, graph: SessionGraph, predictions: Predictions, score: Callable[[Encoded, Tensor], Tensor]
+) -> Tensor:
+    """Return ``score(encoded, target)`` of every prediction ``[num]``, in float64, computed in chunks."""
+    parts = predictions.chunks(CHUNK)
+    scores = [score(encode_prefixes(model, graph, part.ends), part.target).double() for part in parts]
+    return torch.cat([torch.zeros(0, dtype=torch.float64, device=predictions.ends.device), *scores])
 
 
 def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predictions) -> Tensor:
@@ -340,16 +346,13 @@ def settle_emptied(
             concerned = concerned | emptied[graph.items[part.ends]]
         index, level = concerned.nonzero().squeeze(1), level.clone()
         wanted = Predictions(part.ends[index], stands_for[part.target[index]])
-        level[index] = log_probabilities(model, graph, wanted) if never.numel() else _least(model, graph, wanted)
+        scored = log_probabilities(model, graph, wanted) if never.numel() else _scored(model, graph, wanted, _least)
+        level[index] = scored
         levels.append(level)
     return targets._replace(forgotten=levels[0], deleted=levels[1]), lost.numel()
 
 
-def _least(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
-    """Return the log probability of the least probable item after every prefix ``[num]``, in float64."""
-    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
-    for part in predictions.chunks(CHUNK):
-        encoded = encode_prefixes(model, graph, part.ends)
-        least = (encoded.queries @ encoded.items.t()).argmin(1)
-        parts.append(predict(encoded.queries, encoded.items, least).log_p.double())
-    return torch.cat(parts)
+def _least(encoded: Encoded, target: Tensor) -> Tensor:
+    """Return the log probability of the least probable item after every prefix ``[num]``."""
+    least = (encoded.queries @ encoded.items.t()).argmin(1)
+    return predict(encoded.queries, encoded.items, least).log_p
