@@ -13,10 +13,10 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shards.sisa import Aggregation, Sharded
+from graphunlearn.operators.shared.checks import check_choices
 
 __all__ = ["SRU", "balanced_clusters"]
 
@@ -78,8 +78,7 @@ class SRU(Sharded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.extra not in get_args(Extra):
-            raise ArgumentError("extra", f"be one of {', '.join(get_args(Extra))}", f"{self.extra!r}")
+        check_choices(get_args(Extra), extra=self.extra)
 
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
