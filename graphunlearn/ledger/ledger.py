@@ -391,12 +391,9 @@ def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
     if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
         return
     where = "" if newest.out is None else f", put at '{newest.out}'"
-    raise ArgumentError(
-        "model",
-        f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph",
-        "another",
-        "to forget from an older one would bring back what was forgotten since",
-    )
+    wanted = f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph"
+    hint = "to forget from an older one would bring back what was forgotten since"
+    raise ArgumentError("model", wanted, "another", hint)
 
 
 def _checked(store: Store) -> list[LedgerEntry]:
@@ -406,11 +403,8 @@ def _checked(store: Store) -> list[LedgerEntry]:
     models = [entry for entry in entries if entry.kind != "audited"]
     for one, two in pairwise(models):
         if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            raise ArgumentError(
-                "ledger",
-                "go on from every model",
-                f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left",
-            )
+            got = f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left"
+            raise ArgumentError("ledger", "go on from every model", got)
     store.check_guards()
     return entries
 

@@ -80,7 +80,7 @@ class Unlearner(ABC):
 
         @dataclass(kw_only=True)
         class Shrink(gu.Unlearner):
-            '''Scale the rows of the touched nodes.'''
+            '''Scale the embeddings of the touched nodes.'''
 
             name: ClassVar[str] = "shrink"
             factor: float = 0.5
@@ -291,35 +291,28 @@ class Unlearner(ABC):
             got = f"True for {type(model).__name__}, in whose place it serves {type(base).__name__}"
             raise ArgumentError("inplace", f"be False where {self.name} serves a model of its own", got)
         with torch.inference_mode(False):  # a copy made in inference mode could not be changed
-            model_after = model if inplace else copy.deepcopy(base)
+            corrected = model if inplace else copy.deepcopy(base)
             backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
             # methods need gradients even if the caller is inside no_grad or inference_mode
-            with (
-                torch.inference_mode(False),
-                torch.enable_grad(),
-                _evaluating(model_after),
-                peak_memory(device) as peak,
-            ):
+            with torch.inference_mode(False), torch.enable_grad(), _evaluating(corrected), peak_memory(device) as peak:
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
-                log = self._unlearn(model_after, graph, retained, request)
+                log = self._unlearn(corrected, graph, retained, request)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-            model_after.zero_grad(set_to_none=True)
-            self._check_finite(model_after)
+            corrected.zero_grad(set_to_none=True)
+            self._check_finite(corrected)
         except BaseException:
             if backup is not None:
                 model.load_state_dict(backup)
             raise
-        if self.preparation is not None and self.asks_preparation(model_after):
-            self.preparation.note(model_after, retained)
+        if self.preparation is not None and self.asks_preparation(corrected):
+            self.preparation.note(corrected, retained)
         original, prepared = None if base is model else base, self.prepare_seconds
-        return UnlearningResult(
-            model_after, retained, request, self.name, seconds, cpu, prepared, peak(), log, original
-        )
+        return UnlearningResult(corrected, retained, request, self.name, seconds, cpu, prepared, peak(), log, original)
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
@@ -360,12 +353,9 @@ class Unlearner(ABC):
         adapt: bool | None = getattr(self, "adapt", None)
         objection = None if adapt else preparation.objection(*prints)
         if objection is not None:
-            raise ArgumentError(
-                objection,
-                f"be the one that {self.name} was prepared for, or come from it by requests that this object served",
-                "another",
-                f"prepare again{'' if adapt is None else ', or serve it all the same with adapt=True'}",
-            )
+            must = f"be the one that {self.name} was prepared for, or come from it by requests that this object served"
+            hint = f"prepare again{'' if adapt is None else ', or serve it all the same with adapt=True'}"
+            raise ArgumentError(objection, must, "another", hint)
         return prints
 
     def _prepare(  # noqa: B027

@@ -120,10 +120,11 @@ class Calibrate(Unlearner):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         rounds: Number of times that targets are estimated before fine-tuning.
         epochs: Epochs over the retained interactions; 0 skips fine-tuning.
-        shrink: Whether to scale rows first. This helps if an item loses nearly all of its interactions, and harms
+        shrink: Whether to scale embeddings first. This helps if an item loses nearly all of its interactions, and harms
             otherwise.
         tuning: Settings of the fine-tuning; its ``epochs`` and ``seed`` are replaced by those given here.
-        seed: Seed of redrawn rows, of the pairs that the regression is fitted to, and of the order of interactions.
+        seed: Seed of redrawn embeddings, of the pairs that the regression is fitted to, and of the order of
+            interactions.
 
     Raises:
         ValueError: A count is negative, or the initial embeddings of the model are not accessible.

@@ -25,9 +25,9 @@ def gradient_difficulty(now: Prediction, before: Tensor, target: Tensor, followe
     .. math::
         d_i = -\cos\big(\nabla L_\text{unlearn},\; \nabla L_\text{normal} + \nabla L_\text{KL}\big)
 
-    The gradients are taken with respect to the item rows. There, each of them is a residual at the logits times the
-    same state, so the cosine is that of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0` and needs no backward
-    pass. Without a follower the second vector is :math:`p - p_0`; if it is zero, the difficulty is zero.
+    The gradients are taken with respect to the item embeddings. There, each of them is a residual at the logits times
+    the same state, so the cosine is that of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0` and needs no
+    backward pass. Without a follower the second vector is :math:`p - p_0`; if it is zero, the difficulty is zero.
 
     Args:
         now: The present predictions of the model after the prefixes.
@@ -59,8 +59,8 @@ def embedding_difficulty(states: Tensor, items: Tensor, target: Tensor) -> Tenso
     r"""Return :math:`\langle s, e_{v_t} \rangle`, the closeness of the prefix to the item that it should forget.
 
     Args:
-        states: Rows of the prefixes ``[num, dim]``.
-        items: Rows of the items ``[num_items, dim]``.
+        states: Embeddings of the prefixes ``[num, dim]``.
+        items: Embeddings of the items ``[num_items, dim]``.
         target: The item to forget after each prefix ``[num]``.
 
     Returns:

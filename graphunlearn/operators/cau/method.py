@@ -10,10 +10,11 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.cau.curriculum import Curriculum, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
+from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
 from graphunlearn.operators.shared.checks import check
 
@@ -77,7 +78,7 @@ class CAU(StepSettings, Unlearner):
         batch_size: Samples to forget per step.
         steps: Least number of steps, unless all samples are frozen earlier.
         epochs: Least number of passes over the samples to forget, unless all samples are frozen earlier.
-        seed: Seed of the targets, of the rows of emptied items and of the order of samples.
+        seed: Seed of the targets, of the embeddings of emptied items and of the order of samples.
 
     Raises:
         ValueError: A setting is out of range.
@@ -158,4 +159,4 @@ class CAU(StepSettings, Unlearner):
 
 def _predicts(sessions: SessionGraph) -> bool:
     """Return whether a session has at least two clicks, so that a next click can be predicted."""
-    return len(all_predictions(sessions)) > 0
+    return len(CrossEntropy().samples(sessions)) > 0

@@ -81,7 +81,7 @@ class IFRU(Unlearner):
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
       decrease.
-    * The rows of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
+    * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
 
@@ -93,11 +93,11 @@ class IFRU(Unlearner):
         min_damping: The smallest damping that the automatic choice may return.
         spillover: Whether the right-hand side includes the spillover in addition to the direct influence.
         propagation: Whether the curvature accounts for the propagation of the embedding table.
-        warm_start: Whether to start from rows scaled by the share of interactions kept. Rows of nodes without any
-            retained interaction are redrawn in either case.
+        warm_start: Whether to start from embeddings scaled by the share of interactions kept. Embeddings of nodes
+            without any retained interaction are redrawn in either case.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
-        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all rows.
+        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all embeddings.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
         max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
             is at least the predicted decrease and the norm of its gradient keeps falling.
@@ -107,7 +107,7 @@ class IFRU(Unlearner):
         tol: Relative residual at which the linear solver stops.
         max_iter: Largest number of curvature products per linearisation.
         solver_lr: Step size of Adam, as a multiple of one over the number of retained interactions.
-        seed: Seed of redrawn rows.
+        seed: Seed of redrawn embeddings.
 
     Source: Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
 

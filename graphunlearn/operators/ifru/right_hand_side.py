@@ -40,7 +40,7 @@ class Problem:
         start: The parameters to correct ``[num_parameters]``.
         gone: Mask of the parameters of emptied nodes, to which the trained gradient no longer applies.
         free: Mask of the parameters that may change; ``None`` means all.
-        nodes: The nodes whose rows ``start`` holds; ``None`` if it holds all parameters of the model.
+        nodes: The nodes whose embeddings ``start`` holds; ``None`` if it holds all parameters of the model.
     """
 
     old: Risk
@@ -106,7 +106,7 @@ def global_problem(
     kept: Tensor | None,
     samples: Samples | None = None,
 ) -> Problem:
-    """Return the problem over all parameters; if nodes were pruned, only the rows of ``kept`` are free."""
+    """Return the problem over all parameters; if nodes were pruned, only the embeddings of ``kept`` are free."""
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
@@ -175,7 +175,7 @@ def influence(
 
 
 def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return the node whose row contains each flat trainable parameter, or -1 ``[num_parameters]``."""
+    """Return the node whose embedding contains each flat trainable parameter, or -1 ``[num_parameters]``."""
     tables, parts = node_rows(model, graph), []
     for name, p in model.named_parameters():
         if not p.requires_grad:

@@ -156,9 +156,9 @@ def steer(
     floor: float = 0.3,
     damping: float = 0.01,
 ) -> dict[str, Any]:
-    r"""Change the layer-0 rows of ``model`` so that ``pairs`` score ``target``, with the least change of other scores.
+    r"""Change layer-0 embeddings so that the pairs score ``target``, with the least change of all other scores.
 
-    To first order in the changes :math:`\Delta z` of the rows, the function solves
+    To first order in the changes :math:`\Delta z` of the embeddings, the function solves
 
     .. math::
         \min_\Delta \sum_v w_v\,\Delta z_v^\top (C + \epsilon \bar c I)\,\Delta z_v \quad\text{such that}\quad

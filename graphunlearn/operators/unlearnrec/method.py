@@ -40,11 +40,11 @@ class UnlearnRec(Simulation, Unlearner):
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
-    1. Redraw the rows of emptied nodes.
+    1. Redraw the embeddings of emptied nodes.
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
        (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`).
-    3. Change the layer-0 rows of their users and items so that the interactions score :math:`t_{ui}`, with the least
-       change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
+    3. Change the layer-0 embeddings of their users and items so that the interactions score :math:`t_{ui}`, with the
+       least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
     4. If ``epochs`` is positive, fine-tune towards the same targets.
 
     An empty request leaves the model unchanged. Apart from fine-tuning, a request leaves unchanged every connected
@@ -136,7 +136,7 @@ class UnlearnRec(Simulation, Unlearner):
         encoder, removed = self._prepared_first().module, request.mask(graph)
         assert isinstance(encoder, InfluenceEncoder)
         objective = self.objective or default_objective(graph)
-        with torch.no_grad():  # before rows are redrawn
+        with torch.no_grad():  # before embeddings are redrawn
             known = self._before is not None and self._before[0] == self._asked
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}

@@ -46,11 +46,11 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(kw_only=True)
 class PublishedUnlearnRec(Unlearner):
-    """UnlearnRec close to its description, with one influence row per node and a few epochs of fine-tuning.
+    """UnlearnRec close to its description, with one influence embedding per node and a few epochs of fine-tuning.
 
     :meth:`prepare` trains a :class:`~graphunlearn.operators.unlearnrec.published_encoder.PublishedEncoder` on simulated
-    requests (:func:`pretrain`). A request is served by revising the layer-0 rows with the encoder and fine-tuning them
-    (:func:`finetune`).
+    requests (:func:`pretrain`). A request is served by revising the layer-0 embeddings with the encoder and fine-tuning
+    them (:func:`finetune`).
 
     Args:
         objective: The loss that the model was trained with; ``None`` selects the shared default.
@@ -292,7 +292,7 @@ def finetune(
 
     Args:
         encoder: A pre-trained encoder; it is not changed.
-        model: The model; its layer-0 rows are changed in place.
+        model: The model; its layer-0 embeddings are changed in place.
         graph: The graph before forgetting.
         retained: The retained graph.
         pairs: The forgotten interactions ``[2, num_forgotten]``.

@@ -47,7 +47,7 @@ class PublishedEncoder(Kept):
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        dim: Width of a row.
+        dim: Width of an embedding.
         layers: Number of layers :math:`L`.
         lr: Learning rate of pre-training; it sets the initial value of :math:`w`.
 
@@ -87,7 +87,7 @@ class PublishedEncoder(Kept):
 
         Args:
             initial: :math:`E_0` ``[num_nodes, dim]``.
-            final: :math:`E_f`, the final rows of the trained model ``[num_nodes, dim]``.
+            final: :math:`E_f`, the final embeddings of the trained model ``[num_nodes, dim]``.
             pairs: The forgotten interactions, as internal user and item ids ``[2, num_forgotten]``.
             num_users: Number of users.
 
@@ -123,7 +123,7 @@ class PublishedEncoder(Kept):
         return out
 
     def layers_of(self, matrix: Tensor, nodes: Tensor) -> list[Tensor]:
-        r"""Return the rows of ``nodes`` in :math:`H^1, \dots, H^L`.
+        r"""Return the embeddings of ``nodes`` in :math:`H^1, \dots, H^L`.
 
         :math:`H^0` is left out because it does not depend on the request and so is the same in all views.
 
@@ -304,8 +304,8 @@ def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperat
     """Return the mean over layers of the mean :func:`~graphunlearn.nn.info_nce` between two views of the same nodes.
 
     Args:
-        first: The rows of the first view, one tensor ``[num, dim]`` per layer.
-        second: The rows of the second view, with the same shapes.
+        first: The embeddings of the first view, one tensor ``[num, dim]`` per layer.
+        second: The embeddings of the second view, with the same shapes.
         temperature: Divisor of the cosines.
 
     Returns:
@@ -367,7 +367,7 @@ class Losses:
     def terms(
         self, table: Tensor, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
     ) -> dict[str, Tensor]:
-        """Return the weighted loss terms of one batch, each a scalar, by name.
+        """Return the weighted loss terms of one batch, with their names; each term is a scalar.
 
         Args:
             table: The revised table ``[num_nodes, dim]``.
@@ -398,7 +398,7 @@ class Losses:
     def batches(self, retained: InteractionGraph, pairs: Tensor, epoch: int) -> Iterator[tuple[int, Samples, Tensor]]:
         """Yield the step number, the batch of retained samples and the forgotten pairs ``[2, num]`` for every step.
 
-        The forgotten pairs are visited cyclically, up to one batch size per step.
+        The forgotten pairs are repeated cyclically, at most ``batch_size`` of them per step.
         """
         samples = self.objective.samples(retained, epoch=epoch)
         generator, size = seeded("order", self.settings.seed, epoch), self.settings.batch_size
