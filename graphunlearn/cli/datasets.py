@@ -1,15 +1,14 @@
-"""``datasets``: the named data sets."""
+"""``graphunlearn datasets``: lists and downloads the named data sets."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
+from graphunlearn.cli._text import Answer, Folder, Printing, columns, note, several
 from graphunlearn.cli._wording import how_to_get
 from graphunlearn.errors import ArgumentError
 
@@ -33,7 +32,7 @@ class Datasets:
       graphunlearn datasets --download ml-100k yoochoose-100k --root data
     """
 
-    root: Annotated[Path | None, optional("DIR")] = None
+    root: Folder = None
     """Folder of data sets (default: the one that GRAPHUNLEARN_DATA names)."""
     download: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME ...")] = ()
     """Data sets to download into it."""
@@ -94,7 +93,7 @@ class Datasets:
 
 
 def _size(card: Card) -> str:
-    """How much there is to download, in words."""
+    """Return the size of the download of a data set, in words."""
     if card.download is None:
         return "by hand"
     size = card.download_bytes

@@ -1,17 +1,16 @@
-"""``train``: what makes run folders."""
+"""``graphunlearn train``: trains a model and writes a run folder."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
-from graphunlearn.cli._text import Answer, device_of, note
+from graphunlearn.cli._text import Answer, Out, device_of, note
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,12 +37,12 @@ class Train(Learner):
       graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
     """
 
-    out: Annotated[Path, arg(metavar="DIR")]
+    out: Out
     """Folder to write."""
     split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test part; with --test the last one does not count."""
     seed: int = 0
-    """Seed of the random split, of the first parameters and of the order of what is learned."""
+    """Seed of the random split, of the initial parameters and of the order of the training samples."""
 
     def run(self) -> Answer:
         """Train and write the folder."""
@@ -58,9 +57,8 @@ class Train(Learner):
         self.check_kind()
         settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
-        graphs: tuple[Graph, Graph, Graph] = cut(
-            graph.to(device), None if test is None else test.to(device), self.split, self.seed
-        )
+        test = None if test is None else test.to(device)
+        graphs: tuple[Graph, Graph, Graph] = cut(graph.to(device), test, self.split, self.seed)
         _check_parts(*graphs)
         labelled = graph.kind == "interactions" and graph.label is not None
         objective, spec = self.learning.loss(labelled), self.learning.spec()
@@ -97,17 +95,17 @@ class Train(Learner):
 
 
 def _first(train: Graph) -> str:
-    """The option that names the first session or user of the data, for an example of what to do next."""
+    """Return the option to forget the first session or user of the data, for the example of the next command."""
     if train.kind == "sessions":
         return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
     return f"--users {shlex.quote(str(train.user_ids[0]))}"
 
 
 def _check_parts(train: Any, validation: Any, test: Any) -> None:
-    """Say how many held-out clicks are on items that training never sees; nothing is measured on them.
+    """Print how many held-out clicks are not measured, since training never sees their items.
 
     Raises:
-        ValueError: In a part, there is then no click that follows another.
+        ValueError: No session of a part has two clicks without them.
     """
     from graphunlearn.eval.scenarios.cases import without_unseen_items
 
@@ -117,33 +115,27 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
             note(sentence)
         for name, part in zip(("training", "validation", "test"), (train, *held_out)):
             if part.num_clicks == part.num_sessions:
-                raise ValueError(
-                    f"the {name} part must hold a session of two clicks or more, on items that are trained on "
-                    f"(got {f'{part.num_sessions} of one click' if part.num_sessions else 'none'})"
-                )
+                got = f"{part.num_sessions} of one click" if part.num_sessions else "none"
+                wanted = "hold a session of two clicks or more, on items that are trained on"
+                raise ValueError(f"the {name} part must {wanted} (got {got})")
 
 
 def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
+    """Return the quality of recommendations on the test data; for sessions, of the click after every prefix."""
     from graphunlearn.data import SessionGraph
+    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
     from graphunlearn.metrics.ranking import Ranker, auroc
-    from graphunlearn.nn import encode, score
+    from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, score
     from graphunlearn.runs.run import watched
 
     if isinstance(test, SessionGraph):
-        return _next_clicks(model, watched(test, train))
+        sessions = watched(test, train)
+        samples = CrossEntropy().samples(sessions)
+        states, items, *_ = encode_prefixes(model, sessions, samples.ends)
+        scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
+        return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}
     encoded = encode(model, train)
     scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.queries, encoded.items)
     if test.label is not None and 0 < float(test.label.mean()) < 1:
         scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
     return scores
-
-
-def _next_clicks(model: nn.Module, test: Graph) -> dict[str, float]:
-    """Return how well the click after every prefix of the test sessions is ranked, in the whole catalogue."""
-    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
-    from graphunlearn.nn import CrossEntropy, encode_prefixes
-
-    samples = CrossEntropy().samples(test)
-    states, items, *_ = encode_prefixes(model, test, samples.ends)
-    scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
-    return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}

@@ -248,7 +248,7 @@ BROKEN = {
     "cut weights": (lambda f: os.truncate(f / "model.safetensors", 300), "must be a whole export"),
     "other weights": (
         lambda f: tampered(f, lambda t: t["embedding.weight"].add_(1)),
-        "model.safetensors is not the one that unlearning.json tells of",
+        "the fingerprint of model.safetensors differs from the one in unlearning.json",
     ),
     "broken JSON": (lambda f: (f / "unlearning.json").write_text("{"), "must be a whole export"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "must be a whole export"),
