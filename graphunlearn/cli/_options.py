@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from graphunlearn.cli._text import WORDS, Float, Int, optional
+from graphunlearn.cli._fields import Float, Int, optional
+from graphunlearn.cli._text import WORDS
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:

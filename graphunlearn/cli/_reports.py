@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphunlearn.cli._text import Answer, Folder
+from graphunlearn.cli._fields import Folder
+from graphunlearn.cli._text import Answer
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:

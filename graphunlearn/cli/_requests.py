@@ -173,8 +173,7 @@ def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
         count = int(gone.sum())
         if count:
             dropped = counted(count, f"{name} {graph.unit}s")
-            sentences.append(
-                f"{dropped} of the forgotten {part.level}s {'is' if count == 1 else 'are'} dropped as well"
-            )
+            are = "is" if count == 1 else "are"
+            sentences.append(f"{dropped} of the forgotten {part.level}s {are} dropped as well")
             setattr(run, name, graph.keep(~gone))
     return sentences

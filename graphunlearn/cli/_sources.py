@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import File, Int, Running, optional
 from graphunlearn.cli._options import Learning, Training, misplaced
-from graphunlearn.cli._text import WORDS, File, Int, Running, counted, note, optional
+from graphunlearn.cli._text import WORDS, counted, note
 from graphunlearn.cli._wording import how_to_get, reading
 from graphunlearn.errors import ArgumentError, FileError
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import File, Folder, Int, RunFolder, Running
 from graphunlearn.cli._ledgers import audit_figures, entry_of_run, existing
 from graphunlearn.cli._methods import rebuild_method
 from graphunlearn.cli._reports import Caching, answer, check_retrain_seeds, command, written
-from graphunlearn.cli._text import Answer, File, Folder, Int, RunFolder, Running, device_of
+from graphunlearn.cli._text import Answer, device_of
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from graphunlearn.cli._fields import File, Float, Out, optional
 from graphunlearn.cli._methods import BENCHED, build_method, check_method
 from graphunlearn.cli._options import models_of
 from graphunlearn.cli._reports import Caching, check_retrain_seeds, command, written
 from graphunlearn.cli._sources import Learner, sizes
-from graphunlearn.cli._text import WORDS, Answer, File, Float, Out, device_of, listed, note, optional
+from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note
 from graphunlearn.cli._wording import reading
 from graphunlearn.errors import ArgumentError
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from graphunlearn.cli._text import Answer, Folder, Printing, columns, note, several
+from graphunlearn.cli._fields import Folder, Printing, several
+from graphunlearn.cli._text import Answer, columns, note
 from graphunlearn.cli._wording import how_to_get
 from graphunlearn.errors import ArgumentError
 

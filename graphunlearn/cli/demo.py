@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import Folder, Running
 from graphunlearn.cli._methods import BENCHED, build_method
 from graphunlearn.cli._reports import command, written
 from graphunlearn.cli._sources import sizes
-from graphunlearn.cli._text import Answer, Folder, Running, device_of, note
+from graphunlearn.cli._text import Answer, device_of, note
 
 __all__ = ["Demo"]
 

@@ -11,24 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
 from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
-from graphunlearn.cli._text import (
-    Answer,
-    File,
-    Files,
-    Ids,
-    Int,
-    Out,
-    RunFolder,
-    Running,
-    Settings,
-    counted,
-    device_of,
-    note,
-    optional,
-)
+from graphunlearn.cli._text import Answer, counted, device_of, note
 from graphunlearn.cli.prepare import file_of, method_for
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from graphunlearn.cli._fields import Printing, Running, optional
 from graphunlearn.cli._ledgers import existing, finished, relative_to_ledger, run_folder_of
-from graphunlearn.cli._text import Answer, Printing, Running, columns, counted, optional
+from graphunlearn.cli._text import Answer, columns, counted
 from graphunlearn.cli.forget import Forget
 from graphunlearn.errors import ArgumentError
 

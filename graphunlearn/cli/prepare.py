@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from graphunlearn._version import __version__
-from graphunlearn.cli._methods import (
-    build_method,
-    check_method,
-    method_names,
-    options_of,
-    parse_options,
-    preparable,
-)
+from graphunlearn.cli._fields import Int, RunFolder, Running, Settings
+from graphunlearn.cli._methods import build_method, check_method, method_names, options_of, parse_options, preparable
 from graphunlearn.cli._resume import resumable
-from graphunlearn.cli._text import Answer, Int, RunFolder, Running, Settings, device_of, listed, meant, note
+from graphunlearn.cli._text import Answer, device_of, listed, meant, note
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import Out
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
-from graphunlearn.cli._text import Answer, Out, device_of, note
+from graphunlearn.cli._text import Answer, device_of, note
 
 if TYPE_CHECKING:
     from torch import nn

@@ -116,8 +116,8 @@ def test_what_is_refused(ready, trained_sessions, tmp_path, call, refused):
     run.save(other, overwrite=True)
     shutil.copy(ready / "sisa.safetensors", other)
     assert refused("forget", other, *words, "--out", tmp_path / "x") == (
-        f"'run' must hold a preparation for its own model (got '{other / 'sisa.safetensors'}', for another); prepare it "
-        f"again: graphunlearn prepare {other} --method sisa --overwrite"
+        f"'run' must hold a preparation for its own model (got '{other / 'sisa.safetensors'}', for another); prepare "
+        f"it again: graphunlearn prepare {other} --method sisa --overwrite"
     )
     assert not (tmp_path / "x").exists()
 
