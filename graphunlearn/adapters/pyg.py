@@ -103,9 +103,8 @@ class BipartiteRecommender(nn.Module):
             self._materialise()
         self.num_hops = _reach(encoder) if num_hops is None else num_hops
         if num_hops is None and self.num_hops == 0:
-            raise ArgumentError(
-                "num_hops", "be given for an encoder without convolutions of PyTorch Geometric", type(encoder).__name__
-            )
+            expected = "be given for an encoder without convolutions of PyTorch Geometric"
+            raise ArgumentError("num_hops", expected, type(encoder).__name__)
 
     def forward(self, graph: InteractionGraph) -> tuple[Tensor, Tensor]:
         """Return the rows of all users ``[num_users, out]`` and of all items ``[num_items, out]``.
@@ -128,11 +127,8 @@ class BipartiteRecommender(nn.Module):
             return rows["user"], rows["item"]
         rows = self.encoder(x, edge_index)
         if rows.dim() != 2 or len(rows) != sum(sizes):
-            raise ArgumentError(
-                "encoder",
-                f"return a row for each of the {sum(sizes)} users and items",
-                f"a tensor of shape {list(rows.shape)}",
-            )
+            expected = f"return a row for each of the {sum(sizes)} users and items"
+            raise ArgumentError("encoder", expected, f"a tensor of shape {list(rows.shape)}")
         users, items = rows.split(sizes)
         return users, items
 
@@ -186,11 +182,8 @@ def _(model: BipartiteRecommender, graph: InteractionGraph) -> Encoded:
     sizes = [model.num_users, model.num_items]
     _check_size(sum(sizes), model, graph)
     if graph.num_users != model.num_users:
-        raise ArgumentError(
-            "graph",
-            f"have the {sizes[0]} users and {sizes[1]} items of the model",
-            f"{graph.num_users} and {graph.num_items}",
-        )
+        expected = f"have the {sizes[0]} users and {sizes[1]} items of the model"
+        raise ArgumentError("graph", expected, f"{graph.num_users} and {graph.num_items}")
     return Encoded(*model(graph), *model.embedding.weight.split(sizes))
 
 

@@ -157,13 +157,8 @@ def _parse(verb: str, words: list[str]) -> Any:
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
-            return tyro.cli(
-                cls,
-                prog=f"graphunlearn {verb}",
-                description=inspect.getdoc(cls),
-                args=words,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            config, about = (tyro.conf.FlagCreatePairsOff,), inspect.getdoc(cls)
+            return tyro.cli(cls, prog=f"graphunlearn {verb}", description=about, args=words, config=config)
     except SystemExit as error:
         if not error.code:
             raise

@@ -98,7 +98,8 @@ def build_method(
         0.3
     """
     values = parse_options(name, options)
-    given = dict(defaults or {}) | ({} if seed is None else {"seed": seed})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in (defaults or {}).items()}
+    given |= {} if seed is None else {"seed": seed}
     names = {f.name for f in _init(_registry()[name])}
     made = _registry()[name](**{key: value for key, value in given.items() if key in names} | values)
     if settings is not None and seed is not None:
@@ -148,12 +149,7 @@ def rebuild_method(name: str, objective: Criterion, options: dict[str, Any]) -> 
         objective: The loss of the model.
         options: The values.
     """
-    if name not in _registry():
-        return None
-    cls = _registry()[name]
-    known, own = _simple_fields(cls), {f.name for f in _init(cls)} & {"objective"}
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items() if key in known}
-    return cls(**dict.fromkeys(own, objective) | given)
+    return build_method(name, objective, defaults=options) if name in _registry() else None
 
 
 def _check_name(name: str, option: str, offered: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -76,6 +77,16 @@ def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
     if repeated:
         note(f"{repeated} repeated {'entry counts' if repeated == 1 else 'entries count'} once")
     return reduce(or_, parts)
+
+
+def first_option(train: Graph) -> str:
+    """Return the option to forget the first user or session of the data, for an example of a command.
+
+    Args:
+        train: The training data.
+    """
+    level = "session" if train.kind == "sessions" else "user"
+    return f"--{level}s {shlex.quote(train.vocabulary(level)[0])}"
 
 
 def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:

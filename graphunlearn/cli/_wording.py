@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphunlearn.cli._options import models_of
@@ -74,7 +74,8 @@ def naming_option(error: ArgumentError, command: Any) -> ArgumentError:
         error = error.renamed(hint="'--overwrite' replaces it")
     elif isinstance(error, PendingError):
         error = error.renamed(hint=f"{error.hint}, or run 'graphunlearn ledger resume {error.path}'")
-    known = error.argument in _options(command)
+    groups = [command, *filter(is_dataclass, vars(command).values())]
+    known = any(error.argument in vars(group) for group in groups)
     return error.renamed(f"--{error.argument.replace('_', '-')}" if known else None)
 
 
@@ -82,15 +83,6 @@ def how_to_get(card: Card) -> str:
     """Return the instructions for getting the files of a data set."""
     command = f"'graphunlearn datasets --download {card.name} --root DIR' gets them. By hand: "
     return f"{command if card.download else ''}{card.by_hand}"
-
-
-def _options(command: Any) -> set[str]:
-    """Return the names of the fields of a command, including those of nested option groups."""
-    names: set[str] = set()
-    for field in fields(command):
-        value = getattr(command, field.name)
-        names |= _options(value) if is_dataclass(value) else {field.name}
-    return names
 
 
 def _left_out(warning: LeftOutWarning, option: str) -> str:

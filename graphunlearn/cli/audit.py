@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -14,9 +14,6 @@ from graphunlearn.cli._methods import rebuild_method
 from graphunlearn.cli._reports import Caching, answer, check_retrain_seeds, command, written
 from graphunlearn.cli._text import Answer, device_of
 from graphunlearn.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from graphunlearn.runs.run import Forgotten, Run
 
 __all__ = ["RunAudit"]
 
@@ -52,6 +49,7 @@ class RunAudit:
         from tqdm import tqdm
 
         from graphunlearn.eval import Audit, audit
+        from graphunlearn.eval.auditing import own_figures
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run, watched
 
@@ -96,7 +94,9 @@ class RunAudit:
             "command": command(),
         }
         judged = Audit.mean([judged], about)
-        judged.plots |= _own_figures(run, before)
+        method = rebuild_method(result.method, run.objective, before.options)
+        methods = [] if method is None else [method]
+        judged.plots |= own_figures(before.original, before.graph, result.request, methods)
         if self.out is not None:
             told = written(judged, self.out, self.running.overwrite)
         else:
@@ -105,11 +105,3 @@ class RunAudit:
         if self.ledger is not None and number is not None:  # after the report, which is kept if the ledger is locked
             existing(self.ledger).record_audit(number, audit_figures(judged.report))
         return told
-
-
-def _own_figures(run: Run, before: Forgotten) -> dict[str, Any]:
-    """Return the figures of the method itself."""
-    from graphunlearn.eval.auditing import own_figures
-
-    method = rebuild_method(before.result.method, run.objective, before.options)
-    return own_figures(before.original, before.graph, before.result.request, [] if method is None else [method])

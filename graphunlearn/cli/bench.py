@@ -20,7 +20,6 @@ from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data import ForgetRequest
-    from graphunlearn.data.request import Level
     from graphunlearn.eval import Scenario
 
     Making = tuple[str, Callable[..., Scenario[Any]], bool]
@@ -30,13 +29,14 @@ __all__ = ["Bench"]
 Name = Literal[
     "adversarial-edges", "random-edges", "users", "items", "flipped-labels", "file", "session-clicks", "sessions"
 ]
+Listed = Literal["interaction", "user", "item", "click", "session"]
 SCENARIOS = {
     "interactions": ("adversarial-edges", "random-edges", "users", "items", "flipped-labels", "file"),
     "sessions": ("session-clicks", "sessions", "items", "file"),
 }
 """The scenarios of each kind of graph."""
 REMOVED = {"users": "user", "items": "item", "random-edges": "interaction", "sessions": "session"}
-LISTED: dict[str, tuple[Level, ...]] = {
+LISTED: dict[str, tuple[Listed, ...]] = {
     "interactions": ("interaction", "user", "item"),
     "sessions": ("click", "session", "item", "user"),
 }
@@ -79,10 +79,7 @@ class Bench(Learner):
     request: File = None
     """file: what to forget, in the ids of the data: one per line, or user,item for interactions and session,position
     for clicks."""
-    level: Annotated[
-        Literal["interaction", "user", "item", "click", "session"] | None,
-        optional("{interaction,user,item,click,session}"),
-    ] = None
+    level: Annotated[Listed | None, optional("{interaction,user,item,click,session}")] = None
     """file: what a line of the file names (default: interaction, for sessions click)."""
     positives_only: bool = False
     """flipped-labels: propagate over positive labels only, as the public code of IFRU does; all are trained on."""
@@ -143,10 +140,9 @@ class Bench(Learner):
         model, kind = self.learning.model, self.learning.kind
         if self.scenario not in SCENARIOS[kind]:
             others = listed(models_of(next(other for other in SCENARIOS if other != kind)), "or")
-            raise ValueError(
-                f"the scenario must be {listed(SCENARIOS[kind], 'or')} for {model}, a model of {WORDS[kind]} "
-                f"(got {self.scenario!r}, which goes with --model {others})"
-            )
+            expected = f"{listed(SCENARIOS[kind], 'or')} for {model}, a model of {WORDS[kind]}"
+            got = f"{self.scenario!r}, which goes with --model {others}"
+            raise ValueError(f"the scenario must be {expected} (got {got})")
         self.check_kind()
         own: dict[str, tuple[str, ...]] = {
             "side": ("adversarial-edges",),

@@ -62,9 +62,9 @@ class Datasets:
             note(f"{card.title}, {_size(card)}. Terms: {card.terms}")
             folder = download(card.name, self.root)
             model = "" if card.kind == "interactions" else " --model srgnn"
-            root = shlex.quote(str(folder.parent))
+            train = f"graphunlearn train --data {card.name}{model} --out runs/a"
             lines += [f"{card.name}: in {folder}", f"cite: {card.citation}"]
-            lines += [f"next: {ROOT_VARIABLE}={root} graphunlearn train --data {card.name}{model} --out runs/a"]
+            lines += [f"next: {ROOT_VARIABLE}={shlex.quote(str(folder.parent))} {train}"]
             data.append(asdict(card) | {"found": card.is_found(self.root), "folder": str(folder)})
         return Answer(data, "\n".join(lines))
 
@@ -87,9 +87,8 @@ class Datasets:
         lines = ["\n\n".join(parts), ""]
         lines.append(f"looked in {root}" if root else f"{ROOT_VARIABLE} names no folder to look in")
         lines += [f"{card.name}: {how_to_get(card)}" for card in cards if not found[card.name]]
-        forms = {name: None if form is None else form.title for name, form in found.items()}
-        told = {name: {"found": title is not None, "found_form": title} for name, title in forms.items()}
-        data = [asdict(card) | told[card.name] for card in cards]
+        titles = {name: None if form is None else form.title for name, form in found.items()}
+        data = [asdict(c) | {"found": titles[c.name] is not None, "found_form": titles[c.name]} for c in cards]
         return Answer(data, "\n".join(lines).rstrip())
 
 

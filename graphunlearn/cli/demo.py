@@ -49,15 +49,12 @@ class Demo:
 
         out, overwrite = (DEMO_OUT[self.kind], True) if self.out is None else (self.out, self.running.overwrite)
         check_out(out, overwrite)
-        graph: Any
-        make: Any
-        objective: nn.Criterion
-        if self.kind == "interactions":
-            graph, make = datasets.synthetic_interactions(seed=self.seed), flipped_labels
-            model, objective = "lightgcn", nn.BCE()
-        else:
-            graph, make = datasets.synthetic_sessions(seed=self.seed), session_clicks
-            model, objective = "srgnn", nn.CrossEntropy()
+        kinds: dict[str, Any] = {
+            "interactions": (datasets.synthetic_interactions, flipped_labels, "lightgcn", nn.BCE()),
+            "sessions": (datasets.synthetic_sessions, session_clicks, "srgnn", nn.CrossEntropy()),
+        }
+        synthetic, make, model, objective = kinds[self.kind]
+        graph = synthetic(seed=self.seed)
         note(f"synthetic: {sizes(graph)}")
         result = bench(
             lambda seed: make(graph, seed=seed),

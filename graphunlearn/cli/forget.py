@@ -146,17 +146,9 @@ class Forget:
             result = method.unlearn(run.model, run.train, request)
             save(result)
         else:
-            result = ledger.unlearn(
-                method,
-                run.model,
-                run.train,
-                request,
-                save=save,
-                objective=run.objective,
-                out=relative_to_ledger(self.out, ledger),
-                asked=asked,
-                command=self._command(),
-            )
+            place = relative_to_ledger(self.out, ledger)
+            facts: dict[str, Any] = {"asked": asked, "command": self._command(), "out": place}
+            result = ledger.unlearn(method, run.model, run.train, request, save=save, objective=run.objective, **facts)
         data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
         data["peak_memory_mb"] = result.peak_memory / 2**20
         data |= {name: getattr(result, name) for name in ("method", "seconds", "cpu_seconds", "prepare_seconds", "log")}

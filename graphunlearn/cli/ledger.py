@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShowLedger"]
 
+Action = Literal["show", "verify", "resume", "drop", "retrained"]
 HEADER = ("entry", "time", "what", "removed", "method", "seconds", "drift", "model")
 
 
@@ -47,10 +48,7 @@ class ShowLedger:
       graphunlearn ledger retrained runs/ledger.db --run runs/new
     """
 
-    action: Annotated[
-        Positional[Literal["show", "verify", "resume", "drop", "retrained"]],
-        arg(metavar="{show,verify,resume,drop,retrained}"),
-    ]
+    action: Annotated[Positional[Action], arg(metavar="{show,verify,resume,drop,retrained}")]
     """What to do."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The ledger."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from graphunlearn._version import __version__
 from graphunlearn.cli._fields import Int, RunFolder, Running, Settings
 from graphunlearn.cli._methods import build_method, check_method, method_names, options_of, parse_options, preparable
+from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._text import Answer, device_of, listed, meant, note
 from graphunlearn.errors import ArgumentError
@@ -68,7 +69,7 @@ class Prepare:
         check_method(self.method, run.spec, offered=preparable())
         if not os.access(self.source, os.W_OK | os.X_OK):
             raise ArgumentError("run", "be a folder that can be written to", f"'{self.source}'")
-        method = _built(run, self.method, options, self.seed)
+        method = _built(run, self.method, options=options, seed=self.seed)
         if not method.asks_preparation(run.model):
             got = f"'{self.source}', from which it forgets without another preparation"
             raise ArgumentError("run", f"hold a model that {method.name} was not used on", got)
@@ -83,11 +84,9 @@ class Prepare:
             method.save(path)
         told = {"run": str(self.source), "file": path.name, "method": method.name, "seconds": method.prepare_seconds}
         most = f", for requests of up to {log['largest_share']:.1%} of the data" if "largest_share" in log else ""
-        level = {"interactions": "user", "sessions": "session"}[run.spec.kind]
-        first = run.train.vocabulary(level)[0]
         text = (
             f"prepared {method.name} in {format_seconds(method.prepare_seconds)}{most}\nwrote {path}\n"
-            f"next: graphunlearn forget {self.source} --{level}s {first} --method {method.name} "
+            f"next: graphunlearn forget {self.source} {first_option(run.train)} --method {method.name} "
             f"--out {self.source.with_name('forgotten')}"
         )
         return Answer(told | {"options": made_with, "log": log}, text)
@@ -123,7 +122,7 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     given = parse_options(name, options)
     plain = build_method(name, run.objective)
     if not plain.asks_preparation(run.model):
-        return _built(run, name, options, seed)
+        return _built(run, name, options=options, seed=seed)
     if plain.keeps is None:
         got = f"{name!r}, which is prepared first, in memory"
         expected = "be one that forgets from a model as it is"
@@ -135,13 +134,13 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     device = next(run.model.parameters()).device
     with whole("run", "hold a whole preparation", path, again):
         made_with = Preparation.log_of(path)["options"]
-        _built(run, name, [], None, made_with)
+        _built(run, name, defaults=made_with)
     for key, value in given.items():
         if key not in plain.anew and value != made_with.get(key):
             expected = f"be {_text(made_with.get(key))}, as the method was prepared with"
             hint = f"to change it: {command} --option {key}={_text(value)} --overwrite"
             raise ArgumentError(f"--option {key}", expected, _text(value), hint)
-    method = _built(run, name, options, seed, made_with)
+    method = _built(run, name, options=options, seed=seed, defaults=made_with)
     with whole("run", "hold a whole preparation", path, again):
         preparation = method.load(path, device, like=run.model).preparation
     assert preparation is not None
@@ -153,21 +152,12 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     return method
 
 
-def _built(
-    run: Run, name: str, options: Sequence[str], seed: int | None, defaults: dict[str, object] | None = None
-) -> Unlearner:
+def _built(run: Run, name: str, **given: Any) -> Unlearner:
     """Return a method with the loss, the validation data and the training settings of a run."""
     from graphunlearn.runs.run import watched
 
-    return build_method(
-        name,
-        run.objective,
-        options=options,
-        seed=seed,
-        validation=watched(run.validation, run.train),
-        settings=run.settings,
-        defaults=defaults,
-    )
+    validation = watched(run.validation, run.train)
+    return build_method(name, run.objective, validation=validation, settings=run.settings, **given)
 
 
 def _text(value: object) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import Out
+from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
 from graphunlearn.cli._text import Answer, device_of, note
@@ -63,18 +63,13 @@ class Train(Learner):
         _check_parts(*graphs)
         labelled = graph.kind == "interactions" and graph.label is not None
         objective, spec = self.learning.loss(labelled), self.learning.spec()
-        model = spec.build(graphs[0])
+        train = graphs[0]
+        model = spec.build(train)
         reset_parameters(model, settings.seed)
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
-            result = fit(
-                model,
-                graphs[0],
-                validation=watched(graphs[1], graphs[0]),
-                objective=objective,
-                settings=settings,
-                checkpoint=checkpoint,
-            )
+            seen = watched(graphs[1], train)
+            result = fit(model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint)
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
             about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
@@ -83,23 +78,16 @@ class Train(Learner):
             run = Run(spec, model, *graphs, objective, settings, about)
             run.save(self.out, self.running.overwrite)
         with torch.no_grad():
-            scores = _utility(model, graphs[0], graphs[2])
+            scores = _utility(model, train, graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
         text = (
             f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
             f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
-            f"next: graphunlearn forget {self.out} {_first(graphs[0])} --out {self.out.with_name('forgotten')}"
+            f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data, text)
-
-
-def _first(train: Graph) -> str:
-    """Return the option to forget the first session or user of the data, for the example of the next command."""
-    if train.kind == "sessions":
-        return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
-    return f"--users {shlex.quote(str(train.user_ids[0]))}"
 
 
 def _check_parts(train: Any, validation: Any, test: Any) -> None:

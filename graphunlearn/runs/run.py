@@ -126,7 +126,18 @@ class Run:
             OSError: The folder could not be written.
         """
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("model", *PARTS)}
-        facts = {"run": self._facts() | {"fingerprints": _fingerprints(parts)}}
+        objective: Any = self.objective
+        loss = next(name for name, cls in OBJECTIVES.items() if type(objective) is cls)
+        about = {
+            "format": FORMAT,
+            "graphunlearn": __version__,
+            "model": asdict(self.spec),
+            "objective": {"name": loss, **asdict(objective)},
+            "settings": asdict(self.settings),
+            "about": self.about,
+            "fingerprints": _fingerprints(parts),
+        }
+        facts = {"run": about}
         if self.forgotten is not None:
             result = self.forgotten.result
             before = {"original": self.forgotten.original, "original_train": self.forgotten.graph}
@@ -143,18 +154,6 @@ class Run:
             write_parts(folder, models, facts)
             if also is not None:
                 also(folder)
-
-    def _facts(self) -> dict[str, Any]:
-        name = next(key for key, cls in OBJECTIVES.items() if type(self.objective) is cls)
-        objective: Any = self.objective
-        return {
-            "format": FORMAT,
-            "graphunlearn": __version__,
-            "model": asdict(self.spec),
-            "objective": {"name": name, **asdict(objective)},
-            "settings": asdict(self.settings),
-            "about": self.about,
-        }
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Run:

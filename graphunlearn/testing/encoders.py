@@ -141,9 +141,7 @@ def _check_parameters(name: str, model: nn.Module, graph: Graph, first: Encoded)
             again = _encoded(name, model, graph)
         still = all(torch.equal(a, b) for a, b in zip(moved[:2], first[:2]))
         require(not still, f"{name} must not cache: a change of '{key}' must change the embeddings (got the same)")
-        require(
-            _same(first, again), f"{name} must not cache: the former '{key}' must give the former ones (got others)"
-        )
+        require(_same(first, again), f"{name} must not cache: the former '{key}' must give the same again (got others)")
 
 
 def _check_graphs(name: str, model: nn.Module, pristine: nn.Module, graph: Graph, first: Encoded) -> None:

@@ -142,11 +142,8 @@ def to_native(model: Any, num_nodes: int) -> nn.Module:
     """
     rows = [len(table.weight) - 1 for table in (model.user_embedding, model.item_embedding)]
     if sum(rows) != num_nodes:
-        raise ArgumentError(
-            "model",
-            f"be one of the training data passed, of {num_nodes} users and items",
-            f"one of {' + '.join(map(str, rows))}",
-        )
+        expected = f"be one of the training data passed, of {num_nodes} users and items"
+        raise ArgumentError("model", expected, f"one of {' + '.join(map(str, rows))}")
     native: nn.Module = MODELS[type(model).__name__](model, num_nodes)
     native.to(next(model.parameters()).device)
     with torch.no_grad():
@@ -210,15 +207,8 @@ def _pairs(native: Any, model: Any) -> Iterator[tuple[Tensor, tuple[Tensor, ...]
 
 
 def _sgl(model: Any, num_nodes: int) -> nn.Module:
-    return SGL(
-        num_nodes,
-        model.embed_dim,
-        model.n_layers,
-        view=VIEWS[model.type],
-        drop=model.drop_ratio,
-        temperature=model.ssl_tau,
-        weight=model.ssl_weight,
-    )
+    contrast = {"drop": model.drop_ratio, "temperature": model.ssl_tau, "weight": model.ssl_weight}
+    return SGL(num_nodes, model.embed_dim, model.n_layers, view=VIEWS[model.type], **contrast)
 
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
@@ -266,13 +256,22 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
         gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
         if not gap <= TOLERANCE:
             twice = ", are pairs there twice, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
-            raise ArgumentError(
-                "model",
-                f"compute what RecBole's {type(model).__name__} does on the training data passed",
-                f"{name} rows that differ by {gap:.2g} of the largest entry",
-                f"was it trained on other data{twice}, or is it a subclass? Register your own class with "
-                "graphunlearn.encode.register",
-            )
+            expected = f"compute what RecBole's {type(model).__name__} does on the training data passed"
+            got = f"{name} embeddings that differ by {gap:.2g} of the largest entry"
+            hint = f"was it trained on other data{twice}, or is it a subclass?"
+            way_out = "Register your own class with graphunlearn.encode.register"
+            raise ArgumentError("model", expected, got, f"{hint} {way_out}")
+
+
+def clear_caches(model: Any) -> None:
+    """Delete the embeddings that a RecBole model has cached for its evaluation.
+
+    Args:
+        model: The RecBole model; changed in place.
+    """
+    for name in CACHES:
+        if hasattr(model, name):
+            setattr(model, name, None)
 
 
 def refreshed(model: Any, dataset: Any) -> Any:
@@ -282,15 +281,9 @@ def refreshed(model: Any, dataset: Any) -> Any:
         model: The RecBole model, which is not changed.
         dataset: RecBole data set of the retained training data.
     """
-    memo: dict[int, Any] = {}
-    for name in CACHES:  # tensors of an autograd graph cannot be copied
-        cached = getattr(model, name, None)
-        if cached is not None:
-            memo[id(cached)] = None
-    after = copy.deepcopy(model, memo)
-    for name in CACHES:
-        if hasattr(after, name):
-            setattr(after, name, None)
+    cached = [getattr(model, name, None) for name in CACHES]  # tensors with gradients cannot be copied
+    after = copy.deepcopy(model, {id(rows): None for rows in cached if rows is not None})
+    clear_caches(after)
     name = type(model).__name__
     if name in ("LightGCN", "NGCF"):
         after.interaction_matrix = dataset.inter_matrix(form="coo").astype(np.float32)
@@ -319,9 +312,8 @@ def objective_of(model: Any, batch_size: int) -> BPR:
     decay = float(getattr(model, "reg_weight", 0.0) or 0.0)
     if decay and not getattr(model, "require_pow", False):
         with torch.no_grad():
-            squared = (
-                model.user_embedding.weight.square().sum(1).mean() + model.item_embedding.weight.square().sum(1).mean()
-            )
+            tables = (model.user_embedding.weight, model.item_embedding.weight)
+            squared = sum(table.square().sum(1).mean() for table in tables)
         layers = len(getattr(model, "GNNlayers", ()))  # NGCF penalises its final rows; each layer has norm 1
         decay /= max((float(squared / 2) + layers) * batch_size, 1e-12) ** 0.5
     if type(model).__name__ == "SGL":

@@ -61,16 +61,12 @@ class RecBoleSessions(nn.Module):
     def __init__(self, module: Any) -> None:
         name = type(module).__name__
         if name not in MODELS or not type(module).__module__.startswith("recbole."):
-            raise TypeError(
-                f"'module' must be one of RecBole's {', '.join(MODELS)} (got {type(module).__module__}.{name})"
-            )
+            got = f"{type(module).__module__}.{name}"
+            raise TypeError(f"'module' must be one of RecBole's {', '.join(MODELS)} (got {got})")
         if module.loss_type != "CE":
-            raise ArgumentError(
-                "module",
-                "be trained with cross entropy, loss_type='CE'",
-                f"'{module.loss_type}'",
-                "the probability of a click is that of its softmax",
-            )
+            expected = "be trained with cross entropy, loss_type='CE'"
+            hint = "the probability of a click is that of its softmax"
+            raise ArgumentError("module", expected, f"'{module.loss_type}'", hint)
         super().__init__()
         self.module = copy.deepcopy(module)
         self.num_items, self.max_length = int(module.n_items) - 1, int(module.max_seq_length)
