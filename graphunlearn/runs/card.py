@@ -9,8 +9,8 @@ from typing import Any
 __all__ = ["model_card"]
 
 _TEMPLATE = Path(__file__).with_name("card.md")
-_MEASURED = "What those who made this folder measured is below."
-_UNMEASURED = "No audit came with this folder: nothing was measured for this very request."
+_MEASURED = "The figures of such a comparison are below."
+_UNMEASURED = "No audit came with this folder, so nothing was measured for this request."
 _AUDIT = "\n## Audit\n\n```json\n{figures}\n```\n"
 
 

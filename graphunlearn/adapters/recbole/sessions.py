@@ -36,7 +36,7 @@ class RecBoleSessions(nn.Module):
     batch, since padding behind a session does not affect any of the three models.
 
     The softmax of RecBole's cross entropy includes the padding item 0, which is never clicked. Here, the probabilities
-    and the losses are over the real items only, so the row of the padding item has no effect and is not trained.
+    and the losses are over the real items only, so the embedding of the padding item has no effect and is not trained.
 
     Args:
         module: RecBole's SRGNN, GRU4Rec or SASRec, trained with cross entropy; it is copied.
@@ -86,7 +86,7 @@ class RecBoleSessions(nn.Module):
             self.module.apply(self.module._init_weights)
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Return one row per history.
+        """Return one embedding per history.
 
         Args:
             item_seq: RecBole's item ids of each history, padded with zeros at the end ``[num, longest]``.
