@@ -74,7 +74,7 @@ class PropagatedNGCF(nn.Module):
             matrix: Normalised adjacency in CSR ``[num_nodes, num_nodes]``.
 
         Returns:
-            Rows of the embedding table and of all layers, concatenated ``[num_nodes, sum(sizes)]``.
+            Embeddings of all layers, including the table, concatenated ``[num_nodes, sum(sizes)]``.
         """
         rows = self.embedding.weight
         out = [rows]
@@ -227,7 +227,7 @@ def rows_of(model: Any) -> tuple[Tensor, Tensor]:
         model: The RecBole model.
 
     Returns:
-        Rows of users ``[num_users + 1, dim]`` and of items ``[num_items + 1, dim]``.
+        Embeddings of users ``[num_users + 1, dim]`` and of items ``[num_items + 1, dim]``.
     """
     with torch.no_grad():
         if type(model).__name__ == "BPR":

@@ -93,7 +93,7 @@ class RecBoleSessions(nn.Module):
             item_seq_len: Number of clicks of each history ``[num]``.
 
         Returns:
-            Rows ``[num, dim]``.
+            Embeddings ``[num, dim]``.
         """
         self.module.device = item_seq.device  # SRGNN creates its matrices there; the module may have moved
         states: Tensor = self.module(item_seq, item_seq_len)
