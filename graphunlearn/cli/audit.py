@@ -37,6 +37,8 @@ class RunAudit:
     """Number of retrained models; at least 2, to measure how much two of them differ."""
     out: Folder = None
     """Folder for report.json and report.html (default: RUN)."""
+    shadow: int = 0
+    """Further models to train with and without what was forgotten, for the membership attacks."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: Int = None
     """Seed of the first retrained model (default: the original's plus 1)."""
@@ -66,8 +68,14 @@ class RunAudit:
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
             raise ArgumentError("--seed", f"keep clear of the original's, {run.settings.seed}", self.seed)
+        if self.shadow < 0:
+            raise ArgumentError("--shadow", "be at least 0", self.shadow)
         before, result = run.forgotten, run.forgotten.result
-        with tqdm(total=self.retrain_seeds + 1, desc="audit", unit="model", disable=None, leave=False) as bar:
+        if before.graph.split(result.request)[0].fingerprint() != run.train.fingerprint():
+            expected = "keep the graph that its original_train.safetensors without its request.json gives"
+            raise ArgumentError("run", expected, f"'{self.source}', where one of the files was changed")
+        steps = self.retrain_seeds + 1 + self.shadow
+        with tqdm(total=steps, desc="audit", unit="model", disable=None, leave=False) as bar:
 
             def step(what: str) -> None:
                 bar.set_postfix_str(what)
@@ -83,6 +91,7 @@ class RunAudit:
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,
+                shadow=self.shadow,
                 cache=self.caching.folder(),
                 on_step=step,
             )
