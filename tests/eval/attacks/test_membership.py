@@ -162,3 +162,24 @@ def test_the_evidence_of_one_user_is_one_unit():
     found = membership(observed_of(noise=9), [observed_of(noise=k) for k in range(3)], torch.arange(30) // 10)
     assert found["lira"][0].sums.shape == (1, 3)
     assert found["lira"][0].counts.tolist() == [[10.0, 10.0, 10.0]]
+
+
+def test_shadow_models_serve_as_in_models():
+    """Controls were in no training: on in-models they get the mean difference that training made on the examples."""
+    attacked, outside = observed_of(shift=0.2, noise=9), [observed_of(noise=k) for k in range(3)]
+    inside = [observed_of(noise=20 + k, shift=0.6) for k in range(2)]
+    found = membership(attacked, outside, torch.arange(30), inside)
+    out, own = (
+        {key: torch.stack([o[key] for o in group]) for key in ("forgotten", "controls", "anchors")}
+        for group in (outside, inside)
+    )
+    start, slope = module._calibration(attacked["anchors"], out["anchors"].mean(0))
+    observed = torch.cat([(attacked[key] - start) / slope for key in ("forgotten", "controls")])
+    gap = own["forgotten"].mean() - out["forgotten"].mean()
+    densities = []
+    for models in (torch.cat([own["forgotten"], own["controls"] + gap], 1), torch.cat([*list(out.values())[:2]], 1)):
+        densities.append(Normal(models.mean(0), models.var(0).mean().sqrt()).log_prob(observed))
+    ratio = densities[0] - densities[1]
+    assert found["lira"][0].value == pytest.approx(naive_auroc(ratio[:30], ratio[30:]))
+    plain = membership(attacked, outside, torch.arange(30))
+    assert found["rmia"][0].value == plain["rmia"][0].value
