@@ -176,10 +176,12 @@ def test_shadow_models_serve_as_in_models():
     start, slope = module._calibration(attacked["anchors"], out["anchors"].mean(0))
     observed = torch.cat([(attacked[key] - start) / slope for key in ("forgotten", "controls")])
     gap = own["forgotten"].mean() - out["forgotten"].mean()
-    densities = []
-    for models in (torch.cat([own["forgotten"], own["controls"] + gap], 1), torch.cat([*list(out.values())[:2]], 1)):
-        densities.append(Normal(models.mean(0), models.var(0).mean().sqrt()).log_prob(observed))
-    ratio = densities[0] - densities[1]
+
+    def density(*models):
+        models = torch.cat(models, 1)
+        return Normal(models.mean(0), models.var(0).mean().sqrt()).log_prob(observed)
+
+    ratio = density(own["forgotten"], own["controls"] + gap) - density(out["forgotten"], out["controls"])
     assert found["lira"][0].value == pytest.approx(naive_auroc(ratio[:30], ratio[30:]))
     plain = membership(attacked, outside, torch.arange(30))
     assert found["rmia"][0].value == plain["rmia"][0].value
