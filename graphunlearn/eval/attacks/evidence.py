@@ -22,7 +22,7 @@ LEVEL = 0.95
 MOST_UNITS = 4000
 """Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
 PRIOR = 2.0
-"""Degrees of freedom that the spread expected from the units alone has beside the spread of the retrained models."""
+"""Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ def compare(
     standard error combines two sources of chance: which units were asked (a bootstrap over users, items or sessions,
     with the same draws for all models) and which models were retrained (:math:`s_r^2 / R`). The spread :math:`s_r` of
     few retrained models is uncertain, so its square is averaged with the spread that the units alone would give,
-    weighted by degrees of freedom (a moderated variance). The interval is :math:`d \pm t \cdot \mathrm{se}`.
+    weighted by degrees of freedom (a moderated variance). The units alone know nothing of what moves all of them at
+    once, so their weight falls with their share of the observed spread. The interval is
+    :math:`d \pm t \cdot \mathrm{se}`.
 
     The share that is left, :math:`\ell = d / (o - \bar r)` with the value :math:`o` of the original, has the standard
     error of :math:`d - \ell (o - \bar r)` divided by the gap :math:`o - \bar r` (the delta method).
@@ -172,8 +174,10 @@ def compare(
     of_references = torch.stack([r.resampled(weights) for r in references])
     apart = of_references - of_references.mean(0)  # every retrained model against their mean, by draw
     expected = float(_variance(apart, 1).mean()) * count / (count - 1)
-    df = count - 1 + PRIOR
-    spread = math.sqrt((float(values.var()) * (count - 1) + PRIOR * expected) / df)
+    variance = float(values.var())
+    prior = PRIOR * min(1.0, expected / max(variance, 1e-24))
+    df = count - 1 + prior
+    spread = math.sqrt((variance * (count - 1) + prior * expected) / df)
     quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df))
     furthest = quantile * spread * math.sqrt(1 + 1 / count)
     drawn_value, drawn_mean = model.resampled(weights), of_references.mean(0)
