@@ -18,7 +18,7 @@ from graphunlearn.eval.cache import retrained as retrain
 from graphunlearn.eval.decision import Verdict, combine
 from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
-from graphunlearn.eval.machine import environment
+from graphunlearn.eval.machine import environment, now
 from graphunlearn.eval.measure import Judge, Measured
 from graphunlearn.eval.report.writing import aggregate, terminal_table, thinned, write_report
 from graphunlearn.eval.scenarios.cases import counted
@@ -93,11 +93,18 @@ class Audit:
             klom = _klom(audits)
             for method in methods:
                 method["klom"] = klom.get(method["name"])
-        notes = [*about.get("notes", []), *_notes([a.references for a in audits], first.results)]
+        counts = [_notes([a.references], a.results) for a in audits]
+        warnings = [note for a, own in zip(audits, counts) for note in a.report["notes"] if note not in own]
+        notes = [
+            *dict.fromkeys(warnings),
+            *about.get("notes", []),
+            *_notes([a.references for a in audits], first.results),
+        ]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
         rates = [rate for a in audits if (rate := a.report.get("retrain_pass_rate")) is not None]
         distinct = {id(r): entry for a in audits for r, entry in zip(a.references, a.report["references"])}
         together = {
+            "date": audits[-1].report["date"],
             "references": list(distinct.values()),
             "retrain_pass_rate": statistics.fmean(rates) if rates else None,
         }
@@ -204,6 +211,7 @@ def audit(
         *(_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
     ]
     report = {
+        "date": now(),
         "request": request.describe(graph),
         "environment": environment(next(model.parameters()).device),
         "distance_unit": judge.distance_unit,

@@ -43,7 +43,7 @@ _WORDS = {
     "like": ("as retraining", "forgets as retraining does"),
     "under": ("too little", "forgets too little"),
     "over": ("too much", "forgets too much"),
-    "undecided": ("undecided", "is not decided"),
+    "undecided": ("undecided", "is undecided"),
 }
 UNJUDGED: dict[str, Any] = {"status": "undecided", "rule": "the report holds no verdict", "needs": None}
 
@@ -196,12 +196,12 @@ def judge(method: Mapping[str, Any]) -> Verdict:
     Example:
         >>> verdict = {"status": "under", "rule": "a membership attack", "needs": None}
         >>> judge({"name": "unlink", "verdict": verdict}).sentence
-        'unlink forgets too little (a membership attack).'
+        'unlink forgets too little. Reason: a membership attack.'
     """
     found = method.get("verdict") or UNJUDGED
     name, short = _WORDS[found["status"]]
-    needs = f" {found['needs'][0].upper()}{found['needs'][1:]} would decide." if found.get("needs") else ""
-    return Verdict(found["status"], name, short, f"{method['name']} {short} ({found['rule']}).{needs}")
+    needs = f" What would decide: {found['needs']}." if found.get("needs") else ""
+    return Verdict(found["status"], name, short, f"{method['name']} {short}. Reason: {found['rule']}.{needs}")
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:
