@@ -25,6 +25,7 @@ from graphunlearn.eval.report.markup import paragraphs, section
 from graphunlearn.eval.report.summary import audited, cost, describe, utility, warnings
 from graphunlearn.eval.report.tables import cost_table, target_table, utility_table
 from graphunlearn.eval.report.verdict import distance_unit, judge
+from graphunlearn.eval.scenarios.cases import counted
 
 __all__ = ["answers"]
 
@@ -73,7 +74,7 @@ def _asked(report: Mapping[str, Any]) -> str:
     baselines = [m["name"] for m in audited(report)[1:]]
     references = len(report.get("references") or ())
     facts = {
-        "request": describe(report.get("request")),
+        "request": _request(report),
         "scenario": describe(report.get("scenario")),
         "data": describe(report.get("dataset")),
         "model": describe(_short(report.get("model"))),
@@ -85,6 +86,16 @@ def _asked(report: Mapping[str, Any]) -> str:
     }
     inner = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v)
     return f"<dl class=facts>{inner}</dl>"
+
+
+def _request(report: Mapping[str, Any]) -> str:
+    """Return the request as text, such as ``19 users, interactions 941``."""
+    request = dict(report.get("request") or {})
+    size, level = request.pop("size", None), request.pop("level", None) or "interaction"
+    if size is None:
+        return describe(report.get("request"))
+    rest = {key: value for key, value in request.items() if key != f"{level}s"}
+    return ", ".join(filter(None, [counted(size, level), describe(rest)]))
 
 
 def date_of(report: Mapping[str, Any]) -> str:
@@ -182,7 +193,7 @@ def _limits(report: Mapping[str, Any]) -> str:
         "Only the attacks on this page were made. An attacker with other means may find more.",
         f"Only this request was audited. Other {what} may be forgotten better or worse.",
         "Only the model was audited. Logs, backups, caches, search indices, exported recommendations and other data "
-        "derived from the model or its training data hold what they held.",
+        "derived from the model or its training data are not changed by it.",
         "This is a comparison with retrained models, by statistics with intervals. It is no certificate, and it gives "
         "no guarantee that holds for every attack.",
         "A model that was published before forgetting stays public, and together with the new one it can give the "

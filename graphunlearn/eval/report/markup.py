@@ -86,7 +86,7 @@ def p_value(value: float | None) -> str:
 def percent(value: float | None, sd: float | None = None) -> str:
     """Return a share as a percentage with its standard deviation, or ``–`` for ``None``."""
     spread = "" if sd is None else f"<small>± {sd:.0%}</small>"
-    return "–" if value is None else f"{value:.0%}{spread}"
+    return "–" if value is None else f"{value:.0%}".replace("-", "−") + spread
 
 
 def times(value: float | None, sd: float | None = None, digits: int = 2) -> str:

@@ -20,6 +20,7 @@ __all__ = [
 
 REFERENCES = ("original", "retrain")
 LARGEST_Z = 2.0
+ROUNDING = 1e-12  # below it, a number is the rounding error of a zero
 NO_FLOOR = 1e-6  # below it, retrained models count as equal (as for users without any training data left)
 LABELS = {
     "flipped_label_auc": "AUC of the flipped labels",
@@ -97,11 +98,13 @@ def format_number(value: float | None, sd: float | None = None, digits: int = 4)
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
+    if size < ROUNDING:
+        value = size = 0.0
     if size >= 1000:
         text = f"{value:,.0f}"
     elif size >= 10:
         text = f"{value:.1f}"
-    elif size and size < 10**-digits:
+    elif size and size < 10**-digits and digits > 2:
         text = f"{value:.1e}"
     else:
         text = f"{value:.{digits}f}"
@@ -201,7 +204,10 @@ def judge(method: Mapping[str, Any]) -> Verdict:
     found = method.get("verdict") or UNJUDGED
     name, short = _WORDS[found["status"]]
     needs = f" What would decide: {found['needs']}." if found.get("needs") else ""
-    return Verdict(found["status"], name, short, f"{method['name']} {short}. Reason: {found['rule']}.{needs}")
+    said = f"{method['name']} {short}"
+    if found["status"] == "undecided":
+        said = f"It is undecided whether {method['name']} {_WORDS['like'][1]}"
+    return Verdict(found["status"], name, short, f"{said}. Reason: {found['rule']}.{needs}")
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:
