@@ -109,6 +109,7 @@ def cell(name: str, which: str, options: argparse.Namespace, loaded: dict[str, A
     runs, judging = [], []
     for number in range(options.originals):
         original = trainer("original", case.train, case.validation, seed=100 * options.seed + number)
+        judged = (original, case.train, case.request)
         results = []
         for method in methods_of(case.train.kind, options.methods):
             method = method.filled(objective=loss, validation=case.validation, settings=base)

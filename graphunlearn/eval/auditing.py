@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.cache import retrained as retrain
+from graphunlearn.eval.cache import trained
 from graphunlearn.eval.decision import Verdict, combine
 from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
@@ -128,6 +130,7 @@ def audit(
     targets: Tensor | None = None,
     real: Tensor | None = None,
     baselines: bool = True,
+    shadow: int = 0,
     cache: str | Path | None = None,
     on_step: Callable[[str], Any] = lambda what: None,
 ) -> Audit:
@@ -157,6 +160,8 @@ def audit(
         real: Mask of the users (or training sessions) that are real, beside injected ones; by default all that remain.
         baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and
             :class:`~graphunlearn.operators.UnlinkRedraw`, if they are not among the methods.
+        shadow: Number of further models to train on the whole graph, and on the retained graph, for the membership
+            attacks. The default uses the retrained models alone.
         cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
         on_step: Called with the name of the step whenever a model is done.
 
@@ -173,6 +178,14 @@ def audit(
         if method.asks_preparation(model) and method.preparation is None:
             raise ArgumentError("methods", "be prepared", f"{method.name} before its prepare(model, graph)")
     named_methods = {m.method if isinstance(m, UnlearningResult) else m.name for m in methods}
+    retained, _ = graph.split(request)
+    for result in methods:
+        if isinstance(result, UnlearningResult) and result.graph.fingerprint() != retained.fingerprint():
+            raise ArgumentError(
+                "methods",
+                "hold results whose graph is 'graph' without 'request'",
+                f"one of {result.method} with another",
+            )
     trivial = [m for m in (Unlink(), UnlinkRedraw()) if baselines and m.name not in named_methods]
     settings = settings or replace(default_settings(graph), seed=50)
     references, folder = list(references or []), None if cache is None else Path(cache)
@@ -185,6 +198,14 @@ def audit(
         references.append(train(settings.seed + k))
         on_step("retraining")
     warnings = _retrain_sick(references, train)
+    inside, outside = [], []
+    for k in range(shadow):
+        seed, copied = settings.seed + 2 * ANOTHER + k, copy.deepcopy(backbone_of(model))
+        trained("shadow", copied, graph, validation, objective, replace(settings, seed=seed), folder)
+        inside.append((copied, graph))
+        extra = train(settings.seed + 3 * ANOTHER + k)
+        outside.append((extra.model, extra.graph))
+        on_step("shadow models")
     results = []
     for method in [*methods, *trivial]:
         results.append(method if isinstance(method, UnlearningResult) else method.unlearn(model, graph, request))
@@ -198,7 +219,8 @@ def audit(
         m["original"] = before
     judged = [original, *(m for m in own if m is not original), *measured]
     judge.compare(judged, retrained)
-    judge_all(judge.attacks, graph.kind, judged, retrained)
+    seen = [[judge.measure(m, g)["observed"] for m, g in models] for models in (inside, outside)]
+    judge_all(judge.attacks, graph.kind, judged, retrained, (seen[0], seen[1]))
     for result, m in zip(results, measured):
         if result.original is not None:
             rule = f"{result.method} serves a model of its own, which retraining does not give"

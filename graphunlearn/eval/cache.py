@@ -21,11 +21,19 @@ from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.schema import warn
 from graphunlearn.eval.machine import environment
 from graphunlearn.func import sparse
-from graphunlearn.nn import Criterion, FitSettings, auxiliary_loss, encode_prefixes, linear_form
+from graphunlearn.nn import (
+    Criterion,
+    FitSettings,
+    auxiliary_loss,
+    encode_prefixes,
+    fit,
+    linear_form,
+    reset_parameters,
+)
 from graphunlearn.nn.encoding import _encode
 from graphunlearn.operators import Retrain, UnlearningResult
 
-__all__ = ["facts_of_training", "recall", "remember", "retrained"]
+__all__ = ["facts_of_training", "recall", "remember", "retrained", "trained"]
 
 FORMAT = 1
 _FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # identified by version, not by source
@@ -170,6 +178,41 @@ def retrained(
     kept = ("seconds", "cpu_seconds", "peak_memory", "log")
     remember(cache, facts, result.model, {name: getattr(result, name) for name in kept})
     return result
+
+
+def trained(
+    role: str,
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    validation: InteractionGraph | SessionGraph | None,
+    objective: Criterion,
+    settings: FitSettings,
+    cache: Path | None,
+) -> bool:
+    """Train a model anew, in place, or load it from the cache.
+
+    Args:
+        role: Purpose of the model; see :func:`facts_of_training`.
+        model: The model; its parameters are redrawn with the seed of the settings.
+        graph: The training graph.
+        validation: Held-out data for early stopping, or ``None``.
+        objective: The loss.
+        settings: Training settings.
+        cache: Folder of the cache; ``None`` to train without a cache.
+
+    Returns:
+        Whether the model came from the cache.
+    """
+    facts: dict[str, Any] = {}
+    if cache is not None:
+        facts = facts_of_training(role, model, graph, validation, objective, settings)
+        if recall(cache, facts, model) is not None:
+            return True
+    reset_parameters(model, settings.seed)
+    result = fit(model, graph, validation=validation, objective=objective, settings=settings, progress=False)
+    if cache is not None:
+        remember(cache, facts, model, dataclasses.asdict(result))
+    return False
 
 
 def _path(cache: Path, facts: Mapping[str, Any]) -> Path:

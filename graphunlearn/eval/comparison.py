@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from graphunlearn.data.events import part_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.auditing import Audit, audit
-from graphunlearn.eval.cache import facts_of_training, recall, remember
+from graphunlearn.eval.cache import trained
 from graphunlearn.eval.scenarios.cases import G, Scenario, counted
 from graphunlearn.nn import (
     Criterion,
@@ -26,8 +26,6 @@ from graphunlearn.nn import (
     build_model,
     default_objective,
     default_settings,
-    fit,
-    reset_parameters,
 )
 from graphunlearn.operators import Unlearner, UnlearningResult
 
@@ -202,17 +200,9 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             built = self._build(graph)
-        facts = {}
-        if self.cache is not None:
-            facts = facts_of_training(role, built, graph, validation, objective, settings)
-            if recall(self.cache, facts, built) is not None:
-                self.found += 1
-                return built
-        reset_parameters(built, seed)
-        result = fit(built, graph, validation=validation, objective=objective, settings=settings, progress=False)
-        self.trained += 1
-        if self.cache is not None:
-            remember(self.cache, facts, built, asdict(result))
+        found = trained(role, built, graph, validation, objective, settings, self.cache)
+        self.found += found
+        self.trained += not found
         return built
 
     def _build(self, graph: Any) -> nn.Module:

@@ -10,7 +10,7 @@ from graphunlearn.operators import UnlearningResult
 
 __all__ = ["health", "plateau"]
 
-SHARE = 0.1
+SHARE = 0.2
 """Relative distance below the median of the siblings from which a validation metric is far below them."""
 
 
@@ -35,7 +35,7 @@ def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
     """Return the report's entry on every retrained model.
 
     A retrained model is not healthy if its training stopped in its first plateau while those of its siblings did not,
-    or if its best validation metric lies more than 10% below the median of its siblings.
+    or if its best validation metric lies more than 20% below the median of its siblings.
 
     Args:
         references: Results of retraining.

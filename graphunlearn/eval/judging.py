@@ -10,6 +10,7 @@ import torch
 
 from graphunlearn.eval.attacks.evidence import Comparison, Evidence, compare
 from graphunlearn.eval.attacks.interactions import InteractionAttacks
+from graphunlearn.eval.attacks.membership import Observed
 from graphunlearn.eval.attacks.sessions import SessionAttacks
 from graphunlearn.eval.decision import DECIDING, FEWEST, decide, spread_of
 from graphunlearn.eval.measure import Measured
@@ -31,7 +32,13 @@ Found = dict[str, tuple[Evidence, dict[str, float]]]
 Attacks = InteractionAttacks | SessionAttacks
 
 
-def judge_all(attacks: Attacks, kind: str, models: Sequence[Measured], retrained: Sequence[Measured]) -> None:
+def judge_all(
+    attacks: Attacks,
+    kind: str,
+    models: Sequence[Measured],
+    retrained: Sequence[Measured],
+    shadows: tuple[Sequence[Observed], Sequence[Observed]] = ((), ()),
+) -> None:
     """Add attacks, overlap and verdict to the measures of originals, methods and retrained models, in place.
 
     Args:
@@ -39,17 +46,25 @@ def judge_all(attacks: Attacks, kind: str, models: Sequence[Measured], retrained
         kind: The kind of graph.
         models: Measures of originals and methods; ``"original"`` of each holds the measures of its original model.
         retrained: Measures of the retrained models; each is judged by the other ones.
+        shadows: What the attacks see of shadow models that were trained on what is forgotten, and of those that were
+            not; the membership attacks use them beside the retrained models.
     """
+    inside, extra = shadows
+
+    def found_in(observed: Observed, others: Sequence[Observed]) -> Found:
+        return attacks.evidence(observed, [*others, *extra], inside)
+
     groups = [(model, list(retrained)) for model in models]
     groups += [(model, [m for m in retrained if m is not model]) for model in retrained]
     known: dict[tuple[int, ...], list[Found]] = {}
     for model, others in groups:
         key = tuple(map(id, others))
         if key not in known:
-            known[key] = _left_out_in_turn(attacks, others)
-        found = attacks.evidence(model["observed"], [m["observed"] for m in others]) if others else {}
+            seen = [m["observed"] for m in others]  # every other model, with the rest of them as out-models
+            known[key] = [found_in(own, seen[:k] + seen[k + 1 :]) for k, own in enumerate(seen)]
+        found = found_in(model["observed"], [m["observed"] for m in others]) if others else {}
         before = model["original"]
-        base = found if before is model else attacks.evidence(before["observed"], [m["observed"] for m in others])
+        base = found if before is model else found_in(before["observed"], [m["observed"] for m in others])
         model["attacks"], compared = _compared(kind, found, base, known[key])
         model["topk_overlap"] = _overlap(model, others)
         spread = None
@@ -95,12 +110,6 @@ def klom_entry(models: Sequence[Measured], retrained: Sequence[Measured]) -> dic
         half = len(theirs) // 2
         entry[f"floor_{part}"] = klom(theirs[:half], theirs[half:]) if half >= 3 else None
     return entry
-
-
-def _left_out_in_turn(attacks: Attacks, others: Sequence[Measured]) -> list[Found]:
-    """Return the evidence on every retrained model, with the other ones as out-models."""
-    seen = [m["observed"] for m in others]
-    return [attacks.evidence(own, seen[:k] + seen[k + 1 :]) for k, own in enumerate(seen)]
 
 
 def _compared(

@@ -65,7 +65,7 @@ def test_report_is_complete_json(audited):
         assert {"name", "seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting"} <= set(method)
         for entry in method["forgetting"].values():
             assert set(entry) >= {"value", "original", "retrain_mean", "retrain_sd", "z", "gap_closed"}
-    assert [m["name"] for m in report["methods"]] == ["original", "retrain", "ifru", "unlink"]
+    assert [m["name"] for m in report["methods"]] == ["original", "retrain", "ifru", "unlink", "unlink-redraw"]
     assert report["request"]["level"] == "user"
 
 

@@ -100,7 +100,7 @@ def test_seeds_never_meet(graph):
 
 
 def test_the_clean_model_is_trained_as_the_original_with_a_seed_of_its_own(graph, monkeypatch):
-    from graphunlearn.eval import comparison
+    from graphunlearn.eval import cache
     from graphunlearn.operators.baselines import retrain
 
     seen = []
@@ -109,7 +109,7 @@ def test_the_clean_model_is_trained_as_the_original_with_a_seed_of_its_own(graph
         seen.append((graph.num_interactions, keywords["settings"], keywords["objective"]))
         return gu.fit(model, graph, **keywords)
 
-    monkeypatch.setattr(comparison, "fit", spy)
+    monkeypatch.setattr(cache, "fit", spy)
     monkeypatch.setattr(retrain, "fit", spy)
     made = []
 

@@ -16,7 +16,7 @@ from graphunlearn.nn import FitSettings, build_model, reset_parameters
 from graphunlearn.operators.baselines import retrain
 
 SETTINGS = FitSettings(epochs=2, batch_size=512, lr=0.05)
-BENCH = sys.modules["graphunlearn.eval.comparison"]
+BENCH = sys.modules["graphunlearn.eval.cache"]
 
 
 @pytest.fixture(scope="module")

@@ -130,12 +130,15 @@ class InteractionAttacks:
             "rows": None if before is None else changed_rows(before.queries, encoded.queries, self.users),
         }
 
-    def evidence(self, observed: Observed, outside: Sequence[Observed]) -> dict[str, tuple[Evidence, dict[str, float]]]:
+    def evidence(
+        self, observed: Observed, outside: Sequence[Observed], inside: Sequence[Observed] = ()
+    ) -> dict[str, tuple[Evidence, dict[str, float]]]:
         """Return the evidence of every attack on one model.
 
         Args:
             observed: What the attacks see of the model.
             outside: What they see of models that were not trained on the forgotten pairs, without this model.
+            inside: What they see of shadow models that were trained on them.
 
         Returns:
             The evidence and further figures, by attack. The membership attacks are missing without an out-model.
@@ -145,7 +148,7 @@ class InteractionAttacks:
         }
         if observed["rows"] is not None:
             found["before_and_after"][1]["rows"] = observed["rows"]
-        return found | membership(observed, outside, self.forgotten[0].cpu())
+        return found | membership(observed, outside, self.forgotten[0].cpu(), inside)
 
 
 def _logits(encoded: Encoded, matched: Matched) -> tuple[Tensor, Tensor]:

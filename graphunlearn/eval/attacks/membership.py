@@ -28,7 +28,7 @@ Observed = dict[str, Any]
 
 
 def membership(
-    observed: Observed, outside: Sequence[Observed], unit: Tensor
+    observed: Observed, outside: Sequence[Observed], unit: Tensor, inside: Sequence[Observed] = ()
 ) -> dict[str, tuple[Evidence, dict[str, float]]]:
     """Run LiRA and RMIA on the forgotten examples against never-seen controls.
 
@@ -39,6 +39,8 @@ def membership(
             which serve RMIA as its population, and ``"anchors"`` ``[num_anchors]``.
         outside: The same of models that were not trained on the forgotten examples.
         unit: Unit (user or session) of every forgotten example ``[num]``.
+        inside: The same of shadow models that were trained on the forgotten examples. No model was trained on the
+            controls; their logits on in-models are raised by the mean difference that training makes on the examples.
 
     Returns:
         The evidence and the true positive rates of ``"lira"`` and ``"rmia"``; empty without an out-model or controls.
@@ -48,7 +50,12 @@ def membership(
     out = {key: torch.stack([o[key] for o in outside]) for key in ("forgotten", "controls", "anchors")}
     start, slope = _calibration(observed["anchors"], out["anchors"].mean(0))
     members, controls = ((observed[key] - start) / slope for key in ("forgotten", "controls"))
-    scores = lira(torch.cat([members, controls]), torch.cat([out["forgotten"], out["controls"]], 1))
+    outer, inner = torch.cat([out["forgotten"], out["controls"]], 1), None
+    if inside:
+        own = {key: torch.stack([o[key] for o in inside]) for key in ("forgotten", "controls")}
+        gap = own["forgotten"].mean() - out["forgotten"].mean()
+        inner = torch.cat([own["forgotten"], own["controls"] + gap], 1)
+    scores = lira(torch.cat([members, controls]), outer, inner)
     p, p_out = torch.sigmoid(controls), torch.sigmoid(out["controls"])
     population = torch.arange(len(controls)) % 2 == 1
     background = p[population], p_out[:, population]

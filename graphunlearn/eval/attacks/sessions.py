@@ -213,12 +213,15 @@ class SessionAttacks:
             seen["evidence"]["fold_in"] = Evidence.of(*groups)
         return seen
 
-    def evidence(self, observed: Observed, outside: Sequence[Observed]) -> dict[str, tuple[Evidence, dict[str, float]]]:
+    def evidence(
+        self, observed: Observed, outside: Sequence[Observed], inside: Sequence[Observed] = ()
+    ) -> dict[str, tuple[Evidence, dict[str, float]]]:
         """Return the evidence of every attack on one model.
 
         Args:
             observed: What the attacks see of the model.
             outside: What they see of models that were not trained on the forgotten clicks, without this model.
+            inside: What they see of shadow models that were trained on them.
 
         Returns:
             The evidence and further figures, by attack.
@@ -226,7 +229,7 @@ class SessionAttacks:
         found: dict[str, tuple[Evidence, dict[str, float]]] = {
             name: (evidence, {}) for name, evidence in observed["evidence"].items()
         }
-        found |= membership(observed, outside, self.graph.session[self.clicks.ends].cpu())
+        found |= membership(observed, outside, self.graph.session[self.clicks.ends].cpu(), inside)
 
         def followed(o: Observed) -> Observed:
             return {"forgotten": o["after"][0], "controls": o["after"][1], "anchors": o["anchors"]}
