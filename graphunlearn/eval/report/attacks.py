@@ -248,8 +248,8 @@ def result(attack: Attack, value: float | None) -> str:
 
     Example:
         >>> lira = Attack("", "", "", "auroc")
-        >>> result(lira, 0.889), result(lira._replace(figure="difference"), -0.0275)
-        ('89%', '−2.7 points')
+        >>> result(lira, 0.889), result(lira._replace(figure="difference"), -0.0276)
+        ('89%', '−2.8 points')
         >>> result(lira._replace(figure="probability"), 0.0275)
         '0.0275'
     """

@@ -25,7 +25,8 @@ __all__ = [
 _HINTS = {
     "left": """Below each share stands its {level:.0%} interval. 0% is what retrained models reveal, 100% is what the
         original reveals.""",
-    "both": """How often an attacker who holds both models is right; guessing is right in 50%.""",
+    "both": """How often an attacker who holds both models is right; guessing is right in 50%. A figure far below 50%
+        tells as much as one far above: the attacker exchanges the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
         remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
@@ -62,7 +63,7 @@ def left_table(report: Mapping[str, Any]) -> str:
         for name in attacks:
             left = left_of(report, method, name)
             if left is None:
-                cells.append("–" if entry_of(method, name) is None else f"<small>{NOTHING}</small>")
+                cells.append("–" if entry_of(method, name) is None else f"<small class=wrap>{NOTHING}</small>")
             else:
                 between = "" if left.exact else f"<small class=below>{_interval(left.low, left.high)}</small>"
                 cells.append(share(left.share) + between)

@@ -38,6 +38,7 @@ th:first-child,td.text,th.text{text-align:left}td.text{white-space:normal;min-wi
 th:first-child{padding-left:0}
 td small{margin-left:.4em;color:var(--muted);font-size:.88em;font-weight:400}.narrow small,small.below{display:block;
 margin-left:0}
+small.wrap{display:inline-block;white-space:normal;max-width:6.5rem;line-height:1.3}
 tr.group th{padding-top:1.1rem;color:var(--ink)}tbody th{font-weight:500}tr.group th{font-weight:650}
 tr.reference th,tr.reference td{color:var(--muted)}
 .chip{display:inline-block;border:1px solid currentColor;border-radius:99px;padding:0 .6em;font-size:.8rem;
