@@ -20,7 +20,7 @@ from graphunlearn.eval.cache import trained
 from graphunlearn.eval.decision import Verdict, combine
 from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
-from graphunlearn.eval.machine import environment
+from graphunlearn.eval.machine import environment, now
 from graphunlearn.eval.measure import Judge, Measured
 from graphunlearn.eval.report.writing import aggregate, terminal_table, thinned, write_report
 from graphunlearn.eval.scenarios.cases import counted
@@ -103,6 +103,7 @@ class Audit:
         rates = [rate for a in audits if (rate := a.report.get("retrain_pass_rate")) is not None]
         distinct = {id(r): entry for a in audits for r, entry in zip(a.references, a.report["references"])}
         together = {
+            "date": audits[-1].report["date"],
             "references": list(distinct.values()),
             "retrain_pass_rate": statistics.fmean(rates) if rates else None,
         }
@@ -229,6 +230,7 @@ def audit(
         *(_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
     ]
     report = {
+        "date": now(),
         "request": request.describe(graph),
         "environment": environment(next(model.parameters()).device),
         "distance_unit": judge.distance_unit,

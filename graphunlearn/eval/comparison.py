@@ -97,7 +97,7 @@ def bench(
         ...     retrain_seeds=2,
         ... )
         >>> [method["name"] for method in result.report["methods"]]
-        ['original', 'retrain', 'unlink']
+        ['original', 'retrain', 'unlink', 'unlink-redraw']
     """
     for name, count, most in (
         ("data_seeds", data_seeds, math.inf),

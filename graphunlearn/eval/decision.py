@@ -10,7 +10,7 @@ from scipy import stats
 
 from graphunlearn.eval.attacks.evidence import LEVEL, Comparison
 
-__all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "spread_of"]
+__all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
 
 DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgotten", "transition")
 """The attacks that decide, the most direct one first. All other attacks are shown, and decide nothing."""
@@ -119,7 +119,10 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
             f"at least {FEWEST} retrained models; five or more are better",
         )
     asked = {name: compared[name] for name in DECIDING if name in compared and compared[name].beyond is not None}
-    said = {name: _says(comparison) for name, comparison in asked.items()}
+    if not asked:
+        rule = "nothing measurable to forget: too few forgotten users, sessions or pairs for any attack"
+        return Verdict("undecided", rule, "a larger request")
+    said = {name: says(comparison) for name, comparison in asked.items()}
     for name, word in said.items():
         if word in ("under", "over"):
             return Verdict(word, _told(name, asked[name]))
@@ -154,8 +157,14 @@ def _is_beyond(c: Comparison) -> bool:
     return c.beyond is not None and abs(c.beyond) > 1
 
 
-def _says(c: Comparison) -> str | None:
-    assert c.beyond is not None
+def says(c: Comparison) -> str | None:
+    """Return what one attack alone says of a model: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it cannot tell.
+
+    Args:
+        c: The comparison with retrained models.
+    """
+    if c.beyond is None:
+        return None
     if c.leak_left is None or c.leak_low is None or c.leak_high is None:
         return "under" if c.beyond > UNSEPARATED else "over" if c.beyond < -UNSEPARATED else None
     if c.beyond > 1 and c.leak_low > TOLERATED:

@@ -1,9 +1,10 @@
-"""Versions and hardware that a result was measured with, without names of users, hosts or folders."""
+"""When, and with which versions and hardware, a result was measured, without names of users, hosts or folders."""
 
 from __future__ import annotations
 
 import os
 import platform
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy
@@ -12,7 +13,7 @@ import torch_geometric
 
 from graphunlearn._version import __version__
 
-__all__ = ["environment"]
+__all__ = ["environment", "now"]
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str | int | float | None]:
@@ -43,6 +44,11 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str | int | flo
         "memory_gb": _memory_gb(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+
+
+def now() -> str:
+    """Return the date and time in UTC, to the second, as in ``2026-11-28T08:15:07+00:00``."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _cpu_model() -> str | None:

@@ -170,7 +170,7 @@ def test_retrained_models_that_all_agree_give_no_nan_and_a_verdict(graph):
         assert method["forgetting"]["mean_probability"]["value"] == 0.5
         assert method["forgetting"]["ks_statistic"]["value"] == method["forgetting"]["ks_statistic"]["floor"] == 0.0
         assert method["forgetting"]["membership_auroc"]["retrain_sd"] == 0.0
-        assert judge(method, "membership_auroc").status == "inside"
+        assert judge(method).status in ("like", "undecided"), method["verdict"]
     assert report["methods"][0]["distance_to_retrain"]["forget"] > 0
     assert "nan" not in str(result).lower()
 

@@ -70,9 +70,10 @@ def test_outcomes_that_are_known(audited):
     )
     assert ratio_to_floor(another, "forget") < 1.25
     assert ratio_to_floor(another, "test") < 1.25
-    assert judge(another, "log_p_forgotten").status == "inside"
+    assert judge(another).status in ("like", "undecided"), another["verdict"]
     assert ascent["forgetting"]["log_p_forgotten"]["gap_closed"] > 1.5
-    assert judge(ascent, "log_p_forgotten").status == "over"
+    assert judge(ascent).status == "over", ascent["verdict"]
+    assert judge(unlink).status == "under", unlink["verdict"]
     assert ascent["forgetting"]["u_score"]["value"] < another["forgetting"]["u_score"]["value"]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Plot", "axes_of", "colors", "finished", "finite"]
+__all__ = ["Plot", "axes_of", "colors", "finished", "finite", "shortened"]
 
 # Placeholder colours: in the SVG, each is replaced by a CSS variable of the page.
 INK, MUTED, GRID, BAND = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
@@ -71,6 +71,21 @@ def colors(report: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """
     names = [method["name"] for method in report["methods"] if method["name"] not in REFERENCES]
     return {name: (SERIES[n % len(SERIES)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(names)}
+
+
+def shortened(name: str, longest: int = 28) -> str:
+    """Return a name that fits into a figure; a long one loses its middle.
+
+    Args:
+        name: The name.
+        longest: Largest number of characters.
+
+    Example:
+        >>> shortened("a-method-with-a-long-name", 11)
+        'a-met…-name'
+    """
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
 def axes_of(height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Figure, list[Axes]]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphunlearn.eval.decision import TOLERATED
+from graphunlearn.eval.report.attacks import attack_of, deciding, left_of, share
 from graphunlearn.eval.report.drawing import (
     BAND,
     DASHED,
@@ -21,18 +23,26 @@ from graphunlearn.eval.report.drawing import (
     colors,
     finished,
     finite,
+    shortened,
 )
 from graphunlearn.eval.report.session_plots import targets, weights
-from graphunlearn.eval.report.verdict import REFERENCES, distance_unit, label, primary_metric, ratio_to_floor
+from graphunlearn.eval.report.verdict import REFERENCES, distance_unit, label, ratio_to_floor
 
 __all__ = ["Plot", "draw"]
 
+FURTHEST = 1.5
+"""Largest share of the trace, on either side, that the figure of shares shows."""
+LOGARITHMIC = 20.0
+"""Largest ratio to the floor that is drawn on a linear axis."""
 CAPTIONS = {
     "scores": """One panel per method. The line of a method that forgot well lies on the grey area of the retrained
-        models; left where it was before, it under-forgets; beyond the grey area, it over-forgets.""",
-    "utility": """The dashed line is where retraining ends up. In the first panel a method left of it forgot too little,
-        one right of it too much; in the second, 1 is as close as another retrained model, and more is further away.
-        The grey band is the utility of the retrained models.""",
+        models; where it was before, the method forgot too little; beyond the grey area, too much.""",
+    "left": """One panel per attack that can decide. 0% is what retrained models reveal, 100% what the original reveals.
+        Bars are intervals. In the grey band a method leaves at most a quarter of the trace, on either side; right of it
+        it forgot too little, left of it too much. Values beyond the axis are drawn at its end.""",
+    "utility": """The dashed line is where retraining ends up. In the panel of an attack, a method right of it
+        forgot too little, and one left of it too much; in the panel of distances, 1 is as close as another retrained
+        model, and more is further away. The grey band is the utility of the retrained models.""",
     "hops": """How far predictions moved from where they were before, by the distance in the graph from what was
         forgotten. Bars span the middle 80% of the pairs. Retraining moves everything a little: seed noise is part of
         it.""",
@@ -65,6 +75,7 @@ def draw(report: Mapping[str, Any], data: Mapping[str, Any] | None) -> list[Plot
     data = data or {}
     with mpl.rc_context(STYLE):
         plots = [
+            _left(report),
             _scores(report, data),
             _utility_against_forgetting(report),
             _moved_by_hop(report, data.get("moved_by_hop") or {}),
@@ -99,8 +110,8 @@ def _scores(report: Mapping[str, Any], data: Mapping[str, Any]) -> Plot | None:
         before = own[name].clip(low, high) if name in own else values.get("original")
         if before is not None:
             ax.hist(before, bins, color=INK, ls=DASHED, lw=1.3, label="before", **outline)
-        ax.hist(values[name], bins, color=color, lw=2, label=f"after {name}", **outline)
-        ax.set_title(name, color=color)
+        ax.hist(values[name], bins, color=color, lw=2, label=f"after {shortened(name)}", **outline)
+        ax.set_title(shortened(name), color=color)
         ax.tick_params(labelbottom=True)
         ax.grid(axis="x", visible=False)
     for ax in axes[len(methods) :]:
@@ -121,47 +132,87 @@ def _lowest(values: Mapping[str, NDArray[np.float64]]) -> float:
     return float(min(-1.0, max(np.quantile(everything, 0.005), 2 * np.quantile(usual, 0.005))))
 
 
+def _left(report: Mapping[str, Any]) -> Plot | None:
+    """Draw what the attacks that can decide find left of the trace in every method, with intervals."""
+    styles = colors(report)
+    entries = {method["name"]: method for method in report["methods"]}
+    found = {
+        name: {who: left for who in styles if (left := left_of(report, entries[who], name)) is not None}
+        for name in deciding(report)
+    }
+    found = {name: lefts for name, lefts in found.items() if lefts}
+    if not found:
+        return None
+    figure, axes = axes_of(1.1 + 0.32 * len(styles), 1, len(found), sharey=True)
+    places = {name: -n for n, name in enumerate(styles)}
+    told = []
+    for ax, (name, lefts) in zip(axes, found.items()):
+        ax.axvspan(-TOLERATED, TOLERATED, color=BAND, lw=0, alpha=0.6)
+        ax.axvline(0, color=MUTED, lw=1, ls=DASHED)
+        ax.axvline(1, color=MUTED, lw=1, ls=":")
+        for who, left in lefts.items():
+            color, marker = styles[who]
+            value, low, high = np.clip(
+                [left.share, left.low or left.share, left.high or left.share], -FURTHEST, FURTHEST
+            )
+            ax.hlines(places[who], low, high, color=color, lw=4, alpha=0.35)
+            ax.plot([value], [places[who]], marker, color=color, ms=7)
+        ax.set_title(attack_of(report, name).short)
+        ax.set_xlim(-FURTHEST - 0.1, FURTHEST + 0.1)
+        ax.xaxis.set_major_formatter("{x:.0%}")
+        ax.grid(axis="y", visible=False)
+        told.append(f"{attack_of(report, name).short}: " + ", ".join(f"{w} {share(v.share)}" for w, v in lefts.items()))
+    axes[0].set_yticks(list(places.values()), [shortened(name) for name in places])
+    figure.supxlabel("left of the trace", fontsize=9.5)
+    alt = f"What every method leaves of the trace, with intervals. {'; '.join(told)}."
+    return finished("left", "What is left of the trace", figure, alt, CAPTIONS["left"])
+
+
 def _utility_against_forgetting(report: Mapping[str, Any]) -> Plot | None:
     entries = {method["name"]: method for method in report["methods"]}
-    metric = primary_metric(report)
     utility = next((name for method in entries.values() for name in method.get("utility") or {}), None)
     styles = colors(report)
     floors = "distance to retraining on what is forgotten,\nin units of the retrain-to-retrain floor"
-    closed = partial(_gap, metric=metric)
-    panels: list[tuple[str, Callable[[Mapping[str, Any]], float | None]]] = [
-        (f"share of the gap closed,\n{label(metric or '')}", closed),
-        (floors, partial(ratio_to_floor, where="forget")),
+    panels: list[tuple[str, Callable[[Mapping[str, Any]], float | None], int]] = [
+        (f"left of the trace,\n{attack_of(report, name).short}", partial(_share, report, name=name), 0)
+        for name in deciding(report)[:1]
     ]
-    panels = [(text, x) for text, x in panels if any(x(entries[name]) is not None for name in styles)]
+    panels.append((floors, partial(ratio_to_floor, where="forget"), 1))
+    panels = [panel for panel in panels if any(panel[1](entries[name]) is not None for name in styles)]
     if utility is None or not panels:
         return None
     figure, axes = axes_of(3.4, 1, len(panels), sharey=True)
     reference = entries.get("retrain", {})
     retrain = (reference.get("utility") or {}).get(utility)
     spread = (reference.get("utility_sd") or {}).get(utility) or 0.0
-    for ax, (text, x) in zip(axes, panels):
+    for ax, (text, x, best) in zip(axes, panels):
         if retrain is not None:
             ax.axhspan(retrain - 2 * spread, retrain + 2 * spread, color=BAND, lw=0, alpha=0.6)
             ax.axhline(retrain, color=MUTED, lw=1, label="retrained models ± 2 sd" if spread else "retrained models")
-        ax.axvline(1, color=MUTED, lw=1, ls=DASHED)
+        ax.axvline(best, color=MUTED, lw=1, ls=DASHED)
+        largest = 0.0
         for name in ("original", *styles):
             color, marker = styles.get(name, (INK, "X"))
             method = entries.get(name, {})
             where, y = x(method), (method.get("utility") or {}).get(utility)
             if where is not None and y is not None:
-                ax.plot([where], [y], marker, color=color, ms=8, label="before" if name == "original" else name)
+                largest = max(largest, where)
+                ax.plot(
+                    [where], [y], marker, color=color, ms=8, label="before" if name == "original" else shortened(name)
+                )
         ax.set_xlabel(text)
         ax.margins(0.15)
-        ax.xaxis.set_major_formatter("{x:.0%}" if x is closed else "{x:g}")
+        if best and largest > LOGARITHMIC:
+            ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}" if best else "{x:.0%}")
     axes[0].set_ylabel(f"{label(utility)} on test")
     alt = f"{label(utility)} of every method against how close it comes to retraining; the tables hold the values."
     return finished("utility", "Utility against forgetting", figure, alt, CAPTIONS["utility"])
 
 
-def _gap(method: Mapping[str, Any], metric: str | None) -> float | None:
-    if method.get("name") == "original":
-        return 0.0
-    return ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")
+def _share(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> float | None:
+    left = left_of(report, method, name)
+    return None if left is None else left.share
 
 
 def _moved_by_hop(report: Mapping[str, Any], moved: Mapping[str, Mapping[Any, Any]]) -> Plot | None:
@@ -179,7 +230,16 @@ def _moved_by_hop(report: Mapping[str, Any], moved: Mapping[str, Mapping[Any, An
         x = np.array([hops.index(hop) for hop in by_hop]) + offset
         low, mean, high = np.array([[np.quantile(v, 0.1), v.mean(), np.quantile(v, 0.9)] for v in by_hop.values()]).T
         ax.vlines(x, low, high, color=color, lw=4, alpha=0.3)
-        ax.plot(x, mean, marker=marker, color=color, ls=":" if name == "retrain" else "-", lw=1.2, ms=7, label=name)
+        ax.plot(
+            x,
+            mean,
+            marker=marker,
+            color=color,
+            ls=":" if name == "retrain" else "-",
+            lw=1.2,
+            ms=7,
+            label=shortened(name),
+        )
         told.append(f"{name} " + ", ".join(f"{v:.3g} at {hop}" for hop, v in zip(by_hop, mean)))
     ax.set_xticks(range(len(hops)), [str(hop) for hop in hops])
     ax.set_xlabel("hops from what was forgotten")

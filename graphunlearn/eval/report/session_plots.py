@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphunlearn.eval.report.drawing import DASHED, INK, MUTED, SERIES, Plot, axes_of, colors, finished
+from graphunlearn.eval.report.drawing import DASHED, INK, MUTED, SERIES, Plot, axes_of, colors, finished, shortened
 
 __all__ = ["targets", "weights"]
 
@@ -50,7 +50,7 @@ def weights(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) ->
     bottom.set_ylim(bottom=0)
     top.set_ylabel("weight")
     bottom.set_ylabel("left to forget")
-    bottom.set_xlabel(f"step of {name}")
+    bottom.set_xlabel(f"step of {shortened(name)}")
     alt = f"Weights of the objectives of {name} over {len(steps)} steps; on average {', '.join(told)}."
     return finished("weights", "How the objectives were weighed", figure, alt, CAPTIONS["weights"])
 
@@ -71,7 +71,7 @@ def targets(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) ->
     target, before, after = (_numbers(logs[name]["log_p"].get(key) or ()) for key in ("target", "before", "after"))
     figure, axes = axes_of(3.8, 1, 2, sharex=True, sharey=True)
     color, marker = colors(report).get(name, (INK, "o"))
-    panels = (axes[0], before, "before", MUTED, "o"), (axes[1], after, f"after {name}", color, marker)
+    panels = (axes[0], before, "before", MUTED, "o"), (axes[1], after, f"after {shortened(name)}", color, marker)
     for ax, y, text, its_color, its_marker in panels:
         ax.axline((0, 0), slope=1, color=INK, lw=1, ls=DASHED, label="target")
         ax.plot(target, y, its_marker, color=its_color, ms=3.5, alpha=0.6, mew=0, label=text)

@@ -12,16 +12,13 @@ from graphunlearn.eval.report.verdict import (
     format_seconds,
     judge,
     label,
-    left_little,
-    primary_metric,
-    ratio_to_floor,
 )
 
-__all__ = ["describe", "headline", "summary"]
+__all__ = ["audited", "cost", "describe", "headline", "summary", "utility", "warnings"]
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
-    """Return the report in words: a paragraph on the first method, a caveat if needed, and a line on other methods.
+    """Return the report in words: unhealthy retrained models first, the first method, and a line on other methods.
 
     Args:
         report: A complete report.
@@ -29,55 +26,84 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     Returns:
         One to three paragraphs.
     """
-    metric = primary_metric(report)
-    entries = {method["name"]: method for method in report["methods"]}
-    methods = [method for method in report["methods"] if method["name"] not in REFERENCES]
+    methods = audited(report)
     if not methods:
         return ["No unlearning method was run."]
     first, *others = methods
-    sentences = [judge(first).sentence]
-    if (faster := first.get("speedup_vs_retrain")) is not None:
-        compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
-        sentences.append(f"It took {format_seconds(first.get('seconds'))}, {compare} retraining.")
-    sentences.append(_utility_change(first, entries.get("original", {}), entries.get("retrain", {})))
-    paragraphs = [" ".join(filter(None, sentences)), _caveat(first, metric)]
+    paragraphs = [
+        " ".join(warnings(report)),
+        " ".join(filter(None, [judge(first).sentence, cost(first), utility(report, first)])),
+    ]
     if others:
-        told = [f"{method['name']} {_briefly(method, metric)}" for method in others]
+        told = [f"{method['name']} {judge(method).short}" for method in others]
         paragraphs.append(f"Beside it, {'; '.join(told)}.")
     return [paragraph for paragraph in paragraphs if paragraph]
 
 
-def _briefly(method: Mapping[str, Any], metric: str | None) -> str:
-    verdict = judge(method)
-    if method.get("own_original"):
-        return verdict.short
-    gap = ((method.get("forgetting") or {}).get(metric) or {}).get("gap_closed")
-    ratio = ratio_to_floor(method, "forget")
-    facts = [f"{gap:.0%} of the gap closed"] if gap is not None else []
-    facts += [f"{ratio:.2f} times the floor"] if ratio is not None else []
-    return verdict.short + (f" ({', '.join(facts)})" if facts else "")
+def audited(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the entries of the methods, without those of the original and of retraining.
+
+    Args:
+        report: The report.
+    """
+    return [method for method in report["methods"] if method["name"] not in REFERENCES]
 
 
-def _utility_change(method: Mapping[str, Any], original: Mapping[str, Any], retrain: Mapping[str, Any]) -> str:
+def warnings(report: Mapping[str, Any]) -> list[str]:
+    """Return what must be read before all else: retrained models that are not healthy.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Sentences; none if all retrained models are healthy.
+    """
+    references = report.get("references") or []
+    sick = [entry for entry in references if entry.get("healthy") is False]
+    if not sick:
+        return []
+    seeds = ", ".join(str(entry.get("seed")) for entry in sick)
+    are = "is" if len(sick) == 1 else "are"
+    return [
+        f"{len(sick)} of {len(references)} retrained models {are} not healthy (seed {seeds}): "
+        "all comparisons with retraining are uncertain."
+    ]
+
+
+def cost(method: Mapping[str, Any]) -> str:
+    """Return what one method cost, as a sentence, or nothing if it was not measured.
+
+    Args:
+        method: One entry of a report's ``methods``.
+    """
+    if (faster := method.get("speedup_vs_retrain")) is None:
+        return ""
+    compare = f"{faster:,.0f} times faster than" if faster >= 2 else f"{faster:.2f} times the speed of"
+    return f"{method['name']} took {format_seconds(method.get('seconds'))}, {compare} retraining."
+
+
+def utility(report: Mapping[str, Any], method: Mapping[str, Any]) -> str:
+    """Return what became of the first utility metric, as a sentence, or nothing if it was not measured.
+
+    Args:
+        report: A complete report.
+        method: One entry of its ``methods``.
+    """
+    entries = {entry["name"]: entry for entry in report["methods"]}
+    original, retrain = entries.get("original", {}), entries.get("retrain", {})
     name, after = next(iter((method.get("utility") or {}).items()), ("", None))
     before, reference = ((entry.get("utility") or {}).get(name) for entry in (original, retrain))
     spread = (retrain.get("utility_sd") or {}).get(name)
     if after is None or before is None:
         return ""
     text = f"{label(name)} on the test data went from {format_number(before)} to {format_number(after)}"
+    own = (original.get("utility_on_own_lists") or {}).get(name)
+    if own is not None:
+        text += f" (the original on its own lists, as printed when it was trained: {format_number(own)})"
     if reference is None:
         return f"{text}."
     below = ", more than this" if spread is not None and after < reference - LARGEST_Z * spread else ""
     return f"{text}; retrained models reach {format_number(reference, spread)}{below}."
-
-
-def _caveat(method: Mapping[str, Any], metric: str | None) -> str:
-    if method.get("own_original") or not left_little((method.get("forgetting") or {}).get(metric) or {}):
-        return ""
-    return (
-        f"The original was already within the noise of retraining in {label(metric or '')}: "
-        "the request left little to forget, and the share of the gap closed says little."
-    )
 
 
 def describe(value: Any) -> str:

@@ -20,6 +20,7 @@ __all__ = [
 
 REFERENCES = ("original", "retrain")
 LARGEST_Z = 2.0
+ROUNDING = 1e-12  # below it, a number is the rounding error of a zero
 NO_FLOOR = 1e-6  # below it, retrained models count as equal (as for users without any training data left)
 LABELS = {
     "flipped_label_auc": "AUC of the flipped labels",
@@ -43,7 +44,7 @@ _WORDS = {
     "like": ("as retraining", "forgets as retraining does"),
     "under": ("too little", "forgets too little"),
     "over": ("too much", "forgets too much"),
-    "undecided": ("undecided", "is not decided"),
+    "undecided": ("undecided", "is undecided"),
 }
 UNJUDGED: dict[str, Any] = {"status": "undecided", "rule": "the report holds no verdict", "needs": None}
 
@@ -97,11 +98,13 @@ def format_number(value: float | None, sd: float | None = None, digits: int = 4)
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
+    if size < ROUNDING:
+        value = size = 0.0
     if size >= 1000:
         text = f"{value:,.0f}"
     elif size >= 10:
         text = f"{value:.1f}"
-    elif size and size < 10**-digits:
+    elif size and size < 10**-digits and digits > 2:
         text = f"{value:.1e}"
     else:
         text = f"{value:.{digits}f}"
@@ -196,12 +199,15 @@ def judge(method: Mapping[str, Any]) -> Verdict:
     Example:
         >>> verdict = {"status": "under", "rule": "a membership attack", "needs": None}
         >>> judge({"name": "unlink", "verdict": verdict}).sentence
-        'unlink forgets too little (a membership attack).'
+        'unlink forgets too little. Reason: a membership attack.'
     """
     found = method.get("verdict") or UNJUDGED
     name, short = _WORDS[found["status"]]
-    needs = f" {found['needs'][0].upper()}{found['needs'][1:]} would decide." if found.get("needs") else ""
-    return Verdict(found["status"], name, short, f"{method['name']} {short} ({found['rule']}).{needs}")
+    needs = f" What would decide: {found['needs']}." if found.get("needs") else ""
+    said = f"{method['name']} {short}"
+    if found["status"] == "undecided":
+        said = f"It is undecided whether {method['name']} {_WORDS['like'][1]}"
+    return Verdict(found["status"], name, short, f"{said}. Reason: {found['rule']}.{needs}")
 
 
 def left_little(entry: Mapping[str, Any]) -> bool:

@@ -15,12 +15,13 @@ import numpy as np
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
+from graphunlearn.eval.attacks.evidence import LEVEL
 from graphunlearn.eval.decision import combine
+from graphunlearn.eval.report.attacks import NOTHING, attack_of, deciding, entry_of, left_of, share
 from graphunlearn.eval.report.page import page
 from graphunlearn.eval.report.plots import draw
 from graphunlearn.eval.report.summary import headline, summary
 from graphunlearn.eval.report.verdict import (
-    REFERENCES,
     distance_unit,
     format_number,
     format_seconds,
@@ -32,8 +33,11 @@ from graphunlearn.eval.report.verdict import (
 
 __all__ = ["aggregate", "complete", "terminal_table", "thinned", "write_report"]
 
-TOP = ("dataset", "model", "scenario", "request", "environment", "methods")
-METHOD = ("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting")
+TOP = ("date", "dataset", "model", "scenario", "request", "environment", "references", "retrain_pass_rate", "methods")
+METHOD = (
+    *("name", "seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb", "utility", "forgetting"),
+    *("attacks", "topk_overlap", "klom", "verdict"),
+)
 _SECOND = (
     *("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng"),
     *("log_p_forgotten", "log_p_deleted_transition", "rank_forgotten", "hit_u@5", "hit_u@10", "hit_u@20", "u_score"),
@@ -47,8 +51,8 @@ _SHORT = {
     "log_p_forgotten": "log p forgotten",
     "log_p_deleted_transition": "log p transition",
     "rank_forgotten": "log₂ rank",
-    "recall@20_affected": "Recall@20 affected",
-    "recall@20_unaffected": "unaffected",
+    "recall@20_affected": "Recall@20: affected",
+    "recall@20_unaffected": "unaffected users",
 }
 DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
 
@@ -199,46 +203,62 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
     """
     report = complete(report)
     metric = primary_metric(report)
-    utilities = list(dict.fromkeys(name for method in report["methods"] for name in method["utility"] or {}))[:2]
-    head = ["method", "verdict", "time", "speedup", *map(label, utilities)]
-    head += [label(metric), "gap closed", "z"] if metric else []
-    unit = distance_unit(report)
-    head += [f"Δ{unit} forgotten", f"Δ{unit} test"]
+    attacks = deciding(report)
+    utilities = list(dict.fromkeys(name for method in report["methods"] for name in method["utility"] or {}))[:1]
+    head = ["method", "verdict", *(attack_of(report, name).short for name in attacks)]
+    head += [*map(label, utilities), "time", "speedup"]
     rows = []
     for method in report["methods"]:
-        entry = (method["forgetting"] or {}).get(metric) or {}
-        faster, gap, z = method["speedup_vs_retrain"], entry.get("gap_closed"), entry.get("z")
-        sd = method.get("utility_sd") or {}
-        row = [method["name"], "" if method["name"] in REFERENCES else judge(method).label]
-        row += [format_seconds(method["seconds"]), "–" if faster is None else f"{format_number(faster, digits=1)} ×"]
+        faster, sd = method["speedup_vs_retrain"], method.get("utility_sd") or {}
+        row = [method["name"], "yardstick" if method["name"] == "retrain" else judge(method).label]
+        row += [_left(report, method, name) for name in attacks]
         row += [format_number((method["utility"] or {}).get(name), sd.get(name)) for name in utilities]
-        if metric:
-            row += [format_number(entry.get("value"), (method.get("forgetting_sd") or {}).get(metric, {}).get("value"))]
-            row += ["–" if gap is None else f"{gap:.0%}", "–" if z is None else f"{z:+.1f}"]
-        ratios = [ratio_to_floor(method, where) for where in ("forget", "test")]
-        rows.append(row + ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios])
-    words = "\n".join(textwrap.fill(paragraph, width) for paragraph in summary(report)[:2])
+        row += [format_seconds(method["seconds"]), "–" if faster is None else f"{format_number(faster, digits=1)} ×"]
+        rows.append(row)
+    words = "\n".join(textwrap.fill(paragraph, width) for paragraph in summary(report))
     hint = (
-        f"Δ{unit}: distance to retrained models in units of the distance between two of them "
-        "(1.00 × is as close as it gets)."
+        f"Below the names of attacks: what is left of the trace, with its {LEVEL:.0%} interval. 0% is what retrained "
+        "models reveal, 100% is what the original reveals; below 0% is too much forgotten."
     )
-    tables = [_aligned([head, *rows], left=2), *_second_table(report, metric)]
-    return "\n\n".join([headline(report), words, *tables, textwrap.fill(hint, width)])
+    if any(NOTHING in cell for row in rows for cell in row):
+        hint += " Where an attack does not tell the original from retrained models, nothing is measurable to forget."
+    tables = [_aligned([head, *rows], left=2), *([textwrap.fill(hint, width)] if attacks else [])]
+    tables += _second_table(report, metric)
+    return "\n\n".join([headline(report), words, *tables])
+
+
+def _left(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> str:
+    """Return what an attack finds left of the trace, with its interval."""
+    left = left_of(report, method, name)
+    if left is None:
+        return "–" if entry_of(method, name) is None else NOTHING
+    return share(left.share) + ("" if left.exact else f" ({share(left.low or 0.0)} to {share(left.high or 0.0)})")
 
 
 def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:
-    """Return a table of the other forgetting metrics and of the utility of both groups of users, if there are any."""
-    shown = [n for n in _SECOND if n != metric and any(n in (m["forgetting"] or {}) for m in report["methods"])]
+    """Return a table of distances to retraining, of forgetting metrics and of the utility of both groups of users."""
+    present = [n for n in _SECOND if any(n in (m["forgetting"] or {}) for m in report["methods"])]
+    shown = [n for n in dict.fromkeys([metric, *present]) if n is not None]
     groups = [n for n in _GROUPS if any(n in (m["utility"] or {}) for m in report["methods"])]
     if not shown and not groups:
         return []
-    rows = [["method", *(_SHORT.get(name) or label(name) for name in (*shown, *groups))]]
+    unit = distance_unit(report)
+    away = [
+        where for where in ("forget", "test") if any(ratio_to_floor(m, where) is not None for m in report["methods"])
+    ]
+    rows = [["method", *(f"Δ{unit} {'forgotten' if where == 'forget' else where}" for where in away)]]
+    rows[0] += [_SHORT.get(name) or label(name) for name in (*shown, *groups)]
     for method in report["methods"]:
         values = [((method["forgetting"] or {}).get(name) or {}).get("value") for name in shown]
         values += [(method["utility"] or {}).get(name) for name in groups]
-        rows.append([method["name"], *map(format_number, values)])
-    hint = "MI-BF and MI-NG grow with over-forgetting: right is what retraining gives, not more."
-    return [_aligned(rows, left=1), *([hint] if "mi_bf" in shown else [])]
+        ratios = [ratio_to_floor(method, where) for where in away]
+        far = ["–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios]
+        rows.append([method["name"], *far, *map(format_number, values)])
+    hints = [f"Δ{unit}: distance to retrained models, 1.00 × as far as two of those are apart."] if away else []
+    hints += ["MI-BF and MI-NG grow with over-forgetting: right is what retraining gives, not more."] * (
+        "mi_bf" in shown
+    )
+    return [_aligned(rows, left=1), *(["\n".join(hints)] if hints else [])]
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:

@@ -1,0 +1,280 @@
+"""What every attack has and finds, in words, and what is left of the trace in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from graphunlearn.eval.attacks.evidence import Comparison
+from graphunlearn.eval.decision import DECIDING, says
+from graphunlearn.eval.report.verdict import REFERENCES, distance_unit
+
+__all__ = [
+    "NOTHING",
+    "STRENGTH",
+    "Attack",
+    "Left",
+    "attack_of",
+    "deciding",
+    "entry_of",
+    "left_of",
+    "names",
+    "reading",
+    "result",
+    "separated",
+    "share",
+]
+
+NOTHING = "nothing measurable"
+"""Printed instead of a share where an attack does not tell the original from retrained models."""
+STRENGTH = ("edge_recovery_kept",)
+"""Attacks on what was kept, which only measure how strong an attack is."""
+SHOWN_APART = ("before_and_after",)
+"""Attacks that need both models, and are described on their own."""
+
+
+class Attack(NamedTuple):
+    """An attack in words.
+
+    Args:
+        title: Name of the attack.
+        short: Name of the attack in tables.
+        told: What the attacker has and does, as sentences.
+        figure: What the figure is: ``"auroc"``, ``"difference"`` (of two AUROCs) or ``"probability"``.
+    """
+
+    title: str
+    short: str
+    told: str
+    figure: str = "auroc"
+
+
+_ATTACKS = {
+    "target": Attack(
+        "The promoted items",
+        "promoted items",
+        """Anyone can look at how strongly the model recommends the promoted items to real users who have not
+        interacted with them.""",
+        "probability",
+    ),
+    "fold_in": Attack(
+        "Finding a forgotten user in the items",
+        "fold-in, users",
+        """The attacker has the item side of the model and half of what a forgotten user did, and looks for the other
+        half among items that the user never had. The same is done with users who remain, for comparison.""",
+        "difference",
+    ),
+    "fold_in_items": Attack(
+        "Finding a forgotten item in the users",
+        "fold-in, items",
+        """The attacker has the user side of the model and half of the users of a forgotten item, and looks for the
+        other half among users who never had it. The same is done with items that remain, for comparison.""",
+        "difference",
+    ),
+    "lira": Attack(
+        "Membership, likelihood ratio (LiRA)",
+        "membership (LiRA)",
+        """The attacker has the model and models of the same kind that never saw the forgotten data, and tells forgotten
+        interactions from comparable ones that nobody ever had.""",
+    ),
+    "rmia": Attack(
+        "Membership, relative (RMIA)",
+        "membership (RMIA)",
+        """The same with another test: every forgotten interaction is compared with many that nobody ever had.""",
+    ),
+    "edge_recovery_forgotten": Attack(
+        "Recovering forgotten interactions",
+        "recovery, forgotten",
+        """The attacker has the model and part of the interactions that remain, learns from them what an interaction
+        looks like, and tells forgotten interactions from comparable ones that nobody ever had.""",
+    ),
+    "edge_recovery_kept": Attack(
+        "Recovering kept interactions",
+        "recovery, kept",
+        """The same attacker is asked about interactions that were kept. This measures how strong the attack is; nothing
+        had to be forgotten here.""",
+    ),
+    "before_and_after": Attack(
+        "Both models in one hand",
+        "both models",
+        """The attacker holds the model before and the model after forgetting, and tells forgotten from kept
+        interactions by how far their scores fell.""",
+    ),
+}
+_OF_SESSIONS = {
+    "target": _ATTACKS["target"]._replace(
+        told="Anyone can look at how strongly the model recommends the promoted items after real sessions."
+    ),
+    "click": Attack(
+        "Forgotten clicks",
+        "click",
+        """The attacker has the model and the clicks before a forgotten click, and tells the forgotten click from
+        comparable items.""",
+    ),
+    "transition": Attack(
+        "Deleted transitions",
+        "transition",
+        """The attacker has the model and models of the same kind that never saw the forgotten data, and tells what
+        followed on a forgotten click from comparable items.""",
+    ),
+    "lira": _ATTACKS["lira"]._replace(
+        told="""The attacker has the model and models of the same kind that never saw the forgotten data, and tells
+        forgotten clicks from comparable items after the same clicks."""
+    ),
+    "rmia": _ATTACKS["rmia"]._replace(
+        told="The same with another test: every forgotten click is compared with many that nobody made."
+    ),
+    "fold_in": Attack(
+        "Continuing a forgotten session",
+        "fold-in, sessions",
+        """The attacker has the model and the first half of a forgotten session, and looks for the second half. The same
+        is done with sessions that remain, for comparison.""",
+        "difference",
+    ),
+    "before_and_after": _ATTACKS["before_and_after"]._replace(
+        told="""The attacker holds the model before and the model after forgetting, and tells forgotten from kept clicks
+        by how far their scores fell."""
+    ),
+}
+
+
+def attack_of(report: Mapping[str, Any], name: str) -> Attack:
+    """Return an attack in words; one that is not known has its own name as its title.
+
+    Args:
+        report: The report, which is of users and items or of sessions.
+        name: Key of the attack in the report.
+    """
+    known = _ATTACKS | (_OF_SESSIONS if distance_unit(report) == "log p" else {})
+    plain = name.replace("_", " ")
+    found = known.get(name) or Attack(plain, plain, "")
+    return found._replace(told=" ".join(found.told.split()))
+
+
+def entry_of(method: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the entry of one attack on one model, or ``None`` if it does not apply."""
+    return (method.get("attacks") or {}).get(name)
+
+
+def names(report: Mapping[str, Any]) -> list[str]:
+    """Return the attacks that the report has figures of, without those that need both models, those that decide first.
+
+    Args:
+        report: The report.
+    """
+    found = dict.fromkeys(
+        name for method in report["methods"] for name, entry in (method.get("attacks") or {}).items() if entry
+    )
+    first = [name for name in DECIDING if name in found]
+    return first + [name for name in found if name not in (*first, *SHOWN_APART)]
+
+
+def separated(report: Mapping[str, Any], name: str) -> bool:
+    """Return whether an attack tells the original from retrained models, so that there is something to forget.
+
+    Args:
+        report: The report.
+        name: Key of the attack.
+    """
+    original: Mapping[str, Any] = next((m for m in report["methods"] if m["name"] == "original"), {})
+    entry = entry_of(original, name)
+    if entry is None:  # a report without a row of the original
+        entries = [entry_of(method, name) or {} for method in report["methods"] if method["name"] not in REFERENCES]
+        return any(e.get("leak_left") is not None for e in entries)
+    return entry.get("leak_left") is not None
+
+
+def deciding(report: Mapping[str, Any], most: int = 3) -> list[str]:
+    """Return the attacks that can decide: those that tell the original from retrained models, the most direct first.
+
+    Args:
+        report: The report.
+        most: Largest number of attacks.
+
+    Returns:
+        The attacks; the first one that applies if none tells the original from retrained models.
+    """
+    known = [name for name in names(report) if name in DECIDING]
+    return ([name for name in known if separated(report, name)] or known[:1])[:most]
+
+
+class Left(NamedTuple):
+    """What is left of the trace: 0 as retrained models, 1 as the original, with the ends of its interval."""
+
+    share: float
+    low: float | None
+    high: float | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the interval has no width, as for the original itself."""
+        return self.low is None or self.high is None or self.high - self.low < 1e-3
+
+
+def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> Left | None:
+    """Return what an attack finds left of the trace in one model.
+
+    Args:
+        report: The report.
+        method: One entry of its ``methods``.
+        name: Key of the attack.
+
+    Returns:
+        The share with its interval, or ``None`` if the attack does not apply or there is nothing measurable.
+    """
+    entry = entry_of(method, name) or {}
+    if entry.get("leak_left") is None or not (separated(report, name) or method.get("own_original")):
+        return None
+    return Left(entry["leak_left"], entry.get("leak_low"), entry.get("leak_high"))
+
+
+def share(value: float) -> str:
+    """Return a share as a percentage with a true minus sign.
+
+    Example:
+        >>> share(0.654), share(-0.284), share(-0.001)
+        ('65%', '−28%', '0%')
+    """
+    rounded = round(100 * value)
+    return f"{'−' * (rounded < 0)}{abs(rounded)}%"
+
+
+def result(attack: Attack, value: float | None) -> str:
+    """Return what an attack finds on one model, with its unit.
+
+    Args:
+        attack: The attack.
+        value: Its value; ``None`` gives ``–``.
+
+    Example:
+        >>> lira = Attack("", "", "", "auroc")
+        >>> result(lira, 0.889), result(lira._replace(figure="difference"), -0.0276)
+        ('89%', '−2.8 points')
+        >>> result(lira._replace(figure="probability"), 0.0275)
+        '0.0275'
+    """
+    if value is None:
+        return "–"
+    if attack.figure == "difference":
+        return f"{'−' if value < 0 else '+'}{abs(100 * value):.1f} points"
+    return f"{value:.4f}" if attack.figure == "probability" else f"{value:.0%}"
+
+
+_READINGS = {
+    "like": "as much as retrained models reveal",
+    "under": "more than retrained models reveal, which is too little forgotten",
+    "over": "less than retrained models reveal, which is too much forgotten",
+    None: "too wide an interval to tell",
+}
+
+
+def reading(method: Mapping[str, Any], name: str) -> str:
+    """Return how one attack on one model reads, in words.
+
+    Args:
+        method: One entry of a report's ``methods``.
+        name: Key of the attack.
+    """
+    entry = entry_of(method, name) or {}
+    values: dict[str, Any] = {field: entry.get(field) for field in Comparison.__dataclass_fields__}
+    return _READINGS[says(Comparison(**values))]
