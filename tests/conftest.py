@@ -17,6 +17,14 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def anomalies():
+    """Importing RecBole's models turns the detection of anomalies on for the whole process; no other test sees it."""
+    before = torch.is_anomaly_enabled()
+    yield
+    torch.set_anomaly_enabled(before)
+
+
 @pytest.fixture(scope="session")
 def data_root():
     """Folder of real data sets, named by GRAPHUNLEARN_DATA."""

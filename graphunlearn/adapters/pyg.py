@@ -24,7 +24,7 @@ class _Table(nn.Embedding):
 
 
 class BipartiteRecommender(nn.Module):
-    r"""An embedding table with any PyTorch Geometric encoder; the score of a pair is the dot product of its rows.
+    r"""An embedding table with any PyTorch Geometric encoder; a score is the dot product of two embeddings.
 
     .. math::
         Z = \mathrm{encoder}(E + [X_U W_U;\, X_I W_I],\; \text{edge\_index})
@@ -37,8 +37,8 @@ class BipartiteRecommender(nn.Module):
     Training, the audit, and all methods for graphs of users and items accept this model like a model of this package.
 
     Args:
-        encoder: ``encoder(x, edge_index) -> rows [num_users + num_items, out]``, or with ``hetero``
-            ``encoder(x_dict, edge_index_dict) -> {"user": rows, "item": rows}`` over the relations of :attr:`metadata`.
+        encoder: ``encoder(x, edge_index) -> [num_users + num_items, out]``, or with ``hetero``
+            ``encoder(x_dict, edge_index_dict) -> {"user": ..., "item": ...}`` over the relations of :attr:`metadata`.
             Retraining calls ``reset_parameters`` of all layers with parameters, so they must have this method.
         num_users: Number of users.
         num_items: Number of items.
@@ -48,7 +48,7 @@ class BipartiteRecommender(nn.Module):
             added to the embedding table; 0 for no features. The features are read from the graph and not stored in the
             model. Forgetting removes interactions but not features: to forget the features of a user as well, set them
             to zero in the graph.
-        num_hops: Number of hops over which an interaction influences the rows; by default, it is counted over the
+        num_hops: Number of hops over which an interaction influences the embeddings; by default, it is counted over the
             convolutions. It must be given if the encoder has no PyTorch Geometric convolution, or uses a convolution
             more than once. Normalisation over the whole graph, which spreads a small influence to all nodes, is not
             counted.
@@ -103,18 +103,17 @@ class BipartiteRecommender(nn.Module):
             self._materialise()
         self.num_hops = _reach(encoder) if num_hops is None else num_hops
         if num_hops is None and self.num_hops == 0:
-            raise ArgumentError(
-                "num_hops", "be given for an encoder without convolutions of PyTorch Geometric", type(encoder).__name__
-            )
+            expected = "be given for an encoder without convolutions of PyTorch Geometric"
+            raise ArgumentError("num_hops", expected, type(encoder).__name__)
 
     def forward(self, graph: InteractionGraph) -> tuple[Tensor, Tensor]:
-        """Return the rows of all users ``[num_users, out]`` and of all items ``[num_items, out]``.
+        """Return the embeddings of all users ``[num_users, out]`` and of all items ``[num_items, out]``.
 
         Args:
             graph: The graph to propagate over, with node features if the model uses any.
 
         Raises:
-            ValueError: The graph lacks the features, or the encoder returns the wrong number of rows.
+            ValueError: The graph lacks the features, or the encoder returns the wrong number of embeddings.
         """
         edge_index, sizes = graph.adjacency.edge_index, [self.num_users, self.num_items]
         x = self.embedding.weight
@@ -128,11 +127,8 @@ class BipartiteRecommender(nn.Module):
             return rows["user"], rows["item"]
         rows = self.encoder(x, edge_index)
         if rows.dim() != 2 or len(rows) != sum(sizes):
-            raise ArgumentError(
-                "encoder",
-                f"return a row for each of the {sum(sizes)} users and items",
-                f"a tensor of shape {list(rows.shape)}",
-            )
+            expected = f"return an embedding for each of the {sum(sizes)} users and items"
+            raise ArgumentError("encoder", expected, f"a tensor of shape {list(rows.shape)}")
         users, items = rows.split(sizes)
         return users, items
 
@@ -186,11 +182,8 @@ def _(model: BipartiteRecommender, graph: InteractionGraph) -> Encoded:
     sizes = [model.num_users, model.num_items]
     _check_size(sum(sizes), model, graph)
     if graph.num_users != model.num_users:
-        raise ArgumentError(
-            "graph",
-            f"have the {sizes[0]} users and {sizes[1]} items of the model",
-            f"{graph.num_users} and {graph.num_items}",
-        )
+        expected = f"have the {sizes[0]} users and {sizes[1]} items of the model"
+        raise ArgumentError("graph", expected, f"{graph.num_users} and {graph.num_items}")
     return Encoded(*model(graph), *model.embedding.weight.split(sizes))
 
 

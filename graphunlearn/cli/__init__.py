@@ -1,40 +1,4 @@
-"""The command line: ``graphunlearn demo | train | prepare | forget | audit | ledger | bench | datasets``."""
-
-from __future__ import annotations
-
-import difflib
-import importlib
-import inspect
-import io
-import json
-import os
-import re
-import sys
-import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr
-from typing import Any
-
-from graphunlearn._version import __version__
-from graphunlearn.errors import ArgumentError
-
-__all__ = ["main"]
-
-VERBS = {
-    "demo": ("demo", "Demo"),
-    "train": ("train", "Train"),
-    "prepare": ("prepare", "Prepare"),
-    "forget": ("forget", "Forget"),
-    "audit": ("audit", "RunAudit"),
-    "ledger": ("ledger", "ShowLedger"),
-    "bench": ("bench", "Bench"),
-    "datasets": ("datasets", "Datasets"),
-}
-"""Every command: the module and the class that hold it."""
-
-HELP = """usage: graphunlearn COMMAND [OPTIONS]
-
-Forget interactions, users and items, or clicks and whole sessions, from a GNN recommender without training it again.
+"""Forget interactions, users and items, or clicks and whole sessions, from a GNN recommender without training it again.
 
 commands:
   demo      see it work on synthetic ratings or sessions, without any file
@@ -42,8 +6,8 @@ commands:
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
   audit     compare what was forgotten with retrained models
-  ledger    show, verify or go on with the record of what was forgotten
-  bench     run methods on data where one knows what should be forgotten
+  ledger    show or verify the record of what was forgotten, or continue an interrupted request
+  bench     compare methods where it is known what should be forgotten
   datasets  list the named data sets, and which are on this machine; download them
 
 first steps:
@@ -74,8 +38,41 @@ options of all commands:
   --json         print JSON, and nothing else, on standard output
   --version      print the version
 
-exit status: 0, or 2 with one sentence on what is wrong, or 130 when interrupted
+exit status: 0, or 2 with one sentence that says what is wrong, or 130 after an interruption
 """
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+from graphunlearn._version import __version__
+from graphunlearn.errors import ArgumentError
+
+__all__ = ["main"]
+
+VERBS = {
+    "demo": "Demo",
+    "train": "Train",
+    "prepare": "Prepare",
+    "forget": "Forget",
+    "audit": "RunAudit",
+    "ledger": "ShowLedger",
+    "bench": "Bench",
+    "datasets": "Datasets",
+}
+"""Every command, which is also the name of its module, with its class."""
+
+HELP = f"usage: graphunlearn COMMAND [OPTIONS]\n\n{__doc__}"
 REPHRASED = (
     (r"\{None\}\|", ""),
     (r"Error parsing (--\S+): no type matching INT .+ from \[(.*)\]", r"'\1' must be a whole number (got \2)"),
@@ -86,18 +83,19 @@ REPHRASED = (
     (r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+)\)", r"'\2' must be one of \3 (got \1)"),
     (r"\. ", "; "),
 )
-"""How what `tyro` says is said here."""
+"""Patterns of the errors of `tyro`, and what the command prints in their place."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    With ``GRAPHUNLEARN_DEBUG`` set, errors are raised, so that Python prints their traceback.
+
     Args:
-        argv: The words of the command line (default: those of the process).
+        argv: The words of the command line; by default those of the process.
 
     Returns:
-        The exit status: 0; 2 for bad input, with one sentence on standard error; 130 when interrupted. With
-        ``GRAPHUNLEARN_DEBUG`` set, errors come with their traceback.
+        The exit status: 0; 2 for bad input, with one sentence on standard error; 130 after an interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -108,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(words)
     except KeyboardInterrupt as error:
         return _failed(f"interrupted{f': {error}' if str(error) else ''}", 130, error)
-    except BrokenPipeError:  # whoever read the output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of the output has stopped, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
@@ -129,9 +127,9 @@ def _run(words: list[str]) -> int:
         return 0
     verb, *rest = words
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{hint})")
+        from graphunlearn.cli._text import meant
+
+        raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{meant(verb, VERBS)})")
     command = _parse(verb, rest)
     try:
         answer = command.run()
@@ -139,55 +137,47 @@ def _run(words: list[str]) -> int:
         from graphunlearn.cli._wording import naming_option
 
         raise naming_option(error, command) from error
-    text = json.dumps(_plain(answer.data), indent=2, ensure_ascii=False) if command.running.json else answer.text
+    text = answer.text
+    if command.running.json:
+        from graphunlearn.data.io.plain import json_ready
+
+        text = json.dumps(json_ready(answer.data), indent=2, ensure_ascii=False)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no "×" shall not lose the table
+        sys.stdout.reconfigure(errors="replace")  # in case the terminal cannot show a "×"
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     return 0
 
 
 def _parse(verb: str, words: list[str]) -> Any:
-    """Return the command with its options; `tyro` answers ``--help`` and wrong options itself."""
+    """Return the command with its options; `tyro` prints the help itself, and its errors are raised as `ValueError`."""
     import tyro
 
-    module, name = VERBS[verb]
-    cls = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    said = io.StringIO()
+    cls = getattr(importlib.import_module(f"{__name__}.{verb}"), VERBS[verb])
+    printed = io.StringIO()
     try:
-        with redirect_stderr(said):
-            return tyro.cli(
-                cls,
-                prog=f"graphunlearn {verb}",
-                description=inspect.getdoc(cls),
-                args=words,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+        with redirect_stderr(printed):
+            config, about = (tyro.conf.FlagCreatePairsOff,), inspect.getdoc(cls)
+            return tyro.cli(cls, prog=f"graphunlearn {verb}", description=about, args=words, config=config)
     except SystemExit as error:
         if not error.code:
             raise
-        raise ValueError(f"{_unboxed(said.getvalue())} ('graphunlearn {verb} --help' lists the options)") from None
+        raise ValueError(f"{_unboxed(printed.getvalue())} ('graphunlearn {verb} --help' lists the options)") from None
 
 
 def _unboxed(text: str) -> str:
-    """What `tyro` says is wrong, out of its box and without what the help says as well."""
+    """Return the errors that `tyro` printed, without the box around them and the excerpts of the help."""
     rows = [line.strip("╭╮╰╯│+|\n") for line in text.splitlines()][1:]
-    told = " ".join(row.strip() for row in rows if not row.startswith(" " * 8))
-    parts = [part.strip() for part in re.split("[─-]{5,}", told.partition("Got errors:")[0])]
-    told = "; ".join(part.rstrip(".") for part in parts if part and not part.startswith(("For full", "Argument help")))
-    for pattern, said in REPHRASED:
-        told = re.sub(pattern, said, told)
-    return " ".join(told.split())
-
-
-def _plain(value: Any) -> Any:
-    from graphunlearn.data.io.plain import json_ready
-
-    return json_ready(value)
+    found = " ".join(row.strip() for row in rows if not row.startswith(" " * 8))
+    parts = [part.strip() for part in re.split("[─-]{5,}", found.partition("Got errors:")[0])]
+    found = "; ".join(part.rstrip(".") for part in parts if part and not part.startswith(("For full", "Argument help")))
+    for pattern, phrase in REPHRASED:
+        found = re.sub(pattern, phrase, found)
+    return " ".join(found.split())
 
 
 def _sentence(error: BaseException) -> str:
-    """The error as one line; what the system says of a file with the file's name."""
+    """Return the message of an error as one line; for an error of the operating system, with the name of the file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: '{error.filename}'" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

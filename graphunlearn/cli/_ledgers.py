@@ -1,4 +1,4 @@
-"""What commands have to do with a ledger: interrupted requests, run folders, audits."""
+"""Helpers of the commands that use a ledger: interrupted requests, run folders, audits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from graphunlearn.ledger import Ledger, LedgerEntry
     from graphunlearn.runs.run import Run
 
-__all__ = ["audit_figures", "entry_of_run", "existing", "finished", "place_of", "told_path"]
-
 
 def existing(file: Path) -> Ledger:
     """Return the ledger in a file.
 
+    Args:
+        file: The file.
+
     Raises:
-        ValueError: There is none.
+        ArgumentError: The file does not exist, or it has no entries yet.
     """
     from graphunlearn.ledger import Ledger
     from graphunlearn.ledger.store import Store
@@ -37,13 +38,18 @@ def existing(file: Path) -> Ledger:
 
 
 def finished(ledger: Ledger) -> LedgerEntry | None:
-    """Enter the request under way if its folder was written before the interruption, and clear up beside that folder.
+    """Enter the pending request if its run folder was written before the interruption.
+
+    Temporary folders that the interruption left beside the run folder are removed.
+
+    Args:
+        ledger: The ledger.
 
     Returns:
-        The entry that was made.
+        The new entry, or ``None`` if no request is pending or its folder was not written.
 
     Raises:
-        ValueError: The folder was changed since.
+        ValueError: The folder has been changed since it was written.
     """
     from graphunlearn.runs.run import Run
 
@@ -63,24 +69,41 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     return entry
 
 
-def told_path(out: Path, ledger: Ledger) -> str:
-    """Return how an entry tells of a folder: as seen from the ledger, so that both can be moved."""
+def relative_to_ledger(out: Path, ledger: Ledger) -> str:
+    """Return the path of a run folder relative to the ledger, so that both can be moved together.
+
+    Args:
+        out: The folder.
+        ledger: The ledger.
+
+    Returns:
+        The path; absolute if the folder is on another drive.
+    """
     try:
         return Path(os.path.relpath(out.absolute(), ledger.path.absolute().parent)).as_posix()
-    except ValueError:  # on another drive
+    except ValueError:
         return str(out.absolute())
 
 
-def place_of(told: str, file: Path) -> Path:
-    """Return the folder that an entry of the ledger in ``file`` tells of."""
-    return Path(os.path.relpath(file.absolute().parent / told))
+def run_folder_of(path: str, file: Path) -> Path:
+    """Return a run folder from the path in an entry; the reverse of :func:`relative_to_ledger`.
+
+    Args:
+        path: The path in the entry.
+        file: The file of the ledger.
+    """
+    return Path(os.path.relpath(file.absolute().parent / path))
 
 
 def entry_of_run(ledger: Ledger, run: Run) -> int:
-    """Return the number of the entry that tells of the run.
+    """Return the number of the newest entry whose request resulted in a run.
+
+    Args:
+        ledger: The ledger.
+        run: The run.
 
     Raises:
-        ValueError: There is none.
+        ArgumentError: There is no such entry.
     """
     after = ledger.fingerprints(run.model, run.train)
     for entry in reversed(ledger.entries()):
@@ -90,25 +113,29 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
 
 
 def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a ledger keeps of the report on a run: figures and the verdict, and nothing on single ids."""
+    """Return the figures and the verdict of a report, for a ledger; they contain no ids.
+
+    Args:
+        report: The report of an audit of one method.
+    """
     from graphunlearn.data.io.plain import json_ready
     from graphunlearn.eval.report.verdict import REFERENCES, judge
 
     method = next(entry for entry in report["methods"] if entry["name"] not in REFERENCES)
     kept = ("value", "retrain_mean", "retrain_sd", "gap_closed")
-    forgetting = {
+    figures = {name: method[name] for name in ("utility", "distance_to_retrain")}
+    figures["forgetting"] = {
         name: {key: entry[key] for key in kept if key in entry}
         for name, entry in (method["forgetting"] or {}).items()
         if isinstance(entry, Mapping)
     }
-    figures = {name: method[name] for name in ("utility", "distance_to_retrain")} | {"forgetting": forgetting}
-    verdict = judge(method).short
-    plain: dict[str, Any] = json_ready(figures | {"verdict": verdict, "seeds": report["seeds"]})
+    figures |= {"verdict": judge(method).short, "seeds": report["seeds"]}
+    plain: dict[str, Any] = json_ready(figures)
     return plain
 
 
 def _clear(out: Path) -> None:
-    """Put back a folder that was about to be replaced, and remove one that was in the making."""
+    """Restore a folder whose replacement was interrupted, and delete its unfinished successor."""
     for role in ("old", "new"):
         for left in out.parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
             if role == "old" and not out.exists():
@@ -118,6 +145,7 @@ def _clear(out: Path) -> None:
 
 
 def _token(out: Path) -> str | None:
+    """Return the token of the request that a run folder was written for, if any."""
     try:
         facts = json.loads((out / "unlearning.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
-"""What to forget, from the command line, and the part of it that a model has learned from."""
+"""The forget request of a command line, and the part of it that is in the training data of a run."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -16,55 +17,54 @@ if TYPE_CHECKING:
     from graphunlearn.data.request import Level
     from graphunlearn.runs.run import Graph, ModelSpec, Run
 
-__all__ = ["Asked", "check_asked", "check_levels", "described", "learned_part", "request_of"]
-
-OPTIONS = {
-    **{"user": "--users", "item": "--items", "interaction": "--pairs"},
-    **{"session": "--sessions", "click": "--clicks"},
+OPTIONS: dict[Level, str] = {
+    "user": "--users",
+    "item": "--items",
+    "interaction": "--pairs",
+    "session": "--sessions",
+    "click": "--clicks",
 }
-"""The option that asks for each level."""
-ONLY = {"interaction": "interactions", "session": "sessions", "click": "sessions"}
-"""The kind of graph that a level belongs to, of those that belong to one alone."""
+"""The option of each level."""
+ONLY: dict[Level, str] = {"interaction": "interactions", "session": "sessions", "click": "sessions"}
+"""The kind of graph of the levels that only one kind has."""
 FILES = ("interaction", "click")
-"""The levels that are asked for in files."""
+"""Levels whose options name files."""
 Asked: TypeAlias = "Mapping[Level, Sequence[Any]]"
-"""What was given for every level: ids, or files."""
+"""The values of the options, ids or files, by level."""
 HELD_OUT = ("validation", "test")
 
 
 def check_asked(asked: Asked) -> None:
-    """Refuse to forget nothing.
+    """Check that at least one option says what to forget.
+
+    Args:
+        asked: The values of the options.
 
     Raises:
-        ValueError: No option says what to forget.
+        ValueError: No option does.
     """
     if not any(asked.values()):
         named = listed([f"'{option}'" for option in OPTIONS.values()], "or")
         raise ValueError(f"what to forget must be given with {named} (got none of them)")
 
 
-def check_levels(asked: Asked, spec: ModelSpec) -> None:
-    """Refuse to forget from a model what only the other kind has.
+def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
+    """Return the forget request.
+
+    Args:
+        asked: The values of the options.
+        spec: The model to unlearn from.
 
     Raises:
-        ValueError: It was asked for.
-    """
-    for level, given in asked.items():
-        kind = ONLY.get(level, spec.kind)
-        if given and kind != spec.kind:
-            raise ArgumentError(
-                OPTIONS[level], f"go with a model of {WORDS[kind]}", f"it with {spec.name}, one of {WORDS[spec.kind]}"
-            )
-
-
-def request_of(asked: Asked) -> ForgetRequest:
-    """Return all that is asked as one request.
-
-    Raises:
-        ValueError: An id is not one, or a file is malformed.
+        ArgumentError: A level exists only for models of the other kind, or an id or a file is malformed.
     """
     from graphunlearn.data import ForgetRequest
 
+    for level, given in asked.items():
+        kind = ONLY.get(level, spec.kind)
+        if given and kind != spec.kind:
+            got = f"it with {spec.name}, one of {WORDS[spec.kind]}"
+            raise ArgumentError(OPTIONS[level], f"go with a model of {WORDS[kind]}", got)
     parts: list[ForgetRequest] = []
     for level, given in asked.items():
         if given:
@@ -79,17 +79,31 @@ def request_of(asked: Asked) -> ForgetRequest:
     return reduce(or_, parts)
 
 
+def first_option(train: Graph) -> str:
+    """Return the option to forget the first user or session of the data, for an example of a command.
+
+    Args:
+        train: The training data.
+    """
+    level = "session" if train.kind == "sessions" else "user"
+    return f"--{level}s {shlex.quote(train.vocabulary(level)[0])}"
+
+
 def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
-    """Return what the request is to the graph.
+    """Return the sizes of a request in a graph.
+
+    Args:
+        request: The request.
+        graph: The graph.
 
     Raises:
-        ValueError: Something is not there, or nothing would be left; the options that asked for it are named.
+        ValueError: The graph does not contain an id, or the request would leave no data.
     """
     for part in request.parts:
         try:
             part.mask(graph)
         except ArgumentError as error:
-            if error.argument == "index":  # one that matches nothing may be among others that do
+            if error.argument == "index":  # a part that matches nothing is allowed if another part matches
                 raise error.renamed(OPTIONS[part.level]) from None
     try:
         return request.describe(graph)
@@ -101,23 +115,28 @@ def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
 
 
 def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int], list[str]]:
-    """Return the request without what is only held out, and take that out of the run's held-out parts.
+    """Remove a request from the held-out data of a run, and return the part of it that is in the training data.
 
-    The model has not learned from it, so there is nothing to unlearn. What the held-out parts have of forgotten users
-    and items is taken out of them as well.
+    The model has not learned from held-out data, so there is nothing to unlearn about it. The held-out data of
+    forgotten users and items are removed as well.
+
+    Args:
+        request: The request.
+        run: The run; its validation and test data are replaced.
 
     Returns:
-        The request to unlearn, how many pairs, or clicks and sessions, were held out, and what is to be said of that.
+        The request without what is only in held-out data, the numbers of held-out pairs, sessions or clicks, and
+        messages about them.
 
     Raises:
-        ValueError: Nothing is left.
+        ArgumentError: Nothing of the request is in the training data.
     """
     from graphunlearn.data.events import divide
 
     parts: list[ForgetRequest] = []
     sentences: list[str] = []
-    levels = [level for level, kind in ONLY.items() if kind == run.spec.kind]
-    counts = {f"held_out_{OPTIONS[level].removeprefix('--')}": 0 for level in levels}
+    names = {level: OPTIONS[level].removeprefix("--") for level, kind in ONLY.items() if kind == run.spec.kind}
+    counts = {f"held_out_{name}": 0 for name in names.values()}
     for part in request.parts:
         if part.level in ("user", "item"):
             parts.append(part)
@@ -125,7 +144,7 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
             continue
         learned, held = divide(part, run.train, [getattr(run, name) for name in HELD_OUT])
         _drop_held_out(part if part.level == "interaction" else held, run)
-        name, only_held = OPTIONS[part.level].removeprefix("--"), 0 if held is None else len(held)
+        name, only_held = names[part.level], 0 if held is None else len(held)
         counts[f"held_out_{name}"] = only_held
         parts += [] if learned is None else [learned]
         if only_held:
@@ -133,15 +152,15 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
             told = f"{are} dropped, and there is nothing to unlearn about {them}"
             sentences.append(f"{only_held} of the {name} {were} held out: {told}")
     if not parts:
-        level, count = request.parts[0].level, sum(counts.values())
+        level = request.parts[0].level
         one = f"{'an' if level == 'interaction' else 'a'} {level}"
-        reason = f"{count}, all of them held out from it"
+        reason = f"{sum(counts.values())}, all of them held out from it"
         raise ArgumentError(OPTIONS[level], f"hold {one} that the model learned from", reason)
     return reduce(or_, parts), counts, sentences
 
 
 def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
-    """Take what a request names out of the held-out parts of a run."""
+    """Remove a request from the held-out data of a run."""
     if part is None:
         return
     for name in HELD_OUT:
@@ -152,7 +171,7 @@ def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
 
 
 def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
-    """Take what the held-out parts have of forgotten users or items out of the run, which is theirs too, and say so."""
+    """Remove users or items from the held-out data of a run; return messages about the removed data."""
     import torch
 
     sentences = []
@@ -162,10 +181,10 @@ def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
     for name in HELD_OUT:
         graph = getattr(run, name)
         gone = torch.isin(graph.ends(part.level), nodes.to(graph.device))
-        if bool(gone.any()):
-            count = int(gone.sum())
-            what = "clicks" if graph.kind == "sessions" else "rows"
-            rows, are = counted(count, f"{name} {what}"), "is" if count == 1 else "are"
-            sentences.append(f"{rows} of the forgotten {part.level}s {are} dropped as well")
+        count = int(gone.sum())
+        if count:
+            dropped = counted(count, f"{name} {graph.unit}s")
+            are = "is" if count == 1 else "are"
+            sentences.append(f"{dropped} of the forgotten {part.level}s {are} dropped as well")
             setattr(run, name, graph.keep(~gone))
     return sentences

@@ -1,4 +1,4 @@
-"""Work that goes on where it was when the same command is given again."""
+"""Checkpoints that let the same command continue work that was interrupted."""
 
 from __future__ import annotations
 
@@ -12,42 +12,40 @@ from typing import Any
 
 from graphunlearn.cli._text import note
 
-__all__ = ["resumable"]
-
 
 @contextmanager
 def resumable(out: Path, kind: str, identity: Sequence[Any], work: str | None = None) -> Iterator[Path]:
-    """Yield where beside ``out`` interrupted work is kept: in ``.safetensors`` files whose names begin with the path's.
+    """Yield the path for checkpoints of a piece of work; their names are the path with a suffix and ``.safetensors``.
 
-    They are removed when the block ends well, and those of the same kind that belong to other work when it begins.
+    The checkpoints lie beside ``out``. They are deleted when the block succeeds, and kept when it is interrupted.
+    Checkpoints of the same kind for other work on ``out`` are deleted at the start.
 
     Args:
-        out: The folder that is worked on.
-        kind: Last part of the files' names.
-        identity: All that the work depends on, as JSON: it tells one piece of work from another.
-        work: What the work is called (default: as its kind).
+        out: The folder that the work writes or changes.
+        kind: Last part of the file names.
+        identity: JSON values of everything that the result depends on; work with another identity starts anew.
+        work: Name of the work in messages; by default its kind.
     """
     target = out.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     token = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    path = target.with_name(f".{target.name}.{token}.{kind}")
 
-    def kept(token: str) -> list[Path]:
-        return list(target.parent.glob(f".{escape(target.name)}.{token}.{kind}.*safetensors"))
+    def kept(token: str) -> set[Path]:
+        return set(target.parent.glob(f".{escape(target.name)}.{token}.{kind}.*safetensors"))
 
-    for other in set(kept("?" * len(token))) - set(kept(token)):
-        other.unlink(missing_ok=True)  # nobody went on with it
+    for other in kept("?" * len(token)) - kept(token):
+        other.unlink(missing_ok=True)
     if kept(token):
         note(f"going on with an interrupted {work or kind}")
     try:
-        yield path
+        yield target.with_name(f".{target.name}.{token}.{kind}")
     except KeyboardInterrupt:
         if kept(token):
             raise KeyboardInterrupt("the same command goes on where it was") from None
         raise
     except FloatingPointError:
         for file in kept(token):
-            file.unlink()  # it would only fail again
+            file.unlink()  # a second run from this checkpoint would fail in the same way
         raise
     with suppress(OSError):
         for file in kept(token):

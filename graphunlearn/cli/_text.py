@@ -1,79 +1,41 @@
-"""What the commands share: how they run and answer, and how options are shown."""
+"""Results of commands, messages, and formatting of text."""
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-from tyro.conf import arg
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "WORDS",
-    "Answer",
-    "Printing",
-    "Running",
-    "columns",
-    "counted",
-    "device_of",
-    "listed",
-    "note",
-    "optional",
-    "several",
-]
-
 WORDS = {"interactions": "users and items", "sessions": "sessions"}
-"""What a model of each kind is called."""
-
-
-def optional(metavar: str, help: str | None = None) -> Any:
-    """How an option that may be left out is shown: without the ``None`` that it then is."""
-    return arg(metavar=metavar, help=help, help_behavior_hint="")
-
-
-def several(metavar: str) -> Any:
-    """How an option with several values is shown; given twice it adds up, or one would be forgotten to be forgotten."""
-    return arg(metavar=metavar, help_behavior_hint="(can be repeated)")
+"""What models of each kind learn from, in words."""
 
 
 class Answer(NamedTuple):
-    """What a command has to say: for programs, and for people."""
+    """The result of a command.
+
+    Args:
+        data: What ``--json`` prints.
+        text: What the command prints otherwise.
+    """
 
     data: Any
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Printing:
-    """Output options of commands that only print their result."""
-
-    json: bool = False
-    """Print JSON, and nothing else, on standard output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """How the command runs, and how its answer is printed."""
-
-    device: Annotated[str, arg(metavar="NAME")] = "cpu"
-    """Where to compute, e.g. cuda."""
-    overwrite: bool = False
-    """Replace what an earlier command wrote there."""
-    json: bool = False
-    """Print JSON, and nothing else, on standard output."""
-
-
 def device_of(name: str) -> torch.device:
-    """Return the device of that name.
+    """Return a device by its name.
+
+    Args:
+        name: The name, such as ``"cuda"``.
 
     Raises:
-        ValueError: There is none.
+        ArgumentError: This machine has no such device.
     """
     import torch
 
@@ -87,13 +49,17 @@ def device_of(name: str) -> torch.device:
 
 
 def note(text: str) -> None:
-    """Tell what is going on, on standard error."""
+    """Print a message about the progress of the work on standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def listed(names: Sequence[str], last: str) -> str:
-    """Return names as one writes them.
+    """Return names as a list in English.
+
+    Args:
+        names: The names, at least one.
+        last: The word before the last name, such as ``"or"``.
 
     Example:
         >>> listed(["a", "b", "c"], "or")
@@ -102,8 +68,26 @@ def listed(names: Sequence[str], last: str) -> str:
     return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return a question for the end of an error, which suggests the known word that is most similar to ``word``.
+
+    Args:
+        word: The wrong word.
+        known: The known words.
+
+    Returns:
+        The question; empty if no known word is similar.
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
 def counted(count: int, noun: str) -> str:
-    """Return how many there are of what is named in the plural.
+    """Return a number with its noun, in the singular if the number is 1.
+
+    Args:
+        count: The number.
+        noun: The noun in the plural.
 
     Example:
         >>> counted(1, "clicks"), counted(2000, "clicks")
@@ -113,7 +97,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Return rows as aligned columns; those in ``right`` are flush right.
+    """Return a table with aligned columns.
+
+    Args:
+        rows: The cells of every row.
+        right: Numbers of the columns that are aligned on the right.
 
     Example:
         >>> print(columns([["a", "1"], ["bcd", "22"]], right=[1]))

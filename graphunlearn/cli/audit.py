@@ -1,25 +1,21 @@
-"""Compare what was forgotten with retrained models."""
+"""``graphunlearn audit``: compares what was forgotten with retrained models."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
+from graphunlearn.cli._fields import File, Folder, Int, RunFolder, Running
 from graphunlearn.cli._ledgers import audit_figures, entry_of_run, existing
 from graphunlearn.cli._methods import rebuild_method
-from graphunlearn.cli._reports import Caching, answer, command, written
-from graphunlearn.cli._text import Answer, Running, device_of, optional
-from graphunlearn.cli.bench import Bench
+from graphunlearn.cli._reports import Caching, answer, check_retrain_seeds, command, written
+from graphunlearn.cli._text import Answer, device_of
 from graphunlearn.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from graphunlearn.runs.run import Forgotten, Run
-
-__all__ = ["Bench", "RunAudit"]
+__all__ = ["RunAudit"]
 
 
 @dataclass(kw_only=True)
@@ -35,17 +31,19 @@ class RunAudit:
       graphunlearn audit runs/b --ledger runs/ledger.db
     """
 
-    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    source: RunFolder
     """Run folder, as 'forget' writes it."""
     retrain_seeds: int = 3
-    """Number of retrained models; at least 2, to know how far two of them are apart."""
-    out: Annotated[Path | None, optional("DIR")] = None
+    """Number of retrained models; at least 2, to measure how much two of them differ."""
+    out: Folder = None
     """Folder for report.json and report.html (default: RUN)."""
+    shadow: int = 0
+    """Further models to train with and without what was forgotten, for the membership attacks."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
-    seed: Annotated[int | None, optional("INT")] = None
+    seed: Int = None
     """Seed of the first retrained model (default: the original's plus 1)."""
-    ledger: Annotated[Path | None, optional("FILE")] = None
-    """Ledger that tells of the run, to enter the figures in."""
+    ledger: File = None
+    """Ledger with the entry of the run, to enter the figures in."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -53,26 +51,31 @@ class RunAudit:
         from tqdm import tqdm
 
         from graphunlearn.eval import Audit, audit
+        from graphunlearn.eval.auditing import own_figures
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run, watched
 
         if self.out is not None:
             check_out(self.out, self.running.overwrite)
         elif (self.source / "report.json").exists() and not self.running.overwrite:
-            raise ArgumentError(self.source, "be without a report", "one; '--overwrite' replaces it")
-        if self.retrain_seeds < 2:
-            raise ArgumentError("--retrain-seeds", "be at least 2", self.retrain_seeds)
+            raise ArgumentError(self.source, "be without a report", "one", "'--overwrite' replaces it")
+        check_retrain_seeds(self.retrain_seeds)
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
-            raise ArgumentError(
-                "run", "be a folder that 'forget' wrote, with the original still in it", f"'{self.source}'"
-            )
+            expected = "be a folder that 'forget' wrote, with the original still in it"
+            raise ArgumentError("run", expected, f"'{self.source}'")
         number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
             raise ArgumentError("--seed", f"keep clear of the original's, {run.settings.seed}", self.seed)
+        if self.shadow < 0:
+            raise ArgumentError("--shadow", "be at least 0", self.shadow)
         before, result = run.forgotten, run.forgotten.result
-        with tqdm(total=self.retrain_seeds + 1, desc="audit", unit="model", disable=None, leave=False) as bar:
+        if before.graph.split(result.request)[0].fingerprint() != run.train.fingerprint():
+            expected = "keep the graph that its original_train.safetensors without its request.json gives"
+            raise ArgumentError("run", expected, f"'{self.source}', where one of the files was changed")
+        steps = self.retrain_seeds + 1 + self.shadow
+        with tqdm(total=steps, desc="audit", unit="model", disable=None, leave=False) as bar:
 
             def step(what: str) -> None:
                 bar.set_postfix_str(what)
@@ -88,6 +91,7 @@ class RunAudit:
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,
+                shadow=self.shadow,
                 cache=self.caching.folder(),
                 on_step=step,
             )
@@ -99,21 +103,14 @@ class RunAudit:
             "command": command(),
         }
         judged = Audit.mean([judged], about)
-        judged.plots |= _own_figures(run, before)
+        method = rebuild_method(result.method, run.objective, before.options)
+        methods = [] if method is None else [method]
+        judged.plots |= own_figures(before.original, before.graph, result.request, methods)
         if self.out is not None:
             told = written(judged, self.out, self.running.overwrite)
         else:
             judged.write(self.source)
             told = answer(judged, self.source)
-        if self.ledger is not None and number is not None:  # the report is kept, should another process have it open
+        if self.ledger is not None and number is not None:  # after the report, which is kept if the ledger is locked
             existing(self.ledger).record_audit(number, audit_figures(judged.report))
         return told
-
-
-def _own_figures(run: Run, before: Forgotten) -> dict[str, Any]:
-    """The figures that the method itself adds."""
-    from graphunlearn.eval.auditing import own_figures
-
-    method = rebuild_method(before.result.method, run.objective, before.options)
-    methods = [] if method is None else [method]
-    return own_figures(before.original, before.graph, before.result.request, methods)

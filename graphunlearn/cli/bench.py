@@ -1,31 +1,49 @@
-"""``bench``: methods where one knows what should be forgotten, or on any list of one's own."""
+"""``graphunlearn bench``: methods compared with retrained models where it is known what should be forgotten."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli._defaults import METHODS
+from graphunlearn.cli._fields import File, Float, Int, Out, optional
 from graphunlearn.cli._methods import BENCHED, build_method, check_method
-from graphunlearn.cli._reports import Caching, command, written
+from graphunlearn.cli._options import models_of
+from graphunlearn.cli._reports import Caching, check_retrain_seeds, command, written
 from graphunlearn.cli._sources import Learner, sizes
-from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note, optional
-from graphunlearn.cli._wording import models_of, reading
+from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note
+from graphunlearn.cli._wording import reading
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data import ForgetRequest
-    from graphunlearn.data.request import Level
-    from graphunlearn.eval import (
-        Scenario,
-    )
+    from graphunlearn.eval import Scenario
+
+    Making = tuple[str, Callable[..., Scenario[Any]], bool]
 
 __all__ = ["Bench"]
 
+Name = Literal[
+    "adversarial-edges",
+    "random-edges",
+    "users",
+    "items",
+    "flipped-labels",
+    "core-users",
+    "edge-users",
+    "sensitive",
+    "shilling",
+    "click-fraud",
+    "mislabelled-popular",
+    "file",
+    "session-clicks",
+    "sessions",
+    "spam-sessions",
+]
+Listed = Literal["interaction", "user", "item", "click", "session"]
 SCENARIOS = {
     "interactions": (
         *("adversarial-edges", "random-edges", "users", "items", "flipped-labels", "core-users", "edge-users"),
@@ -33,12 +51,14 @@ SCENARIOS = {
     ),
     "sessions": ("session-clicks", "sessions", "items", "spam-sessions", "file"),
 }
-"""What can be benched, by kind of graph."""
+"""The scenarios of each kind of graph."""
 REMOVED = {"users": "user", "items": "item", "random-edges": "interaction", "sessions": "session"}
 OWN = {
     "side": ("adversarial-edges",),
     "request": ("file",),
     "level": ("file",),
+    "positives_only": ("flipped-labels",),
+    "keep_repeats": ("session-clicks",),
     "attackers": ("shilling", "click-fraud", "mislabelled-popular"),
     "targets": ("shilling", "click-fraud", "spam-sessions"),
     "attack": ("shilling",),
@@ -46,15 +66,11 @@ OWN = {
     "category": ("sensitive",),
 }
 """The scenarios that an option goes with; ``share`` goes with those that have one in the library."""
-LISTED: dict[str, tuple[Level, ...]] = {
+LISTED: dict[str, tuple[Listed, ...]] = {
     "interactions": ("interaction", "user", "item"),
     "sessions": ("click", "session", "item", "user"),
 }
-"""What a file can list, by kind of graph; what it does where nothing is said comes first."""
-OFFERED = (
-    f"Any of {listed([name for name in METHODS if name != 'retrain'], 'and')}; retrained models are always "
-    f"in the table (default: {' '.join(BENCHED['interactions'])}; for sessions {' '.join(BENCHED['sessions'])})."
-)
+"""The levels that a file can list for each kind of graph; the first one is the default."""
 
 
 @dataclass(kw_only=True)
@@ -93,72 +109,37 @@ class Bench(Learner):
       graphunlearn bench sessions --data clicks.csv --last-sessions 20000 --model gru4rec --out runs/sessions
     """
 
-    scenario: Annotated[
-        Positional[
-            Literal[
-                "adversarial-edges",
-                "random-edges",
-                "users",
-                "items",
-                "flipped-labels",
-                "core-users",
-                "edge-users",
-                "sensitive",
-                "shilling",
-                "click-fraud",
-                "mislabelled-popular",
-                "file",
-                "session-clicks",
-                "sessions",
-                "spam-sessions",
-            ]
-        ],
-        arg(metavar="SCENARIO"),
-    ]
+    scenario: Annotated[Positional[Name], arg(metavar="SCENARIO")]
     """One of the scenarios above, which go with models of users and items or with session models."""
-    out: Annotated[Path, arg(metavar="DIR")]
+    out: Out
     """Folder for report.json and report.html."""
-    methods: Annotated[tuple[str, ...] | None, optional("NAME ...", OFFERED)] = None
-    share: Annotated[
-        float | None,
-        optional(
-            "FLOAT",
-            "Share to forget, flip or inject (adversarial-edges: 0.3 of the users; sensitive: 0.1 of the users with "
-            "enough sensitive interactions; session-clicks: 0.1 of the long sessions; random-edges, core-users, "
-            "edge-users: 0.05; the others: 0.02; spam-sessions: fake sessions per training session).",
-        ),
-    ] = None
-    attackers: Annotated[
-        int | None,
-        optional(
-            "INT",
-            "shilling, click-fraud: users per promoted item (default: 60, bandwagon 20); mislabelled-popular: users "
-            "with wrong interactions (default: 100).",
-        ),
-    ] = None
-    targets: Annotated[int | None, optional("INT")] = None
+    methods: Annotated[tuple[str, ...] | None, optional("NAME ...")] = None
+    """Any of ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl,
+    sisa, sru, unlearnrec, unlearnrec-published, unlink and unlink-redraw; retrained models are always in the table
+    (default: ifru unlink unlink-redraw finetune ascent; for sessions cau ascent ascent-finetune finetune unlink
+    unlink-redraw)."""
+    share: Float = None
+    """Share to forget, flip or inject (adversarial-edges: 0.3 of the users; sensitive: 0.1 of the users with enough
+    sensitive interactions; session-clicks: 0.1 of the long sessions; random-edges, core-users, edge-users: 0.05; the
+    others: 0.02; spam-sessions: fake sessions per training session)."""
+    attackers: Int = None
+    """shilling, click-fraud: users per promoted item (default: 60, bandwagon 20); mislabelled-popular: users with wrong
+    interactions (default: 100)."""
+    targets: Int = None
     """shilling, click-fraud, spam-sessions: number of promoted items (default: 3, spam-sessions 10)."""
-    attack: Annotated[
-        Literal["average", "bandwagon"] | None,
-        optional(
-            "{average,bandwagon}",
-            "shilling: the other items of a fake user are drawn by popularity (average), or some from the most popular "
-            "items and the rest from all items (bandwagon) (default: average).",
-        ),
-    ] = None
-    items: Annotated[Path | None, optional("FILE")] = None
+    attack: Annotated[Literal["average", "bandwagon"] | None, optional("{average,bandwagon}")] = None
+    """shilling: the other items of a fake user are drawn by popularity (average), or some from the most popular items
+    and the rest from all items (bandwagon) (default: average)."""
+    items: File = None
     """sensitive: the sensitive items, one id per line; with --category, a table of items and their categories."""
     category: Annotated[str | None, optional("NAME")] = None
     """sensitive: the sensitive category in the table of --items; for --data ml-100k a genre, also without --items."""
     side: Annotated[Literal["user", "item", "both"] | None, optional("{user,item,both}")] = None
     """adversarial-edges: whether users get an item, items a user, or both (default: user)."""
-    request: Annotated[Path | None, optional("FILE")] = None
+    request: File = None
     """file: what to forget, in the ids of the data: one per line, or user,item for interactions and session,position
     for clicks."""
-    level: Annotated[
-        Literal["interaction", "user", "item", "click", "session"] | None,
-        optional("{interaction,user,item,click,session}"),
-    ] = None
+    level: Annotated[Listed | None, optional("{interaction,user,item,click,session}")] = None
     """file: what a line of the file names (default: interaction, for sessions click)."""
     positives_only: bool = False
     """flipped-labels: propagate over positive labels only, as the public code of IFRU does; all are trained on."""
@@ -169,7 +150,7 @@ class Bench(Learner):
     original_seeds: int = 1
     """Number of original models per split."""
     retrain_seeds: int = 5
-    """Number of retrained models per split; at least 2, to know how far two of them are apart."""
+    """Number of retrained models per split; at least 2, to measure how much two of them differ."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: int = 0
     """First data seed; all others follow from it."""
@@ -182,18 +163,17 @@ class Bench(Learner):
 
         check_out(self.out, self.running.overwrite)
         device, cache = str(device_of(self.running.device)), self.caching.folder()
-        kind = self.learning.kind
+        kind, spec = self.learning.kind, self.learning.spec()
         names = BENCHED[kind] if self.methods is None else self.methods
         if not names or Retrain.name in names:
             raise ArgumentError("--methods", "name methods other than retrain", " ".join(names) or "none")
         self._check_options()
         objective = self.learning.loss(self.scenario == "flipped-labels" or self.threshold is not None)
-        for method in names:  # a wrong name is told before any file is read
-            check_method(method, self.learning.spec(), "--methods")
+        for method in names:  # before any file is read
+            check_method(method, spec, "--methods")
             build_method(method, objective)
         name, scenario, labelled = self._flipped() if self.scenario == "flipped-labels" else self._scenario()
         objective = self.learning.loss(labelled)
-        spec = self.learning.spec()
         result = bench(
             scenario,
             [build_method(method, objective) for method in dict.fromkeys(names)],
@@ -214,28 +194,23 @@ class Bench(Learner):
         return written(result, self.out, self.running.overwrite)
 
     def _check_options(self) -> None:
-        """Refuse a scenario of the other kind of model, and options of other scenarios than the one that is run."""
+        """Check that the scenario and the options fit the model and each other."""
         from graphunlearn.eval import SHARES
 
         model, kind = self.learning.model, self.learning.kind
         if self.scenario not in SCENARIOS[kind]:
-            named = listed(SCENARIOS[kind], "or")
             others = listed(models_of(next(other for other in SCENARIOS if other != kind)), "or")
-            raise ValueError(
-                f"the scenario must be {named} for {model}, a model of {WORDS[kind]} "
-                f"(got {self.scenario!r}, which goes with --model {others})"
-            )
+            expected = f"{listed(SCENARIOS[kind], 'or')} for {model}, a model of {WORDS[kind]}"
+            got = f"{self.scenario!r}, which goes with --model {others}"
+            raise ValueError(f"the scenario must be {expected} (got {got})")
         self.check_kind()
         for option, scenarios in {**OWN, "share": tuple(SHARES)}.items():
             value = getattr(self, option)
-            if value is not None and self.scenario not in scenarios:
+            if value is not None and value is not False and self.scenario not in scenarios:
                 offered = [name for name in scenarios if name in SCENARIOS[kind]] or scenarios
-                raise ArgumentError(f"--{option}", f"go with {' or '.join(offered)}", f"it with {self.scenario}")
-        for option, scenario in {"positives-only": "flipped-labels", "keep-repeats": "session-clicks"}.items():
-            if getattr(self, option.replace("-", "_")) and self.scenario != scenario:
-                raise ArgumentError(f"--{option}", f"go with {scenario}", f"it with {self.scenario}")
-        if self.retrain_seeds < 2:
-            raise ArgumentError("--retrain-seeds", "be at least 2", self.retrain_seeds)
+                name = f"--{option.replace('_', '-')}"
+                raise ArgumentError(name, f"go with {' or '.join(offered)}", f"it with {self.scenario}")
+        check_retrain_seeds(self.retrain_seeds)
         if self.keep_repeats and self.collapse_repeats:
             raise ArgumentError("--keep-repeats", "be left out with --collapse-repeats", "both")
         if self.scenario == "file" and self.request is None:
@@ -247,39 +222,36 @@ class Bench(Learner):
         if self.level is not None and self.level not in LISTED[kind]:
             raise ArgumentError("--level", f"be {listed(LISTED[kind], 'or')} for {model}", self.level)
 
-    def _scenario(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
+    def _scenario(self) -> Making:
+        """Return the name of the data, the function that makes the scenario, and whether the data have labels."""
         from graphunlearn.data import ForgetRequest
         from graphunlearn.eval import adversarial_edges, removal, session_clicks
 
-        level = self.level or LISTED[self.learning.kind][0]
         asked = None
         if self.request is not None:
             with reading("--request"):
-                asked = ForgetRequest.from_file(self.request, level)
+                asked = ForgetRequest.from_file(self.request, self.level or LISTED[self.learning.kind][0])
         category = self._category() if self.scenario == "sensitive" else []
-        clicks = self.scenario == "session-clicks"  # which collapses repeats itself, and says so in the report
+        clicks = self.scenario == "session-clicks"  # this scenario collapses repeats itself and notes it in the report
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
         labelled = graph.kind == "interactions" and graph.label is not None
-        keywords: dict[str, Any] = {"test": test}
-        if self.share is not None:
-            keywords["share"] = self.share
+        keywords = {"test": test} | ({} if self.share is None else {"share": self.share})
         if asked is not None:
-            return name, lambda seed: _requested(graph, asked, seed=seed, **keywords), labelled
-        if self.scenario == "adversarial-edges":
-            keywords["side"] = self.side or "user"
-            return name, lambda seed, clean: adversarial_edges(graph, clean, seed=seed, **keywords), labelled
-        if clicks:
-            keywords["collapse_repeats"] = not self.keep_repeats
+            make: Callable[..., Scenario[Any]] = partial(_requested, graph, asked, **keywords)
+        elif self.scenario == "adversarial-edges":
+            side = self.side or "user"
+            return name, lambda seed, clean: adversarial_edges(graph, clean, side=side, seed=seed, **keywords), labelled
+        elif clicks:
+            make = partial(session_clicks, graph, collapse_repeats=not self.keep_repeats, **keywords)
             if not self.keep_repeats:
                 note("consecutive clicks on one item count as one ('--keep-repeats' leaves them as they are)")
-            return name, lambda seed: session_clicks(graph, seed=seed, **keywords), labelled
-        if self.scenario in REMOVED:
-            return name, lambda seed: removal(graph, REMOVED[self.scenario], seed=seed, **keywords), labelled
-        given = {"attackers": self.attackers, "targets": self.targets, "kind": self.attack}
-        keywords |= {option: value for option, value in given.items() if value is not None}
-        if category:
-            keywords["items"] = category
-        return name, lambda seed: _made(self.scenario, graph, seed=seed, **keywords), labelled
+        elif self.scenario in REMOVED:
+            make = partial(removal, graph, REMOVED[self.scenario], **keywords)
+        else:
+            given = {"attackers": self.attackers, "targets": self.targets, "kind": self.attack}
+            keywords |= {option: value for option, value in given.items() if value is not None}
+            make = partial(_made, self.scenario, graph, **keywords, **({"items": category} if category else {}))
+        return name, lambda seed: make(seed=seed), labelled
 
     def _category(self) -> list[str]:
         """Return the ids of the sensitive items."""
@@ -298,7 +270,8 @@ class Bench(Learner):
         with reading("--items"):
             return read_ids(path, "item") if self.category is None else items_of_category(path, self.category)
 
-    def _flipped(self) -> tuple[str, Callable[..., Scenario[Any]], bool]:
+    def _flipped(self) -> Making:
+        """Return the same as :meth:`_scenario`, for flipped labels."""
         from graphunlearn.eval import flipped_labels
 
         if self.test is not None:
@@ -307,16 +280,15 @@ class Bench(Learner):
             raise ArgumentError("--objective", "be bce for flipped-labels", "bpr, which does not learn from labels")
         if self.positives_only and self.learning.model != "lightgcn":
             raise ArgumentError("--positives-only", "go with --model lightgcn", self.learning.model)
-        name, graph, _ = self.interactions()
+        name, graph, _ = self.as_published()
         note(f"{name}: {sizes(graph)}")
-        keywords: dict[str, Any] = {"threshold": 3.0 if self.threshold is None else self.threshold}
-        if self.share is not None:
-            keywords["share"] = self.share
+        keywords = {"threshold": 3.0 if self.threshold is None else self.threshold}
+        keywords |= {} if self.share is None else {"share": self.share}
         return name, lambda seed: flipped_labels(graph, seed=seed, **keywords), True
 
 
 def _requested(graph: Any, asked: ForgetRequest, **keywords: Any) -> Scenario[Any]:
-    """The scenario of a file; an error names the option."""
+    """Return the scenario of a file; errors about the request name the option."""
     from graphunlearn.eval import requested
 
     try:

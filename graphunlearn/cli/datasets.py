@@ -1,15 +1,15 @@
-"""``datasets``: the named data sets."""
+"""``graphunlearn datasets``: lists and downloads the named data sets."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from graphunlearn.cli._text import Answer, Printing, columns, note, optional, several
+from graphunlearn.cli._fields import Folder, Printing, several
+from graphunlearn.cli._text import Answer, columns, note
 from graphunlearn.cli._wording import how_to_get
 from graphunlearn.errors import ArgumentError
 
@@ -33,7 +33,7 @@ class Datasets:
       graphunlearn datasets --download ml-100k yoochoose-100k --root data
     """
 
-    root: Annotated[Path | None, optional("DIR")] = None
+    root: Folder = None
     """Folder of data sets (default: the one that GRAPHUNLEARN_DATA names)."""
     download: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME ...")] = ()
     """Data sets to download into it."""
@@ -62,9 +62,9 @@ class Datasets:
             note(f"{card.title}, {_size(card)}. Terms: {card.terms}")
             folder = download(card.name, self.root)
             model = "" if card.kind == "interactions" else " --model srgnn"
-            root = shlex.quote(str(folder.parent))
+            train = f"graphunlearn train --data {card.name}{model} --out runs/a"
             lines += [f"{card.name}: in {folder}", f"cite: {card.citation}"]
-            lines += [f"next: {ROOT_VARIABLE}={root} graphunlearn train --data {card.name}{model} --out runs/a"]
+            lines += [f"next: {ROOT_VARIABLE}={shlex.quote(str(folder.parent))} {train}"]
             data.append(asdict(card) | {"found": card.is_found(self.root), "folder": str(folder)})
         return Answer(data, "\n".join(lines))
 
@@ -87,14 +87,13 @@ class Datasets:
         lines = ["\n\n".join(parts), ""]
         lines.append(f"looked in {root}" if root else f"{ROOT_VARIABLE} names no folder to look in")
         lines += [f"{card.name}: {how_to_get(card)}" for card in cards if not found[card.name]]
-        forms = {name: None if form is None else form.title for name, form in found.items()}
-        told = {name: {"found": title is not None, "found_form": title} for name, title in forms.items()}
-        data = [asdict(card) | told[card.name] for card in cards]
+        titles = {name: None if form is None else form.title for name, form in found.items()}
+        data = [asdict(c) | {"found": titles[c.name] is not None, "found_form": titles[c.name]} for c in cards]
         return Answer(data, "\n".join(lines).rstrip())
 
 
 def _size(card: Card) -> str:
-    """How much there is to download, in words."""
+    """Return the size of the download of a data set, in words."""
     if card.download is None:
         return "by hand"
     size = card.download_bytes

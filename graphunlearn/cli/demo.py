@@ -1,20 +1,18 @@
-"""The demo: data with a known answer, forgotten and judged."""
+"""``graphunlearn demo``: forgetting on synthetic data, compared with retrained models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import Folder, Running
 from graphunlearn.cli._methods import BENCHED, build_method
 from graphunlearn.cli._reports import command, written
 from graphunlearn.cli._sources import sizes
-from graphunlearn.cli._text import Answer, Running, device_of, note, optional
-
-if TYPE_CHECKING:
-    pass
+from graphunlearn.cli._text import Answer, device_of, note
 
 __all__ = ["Demo"]
 
@@ -37,22 +35,32 @@ class Demo:
 
     kind: Literal["interactions", "sessions"] = "interactions"
     """What to learn from: ratings of users and items, or clicks in sessions."""
-    out: Annotated[Path | None, optional("DIR")] = None
+    out: Folder = None
     """Folder for report.json and report.html (default: runs/demo or runs/demo-sessions, replaced by a later demo)."""
     seed: int = 0
-    """Seed of everything."""
+    """Seed of the data, the models and the methods."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
         """Run the demo and write the report."""
-        from graphunlearn.eval import bench
+        from graphunlearn import datasets, nn
+        from graphunlearn.eval import bench, flipped_labels, session_clicks
         from graphunlearn.runs.folder import check_out
 
         out, overwrite = (DEMO_OUT[self.kind], True) if self.out is None else (self.out, self.running.overwrite)
         check_out(out, overwrite)
-        scenario: dict[str, Any] = _ratings(self.seed) if self.kind == "interactions" else _sessions(self.seed)
+        kinds: dict[str, Any] = {
+            "interactions": (datasets.synthetic_interactions, flipped_labels, "lightgcn", nn.BCE()),
+            "sessions": (datasets.synthetic_sessions, session_clicks, "srgnn", nn.CrossEntropy()),
+        }
+        synthetic, make, model, objective = kinds[self.kind]
+        graph = synthetic(seed=self.seed)
+        note(f"synthetic: {sizes(graph)}")
         result = bench(
-            **scenario,
+            lambda seed: make(graph, seed=seed),
+            [build_method(name, objective) for name in BENCHED[self.kind]],
+            model=model,
+            objective=objective,
             retrain_seeds=3,
             seed=self.seed,
             dataset="synthetic",
@@ -60,34 +68,3 @@ class Demo:
             command=command(),
         )
         return written(result, out, overwrite)
-
-
-def _ratings(seed: int) -> dict[str, Any]:
-    """What is benched on ratings."""
-    from graphunlearn.datasets import synthetic_interactions
-    from graphunlearn.eval import flipped_labels
-    from graphunlearn.nn import BCE
-
-    graph = synthetic_interactions(seed=seed)
-    note(f"synthetic: {sizes(graph)}")
-    return {
-        "scenario": lambda seed: flipped_labels(graph, seed=seed),
-        "methods": [build_method(name, BCE()) for name in ("ifru", "unlink", "finetune", "ascent")],
-        "objective": BCE(),
-    }
-
-
-def _sessions(seed: int) -> dict[str, Any]:
-    """What is benched on sessions."""
-    from graphunlearn.datasets import synthetic_sessions
-    from graphunlearn.eval import session_clicks
-    from graphunlearn.nn import CrossEntropy
-
-    graph = synthetic_sessions(seed=seed)
-    note(f"synthetic: {sizes(graph)}")
-    return {
-        "scenario": lambda seed: session_clicks(graph, seed=seed),
-        "methods": [build_method(name, CrossEntropy()) for name in BENCHED["sessions"]],
-        "model": "srgnn",
-        "objective": CrossEntropy(),
-    }

@@ -1,20 +1,21 @@
-"""``forget``: a run folder without what a request names."""
+"""``graphunlearn forget``: unlearns a request from the model of a run, and writes a new run folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import arg
 
-from graphunlearn.cli._defaults import METHODS
-from graphunlearn.cli._ledgers import finished, place_of, told_path
+from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
+from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
-from graphunlearn.cli._requests import Asked, check_asked, check_levels, described, learned_part, request_of
-from graphunlearn.cli._text import Answer, Running, counted, device_of, listed, note, optional, several
+from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
+from graphunlearn.cli._text import Answer, counted, device_of, note
 from graphunlearn.cli.prepare import file_of, method_for
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from graphunlearn.runs.run import ModelSpec
 
 __all__ = ["Forget"]
-
-Words = tuple[tuple[str, ...], ...]
-Files = tuple[tuple[Path, ...], ...]
 
 
 @dataclass(kw_only=True)
@@ -54,34 +52,30 @@ class Forget:
       graphunlearn forget runs/g --clicks clicks.csv --method cau --out runs/h    # clicks.csv: session,position
     """
 
-    source: Annotated[Positional[Path], arg(metavar="RUN")]
+    source: RunFolder
     """Run folder, as 'train' or 'forget' writes it."""
-    users: Annotated[Words, UseAppendAction, several("ID ...")] = ()
-    """Users whose interactions to forget, or whose sessions where the data tell."""
-    items: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    users: Ids = ()
+    """Users whose interactions to forget, or whose sessions if the data name their users."""
+    items: Ids = ()
     """Items to forget, with all their interactions or clicks."""
-    pairs: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
+    pairs: Files = ()
     """Files of interactions to forget, a user and an item per line."""
-    sessions: Annotated[Words, UseAppendAction, several("ID ...")] = ()
+    sessions: Ids = ()
     """Sessions to forget."""
-    clicks: Annotated[Files, UseAppendAction, several("FILE ...")] = ()
+    clicks: Files = ()
     """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
     as RUN holds it (after an earlier 'forget', in the shortened session)."""
-    method: Annotated[
-        str | None,
-        optional(
-            "NAME",
-            f"{listed(METHODS, 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']}).",
-        ),
-    ] = None
-    option: Annotated[Words, UseAppendAction, several("NAME=VALUE ...")] = ()
+    method: Annotated[str | None, optional("NAME")] = None
+    """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
+    sisa, sru, unlearnrec, unlearnrec-published or unlink (default: ifru, for sessions cau)."""
+    option: Settings = ()
     """Options of the method, such as damping=0.3; a wrong name lists them."""
-    out: Annotated[Path, arg(metavar="DIR")]
+    out: Out
     """Folder to write."""
-    seed: Annotated[int | None, optional("INT")] = None
-    """Seed of the method, where it draws something."""
-    ledger: Annotated[Path | None, optional("FILE")] = None
-    """Ledger to enter the request in; it is made where there is none ('graphunlearn ledger --help')."""
+    seed: Int = None
+    """Seed of the method, if it draws random numbers."""
+    ledger: File = None
+    """Ledger to enter the request in; it is created if it does not exist ('graphunlearn ledger --help')."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -89,28 +83,22 @@ class Forget:
         from graphunlearn.runs.folder import check_out
 
         asked: Asked = {
-            "user": list(chain(*self.users)),
-            "item": list(chain(*self.items)),
-            "interaction": list(chain(*self.pairs)),
-            "session": list(chain(*self.sessions)),
-            "click": list(chain(*self.clicks)),
+            level: list(chain(*getattr(self, option.removeprefix("--")))) for level, option in OPTIONS.items()
         }
         if self.ledger is None:
             check_out(self.out, self.running.overwrite)
         check_asked(asked)
-
-        def asking(spec: ModelSpec) -> ForgetRequest:
-            check_levels(asked, spec)
-            return request_of(asked)
-
-        return self.forget(asking)
+        return self.forget(partial(request_of, asked))
 
     def forget(self, asking: Callable[[ModelSpec], ForgetRequest], ledger: Ledger | None = None) -> Answer:
-        """Forget what ``asking`` returns for the model at hand, and write the folder.
+        """Forget a request and write the folder.
 
         Args:
-            asking: Returns what is asked of a model.
-            ledger: The ledger, where it is held already.
+            asking: Function that returns the request for the model of the run.
+            ledger: The ledger, if the caller has opened it already.
+
+        Returns:
+            The result of the command.
         """
         from graphunlearn.eval.report.verdict import format_seconds
         from graphunlearn.ledger import Ledger
@@ -158,28 +146,12 @@ class Forget:
             result = method.unlearn(run.model, run.train, request)
             save(result)
         else:
-            result = ledger.unlearn(
-                method,
-                run.model,
-                run.train,
-                request,
-                save=save,
-                objective=run.objective,
-                out=told_path(self.out, ledger),
-                asked=asked,
-                command=self._command(),
-            )
-        data = {
-            "out": str(self.out),
-            "method": result.method,
-            "options": options,
-            "request": what | held,
-            "seconds": result.seconds,
-            "cpu_seconds": result.cpu_seconds,
-            "prepare_seconds": result.prepare_seconds,
-            "peak_memory_mb": result.peak_memory / 2**20,
-            "log": result.log,
-        }
+            place = relative_to_ledger(self.out, ledger)
+            facts: dict[str, Any] = {"asked": asked, "command": self._command(), "out": place}
+            result = ledger.unlearn(method, run.model, run.train, request, save=save, objective=run.objective, **facts)
+        data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
+        data["peak_memory_mb"] = result.peak_memory / 2**20
+        data |= {name: getattr(result, name) for name in ("method", "seconds", "cpu_seconds", "prepare_seconds", "log")}
         kept_now = result.graph.num_interactions
         entered = result.log.get("ledger")
         text = (
@@ -190,7 +162,7 @@ class Forget:
         return Answer(data, text)
 
     def _command(self) -> dict[str, Any]:
-        """What it takes to give this command again, but for what is asked."""
+        """Return the options from which ``ledger resume`` rebuilds this command, without the request."""
         return {
             "source": str(self.source.absolute()),
             "out": str(self.out.absolute()),
@@ -202,12 +174,14 @@ class Forget:
         }
 
     def _done(self, entry: LedgerEntry) -> Answer:
+        """Return the result of a command whose request is already in the ledger."""
         assert self.ledger is not None
-        where = "" if entry.out is None else f"; the new run is {place_of(entry.out, self.ledger)}"
+        where = "" if entry.out is None else f"; the new run is {run_folder_of(entry.out, self.ledger)}"
         text = f"done already: entry {entry.number} of {self.ledger}, {entry.time}{where}"
         return Answer({"done": True, "entry": entry.to_dict()}, text)
 
     def _entered(self, told: dict[str, Any]) -> str:
+        """Return the line about the new entry of the ledger."""
         from graphunlearn.eval.report.verdict import format_number
 
         drift = told.get("drift")

@@ -1,4 +1,4 @@
-"""``ledger``: the record of what was forgotten."""
+"""``graphunlearn ledger``: the record of what was forgotten."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli._ledgers import existing, finished, place_of, told_path
-from graphunlearn.cli._text import Answer, Printing, Running, columns, counted
+from graphunlearn.cli._fields import Printing, Running, optional
+from graphunlearn.cli._ledgers import existing, finished, relative_to_ledger, run_folder_of
+from graphunlearn.cli._text import Answer, columns, counted
 from graphunlearn.cli.forget import Forget
 from graphunlearn.errors import ArgumentError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShowLedger"]
 
+Action = Literal["show", "verify", "resume", "drop", "retrained"]
 HEADER = ("entry", "time", "what", "removed", "method", "seconds", "drift", "model")
 
 
@@ -46,82 +48,66 @@ class ShowLedger:
       graphunlearn ledger retrained runs/ledger.db --run runs/new
     """
 
-    action: Annotated[
-        Positional[Literal["show", "verify", "resume", "drop", "retrained"]],
-        arg(metavar="{show,verify,resume,drop,retrained}"),
-    ]
+    action: Annotated[Positional[Action], arg(metavar="{show,verify,resume,drop,retrained}")]
     """What to do."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The ledger."""
     run_folder: Annotated[Path | None, arg(name="run", metavar="RUN", help_behavior_hint="")] = None
     """Run folder to go on from, for 'retrained'."""
-    holds: Annotated[str | None, arg(metavar="HASH", help_behavior_hint="")] = None
+    holds: Annotated[str | None, optional("HASH")] = None
     """Hash of an entry that must be there, for 'verify'."""
     running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:
-        """Do it."""
+        """Carry out the action."""
         for option, value, action in (("run", self.run_folder, "retrained"), ("holds", self.holds, "verify")):
             if value is not None and self.action != action:
                 raise ArgumentError(f"--{option}", f"go with '{action}'", f"it with '{self.action}'")
         if self.action != "verify" or not self.file.is_file():
             existing(self.file)
-        answers = {"show": self._show, "verify": self._verify, "resume": self._resume, "drop": self._drop}
-        return (answers | {"retrained": self._retrained})[self.action]()
+        answer: Answer = getattr(self, f"_{self.action}")()
+        return answer
 
     def _show(self) -> Answer:
         from graphunlearn.ledger import Ledger
 
         ledger = Ledger(self.file)
         entries, pending = ledger.entries(), ledger.pending
-        data = {"entries": [entry.to_dict() for entry in entries], "pending": _told(pending)}
-        lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6))] if entries else ["no entries yet"]
+        data = {"entries": [entry.to_dict() for entry in entries], "pending": _pending_facts(pending)}
+        lines = ["no entries yet"]
         if entries:
-            lines.append(f"last hash: {entries[-1].hash}")
+            lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6)), f"last hash: {entries[-1].hash}"]
             drift = next((entry.drift for entry in reversed(entries) if entry.kind != "audited"), None)
-            lines += (
-                ["retrain now: the drift has spent its budget"] if drift and drift["spent"] > drift["budget"] else []
-            )
-        return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
+            if drift and drift["spent"] > drift["budget"]:
+                lines.append("retrain now: the drift has spent its budget")
+        return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
 
     def _verify(self) -> Answer:
         from graphunlearn.ledger import Ledger
         from graphunlearn.ledger.store import Store, key_file
 
-        if not Store.is_made(self.file):  # as where the very first request was interrupted
+        data: dict[str, Any] = {"key": key_file(self.file).exists()}
+        if not Store.is_made(self.file):  # the first request was interrupted, or the file was emptied
             if self.holds is not None:
                 raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}', which is empty")
             told = f"{self.file} has no entries: it was not made whole yet, or was emptied, which --holds would tell"
-            return Answer({"entries": 0, "key": key_file(self.file).exists(), "pending": None}, told)
+            return Answer(data | {"entries": 0, "pending": None}, told)
         ledger = Ledger(self.file)
         number = ledger.verify()
         entries, pending = ledger.entries(), ledger.pending
         if self.holds is not None and not any(entry.hash == self.holds for entry in entries):
             raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}' without it")
-        newest: dict[Path, LedgerEntry] = {}
-        for entry in entries:
-            if entry.out is not None:
-                newest[place_of(entry.out, self.file)] = entry
-        checked, missing = [], []
-        for folder, entry in newest.items():
-            if not folder.exists():
-                missing.append(str(folder))
-                continue
-            _check_folder(folder, entry, pending, ledger)
-            checked.append(str(folder))
-        has_key = key_file(self.file).exists()
-        data = {
-            "entries": number,
-            "key": has_key,
-            "folders": checked,
-            "folders_missing": missing,
-            "pending": _told(pending),
-        }
+        newest = {run_folder_of(entry.out, self.file): entry for entry in entries if entry.out is not None}
+        there = [folder for folder in newest if folder.exists()]
+        for folder in there:
+            _check_folder(folder, newest[folder], pending, ledger)
+        checked, missing = [*map(str, there)], [str(folder) for folder in newest if folder not in there]
+        data |= {"entries": number, "folders": checked, "folders_missing": missing, "pending": _pending_facts(pending)}
         lines = [f"{self.file} is whole: {number} {'entry' if number == 1 else 'entries'}"]
         lines += [f"{folder} holds the model that its entry tells of" for folder in checked]
         lines += [f"{folder} is not there any more" for folder in missing]
-        lines += [] if has_key else ["its key is gone: models were compared, graphs cannot be"]
-        return Answer(data, "\n".join(lines + _sentences(pending, self.file)))
+        lines += [] if data["key"] else ["its key is gone: models were compared, graphs cannot be"]
+        return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
 
     def _resume(self) -> Answer:
         from graphunlearn.ledger import Ledger
@@ -131,16 +117,12 @@ class ShowLedger:
             if pending is None:
                 raise ArgumentError("ledger", "have a request under way to resume", f"'{self.file}' without one")
             if not pending.command:
-                raise ArgumentError(
-                    "ledger",
-                    "have a request of 'graphunlearn forget' under way to resume",
-                    "one of a program, which finishes it when it gives it to Ledger.unlearn again",
-                )
+                got = "one of a program, which finishes it when it gives it to Ledger.unlearn again"
+                raise ArgumentError("ledger", "have a request of 'graphunlearn forget' under way to resume", got)
             entry = finished(ledger)
             if entry is not None:
                 return Answer({"entry": entry.to_dict()}, f"entered as entry {entry.number} of {self.file}")
             given = pending.command
-            running = Running(device=given["device"], overwrite=given["overwrite"], json=self.running.json)
             command = Forget(
                 source=Path(given["source"]),
                 method=given["method"],
@@ -148,7 +130,7 @@ class ShowLedger:
                 seed=given["seed"],
                 ledger=self.file,
                 out=Path(given["out"]),
-                running=running,
+                running=Running(device=given["device"], overwrite=given["overwrite"], json=self.running.json),
             )
             return command.forget(lambda _: pending.request, ledger)
 
@@ -158,9 +140,8 @@ class ShowLedger:
         with Ledger(self.file) as ledger:
             entry = None if ledger.pending is None else finished(ledger)
             if entry is not None:
-                raise ArgumentError(
-                    "ledger", "have a request under way that is not done", f"one that was, now entry {entry.number}"
-                )
+                got = f"one that was, now entry {entry.number}"
+                raise ArgumentError("ledger", "have a request under way that is not done", got)
             ledger.drop()
         return Answer({"dropped": True}, f"dropped the request under way, and wiped it from {self.file}")
 
@@ -171,7 +152,7 @@ class ShowLedger:
         if self.run_folder is None:
             raise ArgumentError("--run", "name the run that was trained anew", "none")
         run, ledger = Run.load(self.run_folder), Ledger(self.file)
-        entry = ledger.record_retrained(run.model, run.train, out=told_path(self.run_folder, ledger))
+        entry = ledger.record_retrained(run.model, run.train, out=relative_to_ledger(self.run_folder, ledger))
         same = entry.graph_before == entry.graph_after
         what = "what the newest entry left" if same else "other data than the newest entry left"
         text = f"entry {entry.number} of {self.file}: trained anew on {what}; the drift begins again"
@@ -179,10 +160,13 @@ class ShowLedger:
 
 
 def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None, ledger: Ledger) -> None:
-    """Refuse a folder that holds something else than its newest entry tells of.
+    """Check that a run folder holds the model and the graph of its newest entry.
 
-    A request under way that replaces the folder may have done so. Without the key of the ledger, graphs are not looked
-    at: their fingerprints are keyed.
+    A folder that was already replaced by the pending request is not checked. The graph is not checked if the key of
+    the ledger is missing, since the recorded fingerprint of the graph is keyed.
+
+    Raises:
+        ArgumentError: The folder holds another model or another graph.
     """
     from graphunlearn.ledger.store import key_file
     from graphunlearn.nn.identity import fingerprint
@@ -199,6 +183,7 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
 
 
 def _row(entry: LedgerEntry) -> tuple[str, ...]:
+    """Return the cells of an entry in the table."""
     from graphunlearn.eval.report.verdict import format_number, format_seconds
 
     time, model = entry.time.replace("T", " ").removesuffix("+00:00"), (entry.model_after or "")[:12]
@@ -213,14 +198,14 @@ def _row(entry: LedgerEntry) -> tuple[str, ...]:
     return str(entry.number), time, what, removed, str(entry.method), format_seconds(entry.seconds), drift, model
 
 
-def _told(pending: PendingRequest | None) -> dict[str, Any] | None:
-    """What there is to say about a request under way; its ids are nobody's business."""
+def _pending_facts(pending: PendingRequest | None) -> dict[str, Any] | None:
+    """Return the facts about the pending request that may be printed, which exclude its ids."""
     if pending is None:
         return None
     return {"time": pending.time, "method": pending.method, "out": pending.command.get("out")}
 
 
-def _sentences(pending: PendingRequest | None, file: Path) -> list[str]:
+def _pending_lines(pending: PendingRequest | None, file: Path) -> list[str]:
     if pending is None:
         return []
     return [f"a request of {pending.time} was interrupted: 'graphunlearn ledger resume {file}' finishes it"]

@@ -1,14 +1,14 @@
-"""``train``: what makes run folders."""
+"""``graphunlearn train``: trains a model and writes a run folder."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._fields import Out
+from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
 from graphunlearn.cli._text import Answer, device_of, note
@@ -38,12 +38,12 @@ class Train(Learner):
       graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
     """
 
-    out: Annotated[Path, arg(metavar="DIR")]
+    out: Out
     """Folder to write."""
     split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test part; with --test the last one does not count."""
     seed: int = 0
-    """Seed of the random split, of the first parameters and of the order of what is learned."""
+    """Seed of the random split, of the initial parameters and of the order of the training samples."""
 
     def run(self) -> Answer:
         """Train and write the folder."""
@@ -58,24 +58,18 @@ class Train(Learner):
         self.check_kind()
         settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
-        graphs: tuple[Graph, Graph, Graph] = cut(
-            graph.to(device), None if test is None else test.to(device), self.split, self.seed
-        )
+        test = None if test is None else test.to(device)
+        graphs: tuple[Graph, Graph, Graph] = cut(graph.to(device), test, self.split, self.seed)
         _check_parts(*graphs)
         labelled = graph.kind == "interactions" and graph.label is not None
         objective, spec = self.learning.loss(labelled), self.learning.spec()
-        model = spec.build(graphs[0])
+        train = graphs[0]
+        model = spec.build(train)
         reset_parameters(model, settings.seed)
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
-            result = fit(
-                model,
-                graphs[0],
-                validation=watched(graphs[1], graphs[0]),
-                objective=objective,
-                settings=settings,
-                checkpoint=checkpoint,
-            )
+            seen = watched(graphs[1], train)
+            result = fit(model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint)
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
             about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
@@ -84,30 +78,23 @@ class Train(Learner):
             run = Run(spec, model, *graphs, objective, settings, about)
             run.save(self.out, self.running.overwrite)
         with torch.no_grad():
-            scores = _utility(model, graphs[0], graphs[2])
+            scores = _utility(model, train, graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
         text = (
             f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
             f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
-            f"next: graphunlearn forget {self.out} {_first(graphs[0])} --out {self.out.with_name('forgotten')}"
+            f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data, text)
 
 
-def _first(train: Graph) -> str:
-    """The option that names the first session or user of the data, for an example of what to do next."""
-    if train.kind == "sessions":
-        return f"--sessions {shlex.quote(str(train.session_ids[0]))}"
-    return f"--users {shlex.quote(str(train.user_ids[0]))}"
-
-
 def _check_parts(train: Any, validation: Any, test: Any) -> None:
-    """Say how many held-out clicks are on items that training never sees; nothing is measured on them.
+    """Print how many held-out clicks are not measured, since training never sees their items.
 
     Raises:
-        ValueError: In a part, there is then no click that follows another.
+        ValueError: No session of a part has two clicks without them.
     """
     from graphunlearn.eval.scenarios.cases import without_unseen_items
 
@@ -117,33 +104,27 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
             note(sentence)
         for name, part in zip(("training", "validation", "test"), (train, *held_out)):
             if part.num_clicks == part.num_sessions:
-                raise ValueError(
-                    f"the {name} part must hold a session of two clicks or more, on items that are trained on "
-                    f"(got {f'{part.num_sessions} of one click' if part.num_sessions else 'none'})"
-                )
+                got = f"{part.num_sessions} of one click" if part.num_sessions else "none"
+                wanted = "hold a session of two clicks or more, on items that are trained on"
+                raise ValueError(f"the {name} part must {wanted} (got {got})")
 
 
 def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
+    """Return the quality of recommendations on the test data; for sessions, of the click after every prefix."""
     from graphunlearn.data import SessionGraph
+    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
     from graphunlearn.metrics.ranking import Ranker, auroc
-    from graphunlearn.nn import encode, score
+    from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, score
     from graphunlearn.runs.run import watched
 
     if isinstance(test, SessionGraph):
-        return _next_clicks(model, watched(test, train))
+        sessions = watched(test, train)
+        samples = CrossEntropy().samples(sessions)
+        states, items, *_ = encode_prefixes(model, sessions, samples.ends)
+        scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
+        return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}
     encoded = encode(model, train)
     scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.queries, encoded.items)
     if test.label is not None and 0 < float(test.label.mean()) < 1:
         scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
     return scores
-
-
-def _next_clicks(model: nn.Module, test: Graph) -> dict[str, float]:
-    """Return how well the click after every prefix of the test sessions is ranked, in the whole catalogue."""
-    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
-    from graphunlearn.nn import CrossEntropy, encode_prefixes
-
-    samples = CrossEntropy().samples(test)
-    states, items, *_ = encode_prefixes(model, test, samples.ends)
-    scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
-    return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}

@@ -74,7 +74,11 @@ class EventGraph(Stored):
 
     @abstractmethod
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of ``kind``: ``"user"``, ``"item"`` or, for sessions, ``"session"``."""
+        """Return the raw ids of one kind of entities.
+
+        Args:
+            kind: ``"user"``, ``"item"`` or, for sessions, ``"session"``.
+        """
 
     @property
     def item_ids(self) -> list[str]:
@@ -105,7 +109,11 @@ class EventGraph(Stored):
 
     @abstractmethod
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph with only the events where ``mask`` ``[num_interactions]`` is true."""
+        """Return the graph with a subset of the events.
+
+        Args:
+            mask: Boolean mask of the events to keep ``[num_interactions]``.
+        """
 
     @abstractmethod
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
@@ -120,12 +128,19 @@ class EventGraph(Stored):
             Positions of the events ``[num_matches]``.
 
         Raises:
-            ValueError: The graph lacks an id, a pair or a click, or does not accept the level.
+            ValueError: The graph does not contain an id, a pair or a click, or does not accept the level.
         """
 
     @abstractmethod
     def holds(self, part: ForgetRequest) -> Tensor:
-        """Return a mask of the entries of ``part``, a request of one level, that the graph contains ``[len(part)]``."""
+        """Return which entries of a request of one level the graph contains.
+
+        Args:
+            part: A request of one level.
+
+        Returns:
+            A mask on the CPU ``[len(part)]``.
+        """
 
     @abstractmethod
     def without_emptied(self, graph: Self, retained: Self) -> Self:
@@ -193,25 +208,21 @@ class EventGraph(Stored):
         return self.keep(~mask) if bool(mask.any()) else self
 
     def _nodes(self, side: str, ids: Iterable[Any], raw: bool) -> Tensor:
+        """Return the node of every id ``[num_ids]``; raise ArgumentError if the graph lacks one."""
         ids = list(ids)
-        vocabulary = self.vocabulary(side)
-        nodes = vocabulary.lookup(ids) if raw else torch.tensor(ids, dtype=torch.long)
-        outside = (nodes < 0) | (nodes >= len(vocabulary))
-        if outside.any():
-            unknown = dict.fromkeys(ids[i] for i in outside.nonzero().flatten().tolist())
+        nodes, known = self._lookup(side, ids, raw)
+        if not known.all():
+            unknown = dict.fromkeys(ids[i] for i in (~known).nonzero().flatten().tolist())
             kind = f"{side}s" if raw else f"internal {side} ids"
-            raise ArgumentError(
-                "index", f"hold {kind} of the graph", f"{preview(unknown)}; {_described(side, vocabulary)}"
-            )
+            described = _described(side, self.vocabulary(side))
+            raise ArgumentError("index", f"hold {kind} of the graph", f"{preview(unknown)}; {described}")
         return nodes.to(self.device)
 
-    def _known(self, side: str, ids: Iterable[Any], raw: bool) -> Tensor:
-        """Return a mask, on the CPU, of the ids that the graph contains ``[num_ids]``."""
-        ids = list(ids)
-        if raw:
-            return self.vocabulary(side).lookup(ids) >= 0
-        nodes = torch.tensor(ids, dtype=torch.long)
-        return (nodes >= 0) & (nodes < len(self.vocabulary(side)))
+    def _lookup(self, side: str, ids: Iterable[Any], raw: bool) -> tuple[Tensor, Tensor]:
+        """Return the node of every id, and a mask of the ids that the graph contains, both on the CPU ``[num_ids]``."""
+        vocabulary = self.vocabulary(side)
+        nodes = vocabulary.lookup(ids) if raw else torch.tensor(list(ids), dtype=torch.long)
+        return nodes, (nodes >= 0) & (nodes < len(vocabulary))
 
 
 def divide(

@@ -63,7 +63,7 @@ class InteractionGraph(Conversions):
     levels: ClassVar[tuple[str, ...]] = ("interaction", "user", "item")
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of the ``"user"`` or ``"item"`` nodes, with a fast lookup.
+        """Return the raw ids of the users or of the items.
 
         Args:
             kind: ``"user"`` or ``"item"``.
@@ -210,7 +210,7 @@ class InteractionGraph(Conversions):
             A new graph of the same class.
 
         Raises:
-            ValueError: If the mask has another length or an index is out of range.
+            ValueError: The mask has another length or an index is out of range.
 
         Example:
             >>> import torch
@@ -251,14 +251,22 @@ class InteractionGraph(Conversions):
         return row, adjacency.neighbors(queries) - self.num_users
 
     def keep(self, mask: Tensor) -> Self:
-        """Return the graph with only the interactions where ``mask`` ``[num_interactions]`` is true.
+        """Return the graph with a subset of the interactions; see :meth:`select`.
 
-        See :meth:`select`.
+        Args:
+            mask: Boolean mask of the interactions to keep ``[num_interactions]``.
         """
         return self.select(mask)
 
     def ends(self, level: str) -> Tensor:
-        """Return the user (``"user"``) or item (``"item"``) of every interaction ``[num_interactions]``."""
+        """Return the user or the item of every interaction.
+
+        Args:
+            level: ``"user"`` or ``"item"``.
+
+        Returns:
+            Node numbers ``[num_interactions]``.
+        """
         return self.pairs[SIDES.index(level)]
 
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
@@ -276,9 +284,8 @@ class InteractionGraph(Conversions):
             ValueError: The graph lacks an id or a pair, or does not accept the level.
         """
         if level not in self.levels:
-            raise ArgumentError(
-                "level", "be 'interaction', 'user' or 'item' for a graph of users and items", f"{level!r}"
-            )
+            expected = "be 'interaction', 'user' or 'item' for a graph of users and items"
+            raise ArgumentError("level", expected, f"{level!r}")
         adjacency = self.adjacency
         if level != "interaction":
             nodes = self._nodes(level, index, raw) + (self.num_users if level == "item" else 0)
@@ -288,11 +295,8 @@ class InteractionGraph(Conversions):
         if missing.any():
             unknown = [index[i] for i in missing.nonzero().flatten().tolist()]
             are = "is" if len(unknown) == 1 else "are"
-            raise ArgumentError(
-                "index",
-                "hold interactions of the graph",
-                f"{preview(unknown)}, which {are} not among its {self.num_interactions} interactions",
-            )
+            got = f"{preview(unknown)}, which {are} not among its {self.num_interactions} interactions"
+            raise ArgumentError("index", "hold interactions of the graph", got)
         return position
 
     def holds(self, part: ForgetRequest) -> Tensor:
@@ -306,14 +310,11 @@ class InteractionGraph(Conversions):
             otherwise the users or items that are nodes of it.
         """
         if part.level != "interaction":
-            return self._known(part.level, part.index, part.raw)
-        ends = list(zip(*part.index))
-        known = self._known("user", ends[0], part.raw) & self._known("item", ends[1], part.raw)
-        names = [pair for pair, here in zip(part.index, known.tolist()) if here]
-        if names:
-            users, items = (self._nodes(side, side_ids, part.raw) for side, side_ids in zip(SIDES, zip(*names)))
-            known[known.clone()] = ~self._find(users * self.num_items + items)[1].cpu()
-        return known
+            return self._lookup(part.level, part.index, part.raw)[1]
+        ends = (self._lookup(side, ids, part.raw) for side, ids in zip(SIDES, zip(*part.index)))
+        (users, known), (items, known_items) = ends
+        missing = self._find((users * self.num_items + items).to(self.device))[1].cpu()
+        return known & known_items & ~missing
 
     def _find(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of pairs given as ``user * num_items + item``, and a mask of the missing ones."""
@@ -348,7 +349,7 @@ class InteractionGraph(Conversions):
             One graph per fraction, all with the nodes of this graph.
 
         Raises:
-            ValueError: If the fractions are not positive or do not add up to 1.
+            ValueError: The fractions are not positive or do not add up to 1.
 
         Example:
             >>> import torch
@@ -370,7 +371,7 @@ class InteractionGraph(Conversions):
             A shallow copy of the graph with labels ``[num_interactions]``.
 
         Raises:
-            ValueError: If the graph has no ratings.
+            ValueError: The graph has no ratings.
 
         Example:
             >>> import torch

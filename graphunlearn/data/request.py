@@ -73,7 +73,7 @@ class ForgetRequest:
         num_duplicates: Number of repeated entries that were dropped.
 
     Raises:
-        ValueError: If the level is unknown, an id is malformed, or ``index`` is empty.
+        ValueError: The level is unknown, an id is malformed, or ``index`` is empty.
 
     Example:
         >>> request = ForgetRequest("user", ["196", 186]) | ForgetRequest("interaction", [("22", "377")])
@@ -161,7 +161,7 @@ class ForgetRequest:
             The request, by raw ids.
 
         Raises:
-            ValueError: If the file is malformed (with its line number) or empty.
+            ValueError: The file is malformed (with its line number) or empty.
         """
         return cls(level, tuple(read_ids(path, level)))
 
@@ -194,7 +194,7 @@ class ForgetRequest:
             Mask of the interactions or clicks to forget ``[num_interactions]``.
 
         Raises:
-            ValueError: If the graph does not accept the level or lacks an id, a pair or a click, or if the forget set
+            ValueError: The graph does not accept the level or lacks an id, a pair or a click, or if the forget set
                 is empty or the whole graph.
 
         Example:
@@ -259,10 +259,8 @@ class ForgetRequest:
         return hmac.new(key, self._canonical(), hashlib.sha256).hexdigest()
 
     def _canonical(self) -> bytes:
-        content = sorted(
-            [part.level, part.raw, sorted(map(list, part.index) if part.level in PAIRS else part.index)]
-            for part in self.parts
-        )
+        entries = [(part, map(list, part.index) if part.level in PAIRS else part.index) for part in self.parts]
+        content = sorted([part.level, part.raw, sorted(index)] for part, index in entries)
         return json.dumps(content).encode()
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ ATTRIBUTES = ("rating", "time", "label")
 
 
 def warn(message: str | Warning) -> None:
-    """Give a ``UserWarning`` that is attributed to the first calling frame outside this package.
+    """Issue a ``UserWarning`` that points to the code that called this package.
 
     Args:
         message: The message, or a warning.
@@ -28,6 +28,13 @@ def warn(message: str | Warning) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("graphunlearn."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def check_sizes(**sizes: float) -> None:
+    """Raise ArgumentError if one of the arguments is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ArgumentError(name, "be at least 1", value)
 
 
 def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
@@ -44,7 +51,7 @@ def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:
 
 
 def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interactions") -> Tensor:
-    """Return a mask or indices as a newly allocated mask.
+    """Return a new mask, given a mask or indices.
 
     Args:
         index: Boolean mask ``[size]``, or indices.
@@ -63,13 +70,28 @@ def as_mask(index: Tensor, size: int, device: torch.device, what: str = "interac
         if index.shape != (size,):
             raise ArgumentError("index", f"be a mask of {size} {what}", f"shape {list(index.shape)}")
         return index.clone()  # a copy, since the adjacency may use it later, after the caller changed theirs
-    if index.dim() != 1 or index.is_floating_point():
-        raise ArgumentError("index", "be a mask or a list of indices", f"{index.dtype}, shape {list(index.shape)}")
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise ArgumentError("index", f"lie between 0 and {size - 1}", f"{int(index.min())} to {int(index.max())}")
     mask = torch.zeros(size, dtype=torch.bool, device=device)
-    mask[index.long()] = True
+    mask[check_index("index", index, size, "a mask or a list of indices")] = True
     return mask
+
+
+def check_index(name: str, index: Tensor, size: int, what: str) -> Tensor:
+    """Return positions in a sequence as int64 ``[num]``.
+
+    Args:
+        name: Name of the argument in error messages.
+        index: The positions.
+        size: Length of the sequence.
+        what: What the argument must be, for error messages.
+
+    Raises:
+        ValueError: The positions are not whole numbers below ``size``.
+    """
+    if index.dim() != 1 or index.dtype == torch.bool or index.is_floating_point():
+        raise ArgumentError(name, f"be {what}", f"{index.dtype}, shape {list(index.shape)}")
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
+        raise ArgumentError(name, f"lie between 0 and {size - 1}", f"{int(index.min())} to {int(index.max())}")
+    return index.long()
 
 
 def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
@@ -80,7 +102,7 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
         size: Length of the sequence.
 
     Returns:
-        One position less than there are parts.
+        The positions; their number is one less than that of the parts.
 
     Raises:
         ValueError: The fractions are not positive or do not add up to 1.
@@ -92,10 +114,13 @@ def cuts_of(fractions: Iterable[float], size: int) -> list[int]:
 
 
 def check_pairs(edge_index: Any) -> Tensor:
-    """Return pairs as a new int64 tensor ``[2, num_interactions]``.
+    """Return pairs of users and items as a new int64 tensor ``[2, num_interactions]``.
+
+    Args:
+        edge_index: The pairs.
 
     Raises:
-        ValueError: The shape is another, or the values are not whole numbers.
+        ValueError: The shape is not ``[2, num_interactions]``, or the values are not whole numbers.
     """
     with torch.inference_mode(False):
         pairs = torch.as_tensor(edge_index)
@@ -149,7 +174,7 @@ def check_attribute(
         what: Name of one interaction in error messages.
 
     Raises:
-        ValueError: The shape is another, or a value is not finite.
+        ValueError: The shape is not ``[num_interactions]``, or a value is not finite.
     """
     with torch.inference_mode(False):
         value = torch.as_tensor(value, device=device).detach()
@@ -190,20 +215,6 @@ def check_sequences(items: Any, ptr: Any) -> tuple[Tensor, Tensor]:
     if length.numel() and int(length.min()) < 1:
         raise ArgumentError("items", "hold a click of every session", f"none of session {int(length.argmin())}")
     return items.detach().long(), length
-
-
-def check_ends(ends: Any, num_clicks: int, device: torch.device) -> Tensor:
-    """Return the positions of the clicks at which prefixes end, as int64 ``[num_prefixes]``.
-
-    Raises:
-        ValueError: The positions are not whole numbers below ``num_clicks``.
-    """
-    ends = torch.as_tensor(ends, device=device)
-    if ends.dim() != 1 or ends.dtype == torch.bool or ends.is_floating_point():
-        raise ArgumentError("ends", "be a list of clicks", f"{ends.dtype}, shape {list(ends.shape)}")
-    if ends.numel() and not 0 <= int(ends.min()) <= int(ends.max()) < num_clicks:
-        raise ArgumentError("ends", f"lie between 0 and {num_clicks - 1}", f"{int(ends.min())} to {int(ends.max())}")
-    return ends.long()
 
 
 def check_users(user: Any, num_sessions: int, device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from graphunlearn.data.events import Kind
 from graphunlearn.data.io.sessions import SessionConversions
 from graphunlearn.data.request import ForgetRequest
-from graphunlearn.data.schema import as_mask, check_ends, cuts_of
+from graphunlearn.data.schema import as_mask, check_index, cuts_of
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 
@@ -63,7 +63,11 @@ class SessionGraph(SessionConversions, Data):
     length: Tensor
 
     def vocabulary(self, kind: str) -> Vocabulary:
-        """Return the raw ids of the ``"item"``, ``"session"`` or ``"user"`` nodes, with a fast lookup."""
+        """Return the raw ids of the items, sessions or users.
+
+        Args:
+            kind: ``"item"``, ``"session"`` or ``"user"``.
+        """
         found = self._store.get(f"{kind}_vocabulary")
         if isinstance(found, list):  # in a batch: items and users are shared, sessions are concatenated
             if kind == "session":
@@ -159,7 +163,7 @@ class SessionGraph(SessionConversions, Data):
         return digest.hexdigest()
 
     def validate(self, raise_on_error: bool = True) -> bool:
-        """Check that nodes, edges and aliases match the clicks; return or, if asked to, raise."""
+        """Return whether nodes, edges and aliases are those of the clicks; raise ValueError if asked to."""
         names = ("x", "edge_index", "alias", "session_of_node")
         whole = super().validate(raise_on_error)
         if whole:
@@ -198,12 +202,18 @@ class SessionGraph(SessionConversions, Data):
 
         Args:
             items: Items of all clicks, by session ``[num_clicks]``.
-            length: Clicks per session, at least 1 ``[num_sessions]``.
+            length: Clicks per session; sessions without clicks are dropped ``[num_sessions]``.
             item_ids: Raw ids of items.
             session_ids: Raw ids of sessions, if they have any.
             user_ids: Raw ids of users, if there are any.
             values: Further attributes of the graph; those that are ``None`` are not stored.
         """
+        left = length > 0
+        if not left.all():
+            length = length[left]
+            session_ids = None if session_ids is None else session_ids.take(left)
+            for name in ("user", "target"):
+                values[name] = None if values.get(name) is None else values[name][left]
         num_items = max(len(item_ids), 1)
         session = torch.arange(length.numel(), device=length.device).repeat_interleave(length)
         node, alias = torch.unique(session * num_items + items, return_inverse=True)
@@ -248,9 +258,8 @@ class SessionGraph(SessionConversions, Data):
             ValueError: The graph lacks an id or does not accept the level, or a session is too short for a click.
         """
         if level not in self.levels:
-            raise ArgumentError(
-                "level", "be 'click', 'session', 'item' or 'user' for a graph of sessions", f"{level!r}"
-            )
+            expected = "be 'click', 'session', 'item' or 'user' for a graph of sessions"
+            raise ArgumentError("level", expected, f"{level!r}")
         if level != "click":
             return torch.isin(self.ends(level), self._nodes(level, index, raw)).nonzero().flatten()
         names, positions = zip(*index)
@@ -260,21 +269,17 @@ class SessionGraph(SessionConversions, Data):
         if outside.any():
             at = int(outside.nonzero()[0])
             count = int(self.length[sessions[at]])
-            holds = (
-                f"has {count} clicks, at positions 0 to {count - 1}" if count > 1 else "has one click, at position 0"
-            )
-            raise ArgumentError(
-                "index", "hold clicks of the graph", f"{index[at]}, while session {names[at]!r} {holds}"
-            )
+            clicks = f"{count} clicks, at positions 0 to {count - 1}" if count > 1 else "one click, at position 0"
+            got = f"{index[at]}, while session {names[at]!r} has {clicks}"
+            raise ArgumentError("index", "hold clicks of the graph", got)
         return self.click_ptr[sessions] + position
 
     def holds(self, part: ForgetRequest) -> Tensor:
         """Return a mask of the entries whose session or item is in the graph, or whose user has a session."""
         if part.level == "click":
-            return self._known("session", [session for session, _ in part.index], part.raw)
-        known = self._known(part.level, part.index, part.raw)
+            return self._lookup("session", [session for session, _ in part.index], part.raw)[1]
+        nodes, known = self._lookup(part.level, part.index, part.raw)
         if part.level == "user" and self.user is not None:
-            nodes = self.vocabulary("user").lookup(part.index) if part.raw else torch.tensor(part.index)
             known &= torch.isin(nodes, self.user.cpu())
         return known
 
@@ -309,7 +314,7 @@ class SessionGraph(SessionConversions, Data):
             index: Boolean mask ``[num_sessions]``, or the indices to keep; the order of the sessions stays the same.
 
         Raises:
-            ValueError: If the mask has another length or an index is out of range.
+            ValueError: The mask has another length or an index is out of range.
 
         Example:
             >>> import torch
@@ -344,18 +349,10 @@ class SessionGraph(SessionConversions, Data):
             (tensor([0, 2, 3]), tensor([2, 1]), ['0', '1'])
         """
         count = torch.bincount(self.session[mask], minlength=self.num_sessions)
-        left = count > 0
-        sessions = self.vocabulary("session")
-        return self._of_clicks(
-            self.items[mask],
-            count[left],
-            sessions if left.all() else sessions.take(left),
-            None if self.user is None else self.vocabulary("user"),
-            time=None if self.time is None else self.time[mask],
-            user=None if self.user is None else self.user[left],
-            target=None if self.target is None else self.target[left],
-            num_left_out=self.num_left_out or None,
-        )
+        users = None if self.user is None else self.vocabulary("user")
+        time = None if self.time is None else self.time[mask]
+        values = {"time": time, "user": self.user, "target": self.target, "num_left_out": self.num_left_out or None}
+        return self._of_clicks(self.items[mask], count, self.vocabulary("session"), users, **values)
 
     @torch.inference_mode(False)
     def prefixes(self, ends: Tensor | None = None) -> Self:
@@ -383,7 +380,7 @@ class SessionGraph(SessionConversions, Data):
             last = torch.zeros(self.num_clicks, dtype=torch.bool, device=self.device)
             last[ptr[1:] - 1] = True
             ends = (~last).nonzero().flatten()
-        ends = check_ends(ends, self.num_clicks, self.device)
+        ends = check_index("ends", torch.as_tensor(ends, device=self.device), self.num_clicks, "a list of clicks")
         session = torch.searchsorted(ptr, ends, right=True) - 1
         length = ends - ptr[session] + 1
         shift = ends - length.cumsum(0) + 1  # position in the graph minus position in the prefixes
@@ -411,7 +408,7 @@ class SessionGraph(SessionConversions, Data):
         A model trained on ``train`` has not learned these items. The dropped clicks are added to :attr:`num_left_out`.
 
         Raises:
-            ValueError: If the items of ``train`` differ from those of this graph.
+            ValueError: The items of ``train`` differ from those of this graph.
 
         Example:
             >>> train, test = SessionGraph.from_sequences([[0, 1], [0, 2, 1]]).time_split([0.5, 0.5])
@@ -438,7 +435,7 @@ class SessionGraph(SessionConversions, Data):
             fractions: Share of the sessions in every part; the shares add up to 1.
 
         Raises:
-            ValueError: If the fractions are not positive or do not add up to 1.
+            ValueError: The fractions are not positive or do not add up to 1.
 
         Example:
             >>> import torch

@@ -56,7 +56,7 @@ def canonical_id(value: Any) -> str:
         value: A string, an integer, an integral float, or a NumPy or torch scalar of these.
 
     Raises:
-        IdError: If the id is missing, negative, fractional or of another type.
+        IdError: The id is missing, negative, fractional or of another type.
 
     Example:
         >>> canonical_id(196.0), canonical_id(" b7 ")
@@ -84,7 +84,7 @@ def canonical_ids(values: Sequence[Any], numbers_as_text: bool = False) -> list[
             ``"196.0"`` becomes ``"196"``, a negative or fractional number is an error, and ``"007"`` is unchanged.
 
     Raises:
-        IdError: If an id is missing, negative, fractional or of another type.
+        IdError: An id is missing, negative, fractional or of another type.
 
     Example:
         >>> canonical_ids(["196.0", "22", "007"], numbers_as_text=True)
@@ -120,7 +120,7 @@ class Vocabulary:
         is_range: Whether the vocabulary was made from a number of ids.
 
     Raises:
-        ValueError: If an id is repeated or invalid.
+        ValueError: An id is repeated or invalid.
 
     Example:
         >>> vocabulary = Vocabulary(["196", "186"])
@@ -155,7 +155,7 @@ class Vocabulary:
             ids: Raw ids.
 
         Raises:
-            IdError: If a value is not a valid id.
+            IdError: A value is not a valid id.
         """
         found = (self._position.get(canonical_id(value), -1) for value in ids)
         return torch.tensor(list(found), dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Cards of public data sets: their contents, their terms, their files and the addresses of these."""
+"""Cards of public data sets: contents, terms of use, files and download addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ROOT_VARIABLE", "Archive", "Card", "File", "Form", "Part", "availabl
 
 ROOT_VARIABLE = "GRAPHUNLEARN_DATA"
 UNITS = {"interactions": ("users", "items", "interactions"), "sessions": ("sessions", "items", "clicks")}
-"""What is counted in a data set of each kind; its files have one row for each of the last."""
+"""The things that are counted in a data set of each kind; every row of a file is one of the last kind of things."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Published:
 
     @property
     def known(self) -> str:
-        """Its size and digests as text, as far as they are known."""
+        """The known ones of its size and digests, as text."""
         size = [] if self.bytes is None else [f"{self.bytes:,} bytes"]
         digests = [f"{kind} {value}" for kind, value in (("SHA-256", self.sha256), ("MD5", self.md5)) if value]
         return ", ".join(size + digests) or "no size or digest is known"
@@ -102,15 +102,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Form:
-    """One of the forms that a data set is published in, for example as its owner has it or as others have divided it.
+    """One published form of a data set, such as the original one, or one that others have divided into parts.
 
     Args:
         title: Description of the form.
         source: Where its files are published.
         counts: Numbers of users, items and interactions in all parts, or of sessions, items and clicks.
         columns: The columns that are read, and their meaning.
-        by_hand: Which files to take from the source by hand.
-        checksum_source: Where the digests and counts come from, and which are not known.
+        by_hand: Instructions to get the files from the source without :func:`download`.
+        checksum_source: Where the digests and counts come from, and which of them are unknown.
         parts: Its parts, ``"all"`` or ``"train"`` and ``"test"``.
     """
 
@@ -137,7 +137,7 @@ class Card:
     """The description of a public data set.
 
     Args:
-        name: Its name, by which :func:`load` knows it and which its folder has.
+        name: Its name, which is also the argument of :func:`load` and the name of its folder.
         title: Its full name.
         kind: ``"interactions"`` of users and items, or ``"sessions"`` of clicks.
         description: What the rows mean.
@@ -202,9 +202,8 @@ class Card:
 
 
 def _form(form: dict[str, Any]) -> Form:
-    parts = tuple(
-        Part(name, **part | {"files": tuple(map(_file, part["files"]))}) for name, part in form["parts"].items()
-    )
+    files = {name: tuple(map(_file, part["files"])) for name, part in form["parts"].items()}
+    parts = tuple(Part(name, **part | {"files": files[name]}) for name, part in form["parts"].items())
     return Form(**form | {"parts": parts})
 
 
@@ -227,7 +226,7 @@ def available(kind: str | None = None) -> list[Card]:
         kind: ``"interactions"`` or ``"sessions"`` for the data sets of this kind only (default: all).
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: There is no such kind.
 
     Example:
         >>> [card.name for card in available("interactions")]
@@ -244,7 +243,7 @@ def card_of(name: str) -> Card:
     """Return the card of the data set of this name.
 
     Raises:
-        ValueError: If there is no such data set.
+        ValueError: There is no such data set.
     """
     cards = _cards()
     if name not in cards:
@@ -258,7 +257,7 @@ def folder_of(root: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of data sets: the one given, or else the one that the environment variable names, if any.
 
     Raises:
-        ValueError: If it is in the home folder (``~name``) of an unknown user.
+        ValueError: It is in the home folder (``~name``) of an unknown user.
     """
     given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
     try:
@@ -272,14 +271,11 @@ def needed_folder(card: Card, root: str | os.PathLike[str] | None) -> Path:
     """Return the folder of a data set.
 
     Raises:
-        FileNotFoundError: If neither ``root`` nor the environment variable gives the folder of data sets.
+        FileNotFoundError: Neither ``root`` nor the environment variable gives the folder of data sets.
     """
     folder = folder_of(root)
     if folder is None:
-        raise FileError(
-            "root",
-            f"be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE}",
-            "neither",
-            f"make one with a folder '{card.name}' in it. {card.how_to_get}",
-        )
+        expected = f"be the folder of data sets, as an argument or in the environment variable {ROOT_VARIABLE}"
+        hint = f"make one with a folder '{card.name}' in it. {card.how_to_get}"
+        raise FileError("root", expected, "neither", hint)
     return folder / card.name

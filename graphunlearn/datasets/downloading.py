@@ -58,9 +58,9 @@ def download(
         The folder of the data set.
 
     Raises:
-        FileNotFoundError: If no folder of data sets is given.
-        ValueError: If there is no data set of this name, or a file in the folder is not the published one.
-        DownloadError: If the data set cannot be downloaded.
+        FileNotFoundError: No folder of data sets is given.
+        ValueError: There is no data set of this name, or a file in the folder is not the published one.
+        DownloadError: The data set cannot be downloaded.
 
     Example:
         >>> folder = download("ml-100k", root="data")  # doctest: +SKIP
@@ -88,19 +88,12 @@ def download(
 
 
 def _download_part(
-    card: Card,
-    form: Form,
-    part: Part,
-    file: File,
-    folder: Path,
-    progress: bool | None,
-    timeout: float,
-    retries: int,
+    card: Card, form: Form, part: Part, file: File, folder: Path, progress: bool | None, timeout: float, retries: int
 ) -> None:
     """Download one file from the first mirror that has it.
 
     Raises:
-        DownloadError: If no mirror gives the published file.
+        DownloadError: No mirror gives the published file.
     """
     source, target, reasons = file.source, folder / file.name, []
     handled = sys.exc_info()[1]  # the caller may be handling an error of its own
@@ -158,7 +151,7 @@ def _check(card: Card, form: Form, part: Part, file: File, new: Path, target: Pa
     """Check a new file before it is moved to ``target``, and record its SHA-256 if none is known.
 
     Raises:
-        ValueError: If its SHA-256 is not the known one, or if no digest is known and its counts are wrong.
+        ValueError: Its SHA-256 is not the known one, or if no digest is known and its counts are wrong.
     """
     digest, known = digest_of(new), known_digest(target, file)
     if known is not None:

@@ -56,22 +56,18 @@ def check_digest(card: Card, path: Path, file: File) -> None:
     """Check that a data file has the SHA-256 on its card or, if the card has none, the recorded one.
 
     Raises:
-        ValueError: If it has another SHA-256.
+        ValueError: It has another SHA-256.
     """
     known = known_digest(path, file)
     if known is None:
         return
-    what = f"the published file, with SHA-256 {known}"
+    digest, expected = digest_of(path), f"be the published file, with SHA-256 {known}"
     if file.sha256 is None:
-        what = f"the file that was downloaded, with the SHA-256 {known} that '{record_of(path).name}' holds"
-    digest = digest_of(path)
+        record = record_of(path).name
+        expected = f"be the file that was downloaded, with the SHA-256 {known} that '{record}' holds"
     if digest != known:
-        raise ArgumentError(
-            path,
-            f"be {what}",
-            digest,
-            f"it is another version, or cut off: move it away, and get the published one. {card.by_hand}",
-        )
+        hint = f"it is another version, or cut off: move it away, and get the published one. {card.by_hand}"
+        raise ArgumentError(path, expected, digest, hint)
 
 
 def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: Any = None) -> Graph:
@@ -90,7 +86,7 @@ def read_part(card: Card, form: Form, part: Part, file: File, path: Path, like: 
         The graph, with only those columns that the card lists.
 
     Raises:
-        ValueError: If the file is not readable, or its counts are not those of the card.
+        ValueError: The file is not readable, or its counts are not those of the card.
     """
     kind: Any = InteractionGraph if card.kind == "interactions" else SessionGraph
     graph: Graph = kind.from_file(path, **file.read, like=like)

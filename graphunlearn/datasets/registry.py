@@ -49,9 +49,9 @@ def load(
         ``test.num_left_out``.
 
     Raises:
-        FileNotFoundError: If a file is missing; the message says where to get it.
-        ValueError: If there is no data set of this name, or a file is not the published one.
-        DownloadError: If a file could not be downloaded.
+        FileNotFoundError: A file is missing; the message says where to get it.
+        ValueError: There is no data set of this name, or a file is not the published one.
+        DownloadError: A file could not be downloaded.
 
     Example:
         >>> train, test = load("gowalla", root="data")  # doctest: +SKIP
@@ -86,6 +86,5 @@ def _missing(card: Card, folder: Path) -> FileError:
     nearest = max(card.forms, key=parts_found)
     part = next((part for part in nearest.parts if part.found(folder) is None), nearest.parts[0])
     wanted = " or ".join(f"'{file.name}'" for file in part.files)
-    return FileError(
-        "root", f"hold {wanted} of the data set '{card.name}' in '{folder}'", "no such file", card.how_to_get
-    )
+    expected = f"hold {wanted} of the data set '{card.name}' in '{folder}'"
+    return FileError("root", expected, "no such file", card.how_to_get)

@@ -14,7 +14,7 @@ _CANDIDATES = 10  # items that a user meets for each one chosen
 _BATCH = 1_000_000  # candidates processed at once; bounds the memory for any number of users and items
 _FEWEST = 5  # interactions of the least active users
 _YEAR = 365 * 24 * 3600
-_START = 1_577_836_800  # 2020-01-01, in epoch seconds
+START = 1_577_836_800  # 2020-01-01, in epoch seconds
 
 
 def synthetic_interactions(
@@ -55,27 +55,23 @@ def synthetic_interactions(
         A graph with ``rating`` (float, 1–5) and ``time`` (epoch seconds within one year, int64), ordered by time.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: An argument is out of range.
 
     Example:
         >>> graph = synthetic_interactions(num_users=100, num_items=50, interactions_per_user=10, seed=1)
         >>> graph.num_users, graph.num_items, graph.user_ids[17], graph.item_ids[3]
         (100, 50, 'u17', 'i3')
     """
-    _check(num_users, num_items, interactions_per_user, latent_dim)
-    for name, value in {
-        "popularity_exponent": popularity_exponent,
-        "activity_spread": activity_spread,
-        "taste": taste,
-    }.items():
-        if not 0 <= value < float("inf"):
-            raise ArgumentError(name, "be a finite number of at least 0", value)
+    check_counts(num_users=num_users, num_items=num_items, latent_dim=latent_dim)
+    if not 1 <= interactions_per_user <= num_items:
+        expected = f"be between 1 and the number of items, {num_items}"
+        raise ArgumentError("interactions_per_user", expected, interactions_per_user)
+    check_weights(popularity_exponent=popularity_exponent, activity_spread=activity_spread, taste=taste)
     random = torch.Generator().manual_seed(seed)
 
     taste_of_user = torch.randn(num_users, latent_dim, generator=random)
     kind_of_item = torch.randn(num_items, latent_dim, generator=random) / latent_dim**0.5
-    rank = torch.randperm(num_items, generator=random) + 1.0
-    met = torch.cumsum(rank.double() ** -popularity_exponent, 0)
+    popularity = Popularity(num_items, popularity_exponent, random)
     activity = torch.randn(num_users, generator=random) * activity_spread - activity_spread**2 / 2
     activity = (interactions_per_user * activity.exp()).round().long()
     activity.clamp_(min=min(_FEWEST, int(interactions_per_user)), max=num_items)
@@ -83,13 +79,11 @@ def synthetic_interactions(
     users, items, affinities = [], [], []
     for batch in torch.split(torch.arange(num_users), max(1, int(_BATCH / (_CANDIDATES * interactions_per_user)))):
         user = batch.repeat_interleave(_CANDIDATES * activity[batch])
-        draw = torch.rand(user.numel(), generator=random, dtype=torch.double) * met[-1]
-        item = torch.searchsorted(met, draw).clamp_(max=num_items - 1)
+        item = popularity.draw(user.numel())
         pair, times_met = torch.unique(user * num_items + item, return_counts=True)
         user, item = pair // num_items, pair % num_items
         affinity = (taste_of_user[user] * kind_of_item[item]).sum(1)
-        gumbel = -torch.empty_like(affinity).exponential_(generator=random).log()
-        chosen = _top_per_user(user, times_met.log() + taste * affinity + gumbel, activity)
+        chosen = _top_per_user(user, times_met.log() + taste * affinity + gumbel(affinity, random), activity)
         users.append(user[chosen])
         items.append(item[chosen])
         affinities.append(affinity[chosen])
@@ -103,7 +97,7 @@ def synthetic_interactions(
     # A user arrives at a random moment of the year and interacts from then until its end.
     arrival = torch.rand(num_users, generator=random, dtype=torch.double)[user]
     moment = arrival + (1 - arrival) * torch.rand(user.numel(), generator=random, dtype=torch.double)
-    time = _START + (moment * _YEAR).long()
+    time = START + (moment * _YEAR).long()
     order = torch.argsort(time, stable=True)
     return InteractionGraph.from_edges(
         torch.stack([user, item])[:, order],
@@ -116,14 +110,42 @@ def synthetic_interactions(
     )
 
 
-def _check(num_users: int, num_items: int, interactions_per_user: float, latent_dim: int) -> None:
-    for name, value in {"num_users": num_users, "num_items": num_items, "latent_dim": latent_dim}.items():
+def check_counts(**counts: int) -> None:
+    """Raise ArgumentError if one of the arguments is not a positive integer."""
+    for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ArgumentError(name, "be a positive integer", value)
-    if not 1 <= interactions_per_user <= num_items:
-        raise ArgumentError(
-            "interactions_per_user", f"be between 1 and the number of items, {num_items}", interactions_per_user
-        )
+
+
+def check_weights(**weights: float) -> None:
+    """Raise ArgumentError if one of the arguments is negative or not finite."""
+    for name, value in weights.items():
+        if not 0 <= value < float("inf"):
+            raise ArgumentError(name, "be a finite number of at least 0", value)
+
+
+class Popularity:
+    r"""Items to draw; the one of popularity rank :math:`r` has probability :math:`\propto r^{-\gamma}`.
+
+    Args:
+        num_items: Number of items.
+        exponent: The exponent :math:`\gamma`.
+        random: Generator of the ranks, which are in random order, and of all draws.
+    """
+
+    def __init__(self, num_items: int, exponent: float, random: torch.Generator) -> None:
+        rank = torch.randperm(num_items, generator=random) + 1.0
+        self._total, self._random = torch.cumsum(rank.double() ** -exponent, 0), random
+
+    def draw(self, *size: int) -> Tensor:
+        """Return items, drawn independently ``[*size]``."""
+        draw = torch.rand(*size, generator=self._random, dtype=torch.double) * self._total[-1]
+        return torch.searchsorted(self._total, draw).clamp_(max=self._total.numel() - 1)
+
+
+def gumbel(like: Tensor, random: torch.Generator) -> Tensor:
+    """Return Gumbel noise of the shape of ``like``."""
+    return -torch.empty_like(like).exponential_(generator=random).log()
 
 
 def _top_per_user(user: Tensor, key: Tensor, count: Tensor) -> Tensor:

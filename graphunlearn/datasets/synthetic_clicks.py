@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.session import SessionGraph
+from graphunlearn.datasets.synthetic import START, Popularity, check_counts, check_weights, gumbel
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["synthetic_sessions"]
@@ -17,7 +18,6 @@ _SUCCESSORS = 10  # items that one item leads to
 _LONGEST = 50
 _BATCH = 100_000  # sessions or items processed at once; bounds the memory
 _MONTH = 30 * 24 * 3600
-_START = 1_577_836_800  # 2020-01-01, in epoch seconds
 _GAP = 60.0  # mean number of seconds between two clicks
 
 
@@ -66,35 +66,30 @@ def synthetic_sessions(
         A graph with ``time`` (epoch seconds within one month, int64) and ``user``.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: An argument is out of range.
 
     Example:
         >>> graph = synthetic_sessions(num_sessions=100, num_items=50, num_users=20, seed=1)
         >>> graph.num_sessions, graph.num_items, graph.session_ids[17], graph.item_ids[3]
         (100, 50, 's17', 'i3')
     """
-    _check(num_sessions, num_items, num_users, latent_dim)
+    check_counts(num_sessions=num_sessions, num_items=num_items, num_users=num_users, latent_dim=latent_dim)
     if not 2 <= clicks_per_session <= _LONGEST / 5:
         raise ArgumentError("clicks_per_session", f"be between 2 and {_LONGEST // 5}", clicks_per_session)
-    for name, value in {"popularity_exponent": popularity_exponent, "taste": taste}.items():
-        if not 0 <= value < float("inf"):
-            raise ArgumentError(name, "be a finite number of at least 0", value)
+    check_weights(popularity_exponent=popularity_exponent, taste=taste)
     for name, value in {"transition": transition, "repeat": repeat}.items():
         if not 0 <= value <= 1:
             raise ArgumentError(name, "be a probability", value)
     random = torch.Generator().manual_seed(seed)
 
     kind = torch.randn(num_items, latent_dim, generator=random)
-    rank = torch.randperm(num_items, generator=random) + 1.0
-    met = torch.cumsum(rank.double() ** -popularity_exponent, 0)
+    popularity = Popularity(num_items, popularity_exponent, random)
 
     def choose(wish: Tensor) -> Tensor:
         """Return one item ``[n]`` for each row of factors ``[n, latent_dim]``."""
-        draw = torch.rand(wish.size(0), _CANDIDATES, generator=random, dtype=torch.double) * met[-1]
-        item = torch.searchsorted(met, draw).clamp_(max=num_items - 1)
+        item = popularity.draw(wish.size(0), _CANDIDATES)
         liking = (kind[item] * wish.unsqueeze(1)).sum(2) * (taste / latent_dim**0.5)
-        gumbel = -torch.empty_like(liking).exponential_(generator=random).log()
-        return item.gather(1, (liking + gumbel).argmax(1, keepdim=True)).flatten()
+        return item.gather(1, (liking + gumbel(liking, random)).argmax(1, keepdim=True)).flatten()
 
     leads_to = torch.stack([_in_parts(choose, kind) for _ in range(_SUCCESSORS)], 1)
     habit = torch.cumsum(1 / torch.arange(1.0, _SUCCESSORS + 1), 0)
@@ -115,15 +110,12 @@ def synthetic_sessions(
         earlier = clicks[rows, (step * position).long().clamp_(max=position - 1)]
         place = torch.searchsorted(habit, step * habit[-1]).clamp_(max=_SUCCESSORS - 1)
         following = leads_to[clicks[rows, position - 1], place]
-        clicks[rows, position] = torch.where(
-            kinds < repeat,
-            earlier,
-            torch.where(kinds < repeat + (1 - repeat) * transition, following, clicks[rows, position]),
-        )
+        chosen = torch.where(kinds < repeat + (1 - repeat) * transition, following, clicks[rows, position])
+        clicks[rows, position] = torch.where(kinds < repeat, earlier, chosen)
 
     begin = (torch.rand(num_sessions, generator=random, dtype=torch.double) * _MONTH).sort().values
     gap = torch.empty(clicks.shape, dtype=torch.double).exponential_(generator=random) * _GAP
-    time = _START + (begin.unsqueeze(1) + gap.cumsum(1)).long()
+    time = START + (begin.unsqueeze(1) + gap.cumsum(1)).long()
     present = torch.arange(clicks.size(1)) < length.unsqueeze(1)
     return SessionGraph.from_sequences(
         clicks[present],
@@ -134,13 +126,6 @@ def synthetic_sessions(
         user=user,
         user_ids=[f"u{index}" for index in range(num_users)],
     )
-
-
-def _check(num_sessions: int, num_items: int, num_users: int, latent_dim: int) -> None:
-    given = {"num_sessions": num_sessions, "num_items": num_items, "num_users": num_users, "latent_dim": latent_dim}
-    for name, value in given.items():
-        if not isinstance(value, int) or value < 1:
-            raise ArgumentError(name, "be a positive integer", value)
 
 
 def _in_parts(choose: Callable[[Tensor], Tensor], wishes: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class Audit:
         results: The results of the audited methods.
         retrained: One report entry per retrained model; the report's row of retraining is their mean.
         measured: Measures of the original, of the retrained models (a list) and of the methods, by name.
+        warnings: Sentences on retrained models that are not healthy; the report's notes begin with them.
     """
 
     report: dict[str, Any]
@@ -58,6 +59,7 @@ class Audit:
     results: list[UnlearningResult] = field(default_factory=list, repr=False)
     retrained: list[dict[str, Any]] = field(default_factory=list, repr=False)
     measured: dict[str, Any] = field(default_factory=dict, repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
         return terminal_table(self.report)
@@ -95,13 +97,8 @@ class Audit:
             klom = _klom(audits)
             for method in methods:
                 method["klom"] = klom.get(method["name"])
-        counts = [_notes([a.references], a.results) for a in audits]
-        warnings = [note for a, own in zip(audits, counts) for note in a.report["notes"] if note not in own]
-        notes = [
-            *dict.fromkeys(warnings),
-            *about.get("notes", []),
-            *_notes([a.references for a in audits], first.results),
-        ]
+        warnings = dict.fromkeys(warning for a in audits for warning in a.warnings)
+        notes = [*warnings, *about.get("notes", []), *_notes([a.references for a in audits], first.results)]
         runs = [[{k: v for k, v in m.items() if k != "log"} for m in a.report["methods"]] for a in audits]
         rates = [rate for a in audits if (rate := a.report.get("retrain_pass_rate")) is not None]
         distinct = {id(r): entry for a in audits for r, entry in zip(a.references, a.report["references"])}
@@ -248,7 +245,7 @@ def audit(
     plots["logs"] = {r.method: r.log for r in results}
     plots["scores_before"] = {r.method: m["forget"] for r, m in zip(results, own) if r.original is not None}
     kept: dict[str, Any] = {"retrain": retrained, **named}
-    return Audit(json_ready(report), plots, references, results, of_retrained, kept)
+    return Audit(json_ready(report), plots, references, results, of_retrained, kept, warnings)
 
 
 def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
@@ -263,7 +260,10 @@ def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], Unl
     """
     told = []
     for k, (entry, result) in enumerate(zip(health(references), list(references))):
-        if entry["healthy"] is not False or "replaces" in result.log:
+        if "health" in result.log:  # from an earlier audit
+            told.append(result.log["health"])
+            continue
+        if entry["healthy"] is not False:
             continue
         name = f"the retrained model of seed {entry['seed']} (best epoch {entry['best_epoch']} of {entry['epochs']})"
         again = train((entry["seed"] or 0) + ANOTHER + k)
@@ -271,8 +271,6 @@ def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], Unl
         better = (again.log.get("validation") or 0.0) >= (entry["validation"] or 0.0)
         if better:
             references[k] = again
-        else:
-            result.log["replaces"] = None
         if health(references)[k]["healthy"]:
             told.append(f"{name[0].upper()}{name[1:]} was not healthy, and was trained again with another seed.")
         else:
@@ -280,6 +278,7 @@ def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], Unl
                 f"Read this first: {name} is not healthy, nor is the one trained in its place. All distances to "
                 "retraining are uncertain."
             )
+        references[k].log["health"] = told[-1]
     return told
 
 

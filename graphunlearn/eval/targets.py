@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def target_figures(
 
     Returns:
         ``"probability"``, the mean of :math:`\sigma(s)` with the score :math:`s`; ``"median_rank"``; and
-        ``"exposure@k"``. All are NaN if every real user has interacted with every target.
+        ``"exposure@k"``. All are NaN if there is no such pair.
 
     Raises:
         ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or a row is not finite.
@@ -60,13 +61,11 @@ def target_figures(
         mask = as_mask(real_users.to(device), graph.num_users, device, "users")
     targets = targets.to(device)
     probability, ranks, shown = [], [], []
-    for users in mask.nonzero().flatten().split(batch_size):
+    for users in mask.nonzero().flatten().split(batch_size) if targets.numel() else ():
         scores = encoded.queries[users] @ encoded.items.t()
-        row, item = graph.seen(users)
-        unseen = torch.ones_like(scores, dtype=torch.bool)
-        unseen[row, item] = False
-        fresh, own = unseen[:, targets], scores[:, targets]
-        scores[~unseen] = -torch.inf
+        scores[graph.seen(users)] = -torch.inf
+        own = scores[:, targets]
+        fresh = own > -torch.inf
         rank, share = _places(scores, own, k)
         probability.append(own[fresh].double().sigmoid())
         ranks.append(rank[fresh])
@@ -90,7 +89,7 @@ def session_target_figures(encoded: Encoded, targets: Tensor, k: int = 20, batch
 
     Returns:
         ``"probability"``, the mean softmax probability of a target; ``"median_rank"``; and ``"exposure@k"``. All are
-        NaN if there are no prefixes.
+        NaN if there is no pair.
 
     Raises:
         ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or a row is not finite.
@@ -103,7 +102,7 @@ def session_target_figures(encoded: Encoded, targets: Tensor, k: int = 20, batch
     _check(encoded, targets, k, batch_size)
     targets = targets.to(encoded.queries.device)
     probability, ranks, shown = [], [], []
-    for queries in encoded.queries.split(batch_size):
+    for queries in encoded.queries.split(batch_size) if targets.numel() else ():
         scores = queries @ encoded.items.t()
         rank, share = _places(scores, scores[:, targets], k)
         probability.append(scores.double().softmax(1)[:, targets].flatten())
@@ -156,11 +155,14 @@ def _check(encoded: Encoded, targets: Tensor, k: int, batch_size: int) -> None:
 
 def _places(scores: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the rank of every entry of ``own`` in its row of ``scores``, and the probability that it is shown."""
-    ordered = scores.sort(1).values
-    own = own.contiguous()
-    below = torch.searchsorted(ordered, own)
-    not_above = torch.searchsorted(ordered, own, right=True)
-    above, equal = (scores.size(1) - not_above).double(), (not_above - below).double()
+    marks = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)  # exact for counts up to 2 ** 24
+    ones = marks.new_ones(scores.size(1))
+
+    def count(compare: Callable[..., Tensor]) -> Tensor:
+        return torch.stack([compare(scores, value, out=marks) @ ones for value in own.split(1, 1)], 1).double()
+
+    above = count(torch.gt)
+    equal = count(torch.ge) - above
     return 1 + above + (equal - 1) / 2, ((k - above) / equal).clamp(0, 1)
 
 

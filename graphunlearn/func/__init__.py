@@ -1,4 +1,4 @@
-"""Numerics that know nothing of models, requests or files: sparse products, curvature, solvers."""
+"""Numerical methods for tensors, independent of models and graphs: sparse products, curvature products, solvers."""
 
 from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, min_norm_point, min_norm_weights

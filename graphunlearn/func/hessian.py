@@ -1,10 +1,11 @@
-"""Curvature products of any differentiable function, matrix-free, on flat vectors.
+"""Matrix-free curvature products of differentiable functions of one flat vector.
 
-The closed form for linear propagation and dot products lives beside the models that have it
-(:mod:`graphunlearn.nn.risk`); the functions here serve every other model and are its reference.
+The functions work for every model. For models that propagate linearly, :mod:`graphunlearn.nn.risk` has a closed form,
+which is tested against the functions here.
 
-Everything is done by backward passes: the layers of other libraries nearly always have a backward of their backward,
-but often no forward-mode rule (products with a sparse matrix), or one that is wrong (``scatter_reduce`` with ``prod``).
+All derivatives are computed by backward passes. Nearly all layers of other libraries can be differentiated twice in
+reverse mode, but many have no forward-mode rule (products with a sparse matrix) or a wrong one (``scatter_reduce`` with
+``prod``).
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Linearised:
-    r"""A function near one point: its outputs there, and its Jacobian :math:`J` in both directions.
+    r"""The outputs of a function at one point, and products with its Jacobian :math:`J` and with :math:`J^\top`.
 
-    The function is run once, and what its derivatives need is kept. :math:`w \mapsto J^\top w` is a backward pass, and
-    linear in :math:`w`, so that a backward pass through that one is :math:`v \mapsto J v`.
+    The function is evaluated once, and its autograd graph is kept. A backward pass computes
+    :math:`w \mapsto J^\top w`. This map is linear in :math:`w`, so a backward pass through it computes
+    :math:`v \mapsto J v`.
 
     Args:
-        function: Maps a tensor to a tuple of tensors.
-        point: Where to linearise.
+        function: A function that maps a tensor to a tuple of tensors.
+        point: The point at which the function is linearised.
 
     Example:
         >>> import torch
@@ -39,7 +41,8 @@ class Linearised:
 
     def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], point: Tensor) -> None:
         with torch.inference_mode(False), torch.enable_grad():
-            self._point = point.detach().clone().requires_grad_()  # one of inference mode cannot require a gradient
+            # The copy is needed because a tensor made in inference mode cannot require a gradient.
+            self._point = point.detach().clone().requires_grad_()
             self._outputs = function(self._point)
             self._weights = tuple(torch.zeros_like(o, requires_grad=True) for o in self._outputs)
             self._back = _backward(self._outputs, self._point, self._weights, create_graph=True)
@@ -50,11 +53,25 @@ class Linearised:
         return tuple(o.detach() for o in self._outputs)
 
     def pullback(self, weights: tuple[Tensor, ...]) -> Tensor:
-        r"""Return :math:`\sum_o J_o^\top w_o`, of the shape of the point."""
+        r"""Return :math:`\sum_o J_o^\top w_o`.
+
+        Args:
+            weights: One tensor :math:`w_o` per output, with the shape of the output.
+
+        Returns:
+            A tensor with the shape of the point.
+        """
         return _backward(self._outputs, self._point, weights)
 
     def pushforward(self, v: Tensor) -> tuple[Tensor, ...]:
-        r"""Return :math:`J_o v` of every output, each of its shape."""
+        r"""Return :math:`J_o v` for every output.
+
+        Args:
+            v: A tensor with the shape of the point.
+
+        Returns:
+            One tensor per output, with the shape of the output.
+        """
         if not self._back.requires_grad:  # no output depends on the point
             return tuple(torch.zeros_like(w) for w in self._weights)
         return torch.autograd.grad(self._back, self._weights, v, retain_graph=True, materialize_grads=True)
@@ -63,7 +80,7 @@ class Linearised:
 def _backward(
     outputs: Sequence[Tensor], point: Tensor, weights: Sequence[Tensor], *, create_graph: bool = False
 ) -> Tensor:
-    r"""Return :math:`\sum_o J_o^\top w_o`; outputs that do not depend on the point count nothing."""
+    r"""Return :math:`\sum_o J_o^\top w_o`, where outputs that do not depend on the point contribute zero."""
     pairs = [(o, w.expand_as(o)) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
     if not pairs:
         return torch.zeros_like(point, requires_grad=False)
@@ -74,13 +91,16 @@ def _backward(
 
 
 def hessian_product(function: Callable[[Tensor], Tensor], point: Tensor) -> Product:
-    r"""Return :math:`v \mapsto \nabla^2 f(x)\,v`.
+    r"""Return the Hessian product :math:`v \mapsto \nabla^2 f(x)\,v`.
 
-    The gradient is linearised once; each product is one backward pass through it.
+    The gradient is computed once; each product is one backward pass through the gradient.
 
     Args:
-        function: Scalar function of a flat vector.
-        point: Where to linearise ``[num_parameters]``.
+        function: A function :math:`f` that maps a flat vector to a scalar.
+        point: The point :math:`x` ``[num_parameters]``.
+
+    Returns:
+        A function that maps a vector to its product, both ``[num_parameters]``.
 
     Example:
         >>> import torch
@@ -101,9 +121,13 @@ def gauss_newton_product(
     r"""Return :math:`v \mapsto \sum_o J_o^\top W_o J_o\,v`, the generalised Gauss–Newton product.
 
     Args:
-        outputs: Maps a flat vector to a tuple of outputs :math:`o(x)`.
-        weights: Diagonal second derivatives :math:`W_o \ge 0` of the loss in each output, broadcastable to it.
-        point: Where to linearise ``[num_parameters]``.
+        outputs: A function that maps a flat vector to a tuple of tensors :math:`o(x)`.
+        weights: For every output, the second derivatives :math:`W_o \ge 0` of the loss (a diagonal matrix), in a shape
+            that broadcasts to that of the output.
+        point: The point :math:`x` ``[num_parameters]``.
+
+    Returns:
+        A function that maps a vector to its product, both ``[num_parameters]``.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-r"""The point of smallest norm in the convex hull of a few vectors, known by their inner products."""
+"""The point of smallest norm in the convex hull of a few vectors, computed from their inner products."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from graphunlearn.errors import ArgumentError
 
 __all__ = ["MinNorm", "min_norm_point", "min_norm_weights"]
 
-ENUMERATED = 3  # vectors up to which all faces of the simplex are looked at
+ENUMERATED = 3  # largest number of vectors for which all faces of the simplex are tried
 ROUNDING = 64 * torch.finfo(torch.float64).eps
-SAME = 4 * torch.finfo(torch.float64).eps  # less than which nothing differs
+SAME = 4 * torch.finfo(torch.float64).eps  # smaller relative differences are rounding errors
 TINY = torch.finfo(torch.float64).tiny
 
-Rows = list[list[float]]  # so small that lists are faster than tensors
+Rows = list[list[float]]  # the matrices are so small that lists are faster than tensors
 
 
 class MinNorm(NamedTuple):
-    r"""A point :math:`x = \sum_i a_i g_i` and its certificate.
+    r"""A point :math:`x = \sum_i a_i g_i` of a convex hull, and a bound of its distance to the solution.
 
     Args:
-        weights: :math:`a`, none negative, of sum 1 ``[k]``.
-        squared_norm: :math:`\|x\|^2`.
-        gap: :math:`(\|x\|^2 - \min_i \langle x, g_i\rangle) / \max_i \|g_i\|^2`, which is 0 at the solution
-            :math:`x^\star` and nowhere less than :math:`\|x - x^\star\|^2 / \max_i \|g_i\|^2`.
+        weights: The weights :math:`a`, which are not negative and add up to 1 ``[k]``.
+        squared_norm: The squared norm :math:`\|x\|^2`.
+        gap: The duality gap :math:`(\|x\|^2 - \min_i \langle x, g_i\rangle) / \max_i \|g_i\|^2`. It is 0 at the
+            solution :math:`x^\star`, and at least :math:`\|x - x^\star\|^2 / \max_i \|g_i\|^2` at every point.
     """
 
     weights: Tensor
@@ -42,11 +42,14 @@ def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:
     r"""Return :math:`\arg\min_a \|\sum_i a_i g_i\|^2` with :math:`a \ge 0, \sum_i a_i = 1`; see :func:`min_norm_point`.
 
     Args:
-        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` ``[k, k]`` as a tensor, or a list of the :math:`g_i`
-            themselves, of one shape.
+        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` as one tensor ``[k, k]``, or a list of the :math:`k`
+            vectors, all of the same shape.
 
     Returns:
-        The weights ``[k]``, of the same type (float64 for integers) and device.
+        The weights ``[k]``, with the dtype (float64 for integers) and device of the vectors.
+
+    Raises:
+        ValueError: There are no vectors, their shapes differ, or the tensor is not a finite Gram matrix.
 
     Example:
         >>> import torch
@@ -59,22 +62,25 @@ def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:
 def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
     r"""Return the point of smallest norm in the convex hull of :math:`g_1, \dots, g_k`.
 
-    Its negative is a direction of descent for all objectives whose gradients these are, unless it is zero and there is
-    none. Up to three vectors every face of the simplex is solved, and the one that meets the optimality conditions
-    taken. Beyond, Wolfe's algorithm walks from face to face; it ends, since every face it solves has a smaller norm
-    than the one before. All is computed in float64 and compared with what rounding leaves of the numbers themselves, so
-    that the scale of the vectors does not matter, nor does it if one is zero, or if they are parallel or opposite.
-    Where several weights give the same point, those of the smallest face are taken, the first of them in order.
+    If the vectors are the gradients of several objectives, the negative of the point is a descent direction of all of
+    them. If the point is zero, there is no such direction.
+
+    For up to three vectors, the smallest point of every face of the simplex is computed, and the point that satisfies
+    the optimality conditions is returned. For more vectors, Wolfe's algorithm goes from face to face. It terminates
+    because the norm decreases with every face. All computations are in float64, and all tolerances are relative to
+    the rounding errors of the Gram matrix. Therefore the vectors may have any scale, and may be zero, parallel or
+    opposite. If several weights give the same point, the weights of the smallest face are returned, and of several
+    such faces the first one.
 
     Args:
-        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` ``[k, k]`` as a tensor, or a list of the :math:`g_i`
-            themselves, of one shape.
+        vectors: The Gram matrix :math:`\langle g_i, g_j\rangle` as one tensor ``[k, k]``, or a list of the :math:`k`
+            vectors, all of the same shape.
 
     Returns:
-        The :class:`MinNorm` with weights of the same type (float64 for integers) and device.
+        The point; its weights have the dtype (float64 for integers) and device of the vectors.
 
     Raises:
-        ValueError: There are no vectors, their shapes differ, or the tensor is no finite Gram matrix.
+        ValueError: There are no vectors, their shapes differ, or the tensor is not a finite Gram matrix.
 
     Source: Wolfe, "Finding the nearest point in a polytope", Mathematical Programming 11, 1976; Désidéri,
     "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. Paris 350, 2012.
@@ -94,7 +100,7 @@ def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
     if float(apart.abs().max()) > 1e-4 * scale:
         i, j = divmod(int(apart.abs().argmax()), len(gram))
         raise ArgumentError("vectors", "be a symmetric matrix", f"[{i}, {j}] and [{j}, {i}] {apart[i, j]:g} apart")
-    if scale > 0:  # to where squares neither overflow nor vanish
+    if scale > 0:  # after scaling, squares neither overflow nor underflow
         gram = gram / scale
         gram = (gram + gram.t()) / 2
     rows: Rows = gram.tolist()
@@ -106,7 +112,7 @@ def min_norm_point(vectors: Tensor | Sequence[Tensor]) -> MinNorm:
 
 
 def _gram(vectors: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return a tensor of the type that the weights are to have, and the Gram matrix in float64."""
+    """Return a tensor with the dtype and device of the result, and the Gram matrix in float64."""
     if isinstance(vectors, Tensor):
         if vectors.dim() != 2 or vectors.size(0) != vectors.size(1) or not len(vectors):
             raise ArgumentError("vectors", "be a Gram matrix [k, k] or a list", f"a tensor {list(vectors.shape)}")
@@ -124,7 +130,7 @@ def _dot(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _violation(gram: Rows, weights: list[float]) -> list[tuple[float, float]]:
-    """Return by how much every vector fails the optimality condition, and what rounding can make of it."""
+    """Return for every vector the violation of the optimality condition, and a bound of its rounding error."""
     product = [_dot(row, weights) for row in gram]
     size = [sum(abs(entry) * weight for entry, weight in zip(row, weights)) for row in gram]
     squared, rounding = _dot(product, weights), _dot(size, weights)
@@ -132,11 +138,11 @@ def _violation(gram: Rows, weights: list[float]) -> list[tuple[float, float]]:
 
 
 def _affine_minimum(gram: Rows, face: Sequence[int]) -> tuple[list[float], bool]:
-    """Return the weights of the smallest point in the affine hull of a face, and that they are unique.
+    """Return the weights of the smallest point in the affine hull of a face, and whether they are unique.
 
-    Where they are not, return what can be added to any weights without moving the point. All is found from the
-    differences to the shortest vector, among which as little as possible cancels, by a Cholesky factorisation with
-    their lengths divided out.
+    If they are not unique, the first result is instead a change of the weights that does not change the point. The
+    weights are computed by a Cholesky factorisation of the normalised differences from the shortest vector; with the
+    shortest vector as base, cancellation is smallest.
     """
     base = min(face, key=lambda i: gram[i][i])
     rest = [i for i in face if i != base]
@@ -148,13 +154,13 @@ def _affine_minimum(gram: Rows, face: Sequence[int]) -> tuple[list[float], bool]
     unique = True
     for a, i in enumerate(rest):
         row: list[float] = []
-        same = length[a] <= SAME * (gram[i][i] + square)  # as the shortest one
+        same = length[a] <= SAME * (gram[i][i] + square)  # equal to the shortest vector
         for b in range(0 if same else a):
             entry = (gram[i][rest[b]] - gram[i][base] - gram[base][rest[b]] + square) / (root[a] * root[b])
             row.append((entry - _dot(row, factor[b])) / factor[b][b])
         pivot = 1 - _dot(row, row)
         unique = not same and pivot > SAME
-        if not unique:  # it lies in the affine hull of the ones before
+        if not unique:  # the vector lies in the affine hull of the earlier ones
             step = [-root[a] * value for value in row] + [0.0] * (a - len(row))
             break
         step.append(((square - gram[i][base]) / root[a] - _dot(row, step)) / pivot**0.5)
@@ -169,7 +175,7 @@ def _affine_minimum(gram: Rows, face: Sequence[int]) -> tuple[list[float], bool]
 
 
 def _enumerate(gram: Rows) -> list[float]:
-    """Return the weights of the face that meets the optimality conditions best, the smallest where several do."""
+    """Return the weights of the face with the smallest violation; of several such faces, the one tried first."""
     best, least = [1.0], inf
     for size in range(1, len(gram) + 1):
         for face in combinations(range(len(gram)), size):
@@ -183,11 +189,11 @@ def _enumerate(gram: Rows) -> list[float]:
 
 
 def _walk(gram: Rows) -> list[float]:
-    """Return the weights by Wolfe's algorithm."""
+    """Return the weights, computed by Wolfe's algorithm."""
     face = [min(range(len(gram)), key=lambda i: gram[i][i])]
     own = [1.0]
     weights = _spread(own, face, len(gram))
-    for _ in range(20 * len(gram)):  # in practice about as many as there are vectors
+    for _ in range(20 * len(gram)):  # in practice, one step per vector is enough
         wrong = _violation(gram, weights)
         entering = max(range(len(gram)), key=lambda i: wrong[i][0] / wrong[i][1])
         if wrong[entering][0] <= wrong[entering][1] or entering in face:
@@ -198,9 +204,9 @@ def _walk(gram: Rows) -> list[float]:
             if unique and min(target) > 0:
                 break
             along = [t - w for t, w in zip(target, own)] if unique else target
-            if not unique and along[-1] < 0:  # the last one to enter is the one to gain
+            if not unique and along[-1] < 0:  # the weight of the vector that entered last must grow
                 along = [-d for d in along]
-            # go there until a weight vanishes, and leave that vector out
+            # Go in this direction until a weight is zero, and remove its vector from the face.
             share, leaving = min(
                 (w / -d if d < 0 else 0.0, i)
                 for i, (w, d) in enumerate(zip(own, along))
@@ -214,7 +220,7 @@ def _walk(gram: Rows) -> list[float]:
 
 
 def _spread(values: Sequence[float], face: Sequence[int], size: int) -> list[float]:
-    """Return the weights of all vectors from those of a face, none negative and of sum 1."""
+    """Return the weights of all vectors, given those of a face; they are not negative and add up to 1."""
     weights = [0.0] * size
     for i, value in zip(face, values):
         weights[i] = max(0.0, value)

@@ -1,4 +1,4 @@
-r"""Solvers for :math:`(H + \delta I)\,x = b` with a symmetric :math:`H` known by its products."""
+r"""Iterative solvers of :math:`(H + \delta I)\,x = b`, which use a symmetric :math:`H` only through products."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = ["KrylovSpace", "Solution", "conjugate_gradients", "lanczos"]
 
 @dataclass(frozen=True)
 class Solution:
-    r"""A solution with its honesty: ``residual`` is :math:`\|b - (H + \delta I)x\| / \|b\|`.
+    r"""An approximate solution of :math:`(H + \delta I)x = b` and its accuracy.
 
     Args:
         x: The solution ``[n]``.
-        residual: Relative residual, recomputed from the definition where it comes from CG.
-        iterations: Steps, of one product each.
-        converged: Whether the residual is within the tolerance asked for.
+        residual: The relative residual :math:`\|b - (H + \delta I)x\| / \|b\|`. Conjugate gradients recompute it from
+            this definition at the end.
+        iterations: Number of steps, of one product each.
+        converged: Whether the residual is at most the tolerance.
     """
 
     x: Tensor
@@ -46,14 +47,14 @@ def conjugate_gradients(
     Args:
         product: :math:`v \mapsto Hv`.
         b: Right-hand side ``[n]``.
-        damping: :math:`\delta \ge 0`, a number or one per coordinate ``[n]``.
-        preconditioner: :math:`r \mapsto M^{-1} r`, symmetric positive definite.
-        tol: Stop when :math:`\|r\| \le` ``tol`` :math:`\cdot \|b\|`.
-        max_iter: At most this many steps, of one product each; the residual costs one more.
-        x0: Starting point ``[n]``, zero by default.
+        damping: The damping :math:`\delta \ge 0`: one number, or one per coordinate ``[n]``.
+        preconditioner: :math:`r \mapsto M^{-1} r` with a symmetric positive definite :math:`M`.
+        tol: Largest relative residual at which the iteration stops.
+        max_iter: Largest number of steps, of one product each. The final residual takes one more product.
+        x0: Starting point ``[n]``; zero by default.
 
     Returns:
-        The :class:`Solution`; never raises for lack of convergence, which ``converged`` tells.
+        The :class:`Solution`. If the iteration does not converge, ``converged`` is false and no error is raised.
 
     Raises:
         FloatingPointError: ``b`` is not finite, or a product returned NaN or infinity.
@@ -82,7 +83,7 @@ def conjugate_gradients(
         curvature = float(p @ hp)
         if not math.isfinite(curvature):
             raise FloatingPointError("a curvature product returned NaN or infinity")
-        if curvature <= 0:  # a direction without curvature: nothing more can be gained along it
+        if curvature <= 0:  # the matrix is not positive definite along p, so the step length is not defined
             break
         step = rz / curvature
         x.add_(p, alpha=step)
@@ -91,7 +92,8 @@ def conjugate_gradients(
         z = r if preconditioner is None else preconditioner(r)
         rz, previous = float(r @ z), rz
         p.mul_(rz / previous).add_(z)
-    residual = float((b - damped(x)).norm()) / norm  # the one carried along keeps falling where rounding stalls x
+    # The recursive residual r can go on falling when rounding errors no longer let x improve.
+    residual = float((b - damped(x)).norm()) / norm
     if not math.isfinite(residual):
         raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")
     return Solution(x, residual, iterations, residual <= tol)
@@ -99,16 +101,18 @@ def conjugate_gradients(
 
 @dataclass(frozen=True)
 class KrylovSpace:
-    r"""An orthonormal basis of :math:`\mathrm{span}\{b, Hb, \dots, H^{k-1}b\}` that solves for *every* damping at once.
+    r"""An orthonormal basis of the Krylov space :math:`\mathrm{span}\{b, Hb, \dots, H^{k-1}b\}`.
 
-    With :math:`V^\top H V = T` tridiagonal, :math:`x_\delta = \|b\|\, V (T + \delta I)^{-1} e_1`: the Krylov space does
-    not depend on :math:`\delta`, so a whole damping curve costs one set of products.
+    With the tridiagonal matrix :math:`T = V^\top H V`, the solution for the damping :math:`\delta` is
+    :math:`x_\delta = \|b\|\, V (T + \delta I)^{-1} e_1`. The Krylov space does not depend on :math:`\delta`, so the
+    solutions for all dampings take the products only once.
 
     Args:
-        basis: Rows :math:`V^\top` ``[k, n]``.
-        diagonal: Of :math:`T` ``[k]`` (float64).
-        off_diagonal: Of :math:`T` ``[k]`` (float64); the last one couples to the part that is left out.
-        norm: :math:`\|b\|`.
+        basis: The rows of :math:`V^\top` ``[k, n]``.
+        diagonal: The diagonal of :math:`T` ``[k]`` (float64).
+        off_diagonal: The entries of :math:`T` beside the diagonal ``[k]`` (float64). The last one is the coupling to
+            the next basis vector, which is not in the basis.
+        norm: The norm :math:`\|b\|`.
     """
 
     basis: Tensor
@@ -118,7 +122,7 @@ class KrylovSpace:
 
     @property
     def exhausted(self) -> bool:
-        """Whether another product would add nothing, to rounding."""
+        """Whether the space is invariant up to rounding errors, so that further products would not enlarge it."""
         scale = torch.cat([self.diagonal, self.off_diagonal]).abs().max()
         return float(self.off_diagonal[-1]) <= 1e-6 * float(scale)
 
@@ -129,17 +133,34 @@ class KrylovSpace:
         return torch.diag(self.diagonal) + torch.diag(inner, 1) + torch.diag(inner, -1)
 
     def coefficients(self, damping: float, *, absolute: bool = False) -> Tensor:
-        r"""Return :math:`\|b\|(T + \delta I)^{-1} e_1` ``[k]`` (float64), with :math:`|T|` for ``absolute``."""
+        r"""Return the coordinates :math:`\|b\|(T + \delta I)^{-1} e_1` of the solution in the basis.
+
+        Args:
+            damping: The damping :math:`\delta`.
+            absolute: Whether to replace :math:`T` by :math:`|T|`, which has the absolute values of the eigenvalues.
+
+        Returns:
+            The coordinates ``[k]`` (float64).
+        """
         values, vectors = torch.linalg.eigh(self.tridiagonal)
         damped = (values.abs() if absolute else values) + damping
         return self.norm * (vectors @ (vectors[0] / damped))
 
     def solve(self, damping: float, tol: float = 1e-3, *, absolute: bool = False) -> Solution:
-        r"""Return the solution for one damping; without ``absolute`` it is what CG gives after ``k`` iterations.
+        r"""Return the solution for one damping.
 
-        ``absolute`` solves :math:`(|H| + \delta I)x = b` with the absolute values of the eigenvalues: a descent
-        direction where :math:`H` is indefinite (Dauphin et al., "Identifying and attacking the saddle point problem",
-        NeurIPS 2014).
+        Without ``absolute``, it equals the result of conjugate gradients after :math:`k` steps.
+
+        Args:
+            damping: The damping :math:`\delta`.
+            tol: Largest relative residual at which the solution counts as converged.
+            absolute: Whether to solve :math:`(|H| + \delta I)x = b` instead, with the absolute values of the
+                eigenvalues. The solution is then a descent direction even if :math:`H` is indefinite.
+
+        Returns:
+            The :class:`Solution`.
+
+        Source: for ``absolute``, Dauphin et al., "Identifying and attacking the saddle point problem", NeurIPS 2014.
         """
         y = self.coefficients(damping, absolute=absolute)
         residual = self.residual(damping, absolute=absolute)
@@ -149,8 +170,13 @@ class KrylovSpace:
     def residual(self, damping: float, *, absolute: bool = False) -> float:
         r"""Return the relative residual :math:`\beta_k |y_k| / \|b\|` of :meth:`solve`.
 
-        :math:`|H|x` is not known, so with ``absolute`` it is :math:`\|x_k - x_{k-1}\| / \|x_k\|`, what the last product
-        changed (1 for a single product), unless the space is exhausted and the solution exact.
+        With ``absolute``, this residual is not known, because there are no products with :math:`|H|`. The result is
+        then the relative change :math:`\|x_k - x_{k-1}\| / \|x_k\|` of the solution by the last product, or 1 after a
+        single product. If the space is exhausted, the solution is exact and the formula above holds.
+
+        Args:
+            damping: The damping :math:`\delta`.
+            absolute: As in :meth:`solve`.
         """
         y = self.coefficients(damping, absolute=absolute)
         if not absolute or self.exhausted:
@@ -162,31 +188,34 @@ class KrylovSpace:
         return float(y.norm() / self.coefficients(damping, absolute=True).norm())
 
     def predicted_decrease(self, damping: float, *, absolute: bool = False) -> float:
-        r"""Return :math:`\langle b, x_\delta\rangle - \frac12 x_\delta^\top H x_\delta`, without another product."""
+        r"""Return :math:`\langle b, x_\delta\rangle - \frac12 x_\delta^\top H x_\delta`, without a further product.
+
+        Args:
+            damping: The damping :math:`\delta`.
+            absolute: As in :meth:`solve`.
+        """
         y = self.coefficients(damping, absolute=absolute)
         return float(self.norm * y[0] - 0.5 * y @ (self.tridiagonal @ y))
 
 
 def lanczos(
-    product: Product,
-    b: Tensor,
-    *,
-    damping: float,
-    tol: float = 1e-3,
-    max_iter: int = 40,
-    absolute: bool = False,
+    product: Product, b: Tensor, *, damping: float, tol: float = 1e-3, max_iter: int = 40, absolute: bool = False
 ) -> KrylovSpace:
-    r"""Build the Krylov space of :math:`(H, b)` until the system with ``damping`` is solved to ``tol``.
+    r"""Return the Krylov space of :math:`(H, b)` in which the system with ``damping`` is solved to ``tol``.
 
-    Larger dampings are then solved at least as well. Reorthogonalised fully: a few dozen vectors at most.
+    For larger dampings, the residual is at most as large. Every new basis vector is orthogonalised against all earlier
+    ones, so the method is meant for a few dozen vectors.
 
     Args:
         product: :math:`v \mapsto Hv`.
         b: Right-hand side ``[n]``, not zero.
-        damping: The smallest damping that will be asked for.
-        tol: Relative residual at which to stop.
-        max_iter: At most this many products (and basis vectors).
-        absolute: Whether the system to be solved is the one with :math:`|H|`.
+        damping: The smallest damping for which a solution is needed.
+        tol: Largest relative residual at which the iteration stops.
+        max_iter: Largest number of products, which is also the largest number of basis vectors.
+        absolute: Whether the residual is that of the system with :math:`|H|`; see :meth:`KrylovSpace.solve`.
+
+    Returns:
+        The Krylov space.
 
     Raises:
         ValueError: ``b`` is zero.
@@ -217,7 +246,7 @@ def lanczos(
         w = w - diagonal[-1] * basis[k]
         if k:
             w = w - off_diagonal[-1] * basis[k - 1]
-        w = w - (basis[: k + 1] @ w) @ basis[: k + 1]  # rounding lets the recurrence lose orthogonality
+        w = w - (basis[: k + 1] @ w) @ basis[: k + 1]  # with rounding errors, the recurrence alone loses orthogonality
         off_diagonal.append(float(w.norm()))
         small = torch.tensor(diagonal, dtype=torch.float64), torch.tensor(off_diagonal, dtype=torch.float64)
         space = KrylovSpace(basis[: k + 1], *small, norm)

@@ -1,12 +1,13 @@
-"""The sparse products under every model and operator: propagation and pair scores.
+"""Sparse products in CSR for propagation and for the scores of pairs.
 
-Three kernels carry the whole package, all in CSR and all closed under differentiation:
+All models and operators use three products, which are differentiable any number of times:
 
-* :func:`spmm` — a fixed symmetric matrix times dense rows (propagation);
-* :meth:`PairPattern.dots` — the dot products of chosen row pairs (scores), a sampled dense–dense product;
-* :meth:`PairPattern.matmul` — its transpose: per-pair values scattered back to rows.
+* :func:`spmm` multiplies a fixed symmetric sparse matrix by a dense matrix (propagation);
+* :meth:`PairPattern.dots` computes the dot products of given pairs of rows (scores), a sampled dense–dense product;
+* :meth:`PairPattern.matmul` is the transposed map, which sums one value per pair into rows.
 
-Gathering rows pair by pair moves ``2·S·d`` floats through memory and is 15–40 times slower on a CPU at a million pairs.
+The alternative, gathering two rows of width :math:`d` for each of :math:`S` pairs, moves :math:`2 S d` floats through
+memory. On a CPU with a million pairs, it is 15–40 times slower.
 """
 
 from __future__ import annotations
@@ -22,31 +23,41 @@ __all__ = ["Adjacency", "PairPattern", "csr", "spmm"]
 
 
 def csr(rowptr: Tensor, col: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a sparse CSR tensor from parts that are known to be valid.
+    """Return a sparse CSR tensor; the arguments are not checked.
 
     Args:
         rowptr: Row pointers ``[size[0] + 1]``.
-        col: Column indices ``[nnz]``, of the dtype of ``rowptr``.
+        col: Column indices ``[nnz]``, with the dtype of ``rowptr``.
         values: Values ``[nnz]``.
-        size: Number of rows and columns.
+        size: Numbers of rows and columns.
+
+    Returns:
+        The matrix ``[size[0], size[1]]``.
+
+    Example:
+        >>> import torch
+        >>> csr(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.tensor([3.0, 4.0]), (2, 2)).to_dense()
+        tensor([[0., 3.],
+                [4., 0.]])
     """
     with warnings.catch_warnings():
-        # Both are notices given once per process: CSR is "in beta", and invariants are not checked unless asked.
+        # PyTorch warns once per process that CSR is in beta and that invariants are not checked by default.
         warnings.filterwarnings("ignore", message=".*[Ss]parse (CSR|invariant).*", category=UserWarning)
         return torch.sparse_csr_tensor(rowptr, col, values, size, check_invariants=False)
 
 
 class _Box:
-    """Hides a tensor from the transforms of ``torch.func``."""
+    """A container of a tensor, which the transforms of ``torch.func`` do not look into."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
 
 
 class _SymmetricProduct(torch.autograd.Function):
-    """``A @ x`` for a symmetric CSR matrix: the backward and the forward-mode product are the product itself.
+    """``A @ x`` for a symmetric CSR matrix; its derivatives in both modes are the same product.
 
-    The matrix comes in a box: functional transforms wrap every tensor argument, and cannot wrap a CSR tensor.
+    The matrix is passed in a :class:`_Box`, because functional transforms wrap all tensor arguments and cannot wrap a
+    CSR tensor.
     """
 
     @staticmethod
@@ -75,30 +86,38 @@ class _SymmetricProduct(torch.autograd.Function):
 def spmm(matrix: Tensor, x: Tensor) -> Tensor:
     r"""Return :math:`A x` for a *symmetric* sparse CSR matrix, differentiable in ``x`` any number of times.
 
-    Works under ``backward``, ``torch.func.jvp/vjp/grad`` and ``vmap``, which ``torch.sparse.mm`` does not.
+    Unlike ``torch.sparse.mm``, the product works under ``torch.func.jvp``, ``vjp``, ``grad`` and ``vmap`` as well as in
+    a backward pass.
 
     Args:
-        matrix: Symmetric CSR matrix ``[num_nodes, num_nodes]``.
-        x: Dense rows ``[num_nodes, dim]``.
+        matrix: The symmetric CSR matrix :math:`A` ``[num_nodes, num_nodes]``.
+        x: The dense matrix :math:`x` ``[num_nodes, dim]``.
 
     Returns:
         The product ``[num_nodes, dim]``.
+
+    Example:
+        >>> import torch
+        >>> matrix = csr(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.tensor([2.0, 2.0]), (2, 2))
+        >>> spmm(matrix, torch.tensor([[1.0], [3.0]]))
+        tensor([[6.],
+                [2.]])
     """
     return _SymmetricProduct.apply(_Box(matrix), x) if _differentiating() else matrix @ x
 
 
 def _differentiating() -> bool:
-    """Whether a derivative may be asked for; where not, going through autograd costs more than a small product."""
+    """Whether a derivative may be needed; otherwise autograd is avoided, since it costs more than a small product."""
     return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
 
 
 class Adjacency:
-    r"""The symmetric adjacency of a bipartite graph in CSR, both directions, items numbered after users.
+    r"""The symmetric adjacency matrix of a bipartite graph in CSR, with items numbered after users.
 
     Args:
         rowptr: Row pointers ``[num_nodes + 1]`` (int32).
-        col: Neighbours ``[2 * num_interactions]`` (int32), ascending within a row.
-        interaction: For every entry, the index of the interaction it stands for ``[2 * num_interactions]`` (int32).
+        col: Neighbours of every node, ascending within a row ``[2 * num_interactions]`` (int32).
+        interaction: Index of the interaction of every entry ``[2 * num_interactions]`` (int32).
 
     Example:
         >>> import torch
@@ -113,10 +132,16 @@ class Adjacency:
 
     @classmethod
     def from_pairs(cls, pairs: Tensor, num_users: int, num_items: int) -> Adjacency:
-        """Sort the interactions ``[2, num_interactions]`` once by user and once by item."""
+        """Return the adjacency of the given interactions.
+
+        Args:
+            pairs: User and item of every interaction, each numbered from 0 ``[2, num_interactions]``.
+            num_users: Number of users.
+            num_items: Number of items.
+        """
         user, item = pairs
         num_nodes = num_users + num_items
-        by_item = torch.argsort(item.int(), stable=True)  # stable int32 sorts are radix sorts: three times faster
+        by_item = torch.argsort(item.int(), stable=True)  # stable sorts of int32 are radix sorts, three times as fast
         by_user = by_item[torch.argsort(user[by_item].int(), stable=True)]
         by_item = by_user[torch.argsort(item[by_user].int(), stable=True)]
         count = torch.bincount(torch.cat([user, item + num_users]), minlength=num_nodes)
@@ -126,7 +151,11 @@ class Adjacency:
         return cls(rowptr, col.int(), torch.cat([by_user, by_item]).int())
 
     def select(self, mask: Tensor) -> Adjacency:
-        """Return the adjacency of the interactions in a boolean ``mask``, without sorting again."""
+        """Return the adjacency of a subset of the interactions; no sorting is needed.
+
+        Args:
+            mask: Boolean mask of the interactions to keep ``[num_interactions]``.
+        """
         keep = mask[self.interaction]
         kept_before = torch.zeros(keep.numel() + 1, dtype=torch.int32, device=keep.device)
         kept_before[1:] = torch.cumsum(keep, 0, dtype=torch.int32)
@@ -145,15 +174,22 @@ class Adjacency:
 
     @cached_property
     def edge_index(self) -> Tensor:
-        """Both directions as PyG's layers take them, sources over targets ``[2, 2 * num_interactions]``, by target."""
-        with torch.inference_mode(False):  # what is cached must serve training as well
+        """Source and target of every interaction in both directions, sorted by target ``[2, 2 * num_interactions]``."""
+        with torch.inference_mode(False):  # the cached tensor must be usable in training as well
             target = torch.arange(self.num_nodes, device=self.col.device).repeat_interleave(self.degree)
             return torch.stack([self.col.long(), target])
 
     def normalized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        r"""Return :math:`D^{-1/2} A D^{-1/2}` in CSR ``[num_nodes, num_nodes]``; isolated nodes are zero rows."""
+        r"""Return :math:`D^{-1/2} A D^{-1/2}` in CSR, with a zero row for every isolated node.
+
+        Args:
+            dtype: Data type of the values.
+
+        Returns:
+            The matrix ``[num_nodes, num_nodes]``, which is cached.
+        """
         if dtype not in self._normalized:
-            with torch.inference_mode(False):  # what is cached must serve training as well
+            with torch.inference_mode(False):  # the cached tensor must be usable in training as well
                 self._normalized[dtype] = self._normalize(dtype)
         return self._normalized[dtype]
 
@@ -163,13 +199,29 @@ class Adjacency:
         return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
 
     def entries(self, nodes: Tensor) -> Tensor:
-        """Return the CSR positions of all entries in the rows of ``nodes``; the cost is the size of the answer."""
+        """Return the CSR positions of all entries in the rows of the given nodes.
+
+        The running time is proportional to the number of these entries.
+
+        Args:
+            nodes: Node numbers ``[num]``.
+
+        Returns:
+            Positions in :attr:`col`, row by row ``[num_entries]``.
+        """
         start, count = self.rowptr[nodes].long(), self.degree[nodes].long()
         first = torch.cumsum(count, 0) - count
         return torch.repeat_interleave(start - first, count) + torch.arange(int(count.sum()), device=nodes.device)
 
     def neighbors(self, nodes: Tensor) -> Tensor:
-        """Return the neighbours of ``nodes``, row by row, repeated where rows share one (int64)."""
+        """Return the neighbours of the given nodes; a neighbour of several nodes appears several times.
+
+        Args:
+            nodes: Node numbers ``[num]``.
+
+        Returns:
+            Node numbers, row by row ``[num_entries]`` (int64).
+        """
         return self.col[self.entries(nodes)].long()
 
 
@@ -232,17 +284,25 @@ class _Matmul(torch.autograd.Function):
 
 
 class PairPattern:
-    r"""A fixed list of (row, column) pairs, ready for sampled products between two tables.
+    r"""Pairs of rows of two matrices :math:`a \in R^{m \times d}` and :math:`b \in R^{n \times d}`.
 
-    With :math:`a \in R^{m \times d}`, :math:`b \in R^{n \times d}` and pairs :math:`(r_s, c_s)`:
-    ``dots(a, b)[s]`` is :math:`\langle a_{r_s}, b_{c_s} \rangle`, and ``matmul(y, b)`` is
-    :math:`\sum_s y_s\, e_{r_s} b_{c_s}^\top`. Pairs may repeat. Both are differentiable in their dense arguments, any
-    number of times, in reverse and in forward mode.
+    For pairs :math:`(r_s, c_s)`, which may repeat,
+
+    - ``dots(a, b)[s]`` is :math:`\langle a_{r_s}, b_{c_s} \rangle`,
+    - ``matmul(y, b)`` is :math:`\sum_s y_s\, e_{r_s} b_{c_s}^\top`.
+
+    Both are differentiable in their dense arguments any number of times, in reverse mode and in forward mode.
 
     Args:
-        rows: Row index of every pair ``[num_pairs]``.
-        cols: Column index of every pair ``[num_pairs]``.
-        size: Number of rows of ``a`` and of ``b``.
+        rows: The row :math:`r_s` of every pair ``[num_pairs]``.
+        cols: The row :math:`c_s` of every pair ``[num_pairs]``.
+        size: Numbers of rows :math:`m` and :math:`n`.
+
+    Example:
+        >>> import torch
+        >>> pattern = PairPattern(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1]), (2, 2))
+        >>> pattern.dots(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]))
+        tensor([4., 6., 8.])
     """
 
     def __init__(self, rows: Tensor, cols: Tensor, size: tuple[int, int]) -> None:
@@ -250,7 +310,7 @@ class PairPattern:
 
     @cached_property
     def _order(self) -> Tensor | None:
-        """The pairs by row; ``None`` where they come that way."""
+        """The permutation that sorts the pairs by row; ``None`` if they are already sorted."""
         if bool((self.rows.diff() >= 0).all()):
             return None
         return torch.argsort(self.rows.int(), stable=True)
@@ -274,26 +334,49 @@ class PairPattern:
 
     @cached_property
     def transposed(self) -> PairPattern:
-        """The same pairs seen from the columns."""
+        """The same pairs with rows and columns exchanged."""
         other = PairPattern(self.cols, self.rows, (self.size[1], self.size[0]))
         other.__dict__["transposed"] = self
         return other
 
     def matrix(self, values: Tensor) -> Tensor:
-        """Return per-pair ``values`` as a CSR matrix ``[size[0], size[1]]``; repeated pairs are repeated entries."""
+        """Return the CSR matrix with one entry per pair; repeated pairs give repeated entries.
+
+        Args:
+            values: The values of the entries ``[num_pairs]``.
+
+        Returns:
+            The matrix ``[size[0], size[1]]``.
+        """
         return csr(self._rowptr, self._col, values if self._order is None else values[self._order], self.size)
 
     def _dots(self, a: Tensor, b: Tensor) -> Tensor:
-        if self._col.numel() > self.size[0] * self.size[1]:  # more pairs than cells: the whole product is the smaller
+        if self._col.numel() > self.size[0] * self.size[1]:  # with more pairs than cells, a dense product is faster
             return (a @ b.t())[self.rows, self.cols]
         zeros = csr(self._rowptr, self._col, a.new_zeros(self._col.numel()), self.size)
         dots = torch.sparse.sampled_addmm(zeros, a, b.t(), beta=0.0).values()
         return dots if self._order is None else dots[self._rank]
 
     def dots(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the dot product of every pair ``[num_pairs]``."""
+        """Return the dot product of the two rows of every pair.
+
+        Args:
+            a: The matrix :math:`a` ``[size[0], dim]``.
+            b: The matrix :math:`b` ``[size[1], dim]``.
+
+        Returns:
+            The dot products ``[num_pairs]``.
+        """
         return _Dots.apply(self, a, b) if _differentiating() else self._dots(a, b)
 
     def matmul(self, values: Tensor, b: Tensor) -> Tensor:
-        """Return ``[size[0], dim]``: per-pair ``values`` times the rows of ``b``, added up by row."""
+        """Return the product of :meth:`matrix` and a dense matrix.
+
+        Args:
+            values: One value per pair ``[num_pairs]``.
+            b: The matrix :math:`b` ``[size[1], dim]``.
+
+        Returns:
+            The product ``[size[0], dim]``.
+        """
         return _Matmul.apply(self, values, b) if _differentiating() else self.matrix(values) @ b

@@ -34,7 +34,7 @@ class Drift:
     .. math::
         r_t = \frac1S\,\|\nabla R(\theta_t; D_t, G_t) - \nabla R(\theta_{t-1}; D_{t-1}, G_{t-1})\|
 
-    where the rows of emptied nodes are left out of the second gradient. The unit
+    where the second gradient is set to zero for the embeddings of emptied nodes. The unit
     :math:`S = \sqrt{\sum_s \|\nabla\ell_s(\hat\theta)\|^2}` is the root mean square norm of the summed gradient if the
     sign of every sample is drawn at random.
 
@@ -100,12 +100,12 @@ class Drift:
 
 
 def distance(model: nn.Module, graph: Any, corrected: nn.Module, retained: Any, objective: Criterion) -> float:
-    r"""Return :math:`\|\nabla R(\theta'; D_k, G_k) - \nabla R(\theta; D, G)\|` without the rows of emptied nodes.
+    r"""Return :math:`\|\nabla R(\theta'; D_k, G_k) - \nabla R(\theta; D, G)\|`, the distance between two gradients.
 
-    If the objective draws negatives, noise dominates the gradients. The differences :math:`\delta_a, \delta_b` for two
-    independent draws :math:`a, b` that no method has used have independent noise, so the expectation of
-    :math:`\langle\delta_a, \delta_b\rangle` is the squared norm without noise. If the inner product is negative by
-    chance, the distance is 0.
+    The second gradient is set to zero for the embeddings of emptied nodes. If the objective draws negatives, noise
+    dominates the gradients. The differences :math:`\delta_a, \delta_b` for two independent draws :math:`a, b` that no
+    method has used have independent noise, so the expectation of :math:`\langle\delta_a, \delta_b\rangle` is the
+    squared norm without noise. If the inner product is negative by chance, the distance is 0.
 
     Args:
         model: The model before the request.
@@ -173,7 +173,7 @@ def _gradient(
 
 
 def _forget_rows(gradient: Gradient, model: nn.Module, graph: Any, retained: Any) -> None:
-    """Set the gradient rows of the users and items that the request empties to zero."""
+    """Set the gradient of the embeddings of emptied users and items to zero."""
     emptied = graph.emptied(retained)
     for name, nodes in node_rows(model, graph).items():
         if name in gradient:

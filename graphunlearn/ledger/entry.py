@@ -38,7 +38,7 @@ class LedgerEntry:
         graph_after: Keyed fingerprint of the retained graph.
         seconds: Wall time of the method in seconds.
         drift: The uncorrected part of this request and of all requests so far; see
-            :class:`~graphunlearn.operators.Drift`.
+            :class:`~graphunlearn.ledger.Drift`.
         out: Path that the model was saved to.
         of: Number of the audited entry.
         figures: Results of the audit.
@@ -86,9 +86,9 @@ class LedgerEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingRequest:
-    """A request that a ledger has begun and not finished.
+    """A request that was begun and is not yet entered in the ledger.
 
-    It is the only part of a ledger that contains ids, and it is erased when the request is finished.
+    It is the only part of a ledger that contains ids, and it is erased when the request is entered.
 
     Args:
         request: The forget request.
@@ -99,7 +99,8 @@ class PendingRequest:
         token: Random token that identifies the files saved for this request.
         out: Path that the new model is saved to.
         command: The command that the request was given with, to resume it.
-        entry: Content of the future entry, once the method is done; the new model may have been saved by then.
+        entry: Content of the entry that will be added; ``None`` until the method has finished. Once it is set, the new
+            model may have been saved.
     """
 
     request: ForgetRequest
@@ -114,7 +115,7 @@ class PendingRequest:
 
     @property
     def after(self) -> tuple[str, str] | None:
-        """Fingerprints of the new model and the retained graph, or ``None`` until the method is done."""
+        """Fingerprints of the new model and of the retained graph; ``None`` until the method has finished."""
         return None if self.entry is None else (self.entry["model_after"], self.entry["graph_after"])
 
     @classmethod
@@ -135,7 +136,11 @@ class PendingRequest:
 
 
 class PendingError(ArgumentError):
-    """A ledger where another request is under way, and the file that it is in."""
+    """The ledger holds another pending request.
+
+    Attributes:
+        path: The file of the ledger.
+    """
 
     def __init__(self, argument: object, expected: str, got: Any, hint: str = "", *, path: Path | None = None) -> None:
         super().__init__(argument, expected, got, hint)
@@ -143,14 +148,9 @@ class PendingError(ArgumentError):
 
     @classmethod
     def of(cls, path: Path, pending: PendingRequest) -> PendingError:
-        """Return what to say where another request is under way."""
-        return cls(
-            "ledger",
-            "have no other request under way",
-            f"'{path}' with one of {pending.time} that was interrupted",
-            "give that one again to finish it",
-            path=path,
-        )
+        """Return the error about ``pending``, the pending request of the ledger at ``path``."""
+        got, hint = f"'{path}' with one of {pending.time} that was interrupted", "give that one again to finish it"
+        return cls("ledger", "have no other request under way", got, hint, path=path)
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One request to forget after another, written down so that none is lost and none is applied twice."""
+"""A ledger of successive forget requests: none is lost, and none is applied twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -30,39 +29,43 @@ __all__ = ["Ledger"]
 Graph: TypeAlias = InteractionGraph | SessionGraph
 Save: TypeAlias = Callable[[UnlearningResult], object]
 RETRAINING = "retrain"
-"""The method after which nothing is left of what others left uncorrected."""
+"""Name of the method that resets the drift, because it trains a new model."""
 
 
 class Ledger:
     r"""A record on disk of the requests that a model has forgotten, one after the other.
 
-    Every request is written down before anything happens, and its entry after the new model is saved:
+    A request is processed in four steps:
 
-    1. the request, its ids included, and the fingerprints of model and graph;
-    2. the method; then what the entry will say, with the new fingerprints;
-    3. ``save(result)``, which is to write the new model and graph whole or not at all;
-    4. the entry, and in the same transaction the ids are wiped.
+    1. The request, with its ids and the fingerprints of the model and graph, is stored as pending.
+    2. The method runs. The content of the future entry, with the new fingerprints, is stored as well.
+    3. ``save(result)`` writes the new model and graph; it must be atomic.
+    4. One transaction adds the entry and erases the ids.
 
-    Should the process be killed anywhere, the same call finishes the request: with the old model it is done again, with
-    the new one, where that had been saved, it is only entered. No other request is taken up before.
+    If the process is killed at any point, repeating the call finishes the request. Given the old model, the call
+    repeats the method; given the new model, if it was saved, the call only adds the entry. Until then, the ledger
+    accepts no other request.
 
-    An entry says when, how many, by which method and settings, and which model and graph were before and after (by
-    fingerprints), but never who: of the request there is a digest, and the key to it is a file beside the ledger,
-    ``NAME.key``; without that file digests can no longer be linked to ids, nor to graphs. The number of interactions
-    and the fingerprints of models are not keyed: to those who have the data or model of before they may tell something.
-    Every entry holds a hash that depends on all before it, and the file refuses to have one changed or deleted: that
-    shows tampering with single entries, not last ones that are cut off nor a ledger written anew from the start, so
-    note down the last hash elsewhere now and then.
+    An entry records the time, the number of ids, the method with its settings, and the fingerprints of the model and
+    graph before and after, but no ids. It contains a digest of the request, whose key is stored in a separate file
+    ``NAME.key``. Without this file, neither digests nor graphs can be linked to ids any more. Two facts are not keyed:
+    the number of interactions and the fingerprints of models. They may reveal something to those who hold the earlier
+    data or model.
 
-    Forgetting in many small corrections drifts: what each leaves over adds up (:class:`~graphunlearn.operators.Drift`).
-    When it has spent the budget, the ledger warns that it is time to retrain.
+    Every entry contains a hash that depends on all previous entries, and the file prevents changes and deletions of
+    entries. This reveals changes of single entries. It reveals neither the removal of the last entries nor a ledger
+    that was rewritten from the start; to detect these, store the last hash elsewhere from time to time.
+
+    Every correction leaves an uncorrected part, and these parts add up to the drift
+    (:class:`~graphunlearn.ledger.Drift`). If the drift exceeds the budget, the ledger warns that the model should be
+    retrained.
 
     Args:
-        path: The file; it is made where there is none.
-        budget: How much may be left over; ``None`` to measure nothing.
+        path: The file; it is created if it does not exist.
+        budget: Drift above which the ledger warns; ``None`` measures no drift.
 
     Raises:
-        ValueError: The file is something else, is broken, or is in use by another process.
+        ValueError: The file is not a ledger, is damaged, or is in use by another process.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -90,20 +93,19 @@ class Ledger:
         self.entries()
 
     def __enter__(self) -> Ledger:
-        """Keep every other process out until the block ends."""
+        """Lock the ledger against other processes until the block ends."""
         opened = Store.writing(self.path)
         self._held = opened, opened.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         assert self._held is not None
         opened, self._held = self._held[0], None
-        opened.__exit__(kind, error, trace)
+        opened.__exit__(*error)
 
     @contextmanager
     def _open(self, write: bool = True) -> Iterator[Store]:
+        """Open the store, unless the ledger is locked by a ``with`` block, which has opened it already."""
         if self._held is not None:
             yield self._held[1]
             return
@@ -111,36 +113,38 @@ class Ledger:
             yield store
 
     def entries(self) -> list[LedgerEntry]:
-        """Return all entries, the oldest first."""
+        """Return all entries, from the oldest to the newest."""
         with self._open(write=False) as store:
             return store.entries()
 
     @property
     def pending(self) -> PendingRequest | None:
-        """The request that was interrupted, if one was: give it to :meth:`unlearn` again, or :meth:`drop` it."""
+        """The interrupted request, or ``None``; :meth:`unlearn` finishes it, and :meth:`drop` discards it."""
         with self._open(write=False) as store:
             return store.request()
 
     def fingerprints(self, model: nn.Module, graph: Graph) -> tuple[str, str]:
-        """Return what entries tell a model and its graph by; the graph's is keyed, for what was taken out of it is few.
+        """Return the fingerprint of a model and the keyed fingerprint of its graph, as entries contain them.
+
+        The fingerprint of the graph is keyed because the few removed interactions could otherwise be guessed from it.
 
         Raises:
-            ValueError: The key is gone.
+            ValueError: The key is missing.
         """
         with self._open(write=False) as store:
             return _prints(store, model, graph)
 
     def find(self, request: ForgetRequest, model: nn.Module, graph: Graph) -> LedgerEntry | None:
-        """Return the entry of a request that is done already.
+        """Return the entry of a finished request.
 
         Args:
-            request: What is to be forgotten.
-            model: The model it is to be forgotten from; one of those that the ledger tells of.
-            graph: Its graph. Positions of clicks mean something else in every graph, so that a request with clicks
-                is another one where the graph is another.
+            request: The request.
+            model: The model to forget it from; the ledger must contain its fingerprint.
+            graph: The graph of the model. Clicks are identified by positions in a graph, so a request with clicks on
+                another graph is another request.
 
         Returns:
-            The entry; ``None`` where there is none, or the ledger knows nothing of the model.
+            The entry; ``None`` if the request is not finished or the ledger does not contain the model.
         """
         with self._open(write=False) as store:
             digest, given = request.digest(store.key()), _prints(store, model, graph)
@@ -159,28 +163,31 @@ class Ledger:
         asked: ForgetRequest | None = None,
         command: Mapping[str, Any] | None = None,
     ) -> UnlearningResult:
-        """Forget a request and enter it; finish it where it was interrupted; do nothing where it is done.
+        """Forget a request and add its entry.
+
+        If the request was interrupted, the call finishes it. If it is finished already, the call changes nothing.
 
         Args:
             method: The unlearning method.
-            model: The newest model of the ledger, or any for the first request.
-            graph: Its graph.
-            request: What to forget.
-            save: Writes the new model and graph to where they will be loaded from, whole or not at all. Without it the
-                entry is made as soon as the method is done.
-            objective: The loss the model was trained with, for the drift (default: the method's, or the shared one).
-            out: Where ``save`` puts the model, for the entry.
-            asked: What the ledger knows the request by, where ``request`` is only the part of it that the model
-                learned from.
-            command: Kept with the request until it is done, for whoever goes on with it; JSON-able.
+            model: The newest model of the ledger; any model for the first request.
+            graph: The graph of the model.
+            request: The request to forget.
+            save: A function that writes the new model and graph atomically to the place that they will be loaded from.
+                Without it, the entry is added as soon as the method has finished.
+            objective: The loss that the model was trained with, for the drift; by default that of the method, or else
+                the shared default.
+            out: The path that ``save`` writes the model to; it is recorded in the entry.
+            asked: The request that the ledger records; needed if ``request`` is only the part of it that the model was
+                trained on.
+            command: JSON-serialisable data that is stored with the pending request, for resuming it.
 
         Returns:
-            The :class:`UnlearningResult`; ``result.log["ledger"]`` holds the number of the entry and the drift. For a
-            request that is done already, model and graph are those passed.
+            The :class:`UnlearningResult`; ``result.log["ledger"]`` contains the number of the entry and the drift. For
+            a finished request, model and graph are those passed.
 
         Raises:
-            ValueError: Another request was interrupted, the model is not the newest, the request is done and the
-                model is an older one, or the method refuses.
+            ValueError: Another request is pending, the model is not the newest, the request is finished and the model
+                is an older one, or the method does not accept the arguments.
         """
         asked = request if asked is None else asked
         with self._open() as store:
@@ -221,9 +228,9 @@ class Ledger:
                 store.begin(facts | {"entry": entry})
             except BaseException:
                 if pending is None or pending.entry is None:
-                    store.drop()  # nothing has changed anywhere: there is nothing to go on with
+                    store.drop()  # no new model was saved, so there is nothing to resume
                 elif earlier is not None:
-                    store.begin(earlier)  # what an earlier attempt came to may be saved already
+                    store.begin(earlier)  # an earlier attempt may have saved its model
                 raise
             number = store.rows()[-1][0] + 1
             result.log["ledger"] = {"entry": number} | ({"drift": entry["drift"]} if "drift" in entry else {})
@@ -233,14 +240,17 @@ class Ledger:
             return result
 
     def finish(self, model: nn.Module, graph: Graph) -> LedgerEntry:
-        """Enter the request under way, whose model had been saved before the interruption.
+        """Add the entry of the pending request, whose new model was saved before the interruption.
 
         Args:
-            model: That model.
+            model: The saved model.
             graph: Its graph.
 
+        Returns:
+            The entry.
+
         Raises:
-            ValueError: There is no such request, or they are not what the method left.
+            ValueError: There is no such request, or the model and graph are not those that the method returned.
         """
         with self._open() as store:
             pending = store.request()
@@ -251,10 +261,10 @@ class Ledger:
             return self._commit(store, pending.entry)
 
     def drop(self) -> None:
-        """Wipe the request under way, as if it had never been asked; only where its new model is not in use.
+        """Discard the pending request; call it only if the new model is not in use.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no pending request.
         """
         with self._open() as store:
             if store.pending() is None:
@@ -262,14 +272,17 @@ class Ledger:
             store.drop()
 
     def record_audit(self, number: int, figures: Mapping[str, Any]) -> LedgerEntry:
-        """Add what an audit of a request found, in an entry of its own.
+        """Add an entry with the results of an audit of a request.
 
         Args:
-            number: The entry of the request.
-            figures: What was found; JSON-able.
+            number: Number of the entry of the request.
+            figures: The results; JSON-serialisable.
+
+        Returns:
+            The new entry.
 
         Raises:
-            ValueError: There is no such entry of a request.
+            ValueError: No entry of a request has this number.
         """
         with self._open() as store:
             known = [entry.number for entry in store.entries() if entry.kind == "forgotten"]
@@ -278,16 +291,19 @@ class Ledger:
             return _append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
 
     def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
-        """Go on from a model that was trained anew; the drift begins again.
+        """Record a retrained model as the newest one; the drift starts again from zero.
 
         Args:
-            model: The new model. That it never saw what is forgotten is not checked: see to it that ``graph`` is the
-                newest one, with or without what has come since.
-            graph: What it was trained on.
-            out: Where it is, for the entry.
+            model: The retrained model. The ledger does not check that it was trained without the forgotten data, so
+                ``graph`` should be the newest graph, possibly with data added since.
+            graph: The training graph of the model.
+            out: The path of the model; it is recorded in the entry.
+
+        Returns:
+            The new entry.
 
         Raises:
-            ValueError: A request is under way.
+            ValueError: A request is pending.
         """
         with self._open() as store:
             pending, newest = store.request(), _newest(store.entries())
@@ -300,16 +316,16 @@ class Ledger:
             return _append(store, content | ({} if out is None else {"out": str(out)}))
 
     def verify(self, model: nn.Module | None = None) -> int:
-        """Check that no entry was changed, left out or put in, and that each starts from the model before it.
+        """Check that no entry was changed, removed or inserted, and that each starts from the model of the previous.
 
         Args:
-            model: A model that is to be the newest.
+            model: A model that must be the newest one; ``None`` checks the entries only.
 
         Returns:
             The number of entries.
 
         Raises:
-            ValueError: Something is wrong; the first such entry is named.
+            ValueError: A check failed; the message names the first such entry.
         """
         with self._open(write=False) as store:
             entries = _checked(store)
@@ -322,6 +338,7 @@ class Ledger:
         return len(entries)
 
     def _commit(self, store: Store, entry: Mapping[str, Any]) -> LedgerEntry:
+        """Add the entry of a finished request, and warn if the drift exceeds the budget."""
         added = _append(store, entry)
         if added.drift is not None and added.drift["spent"] > added.drift["budget"]:
             warnings.warn(
@@ -338,23 +355,22 @@ def _append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
 
 
 def _prints(store: Store, model: nn.Module, graph: Graph) -> tuple[str, str]:
-    """Return the fingerprint of a model and that of its graph, which is keyed."""
+    """Return the fingerprint of a model and the keyed fingerprint of its graph."""
     return fingerprint(model), keyed(graph.fingerprint(), store.key())
 
 
 def _newest(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
-    """Return the entry that tells of the newest model."""
+    """Return the entry of the newest model; ``None`` if there is none."""
     return next((entry for entry in reversed(entries) if entry.kind != "audited"), None)
 
 
 def _entry_of(
     entries: Sequence[LedgerEntry], digest: str, request: ForgetRequest, model: str, graph: str
 ) -> LedgerEntry | None:
-    """Return the entry of a request, if it is done and the ledger knows the model it is asked of.
+    """Return the entry of a request; ``None`` if it is not finished or the ledger does not contain the model.
 
-    Positions of clicks are those of one graph, so that a request with clicks is the same for the same graph alone. A
-    model that was trained anew on other data may have learned again what was forgotten before: from there on a request
-    is a new one.
+    Clicks are identified by positions in a graph, so a request with clicks only matches an entry of the same graph. A
+    model that was retrained on other data may have learned the forgotten data again; only entries since then count.
     """
     known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
     clicks = any(part.level == "click" for part in request.parts)
@@ -371,35 +387,30 @@ def _entry_of(
 
 
 def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
-    """Refuse to go on from any other model than the newest, or with another graph."""
+    """Raise an error if the model or the graph is not the newest."""
     if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
         return
     where = "" if newest.out is None else f", put at '{newest.out}'"
-    raise ArgumentError(
-        "model",
-        f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph",
-        "another; to forget from an older one would bring back what was forgotten since",
-    )
+    wanted = f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph"
+    hint = "to forget from an older one would bring back what was forgotten since"
+    raise ArgumentError("model", wanted, "another", hint)
 
 
 def _checked(store: Store) -> list[LedgerEntry]:
-    """Return all entries, if none was changed, left out or put in, and each goes on from the model before."""
+    """Return all entries; raise an error if one was changed or does not start from the model of the previous one."""
     store.check_rows()
     entries = store.entries()
     models = [entry for entry in entries if entry.kind != "audited"]
     for one, two in pairwise(models):
         if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            raise ArgumentError(
-                "ledger",
-                "go on from every model",
-                f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left",
-            )
+            got = f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left"
+            raise ArgumentError("ledger", "go on from every model", got)
     store.check_guards()
     return entries
 
 
 def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
-    """Return the drift so far, since a model was last trained."""
+    """Return the drift since a model was last trained; ``None`` if nothing has been forgotten since."""
     drift = None
     for entry in entries:
         if entry.kind == "retrained" or entry.method == RETRAINING:
@@ -410,6 +421,6 @@ def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
 
 
 def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
-    """Return what an entry tells of as a result, with the model and graph that came of it."""
+    """Return the result that an entry describes, with the given model and graph."""
     log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
     return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

@@ -1,4 +1,4 @@
-"""Where a ledger lies: one SQLite file that only ever grows, and the key of its digests beside it."""
+"""Storage of a ledger: an append-only SQLite file, and a second file with the key of its digests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
 
 __all__ = ["Store", "chained", "key_file", "now", "read_key"]
 
-APPLICATION, FORMAT = 0x67756C67, 1  # what tells a ledger from other SQLite files, and from later formats
+APPLICATION, FORMAT = 0x67756C67, 1  # identify a ledger among SQLite files, and the version of its format
 SCHEMA = """
 CREATE TABLE entry (number INTEGER PRIMARY KEY, content TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE pending (number INTEGER PRIMARY KEY CHECK (number = 1), content TEXT NOT NULL);
@@ -33,8 +33,8 @@ CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'an entry is never deleted'); END
 """
 WRITING = (
-    "PRAGMA locking_mode = EXCLUSIVE",  # the lock is held from the first transaction on, until the file is closed
-    "PRAGMA journal_mode = TRUNCATE",  # what a transaction wiped is not to be found in the journal afterwards
+    "PRAGMA locking_mode = EXCLUSIVE",  # holds the lock from the first transaction until the file is closed
+    "PRAGMA journal_mode = TRUNCATE",  # removes deleted ids from the journal after each transaction
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
 )
@@ -42,9 +42,9 @@ KEY_BYTES = 32
 
 
 class Store:
-    """A ledger that is open: entries to be read and added, and one request that may be under way.
+    """An open ledger, which holds entries and at most one pending request.
 
-    Everything is written in transactions that are on the disk when they end, and undone where they are interrupted.
+    Every change is one transaction: it is on the disk when the method returns, and an interrupted one is undone.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -52,10 +52,10 @@ class Store:
 
     @staticmethod
     def is_made(path: Path) -> bool:
-        """Whether there is a ledger, or at least something else; not where making it was interrupted.
+        """Return whether ``path`` holds a ledger or another SQLite database; false if its creation was interrupted.
 
         Raises:
-            ValueError: It is no SQLite file, or another process is writing into it.
+            ValueError: The file is not an SQLite file, or another process is writing to it.
         """
         if not path.is_file():
             return False
@@ -65,11 +65,11 @@ class Store:
     @classmethod
     @contextmanager
     def reading(cls, path: Path) -> Iterator[Store]:
-        """Open a ledger to look at it.
+        """Open a ledger for reading.
 
         Raises:
-            ValueError: There is none, it is broken, or another process is writing into it.
-            OSError: It cannot be read.
+            ValueError: The ledger does not exist or is damaged, or another process is writing to it.
+            OSError: The file cannot be read.
         """
         if not path.is_file():
             raise ArgumentError("ledger", "be an existing file", f"'{path}'")
@@ -81,17 +81,17 @@ class Store:
     @classmethod
     @contextmanager
     def writing(cls, path: Path) -> Iterator[Store]:
-        """Open a ledger for this process alone; it is made, with its key, where there is none.
+        """Open a ledger for exclusive writing; a ledger that does not exist is created, with its key.
 
         Raises:
-            ValueError: The file is no ledger, it is broken, or another process has it open.
-            OSError: It cannot be written.
+            ValueError: The file is not a ledger or is damaged, or another process has it open.
+            OSError: The file cannot be written.
         """
         if path.is_dir():
             raise ArgumentError("ledger", "be a file", f"'{path}', which is a folder")
         if not path.absolute().parent.is_dir():
             raise ArgumentError("ledger", "be in a folder that exists", f"'{path}'")
-        # the ids of a request under way are in it: nobody else's business
+        # only the owner may read the file, because it holds the ids of a pending request
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         with closing(_connected(path)) as connection:
             with _told(path):
@@ -107,15 +107,15 @@ class Store:
             try:
                 yield cls(path, connection)
             finally:
-                with suppress(sqlite3.Error):  # leaves no empty journal lying about
+                with suppress(sqlite3.Error):  # otherwise an empty journal file would be left
                     connection.execute("PRAGMA locking_mode = NORMAL")
                     connection.execute("PRAGMA journal_mode = DELETE")
 
     def rows(self) -> list[tuple[int, str, str]]:
-        """Return number, content and hash of all entries, the first of them the one that the ledger was made with.
+        """Return the number, content and hash of all entries; entry 0 was written when the ledger was created.
 
         Raises:
-            ValueError: That one is missing.
+            ValueError: Entry 0 is missing.
         """
         with _told(self.path):
             rows = self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
@@ -124,22 +124,22 @@ class Store:
         return rows
 
     def entries(self) -> list[LedgerEntry]:
-        """Return all entries but the one that the ledger was made with."""
+        """Return all entries except entry 0."""
         return [LedgerEntry.read(content, found) for _, content, found in self.rows()[1:]]
 
     def key(self) -> bytes:
         """Return the key of the digests.
 
         Raises:
-            ValueError: The key is gone, or is not the ledger's.
+            ValueError: The key is missing, or belongs to another ledger.
         """
         return read_key(self.path, parsed(self.rows()[0][1]).get("key"))
 
     def check_rows(self) -> None:
-        """Refuse a file where an entry was changed, left out or put in.
+        """Check the numbers and the hashes of all entries.
 
         Raises:
-            ValueError: One was; the first such entry is named.
+            ValueError: An entry was changed, removed or inserted; the message names the first such entry.
         """
         previous = ""
         for place, (number, content, found) in enumerate(self.rows()):
@@ -150,29 +150,25 @@ class Store:
             previous = found
 
     def check_guards(self) -> None:
-        """Refuse a file whose key is another one, or that no longer refuses changes of entries.
+        """Check that the key belongs to the ledger, and that the triggers that prevent changes of entries exist.
 
         Raises:
-            ValueError: It is so. A key that is gone does not matter here.
+            ValueError: The key belongs to another ledger, or a trigger is missing. A missing key is not an error here.
         """
         if key_file(self.path).exists():
             self.key()
-        if not self.is_guarded():
-            raise ArgumentError("ledger", "refuse to have entries changed", f"'{self.path}', where that was taken out")
-
-    def is_guarded(self) -> bool:
-        """Whether what refuses changes of entries is still in place."""
         with _told(self.path):
             found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
-        return bool(found[0] == SCHEMA.count("CREATE TRIGGER"))
+        if found[0] != SCHEMA.count("CREATE TRIGGER"):
+            raise ArgumentError("ledger", "refuse to have entries changed", f"'{self.path}', where that was taken out")
 
     def request(self) -> PendingRequest | None:
-        """Return the request that is under way."""
+        """Return the pending request; ``None`` if there is none."""
         facts = self.pending()
         return None if facts is None else PendingRequest.of(facts)
 
     def pending(self) -> dict[str, Any] | None:
-        """Return what is under way as it is written down."""
+        """Return the pending request in JSON types, as it is stored; ``None`` if there is none."""
         with _told(self.path):
             row = self._connection.execute("SELECT content FROM pending").fetchone()
         try:
@@ -184,17 +180,17 @@ class Store:
         raise ArgumentError("ledger", "hold a request under way as JSON", f"'{self.path}' with something else")
 
     def begin(self, pending: Mapping[str, Any]) -> None:
-        """Write down what is under way, in place of what was."""
+        """Store a pending request; it replaces an earlier one."""
         with self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO pending VALUES (1, ?)", (_text(pending),))
 
     def drop(self) -> None:
-        """Wipe what is under way."""
+        """Erase the pending request."""
         with self._transaction():
             self._connection.execute("DELETE FROM pending")
 
     def append(self, content: Mapping[str, Any]) -> None:
-        """Add an entry; where it is one of a request, wipe what was under way."""
+        """Add an entry; if it is that of a finished request, erase the pending request in the same transaction."""
         with self._transaction():
             _append(self._connection, content)
             if content["kind"] == "forgotten":
@@ -214,11 +210,14 @@ class Store:
 
 
 def chained(previous: str, content: str) -> str:
-    """Return the hash of an entry: that of its content and of the hash of the one before.
+    """Return the hash of an entry, which covers its content and the hash of the previous entry.
 
     Args:
-        previous: The hash before; empty for the first entry.
-        content: The entry as it is written.
+        previous: Hash of the previous entry; empty for entry 0.
+        content: Content of the entry, as stored.
+
+    Returns:
+        The SHA-256 hash, in hexadecimal.
 
     Example:
         >>> chained(chained("", "one"), "two") == chained(chained("", "ONE"), "two")
@@ -228,12 +227,12 @@ def chained(previous: str, content: str) -> str:
 
 
 def now() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the present time in UTC, in ISO 8601 format to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def key_file(path: Path) -> Path:
-    """Return where the key of a ledger lies."""
+    """Return the path of the key file of a ledger."""
     return path.with_name(f"{path.name}.key")
 
 
@@ -242,23 +241,21 @@ def read_key(path: Path, check: str | None = None) -> bytes:
 
     Args:
         path: The ledger.
-        check: What the ledger says its key is to give.
+        check: The check value of the right key, which the ledger stores; ``None`` accepts any key.
+
+    Returns:
+        The key.
 
     Raises:
-        ValueError: The key is gone, or is not the ledger's.
+        ValueError: The key is missing, or belongs to another ledger.
     """
     file = key_file(path)
     try:
         key = bytes.fromhex(file.read_text(encoding="ascii"))
     except FileNotFoundError:
-        raise ArgumentError(
-            "ledger",
-            "have its key beside it to take up requests",
-            (
-                f"'{path}' without '{file.name}'; it can be shown and verified, and a new ledger goes on "
-                "from its last model"
-            ),
-        ) from None
+        wanted, got = "have its key beside it to take up requests", f"'{path}' without '{file.name}'"
+        hint = "it can be shown and verified, and a new ledger goes on from its last model"
+        raise ArgumentError("ledger", wanted, got, hint) from None
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES or (check is not None and _check(key) != check):
@@ -267,12 +264,12 @@ def read_key(path: Path, check: str | None = None) -> bytes:
 
 
 def _check(key: bytes) -> str:
-    """Return what tells whether a key is the right one."""
+    """Return the check value of a key, by which the right key is recognised."""
     return hmac.new(key, b"graphunlearn ledger", hashlib.sha256).hexdigest()
 
 
 def _make(path: Path, connection: sqlite3.Connection) -> None:
-    """Make key, tables and first entry, inside a transaction that another process waits for."""
+    """Create the key, the tables and entry 0, inside an exclusive transaction."""
     file = key_file(path)
     if not file.exists():
         _write_key(file)
@@ -285,15 +282,14 @@ def _make(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _write_key(file: Path) -> None:
+    """Write a new random key atomically to a file that only its owner can read."""
     part = file.with_name(f".{file.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, secrets.token_bytes(KEY_BYTES).hex().encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(part, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+        stream.write(secrets.token_bytes(KEY_BYTES).hex().encode())
+        stream.flush()
+        os.fsync(stream.fileno())
     part.replace(file)
-    if os.name != "nt":  # folders cannot be opened there
+    if os.name != "nt":  # on Windows, a folder cannot be opened
         folder = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -302,12 +298,14 @@ def _write_key(file: Path) -> None:
 
 
 def _append(connection: sqlite3.Connection, content: Mapping[str, Any]) -> None:
+    """Add an entry with the next number, the time and the hash."""
     last = connection.execute("SELECT number, hash FROM entry ORDER BY number DESC LIMIT 1").fetchone() or (-1, "")
     text = _text({"number": last[0] + 1, "time": now(), "package": __version__, **content})
     connection.execute("INSERT INTO entry VALUES (?, ?, ?)", (last[0] + 1, text, chained(last[1], text)))
 
 
 def _text(content: Mapping[str, Any]) -> str:
+    """Return the JSON text that is stored and hashed."""
     return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
@@ -320,6 +318,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise an error if the file is not a ledger of this format."""
     found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if found[0] != APPLICATION:
         raise ArgumentError("ledger", "be a ledger", f"'{path}', which is something else")
@@ -329,14 +328,13 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Say in one sentence what SQLite objects to."""
+    """Convert errors of SQLite to errors that name the ledger."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
-            raise ArgumentError(
-                "ledger", "not be in use by another process", f"'{path}'; try again when that one is done"
-            ) from None
+            hint = "try again when that one is done"
+            raise ArgumentError("ledger", "not be in use by another process", f"'{path}'", hint) from None
         if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
             raise OSError(f"'{path}' could not be read or written: {error}") from error
         raise ArgumentError("ledger", "be a whole ledger", f"'{path}': {error}") from error

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["next_item_metrics", "target_ranks"]
@@ -23,8 +24,8 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
     Tied items share the mean of their ranks, so a model that gives all items the same score gains nothing.
 
     Args:
-        queries: One row per prediction ``[num, dim]``.
-        items: Rows of the catalogue ``[num_items, dim]``.
+        queries: Embeddings of the queries, one per prediction ``[num, dim]``.
+        items: Embeddings of all items ``[num_items, dim]``.
         targets: The item whose rank is returned, one per query ``[num]``.
         batch_size: Queries scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
@@ -32,7 +33,7 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
         Ranks ``[num]`` (float64).
 
     Raises:
-        ValueError: ``batch_size`` is not positive, or a row is not finite (the rank of a NaN is undefined).
+        ValueError: ``batch_size`` is not positive, or an embedding is not finite (the rank of a NaN is undefined).
 
     Example:
         >>> import torch
@@ -40,8 +41,7 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
         >>> target_ranks(torch.ones(3, 1), items, torch.tensor([0, 1, 2]))
         tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
     """
-    if batch_size < 1:
-        raise ArgumentError("batch_size", "be at least 1", batch_size)
+    check_sizes(batch_size=batch_size)
     for name, rows in (("queries", queries), ("items", items)):
         if not rows.isfinite().all():
             raise ArgumentError(name, "be finite to be ranked", "NaN or infinite rows")

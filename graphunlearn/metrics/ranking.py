@@ -127,7 +127,7 @@ class Ranker:
 
 
 def _masked(seen: InteractionGraph, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows in ``batch`` and the items of all interactions that its users have in ``seen``."""
+    """Return the interactions of the users in ``batch`` in ``seen``, as positions in ``batch`` and items."""
     count = seen.adjacency.degree[batch].long()
     row = torch.repeat_interleave(torch.arange(batch.numel(), device=batch.device), count)
     return row, seen.adjacency.neighbors(batch) - seen.num_users

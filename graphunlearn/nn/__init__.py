@@ -1,13 +1,8 @@
 """Models, training objectives and the training loop."""
 
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
+from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorization, SASRec, SimGCL
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
-from graphunlearn.nn.models.contrast import SGL, SimGCL
-from graphunlearn.nn.models.factorization import MatrixFactorization
-from graphunlearn.nn.models.ngcf import NGCF
-from graphunlearn.nn.models.sasrec import SASRec
-from graphunlearn.nn.models.session import GRU4Rec
-from graphunlearn.nn.models.srgnn import SRGNN
 from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce

@@ -23,17 +23,17 @@ class Encoded(NamedTuple):
     """The embeddings of queries (users or sessions) and items; a score is a dot product of two of them.
 
     Args:
-        queries: Final rows of the queries ``[num_users, dim]`` or ``[num_sessions, dim]``.
-        items: Final rows of the items ``[num_items, dim]``.
-        query_base: Layer-0 rows of the queries (the embedding table before propagation) ``[num_users, base_dim]``. The
-            L2 penalty of an objective acts on the layer-0 rows; without them it acts on the final rows.
-        item_base: Layer-0 rows of the items ``[num_items, base_dim]``.
+        queries: Final embeddings of the queries ``[num_users, dim]`` or ``[num_sessions, dim]``.
+        items: Final embeddings of the items ``[num_items, dim]``.
+        query_base: Layer-0 embeddings of the queries, before propagation ``[num_users, base_dim]``. The L2 penalty of
+            an objective acts on the layer-0 embeddings; if they are ``None``, it acts on the final embeddings.
+        item_base: Layer-0 embeddings of the items ``[num_items, base_dim]``.
     """
 
-    queries: Tensor  # [num_users, dim], or [num_sessions, dim]
-    items: Tensor  # [num_items, dim]
-    query_base: Tensor | None = None  # [num_users, base_dim]
-    item_base: Tensor | None = None  # [num_items, base_dim]
+    queries: Tensor
+    items: Tensor
+    query_base: Tensor | None = None
+    item_base: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class LinearForm:
         r"""Return :math:`\sum_l \alpha_l \hat A^l x`; the operator is symmetric and equals its transpose.
 
         Args:
-            x: Rows of all nodes ``[num_nodes, dim]``.
+            x: Embeddings of all nodes ``[num_nodes, dim]``.
 
         Returns:
-            The propagated rows ``[num_nodes, dim]``.
+            The propagated embeddings ``[num_nodes, dim]``.
         """
         if self.matrix is None:
             return self.alpha[0] * x
@@ -73,8 +73,8 @@ class LinearForm:
 def linear_form(model: nn.Module, graph: InteractionGraph) -> LinearForm | None:
     """Return the :class:`LinearForm` of ``model`` on ``graph``.
 
-    If your own model class propagates linearly, register a function for it; the closed-form computations then apply to
-    it.
+    If your own model class propagates linearly, register a function for it. Curvature products then use the closed
+    form.
 
     Args:
         model: The recommender.
@@ -96,7 +96,7 @@ def _(model: LightGCN, graph: InteractionGraph) -> LinearForm | None:
 
 
 def _computes_as(model: nn.Module, base: type[nn.Module]) -> bool:
-    """Return whether ``model`` computes the same as ``base``; a subclass that differs uses ``encode.register``."""
+    """Return whether ``model`` inherits the encoding of ``base``; a class that overrides it is registered itself."""
     names = ("forward", "get_embedding", "predict_link", "recommend")
     same = all(getattr(type(model), name, None) is getattr(base, name, None) for name in names)
     return same and _encode.dispatch(type(model)) is _encode.dispatch(object)
@@ -117,13 +117,13 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
 
 
 class _Encode:
-    """``encode`` with its registry: callable, and extended through :meth:`register`."""
+    """The type of ``encode``: a function to which :meth:`register` adds model classes."""
 
     def __call__(self, model: nn.Module, graph: InteractionGraph | SessionGraph) -> Encoded:
         r"""Return the embeddings of all users and items of ``graph``.
 
-        For a graph of sessions, the queries are sessions instead of users; the row of a session encodes all of its
-        clicks.
+        For a graph of sessions, the queries are sessions instead of users; the embedding of a session encodes all of
+        its clicks.
 
         Args:
             model: A ``torch_geometric.nn.LightGCN``, a model of this package, or any module registered with
@@ -131,7 +131,7 @@ class _Encode:
             graph: The graph to propagate on; nothing is cached between calls.
 
         Returns:
-            :class:`Encoded` rows ``[num_users, dim]`` (of a :class:`SessionGraph` ``[num_sessions, dim]``) and
+            The embeddings of the users ``[num_users, dim]`` or sessions ``[num_sessions, dim]``, and of the items
             ``[num_items, dim]``.
 
         Raises:
@@ -150,9 +150,9 @@ class _Encode:
         wanted = ((encoded.queries, graph.query, graph.num_queries), (encoded.items, "item", graph.num_items))
         for rows, name, count in wanted:
             if rows.dim() != 2 or rows.size(0) != count:
+                got = f"a tensor of shape {list(rows.shape)}"
                 raise ValueError(
-                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph "
-                    f"(got a tensor of shape {list(rows.shape)})"
+                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph (got {got})"
                 )
         return encoded
 
@@ -175,19 +175,16 @@ encode = _Encode()
 
 
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
-    """Reject a graph that a user–item recommender with ``num_nodes`` rows cannot encode."""
+    """Raise ArgumentError if a user–item recommender for ``num_nodes`` nodes cannot encode ``graph``."""
     if graph.kind == "sessions":
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
-        raise ArgumentError(
-            "graph",
-            f"have as many nodes as {type(model).__name__} has rows, {num_nodes}",
-            f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}",
-        )
+        got = f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}"
+        raise ArgumentError("graph", f"have as many nodes as {type(model).__name__} has rows, {num_nodes}", got)
 
 
 def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:
-    """Reject a graph that a session recommender with ``num_items`` rows cannot encode."""
+    """Raise ArgumentError if a session recommender for ``num_items`` items cannot encode ``graph``."""
     name = type(model).__name__
     if graph.kind == "interactions":
         raise ArgumentError("model", f"be a user–item recommender for an {type(graph).__name__}", name)
@@ -197,10 +194,10 @@ def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> No
 
 @singledispatch
 def num_hops(model: nn.Module, graph: InteractionGraph) -> int:
-    """Return the number of hops over which the removal of an edge changes embeddings.
+    """Return the number of hops within which the removal of an interaction changes embeddings.
 
-    This is the number of layers of the linear form, or else the number of message-passing layers. Register a function
-    for your own model class if it propagates in another way.
+    This is the number of layers of the linear form or, without one, the number of message-passing layers. Register a
+    function for your own model class if it propagates in another way.
 
     Args:
         model: The recommender.
@@ -226,7 +223,7 @@ def score(encoded: Encoded, pairs: Tensor) -> Tensor:
         The scores ``[num_pairs]``.
     """
     user, item = pairs
-    chunks = zip(user.split(65536), item.split(65536))  # bounds the gathered copies and keeps them in the cache
+    chunks = zip(user.split(65536), item.split(65536))  # so that the gathered rows fit into the cache
     scores = [(encoded.queries.index_select(0, u) * encoded.items.index_select(0, i)).sum(-1) for u, i in chunks]
     return torch.cat(scores) if scores else encoded.queries.new_zeros(0)
 
@@ -241,19 +238,18 @@ def recommend(
 ) -> Tensor:
     """Return the ``k`` best items for every user or session.
 
-    For users, items that they interacted with in ``graph`` are excluded. For sessions, the items are candidates for
-    the next click; items of the session are not excluded, because shoppers return to items.
+    For users, the items that they interacted with in ``graph`` are excluded. For sessions, the items are candidates for
+    the next click; the items of the session are not excluded, because users often return to items.
 
     Args:
         model: The recommender.
-        graph: The graph to propagate on, which also defines the items already seen. Pass the *retained* graph after
-            unlearning.
+        graph: The graph to propagate on, whose interactions are excluded. Pass the *retained* graph after unlearning.
         k: Number of items per user.
         users: Internal user ids or session indices ``[num]``; all by default.
         batch_size: Users scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
     Returns:
-        Internal item ids ``[num, k]``, best first; missing places are ``-1`` if a user has fewer than ``k`` items left.
+        Internal item ids ``[num, k]``, best first. If fewer than ``k`` items remain for a user, places are ``-1``.
 
     Raises:
         ValueError: ``k`` is not between 1 and the number of items.

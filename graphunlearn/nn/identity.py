@@ -38,10 +38,10 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
 
 
 def keyed(print: str, key: bytes) -> str:
-    """Return a keyed fingerprint, which only holders of the key can compare with other fingerprints.
+    """Return the HMAC-SHA256 of a fingerprint, which can be recomputed only with the key.
 
-    Use it for every published fingerprint of a graph. Otherwise, someone who holds the retained graph could add back
-    candidate pairs one by one until the fingerprint of the original graph appears.
+    Use it for every published fingerprint of a graph. With a plain fingerprint of the original graph, someone who has
+    the retained graph could find the forgotten interactions by adding candidates until the fingerprints are equal.
 
     Args:
         print: The fingerprint.

@@ -17,18 +17,18 @@ CHUNK = 1024  # prefixes encoded at a time; bounds the memory, and larger chunks
 
 @singledispatch
 def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Encoded:
-    """Return the rows of prefixes of the sessions of ``graph``, and the rows of all items.
+    """Return the embeddings of prefixes of sessions, and the embeddings of all items.
 
-    The default encodes ``graph.prefixes(ends)``. If your own model class computes the rows of all prefixes of a session
-    at once, register a function for it.
+    By default, ``graph.prefixes(ends)`` is encoded. If your own model class can compute the embeddings of all prefixes
+    of a session at once, register a function for it.
 
     Args:
         model: A session recommender.
-        graph: The graph that holds the sessions.
+        graph: The graph of the sessions.
         ends: Indices of the last clicks of the prefixes, in any order ``[num]``.
 
     Returns:
-        An :class:`Encoded` with a row per prefix ``[num, dim]`` and a row per item ``[num_items, dim]``.
+        The embeddings of the prefixes ``[num, dim]`` and of the items ``[num_items, dim]``.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -42,15 +42,15 @@ def encode_prefixes(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Enco
 
 
 def prefix_states(model: nn.Module, graph: SessionGraph, ends: Tensor) -> Tensor:
-    """Return the row of every prefix; :func:`encode_prefixes` returns the rows of the items as well.
+    """Return the embeddings of prefixes; :func:`encode_prefixes` returns those of the items as well.
 
     Args:
         model: A session recommender.
-        graph: The graph that holds the sessions.
+        graph: The graph of the sessions.
         ends: Indices of the last clicks of the prefixes, in any order ``[num]``.
 
     Returns:
-        The rows ``[num, dim]``.
+        The embeddings ``[num, dim]``.
 
     Example:
         >>> import torch, graphunlearn as gu

@@ -25,7 +25,7 @@ Curvature = Literal["gauss-newton", "hessian"]
 
 
 class _Encoding(nn.Module):
-    """A wrapper whose forward is ``encode``, for ``torch.func.functional_call``."""
+    """A module that calls ``encode``, as ``torch.func.functional_call`` needs a module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class _Encoding(nn.Module):
 class Risk:
     r"""The sum :math:`R(\theta; D, G) = \sum_{s \in D} \ell_s(\theta, G)` as a function of one flat parameter vector.
 
-    This class differentiates through ``encode`` and works for every model; :class:`LinearRisk` uses closed forms and
-    is faster.
+    This class differentiates through ``encode`` and works for every model. For models that propagate linearly,
+    :class:`LinearRisk` is faster because it uses closed forms.
 
     Args:
         model: The recommender; its trainable parameters are the variables. The model is never changed.
@@ -66,23 +66,41 @@ class Risk:
 
     @cached_property
     def parameters(self) -> Tensor:
-        """The present trainable parameters of the model as one flat vector ``[num_parameters]``."""
+        """The current trainable parameters of the model as one flat vector ``[num_parameters]``."""
         return torch.cat([p.flatten() for _, p in self._named])
 
     def encode(self, theta: Tensor) -> Encoded:
-        """Return the embeddings at ``theta`` ``[num_parameters]``, differentiable in ``theta``."""
+        """Return the embeddings at ``theta``, differentiable in ``theta``.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The embeddings of users and items.
+        """
         parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
         values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
         encoded: Encoded = torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
         return encoded
 
     def value(self, theta: Tensor) -> float:
-        """Return the risk at ``theta`` ``[num_parameters]``, summed in float64 so that differences are accurate."""
+        """Return the risk at ``theta``, summed in float64 so that differences are accurate.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+        """
         with torch.no_grad():
             return float(self.objective(self.encode(theta), self.samples).double().sum())
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Return the gradient at ``theta``, both ``[num_parameters]``."""
+        """Return the gradient of the risk at ``theta``.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The gradient ``[num_parameters]``.
+        """
         theta = theta.detach().requires_grad_()
         with torch.enable_grad():
             loss = self.objective(self.encode(theta), self.samples).sum()
@@ -116,7 +134,14 @@ class Risk:
         return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
 
     def with_negatives(self, most: int) -> Self:
-        """Return a cheaper, less precise risk with at most the first ``most`` negatives of every sample."""
+        """Return a risk with fewer negatives, which is cheaper and less precise.
+
+        Args:
+            most: Largest number of negatives per sample; the first ones are kept.
+
+        Returns:
+            The risk, or this risk if its samples have no more negatives than that.
+        """
         objective, samples = self.objective, self.samples
         if not isinstance(objective, BPR) or objective.negatives <= most or samples.negatives is None:
             return self
@@ -134,15 +159,15 @@ class LinearRisk(Risk):
     r"""The risk of one linearly propagated table, :math:`Z = \sum_l \alpha_l \hat A^l E + C`, with dot-product scores.
 
     Curvature products have a closed form in sparse products. With :math:`t = \sum_l \alpha_l \hat A^l v`, the change of
-    a score is :math:`\dot s_{ui} = \langle t_u, z_i\rangle + \langle z_u, t_i\rangle`; these changes are weighted,
-    scattered back to the rows and propagated.
+    a score is :math:`\dot s_{ui} = \langle t_u, z_i\rangle + \langle z_u, t_i\rangle`. The changes are weighted by
+    :math:`\varphi''`, summed into the embeddings of the nodes by the transposed map, and propagated.
 
     Args:
         table: The table :math:`E` ``[num_users + num_items, dim]``.
         form: The linear propagation of the table.
         objective: The per-sample loss.
         samples: The samples, in the numbering of ``table``.
-        offset: A constant :math:`C` ``[num_users + num_items, dim]``, the contribution of rows that are not in
+        offset: A constant :math:`C` ``[num_users + num_items, dim]``: the contribution of nodes that are not in
             ``table``.
     """
 
@@ -169,8 +194,11 @@ class LinearRisk(Risk):
         r"""Return :math:`\langle\nabla R(\theta), \theta\rangle` without computing a gradient.
 
         Without an offset, scores are homogeneous of degree two in the table. By Euler's identity, the slope along
-        :math:`\theta` is then :math:`\sum_s \frac1n\sum_k 2\,\varphi'(m_{sk})\,m_{sk} + \lambda\|e\|^2_s`. This is a
-        sum over samples and can be estimated from a part of them.
+        :math:`\theta` is then :math:`\sum_s \frac1n\sum_k 2\,\varphi'(m_{sk})\,m_{sk} + \lambda\|e\|^2_s`. Since it is
+        a sum over samples, it can be estimated from a subset of them.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
         """
         encoded = self.encode(theta)
         margins = self.objective.margins(self.samples.pattern.dots(encoded.queries, encoded.items), self.samples)
@@ -182,7 +210,11 @@ class LinearRisk(Risk):
         r"""Return an estimate of the Gauss–Newton diagonal for preconditioning ``[num_parameters]``.
 
         The estimate neglects products of the two scores of one margin, and different paths between the same two nodes:
-        :math:`\sum_l \alpha_l^2 (\hat A \circ \hat A)^l` maps the diagonals of the final rows to the table.
+        the matrix :math:`\sum_l \alpha_l^2 (\hat A \circ \hat A)^l` maps the diagonal with respect to the final
+        embeddings to the diagonal with respect to the table.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
         """
         pattern, sizes = self.samples.pattern, list(self.samples.size)
         zu, zi = (part.contiguous() for part in self._rows(theta).split(sizes))
@@ -213,7 +245,7 @@ class LinearRisk(Risk):
         def product(v: Tensor) -> Tensor:
             v = v.view_as(z)
             tu, ti = form.propagate(v).split(sizes)
-            # one sampled product over doubled rows gives both halves of d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i>
+            # d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i> is one dot product of concatenated embeddings.
             ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))
             y = objective.margins_transposed(weight * objective.margins(ds, samples), samples)
             back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)

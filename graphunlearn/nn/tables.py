@@ -1,4 +1,4 @@
-"""Access to the parameters with one row per user, item or node."""
+"""Access to embedding tables: the parameters with one row per user, item or node."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["initial_table", "item_tables", "node_rows", "table_names", "write_ta
 def node_rows(model: nn.Module, graph: InteractionGraph | SessionGraph) -> dict[str, slice]:
     """Return the parameters with one row per node.
 
-    These are the table of the linear form or, without one, every ``nn.Embedding`` whose number of rows is that of the
-    nodes, users or items. If there are as many users as items, the name of the parameter must indicate which of them it
-    holds. For session models, these are the :func:`item_tables`.
+    If the model has a linear form, this is the table of the linear form. Otherwise, it is every ``nn.Embedding`` with
+    as many rows as there are nodes, users or items. If there are as many users as items, only embeddings whose name
+    contains "user" or "item" count. For session models, the result is the :func:`item_tables`.
 
     Args:
         model: The recommender.
         graph: The graph of the recommender.
 
     Returns:
-        The name of every such parameter, with the slice of nodes (users, then items) that its rows belong to.
+        The name of every such parameter, with the slice of its nodes, where items are numbered after users.
     """
     if isinstance(graph, SessionGraph):
         tables = {id(table) for table in item_tables(model, graph.num_items)}
@@ -53,7 +53,7 @@ def node_rows(model: nn.Module, graph: InteractionGraph | SessionGraph) -> dict[
 
 
 def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
-    """Return the names of the parameters that, concatenated, form the layer-0 table of all nodes.
+    """Return the names of the parameters whose concatenation is the layer-0 table of all nodes.
 
     Args:
         model: The recommender.
@@ -70,41 +70,40 @@ def table_names(model: nn.Module, graph: InteractionGraph) -> list[str]:
     spans = [(rows[name].start, rows[name].stop) for name in names]
     whole = spans in ([(0, graph.num_nodes)], [(0, graph.num_users), (graph.num_users, graph.num_nodes)])
     if not whole or len({model.get_parameter(name).shape[1:] for name in names}) > 1:
-        raise ArgumentError(
-            "model",
-            "have one table of initial embeddings for all nodes, or one for users and one for items of the same width",
-            f"{type(model).__name__} with {', '.join(names) or 'none that can be reached'}",
-        )
+        both = "one for users and one for items of the same width"
+        got = f"{type(model).__name__} with {', '.join(names) or 'none that can be reached'}"
+        raise ArgumentError("model", f"have one table of initial embeddings for all nodes, or {both}", got)
     return names
 
 
 def initial_table(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return a detached copy of the layer-0 rows of ``model``.
+    """Return a detached copy of the layer-0 embeddings of ``model``.
 
     Args:
         model: The recommender.
         graph: The graph of the recommender.
 
     Returns:
-        The rows, users first ``[num_nodes, dim]``.
+        The embeddings, users first ``[num_nodes, dim]``.
 
     Raises:
-        ValueError: The initial embeddings of the model are not accessible.
+        ValueError: The model has neither one table for all nodes, nor one for users and one for items.
     """
     return torch.cat([model.get_parameter(name).detach() for name in table_names(model, graph)])
 
 
 @torch.no_grad()
 def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> None:
-    """Write ``table`` into the layer-0 rows of ``model``; the inverse of :func:`initial_table`.
+    """Overwrite the layer-0 embeddings of ``model`` with ``table``; the inverse of :func:`initial_table`.
 
     Args:
         model: The recommender; it is changed in place.
         graph: The graph of the recommender.
-        table: The rows, users first ``[num_nodes, dim]``.
+        table: The embeddings, users first ``[num_nodes, dim]``.
 
     Raises:
-        ValueError: The initial embeddings of the model are not accessible, or ``table`` has another shape.
+        ValueError: The model has neither one table for all nodes, nor one for users and one for items, or ``table`` has
+            another shape.
     """
     weights = [model.get_parameter(name) for name in table_names(model, graph)]
     shape = (graph.num_nodes, *weights[0].shape[1:])
@@ -118,8 +117,8 @@ def write_table(model: nn.Module, graph: InteractionGraph, table: Tensor) -> Non
 def item_tables(model: nn.Module, num_items: int) -> list[Tensor]:
     """Return the parameters of ``model`` with one row per item.
 
-    By default these are its embeddings with ``num_items`` rows. Register a function for your own model class if it
-    stores item rows elsewhere.
+    By default, these are the weights of every ``nn.Embedding`` with ``num_items`` rows. Register a function for your
+    own model class if it stores item embeddings elsewhere.
 
     Args:
         model: The recommender.

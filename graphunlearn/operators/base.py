@@ -80,7 +80,7 @@ class Unlearner(ABC):
 
         @dataclass(kw_only=True)
         class Shrink(gu.Unlearner):
-            '''Scale the rows of the touched nodes.'''
+            '''Scale the embeddings of the touched nodes.'''
 
             name: ClassVar[str] = "shrink"
             factor: float = 0.5
@@ -200,8 +200,7 @@ class Unlearner(ABC):
             ValueError: The method does not accept graphs of this kind, the model does not fit the graph, or a parameter
                 is not finite.
         """
-        self._check_kind(graph)
-        _check(model, graph)
+        self._check_arguments(model, graph)
         start = time.perf_counter()
         with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
             self._prepare(model, graph, None if checkpoint is None else Path(checkpoint), progress)
@@ -281,8 +280,7 @@ class Unlearner(ABC):
             ValueError: The method does not accept graphs of this kind, the request does not fit the graph or the
                 method, the model does not fit the graph, or a parameter is not finite.
         """
-        self._check_kind(graph)
-        _check(model, graph)
+        self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
         if unserved:
@@ -290,51 +288,31 @@ class Unlearner(ABC):
         self._validate(model, graph, request)
         base = self._original(model, graph)
         if inplace and base is not model:
-            names = type(model).__name__, type(base).__name__
-            raise ArgumentError(
-                "inplace",
-                f"be False where {self.name} serves a model of its own",
-                f"True for {names[0]}, in whose place it serves {names[1]}",
-            )
+            got = f"True for {type(model).__name__}, in whose place it serves {type(base).__name__}"
+            raise ArgumentError("inplace", f"be False where {self.name} serves a model of its own", got)
         with torch.inference_mode(False):  # a copy made in inference mode could not be changed
-            model_after = model if inplace else copy.deepcopy(base)
+            corrected = model if inplace else copy.deepcopy(base)
             backup = copy.deepcopy(model.state_dict()) if inplace else None
         device = next(model.parameters()).device
         try:
             # methods need gradients even if the caller is inside no_grad or inference_mode
-            with (
-                torch.inference_mode(False),
-                torch.enable_grad(),
-                _evaluating(model_after),
-                peak_memory(device) as peak,
-            ):
+            with torch.inference_mode(False), torch.enable_grad(), _evaluating(corrected), peak_memory(device) as peak:
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
-                log = self._unlearn(model_after, graph, retained, request)
+                log = self._unlearn(corrected, graph, retained, request)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-            for parameter in model_after.parameters():
-                parameter.grad = None
-            self._check_finite(model_after)
+            corrected.zero_grad(set_to_none=True)
+            self._check_finite(corrected)
         except BaseException:
             if backup is not None:
                 model.load_state_dict(backup)
             raise
-        if self.preparation is not None and self.asks_preparation(model_after):
-            self.preparation.note(model_after, retained)
-        return UnlearningResult(
-            model_after,
-            retained,
-            request,
-            self.name,
-            seconds,
-            cpu,
-            self.prepare_seconds,
-            peak(),
-            log,
-            None if base is model else base,
-        )
+        if self.preparation is not None and self.asks_preparation(corrected):
+            self.preparation.note(corrected, retained)
+        original, prepared = None if base is model else base, self.prepare_seconds
+        return UnlearningResult(corrected, retained, request, self.name, seconds, cpu, prepared, peak(), log, original)
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
@@ -370,16 +348,14 @@ class Unlearner(ABC):
         return self.preparation
 
     def _check_prepared(self, model: nn.Module, graph: Any) -> tuple[str, str]:
-        """Reject a model or graph that the method was not prepared for; return the fingerprints of both."""
+        """Return the fingerprints of the model and the graph; raise an error if the method was prepared for others."""
         preparation, prints = self._prepared_first(), (fingerprint(model), graph.fingerprint())
         adapt: bool | None = getattr(self, "adapt", None)
         objection = None if adapt else preparation.objection(*prints)
         if objection is not None:
-            raise ArgumentError(
-                objection,
-                f"be the one that {self.name} was prepared for, or come from it by requests that this object served",
-                f"another; prepare again{'' if adapt is None else ', or serve it all the same with adapt=True'}",
-            )
+            must = f"be the one that {self.name} was prepared for, or come from it by requests that this object served"
+            hint = f"prepare again{'' if adapt is None else ', or serve it all the same with adapt=True'}"
+            raise ArgumentError(objection, must, "another", hint)
         return prints
 
     def _prepare(  # noqa: B027
@@ -400,31 +376,32 @@ class Unlearner(ABC):
 
     def _check_finite(self, model: nn.Module) -> None:
         """Raise an error if a parameter of the corrected model is not finite."""
-        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+        bad = _not_finite(model)
         if bad:
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
-    def _check_kind(self, graph: Any) -> None:
-        """Reject a graph of a kind that the method does not accept."""
+    def _check_arguments(self, model: nn.Module, graph: Any) -> None:
+        """Raise an error if the method does not accept graphs of this kind, or the model does not fit the graph."""
         if getattr(type(graph), "kind", None) not in self.kinds:
             wanted = {"interactions": "an InteractionGraph", "sessions": "a SessionGraph"}[self.kinds[0]]
             raise ArgumentError("graph", f"be {wanted} for {self.name}", f"a {type(graph).__name__}")
+        parameters = list(model.parameters())
+        if not parameters:
+            raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
+        bad, device = _not_finite(model), parameters[0].device
+        if bad:
+            raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
+        if graph.device != device:
+            raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
+        if graph.kind == "sessions":  # a few sessions suffice: they share the item table with all others
+            graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
+        with torch.no_grad(), _evaluating(model):
+            encode(model, graph)  # raises an error if the model does not fit the graph
 
 
-def _check(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
-    bad = [name for name, p in parameters.items() if not bool(torch.isfinite(p).all())]
-    if bad:
-        raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
-    device = next(iter(parameters.values())).device
-    if graph.device != device:
-        raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
-    if graph.kind == "sessions":  # a few sessions suffice: they share the item table with all others
-        graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
-    with torch.no_grad(), _evaluating(model):
-        encode(model, graph)  # raises an error if the model does not fit the graph
+def _not_finite(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that hold NaN or infinity."""
+    return [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
 
 
 @contextmanager

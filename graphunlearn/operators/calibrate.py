@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.neighbours import neighbour_means
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
@@ -30,10 +30,10 @@ def neighbourhood_targets(
 
     For a retrained model, a forgotten pair is a never-seen pair. The function therefore fits a ridge regression to the
     scores of pairs that are not in ``graph`` (a few of them may be forgotten pairs) and predicts the scores of
-    ``pairs`` with it. Let :math:`m_v` be the mean row of the neighbours of :math:`v`, and :math:`m^2_v` the mean of
-    their means. The features are the dot products of the means of the user with those of the item, the norms of
-    :math:`m`, and the degrees, with squares, products and some cubes. The rows of the user and the item themselves are
-    not used, because they were trained on the pair.
+    ``pairs`` with it. Let :math:`m_v` be the mean embedding of the neighbours of :math:`v`, and :math:`m^2_v` the mean
+    of their means. The features are the dot products of the means of the user with those of the item, the norms of
+    :math:`m`, and the degrees, with squares, products and some cubes. The embeddings of the user and the item
+    themselves are not used, because they were trained on the pair.
 
     Args:
         graph: The retained graph.
@@ -105,8 +105,8 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
 class Calibrate(Unlearner):
     r"""Move the score of every forgotten interaction to that of a comparable never-seen pair.
 
-    1. Redraw the rows of emptied nodes. With ``shrink``, scale every row by the share of interactions that its node
-       keeps.
+    1. Redraw the embeddings of emptied nodes. With ``shrink``, scale every embedding by the share of interactions that
+       its node keeps.
     2. Repeat ``rounds`` times: estimate targets :math:`t_{ui}` from the neighbourhoods
        (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and move the scores to the targets with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
@@ -120,10 +120,11 @@ class Calibrate(Unlearner):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         rounds: Number of times that targets are estimated before fine-tuning.
         epochs: Epochs over the retained interactions; 0 skips fine-tuning.
-        shrink: Whether to scale rows first. This helps if an item loses nearly all of its interactions, and harms
+        shrink: Whether to scale embeddings first. This helps if an item loses nearly all of its interactions, and harms
             otherwise.
         tuning: Settings of the fine-tuning; its ``epochs`` and ``seed`` are replaced by those given here.
-        seed: Seed of redrawn rows, of the pairs that the regression is fitted to, and of the order of interactions.
+        seed: Seed of redrawn embeddings, of the pairs that the regression is fitted to, and of the order of
+            interactions.
 
     Raises:
         ValueError: A count is negative, or the initial embeddings of the model are not accessible.
@@ -147,9 +148,7 @@ class Calibrate(Unlearner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs"):
-            if getattr(self, name) < 0:
-                raise ArgumentError(name, "not be negative", getattr(self, name))
+        check("not be negative", lambda value: value >= 0, rounds=self.rounds, epochs=self.epochs)
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
@@ -170,6 +169,6 @@ class Calibrate(Unlearner):
                 encoded = encode(model, retained)
             log["rounds"].append(steer(model, retained, pairs, targets(encoded), encoded=encoded)["errors"])
         if self.epochs:
-            tuning = TuneSettings(**{**vars(self.tuning), "epochs": self.epochs, "seed": self.seed})
+            tuning = replace(self.tuning, epochs=self.epochs, seed=self.seed)
             log["tuning"] = tune(model, retained, pairs, targets, objective, tuning)
         return log

@@ -3,59 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 __all__ = ["model_card"]
 
-_CARD = """\
----
-library_name: graphunlearn
-tags:
-- recommender-system
-- graph-neural-network
-- machine-unlearning
-- {kind}
----
-
-# {cls}, with a request forgotten
-
-A recommender of class `{cls}` (module `{module}`), whose parameters were corrected so that it
-behaves as if it had been trained without what a forget request names.
-
-| | |
-|---|---|
-| asked to forget | {asked} |
-| taken out of the training data | {removed} |
-| kept | {kept} {unit} |
-| method | `{method}`, {seconds} s |
-| graph | {sizes} |
-| made with | {versions} |
-
-Counts and digests stand here, and no id of what was forgotten. `unlearning.json` has the digest of the request
-(HMAC-SHA256): who made this folder can prove with the key, kept apart, what the request was; without the key the digest
-says nothing.
-
-## How to load it
-
-```python
-import graphunlearn as gu
-
-model = {cls}(...)  # made as it was before training; the shapes are in config.json
-gu.load_export(model, "this folder")
-```
-
-`model.safetensors` is an ordinary safetensors file. Recommend with the retained graph (its keyed fingerprint is
-in `unlearning.json`): the old one would still propagate what was forgotten.
-
-## What this does not prove
-
-* It is no certificate. The model is meant to be close to one trained again without the request; how close is known only
-  where it was compared with models that really were retrained. {audit}
-* Fingerprints tell which model and which graph were meant, and not that either was made as stated.
-* Copies of the earlier model, backups, logs and exports that exist elsewhere have not forgotten anything.
-"""
-_MEASURED = "What those who made this folder measured is below."
-_UNMEASURED = "No audit came with this folder: nothing was measured for this very request."
+_TEMPLATE = Path(__file__).with_name("card.md")
+_MEASURED = "The figures of such a comparison are below."
+_UNMEASURED = "No audit came with this folder, so nothing was measured for this request."
 _AUDIT = "\n## Audit\n\n```json\n{figures}\n```\n"
 
 
@@ -63,13 +18,16 @@ def model_card(config: dict[str, Any], facts: dict[str, Any]) -> str:
     """Return the model card as Markdown with YAML front matter.
 
     Args:
-        config: What ``config.json`` holds.
-        facts: What ``unlearning.json`` holds.
+        config: The content of ``config.json``.
+        facts: The content of ``unlearning.json``.
+
+    Returns:
+        The text of the card.
     """
     request, graph = facts["request"], dict(config["graph"])
     kind = graph.pop("kind")
     audit = facts["audit"]
-    card = _CARD.format(
+    card = _TEMPLATE.read_text(encoding="utf-8").format(
         kind="session-based-recommendation" if kind == "sessions" else "collaborative-filtering",
         cls=config["architectures"][0],
         module=config["module"],

@@ -1,4 +1,4 @@
-"""A corrected model as a folder that others can load: weights, configuration, what was forgotten, and a model card."""
+"""Exports of corrected models: folders of weights, configuration, facts about the unlearning, and a model card."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,18 +26,24 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 from graphunlearn.runs.card import model_card
-from graphunlearn.runs.folder import FORMAT, FolderReader, packed, write_parts
+from graphunlearn.runs.folder import FORMAT, FolderReader, packed, whole, write_parts
+from graphunlearn.runs.run import Graph
 
 __all__ = ["Exported", "export", "load_export"]
 
 CARD = "README.md"
 EXPORTED = frozenset({"model.safetensors", "config.json", "unlearning.json", CARD})
-"""Every file of an export; a folder that holds anything else is never replaced."""
+"""Names of all files of an export; a folder with any other file is never replaced."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Where a model was exported to, and the key that its digests were made with: keep it apart from the folder."""
+    """The folder of an export, and the secret key of its digests, which must be kept outside the folder.
+
+    Args:
+        folder: The folder.
+        key: The key.
+    """
 
     folder: Path
     key: bytes = field(repr=False)
@@ -53,31 +60,34 @@ def export(
     key: bytes | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a corrected model as a folder in the manner of Hugging Face; it is written whole or not at all.
+    """Write a corrected model as a folder in the manner of Hugging Face.
 
-    ``model.safetensors`` holds the weights, ``config.json`` the class, the shapes and the sizes of the graph,
-    ``unlearning.json`` what was forgotten and how, and ``README.md`` the same as a model card. None of them names a
-    forgotten id: there are counts, and digests that say nothing to anyone without the key. Parameters and buffers are
-    written as they are: a model that keeps its training graph in a buffer must be given the retained one first.
+    ``model.safetensors`` contains the weights, ``config.json`` the class of the model, the shapes of its tensors and
+    the sizes of the graph, ``unlearning.json`` what was forgotten and by which method, and ``README.md`` the same as a
+    model card. None of the files contains a forgotten id: they contain counts, and digests that reveal nothing without
+    the key. All parameters and buffers are written. If the model has its training graph in a buffer, put the retained
+    graph there first. If writing fails, an existing folder stays unchanged.
 
     Args:
-        result: What an unlearning method handed back; ``result.model`` may be replaced by a model of another library
-            with the same weights first, as the adapters do.
+        result: The result of an unlearning method. Its ``model`` may be replaced before by a model of another library
+            with the same weights, as the adapters do.
         folder: The folder to write.
-        model: The model before, whose fingerprint is recorded.
-        graph: The graph before: how many interactions or clicks were removed is recorded, and a keyed fingerprint.
-        unlearner: The method, whose options are recorded.
-        audit: Figures of an audit to record, as JSON holds them.
-        key: At least 16 secret bytes for the digests; drawn anew by default.
-        overwrite: Replace an earlier export.
+        model: The original model, of which the fingerprint is recorded.
+        graph: The original graph, of which the number of removed interactions or clicks and a keyed fingerprint are
+            recorded.
+        unlearner: The method, of which the options are recorded.
+        audit: Figures of an audit to record, as JSON values.
+        key: At least 16 secret bytes for the digests; by default drawn at random.
+        overwrite: Whether an earlier export may be replaced.
 
     Returns:
-        The folder and the key. With the key, ``request.digest(key)`` proves later what the request was.
+        The folder and the key. With the key, ``request.digest(key)`` proves later which request was forgotten.
 
     Raises:
-        ValueError: The folder must not be written, the key is short, ``graph`` is not the one before, ``unlearner``
-            is another method, ``audit`` is not JSON or names a forgotten id, or a tensor of the model cannot be saved.
-        OSError: Something could not be written, as on a full disk; an earlier folder is as it was.
+        ArgumentError: The folder must not be written, the key is too short, ``graph`` is not the original graph,
+            ``unlearner`` is another method, ``audit`` is not JSON or contains a forgotten id, or a tensor of the model
+            cannot be saved.
+        OSError: A file could not be written, for example on a full disk.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -96,7 +106,17 @@ def export(
         weights = packed(result.model.state_dict(), {"format": "pt"})
     except (SafetensorError, RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ArgumentError("result", "hold a model of dense tensors", f"one that cannot be saved: {error}") from None
-    config, facts = _config(result), _facts(result, model, graph, unlearner, audit, key)
+    options = None if unlearner is None else _options(unlearner)
+    try:
+        options, audit = json.loads(json.dumps([options, None if audit is None else dict(audit)], allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("audit", "be as JSON holds it", error) from None
+    config, facts = _config(result), _facts(result, model, graph, key)
+    ids = _forgotten(result.request, result.graph if graph is None else graph)
+    for name, value in {"options": options, "audit": audit}.items():
+        if _tells(_names(value), ids):
+            raise ArgumentError(name, "not name what was forgotten", "something that does")
+    facts["method"]["options"], facts["audit"] = options, audit
     with replaced_folder(folder) as new:
         write_parts(new, {"model": weights}, {"config": config, "unlearning": facts})
         (new / CARD).write_bytes(model_card(config, facts).encode())
@@ -104,19 +124,20 @@ def export(
 
 
 def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
-    """Load the weights of an exported folder into ``model``.
+    """Load the weights of an export into a model.
 
-    Nothing is changed unless all of it fits: the class, the names, shapes and types of all tensors, the fingerprint.
+    The model is changed only if its class, the names, shapes and types of all its tensors, and the fingerprint of the
+    weights match the export.
 
     Args:
-        model: A model made as the exported one was.
+        model: A model built with the same arguments as the exported one; changed in place.
         folder: The folder.
 
     Returns:
-        What ``unlearning.json`` says.
+        The content of ``unlearning.json``.
 
     Raises:
-        ValueError: It is no whole export, its weights are not the ones that it tells of, or it is of another model.
+        ArgumentError: A file of the export is missing, broken or has been changed, or the export is of another model.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -129,7 +150,8 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         {'user': 1}
     """
     folder = Path(folder)
-    with FolderReader.whole(folder, "folder", "export") as reader:
+    reader = FolderReader(folder)
+    with whole("folder", "be a whole export", folder):
         config, facts, (weights, _) = reader.versioned("config"), reader.facts("unlearning"), reader.tensors("model")
         reader.check({"model": fingerprint(weights)}, {"model": facts["model"]["after"]}, by="unlearning")
         cls = config["architectures"][0]
@@ -138,11 +160,8 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
     wanted, given = _tensors(weights), _tensors(model.state_dict())
     for name in sorted(wanted.keys() | given.keys()):
         if wanted.get(name) != given.get(name):
-            raise ArgumentError(
-                "model",
-                f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}",
-                _shown(given.get(name)),
-            )
+            expected = f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}"
+            raise ArgumentError("model", expected, _shown(given.get(name)))
     model.load_state_dict(weights)
     return dict(facts)
 
@@ -156,6 +175,7 @@ def _shown(tensor: dict[str, Any] | None) -> str:
 
 
 def _config(result: UnlearningResult) -> dict[str, Any]:
+    """Return the content of ``config.json``."""
     graph, cls = result.graph, type(result.model)
     sizes = {f"num_{name}": size for name, size in graph.sizes.items()}
     return {
@@ -168,49 +188,30 @@ def _config(result: UnlearningResult) -> dict[str, Any]:
     }
 
 
-def _facts(
-    result: UnlearningResult,
-    model: nn.Module | None,
-    graph: InteractionGraph | SessionGraph | None,
-    unlearner: Unlearner | None,
-    audit: Mapping[str, Any] | None,
-    key: bytes,
-) -> dict[str, Any]:
+def _facts(result: UnlearningResult, model: nn.Module | None, graph: Graph | None, key: bytes) -> dict[str, Any]:
+    """Return the content of ``unlearning.json`` without the options of the method and the audit."""
     request, after = result.request, result.graph
-    ids: dict[str, int] = {}
+    ids: Counter[str] = Counter()
     for part in request.parts:
-        ids[part.level] = ids.get(part.level, 0) + len(part)
-    removed = None if graph is None else _removed(graph, after, request)
+        ids[part.level] += len(part)
     model = result.original if model is None else model
-    try:
-        told = {
-            "options": None if unlearner is None else _options(unlearner),
-            "audit": None if audit is None else dict(audit),
-        }
-        told = json.loads(json.dumps(told, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ArgumentError("audit", "be as JSON holds it", error) from None
-    for name in ("options", "audit"):
-        if _tells(_names(told[name]), _forgotten(request, after if graph is None else graph)):
-            raise ArgumentError(name, "not name what was forgotten", "something that does")
     return {
         "format": FORMAT,
         "request": {
             "ids": ids,
-            "removed": removed,
+            "removed": None if graph is None else _removed(graph, after, request),
             "kept": after.num_interactions,
             "unit": f"{after.unit}s",
             "digest": request.digest(key),
             "digest_is": "HMAC-SHA256 with a key that is kept apart",
         },
-        "method": {"name": result.method, "options": told["options"], "seconds": round(result.seconds, 4)},
+        "method": {"name": result.method, "seconds": round(result.seconds, 4)},
         "model": {"before": None if model is None else fingerprint(model), "after": fingerprint(result.model)},
-        # a plain hash of a graph tells whoever holds its pairs whether a guess at the rest, or at an id, is right
+        # keyed, since a plain hash of a graph would confirm a correct guess of the forgotten pairs or ids
         "graph": {
             "before_keyed": None if graph is None else keyed(graph.fingerprint(), key),
             "after_keyed": keyed(after.fingerprint(), key),
         },
-        "audit": told["audit"],
         "versions": {
             "graphunlearn": __version__,
             "torch": str(torch.__version__),
@@ -221,6 +222,7 @@ def _facts(
 
 
 def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
+    """Return the number of removed interactions or clicks, after a check that the two graphs belong together."""
     removed = int(request.mask(graph).sum())
     if type(graph) is not type(after) or graph.split(request)[0].fingerprint() != after.fingerprint():
         raise ArgumentError("graph", "be the one before, which the request makes that of 'result'", "another")
@@ -228,7 +230,7 @@ def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
 
 
 def _options(value: Any) -> Any:
-    """Return the fields of a configuration as JSON holds them; data and models by their class alone."""
+    """Return the fields of a configuration as JSON values; graphs and models become the names of their classes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _options(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return fields if isinstance(value, Unlearner) else {"class": type(value).__name__, **fields}
@@ -240,7 +242,7 @@ def _options(value: Any) -> Any:
 
 
 def _names(value: Any) -> set[str]:
-    """Return every string in JSON data, the names of fields included."""
+    """Return all strings in JSON data, including the names of fields."""
     if isinstance(value, dict):
         return set(value).union(*map(_names, value.values()))
     if isinstance(value, list):
@@ -249,7 +251,7 @@ def _names(value: Any) -> set[str]:
 
 
 def _tells(texts: set[str], ids: set[str]) -> bool:
-    """Whether some text is one of the ids, or has one in it that is more than a number, which may be any figure's."""
+    """Return whether a text is one of the ids, or contains one that is not a number; a number may be a figure."""
     if texts & ids:
         return True
     whole = "\n".join(texts)
@@ -257,10 +259,12 @@ def _tells(texts: set[str], ids: set[str]) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", whole) for name in found)
 
 
-def _forgotten(request: ForgetRequest, graph: InteractionGraph | SessionGraph) -> set[str]:
-    """Return every raw id of users, items and sessions that a request names; of a click, the session's.
+def _forgotten(request: ForgetRequest, graph: Graph) -> set[str]:
+    """Return the raw ids of all users, items and sessions in a request; for clicks, those of their sessions.
 
-    Numbers of an internal request are those of ``graph``, the one before; of sessions the one after has others.
+    Args:
+        request: The request.
+        graph: The original graph, to which the numbers in a request without raw ids refer.
     """
     ids: set[str] = set()
     for part in request.parts:

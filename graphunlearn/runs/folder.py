@@ -1,10 +1,11 @@
-"""Folders of models and of JSON: how every one is written, and how every one is read again."""
+"""Reading and writing of run folders and exports: safetensors files of models and graphs, and JSON files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,44 @@ from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["FORMAT", "FolderReader", "check_out", "packed", "replaced", "write_parts"]
+__all__ = ["FORMAT", "FolderReader", "check_out", "packed", "replaced", "whole", "write_parts"]
 
 FORMAT = 1
-"""What tells the folders of this version from later ones; a JSON file in each holds it as ``"format"``."""
-WRITTEN = frozenset(
-    {
-        *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
-        *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),
-        *("run.json", "request.json", "unlearning.json", "report.json", "report.html"),
-        *("unlearnrec.safetensors", "unlearnrec-published.safetensors", "sisa.safetensors", "sru.safetensors"),
-    }
-)
-"""Every file that a command writes; a folder that holds anything else is never replaced."""
+"""Version of the layout of folders; a JSON file in each folder contains it as ``"format"``."""
+WRITTEN = {
+    *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
+    *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),
+    *(f"{name}.safetensors" for name in ("unlearnrec", "unlearnrec-published", "sisa", "sru")),
+    *("run.json", "request.json", "unlearning.json", "report.json", "report.html"),
+}
+"""Names of all files that the commands write; a folder with any other file is never replaced."""
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that must not be written, before any work is done for it.
+    """Check that a folder may be written, before any work is done for it.
+
+    Args:
+        out: The folder.
+        overwrite: Whether an existing folder may be replaced.
 
     Raises:
-        ValueError: It exists and is not to be replaced, or holds what no command wrote, or cannot be made.
+        ExistsError: The folder exists and must not be replaced.
+        ArgumentError: The folder contains files that no command wrote, or it cannot be created.
     """
     check_folder(out, WRITTEN, overwrite=overwrite, argument="out")
 
 
 @contextmanager
 def replaced(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``out`` when the block ends well, and leaves no trace when it does not.
+    """Yield an empty temporary folder that becomes ``out`` if the block succeeds, and is deleted if it fails.
 
     Args:
         out: The folder to write.
-        overwrite: Whether an earlier folder may be replaced; see :func:`check_out`.
+        overwrite: Whether an existing folder may be replaced.
 
     Raises:
-        ValueError: See :func:`check_out`.
-        OSError: Something could not be written, as on a full disk.
+        ArgumentError: See :func:`check_out`.
+        OSError: The folder could not be written, for example on a full disk.
     """
     check_out(out, overwrite)
     with replaced_folder(out) as folder:
@@ -58,26 +62,29 @@ def replaced(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def packed(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> bytes:
-    """Return tensors as a safetensors file.
+    """Return the content of a safetensors file.
 
     Args:
-        tensors: The tensors, on any device; those that share memory are written apart.
-        about: What else the file says.
+        tensors: The tensors, on any device; each is written in full, even if several share memory.
+        about: Metadata of the file.
+
+    Returns:
+        The bytes of the file.
     """
     held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     return save_tensors(held, None if about is None else dict(about))
 
 
 def write_parts(folder: Path, models: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-    """Write the parts of a folder that is in the making.
+    """Write safetensors and JSON files to a folder.
 
     Args:
         folder: The folder; see :func:`replaced`.
-        models: What each ``NAME.safetensors`` holds; see :func:`packed`.
-        facts: What each ``NAME.json`` holds.
+        models: Content of each ``NAME.safetensors`` by name; see :func:`packed`.
+        facts: Content of each ``NAME.json`` by name.
 
     Raises:
-        OSError: Something could not be written, as on a full disk.
+        OSError: A file could not be written, for example on a full disk.
     """
     for name, data in models.items():
         (folder / f"{name}.safetensors").write_bytes(data)
@@ -86,47 +93,55 @@ def write_parts(folder: Path, models: Mapping[str, bytes], facts: Mapping[str, A
         (folder / f"{name}.json").write_bytes(f"{text}\n".encode())
 
 
-class FolderReader:
-    """Reads the parts of a folder by their names without suffix.
+@contextmanager
+def whole(argument: str, expected: str, path: Path, hint: str = "") -> Iterator[None]:
+    """Turn every error of a block that reads a folder or a file into one :class:`~graphunlearn.ArgumentError`.
 
-    Whatever is missing, broken, of another format, or not the part that the JSON tells of is one sentence where it is
-    read in a block of :meth:`whole`.
+    Args:
+        argument: Name of the argument in the error.
+        expected: What follows "must" in the error, such as ``"be a whole run folder"``.
+        path: The folder or the file.
+        hint: What to do about the error.
+
+    Raises:
+        ArgumentError: The block failed, because a part is missing, broken, or of another format.
+    """
+    try:
+        yield
+        return
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except (SafetensorError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split()).removeprefix("'path' ")
+    raise ArgumentError(argument, expected, f"'{path}': {reason}", hint)
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads the files of a folder by their names without suffix.
+
+    Args:
+        folder: The folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @classmethod
-    @contextmanager
-    def whole(cls, folder: Path, argument: str, kind: str) -> Iterator[FolderReader]:
-        """Read a folder that is to be whole.
-
-        Args:
-            folder: The folder.
-            argument: What the caller calls it.
-            kind: What it is to be, such as ``"run folder"``.
-
-        Raises:
-            ValueError: It is not whole: something in the block could not be read, or did not fit.
-        """
-        try:
-            yield cls(folder)
-            return
-        except KeyError as error:
-            reason = f"it lacks {error}"
-        except (SafetensorError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-        raise ArgumentError(argument, f"be a whole {kind}", f"'{folder}': {reason}")
+    folder: Path
 
     def has(self, *files: str) -> bool:
-        """Whether there are all of these files."""
+        """Return whether the folder contains all of the files.
+
+        Args:
+            files: Names of files, with suffix.
+        """
         return all((self.folder / file).exists() for file in files)
 
     def facts(self, name: str) -> dict[str, Any]:
-        """Return what ``NAME.json`` holds.
+        """Return the content of ``NAME.json``.
+
+        Args:
+            name: The name without suffix.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: The file is not JSON.
         """
         try:
             content: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -135,10 +150,13 @@ class FolderReader:
         return content
 
     def versioned(self, name: str) -> dict[str, Any]:
-        """Return what ``NAME.json`` holds, if it is of the format that this version reads.
+        """Return the content of ``NAME.json``, which contains the format of the folder.
+
+        Args:
+            name: The name without suffix.
 
         Raises:
-            ValueError: It is no JSON, or of another format.
+            ValueError: The file is not JSON, or this version cannot read the format.
         """
         content = self.facts(name)
         if content["format"] != FORMAT:
@@ -146,22 +164,26 @@ class FolderReader:
         return content
 
     def tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return the tensors of ``NAME.safetensors``, and what else the file says."""
+        """Return the tensors and the metadata of ``NAME.safetensors``.
+
+        Args:
+            name: The name without suffix.
+        """
         with safe_open(str(self.folder / f"{name}.safetensors"), framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
     @staticmethod
-    def check(found: Mapping[str, str], told: Mapping[str, str], by: str) -> None:
-        """Refuse a part that is not the one that was written.
+    def check(found: Mapping[str, str], recorded: Mapping[str, str], by: str) -> None:
+        """Compare the fingerprints of files with the recorded fingerprints.
 
         Args:
-            found: Fingerprints of the parts, by name.
-            told: Those that the JSON has.
-            by: The JSON file, by name.
+            found: Fingerprints of the content of the files, by name without suffix.
+            recorded: Recorded fingerprints, by name.
+            by: Name of the JSON file with the recorded fingerprints, without suffix.
 
         Raises:
-            ValueError: One differs; the first such is named.
+            ValueError: The fingerprint of a file differs from the recorded one.
         """
-        for name, print_ in found.items():
-            if told[name] != print_:
-                raise ValueError(f"{name}.safetensors is not the one that {by}.json tells of")
+        for name, value in found.items():
+            if recorded[name] != value:
+                raise ValueError(f"the fingerprint of {name}.safetensors differs from the one in {by}.json")

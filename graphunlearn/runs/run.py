@@ -1,10 +1,12 @@
-"""Run folders: a trained model with all that it takes to forget from it, and to audit that later."""
+"""Run folders: a trained model with everything that unlearning and a later audit need."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,18 +22,25 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
-from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, write_parts
+from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
 
 OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}
 Graph: TypeAlias = InteractionGraph | SessionGraph
 GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What it takes to build a model again."""
+    """The name and the sizes of a model, from which it can be built.
+
+    Args:
+        name: Name of the model, as in :func:`~graphunlearn.nn.build_model`.
+        dim: Width of the embedding table.
+        layers: Number of layers.
+    """
 
     name: str
     dim: int
@@ -39,24 +48,28 @@ class ModelSpec:
 
     @property
     def kind(self) -> str:
-        """What the model learns from: ``"interactions"`` or ``"sessions"``."""
+        """The kind of graph that the model learns from: ``"interactions"`` or ``"sessions"``."""
         return kind_of(self.name)
 
     def build(self, graph: Graph) -> nn.Module:
-        """Return the untrained model for ``graph``, on its device."""
+        """Return an untrained model for a graph, on the device of the graph.
+
+        Args:
+            graph: The graph.
+        """
         return build_model(self.name, graph, self.dim, self.layers)
 
 
 @dataclass
 class Forgotten:
-    """Where a run came from by forgetting.
+    """The model and the data from which a run resulted by unlearning.
 
     Args:
-        original: The model before.
-        graph: The graph that it was trained on.
-        result: What the method handed back.
+        original: The original model.
+        graph: The graph that the original model was trained on.
+        result: The result of the method.
         options: The options of the method.
-        token: What a ledger knows this request by, where it is entered in one.
+        token: The token of the request in a ledger, if it is entered in one.
     """
 
     original: nn.Module
@@ -68,18 +81,18 @@ class Forgotten:
 
 @dataclass
 class Run:
-    """A trained (or corrected) model, its data, and how it was made.
+    """A trained or corrected model, its data, and its training settings.
 
     Args:
-        spec: How to build the model.
+        spec: The name and the sizes of the model.
         model: The model.
-        train: What it learned from, and serves with.
-        validation: What decided when its training stopped.
-        test: What judges it.
+        train: The training data, which the model also propagates over.
+        validation: The validation data for early stopping.
+        test: The test data.
         objective: The loss.
-        settings: The training settings, seed included.
-        about: For the reader: data set, split, what happened in training.
-        forgotten: Where it came from, unless it was simply trained.
+        settings: The training settings, including the seed.
+        about: Information for readers: the data set, the split and the course of the training.
+        forgotten: The model and the data before unlearning; ``None`` for a run without unlearning.
     """
 
     spec: ModelSpec
@@ -94,138 +107,141 @@ class Run:
 
     @property
     def dataset(self) -> dict[str, Any]:
-        """The data, as a report holds it."""
-        train = self.train if self.forgotten is None else self.forgotten.graph
-        parts = {"train": train, "validation": self.validation, "test": self.test}
+        """The name and the sizes of the data, as in reports; the training data are those before unlearning."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        if self.forgotten is not None:
+            parts["train"] = self.forgotten.graph
         return {"name": self.about.get("dataset"), **part_sizes(parts)}
 
     def save(self, out: Path, overwrite: bool = False, also: Callable[[Path], Any] | None = None) -> None:
-        """Write the run folder, whole or not at all.
+        """Write the run folder; if writing fails, an existing folder stays unchanged.
 
         Args:
             out: The folder.
-            overwrite: Whether an earlier one may be replaced.
-            also: Writes more into the folder, which is given to it while it is in the making.
+            overwrite: Whether an existing folder may be replaced.
+            also: Function that writes further files to the folder that it receives.
 
         Raises:
-            ValueError: See :func:`~graphunlearn.runs.folder.check_out`.
-            OSError: It could not be written; an earlier folder is as it was.
+            ArgumentError: See :func:`~graphunlearn.runs.folder.check_out`.
+            OSError: The folder could not be written.
         """
-        with replaced(out, overwrite) as folder:
-            graphs = {"train": self.train, "validation": self.validation, "test": self.test}
-            models = {"model": self.model}
-            facts: dict[str, Any] = {"run": self._facts()}
-            if self.forgotten is not None:
-                graphs["original_train"] = self.forgotten.graph
-                models["original"] = self.forgotten.original
-                if self.forgotten.result.original is not None:
-                    models["own_original"] = self.forgotten.result.original
-                facts |= _forgotten_facts(self.forgotten)
-            for name, graph in graphs.items():
-                graph.save(folder / f"{name}.safetensors")
-            write_parts(folder, {name: _model_file(model) for name, model in models.items()}, facts)
-            if also is not None:
-                also(folder)
-
-    def _facts(self) -> dict[str, Any]:
-        name = next(key for key, cls in OBJECTIVES.items() if type(self.objective) is cls)
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("model", *PARTS)}
         objective: Any = self.objective
-        return {
+        loss = next(name for name, cls in OBJECTIVES.items() if type(objective) is cls)
+        about = {
             "format": FORMAT,
             "graphunlearn": __version__,
             "model": asdict(self.spec),
-            "objective": {"name": name, **asdict(objective)},
+            "objective": {"name": loss, **asdict(objective)},
             "settings": asdict(self.settings),
             "about": self.about,
-            "fingerprints": {
-                "model": fingerprint(self.model),
-                "train": self.train.fingerprint(),
-                "validation": self.validation.fingerprint(),
-                "test": self.test.fingerprint(),
-            },
+            "fingerprints": _fingerprints(parts),
         }
+        facts = {"run": about}
+        if self.forgotten is not None:
+            result = self.forgotten.result
+            before = {"original": self.forgotten.original, "original_train": self.forgotten.graph}
+            before |= {} if result.original is None else {"own_original": result.original}
+            facts |= _forgotten_facts(self.forgotten, _fingerprints(before))
+            parts |= before
+        with replaced(out, overwrite) as folder:
+            models = {}
+            for name, part in parts.items():
+                if isinstance(part, nn.Module):
+                    models[name] = _model_file(part)
+                else:
+                    part.save(folder / f"{name}.safetensors")
+            write_parts(folder, models, facts)
+            if also is not None:
+                also(folder)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Run:
         """Read a run folder.
 
+        Args:
+            folder: The folder.
+            device: Device of the model and the graphs.
+
+        Returns:
+            The run.
+
         Raises:
-            ValueError: It is no run folder, or not whole.
+            ArgumentError: The folder is not a run folder, or a file of it is missing, broken or has been changed.
         """
         if not folder.is_dir():
             raise ArgumentError("run", "be a run folder", f"'{folder}', which is no folder")
         if not (folder / "run.json").is_file():
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
-        with FolderReader.whole(folder, "run", "run folder") as reader:
-            return cls._load(reader, device)
+        with whole("run", "be a whole run folder", folder):
+            return cls._load(FolderReader(folder), device)
 
     @classmethod
     def _load(cls, reader: FolderReader, device: torch.device | str) -> Run:
         facts = reader.versioned("run")
         objective = dict(facts["objective"])
         spec = ModelSpec(**facts["model"])
-        train, validation, test = (_read_graph(reader, n, spec, device) for n in ("train", "validation", "test"))
+        graphs = {name: _read_graph(reader, name, spec, device) for name in PARTS}
         run = cls(
             spec,
-            _read_model(reader, "model", spec, train),
-            train,
-            validation,
-            test,
-            OBJECTIVES[objective.pop("name")](**objective),
-            FitSettings(**facts["settings"]),
-            facts["about"],
+            _read_model(reader, "model", spec, graphs["train"]),
+            **graphs,
+            objective=OBJECTIVES[objective.pop("name")](**objective),
+            settings=FitSettings(**facts["settings"]),
+            about=facts["about"],
         )
-        parts = {"model": fingerprint(run.model)} | {
-            name: getattr(run, name).fingerprint() for name in ("train", "validation", "test")
-        }
-        reader.check(parts, facts["fingerprints"], by="run")
+        reader.check(_fingerprints({"model": run.model, **graphs}), facts["fingerprints"], by="run")
         if reader.has("unlearning.json"):
             run.forgotten = _read_forgotten(reader, run, device)
         return run
 
 
 def watched(validation: Graph, train: Graph) -> Graph:
-    """Return the validation part as training watches it: sessions without clicks of items that ``train`` never holds.
+    """Return the validation data for early stopping, which exclude clicks on items without training clicks.
 
-    Run folders hold the sessions whole, so that positions in them stay those of the file.
+    Run folders contain the whole sessions, so that positions in them are those in the data file.
+
+    Args:
+        validation: The validation data.
+        train: The training data.
     """
     if isinstance(validation, SessionGraph) and isinstance(train, SessionGraph):
         return validation.without_unseen(train)
     return validation
 
 
-def _forgotten_facts(forgotten: Forgotten) -> dict[str, Any]:
+def _fingerprints(parts: dict[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of models and graphs by name."""
+    return {
+        name: fingerprint(part) if isinstance(part, nn.Module) else part.fingerprint() for name, part in parts.items()
+    }
+
+
+def _forgotten_facts(forgotten: Forgotten, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Return the content of ``request.json`` and ``unlearning.json``."""
     result = forgotten.result
     parts = [{"level": part.level, "ids": part.index} for part in result.request.parts]
     kept = ("method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "log")
-    unlearning = {name: getattr(result, name) for name in kept} | {"options": forgotten.options}
-    prints = {"original": fingerprint(forgotten.original), "original_train": forgotten.graph.fingerprint()}
-    if result.original is not None:
-        prints["own_original"] = fingerprint(result.original)
-    unlearning |= {"fingerprints": prints} | ({} if forgotten.token is None else {"token": forgotten.token})
+    unlearning = {name: getattr(result, name) for name in kept}
+    unlearning |= {"options": forgotten.options, "fingerprints": fingerprints}
+    unlearning |= {} if forgotten.token is None else {"token": forgotten.token}
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
 def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) -> Forgotten | None:
-    """Return where the run came from; nothing where the files that tell were deleted, as one may to forget for good."""
-    if not reader.has("original.safetensors", "original_train.safetensors", "request.json"):
-        return None
+    """Return the model and the data before unlearning, or ``None`` if the user deleted their files."""
     facts = reader.facts("unlearning")
-    own = "own_original" in facts["fingerprints"]
-    if own and not reader.has("own_original.safetensors"):
+    fingerprints = facts.pop("fingerprints")
+    if not reader.has("request.json", *(f"{name}.safetensors" for name in fingerprints)):
         return None
     graph = _read_graph(reader, "original_train", run.spec, device)
-    original = _read_model(reader, "original", run.spec, graph)
-    before = _read_model(reader, "own_original", run.spec, graph) if own else None
-    options, prints, token = facts.pop("options"), facts.pop("fingerprints"), facts.pop("token", None)
-    found = {"original": fingerprint(original), "original_train": graph.fingerprint()}
-    reader.check(found | ({} if before is None else {"own_original": fingerprint(before)}), prints, by="unlearning")
+    models = {name: _read_model(reader, name, run.spec, graph) for name in fingerprints if name != "original_train"}
+    reader.check(_fingerprints({**models, "original_train": graph}), fingerprints, by="unlearning")
+    options, token = facts.pop("options"), facts.pop("token", None)
     parts = reader.facts("request")["parts"]
-    request = ForgetRequest(parts[0]["level"], tuple(parts[0]["ids"]))
-    for part in parts[1:]:
-        request |= ForgetRequest(part["level"], tuple(part["ids"]))
-    result = UnlearningResult(run.model, run.train, request, **facts, original=before)
-    return Forgotten(original, graph, result, options, token)
+    request = reduce(or_, [ForgetRequest(part["level"], tuple(part["ids"])) for part in parts])
+    result = UnlearningResult(run.model, run.train, request, **facts, original=models.get("own_original"))
+    return Forgotten(models["original"], graph, result, options, token)
 
 
 def _read_graph(reader: FolderReader, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
@@ -243,7 +259,7 @@ def _read_model(reader: FolderReader, name: str, spec: ModelSpec, graph: Graph) 
 
 
 def _model_file(model: nn.Module) -> bytes:
-    """Return a model as safetensors; one of shards, with what builds it of models again."""
+    """Return the content of the file of a model; for an ensemble of shards, the metadata contain its structure."""
     if isinstance(model, Kept):
         return packed(model.tensors(), {"shards": json.dumps(model.shape())})
     return packed(model.state_dict())

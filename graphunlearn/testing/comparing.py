@@ -1,26 +1,36 @@
-"""What a model, a graph and the random numbers are like, to be compared with what they are like later."""
+"""Comparison of models, graphs and random numbers before and after a call."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.events import EventGraph
 
-__all__ = ["Before", "content", "difference", "keeps_random_state", "random_state", "require", "same_value"]
+__all__ = [
+    *("Before", "Graph", "content", "difference", "keeps_random_state", "reseeded", "random_state"),
+    *("refuses", "require", "same_value", "unchanged"),
+]
+
+Graph: TypeAlias = InteractionGraph | SessionGraph
 
 
 def require(condition: bool, sentence: str) -> None:
-    """Raise an ``AssertionError`` that says ``sentence``, unless the condition holds.
+    """Raise an ``AssertionError`` if a condition does not hold.
+
+    Args:
+        condition: The condition.
+        sentence: The message of the error.
 
     Raises:
-        AssertionError: It does not.
+        AssertionError: The condition does not hold.
 
     Example:
         >>> require(1 > 2, "'a' must be larger than 'b' (got 1 and 2)")
@@ -31,29 +41,62 @@ def require(condition: bool, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
+def unchanged(who: str, change: str | None, what: str) -> None:
+    """Raise an ``AssertionError`` if something has changed.
+
+    Args:
+        who: The cause of the change, as the error names it.
+        change: The change; ``None`` if there is none.
+        what: The object that must not change.
+
+    Raises:
+        AssertionError: There is a change.
+    """
+    require(change is None, f"{who} must leave {what} as it was (got {change} changed)")
+
+
+def refuses(call: Callable[[], object], sentence: str) -> None:
+    """Raise an ``AssertionError`` if a call does not raise a ``ValueError``.
+
+    Args:
+        call: The call.
+        sentence: The requirement, for the message of the error.
+
+    Raises:
+        AssertionError: The call raises no error, or an error of another type.
+    """
+    try:
+        call()
+    except ValueError:
+        return
+    except Exception as error:
+        raise AssertionError(f"{sentence} (got {error!r})") from error
+    raise AssertionError(f"{sentence} (got no error)")
+
+
 def same_value(a: Any, b: Any) -> bool:
-    """Return whether two values are the same, tensors bit for bit and of one dtype.
+    """Return whether two values are equal; tensors must have the same bits, dtype, shape and device.
+
+    Args:
+        a: A value.
+        b: Another value.
 
     Example:
         >>> same_value(torch.tensor([1]), torch.tensor([1])), same_value(torch.tensor([1]), torch.tensor([1.0]))
         (True, False)
     """
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.dtype == b.dtype and a.device == b.device and a.shape == b.shape and _bits_equal(a, b)
-    return type(a) is type(b) and bool(a == b)
-
-
-def _bits_equal(a: Tensor, b: Tensor) -> bool:
-    if not (a.is_floating_point() or a.is_complex()):
-        return torch.equal(a, b)
-    return torch.equal(a.detach().isnan(), b.detach().isnan()) and torch.equal(a.nan_to_num(0), b.nan_to_num(0))
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return type(a) is type(b) and bool(a == b)
+    if a.dtype != b.dtype or a.device != b.device or a.shape != b.shape:
+        return False
+    return torch.equal(a, b) or (a.is_floating_point() and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
 
 
 class Before:
-    """A model as it is now.
+    """A copy of the state of a model, for a comparison after a call.
 
     Args:
-        model: The model; what is noted of it is a copy.
+        model: The model.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -64,37 +107,47 @@ class Before:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
-        self.modes = {name: module.training for name, module in model.named_modules()}
-        self.grads = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+        self.facts = _facts(model)
 
     def change(self, model: nn.Module, *, grads: bool = True) -> str | None:
-        """Return in words what is no longer as it was, ``None`` where all is.
+        """Return the first difference between the copied state and the state of a model.
 
         Args:
             model: The model to compare.
-            grads: Whether its gradients are compared too.
+            grads: Whether gradients are compared too.
+
+        Returns:
+            The difference in words; ``None`` if there is none.
         """
-        state = model.state_dict()
-        if list(state) != list(self.state):
-            return "the names in the state_dict"
-        for name, value in self.state.items():
-            if not same_value(value, state[name].detach()):
-                return f"'{name}'"
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad != self.requires_grad[name]:
-                return f"requires_grad of '{name}'"
-            if grads and not same_value(self.grads[name], parameter.grad):
-                return f"the gradient of '{name}'"
-        for name, module in model.named_modules():
-            if module.training != self.modes.get(name):
-                return f"the training mode of {f'{name!r}' if name else 'the model'}"
+        now = _facts(model)
+        for what in {**self.facts, **now}:
+            compared = grads or not what.startswith("the gradient of")
+            if compared and not same_value(self.facts.get(what), now.get(what)):
+                return what
         return None
 
 
+def _facts(model: nn.Module) -> dict[str, Any]:
+    """Return copies of the state, the gradients and the modes of a model, by their names in error messages."""
+    state = model.state_dict()
+    facts: dict[str, Any] = {"the names in the state_dict": list(state)}
+    facts |= {f"'{name}'": value.detach().clone() for name, value in state.items()}
+    for name, parameter in model.named_parameters():
+        facts[f"requires_grad of '{name}'"] = parameter.requires_grad
+        facts[f"the gradient of '{name}'"] = None if parameter.grad is None else parameter.grad.clone()
+    for name, module in model.named_modules():
+        facts[f"the training mode of {f'{name!r}' if name else 'the model'}"] = module.training
+    return facts
+
+
 def content(graph: EventGraph) -> dict[tuple[Any, str], Any]:
-    """Return all that a graph holds, by the store that it is in and its name; tensors are copied.
+    """Return copies of all attributes of a graph.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        The attributes by the key of their store and their name.
 
     Example:
         >>> import graphunlearn as gu
@@ -107,7 +160,14 @@ def content(graph: EventGraph) -> dict[tuple[Any, str], Any]:
 
 
 def difference(a: EventGraph | dict[tuple[Any, str], Any], b: EventGraph | dict[tuple[Any, str], Any]) -> str | None:
-    """Return the name of what two graphs (or contents of graphs) do not share, ``None`` where they are the same.
+    """Return the name of the first attribute in which two graphs differ.
+
+    Args:
+        a: A graph, or its :func:`content`.
+        b: Another graph, or its content.
+
+    Returns:
+        The name; ``"class"`` for graphs of different classes, and ``None`` for equal graphs.
 
     Example:
         >>> import graphunlearn as gu
@@ -125,7 +185,7 @@ def difference(a: EventGraph | dict[tuple[Any, str], Any], b: EventGraph | dict[
 
 
 def random_state() -> list[Any]:
-    """Return the state of the global random numbers of torch (on every device in use), NumPy and Python.
+    """Return the states of the global random generators of PyTorch (on every device in use), NumPy and Python.
 
     Example:
         >>> before = random_state()
@@ -146,14 +206,34 @@ def _set_random_state(state: list[Any]) -> None:
 
 
 @contextmanager
+def reseeded() -> Iterator[None]:
+    """Change the state of PyTorch's global random generator within a block.
+
+    Example:
+        >>> before = random_state()
+        >>> with reseeded():
+        ...     bool((random_state()[0] == before[0]).all())
+        False
+        >>> bool((random_state()[0] == before[0]).all())
+        True
+    """
+    before = random_state()
+    try:
+        torch.rand(7)
+        yield
+    finally:
+        _set_random_state(before)
+
+
+@contextmanager
 def keeps_random_state(who: str) -> Iterator[None]:
-    """Raise where the block draws from global random numbers, and take them back to where they were in any case.
+    """Raise an ``AssertionError`` if the block uses the global random generators; restore their states in any case.
 
     Args:
-        who: What runs in the block, as the sentence of the error names it.
+        who: What runs in the block, as the error names it.
 
     Raises:
-        AssertionError: Global random numbers were drawn or seeded.
+        AssertionError: The block drew global random numbers or seeded a global generator.
 
     Example:
         >>> with keeps_random_state("the draw"):
@@ -174,6 +254,5 @@ def keeps_random_state(who: str) -> Iterator[None]:
         "CUDA": not before[3] or all(torch.equal(a, b) for a, b in zip(before[3], after[3])),
     }
     changed = ", ".join(f"{name}'s" for name, kept in same.items() if not kept)
-    require(
-        not changed, f"{who} must leave the global random numbers alone, and use a generator (got {changed} changed)"
-    )
+    sentence = f"{who} must leave the global random numbers alone, and use a generator"
+    require(not changed, f"{sentence} (got {changed} changed)")

@@ -1,4 +1,4 @@
-"""What every unlearning method keeps, whatever it does."""
+"""The contract of unlearning methods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import copy
 import json
 import math
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,41 +20,38 @@ from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.data.request import LEVELS, PAIRS
 from graphunlearn.operators.base import Unlearner, UnlearningResult
-from graphunlearn.testing.comparing import Before, content, difference, keeps_random_state, require
+from graphunlearn.testing import comparing
+from graphunlearn.testing.comparing import Before, Graph, difference, refuses, require, reseeded, unchanged
 
 __all__ = ["check_unlearner"]
 
 
-def check_unlearner(
-    method: Unlearner, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
-) -> None:
-    """Check that an unlearning method keeps the contract of all methods; call it in a test of your own.
+def check_unlearner(method: Unlearner, model: nn.Module, graph: Graph, request: ForgetRequest) -> None:
+    """Check that a method meets the contract of unlearning methods; call it in your own tests.
 
-    The suite works on copies: method, model and graph are afterwards what they were, whatever the method did. It checks
-    that
+    The suite works on copies, so the method, the model and the graph do not change. It checks that
 
-    - the method is a dataclass whose fields are keywords, and its ``repr`` makes it again;
-    - a call changes neither the model passed (its state, gradients, ``requires_grad`` and the training mode of every
-      part) nor the graph, the configuration and the global random numbers;
-    - the result has the graph without the request, a model of the same names, shapes, types and modes that shares no
-      memory with the one before, finite numbers, and a log that JSON holds;
-    - the same call gives the same model again, wherever the global random numbers stand and inside inference mode, and
-      so does ``inplace=True``, which corrects the model passed itself;
-    - a failure on the way leaves the model as it was, in place or not;
-    - graphs and requests that it does not serve are refused with a ``ValueError``.
+    - the method is a dataclass with keyword-only fields, and evaluating its ``repr`` gives an equal method;
+    - a call does not change the model (its state, gradients, ``requires_grad`` and training modes), the graph, the
+      configuration of the method, and the global random generators;
+    - the result contains the graph without the request, a log of JSON values, and a model with finite numbers, the same
+      names, shapes, types and training modes, and no memory shared with the original model;
+    - a second call gives the same model, also after other draws of global random numbers and in inference mode, and so
+      does ``inplace=True``, which corrects the model that is passed;
+    - an error during the correction leaves the model unchanged, in place or not;
+    - graphs and requests that the method does not serve raise a ``ValueError``.
 
-    The suite runs the method four times, so take a small graph. It prepares a method that asks for a preparation and
-    has none.
+    The suite runs the method four times; use a small graph. A method that needs a preparation and has none is prepared.
 
     Args:
-        method: The method, with options that make it quick.
-        model: A recommender that it serves, trained on ``graph`` if the method asks for that.
-        graph: A graph that it serves.
-        request: A request that it serves, of the graph.
+        method: The method, with options that make it fast.
+        model: A model that the method serves, trained on ``graph`` if the method needs that.
+        graph: A graph that the method serves.
+        request: A request for events of the graph that the method serves.
 
     Raises:
-        AssertionError: The method breaks the contract; the sentence says where.
-        ValueError: The arguments do not fit one another, as with any call of the method.
+        AssertionError: The method does not meet the contract; the message names the violation.
+        ValueError: The arguments do not fit together, as in any call of the method.
 
     Example:
         >>> import torch_geometric, graphunlearn as gu
@@ -66,7 +64,7 @@ def check_unlearner(
     if made.needs_preparation and made.preparation is None:
         before = Before(model)
         made.prepare(model, graph.clone())
-        _unchanged(f"preparing {method.name}", before.change(model), "the model")
+        unchanged(f"preparing {method.name}", before.change(model), "the model")
     first = _check_call(made, model, graph, request)
     _check_result(first, made, model, graph, request)
     _check_repeated(first, made, model, graph, request)
@@ -77,7 +75,7 @@ def check_unlearner(
 
 
 def _with_gradients(model: nn.Module) -> nn.Module:
-    """Return a copy as training may leave it: gradients everywhere, and parts in modes of their own."""
+    """Return a copy of a model with gradients and with different training modes of its modules."""
     model = copy.deepcopy(model)
     for number, module in enumerate(model.modules()):
         module.training = number % 2 == 0
@@ -87,19 +85,13 @@ def _with_gradients(model: nn.Module) -> nn.Module:
     return model
 
 
-def _unchanged(who: str, change: str | None, what: str) -> None:
-    require(change is None, f"{who} must leave {what} as it was (got {change} changed)")
-
-
 def _check_configuration(method: Unlearner) -> None:
     cls = type(method)
     require(isinstance(method, Unlearner), f"a method must be an Unlearner (got {cls.__name__})")
     name = getattr(cls, "name", None)
     require(isinstance(name, str) and bool(name), f"{cls.__name__} must have a name (got {name!r})")
-    require(
-        "__dataclass_fields__" in vars(cls) and is_dataclass(cls),
-        f"{cls.__name__} must be a dataclass: put @dataclass(kw_only=True) above it (got none)",
-    )
+    own = "__dataclass_fields__" in vars(cls)
+    require(own, f"{cls.__name__} must be a dataclass: put @dataclass(kw_only=True) above it (got none)")
     positional = [f.name for f in fields(cls) if f.init and not f.kw_only]
     require(not positional, f"{cls.__name__} must have keyword-only fields (got {', '.join(positional)} by position)")
     kinds, levels = set(cls.kinds), set(cls.levels)
@@ -118,7 +110,7 @@ def _check_configuration(method: Unlearner) -> None:
 
 
 def _expression(method: Unlearner) -> tuple[str, dict[str, Any]]:
-    """Return the method's repr and the names that it may use."""
+    """Return the ``repr`` of a method, and the names that its evaluation may need."""
     classes = {type(value) for value in [method, *(getattr(method, f.name) for f in fields(method))]}
     text, names = repr(method), dict[str, Any](inf=math.inf, nan=math.nan)
     for package in (data, models, operators):
@@ -130,21 +122,17 @@ def _expression(method: Unlearner) -> tuple[str, dict[str, Any]]:
     return text, names
 
 
-def _check_call(
-    method: Unlearner, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
-) -> UnlearningResult:
-    """Call the method once; check that what was passed stays as it was."""
-    passed, before, held = graph.clone(), Before(model), content(graph)
+def _check_call(method: Unlearner, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
+    """Call the method once, and check that the call does not change its arguments."""
+    passed, before = graph.clone(), Before(model)
     named, configured, shown = graph.fingerprint(), copy.copy(method), repr(method)
-    with keeps_random_state(method.name):
+    with comparing.keeps_random_state(method.name):
         result = method.unlearn(model, passed, request)
-    _unchanged(method.name, before.change(model), "the model passed")
-    _unchanged(method.name, difference(held, content(passed)), "the graph passed")
+    unchanged(method.name, before.change(model), "the model passed")
+    unchanged(method.name, difference(graph, passed), "the graph passed")
     require(passed.fingerprint() == named, f"{method.name} must leave the graph passed as it was (got another)")
-    require(
-        method == configured and repr(method) == shown,
-        f"{method.name} must not change its configuration (got {method!r}, which was {shown})",
-    )
+    same = method == configured and repr(method) == shown
+    require(same, f"{method.name} must not change its configuration (got {method!r}, which was {shown})")
     return result
 
 
@@ -152,9 +140,8 @@ def _check_result(
     result: UnlearningResult, method: Unlearner, model: nn.Module, graph: EventGraph, request: ForgetRequest
 ) -> None:
     name, after = method.name, result.model
-    require(
-        isinstance(result, UnlearningResult), f"{name} must return an UnlearningResult (got {type(result).__name__})"
-    )
+    got = type(result).__name__
+    require(isinstance(result, UnlearningResult), f"{name} must return an UnlearningResult (got {got})")
     require(result.method == name, f"the result of {name} must name the method (got {result.method!r})")
     require(result.request is request, f"the result of {name} must hold the request (got {result.request!r})")
     other = difference(graph.split(request)[0], result.graph)
@@ -170,9 +157,8 @@ def _check_result(
         finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
         require(finite, f"{name} must return finite numbers (got NaN or infinity in '{key}')")
     for (key, p), q in zip(start.named_parameters(), after.parameters()):
-        require(
-            p.requires_grad == q.requires_grad, f"{name} must keep requires_grad of '{key}' (got {q.requires_grad})"
-        )
+        same = p.requires_grad == q.requires_grad
+        require(same, f"{name} must keep requires_grad of '{key}' (got {q.requires_grad})")
         require(p.device == q.device, f"{name} must keep '{key}' on {p.device} (got {q.device})")
         require(q.grad is None, f"{name} must return a model without gradients (got one of '{key}')")
         require(p.data_ptr() != q.data_ptr() or not p.numel(), f"{name} must return a copy (got '{key}' shared)")
@@ -198,30 +184,22 @@ def _check_log(name: str, log: Any) -> None:
 
 def _same_state(result: nn.Module, first: nn.Module, sentence: str) -> None:
     new = result.state_dict()
-    other = [key for key, value in first.state_dict().items() if key not in new or not same_rows(value, new[key])]
+    other = [key for key, value in first.state_dict().items() if key not in new or not _same_tensor(value, new[key])]
     require(not other, f"{sentence} (got another '{', '.join(other)}')")
 
 
-def same_rows(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Return whether two tensors are the same: bit for bit on the CPU; elsewhere the order of sums is not fixed."""
+def _same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors are equal; on other devices than the CPU up to rounding, since sums vary there."""
     if a.device.type == "cpu" or not a.is_floating_point():
         return torch.equal(a, b)
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def _check_repeated(
-    first: UnlearningResult,
-    method: Unlearner,
-    model: nn.Module,
-    graph: InteractionGraph | SessionGraph,
-    request: ForgetRequest,
+    first: UnlearningResult, method: Unlearner, model: nn.Module, graph: Graph, request: ForgetRequest
 ) -> None:
-    state = torch.random.get_rng_state()
-    try:
-        torch.rand(7)  # what is drawn from there shows
+    with reseeded():
         second = copy.deepcopy(method).unlearn(copy.deepcopy(model), graph.clone(), request)
-    finally:
-        torch.random.set_rng_state(state)
     sentence = f"{method.name} must give the same model for the same call"
     _same_state(second.model, first.model, sentence)
     with torch.inference_mode():
@@ -232,16 +210,12 @@ def _check_repeated(
 
 
 def _check_inplace(
-    first: UnlearningResult,
-    method: Unlearner,
-    model: nn.Module,
-    graph: InteractionGraph | SessionGraph,
-    request: ForgetRequest,
+    first: UnlearningResult, method: Unlearner, model: nn.Module, graph: Graph, request: ForgetRequest
 ) -> None:
     name = method.name
     if first.original is not None:
         sentence = f"{name} serves a model of its own, and must refuse inplace=True with a ValueError"
-        _refuses(lambda: copy.deepcopy(method).unlearn(model, graph, request, inplace=True), sentence)
+        refuses(partial(copy.deepcopy(method).unlearn, model, graph, request, inplace=True), sentence)
     start = _with_gradients(model if first.original is None else first.original)
     parameters, modes = list(start.parameters()), copy.deepcopy(start)
     result = copy.deepcopy(method).unlearn(start, graph.clone(), request, inplace=True)
@@ -253,7 +227,7 @@ def _check_inplace(
 
 
 class _OnTheWayError(RuntimeError):
-    """What the hook that fails raises."""
+    """The error of a hook that fails on purpose."""
 
 
 def _fail(model: nn.Module, *_: Any) -> dict[str, Any]:
@@ -263,9 +237,7 @@ def _fail(model: nn.Module, *_: Any) -> dict[str, Any]:
     raise _OnTheWayError("on the way")
 
 
-def _check_failure(
-    method: Unlearner, start: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
-) -> None:
+def _check_failure(method: Unlearner, start: nn.Module, graph: Graph, request: ForgetRequest) -> None:
     failing = copy.deepcopy(method)
     object.__setattr__(failing, "_unlearn", _fail)  # in place of the hook
     for inplace in (True, False):
@@ -278,20 +250,10 @@ def _check_failure(
         else:
             raise AssertionError(f"{method.name} must pass on what its hook '_unlearn' raises (got a result)")
         who = f"{method.name} with inplace={inplace} whose hook fails"
-        _unchanged(who, before.change(model, grads=False), "the model")
+        unchanged(who, before.change(model, grads=False), "the model")
 
 
-def _refuses(call: Any, sentence: str) -> None:
-    try:
-        call()
-    except ValueError:
-        return
-    except Exception as error:
-        raise AssertionError(f"{sentence} (got {error!r})") from error
-    raise AssertionError(f"{sentence} (got no error)")
-
-
-def _check_refusals(method: Unlearner, start: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
+def _check_refusals(method: Unlearner, start: nn.Module, graph: Graph) -> None:
     name, model = method.name, copy.deepcopy(start)
     before = Before(model)
     for level in LEVELS:
@@ -299,24 +261,21 @@ def _check_refusals(method: Unlearner, start: nn.Module, graph: InteractionGraph
             continue
         other = ForgetRequest.internal(level, _an_event(graph, level))  # type: ignore[arg-type]
         sentence = f"{name} must refuse the level '{level}', which it does not serve, with a ValueError"
-        _refuses(lambda other=other: copy.deepcopy(method).unlearn(model, graph, other), sentence)
-    edges, clicks = torch.tensor([[0, 1, 1], [0, 0, 1]]), [[0, 1, 0], [1, 0]]
-    strange = {
-        "interactions": InteractionGraph.from_edges(edges),
-        "sessions": SessionGraph.from_sequences(clicks),
+        refuses(partial(copy.deepcopy(method).unlearn, model, graph, other), sentence)
+    strange: dict[str, Any] = {
+        "interactions": InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]])),
+        "sessions": SessionGraph.from_sequences([[0, 1, 0], [1, 0]]),
     }
-    for kind, other_graph in strange.items():
-        if kind in method.kinds:
-            continue
-        moved, item = other_graph.to(graph.device), ForgetRequest("item", ("1",))
+    for kind in strange.keys() - set(method.kinds):
+        moved, item = strange[kind].to(graph.device), ForgetRequest("item", ("1",))
         sentence = f"{name} must refuse a graph of the kind '{kind}', which it does not serve, with a ValueError"
-        _refuses(lambda moved=moved, item=item: copy.deepcopy(method).unlearn(model, moved, item), sentence)
-        _refuses(lambda moved=moved: copy.deepcopy(method).prepare(model, moved), sentence)
-    _unchanged(f"{name}, where it refuses,", before.change(model), "the model")
+        refuses(partial(copy.deepcopy(method).unlearn, model, moved, item), sentence)
+        refuses(partial(copy.deepcopy(method).prepare, model, moved), sentence)
+    unchanged(f"{name}, where it refuses,", before.change(model), "the model")
 
 
 def _an_event(graph: EventGraph, level: str) -> torch.Tensor:
-    """Return what the first event of the graph is at some level, in internal numbers, or zeros where it has none."""
+    """Return the internal numbers of the first event at a level; zeros if the graph does not have the level."""
     names = {"interaction": ("user", "item"), "click": ("session",)}.get(level, (level,))
     ends = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Neighbourhoods in the graph: k-hop balls and subgraphs, what a removal reaches, and how strongly."""
+"""K-hop neighbourhoods, and the nodes and interactions that a removal of interactions affects."""
 
 from graphunlearn.utils.importance import prune_by_importance, spread_importance
 from graphunlearn.utils.subgraph import (

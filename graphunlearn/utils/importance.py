@@ -1,4 +1,4 @@
-r"""How strongly a removal reaches each node, and which nodes are worth solving for."""
+"""The importance of nodes for a removal of interactions, and the choice of the most important nodes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ __all__ = ["prune_by_importance", "spread_importance"]
 
 
 def spread_importance(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    r"""Spread the share of removed interactions from the endpoints over their neighbourhood.
+    r"""Return the importance of the nodes near the removed interactions.
+
+    The share of removed interactions is propagated from the endpoints of these interactions to their neighbourhood:
 
     .. math::
         w_0(v) = \frac{\text{removed interactions of } v}{\deg(v)}, \qquad
         w_{k+1}(v) = \frac{1}{\deg(v)} \sum_{n \in N(v)} w_k(n), \qquad
         w(v) = \sum_{k=0}^{L} w_k(v)
 
-    on the graph before the removal. :math:`w_k(v)` is the removed share that a random walk of :math:`k` steps from
-    :math:`v` expects where it ends. The hops are added up, as LightGCN adds up its layers.
+    All degrees are those of the graph before the removal. :math:`w_k(v)` is the expected removed share of the node at
+    which a random walk of :math:`k` steps from :math:`v` ends. The sum over :math:`k` corresponds to the sum over
+    layers in LightGCN.
 
     Args:
         graph: The graph before the removal.
-        request: What is removed: a request, or a boolean mask ``[num_interactions]``.
-        num_hops: Number of propagation layers :math:`L`; 0 gives the endpoints and their removed share.
-        min_degree_change: Start only from endpoints that lose more than this share. (default: ``0.0``)
+        request: The removed interactions: a request, or a boolean mask ``[num_interactions]``.
+        num_hops: Number of propagation layers :math:`L`; 0 gives the endpoints and their removed shares.
+        min_degree_change: Endpoints that lose at most this share of their interactions are ignored.
 
     Returns:
-        Sorted ids of the nodes within ``num_hops`` of an endpoint ``[num_reached]``, and their importance, which is
-        positive ``[num_reached]`` (float64).
+        Sorted node numbers of all nodes within ``num_hops`` hops of an endpoint ``[num_reached]``, and the importance
+        of these nodes, which is positive ``[num_reached]`` (float64).
 
     Raises:
-        ValueError: If the mask does not fit the graph, or an argument is out of range.
+        ValueError: The mask does not fit the graph, or an argument is out of range.
 
     Example:
         >>> import torch
@@ -67,7 +66,7 @@ def spread_importance(
 
 
 def _sum_by_node(nodes: Tensor, values: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Add up positive ``values`` that belong to the same node; return the distinct nodes, sorted, and the sums."""
+    """Return the distinct nodes, sorted, and for every node the sum of its ``values``, which are all positive."""
     if nodes.numel() < _SPARSE_SHARE * num_nodes:
         distinct, position = torch.unique(nodes, return_inverse=True)
         return distinct, values.new_zeros(distinct.numel()).index_add_(0, position, values)
@@ -77,22 +76,22 @@ def _sum_by_node(nodes: Tensor, values: Tensor, num_nodes: int) -> tuple[Tensor,
 
 
 def prune_by_importance(nodes: Tensor, importance: Tensor, quantile: float, *, keep: Tensor | None = None) -> Tensor:
-    r"""Drop the least important nodes.
+    r"""Return the nodes without the least important ones.
 
-    At most the share ``quantile`` of the nodes is dropped; nodes as important as the least important one kept stay too.
+    At most the share ``quantile`` of the nodes is dropped. Nodes that tie with the least important kept node are kept.
 
     Args:
-        nodes: Node ids ``[num_nodes]``, as from :func:`spread_importance`.
-        importance: Their importance ``[num_nodes]``.
-        quantile: Share of the nodes to drop, in [0, 1); 0 keeps all.
-        keep: Nodes that stay whatever their importance, such as the endpoints of the removed interactions
-            (:func:`~graphunlearn.utils.removed_share`). (default: ``None``)
+        nodes: Node numbers ``[num_nodes]``, as from :func:`spread_importance`.
+        importance: Importance of every node ``[num_nodes]``.
+        quantile: Share of the nodes to drop, in [0, 1); 0 keeps all nodes.
+        keep: Nodes that are always kept, such as the endpoints of the removed interactions
+            (:func:`~graphunlearn.utils.removed_share`).
 
     Returns:
-        The nodes kept, in the order given.
+        The kept nodes, in the order of ``nodes`` ``[num_kept]``.
 
     Raises:
-        ValueError: If ``quantile`` is outside [0, 1), or the lengths differ.
+        ValueError: ``quantile`` is outside [0, 1), or the lengths differ.
 
     Example:
         >>> import torch

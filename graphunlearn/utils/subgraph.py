@@ -1,7 +1,8 @@
-r"""Neighbourhoods, and what a removal reaches.
+"""K-hop neighbourhoods, and the nodes and interactions that a removal of interactions affects.
 
-Everything is read off the rows of ``graph.adjacency`` (CSR), so the cost follows the size of the answer and not that of
-the graph. Node ids are homogeneous: users first, then items.
+The functions read only the rows of the visited nodes in ``graph.adjacency`` (CSR), so that the running time depends on
+the size of the neighbourhood rather than on the size of the graph. Node numbers are those of the adjacency: users
+first, then items.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["affected_interactions", "affected_nodes", "k_hop_ball", "k_hop_subgraph", "node_map", "removed_share"]
 
-# Below this share of all nodes, sorting the few found is cheaper than passing once over a mark per node.
+# For fewer nodes than this share of the graph, sorting them is faster than a mask over all nodes.
 _SPARSE_SHARE = 1 / 16
 
 
@@ -44,21 +45,21 @@ def _check_nodes(graph: InteractionGraph, nodes: Tensor | Sequence[int]) -> Tens
 
 
 def k_hop_ball(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_hops: int) -> Tensor:
-    r"""Return all nodes at most ``num_hops`` interactions away from ``nodes``, which are included.
+    r"""Return all nodes within ``num_hops`` hops of the given nodes, including these nodes.
 
-    Breadth-first search by whole frontiers: every node's row is read once, so the cost is the number of interactions
-    of the nodes within ``num_hops - 1``.
+    This is a breadth-first search that expands one frontier per hop. The row of every node is read at most once, so the
+    running time is proportional to the number of interactions of the nodes within ``num_hops - 1`` hops.
 
     Args:
         graph: The graph.
-        nodes: Homogeneous node ids to start from ``[num_start]``; repeated ones count once.
+        nodes: Node numbers to start from, repeats allowed ``[num_start]``.
         num_hops: Radius of the ball; 0 returns the start nodes.
 
     Returns:
-        Sorted node ids (int64) on the device of the graph.
+        Sorted node numbers on the device of the graph ``[num_found]`` (int64).
 
     Raises:
-        ValueError: If a node is not in the graph, or ``num_hops`` is not a non-negative integer.
+        ValueError: A node is not in the graph, or ``num_hops`` is not an integer from 0.
 
     Example:
         >>> import torch
@@ -88,25 +89,25 @@ def k_hop_ball(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_hops:
 
 
 def k_hop_subgraph(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_hops: int) -> InteractionGraph:
-    r"""Return the subgraph induced on :func:`k_hop_ball`: its nodes, renumbered, and all interactions among them.
+    r"""Return the subgraph induced by :func:`k_hop_ball`: its nodes, renumbered, and all interactions between them.
 
-    The interactions are those of :func:`torch_geometric.utils.k_hop_subgraph` on the graph with both directions of
-    every interaction; each appears once here, from user to item, in the order of ``graph.pairs``. Where all start nodes
-    are users, or all are items, they are also exactly the interactions that walks of ``num_hops`` steps can use.
+    :func:`torch_geometric.utils.k_hop_subgraph` gives the same interactions on the graph with both directions of every
+    interaction; here each appears once, from user to item, in the order of ``graph.pairs``. If the start nodes are all
+    users or all items, these are exactly the interactions on walks of ``num_hops`` steps from the start nodes.
 
     Args:
         graph: The graph.
-        nodes: Homogeneous node ids to start from ``[num_start]``.
+        nodes: Node numbers to start from ``[num_start]``.
         num_hops: Radius of the ball.
 
     Returns:
-        A graph with the raw ids of its nodes and all values of its interactions. ``sub["user"].n_id`` and
+        A graph with the raw ids of its nodes and all attributes of its interactions. ``sub["user"].n_id`` and
         ``sub["item"].n_id`` hold the numbers of its users and items in ``graph``, and
-        ``sub["user", "interacts", "item"].e_id`` the positions of its interactions in ``graph.pairs``. See also
+        ``sub["user", "interacts", "item"].e_id`` holds the positions of its interactions in ``graph.pairs``. See also
         :func:`node_map`.
 
     Raises:
-        ValueError: If a node is not in the graph, or ``num_hops`` is not a non-negative integer.
+        ValueError: A node is not in the graph, or ``num_hops`` is not an integer from 0.
 
     Example:
         >>> import torch
@@ -120,7 +121,7 @@ def k_hop_subgraph(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_h
     adjacency = graph.adjacency
     users, items = ball[ball < graph.num_users], ball[ball >= graph.num_users]
 
-    # Read the side whose rows hold less: around users (or items) alone it is the inner one, with no row cut off.
+    # Only the rows of users or those of items are read, whichever have fewer entries.
     by_user = int(adjacency.degree[users].sum()) <= int(adjacency.degree[items].sum())
     inner, outer = (users, items) if by_user else (items, users)
     entries = adjacency.entries(inner)
@@ -146,7 +147,7 @@ def k_hop_subgraph(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_h
 
 
 def _position(sorted_values: Tensor, values: Tensor) -> Tensor:
-    """Return where each of ``values`` stands in ``sorted_values``, or -1."""
+    """Return the position of every value in ``sorted_values``, or -1 if it does not occur ``[num_values]``."""
     if sorted_values.numel() == 0:
         return torch.full_like(values, -1)
     position = torch.searchsorted(sorted_values, values).clamp_(max=sorted_values.numel() - 1)
@@ -154,17 +155,17 @@ def _position(sorted_values: Tensor, values: Tensor) -> Tensor:
 
 
 def node_map(graph: InteractionGraph, subgraph: InteractionGraph) -> Tensor:
-    """Return the homogeneous ids in ``graph`` of all nodes of its :func:`k_hop_subgraph`, users first.
+    """Return the node numbers in ``graph`` of all nodes of a :func:`k_hop_subgraph`, users first.
 
     Args:
-        graph: The graph that the subgraph was taken from.
-        subgraph: A result of :func:`k_hop_subgraph`.
+        graph: The original graph.
+        subgraph: A result of :func:`k_hop_subgraph` on ``graph``.
 
     Returns:
-        Sorted node ids ``[subgraph.num_nodes]``: row ``k`` of a model on the subgraph stands for node ``node_map[k]``.
+        Sorted node numbers ``[subgraph.num_nodes]``; node ``k`` of the subgraph is node ``node_map[k]`` of the graph.
 
     Raises:
-        ValueError: If ``subgraph`` does not know its original ids.
+        ValueError: ``subgraph`` is not a result of :func:`k_hop_subgraph`.
 
     Example:
         >>> import torch
@@ -193,18 +194,18 @@ def _removal(graph: InteractionGraph, request: ForgetRequest | Tensor) -> Tensor
 def removed_share(
     graph: InteractionGraph, request: ForgetRequest | Tensor, *, min_degree_change: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    r"""Return the endpoints of the removed interactions, and the share of its interactions that each of them loses.
+    r"""Return the endpoints of the removed interactions, and the share of its interactions that each endpoint loses.
 
     Args:
         graph: The graph before the removal.
-        request: What is removed: a request, or a boolean mask ``[num_interactions]``.
-        min_degree_change: Endpoints that lose no more than this share are left out. (default: ``0.0``, keep all)
+        request: The removed interactions: a request, or a boolean mask ``[num_interactions]``.
+        min_degree_change: Endpoints that lose at most this share are left out.
 
     Returns:
-        Sorted node ids ``[num_endpoints]``, and shares in (0, 1] ``[num_endpoints]`` (float64).
+        Sorted node numbers ``[num_endpoints]``, and shares in (0, 1] ``[num_endpoints]`` (float64).
 
     Raises:
-        ValueError: If the mask does not fit the graph, or ``min_degree_change`` is outside [0, 1).
+        ValueError: The mask does not fit the graph, or ``min_degree_change`` is outside [0, 1).
 
     Example:
         >>> import torch
@@ -222,34 +223,30 @@ def removed_share(
 
 
 def affected_nodes(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> Tensor:
-    r"""Return the nodes whose propagated embedding changes when interactions are removed from the graph.
+    r"""Return the nodes whose propagated embedding changes if interactions are removed from the graph.
 
-    For :math:`z = \sum_{l=0}^{L} \alpha_l P^l e` with :math:`P = D^{-1/2} A D^{-1/2}` and the same :math:`e` before
-    and after. Removing an interaction changes the degrees of its two endpoints, hence every entry of :math:`P` in
-    their rows and columns, hence the rows of the endpoints and of their neighbours. After :math:`L` layers :math:`z_v`
-    can differ for the nodes within :math:`L` hops of an endpoint, and for no other: there it stays the same bit for
-    bit. The set is tight: where no interaction is stored twice, for almost all :math:`\alpha` and :math:`e` every one
-    of them does differ. Distances are the same in the graph before and after, since a shortest path *to* the endpoints
-    never uses a removed interaction.
+    The propagated embeddings are :math:`z = \sum_{l=0}^{L} \alpha_l P^l e` with :math:`P = D^{-1/2} A D^{-1/2}`, where
+    the table :math:`e` is the same before and after the removal. Removing an interaction changes the degrees of its two
+    endpoints, and thereby all entries of :math:`P` in their rows and columns. After :math:`L` layers, :math:`z_v` can
+    change only if :math:`v` is within :math:`L` hops of an endpoint; all other embeddings stay bit for bit the same.
+    Conversely, if no interaction is stored twice, the embeddings of all these nodes change for almost all
+    :math:`\alpha` and :math:`e`. It does not matter whether hops are counted before or after the removal, because a
+    shortest path to the nearest endpoint contains no removed interaction.
 
     Args:
         graph: The graph before the removal.
-        request: What is removed: a request, or a boolean mask ``[num_interactions]``.
-        num_hops: Number of propagation layers :math:`L`; without any (0, matrix factorisation) nothing changes.
-        min_degree_change: Start only from endpoints that lose more than this share of their interactions. Above 0 the
-            answer is an approximation. (default: ``0.0``)
+        request: The removed interactions: a request, or a boolean mask ``[num_interactions]``.
+        num_hops: Number of propagation layers :math:`L`; with 0 (matrix factorisation), no embedding changes.
+        min_degree_change: Endpoints that lose at most this share of their interactions are ignored. With a value above
+            0, the result is an approximation.
 
     Returns:
-        Sorted node ids (int64).
+        Sorted node numbers ``[num_affected]`` (int64).
 
     Raises:
-        ValueError: If the mask does not fit the graph, or an argument is out of range.
+        ValueError: The mask does not fit the graph, or an argument is out of range.
 
     Example:
         >>> import torch
@@ -263,28 +260,23 @@ def affected_nodes(
 
 
 def affected_interactions(
-    graph: InteractionGraph,
-    request: ForgetRequest | Tensor,
-    num_hops: int,
-    *,
-    min_degree_change: float = 0.0,
+    graph: InteractionGraph, request: ForgetRequest | Tensor, num_hops: int, *, min_degree_change: float = 0.0
 ) -> Tensor:
-    r"""Return which remaining interactions change their score when others are removed from the graph.
+    r"""Return the retained interactions whose score changes if interactions are removed from the graph.
 
-    Those whose user or item is in :func:`affected_nodes`. The removed interactions themselves are never marked: they
-    are not part of what remains.
+    These are the retained interactions of the users and items in :func:`affected_nodes`.
 
     Args:
         graph: The graph before the removal.
-        request: What is removed: a request, or a boolean mask ``[num_interactions]``.
-        num_hops: Number of propagation layers; 0 marks nothing.
-        min_degree_change: As in :func:`affected_nodes`. (default: ``0.0``)
+        request: The removed interactions: a request, or a boolean mask ``[num_interactions]``.
+        num_hops: Number of propagation layers; with 0, no score changes.
+        min_degree_change: As in :func:`affected_nodes`.
 
     Returns:
-        Boolean mask over ``graph.pairs`` ``[num_interactions]``.
+        Boolean mask of the interactions of ``graph`` ``[num_interactions]``.
 
     Raises:
-        ValueError: If the mask does not fit the graph, or an argument is out of range.
+        ValueError: The mask does not fit the graph, or an argument is out of range.
 
     Example:
         >>> import torch

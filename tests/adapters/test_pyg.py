@@ -271,7 +271,7 @@ def test_graphs_and_encoders_that_do_not_fit_are_refused(graph):
         def forward(self, x, edge_index):
             return x.mean(0)
 
-    with pytest.raises(ValueError, match=r"'encoder' must return a row for each of the 13 users and items"):
+    with pytest.raises(ValueError, match=r"'encoder' must return an embedding for each of the 13 users and items"):
         gu.encode(BipartiteRecommender(Pooled(), 7, 6, 4, num_hops=1), graph)
 
 

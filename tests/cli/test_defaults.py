@@ -2,22 +2,59 @@
 
 import inspect
 
+import pytest
+
 import graphunlearn as gu
-from graphunlearn.cli import _defaults as defaults
-from graphunlearn.cli._methods import method_names, preparable, serving
+from graphunlearn.cli import main
+from graphunlearn.cli._methods import BENCHED, DEFAULT, method_names, preparable, serving
+from graphunlearn.cli._options import HEADS, WIDTH
+from graphunlearn.cli._text import listed
 from graphunlearn.nn.training.fitting import DEFAULT_SETTINGS
 
-
-def test_methods():
-    own = [name for name in method_names() if gu.operators.registry[name].__module__.startswith("graphunlearn.")]
-    assert list(defaults.METHODS) == own
-    assert set(defaults.PREPARABLE) == {name for name in preparable() if name in own}
-    assert {name for name in serving() if name in own} == set(own)
+OWN = [name for name in method_names() if gu.operators.registry[name].__module__.startswith("graphunlearn.")]
 
 
-def test_settings():
-    for kind, settings in defaults.SETTINGS.items():
-        assert settings == {name: getattr(DEFAULT_SETTINGS[kind], name) for name in settings}
-    assert {"bpr": gu.BPR().weight_decay, "bce": gu.BCE().weight_decay} == defaults.LOSSES
-    assert gu.BPR().negatives == defaults.NEGATIVES
-    assert inspect.signature(gu.nn.SASRec).parameters["heads"].default == defaults.HEADS
+@pytest.fixture
+def told(capsys, monkeypatch):
+    """The help of a command as one line."""
+    monkeypatch.setenv("COLUMNS", "96")
+
+    def helped(verb):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    return helped
+
+
+def test_methods(told):
+    assert {name for name in serving() if name in OWN} == set(OWN)
+    forget = f"{listed(OWN, 'or')} (default: {DEFAULT['interactions']}, for sessions {DEFAULT['sessions']})."
+    assert forget in told("forget")
+    assert f"{listed([name for name in preparable() if name in OWN], 'or')}. (default: unlearnrec)" in told("prepare")
+    compared = listed([name for name in OWN if name != "retrain"], "and")
+    defaults = f"(default: {' '.join(BENCHED['interactions'])}; for sessions {' '.join(BENCHED['sessions'])})"
+    bench = told("bench")
+    assert f"Any of {compared}; " in bench
+    assert defaults in bench
+
+
+def test_settings(told):
+    text = told("train")
+    for name in ("epochs", "lr", "batch_size", "patience"):
+        one, other = (getattr(DEFAULT_SETTINGS[kind], name) for kind in ("interactions", "sessions"))
+        assert f"(default: {one}, for sessions {other})" in text
+    assert f"(default: {WIDTH['interactions']}, for sessions {WIDTH['sessions']})" in text
+    assert f"(bpr: {gu.BPR().weight_decay:g}, bce: {gu.BCE().weight_decay:g})" in text
+    assert f"(bpr; default: {gu.BPR().negatives})" in text
+    assert inspect.signature(gu.nn.SASRec).parameters["heads"].default == HEADS
+
+
+def test_shares(told):
+    shares = gu.eval.SHARES
+    text = told("bench")
+    for name in ("adversarial-edges", "session-clicks", "random-edges"):
+        assert f"{name}: {shares[name]}" in text
+    others = {share for name, share in shares.items() if f"{name}: " not in text}
+    assert others == {0.02}
+    assert "the others: 0.02" in text

@@ -53,7 +53,7 @@ def test_every_method_serves_or_says_why_not(name, trained_sessions, tmp_path, c
     words = ("--items", "i1", "--method", name, *(SHORT if name.startswith("cau") else ()))
     status, out, err = call("forget", trained_sessions, *words, "--out", tmp_path / "x", "--json")
     if name in preparable():
-        sentence = f"graphunlearn: 'run' must hold a preparation for {name} (got none; prepare it first: "
+        sentence = f"graphunlearn: 'run' must hold a preparation for {name} (got none); prepare it first: "
         assert (status, out) == (2, "")
         assert err.splitlines()[-1].startswith(sentence)
         assert list(tmp_path.iterdir()) == []

@@ -152,8 +152,8 @@ def test_prepared_again_where_requests_have_led_to(ready, tmp_path, call, refuse
     forget(call, ready, tmp_path / "x")
     sentence = refused("prepare", tmp_path / "x")
     assert sentence == (
-        f"'run' must be without a preparation (got '{tmp_path / 'x' / 'unlearnrec.safetensors'}'; "
-        "'--overwrite' replaces it)"
+        f"'run' must be without a preparation (got '{tmp_path / 'x' / 'unlearnrec.safetensors'}'); "
+        "'--overwrite' replaces it"
     )
     assert call("prepare", tmp_path / "x", "--overwrite", *SMALL)[0] == 0
     assert not same(tensors(tmp_path / "x"), tensors(ready))
@@ -296,7 +296,7 @@ def test_a_new_model_has_no_old_preparation(own, ratings, tmp_path, call, refuse
     sentence = refused("forget", own, "--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")
     assert sentence == (
         "'run' must hold a preparation for unlearnrec "
-        f"(got none; prepare it first: graphunlearn prepare {own} --method unlearnrec)"
+        f"(got none); prepare it first: graphunlearn prepare {own} --method unlearnrec"
     )
 
 
@@ -362,9 +362,9 @@ def test_a_preparation_for_another_model(name, ready, ratings, tmp_path, call, r
     shutil.copy(ready / file_of(name), other)
     words = ("--users", "u1", "--method", name, "--out", tmp_path / "x")
     assert refused("forget", other, *words) == (
-        f"'run' must hold a preparation for its own model (got '{other / file_of(name)}', for another; prepare it "
+        f"'run' must hold a preparation for its own model (got '{other / file_of(name)}', for another); prepare it "
         f"again: graphunlearn prepare {other} --method {name} --overwrite; or use it all the same with "
-        "--option adapt=true)"
+        "--option adapt=true"
     )
     assert not (tmp_path / "x").exists()
     forget(call, other, tmp_path / "x", "u1", "--option", "adapt=true", method=name)
@@ -412,7 +412,7 @@ def test_a_broken_preparation_is_one_sentence(harm, reason, own, tmp_path, refus
     sentence = refused("forget", own, "--users", "u1", "--method", "unlearnrec", "--out", tmp_path / "x")
     assert sentence.startswith(f"'run' must hold a whole preparation (got '{path}': ")
     assert reason in sentence
-    assert sentence.endswith(f"; prepare it again: graphunlearn prepare {own} --method unlearnrec --overwrite)")
+    assert sentence.endswith(f"; prepare it again: graphunlearn prepare {own} --method unlearnrec --overwrite")
     assert not (tmp_path / "x").exists()
 
 

@@ -116,8 +116,8 @@ def test_what_is_refused(ready, trained_sessions, tmp_path, call, refused):
     run.save(other, overwrite=True)
     shutil.copy(ready / "sisa.safetensors", other)
     assert refused("forget", other, *words, "--out", tmp_path / "x") == (
-        f"'run' must hold a preparation for its own model (got '{other / 'sisa.safetensors'}', for another; prepare it "
-        f"again: graphunlearn prepare {other} --method sisa --overwrite)"
+        f"'run' must hold a preparation for its own model (got '{other / 'sisa.safetensors'}', for another); prepare "
+        f"it again: graphunlearn prepare {other} --method sisa --overwrite"
     )
     assert not (tmp_path / "x").exists()
 
@@ -126,8 +126,8 @@ def test_a_preparation_that_lives_in_memory_alone_is_none_here(trained_sessions,
     monkeypatch.setattr(gu.SISA, "keeps", None)
     words = ("--sessions", "s1", "--method", "sisa", "--out", tmp_path / "x")
     assert refused("forget", trained_sessions, *words) == (
-        "'--method' must be one that forgets from a model as it is (got 'sisa', which is prepared first, in memory; "
-        "'graphunlearn bench' compares it)"
+        "'--method' must be one that forgets from a model as it is (got 'sisa', which is prepared first, in memory); "
+        "'graphunlearn bench' compares it"
     )
     assert "(got 'sisa', which has none to keep)" in refused("prepare", trained_sessions, "--method", "sisa")
 
@@ -140,4 +140,4 @@ def test_a_run_folder_says_what_its_shards_are_made_of(ready, tmp_path, call, re
     with safe_open(str(tmp_path / "b" / "original.safetensors"), framework="pt") as file:
         assert not file.metadata()
     shutil.copy(tmp_path / "b" / "own_original.safetensors", tmp_path / "b" / "model.safetensors")
-    assert "model.safetensors is not the one that run.json tells of" in refused("audit", tmp_path / "b")
+    assert "the fingerprint of model.safetensors differs from the one in run.json" in refused("audit", tmp_path / "b")

@@ -107,7 +107,7 @@ def test_bits_that_rotted_are_noticed(run_copy, refused, tmp_path):
     data[-3] ^= 1
     (run_copy / "model.safetensors").write_bytes(data)
     sentence = refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
-    assert "model.safetensors is not the one that run.json tells of" in sentence
+    assert "the fingerprint of model.safetensors differs from the one in run.json" in sentence
 
 
 def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):

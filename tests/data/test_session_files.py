@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from strategies import session_graphs
 
-from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph, read_frame
 
 
 @pytest.fixture
@@ -346,3 +346,12 @@ def test_truncated_changed_and_foreign_files(tmp_path):
         SessionGraph.load(pairs)
     with pytest.raises(FileNotFoundError, match="'path' must be an existing file"):
         SessionGraph.load(tmp_path / "none")
+
+
+def test_a_column_of_an_unknown_role_is_an_error(write):
+    with pytest.raises(
+        TypeError, match=re.escape("there are columns session, item, time, position, user (got rating)")
+    ):
+        SessionGraph.from_file(write("session,item\n1,a\n"), rating="item")
+    with pytest.raises(TypeError, match="got users"):
+        read_frame(write("user,item\n1,a\n"), users="user")

@@ -57,6 +57,8 @@ def test_all_users_are_real_by_default():
     targets = torch.tensor([1, 4])
     assert target_figures(encoded, graph, targets) == target_figures(encoded, graph, targets, torch.arange(3))
     assert "exposure@20" in target_figures(encoded, graph, targets)
+    for figures in (target_figures(encoded, graph, targets[:0]), session_target_figures(encoded, targets[:0])):
+        assert all(math.isnan(value) for value in figures.values())
 
 
 @given(

@@ -27,7 +27,7 @@ from graphunlearn.nn import (
     reset_parameters,
 )
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import PublishedSettings, Unlearner, UnlearningResult, registry
+from graphunlearn.operators import EncoderSettings, PublishedSettings, Unlearner, UnlearningResult, registry
 from graphunlearn.operators.shards.sisa import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
@@ -46,7 +46,12 @@ QUICK = {
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "unlearnrec-published": {"epochs": 1, "published": PublishedSettings(epochs=2)},
-    "unlearnrec": {"settings": FitSettings(epochs=2), "share": 0.4, "requests": 2},
+    "unlearnrec": {
+        "settings": FitSettings(epochs=2),
+        "share": 0.4,
+        "requests": 2,
+        "pretraining": EncoderSettings(steps=60),
+    },
 }
 
 UNSERVED = {"ifru-published": ("foreign",)}

@@ -122,7 +122,7 @@ def test_the_card_has_front_matter_and_says_what_it_does_not_prove(tmp_path, res
     assert front[1] == "tags:"
     assert all(re.fullmatch(r"- [a-z-]+", line) for line in front[2:])
     assert "- machine-unlearning" in front
-    for part in ("no certificate", "2 users, 1 interaction", "No audit came with this folder", "`LightGCN`"):
+    for part in ("not a certificate", "2 users, 1 interaction", "No audit came with this folder", "`LightGCN`"):
         assert part in card
     told = gu.export(result, tmp_path / "b", audit={"ks": 0.125}).folder
     assert '"ks": 0.125' in (told / "README.md").read_text()
@@ -248,7 +248,7 @@ BROKEN = {
     "cut weights": (lambda f: os.truncate(f / "model.safetensors", 300), "must be a whole export"),
     "other weights": (
         lambda f: tampered(f, lambda t: t["embedding.weight"].add_(1)),
-        "model.safetensors is not the one that unlearning.json tells of",
+        "the fingerprint of model.safetensors differs from the one in unlearning.json",
     ),
     "broken JSON": (lambda f: (f / "unlearning.json").write_text("{"), "must be a whole export"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "must be a whole export"),

@@ -130,7 +130,7 @@ def test_every_graph_keeps_the_contract(kind):
 
 @dataclass(kw_only=True)
 class Sound(Unlearner):
-    """Halves all rows; what follows is this, with one fault each."""
+    """Halves all embeddings; each of the following methods adds one fault."""
 
     name: ClassVar[str] = "sound"
     factor: float = 0.5
@@ -389,20 +389,20 @@ def graph_damage(model, graph):
 
 
 FAULTY = {
-    "rows": (lambda m, g: tuple(part[1:] for part in rows(m, g)), "must give rows for this graph"),
+    "rows": (lambda m, g: tuple(part[1:] for part in rows(m, g)), "must give embeddings for this graph"),
     "width": (lambda m, g: (rows(m, g)[0], rows(m, g)[1][:, :2]), "of one width"),
     "nan": (lambda m, g: tuple(part.log() for part in rows(m, g)), "must give finite queries"),
     "detached": (lambda m, g: tuple(part.detach() for part in rows(m, g)), "must be differentiable"),
     "zero": (lambda m, g: tuple(0 * part for part in rows(m, g)), "must be differentiable in the parameters"),
     "random": (lambda m, g: tuple(p + torch.randn_like(p) for p in rows(m, g)), "must leave the global random numbers"),
-    "counting": (counting, "must give the same rows twice"),
+    "counting": (counting, "must give the same embeddings twice"),
     "changing": (changing, "must leave the model as it was"),
     "evaluation": (lambda m, g: rows(m.train(), g), "must leave the model as it was .*training mode"),
     "graph": (graph_damage, "must leave the graph as it was"),
-    "in inference": (in_inference, "must give ordinary rows after a call in inference mode"),
+    "in inference": (in_inference, "must give ordinary tensors after a call in inference mode"),
     "cached rows": (kept(lambda m, g: 0), "must not cache|must be differentiable"),
-    "cached graph": (cached_graph, "must not cache: what is passed must be what propagates"),
-    "cached by size": (cached_size, "must not cache: .*changed in place"),
+    "cached graph": (cached_graph, "must not cache: the embeddings must be those of the graph passed"),
+    "cached by size": (cached_size, "must not cache: .*after a change in place"),
 }
 
 

@@ -89,10 +89,8 @@ class Bridge:
             )
         for argument, loader in {"train": train, "valid": valid, "test": test}.items():
             if not hasattr(loader, "_dataset") and (argument == "train" or loader is not None):
-                raise TypeError(
-                    f"'{argument}' must be a data loader of RecBole, as data_preparation returns it "
-                    f"(got {type(loader).__name__})"
-                )
+                expected = "be a data loader of RecBole, as data_preparation returns it"
+                raise TypeError(f"'{argument}' must {expected} (got {type(loader).__name__})")
         self.original, self.loaders = model, (train, valid, test)
         device = next(model.parameters()).device
         if name in sessions.MODELS:
@@ -150,11 +148,8 @@ class Bridge:
             ValueError: The model of the result has another class than :attr:`model`.
         """
         if type(result.model) is not type(self.model):
-            raise ArgumentError(
-                "result",
-                f"be of this bridge's model, a {type(self.model).__name__}",
-                f"one of a {type(result.model).__name__}",
-            )
+            expected = f"be of this bridge's model, a {type(self.model).__name__}"
+            raise ArgumentError("result", expected, f"one of a {type(result.model).__name__}")
         if isinstance(result.model, sessions.RecBoleSessions):
             after = result.model.restored(self.original)
             loaders, gone = sessions.retained_loaders(*self.loaders, self.graph, result.graph, result.request)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
+from graphunlearn.adapters.recbole.interactions import clear_caches
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["load_checkpoint", "trusting_pickles"]
@@ -38,22 +39,15 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, trust_pickle: bool = 
         >>> load_checkpoint(model, "saved/LightGCN-Nov-21-2026.pth", trust_pickle=True)  # doctest: +SKIP
     """
     state, made_for = _read(Path(path), trust_pickle)
+    expected = f"hold the parameters of a {type(model).__name__}"
     if made_for not in (None, type(model).__name__):
-        raise ArgumentError(
-            "path", f"hold the parameters of a {type(model).__name__}", f"'{path}', a checkpoint of a {made_for}"
-        )
+        raise ArgumentError("path", expected, f"'{path}', a checkpoint of a {made_for}")
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if _kind(own[name]) != _kind(state[name])]
     if wrong:
-        raise ArgumentError(
-            "path",
-            f"hold the parameters of a {type(model).__name__} of these sizes",
-            f"'{path}', which differs in {', '.join(wrong[:3])}",
-        )
+        raise ArgumentError("path", f"{expected} of these sizes", f"'{path}', which differs in {', '.join(wrong[:3])}")
     model.load_state_dict(state)
-    for name in ("restore_user_e", "restore_item_e"):
-        if hasattr(model, name):
-            setattr(model, name, None)
+    clear_caches(model)
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -72,13 +66,9 @@ def _read(path: Path, trust_pickle: bool) -> tuple[dict[str, Any], str | None]:
     except OSError:
         raise
     except Exception as error:
-        raise ArgumentError(
-            "path",
-            "hold tensors alone",
-            f"'{path}', which holds more, as RecBole's checkpoints do, or is broken",
-            "reading it may run code from the file: pass trust_pickle=True if you made it yourself, or save "
-            "model.state_dict() with torch.save",
-        ) from error
+        got = f"'{path}', which holds more, as RecBole's checkpoints do, or is broken"
+        hint = "reading it may run code from the file: pass trust_pickle=True if you made it yourself, or save "
+        raise ArgumentError("path", "hold tensors alone", got, f"{hint}model.state_dict() with torch.save") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()

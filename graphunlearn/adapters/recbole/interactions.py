@@ -25,11 +25,11 @@ __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", 
 VIEWS: dict[str, Any] = {"ED": "edge-drop", "ND": "node-drop", "RW": "random-walk"}
 SLOPE = 0.2  # negative slope of the leaky ReLU in RecBole's NGCF
 CACHES = ("restore_user_e", "restore_item_e")
-TOLERANCE = 1e-4  # largest difference of rows relative to their largest entry; sums differ in single precision
+TOLERANCE = 1e-4  # largest difference relative to the largest entry; sums differ in single precision
 
 
 class PropagatedNGCF(nn.Module):
-    r"""NGCF as RecBole computes it: layers have biases, and every layer propagates the normalised rows of the last one.
+    r"""NGCF as RecBole computes it: layers have biases, and each propagates the normalised output of the last one.
 
     .. math::
         E^{(l)} = \mathrm{normalise}\,\mathrm{LeakyReLU}\big((\hat A + I) E^{(l-1)} W_1 + b_1
@@ -68,13 +68,13 @@ class PropagatedNGCF(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, matrix: Tensor) -> Tensor:
-        """Return the rows of all nodes.
+        """Return the embeddings of all nodes.
 
         Args:
             matrix: Normalised adjacency in CSR ``[num_nodes, num_nodes]``.
 
         Returns:
-            Rows of the embedding table and of all layers, concatenated ``[num_nodes, sum(sizes)]``.
+            Embeddings of all layers, including the table, concatenated ``[num_nodes, sum(sizes)]``.
         """
         rows = self.embedding.weight
         out = [rows]
@@ -89,7 +89,7 @@ class PropagatedNGCF(nn.Module):
 def _(model: PropagatedNGCF, graph: InteractionGraph) -> Encoded:
     _check_size(model.num_nodes, model, graph)
     rows = model(graph.adjacency.normalized(model.embedding.weight.dtype))
-    return Encoded(*rows.split([graph.num_users, graph.num_items]))  # RecBole's penalty also applies to the final rows
+    return Encoded(*rows.split([graph.num_users, graph.num_items]))  # RecBole also penalises the final embeddings
 
 
 @num_hops.register
@@ -138,15 +138,12 @@ def to_native(model: Any, num_nodes: int) -> nn.Module:
         The module, in evaluation mode and on the device of ``model``.
 
     Raises:
-        ValueError: The number of rows of the model is not ``num_nodes``.
+        ValueError: The number of users and items of the model is not ``num_nodes``.
     """
     rows = [len(table.weight) - 1 for table in (model.user_embedding, model.item_embedding)]
     if sum(rows) != num_nodes:
-        raise ArgumentError(
-            "model",
-            f"be one of the training data passed, of {num_nodes} users and items",
-            f"one of {' + '.join(map(str, rows))}",
-        )
+        expected = f"be one of the training data passed, of {num_nodes} users and items"
+        raise ArgumentError("model", expected, f"one of {' + '.join(map(str, rows))}")
     native: nn.Module = MODELS[type(model).__name__](model, num_nodes)
     native.to(next(model.parameters()).device)
     with torch.no_grad():
@@ -161,7 +158,7 @@ def write_back(native: nn.Module, model: nn.Module) -> None:
 
     Args:
         native: A module from :func:`to_native`.
-        model: A RecBole model of the same class and sizes; changed in place, except for its padding rows.
+        model: A RecBole model of the same class and sizes; changed in place, except for its padding embeddings.
     """
     for mine, theirs in _pairs(native, model):
         if len(theirs) == 1:
@@ -173,11 +170,11 @@ def write_back(native: nn.Module, model: nn.Module) -> None:
 
 @torch.no_grad()
 def settled(native: nn.Module, model: Any, graph: InteractionGraph, retained: InteractionGraph) -> nn.Module:
-    """Return ``native`` with the rows of emptied users set to the row that RecBole's training gives such users.
+    """Return ``native`` with the embeddings of emptied users that RecBole's training would give them.
 
-    This only concerns SGL with a contrastive loss. SGL contrasts every user with all others, which moves all users
-    without interactions to nearly the same row. RecBole's padding row is trained like such a user, so emptied users get
-    its value. Emptied users whose row the method did not change keep it.
+    This only concerns SGL with a contrastive loss. SGL contrasts every user with all others, which gives all users
+    without interactions nearly the same embedding. RecBole trains its padding embedding like that of such a user, so
+    emptied users get its value. Emptied users whose embedding the method did not change keep it.
 
     Args:
         native: The unlearned module.
@@ -210,15 +207,8 @@ def _pairs(native: Any, model: Any) -> Iterator[tuple[Tensor, tuple[Tensor, ...]
 
 
 def _sgl(model: Any, num_nodes: int) -> nn.Module:
-    return SGL(
-        num_nodes,
-        model.embed_dim,
-        model.n_layers,
-        view=VIEWS[model.type],
-        drop=model.drop_ratio,
-        temperature=model.ssl_tau,
-        weight=model.ssl_weight,
-    )
+    contrast = {"drop": model.drop_ratio, "temperature": model.ssl_tau, "weight": model.ssl_weight}
+    return SGL(num_nodes, model.embed_dim, model.n_layers, view=VIEWS[model.type], **contrast)
 
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
@@ -231,13 +221,13 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
 
 
 def rows_of(model: Any) -> tuple[Tensor, Tensor]:
-    """Return the rows of a RecBole model for users and items, including the padding rows.
+    """Return the embeddings of a RecBole model for users and items, including the padding embeddings.
 
     Args:
         model: The RecBole model.
 
     Returns:
-        Rows of users ``[num_users + 1, dim]`` and of items ``[num_items + 1, dim]``.
+        Embeddings of users ``[num_users + 1, dim]`` and of items ``[num_items + 1, dim]``.
     """
     with torch.no_grad():
         if type(model).__name__ == "BPR":
@@ -247,7 +237,7 @@ def rows_of(model: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> None:
-    """Check that a RecBole model and its counterpart in this package give the same rows.
+    """Check that a RecBole model and its counterpart in this package give the same embeddings.
 
     The check fails for subclasses that compute something else, and for models that were trained on other data.
 
@@ -257,7 +247,7 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
         graph: The training graph.
 
     Raises:
-        ValueError: The rows differ.
+        ValueError: The embeddings differ.
     """
     with torch.no_grad(), _evaluating(model):
         mine, theirs = encode(native, graph), rows_of(model)
@@ -266,13 +256,22 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
         gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
         if not gap <= TOLERANCE:
             twice = ", are pairs there twice, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
-            raise ArgumentError(
-                "model",
-                f"compute what RecBole's {type(model).__name__} does on the training data passed",
-                f"{name} rows that differ by {gap:.2g} of the largest entry",
-                f"was it trained on other data{twice}, or is it a subclass? Register your own class with "
-                "graphunlearn.encode.register",
-            )
+            expected = f"compute what RecBole's {type(model).__name__} does on the training data passed"
+            got = f"{name} embeddings that differ by {gap:.2g} of the largest entry"
+            hint = f"was it trained on other data{twice}, or is it a subclass?"
+            way_out = "Register your own class with graphunlearn.encode.register"
+            raise ArgumentError("model", expected, got, f"{hint} {way_out}")
+
+
+def clear_caches(model: Any) -> None:
+    """Delete the embeddings that a RecBole model has cached for its evaluation.
+
+    Args:
+        model: The RecBole model; changed in place.
+    """
+    for name in CACHES:
+        if hasattr(model, name):
+            setattr(model, name, None)
 
 
 def refreshed(model: Any, dataset: Any) -> Any:
@@ -282,15 +281,9 @@ def refreshed(model: Any, dataset: Any) -> Any:
         model: The RecBole model, which is not changed.
         dataset: RecBole data set of the retained training data.
     """
-    memo: dict[int, Any] = {}
-    for name in CACHES:  # tensors of an autograd graph cannot be copied
-        cached = getattr(model, name, None)
-        if cached is not None:
-            memo[id(cached)] = None
-    after = copy.deepcopy(model, memo)
-    for name in CACHES:
-        if hasattr(after, name):
-            setattr(after, name, None)
+    cached = [getattr(model, name, None) for name in CACHES]  # tensors with gradients cannot be copied
+    after = copy.deepcopy(model, {id(rows): None for rows in cached if rows is not None})
+    clear_caches(after)
     name = type(model).__name__
     if name in ("LightGCN", "NGCF"):
         after.interaction_matrix = dataset.inter_matrix(form="coo").astype(np.float32)
@@ -307,10 +300,10 @@ def objective_of(model: Any, batch_size: int) -> BPR:
     r"""Return the loss that RecBole trained a model with, as a loss per interaction.
 
     Unless the penalty is squared (``require_pow``), RecBole's penalty is
-    :math:`\lambda (\|E_u\|_F + \|E_i\|_F + \|E_j\|_F) / B` over the rows in a batch of size :math:`B`. Its gradient
-    equals that of :math:`\frac{\lambda'}{2}\|e\|^2` per sample with :math:`\lambda' = \lambda / \|E\|_F`, which is
-    evaluated at the trained rows. For SGL, whose ranking loss is a sum rather than a mean, :math:`\lambda'` is divided
-    by :math:`B` once more.
+    :math:`\lambda (\|E_u\|_F + \|E_i\|_F + \|E_j\|_F) / B` over the embeddings in a batch of size :math:`B`. Its
+    gradient equals that of :math:`\frac{\lambda'}{2}\|e\|^2` per sample with :math:`\lambda' = \lambda / \|E\|_F`,
+    which is evaluated at the trained embeddings. For SGL, whose ranking loss is a sum rather than a mean,
+    :math:`\lambda'` is divided by :math:`B` once more.
 
     Args:
         model: The trained RecBole model.
@@ -319,10 +312,9 @@ def objective_of(model: Any, batch_size: int) -> BPR:
     decay = float(getattr(model, "reg_weight", 0.0) or 0.0)
     if decay and not getattr(model, "require_pow", False):
         with torch.no_grad():
-            squared = (
-                model.user_embedding.weight.square().sum(1).mean() + model.item_embedding.weight.square().sum(1).mean()
-            )
-        layers = len(getattr(model, "GNNlayers", ()))  # NGCF penalises its final rows; each layer has norm 1
+            tables = (model.user_embedding.weight, model.item_embedding.weight)
+            squared = sum(table.square().sum(1).mean() for table in tables)
+        layers = len(getattr(model, "GNNlayers", ()))  # NGCF penalises its final embeddings; each layer has norm 1
         decay /= max((float(squared / 2) + layers) * batch_size, 1e-12) ** 0.5
     if type(model).__name__ == "SGL":
         decay /= batch_size

@@ -36,7 +36,7 @@ class RecBoleSessions(nn.Module):
     batch, since padding behind a session does not affect any of the three models.
 
     The softmax of RecBole's cross entropy includes the padding item 0, which is never clicked. Here, the probabilities
-    and the losses are over the real items only, so the row of the padding item has no effect and is not trained.
+    and the losses are over the real items only, so the embedding of the padding item has no effect and is not trained.
 
     Args:
         module: RecBole's SRGNN, GRU4Rec or SASRec, trained with cross entropy; it is copied.
@@ -61,16 +61,12 @@ class RecBoleSessions(nn.Module):
     def __init__(self, module: Any) -> None:
         name = type(module).__name__
         if name not in MODELS or not type(module).__module__.startswith("recbole."):
-            raise TypeError(
-                f"'module' must be one of RecBole's {', '.join(MODELS)} (got {type(module).__module__}.{name})"
-            )
+            got = f"{type(module).__module__}.{name}"
+            raise TypeError(f"'module' must be one of RecBole's {', '.join(MODELS)} (got {got})")
         if module.loss_type != "CE":
-            raise ArgumentError(
-                "module",
-                "be trained with cross entropy, loss_type='CE'",
-                f"'{module.loss_type}'",
-                "the probability of a click is that of its softmax",
-            )
+            expected = "be trained with cross entropy, loss_type='CE'"
+            hint = "the probability of a click is that of its softmax"
+            raise ArgumentError("module", expected, f"'{module.loss_type}'", hint)
         super().__init__()
         self.module = copy.deepcopy(module)
         self.num_items, self.max_length = int(module.n_items) - 1, int(module.max_seq_length)
@@ -90,14 +86,14 @@ class RecBoleSessions(nn.Module):
             self.module.apply(self.module._init_weights)
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Return one row per history.
+        """Return one embedding per history.
 
         Args:
             item_seq: RecBole's item ids of each history, padded with zeros at the end ``[num, longest]``.
             item_seq_len: Number of clicks of each history ``[num]``.
 
         Returns:
-            Rows ``[num, dim]``.
+            Embeddings ``[num, dim]``.
         """
         self.module.device = item_seq.device  # SRGNN creates its matrices there; the module may have moved
         states: Tensor = self.module(item_seq, item_seq_len)

@@ -15,30 +15,16 @@ from graphunlearn.data.vocabulary import preview
 from graphunlearn.errors import ArgumentError
 
 # Column names in lower case without punctuation, by role; earlier names take precedence.
-ROLES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "userid", "uid", "usr", "member", "memberid", "customer", "customerid", "reviewerid", "userhash"),
-    "item": (
-        *(
-            "item",
-            "itemid",
-            "iid",
-            "movie",
-            "movieid",
-            "product",
-            "productid",
-            "parentasin",
-            "asin",
-            "artist",
-            "artistid",
-        ),
-        *("track", "trackid", "song", "songid", "book", "bookid", "isbn", "business", "businessid", "poi", "venueid"),
-    ),
-    "rating": ("rating", "ratings", "val", "value", "score", "stars", "overall", "weight", "count", "playcount"),
-    "time": ("timestamp", "time", "datetime", "date", "unixreviewtime", "unixtime", "tag"),
-    "label": ("label", "click", "clicked", "liked"),
+NAMES = {
+    "user": "user userid uid usr member memberid customer customerid reviewerid userhash",
+    "item": "item itemid iid movie movieid product productid parentasin asin artist artistid "
+    "track trackid song songid book bookid isbn business businessid poi venueid",
+    "rating": "rating ratings val value score stars overall weight count playcount",
+    "time": "timestamp time datetime date unixreviewtime unixtime tag",
+    "label": "label click clicked liked",
+    "session": "sessionid session sid sessionkey visit visitid",
+    "position": "position pos step",
 }
-SESSION = ("sessionid", "session", "sid", "sessionkey", "visit", "visitid")
-POSITION = ("position", "pos", "step", "timeframe")  # "timeframe": time since the session began
 SEPARATORS = ("\t", "::", ";", ",", " ")
 Column = str | int | None
 
@@ -52,14 +38,7 @@ class ColumnError(ArgumentError):
     """
 
     def __init__(
-        self,
-        argument: object,
-        expected: str,
-        got: Any,
-        hint: str = "",
-        *,
-        role: str = "",
-        names: Sequence[str] = (),
+        self, argument: object, expected: str, got: Any, hint: str = "", *, role: str = "", names: Sequence[str] = ()
     ) -> None:
         super().__init__(argument, expected, got, hint)
         self.role, self.names = role, names
@@ -86,27 +65,27 @@ class Layout:
     whole: tuple[str, ...] = ()
 
 
-INTERACTIONS = Layout(ROLES, ("user", "item", "rating", "time"), ("user", "item"), ("user", "item"))
+def _roles(*roles: str, **more: str) -> dict[str, tuple[str, ...]]:
+    """Return the column names of some roles; ``more`` adds names that are common in tables of this kind alone."""
+    return {role: (*NAMES[role].split(), *more.get(role, "").split()) for role in roles}
+
+
+INTERACTIONS = Layout(
+    _roles("user", "item", "rating", "time", "label"),
+    order=("user", "item", "rating", "time"),
+    required=("user", "item"),
+    ids=("user", "item"),
+)
 CLICKS = Layout(
-    {
-        "session": SESSION,
-        "item": ROLES["item"],
-        "time": (*ROLES["time"], "eventdate", "eventtime"),
-        "position": POSITION,
-        "user": ROLES["user"],
-    },
-    ("session", "item", "time"),
-    ("session", "item"),
-    ("session", "item", "user"),
+    # "timeframe" is the time since the session began
+    _roles("session", "item", "time", "position", "user", time="eventdate eventtime", position="timeframe"),
+    order=("session", "item", "time"),
+    required=("session", "item"),
+    ids=("session", "item", "user"),
     gaps=("user",),
 )
-PLACES = Layout(
-    {"session": SESSION, "position": POSITION[:-1]},
-    ("session", "position"),
-    ("session", "position"),
-    ("session",),
-    whole=("position",),
-)
+PLACE = ("session", "position")
+PLACES = Layout(_roles(*PLACE), order=PLACE, required=PLACE, ids=("session",), whole=("position",))
 
 
 def plain(name: str) -> str:
@@ -145,12 +124,8 @@ def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
     """Whether the lines are users followed by any number of items: only whole numbers, and no predominant length."""
     rows = [line.split() for line in lines]
     usual = Counter(map(len, rows)).most_common(1)[0][1]
-    return (
-        separator in {" ", "\t"}
-        and len(rows) > 1
-        and 2 * usual <= len(rows)
-        and all(field.isdecimal() for row in rows for field in row)
-    )
+    varying = separator in {" ", "\t"} and len(rows) > 1 and 2 * usual <= len(rows)
+    return varying and all(field.isdecimal() for row in rows for field in row)
 
 
 def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
@@ -188,17 +163,19 @@ def find_columns(
         Positions of the columns, by role.
 
     Raises:
-        ColumnError: If a required column is missing.
-        ValueError: If a specified column does not exist.
+        ColumnError: A required column is missing.
+        ValueError: A specified column does not exist.
+        TypeError: The layout has no such role.
 
     Example:
         >>> find_columns(["user_id:token", "item_id:token", "rating:float"], {}, "ratings.inter")
         {'user': 0, 'item': 1, 'rating': 2}
     """
+    if unknown := given.keys() - layout.roles.keys():
+        raise TypeError(f"there are columns {', '.join(layout.roles)} (got {', '.join(sorted(unknown))})")
     width = names if isinstance(names, int) else len(names)
-    found = {
-        role: _position(role, column, names, width, source) for role, column in given.items() if column is not None
-    }
+    asked = {role: column for role, column in given.items() if column is not None}
+    found = {role: _position(role, column, names, width, source) for role, column in asked.items()}
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
         found |= dict(zip([role for role in layout.order if role not in found], free))
@@ -211,14 +188,9 @@ def find_columns(
     for role in layout.required:
         if role not in found:
             have = f"{width} columns" if isinstance(names, int) else f"columns {preview(names, 6)}"
-            raise ColumnError(
-                source,
-                f"have a column of {role}s",
-                have,
-                f"name it with {role}=...",
-                role=role,
-                names=() if isinstance(names, int) else tuple(names),
-            )
+            seen = () if isinstance(names, int) else tuple(names)
+            hint = f"name it with {role}=..."
+            raise ColumnError(source, f"have a column of {role}s", have, hint, role=role, names=seen)
     return {role: found[role] for role in layout.roles if role in found}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,20 +21,8 @@ if TYPE_CHECKING:
 EdgeType = tuple[str, str, str]
 
 
-class Parts(NamedTuple):
-    """The parts of an interaction graph.
-
-    Args:
-        pairs: Users and items ``[2, num_interactions]``.
-        users: Raw ids of users.
-        items: Raw ids of items.
-        values: Attributes with one value per interaction, by name.
-    """
-
-    pairs: Tensor
-    users: Vocabulary
-    items: Vocabulary
-    values: dict[str, Tensor]
+Parts = tuple[Tensor, Vocabulary, Vocabulary, dict[str, Tensor]]
+"""Pairs of users and items ``[2, num_interactions]``, raw ids of users, raw ids of items, and attributes by name."""
 
 
 def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
@@ -45,7 +33,7 @@ def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
         relation: The requested relation, or ``None``.
 
     Raises:
-        ValueError: If there is no such relation, or more than one.
+        ValueError: There is no such relation, or more than one.
     """
     fitting = [kind for kind in data.edge_types if kind[0] != kind[2] and not kind[1].startswith("rev_")]
     chosen = fitting if relation is None else [kind for kind in fitting if kind == tuple(relation)]
@@ -63,7 +51,7 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
         rating: Name of the edge attribute that becomes ``"rating"``.
 
     Raises:
-        ValueError: If pairs, node numbers or attributes are malformed.
+        ValueError: Pairs, node numbers or attributes are malformed.
     """
     store = data[relation]
     pairs = check_pairs(store.edge_index)
@@ -77,7 +65,7 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
         values["rating"] = store[rating]
     for name in values.keys() & set(ATTRIBUTES):
         values[name] = check_attribute(name, values[name], pairs.size(1), pairs.device)
-    return Parts(pairs, users, items, values)
+    return pairs, users, items, values
 
 
 def network_parts(graph: networkx.Graph) -> Parts:
@@ -87,7 +75,7 @@ def network_parts(graph: networkx.Graph) -> Parts:
         graph: The networkx graph, whose nodes have the attribute ``bipartite``.
 
     Raises:
-        ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+        ValueError: A node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
             attribute.
     """
     sides: dict[Any, Any] = dict(graph.nodes(data="bipartite"))
@@ -110,7 +98,7 @@ def network_parts(graph: networkx.Graph) -> Parts:
             raise ArgumentError(name, "be on all edges or on none", f"it on {len(column)} of {len(edges)}")
         if column:
             values[name] = check_attribute(name, np.asarray(column), len(edges), pairs.device)
-    return Parts(check_pairs(pairs), users, items, values)
+    return check_pairs(pairs), users, items, values
 
 
 def to_network(pairs: Tensor, raw: Mapping[str, list[str]], values: Mapping[str, Tensor]) -> networkx.Graph:

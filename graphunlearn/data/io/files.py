@@ -10,42 +10,30 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Column, sniff_separator
+from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Column, Layout, sniff_separator
 from graphunlearn.data.io.tables import SUFFIXES, head, read_column, read_lists, read_parquet, read_rows, read_text
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["SUFFIXES", "read_clicks", "read_frame", "read_ids", "write_atomic"]
 
 
-def read_frame(
-    path: str | os.PathLike[str],
-    *,
-    user: Column = None,
-    item: Column = None,
-    rating: Column = None,
-    time: Column = None,
-    label: Column = None,
-    lists: bool | None = None,
-) -> pd.DataFrame:
+def read_frame(path: str | os.PathLike[str], *, lists: bool | None = None, **columns: Column) -> pd.DataFrame:
     r"""Read a table of interactions; separator, header and unspecified columns are detected.
 
     Args:
         path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also with ``.gz``) or ``.parquet`` file.
-        user: Name or number of the column of users (default: found by its name, or without a header the first column).
-        item: Name or number of the column of items (default: found by its name, or the second column).
-        rating: Name or number of the column of ratings (default: found by its name, or the third column, if any).
-        time: Name or number of the column of times (default: found by its name, or the fourth column, if any); dates
-            become seconds since 1970.
-        label: Name or number of the column of labels (default: found by its name only).
         lists: Whether each line is a user followed by any number of items (default: detected).
+        **columns: Names or numbers of the columns ``user``, ``item``, ``rating``, ``time`` (dates become seconds since
+            1970) and ``label``. By default, columns are found by their names; without a header, the first four are
+            user, item, rating and time.
 
     Returns:
         A table with the columns ``user`` and ``item`` (categories of raw ids, in order of first appearance) and, if the
         file has them, ``rating``, ``time`` and ``label``.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file cannot be read as such a table; the message names the line.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -54,12 +42,7 @@ def read_frame(
         >>> read_frame(path)["user"].tolist()
         ['196', '186']
     """
-    given: dict[str, Column] = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-    path = Path(path)
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(path, given)
-    text = read_text(path)
-    return read_lists(path, text) if lists else read_rows(path, text, given, maybe_lists=lists is None)
+    return _read(Path(path), columns, INTERACTIONS, lists)
 
 
 def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame:
@@ -67,16 +50,16 @@ def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame
 
     Args:
         path: A file in a format of :func:`read_frame`.
-        columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``. By default,
-            columns are found by their names; without a header, the first three are session, item and time.
+        **columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``. By
+            default, columns are found by their names; without a header, the first three are session, item and time.
 
     Returns:
         A table in the order of the file, with the columns ``session`` and ``item`` (categories of raw ids) and, if the
         file has them, ``time``, ``position`` and ``user`` (a category with missing values for unknown users).
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file cannot be read as such a table; the message names the line.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read as such a table; the message names the line.
 
     Example:
         >>> import pathlib, tempfile
@@ -85,10 +68,14 @@ def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame
         >>> read_clicks(path).values.tolist()
         [['3', '21', 139.94], ['3', '7', 141.5]]
     """
-    path = Path(path)
+    return _read(Path(path), columns, CLICKS, lists=False)
+
+
+def _read(path: Path, given: dict[str, Column], layout: Layout, lists: bool | None) -> pd.DataFrame:
     if path.suffix.lower() == ".parquet":
-        return read_parquet(path, columns, CLICKS)
-    return read_rows(path, read_text(path), columns, CLICKS)
+        return read_parquet(path, given, layout)
+    text = read_text(path)
+    return read_lists(path, text) if lists else read_rows(path, text, given, layout, maybe_lists=lists is None)
 
 
 def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
@@ -103,8 +90,8 @@ def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
         Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of session and position.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is malformed, or has only one column although the level needs pairs.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is malformed, or has only one column although the level needs pairs.
     """
     path = Path(path)
     pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
@@ -135,7 +122,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         The path.
 
     Raises:
-        OSError: If the file cannot be written, for example on a full disk.
+        OSError: The file cannot be written, for example on a full disk.
 
     Example:
         >>> import pathlib, tempfile

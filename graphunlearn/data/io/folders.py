@@ -32,9 +32,8 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
     if out.exists():
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written or entry.is_dir())
         if foreign:
-            raise ArgumentError(
-                argument, "be a new folder or one that graphunlearn wrote", f"'{out}', which holds '{foreign[0]}'"
-            )
+            got = f"'{out}', which holds '{foreign[0]}'"
+            raise ArgumentError(argument, "be a new folder or one that graphunlearn wrote", got)
         if not overwrite:
             raise ExistsError(argument, "be a new folder", f"'{out}', which exists", "overwrite=True replaces it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
@@ -76,16 +75,13 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         with suppress(OSError):  # the new folder is already in place
             _flush([target.parent])
     except OSError as error:
-        raise OSError(f"'{out}' could not be written: {_reason(error)}{_as_it_was(old, target)}") from error
+        kept = " (the earlier one is as it was)" if old.exists() or target.exists() else ""
+        raise OSError(f"'{out}' could not be written: {_reason(error)}{kept}") from error
     finally:
         if old.exists() and not target.exists():
             old.rename(target)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _as_it_was(old: Path, target: Path) -> str:
-    return " (the earlier one is as it was)" if old.exists() or target.exists() else ""
 
 
 def _reason(error: BaseException) -> str:

@@ -7,11 +7,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from graphunlearn.data.io.columns import INTERACTIONS, Layout
-from graphunlearn.data.vocabulary import MISSING, IdError, canonical_ids
+from graphunlearn.data.vocabulary import MISSING, IdError, Vocabulary, canonical_ids
 
 Where = Callable[[int], str]
+
+
+def categories(numbers: Tensor, vocabulary: Vocabulary) -> Any:
+    """Return a column of raw ids as categories, given the numbers of users, items or sessions ``[num_rows]``.
+
+    Args:
+        numbers: Node numbers; -1 becomes a missing value.
+        vocabulary: The raw ids.
+    """
+    return pd.Categorical.from_codes(numbers.cpu().numpy(), categories=pd.Index(vocabulary.ids))
 
 
 def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout = INTERACTIONS) -> pd.DataFrame:
@@ -28,7 +39,7 @@ def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout =
         numbers.
 
     Raises:
-        ValueError: If an id or a number is missing or malformed; the message names the first such row.
+        ValueError: An id or a number is missing or malformed; the message names the first such row.
     """
     columns: dict[str, Any] = {}
     for name, column in frame.items():

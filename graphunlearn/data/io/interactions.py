@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -14,16 +15,15 @@ from torch_geometric.data import HeteroData
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import exchange
 from graphunlearn.data.io import files as io
-from graphunlearn.data.io.columns import Column, find_columns
-from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.columns import Column
+from graphunlearn.data.io.frame import categories
 from graphunlearn.data.io.left_out import tell_left_out
+from graphunlearn.data.io.tables import read_table
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
-    import pandas as pd
     from typing_extensions import Self
 
 __all__ = ["Conversions"]
@@ -61,7 +61,7 @@ class Conversions(EventGraph, HeteroData):
             The graph, with copies of the tensors.
 
         Raises:
-            ValueError: If types, ranges or lengths do not fit, or a rating, time or label is not finite.
+            ValueError: Types, ranges or lengths do not fit, or a rating, time or label is not finite.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -73,12 +73,9 @@ class Conversions(EventGraph, HeteroData):
         users = check_nodes("user", pairs[0], num_users, user_ids)
         items = check_nodes("item", pairs[1], num_items, item_ids)
         given = {"rating": rating, "time": time, "label": label}
-        attributes = {
-            name: check_attribute(name, value, pairs.size(1), pairs.device)
-            for name, value in given.items()
-            if value is not None
-        }
-        return cls._from_parts(pairs, users, items, attributes)
+        values = {name: value for name, value in given.items() if value is not None}
+        checked = {name: check_attribute(name, v, pairs.size(1), pairs.device) for name, v in values.items()}
+        return cls._from_parts(pairs, users, items, checked)
 
     @classmethod
     def _from_parts(cls, pairs: Tensor, users: Vocabulary, items: Vocabulary, attributes: dict[str, Tensor]) -> Self:
@@ -126,7 +123,7 @@ class Conversions(EventGraph, HeteroData):
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column does not exist, or an id or number is missing or malformed.
+            ValueError: A column does not exist, or an id or number is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -136,11 +133,7 @@ class Conversions(EventGraph, HeteroData):
             (['196', '186'], ['a', 'b'], [3.0, 4.0, 5.0])
         """
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-        columns = find_columns([str(name) for name in df.columns], given, "df")
-        if df.empty:
-            raise ArgumentError("df", "hold at least one row", "none")
-        frame = df.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-        return cls._from_tidy(tidy(frame, lambda row: f"'df', row {row}"), like)
+        return cls._from_tidy(read_table(df, "df", given), like)
 
     @classmethod
     def _from_tidy(cls, frame: pd.DataFrame, like: Self | None) -> Self:
@@ -191,8 +184,8 @@ class Conversions(EventGraph, HeteroData):
             The graph; without ``like``, nodes are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file cannot be read as such a table; the message names the line.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file cannot be read as such a table; the message names the line.
         """
         frame = io.read_frame(path, user=user, item=item, rating=rating, time=time, label=label, lists=lists)
         return cls._from_tidy(frame, like)
@@ -206,12 +199,7 @@ class Conversions(EventGraph, HeteroData):
             >>> graph.to_frame().values.tolist()
             [['ann', '1'], ['bob', '0']]
         """
-        import pandas as pd
-
-        columns: dict[str, Any] = {
-            side: pd.Categorical.from_codes(ends.cpu().numpy(), categories=pd.Index(self.vocabulary(side).ids))
-            for side, ends in zip(SIDES, self.pairs)
-        }
+        columns = {side: categories(ends, self.vocabulary(side)) for side, ends in zip(SIDES, self.pairs)}
         return pd.DataFrame(columns | {name: value.cpu().numpy() for name, value in self._values().items()})
 
     def _values(self) -> dict[str, Tensor]:
@@ -232,7 +220,7 @@ class Conversions(EventGraph, HeteroData):
             rating: Name of the edge attribute with the ratings, if there is one.
 
         Raises:
-            ValueError: If there is no such relation, or more than one.
+            ValueError: There is no such relation, or more than one.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -259,7 +247,7 @@ class Conversions(EventGraph, HeteroData):
                 the node is a tuple ``(side, id)``.
 
         Raises:
-            ValueError: If a node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
+            ValueError: A node lacks ``bipartite``, an edge joins two users or two items, or only some edges have an
                 attribute.
         """
         return cls._from_parts(*exchange.network_parts(graph))

@@ -45,7 +45,7 @@ class LeftOutWarning(UserWarning):
 
 
 def tell_left_out(count: int, total: int, *, clicks: bool = False) -> None:
-    """Give a warning if rows or clicks were left out.
+    """Warn if rows or clicks were left out.
 
     Args:
         count: Number of rows that were left out.

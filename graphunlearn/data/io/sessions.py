@@ -14,20 +14,20 @@ from torch import Tensor
 
 from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import files as io
-from graphunlearn.data.io.columns import CLICKS, Column, find_columns
+from graphunlearn.data.io.columns import CLICKS, Column
 from graphunlearn.data.io.exchange import to_session_network
-from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.frame import categories
 from graphunlearn.data.io.left_out import tell_left_out
+from graphunlearn.data.io.tables import read_table
 from graphunlearn.data.schema import check_attribute, check_nodes, check_sequences, check_users, warn
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     import networkx
-    import pandas as pd
     from typing_extensions import Self
 
-__all__ = ["Clicks", "SessionConversions", "arrange", "known_clicks"]
+__all__ = ["Clicks", "SessionConversions", "arrange"]
 
 Array = np.ndarray[Any, Any]
 
@@ -63,9 +63,8 @@ def arrange(frame: pd.DataFrame, source: str) -> Clicks:
     if (np.diff(order) < 0).any():
         by = " and ".join(["session", *inner[:1]])
         warn(f"{source}: the clicks were not in order, and were sorted by {by}")
-    vocabularies = {
-        role: Vocabulary(frame[role].cat.categories) for role in ("session", "item", "user") if role in frame
-    }
+    roles = [role for role in CLICKS.ids if role in frame]
+    vocabularies = {role: Vocabulary(frame[role].cat.categories) for role in roles}
     item = frame["item"].cat.codes.to_numpy(dtype=np.int64)
     user = None
     if "user" in frame and len(vocabularies["user"]):
@@ -84,28 +83,6 @@ def _users(user: Array, session: Array, num_sessions: int, source: str) -> Tenso
         warn(f"{source}: {several.size} sessions have clicks of several users; their user counts as unknown")
     users[several] = -1
     return torch.from_numpy(users)
-
-
-def known_clicks(clicks: Clicks, items: Vocabulary) -> tuple[Clicks, int]:
-    """Return the clicks on known items, with the item numbers of ``items``.
-
-    Args:
-        clicks: All clicks.
-        items: Raw ids of the known items.
-
-    Returns:
-        The clicks on known items, and the number of other clicks, which are left out.
-
-    Raises:
-        ValueError: If no click is on a known item.
-    """
-    item = items.lookup(clicks.vocabularies["item"].ids)[clicks.item]
-    known = item >= 0
-    left_out = int((~known).sum())
-    tell_left_out(left_out, known.numel(), clicks=True)
-    time = None if clicks.time is None else clicks.time[known]
-    vocabularies = {**clicks.vocabularies, "item": items}
-    return Clicks(clicks.session[known], item[known], time, clicks.user, vocabularies), left_out
 
 
 class SessionConversions(EventGraph):
@@ -150,7 +127,7 @@ class SessionConversions(EventGraph):
             The graph; it owns its tensors.
 
         Raises:
-            ValueError: If a session has no click, or if types, ranges or lengths do not fit.
+            ValueError: A session has no click, or if types, ranges or lengths do not fit.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -168,28 +145,13 @@ class SessionConversions(EventGraph):
                 users = check_nodes("user", user[user >= 0], None, user_ids, "user")
             elif user_ids is not None:
                 raise ArgumentError("user", "hold the user of every session where there are 'user_ids'", "none")
-            return cls._build(
-                clicks,
-                length,
-                check_nodes("item", clicks, num_items, item_ids, "items"),
-                check_nodes("session", clicks[:0], length.numel(), session_ids),
-                users,
-                time=time,
-                user=user,
-            )
+            known = check_nodes("item", clicks, num_items, item_ids, "items")
+            sessions = check_nodes("session", clicks[:0], length.numel(), session_ids)
+            return cls._build(clicks, length, known, sessions, users, time=time, user=user)
 
     @classmethod
     def from_frame(
-        cls,
-        frame: pd.DataFrame,
-        *,
-        session: Column = None,
-        item: Column = None,
-        time: Column = None,
-        position: Column = None,
-        user: Column = None,
-        collapse_repeats: bool = False,
-        like: EventGraph | None = None,
+        cls, frame: pd.DataFrame, *, collapse_repeats: bool = False, like: EventGraph | None = None, **columns: Column
     ) -> Self:
         """Make a graph from a table with one click per row.
 
@@ -199,23 +161,20 @@ class SessionConversions(EventGraph):
 
         Args:
             frame: The table.
-            session: Name or position of the column of sessions. By default, all columns are found by their names.
-            item: Name or position of the column of items.
-            time: Name or position of the column of times, if there is one; dates become seconds since 1970.
-            position: Name or position of the column of positions in the session, which may be any increasing numbers.
-            user: Name or position of the column of users, whose values may be missing. The user of a session with
-                clicks of several users is unknown.
             collapse_repeats: Whether to drop clicks on the same item as the previous click; positions then count the
                 remaining clicks.
             like: A graph whose items, with their numbers, the new graph uses. Clicks on other items are left out before
                 repeats are collapsed, and counted in ``num_left_out``; their neighbours become adjacent, as in
                 :meth:`SessionGraph.split`.
+            **columns: Names or positions of the columns ``session``, ``item``, ``time`` (dates become seconds since
+                1970), ``position`` (any increasing numbers) and ``user`` (values may be missing; the user of a session
+                with clicks of several users is unknown). By default, columns are found by their names.
 
         Returns:
             The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            ValueError: If a column does not exist, or an id, time or position is missing or malformed.
+            ValueError: A column does not exist, or an id, time or position is missing or malformed.
 
         Example:
             >>> import pandas as pd, graphunlearn as gu
@@ -224,12 +183,7 @@ class SessionConversions(EventGraph):
             >>> graph.session_ids, graph.item_ids, graph.items, graph.time
             (['7', '9'], ['a', 'b'], tensor([0, 1, 0]), tensor([1.5000, 2.0000, 1.0000], dtype=torch.float64))
         """
-        given = {"session": session, "item": item, "time": time, "position": position, "user": user}
-        columns = find_columns([str(name) for name in frame.columns], given, "frame", CLICKS)
-        if frame.empty:
-            raise ArgumentError("frame", "hold at least one row", "none")
-        table = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-        clean = tidy(table, lambda row: f"'frame', row {row}", layout=CLICKS)
+        clean = read_table(frame, "frame", columns, CLICKS)
         return cls._from_clicks(arrange(clean, "'frame'"), collapse_repeats, like)
 
     @classmethod
@@ -237,13 +191,9 @@ class SessionConversions(EventGraph):
         cls,
         path: str | os.PathLike[str],
         *,
-        session: Column = None,
-        item: Column = None,
-        time: Column = None,
-        position: Column = None,
-        user: Column = None,
         collapse_repeats: bool = False,
         like: EventGraph | None = None,
+        **columns: Column,
     ) -> Self:
         """Make a graph from a file with one click per row.
 
@@ -253,44 +203,35 @@ class SessionConversions(EventGraph):
 
         Args:
             path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also ``.gz``) or ``.parquet`` file.
-            session: Name or number of the column of sessions.
-            item: Name or number of the column of items.
-            time: Name or number of the column of times.
-            position: Name or number of the column of positions in the session.
-            user: Name or number of the column of users.
             collapse_repeats: Whether to drop clicks on the same item as the previous click; positions then count the
                 remaining clicks.
             like: A graph whose items, with their numbers, the new graph uses, as for a test file. Clicks on other items
                 are left out and counted in ``num_left_out``.
+            **columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``.
 
         Returns:
             The graph; without ``like``, items are numbered in order of first appearance.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file cannot be read as such a table; the message names the line.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file cannot be read as such a table; the message names the line.
         """
-        frame = io.read_clicks(path, session=session, item=item, time=time, position=position, user=user)
-        return cls._from_clicks(arrange(frame, f"'{path}'"), collapse_repeats, like)
+        return cls._from_clicks(arrange(io.read_clicks(path, **columns), f"'{path}'"), collapse_repeats, like)
 
     @classmethod
     def _from_clicks(cls, clicks: Clicks, collapse_repeats: bool, like: EventGraph | None) -> Self:
-        left_out = 0
+        ids, item, session, time, left_out = clicks.vocabularies, clicks.item, clicks.session, clicks.time, 0
+        items = ids["item"] if like is None else like.vocabulary("item")
         if like is not None:
-            clicks, left_out = known_clicks(clicks, like.vocabulary("item"))
-        ids = clicks.vocabularies
-        count = torch.bincount(clicks.session, minlength=len(ids["session"]))
-        left = count > 0
-        graph = cls._build(
-            clicks.item,
-            count[left],
-            ids["item"],
-            ids["session"] if left.all() else ids["session"].take(left),
-            None if clicks.user is None else ids["user"],
-            time=clicks.time,
-            user=None if clicks.user is None else clicks.user[left],
-            num_left_out=left_out or None,
-        )
+            item = items.lookup(ids["item"].ids)[item]
+            known = item >= 0
+            left_out = int((~known).sum())
+            tell_left_out(left_out, known.numel(), clicks=True)
+            item, session, time = item[known], session[known], None if time is None else time[known]
+        count = torch.bincount(session, minlength=len(ids["session"]))
+        users = None if clicks.user is None else ids["user"]
+        values = {"time": time, "user": clicks.user, "num_left_out": left_out or None}
+        graph = cls._build(item, count, items, ids["session"], users, **values)
         return graph.collapse() if collapse_repeats else graph
 
     def to_frame(self) -> pd.DataFrame:
@@ -301,17 +242,12 @@ class SessionConversions(EventGraph):
             >>> gu.SessionGraph.from_sequences([[1, 0], [1]], session_ids=["a", "b"]).to_frame().values.tolist()
             [['a', '1', 0], ['a', '0', 1], ['b', '1', 0]]
         """
-        import pandas as pd
-
-        def named(numbers: Tensor, kind: str) -> Any:
-            return pd.Categorical.from_codes(numbers.cpu().numpy(), categories=pd.Index(self.vocabulary(kind).ids))
-
-        columns: dict[str, Any] = {"session": named(self.session, "session"), "item": named(self.items, "item")}
+        columns = {kind: categories(self.ends(kind), self.vocabulary(kind)) for kind in ("session", "item")}
         columns["position"] = self.position.cpu().numpy()
         if self.time is not None:
             columns["time"] = self.time.cpu().numpy()
         if self.user is not None:
-            columns["user"] = named(self.user[self.session], "user")
+            columns["user"] = categories(self.ends("user"), self.vocabulary("user"))
         return pd.DataFrame(columns)
 
     def to_networkx(self) -> networkx.DiGraph:

@@ -16,8 +16,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.tables import check_file
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.errors import ArgumentError, FileError
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,7 +28,7 @@ class Stored(BaseData):
     """A graph that can be saved to a safetensors file and loaded from it."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the graph to a safetensors file atomically.
+        """Write the graph to a safetensors file atomically; values other than tensors are in its header as JSON.
 
         Args:
             path: The file; an existing file is replaced.
@@ -36,10 +37,30 @@ class Stored(BaseData):
             The path.
 
         Raises:
-            OSError: If the file cannot be written.
-            ValueError: If an attribute of the graph is neither a tensor nor a plain value.
+            OSError: The file cannot be written.
+            ValueError: An attribute of the graph is neither a tensor nor a plain value.
         """
-        return write_atomic(path, to_bytes(self))
+        tensors: dict[str, Tensor] = {}
+        header = []
+        for store in self.stores:
+            values, vocabularies = {}, {}
+            for name, value in store.items():
+                key = _name(store._key, name)
+                if isinstance(value, Vocabulary):
+                    vocabularies[name] = len(value)
+                    if not value.is_range:
+                        tensors[key] = torch.frombuffer(bytearray(json.dumps(value.ids).encode()), dtype=torch.uint8)
+                elif isinstance(value, Tensor):
+                    tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                else:
+                    values[name] = value
+            header.append({"key": store._key, "values": values, "vocabularies": vocabularies})
+        try:
+            text = json.dumps(header)
+        except TypeError as error:
+            raise ValueError(f"a graph must hold tensors and plain values to be saved (got: {error})") from None
+        metadata = {"format": _format(self), "stores": text, "fingerprint": self.fingerprint()}
+        return write_atomic(path, save_tensors(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -49,8 +70,8 @@ class Stored(BaseData):
             path: The file.
 
         Raises:
-            FileNotFoundError: If the file does not exist.
-            ValueError: If the file does not hold a graph of this kind, or is truncated or modified.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file does not hold a graph of this kind, or is truncated or modified.
 
         Example:
             >>> import pathlib, tempfile, graphunlearn as gu
@@ -59,70 +80,23 @@ class Stored(BaseData):
             >>> gu.SessionGraph.load(path).fingerprint() == graph.fingerprint()
             True
         """
-        graph = cls()
-        fill(graph, Path(path))
+        graph, path = cls(), Path(path)
+        check_file(path)
+        data = path.read_bytes()
+        try:
+            tensors = load_tensors(data)
+            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+            if metadata.get("format") != _format(graph):
+                raise ValueError(f"its format is {metadata.get('format')!r}")
+            for part in json.loads(metadata["stores"]):
+                _fill_store(graph, part, tensors)
+            whole = graph.validate() and graph.fingerprint() == metadata["fingerprint"]
+            reason = "" if whole else "its content has changed"
+        except (SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            reason = str(error) or type(error).__name__
+        if reason:
+            raise ArgumentError(path, f"be a whole file written by '{_kind(graph)}.save'", f"a broken one: {reason}")
         return graph
-
-
-def to_bytes(graph: BaseData) -> bytes:
-    """Return a graph as the content of a safetensors file; values other than tensors are in its header as JSON.
-
-    Args:
-        graph: An interaction graph or a session graph.
-
-    Raises:
-        ValueError: If a value is neither a tensor nor a plain value.
-    """
-    tensors: dict[str, Tensor] = {}
-    header = []
-    for store in graph.stores:
-        values, vocabularies = {}, {}
-        for name, value in store.items():
-            if isinstance(value, Vocabulary):
-                vocabularies[name] = len(value)
-                if not value.is_range:
-                    tensors[_name(store._key, name)] = torch.frombuffer(
-                        bytearray(json.dumps(value.ids).encode()), dtype=torch.uint8
-                    )
-            elif isinstance(value, Tensor):
-                tensors[_name(store._key, name)] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            else:
-                values[name] = value
-        header.append({"key": store._key, "values": values, "vocabularies": vocabularies})
-    try:
-        text = json.dumps(header)
-    except TypeError as error:
-        raise ValueError(f"a graph must hold tensors and plain values to be saved (got: {error})") from None
-    return save_tensors(tensors, {"format": _format(graph), "stores": text, "fingerprint": graph.fingerprint()})
-
-
-def fill(graph: BaseData, path: Path) -> None:
-    """Fill an empty graph from a file with the content of :func:`to_bytes`.
-
-    Args:
-        graph: An empty graph of the kind in the file; changed in place.
-        path: The file.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a complete graph of this kind.
-    """
-    if not path.is_file():
-        raise FileError("path", "be an existing file", f"'{path}'")
-    data = path.read_bytes()
-    try:
-        tensors = load_tensors(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        if metadata.get("format") != _format(graph):
-            raise ValueError(f"its format is {metadata.get('format')!r}")
-        for part in json.loads(metadata["stores"]):
-            _fill_store(graph, part, tensors)
-        whole = graph.validate() and graph.fingerprint() == metadata["fingerprint"]
-        reason = "" if whole else "its content has changed"
-    except (SafetensorError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error) or type(error).__name__
-    if reason:
-        raise ArgumentError(path, f"be a whole file written by '{_kind(graph)}.save'", f"a broken one: {reason}")
 
 
 def _fill_store(graph: BaseData, part: dict[str, Any], tensors: dict[str, Tensor]) -> None:

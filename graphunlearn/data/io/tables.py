@@ -42,11 +42,11 @@ def read_text(path: Path) -> bytes:
         path: The file, whose suffix must be that of a text file, with or without ``.gz``.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
     """
     name = path.name.lower()
-    _check_file(path)
+    check_file(path)
     if not name.endswith(SUFFIXES):
         raise ArgumentError("path", f"end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet", f"'{path}'")
     data = path.read_bytes()
@@ -72,7 +72,8 @@ def read_text(path: Path) -> bytes:
     return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise FileError if a file does not exist."""
     if not path.is_file():
         raise FileError("path", "be an existing file", f"'{path}'")
 
@@ -84,11 +85,7 @@ def head(text: bytes, count: int = 100) -> list[str]:
 
 
 def read_rows(
-    path: Path,
-    text: bytes,
-    given: dict[str, Column],
-    layout: Layout = INTERACTIONS,
-    maybe_lists: bool = False,
+    path: Path, text: bytes, given: dict[str, Column], layout: Layout = INTERACTIONS, maybe_lists: bool = False
 ) -> pd.DataFrame:
     """Read a table of rows.
 
@@ -103,7 +100,7 @@ def read_rows(
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Raises:
-        ValueError: If the table is malformed; the message names the line.
+        ValueError: The table is malformed; the message names the line.
     """
     first = head(text)
     separator = sniff_separator(first) or ","
@@ -122,9 +119,8 @@ def read_rows(
     wrong = width != len(rows[0])
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise ValueError(
-            f"'{path}', line {line[at]}: must have {len(rows[0])} fields like line {line[0]} (got {width[at]})"
-        )
+        expected = f"{len(rows[0])} fields like line {line[0]}"
+        raise ValueError(f"'{path}', line {line[at]}: must have {expected} (got {width[at]})")
     if len(line) == header:
         raise ArgumentError(path, "hold at least one row", "only a header")
     frame = pd.read_csv(
@@ -170,7 +166,7 @@ def read_lists(path: Path, text: bytes) -> pd.DataFrame:
         A clean table with the columns ``user`` and ``item``, one row per interaction.
 
     Raises:
-        ValueError: If no user has an item, or an id is malformed.
+        ValueError: No user has an item, or an id is malformed.
     """
     rows = [line.split() for line in text.decode().split("\n")]
     counts = np.array([max(len(row) - 1, 0) for row in rows])
@@ -192,7 +188,7 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str
         layout: The possible columns, whose names identify a header.
 
     Raises:
-        ValueError: If an id is malformed; the message names the line.
+        ValueError: An id is malformed; the message names the line.
     """
     lines = [(number, line.strip()) for number, line in enumerate(text.decode().split("\n"), 1) if line.strip()]
     if plain(lines[0][1]) in layout.roles[level]:
@@ -216,19 +212,40 @@ def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACT
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ImportError: If pyarrow is not installed.
-        ValueError: If the file is broken, or the table is empty or malformed.
+        FileNotFoundError: The file does not exist.
+        ImportError: Pyarrow is not installed.
+        ValueError: The file is broken, or the table is empty or malformed.
     """
-    _check_file(path)
+    check_file(path)
     try:
         frame = pd.read_parquet(path)
     except ImportError:
         raise ImportError(f"'{path}' needs pyarrow to be read: python -m pip install 'graphunlearn[parquet]'") from None
     except (OSError, ValueError) as error:
         raise ArgumentError(path, "be a whole parquet file", f"a broken one: {error}") from None
-    columns = find_columns([str(name) for name in frame.columns], given, path, layout)
+    return read_table(frame, path, given, layout, first=1)
+
+
+def read_table(
+    frame: pd.DataFrame, source: str | Path, given: dict[str, Column], layout: Layout = INTERACTIONS, first: int = 0
+) -> pd.DataFrame:
+    """Return the columns of a table in memory that a layout has, checked and converted.
+
+    Args:
+        frame: The table.
+        source: The file, or the name of the argument that holds the table.
+        given: Name or position of the column of every role that the caller specified.
+        layout: The possible columns.
+        first: Number of the first row in error messages.
+
+    Returns:
+        A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
+
+    Raises:
+        ValueError: A column does not exist, or the table is empty or malformed.
+    """
+    columns = find_columns([str(name) for name in frame.columns], given, source, layout)
     if frame.empty:
-        raise ArgumentError(path, "hold at least one row", "none")
+        raise ArgumentError(source, "hold at least one row", "none")
     frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-    return tidy(frame, lambda row: f"'{path}', row {row + 1}", layout=layout)
+    return tidy(frame, lambda row: f"'{source}', row {row + first}", layout=layout)

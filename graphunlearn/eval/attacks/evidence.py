@@ -21,8 +21,10 @@ LEVEL = 0.95
 """Coverage of every interval."""
 MOST_UNITS = 4000
 """Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
+FEWEST_UNITS = 5
+"""Least number of units in every group for an interval; with fewer users (or sessions), every contribution is a unit."""
 PRIOR = 2.0
-"""Degrees of freedom that the spread expected from the units alone has beside the spread of the retrained models."""
+"""Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Evidence:
 
         Args:
             *groups: Contributions ``[num]`` and the unit of each of them ``[num]``, by group. The numbers of units are
-                counted over all groups: equal numbers in two groups are the same unit.
+                counted over all groups: equal numbers in two groups are the same unit. If a group has fewer than five
+                units, every contribution counts as a unit of its own.
 
         Returns:
             The evidence.
@@ -57,6 +60,11 @@ class Evidence:
             >>> Evidence.of((torch.tensor([1.0, 0.0, 0.5]), torch.tensor([3, 3, 8]))).value
             0.5
         """
+        if any(len(unit.unique()) < FEWEST_UNITS for _, unit in groups):
+            sizes = torch.tensor([len(unit) for _, unit in groups])
+            groups = tuple(
+                (value, torch.arange(len(unit)) + int(sizes[:k].sum())) for k, (value, unit) in enumerate(groups)
+            )
         units = torch.cat([unit for _, unit in groups]).cpu()
         _, own = units.unique(return_inverse=True)
         own = own % MOST_UNITS
@@ -136,7 +144,9 @@ def compare(
     standard error combines two sources of chance: which units were asked (a bootstrap over users, items or sessions,
     with the same draws for all models) and which models were retrained (:math:`s_r^2 / R`). The spread :math:`s_r` of
     few retrained models is uncertain, so its square is averaged with the spread that the units alone would give,
-    weighted by degrees of freedom (a moderated variance). The interval is :math:`d \pm t \cdot \mathrm{se}`.
+    weighted by degrees of freedom (a moderated variance). The units alone know nothing of what moves all of them at
+    once, so their weight falls with their share of the observed spread. The interval is
+    :math:`d \pm t \cdot \mathrm{se}`.
 
     The share that is left, :math:`\ell = d / (o - \bar r)` with the value :math:`o` of the original, has the standard
     error of :math:`d - \ell (o - \bar r)` divided by the gap :math:`o - \bar r` (the delta method).
@@ -152,7 +162,7 @@ def compare(
         seed: Seed of the bootstrap.
 
     Returns:
-        The comparison; without an interval for a single retrained model.
+        The comparison; without an interval for a single retrained model, or with fewer than five units in a group.
 
     Raises:
         ValueError: There is no retrained model.
@@ -163,7 +173,8 @@ def compare(
         raise ArgumentError("references", "hold at least one retrained model", "none")
     values = torch.tensor([r.value for r in references], dtype=torch.float64)
     value, before, mean, count = model.value, original.value, float(values.mean()), len(references)
-    if count < 2 or not math.isfinite(value + before + mean):
+    few = min(int((group > 0).sum()) for group in model.counts) < FEWEST_UNITS
+    if count < 2 or few or not math.isfinite(value + before + mean):
         return Comparison(value, before, mean, None, None, None, None, None, None, None)
     units = model.sums.size(1)
     generator = torch.Generator().manual_seed(seed)
@@ -172,8 +183,10 @@ def compare(
     of_references = torch.stack([r.resampled(weights) for r in references])
     apart = of_references - of_references.mean(0)  # every retrained model against their mean, by draw
     expected = float(_variance(apart, 1).mean()) * count / (count - 1)
-    df = count - 1 + PRIOR
-    spread = math.sqrt((float(values.var()) * (count - 1) + PRIOR * expected) / df)
+    variance = float(values.var())
+    prior = PRIOR * min(1.0, expected / max(variance, 1e-24))
+    df = count - 1 + prior
+    spread = math.sqrt((variance * (count - 1) + prior * expected) / df)
     quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df))
     furthest = quantile * spread * math.sqrt(1 + 1 / count)
     drawn_value, drawn_mean = model.resampled(weights), of_references.mean(0)

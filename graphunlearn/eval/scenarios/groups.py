@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.data.io.columns import ROLES, plain
+from graphunlearn.data.io.columns import NAMES, plain
 from graphunlearn.errors import ArgumentError, FileError
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario, counted, draw_share, share_of, split_up, were
 from graphunlearn.eval.scenarios.injection import generator_of, popular_first
@@ -219,7 +219,7 @@ def _categories(path: Path, rows: list[list[str]]) -> list[tuple[str, list[str]]
     """Return the item and the categories of every row below the header."""
     header = [plain(name) for name in rows[0]] if rows else []
     at = []
-    for what, names in (("items", ROLES["item"]), ("categories", CATEGORY)):
+    for what, names in (("items", NAMES["item"].split()), ("categories", CATEGORY)):
         found = next((header.index(name) for name in names if name in header), None)
         if found is None:
             got = f"columns {', '.join(header)}" if header else "an empty file"

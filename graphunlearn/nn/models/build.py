@@ -1,4 +1,4 @@
-"""Construction of models by name."""
+"""Construction of models from their names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch_geometric.nn import LightGCN
 
 from graphunlearn.data import EventGraph
 from graphunlearn.data.events import Kind
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.models.contrast import SGL, SimGCL
 from graphunlearn.nn.models.factorization import MatrixFactorization, PositiveLightGCN
@@ -71,8 +72,8 @@ def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None 
             (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
             (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
             ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
-        graph: The graph whose users and items, or items, get rows.
-        dim: Width of a row.
+        graph: The graph whose users and items (or only items, for sessions) have embeddings.
+        dim: Dimension of the embeddings.
         layers: Number of layers or steps; matrix factorisation has none. The default is one for SR-GNN and GRU4Rec,
             and two for the others.
 
@@ -95,8 +96,6 @@ def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None 
         raise ArgumentError("model", f"be one of {', '.join(known)}{kinds}", f"{name!r}")
     entry = _ENTRIES[name]
     layers = entry.layers if layers is None else layers
-    for argument, value in (("dim", dim), ("layers", layers)):
-        if value < 1:
-            raise ArgumentError(argument, "be at least 1", value)
+    check_sizes(dim=dim, layers=layers)
     rows = graph.num_rows
     return entry.make(*((rows, dim) if name == "mf" else (rows, dim, layers))).to(graph.device)

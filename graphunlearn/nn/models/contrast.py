@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import LightGCN
 
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["SGL", "Contrastive", "SimGCL"]
@@ -17,7 +18,7 @@ View = Literal["edge-drop", "node-drop", "random-walk"]
 
 
 class Contrastive(LightGCN):
-    """The base class of SGL and SimGCL, with the weight, temperature and number of rows of the contrastive loss."""
+    """The base class of SGL and SimGCL, with the weight, temperature and largest size of the contrastive loss."""
 
     def __init__(
         self,
@@ -29,19 +30,16 @@ class Contrastive(LightGCN):
         weight: float,
         contrast: int,
     ) -> None:
-        if num_layers < 1:
-            raise ArgumentError("num_layers", "be at least 1", num_layers)
+        check_sizes(num_layers=num_layers, contrast=contrast)
         if not 0 < temperature < math.inf:
             raise ArgumentError("temperature", "be positive and finite", temperature)
         if not 0 <= weight < math.inf:
             raise ArgumentError("weight", "be finite and not negative", weight)
-        if contrast < 1:
-            raise ArgumentError("contrast", "be at least 1", contrast)
         super().__init__(num_nodes, embedding_dim, num_layers, alpha)
         self.temperature, self.weight, self.contrast = temperature, weight, contrast
 
     def extra_repr(self) -> str:
-        """Return what tells one training of the model from another."""
+        """Return the options of the model, which also identify its training checkpoints."""
         return f"temperature={self.temperature}, weight={self.weight}, contrast={self.contrast}"
 
     def __repr__(self) -> str:
@@ -61,7 +59,7 @@ class SGL(Contrastive):
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        embedding_dim: Width of a row.
+        embedding_dim: Dimension of the embeddings.
         num_layers: Propagation layers.
         view: The kind of view.
         drop: Probability with which an interaction or node is dropped.
@@ -109,22 +107,23 @@ class SGL(Contrastive):
 class SimGCL(Contrastive):
     r"""Simple graph contrastive learning: LightGCN without layer 0, with a contrastive loss between noisy embeddings.
 
-    The rows are :math:`\frac1L\sum_{l=1}^L \hat A^l E`. In training, :func:`~graphunlearn.nn.auxiliary_loss` adds a
-    contrastive loss between two noisy propagations :math:`z^{(l)} = \hat A z^{(l-1)} + \Delta`. The noise is drawn for
-    every step, layer and node, and preserves the signs:
+    The embeddings are :math:`\frac1L\sum_{l=1}^L \hat A^l E`. In training, :func:`~graphunlearn.nn.auxiliary_loss` adds
+    a contrastive loss between two noisy propagations :math:`z^{(l)} = \hat A z^{(l-1)} + \Delta`. The noise is drawn
+    for every step, layer and node, and preserves the signs:
 
     .. math::
         \Delta = \epsilon\,\mathrm{sign}(\hat A z^{(l-1)}) \odot \frac{u}{\|u\|}, \qquad u \sim U(0, 1)^d
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        embedding_dim: Width of a row.
+        embedding_dim: Dimension of the embeddings.
         num_layers: Propagation layers.
         eps: Length :math:`\epsilon` of the noise.
-        full_at: Mean squared length of the rows of :math:`E` from which the contrastive loss has its full ``weight``;
-            below, the weight is reduced in proportion. For short rows, the contrastive loss is steep and the ranking
-            loss is flat: at the initial rows of a training, the contrastive loss would dominate, and validation
-            results would fall for longer than early stopping waits. 0 gives the loss as published.
+        full_at: Mean squared norm of the rows of :math:`E` from which the contrastive loss has its full ``weight``.
+            Below it, the weight is proportional to the mean squared norm; with 0, it is constant, as published. For
+            embeddings of small norm, such as the initial ones, the gradient of the contrastive loss is large and that
+            of the ranking loss is small. With the full weight, the validation metric would then decrease for more
+            epochs than the patience of early stopping.
         temperature: Divisor of the cosines; a smaller value gives more weight to the hardest nodes.
         weight: Weight of the contrastive loss relative to the mean per-sample loss.
         contrast: Largest number of users, and of items, that are contrasted in a step.

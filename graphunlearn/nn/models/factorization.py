@@ -22,7 +22,7 @@ class MatrixFactorization(nn.Module):
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        embedding_dim: Width of a row.
+        embedding_dim: Dimension of the embeddings.
 
     Source: Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", Computer 2009.
 
@@ -39,7 +39,7 @@ class MatrixFactorization(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Redraw the table."""
+        """Initialise the table anew."""
         nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(self, edge_label_index: Tensor) -> Tensor:
@@ -65,9 +65,9 @@ def _(model: MatrixFactorization, graph: InteractionGraph) -> LinearForm | None:
 
 
 class PositiveLightGCN(LightGCN):
-    """LightGCN that propagates only over the interactions with label 1; it is trained on all interactions.
+    """LightGCN that propagates only over the interactions with label 1, but is trained on all interactions.
 
-    Source: the public code of Zhang et al., arXiv 2307.02147, builds its graph from positive labels.
+    Source: the public code of Zhang et al., arXiv 2307.02147, which builds its graph from positive labels.
     """
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.errors import ArgumentError
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.func import spmm
 from graphunlearn.nn.encoding import Encoded, _check_size, encode, num_hops
 
@@ -20,7 +20,7 @@ class BiInteraction(nn.Module):
     r"""One layer of NGCF: :math:`\mathrm{LeakyReLU}((\hat A E + E) W_1 + (\hat A E \odot E) W_2)`.
 
     Args:
-        dim: Width of an input row and of an output row.
+        dim: Dimension of the embeddings.
     """
 
     def __init__(self, dim: int) -> None:
@@ -29,14 +29,14 @@ class BiInteraction(nn.Module):
         self.product = nn.Linear(dim, dim, bias=False)
 
     def forward(self, rows: Tensor, matrix: Tensor) -> Tensor:
-        """Return the rows of the next layer.
+        """Return the embeddings of the next layer.
 
         Args:
-            rows: The rows of this layer ``[num_nodes, dim]``.
+            rows: The embeddings of this layer ``[num_nodes, dim]``.
             matrix: The normalised adjacency in CSR ``[num_nodes, num_nodes]``.
 
         Returns:
-            The rows ``[num_nodes, dim]``.
+            The embeddings ``[num_nodes, dim]``.
         """
         near = spmm(matrix, rows)
         return F.leaky_relu(self.sum(near + rows) + self.product(near * rows), SLOPE)
@@ -50,14 +50,14 @@ class NGCF(nn.Module):
             + (\hat A E^{(l-1)} \odot E^{(l-1)}) W_2^{(l)}\big), \qquad
         Z = \Big[E^{(0)}, \tfrac{E^{(1)}}{\|E^{(1)}\|}, \dots, \tfrac{E^{(L)}}{\|E^{(L)}\|}\Big]
 
-    with :math:`\hat A = D^{-1/2} A D^{-1/2}`; norms are taken row by row, and a score is a dot product of rows of
-    :math:`Z`. The dropout of the paper is left out: early stopping replaces it, and the encoding remains a function of
-    the parameters and the graph alone.
+    with :math:`\hat A = D^{-1/2} A D^{-1/2}`, where norms are taken row by row. A score is the dot product of two rows
+    of :math:`Z`. Unlike in the paper, there is no dropout, so that embeddings depend on the parameters and the graph
+    only. Early stopping regularises instead.
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        embedding_dim: Width of the table and of every layer.
-        num_layers: Number of layers :math:`L`; encoded rows have ``(num_layers + 1) * embedding_dim`` columns.
+        embedding_dim: Dimension of the table and of every layer.
+        num_layers: Number of layers :math:`L`; the embeddings have dimension ``(num_layers + 1) * embedding_dim``.
 
     Raises:
         ValueError: ``num_layers`` is less than 1.
@@ -72,8 +72,7 @@ class NGCF(nn.Module):
     """
 
     def __init__(self, num_nodes: int, embedding_dim: int, num_layers: int) -> None:
-        if num_layers < 1:
-            raise ArgumentError("num_layers", "be at least 1", num_layers)
+        check_sizes(num_layers=num_layers)
         super().__init__()
         self.num_nodes, self.embedding_dim = num_nodes, embedding_dim
         self.embedding = nn.Embedding(num_nodes, embedding_dim)
@@ -81,7 +80,7 @@ class NGCF(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Redraw all parameters."""
+        """Initialise all parameters anew."""
         for parameter in self.parameters():
             nn.init.xavier_uniform_(parameter)
 

@@ -22,18 +22,19 @@ class SASRec(CausalModel):
         y = x + \mathrm{Attention}(\mathrm{LN}(x)), \quad
         z = y + W_2\,\mathrm{GELU}(W_1 \mathrm{LN}(y)), \qquad s_t = \mathrm{LN}(z_t)
 
-    The rows of all clicks are concatenated without padding; only the attention pads sessions, in groups of similar
-    length. Positions are counted from the start of a session; all positions from ``max_length`` on share the last row.
+    The embeddings of all clicks are concatenated without padding; only the attention pads sessions, in groups of
+    similar length. Positions are counted from the start of a session; all positions from ``max_length`` on share the
+    last position embedding.
 
     Args:
         num_items: Number of items.
-        dim: Width of a row.
+        dim: Dimension of the embeddings.
         num_layers: Number of attention blocks.
         heads: Number of attention heads; it must divide ``dim``.
-        max_length: Number of positions with a row of their own.
-        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        max_length: Number of position embeddings.
+        tied: Whether the output table of the items is their input table.
         bias: Whether every item has a bias.
-        dropout: Dropout probability of the input rows and of the output of each block.
+        dropout: Dropout probability of the input embeddings and of the outputs of every block.
 
     Raises:
         ValueError: A size is not positive, ``heads`` does not divide ``dim``, or ``dropout`` is out of range.
@@ -48,7 +49,7 @@ class SASRec(CausalModel):
         torch.Size([2, 8])
     """
 
-    row_length: ClassVar[float] = 0.6  # item rows are compared with normalised states of length sqrt(dim)
+    row_length: ClassVar[float] = 0.6  # items are compared with normalised states of norm sqrt(dim)
 
     def __init__(
         self,
@@ -72,10 +73,6 @@ class SASRec(CausalModel):
         self.norm = nn.LayerNorm(dim)
         self.reset_parameters()
 
-    def extra_repr(self) -> str:
-        more = f"num_layers={len(self.blocks)}, heads={self.heads}, max_length={self.max_length}"
-        return f"{super().extra_repr()}, {more}"
-
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
         place = ragged.position.clamp(max=self.max_length - 1)
         rows = F.embedding(items, self.embedding.weight) + F.embedding(place, self.position.weight)
@@ -91,9 +88,9 @@ class Block(nn.Module):
     """A transformer block: attention within sessions, then two linear maps with a GELU, each with a skip connection.
 
     Args:
-        dim: Width of a row.
+        dim: Dimension of the states.
         heads: Number of attention heads.
-        dropout: Dropout probability of the outputs that are added.
+        dropout: Dropout probability of the two outputs before they are added to the input.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -104,11 +101,20 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, rows: Tensor, rectangles: Rectangles) -> Tensor:
-        """Return the output rows ``[num_read, dim]``."""
+        """Return the states of all clicks after the block.
+
+        Args:
+            rows: The states of all clicks ``[num_read, dim]``.
+            rectangles: The groups in which the sessions are padded.
+
+        Returns:
+            The states ``[num_read, dim]``.
+        """
         parts, qkv = [], self.into(self.before_attention(rows))
         for clicks in rectangles.clicks:
             q, k, v = qkv[clicks].unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # padding follows every real click
+            # The causal mask also hides the padding, which comes after all clicks of a session.
+            seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             parts.append(seen.transpose(1, 2).flatten(2).flatten(0, 1))
         rows = rows + self._dropped(self.out_of(torch.cat(parts).index_select(0, rectangles.back)))
         return rows + self._dropped(self.narrow(F.gelu(self.wide(self.before_maps(rows)))))
@@ -118,21 +124,31 @@ class Block(nn.Module):
 
 
 class Rectangles(NamedTuple):
-    """Sessions in groups in which the longest session has less than twice the clicks of the shortest."""
+    """Sessions in groups of similar length: the longest session of a group is less than twice as long as the shortest.
 
-    clicks: list[Tensor]  # per group [num_sessions, longest]; past the end of a session, its last click again
-    back: Tensor  # [num_read] where each click lies in the groups, read row by row and one after the other
+    Args:
+        clicks: For every group, the clicks of its sessions; shorter sessions are padded with their last click
+            ``[num_sessions, longest]``.
+        back: Position of every click in the concatenated, flattened groups ``[num_read]``.
+    """
+
+    clicks: list[Tensor]
+    back: Tensor
 
     @staticmethod
     def of(sizes: Tensor) -> Rectangles:
-        """Return the groups of sessions of which ``sizes[t]`` have a click at place ``t``; see :class:`Ragged`."""
+        """Return the groups of the sessions of a :class:`Ragged`.
+
+        Args:
+            sizes: Number of sessions with a click at every position ``[longest]``.
+        """
         device, steps = sizes.device, sizes.tolist()
         offset, start, clicks = sizes.cumsum(0) - sizes, 0, []
         back = torch.empty(sum(steps), dtype=torch.long, device=device)
         first, longest = 0, len(steps)
         while longest:
             shortest = longest // 2 + 1
-            last = steps[shortest - 1]  # the sessions from number `first` on that are at least that long
+            last = steps[shortest - 1]  # sessions `first` to `last - 1` have at least `shortest` clicks
             if last > first:
                 place = torch.arange(longest, device=device)
                 number = torch.arange(first, last, device=device).unsqueeze(1)

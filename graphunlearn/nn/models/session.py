@@ -1,4 +1,4 @@
-"""Session recommenders: their base classes, sequential reading of ragged sessions, and GRU4Rec."""
+"""Base classes of session recommenders, sessions in time-major order, and GRU4Rec."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, _check_sessions, encode
 from graphunlearn.nn.prefixes import encode_prefixes
@@ -22,14 +23,15 @@ CHUNK = 1 << 12  # clicks read at a time; bounds the memory, and larger chunks a
 
 
 class SessionModel(nn.Module):
-    """The base class of session recommenders, with the input table of the items and the table of the item scores.
+    """The base class of session recommenders, with an input table and an output table of the items.
 
     Args:
-        num_items: Number of items; there is exactly one row per item.
-        dim: Width of a row.
-        tied: Whether sessions are compared with the input table of the items instead of a separate one.
-        bias: Whether every item has a bias, stored as an additional column of its row.
-        dropout: Dropout probability of the input rows.
+        num_items: Number of items, which is also the number of rows of the tables.
+        dim: Dimension of the embeddings.
+        tied: Whether the output table is the input table.
+        bias: Whether every item has a bias. Encoded items have it as an additional column.
+        dropout: Dropout probability of the input embeddings.
+        **sizes: Further arguments that must be at least 1.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.
@@ -38,19 +40,17 @@ class SessionModel(nn.Module):
     row_length: ClassVar[float] = 2.0
 
     def __init__(self, num_items: int, dim: int, tied: bool, bias: bool, dropout: float, **sizes: int) -> None:
-        for name, value in {"num_items": num_items, "dim": dim, **sizes}.items():
-            if value < 1:
-                raise ArgumentError(name, "be at least 1", value)
+        check_sizes(num_items=num_items, dim=dim, **sizes)
         if not 0 <= dropout < 1:
             raise ArgumentError("dropout", "be at least 0 and less than 1", dropout)
         super().__init__()
-        self.num_items, self.dim, self.dropout = num_items, dim, dropout
+        self.num_items, self.dim, self.dropout, self._sizes = num_items, dim, dropout, sizes
         self.embedding = nn.Embedding(num_items, dim)
         self.output = None if tied else nn.Embedding(num_items, dim)
         self.bias = nn.Parameter(torch.empty(num_items)) if bias else None
 
     def reset_parameters(self) -> None:
-        """Redraw all parameters: item rows with expected length ``row_length``, other parameters as in PyTorch."""
+        """Initialise all parameters anew: embeddings with norm ``row_length`` (approximately), others as in PyTorch."""
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.GRU, nn.LayerNorm, nn.Linear)):
                 module.reset_parameters()
@@ -61,12 +61,19 @@ class SessionModel(nn.Module):
             nn.init.zeros_(self.bias)
 
     def extra_repr(self) -> str:
-        """Return what tells one training of the model from another."""
-        tied, bias = self.output is None, self.bias is not None
-        return f"{self.num_items}, {self.dim}, tied={tied}, bias={bias}, dropout={self.dropout}"
+        """Return the options of the model, which also identify its training checkpoints."""
+        options = {"tied": self.output is None, "bias": self.bias is not None, "dropout": self.dropout, **self._sizes}
+        return ", ".join([f"{self.num_items}, {self.dim}", *(f"{name}={value}" for name, value in options.items())])
 
     def encoded(self, states: Tensor) -> Encoded:
-        """Return an encoding of the states ``[num, dim]`` and the items in which a score is a dot product."""
+        """Return embeddings of sessions and items whose dot products are the scores, including biases.
+
+        Args:
+            states: The states of sessions or prefixes ``[num, dim]``.
+
+        Returns:
+            The embeddings ``[num, dim]`` and ``[num_items, dim]``, with one more column if items have a bias.
+        """
         table = self.embedding.weight if self.output is None else self.output.weight
         if self.bias is None:
             return Encoded(states, table)
@@ -75,30 +82,60 @@ class SessionModel(nn.Module):
 
 
 def dropped(rows: Tensor, share: float, training: bool) -> Tensor:
-    """Apply dropout to ``rows`` with probability ``share``; faster than the dropout of PyTorch on a CPU."""
+    """Return ``rows`` after dropout, which is faster here than in PyTorch on a CPU.
+
+    Args:
+        rows: Any tensor.
+        share: Dropout probability.
+        training: Whether dropout is applied.
+    """
     if not (training and share):
         return rows
     return rows * (torch.rand_like(rows) >= share).to(rows.dtype).div_(1 - share)
 
 
 class Ragged(NamedTuple):
-    """Sessions of different lengths, longest first, in time-major order: all first clicks, then all second ones, ..."""
+    """Sessions of different lengths in time-major order: the first clicks of all sessions, then the second ones, ...
 
-    clicks: Tensor  # [num_read] number of the click in the graph
-    position: Tensor  # [num_read] its place in the session
-    sizes: Tensor  # [longest] how many sessions have a click at each place
-    ends: Tensor  # [num] where among the clicks the wanted ones lie
+    The sessions are sorted by length, the longest first.
+
+    Args:
+        clicks: Position of every click in the graph ``[num_read]``.
+        position: Position of every click in its session, from 0 ``[num_read]``.
+        sizes: Number of sessions with a click at every position ``[longest]``.
+        ends: Indices in ``clicks`` of the clicks that were asked for ``[num]``.
+    """
+
+    clicks: Tensor
+    position: Tensor
+    sizes: Tensor
+    ends: Tensor
 
     @staticmethod
     def of(graph: SessionGraph, ends: Tensor) -> Ragged:
-        """Return the sessions that hold the clicks ``ends`` ``[num]``, each up to its last click in ``ends``."""
+        """Return the sessions of the given clicks, each up to its last given click.
+
+        Args:
+            graph: The graph of the sessions.
+            ends: Positions of clicks in the graph, in any order ``[num]``.
+
+        Returns:
+            The clicks of these sessions in time-major order.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.SessionGraph.from_sequences([[5, 6, 7], [8, 9]])
+            >>> ragged = Ragged.of(graph, torch.tensor([1, 4]))
+            >>> ragged.clicks, ragged.sizes, ragged.ends
+            (tensor([0, 3, 1, 4]), tensor([2, 2]), tensor([2, 3]))
+        """
         session = torch.searchsorted(graph.click_ptr, ends, right=True) - 1
         used, which = torch.unique(session, return_inverse=True)
         first = graph.click_ptr[used]
         length = torch.zeros_like(used).scatter_reduce_(0, which, ends - first[which] + 1, "amax")
         length, order = length.sort(descending=True, stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-        ended = torch.bincount(length)  # how many sessions have each length, from 0
+        ended = torch.bincount(length)  # number of sessions of every length, from 0
         sizes = (order.numel() - ended.cumsum(0))[:-1]
         offset = sizes.cumsum(0) - sizes
         position = torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes)
@@ -108,18 +145,18 @@ class Ragged(NamedTuple):
 
 
 class CausalModel(SessionModel, ABC):
-    """A session recommender in which the row of a prefix depends only on the clicks of the prefix."""
+    """A session recommender that reads clicks in order, so that one pass gives the states of all prefixes."""
 
     @abstractmethod
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
-        """Return the rows of the prefixes that end at every click.
+        """Return the state of the prefix that ends at every click.
 
         Args:
             items: Item of every click ``[num_read]``.
-            ragged: The assignment of the clicks to sessions.
+            ragged: The sessions of the clicks.
 
         Returns:
-            One row per click ``[num_read, dim]``.
+            The states ``[num_read, dim]``.
         """
 
 
@@ -151,16 +188,16 @@ class GRU4Rec(CausalModel):
     .. math::
         h_t = \mathrm{GRU}(e_{v_t}, h_{t-1}), \qquad s_t = W h_t + b
 
-    The row :math:`s_t` of a prefix is compared with the rows of all items.
+    The scores of a prefix are the dot products of its state :math:`s_t` with the embeddings of all items.
 
     Args:
         num_items: Number of items.
-        dim: Width of a row.
+        dim: Dimension of the embeddings.
         num_layers: Number of stacked recurrent layers.
         hidden: Width of the recurrent layers; ``dim`` by default.
-        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        tied: Whether the output table of the items is their input table.
         bias: Whether every item has a bias.
-        dropout: Dropout probability of the input rows and between layers.
+        dropout: Dropout probability of the input embeddings and between layers.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.
@@ -189,14 +226,11 @@ class GRU4Rec(CausalModel):
         dropout: float = 0.5,
     ) -> None:
         hidden = dim if hidden is None else hidden
-        super().__init__(num_items, dim, tied, bias, dropout, num_layers=num_layers, hidden=hidden)
+        super().__init__(num_items, dim, tied, bias, dropout, hidden=hidden, num_layers=num_layers)
         between = dropout if num_layers > 1 else 0.0
         self.gru = nn.GRU(dim, hidden, num_layers, dropout=between)
         self.dense = nn.Linear(hidden, dim)
         self.reset_parameters()
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, hidden={self.gru.hidden_size}, num_layers={self.gru.num_layers}"
 
     def forward(self, items: Tensor, ragged: Ragged) -> Tensor:
         rows = dropped(F.embedding(items, self.embedding.weight), self.dropout, self.training)

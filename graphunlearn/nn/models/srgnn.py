@@ -30,26 +30,26 @@ class GatedConv(MessagePassing):
     The mean over an empty set is zero.
 
     Args:
-        dim: Width of a row.
+        dim: Dimension of the embeddings.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__(aggr="sum", node_dim=0)
         self.dim = dim
-        self.into = nn.Linear(dim, 5 * dim)  # W_in, W_out, and U of the three gates: all maps of the node rows
+        self.into = nn.Linear(dim, 5 * dim)  # W_in, W_out, and U of the three gates: all maps of h
         self.gates = nn.Linear(2 * dim, 3 * dim)
 
     def forward(self, rows: Tensor, edge_index: Tensor, weight: Tensor) -> Tensor:
-        """Return the updated rows.
+        """Return the updated embeddings of the nodes.
 
         Args:
-            rows: The rows of the nodes ``[num_nodes, dim]``.
-            edge_index: The edges in both directions; node ``i`` is ``2i`` among predecessors and ``2i + 1`` among
-                successors.
-            weight: For every edge, one over the number of edges with the same target.
+            rows: The embeddings of the nodes ``[num_nodes, dim]``.
+            edge_index: The edges in both directions ``[2, 2 * num_edges]``. Every node :math:`i` appears twice: as
+                :math:`2i` it collects its predecessors, and as :math:`2i + 1` its successors.
+            weight: For every edge, one over the number of edges with the same target ``[2 * num_edges]``.
 
         Returns:
-            The rows ``[num_nodes, dim]``.
+            The embeddings ``[num_nodes, dim]``.
         """
         sent, own = self.into(rows).split([2 * self.dim, 3 * self.dim], 1)
         taken = self.propagate(edge_index, x=sent.reshape(-1, self.dim), weight=weight.unsqueeze(1))
@@ -59,14 +59,14 @@ class GatedConv(MessagePassing):
         return torch.lerp(rows, new, update)
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
-        """Return the messages of the edges: the weighted rows of their sources."""
+        """Return the message of every edge: the weighted embedding of its source."""
         return x_j * weight
 
 
 class SRGNN(SessionModel):
     r"""SR-GNN: gated message passing on the transitions of a session, then attention with its last click as query.
 
-    Let :math:`h` be the rows of the distinct items of the session after ``num_layers`` steps of :class:`GatedConv`:
+    Let :math:`h` be the embeddings of the distinct items of a session after ``num_layers`` steps of :class:`GatedConv`:
 
     .. math::
         \alpha_t = q^\top \sigma(W_1 h_{v_n} + W_2 h_{v_t} + c), \qquad
@@ -76,11 +76,11 @@ class SRGNN(SessionModel):
 
     Args:
         num_items: Number of items.
-        dim: Width of a row.
+        dim: Dimension of the embeddings.
         num_layers: Number of steps of message passing; all steps share their parameters.
-        tied: Whether sessions are compared with the input table of the items instead of a separate one.
+        tied: Whether the output table of the items is their input table.
         bias: Whether every item has a bias.
-        dropout: Dropout probability of the input rows.
+        dropout: Dropout probability of the input embeddings.
 
     Raises:
         ValueError: A size is not positive, or ``dropout`` is out of range.
@@ -113,11 +113,8 @@ class SRGNN(SessionModel):
         self.dense = nn.Linear(2 * dim, dim)
         self.reset_parameters()
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_layers={self.num_layers}"
-
     def forward(self, x: Tensor, edge_index: Tensor, alias: Tensor, batch: Tensor, length: Tensor) -> Tensor:
-        """Return the rows of the sessions.
+        """Return the states of the sessions.
 
         Args:
             x: Item of every node ``[num_nodes]``.
@@ -127,7 +124,7 @@ class SRGNN(SessionModel):
             length: Clicks per session ``[num_sessions]``.
 
         Returns:
-            One row per session ``[num_sessions, dim]``.
+            The states ``[num_sessions, dim]``.
         """
         rows = dropped(F.embedding(x, self.embedding.weight), self.dropout, self.training)
         edges, weight = _both_ways(edge_index, x.numel(), rows.dtype)
@@ -143,7 +140,7 @@ class SRGNN(SessionModel):
 
 
 def _both_ways(edge_index: Tensor, num_nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the edges of :class:`GatedConv` and their weights: first forward edges, then backward edges."""
+    """Return the edges and weights that :class:`GatedConv` takes: first forward edges, then backward edges."""
     tail, head = edge_index
     edges = torch.stack([torch.cat([2 * tail, 2 * head + 1]), torch.cat([2 * head, 2 * tail + 1])])
     count = torch.bincount(edges[1], minlength=2 * num_nodes)

@@ -88,14 +88,14 @@ def _(model: SimGCL, graph: InteractionGraph, samples: Samples, *, seed: int, ep
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    r"""Return the InfoNCE loss of every row: row :math:`i` of one view should identify row :math:`i` of the other view.
+    r"""Return the InfoNCE loss of every node between its embeddings :math:`a_i` and :math:`b_i` in two views.
 
     .. math::
         -\log\frac{\exp(\cos(a_i, b_i) / \tau)}{\sum_j \exp(\cos(a_i, b_j) / \tau)}
 
     Args:
-        first: Rows :math:`a` ``[num, dim]``.
-        second: Rows :math:`b` ``[num, dim]``.
+        first: Embeddings :math:`a` in the first view ``[num, dim]``.
+        second: Embeddings :math:`b` in the second view ``[num, dim]``.
         temperature: The temperature :math:`\tau`.
 
     Returns:
@@ -126,7 +126,7 @@ def _contrast(model: Contrastive, first: Tensor, second: Tensor, samples: Sample
 
 
 def _propagate(model: SGL, matrices: list[Tensor]) -> Tensor:
-    """Return the rows of LightGCN with a separate matrix for every layer."""
+    """Return the embeddings of LightGCN with a separate matrix for every layer ``[num_nodes, dim]``."""
     alpha, layer = model.alpha.tolist(), model.embedding.weight
     out: Tensor = alpha[0] * layer
     for weight, matrix in zip(alpha[1:], matrices, strict=True):
@@ -135,7 +135,8 @@ def _propagate(model: SGL, matrices: list[Tensor]) -> Tensor:
     return out
 
 
-# The views of the latest epoch on a graph; they are stored outside the model and never copied or saved with it.
+# The views of the latest epoch, by adjacency. They are stored outside the model, so that they are neither copied nor
+# saved with it.
 _VIEWS: MutableMapping[Adjacency, tuple[tuple[object, ...], list[list[Tensor]]]] = WeakKeyDictionary()
 
 
@@ -147,10 +148,8 @@ def _views(model: SGL, graph: InteractionGraph, seed: int, epoch: int) -> list[l
     if known != key:
         generator = _generator("cpu", model.view, seed, epoch)
         with torch.inference_mode(False), torch.no_grad():
-            if model.view == "random-walk":
-                views = [[_view(model, graph, generator) for _ in range(model.num_layers)] for _ in range(2)]
-            else:
-                views = [[_view(model, graph, generator)] * model.num_layers for _ in range(2)]
+            draws, repeats = (model.num_layers, 1) if model.view == "random-walk" else (1, model.num_layers)
+            views = [[_view(model, graph, generator) for _ in range(draws)] * repeats for _ in range(2)]
         _VIEWS[adjacency] = (key, views)
     return views
 

@@ -38,7 +38,12 @@ class FitResult:
 
 
 class TrainingState:
-    """The training state on disk; without a path, its methods do nothing."""
+    """The training state in a file; without a path, nothing is read or written.
+
+    Args:
+        path: The file, or ``None``; the suffix ``.safetensors`` is added if it is missing.
+        identity: A function that returns a description of the training, by which its checkpoint is recognised.
+    """
 
     def __init__(self, path: str | Path | None, identity: Callable[[], dict[str, Any]]) -> None:
         self.path = None
@@ -49,6 +54,20 @@ class TrainingState:
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, metric: str | None, epochs: int
     ) -> tuple[FitResult, dict[str, Tensor] | None]:
+        """Restore the state of an interrupted training, if there is one.
+
+        Args:
+            model: The model; its parameters are overwritten.
+            optimizer: The optimizer; its state is overwritten.
+            metric: Name of the validation metric.
+            epochs: Largest number of epochs of the training.
+
+        Returns:
+            The result so far, and the parameters of the best epoch, if they are stored.
+
+        Raises:
+            ValueError: The file belongs to another training, or holds more epochs than ``epochs``.
+        """
         fresh = FitResult(metric, None, 0, 0.0)
         if self.path is None or not self.path.exists():
             return fresh, None
@@ -56,9 +75,8 @@ class TrainingState:
         meta = json.loads(bytes(tensors.pop("meta").tolist()).decode())
         if meta["identity"] != self.identity:
             changed = [k for k, v in self.identity.items() if meta["identity"].get(k) != v]
-            raise ArgumentError(
-                "checkpoint", "come from the same training run", f"{self.path.name} with another {', '.join(changed)}"
-            )
+            got = f"{self.path.name} with another {', '.join(changed)}"
+            raise ArgumentError("checkpoint", "come from the same training run", got)
         done = len(meta["result"]["history"])
         if done > epochs:
             raise ArgumentError("epochs", f"not be below the {done} epochs in {self.path.name}", epochs)
@@ -77,13 +95,21 @@ class TrainingState:
     def write(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, result: FitResult, best: dict[str, Tensor] | None
     ) -> None:
+        """Write the state of the training to the file atomically.
+
+        Args:
+            model: The model.
+            optimizer: The optimizer.
+            result: The result so far.
+            best: The parameters of the best epoch, if they are known.
+        """
         if self.path is None:
             return
         tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
         for index, entry in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entry.items()}
-        # one file, so that parameters and history always belong to the same epoch
+        # All is in one file, so that parameters and history belong to the same epoch.
         meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
         tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
         write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))

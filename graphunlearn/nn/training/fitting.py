@@ -1,4 +1,4 @@
-"""The training loop, used for original models and retrained references alike."""
+"""The training loop, which trains original models and retrained models in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
@@ -82,7 +82,7 @@ def default_settings(graph: EventGraph) -> FitSettings:
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Redraw all parameters of ``model`` from its own initialisation, without changing the global random state.
+    """Initialise all parameters of ``model`` anew, without changing the global random state.
 
     Args:
         model: The model; it is changed in place.
@@ -95,16 +95,14 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 
     def reset(module: nn.Module) -> None:
         own = getattr(module, "reset_parameters", None)
-        if callable(own):  # it resets its submodules too, maybe differently from their own initialisation
+        if callable(own):  # it also resets its submodules, possibly in another way than they would themselves
             own()
             covered.update(id(p) for p in module.parameters())
         else:
             for child in module.children():
                 reset(child)
 
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(model, seed):
         reset(model)
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
     if missing:
@@ -116,6 +114,9 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of ``model`` that require a gradient.
+
+    Args:
+        model: The model.
 
     Raises:
         ValueError: No parameter requires a gradient.
@@ -149,8 +150,8 @@ def fit(
         graph: Training interactions or sessions, used for propagation and as training samples.
         validation: Interactions or sessions for early stopping; without them, training runs for all ``epochs``.
         objective: The loss; :func:`default_objective` by default.
-        settings: Training settings, :func:`default_settings` by default; single fields can be given by name instead
-            (``fit(..., lr=0.005)``).
+        settings: Training settings, :func:`default_settings` by default; single fields can be given as keyword
+            arguments instead (``fit(..., lr=0.005)``).
         checkpoint: File to which the training state is written atomically after every epoch; the suffix
             ``.safetensors`` is added if it is missing. If the file exists, training resumes from it and ends with the
             same parameters as without the interruption. With more ``epochs`` than before, training continues.
@@ -187,17 +188,17 @@ def fit(
     model.train()
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
-    bar = tqdm(
-        range(done + 1, settings.epochs + 1), desc="training", unit="epoch", disable=_quiet(progress), leave=False
-    )
+    epochs = range(done + 1, settings.epochs + 1)
+    bar = tqdm(epochs, desc="training", unit="epoch", disable=_quiet(progress), leave=False)
     for epoch in bar:
         if metric is not None and epoch - result.best_epoch > settings.patience and result.best_epoch:
             break
         if settings.refresh_negatives and epoch > 1:
             samples = objective.samples(graph, epoch=epoch)
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+        seed = settings.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
         total = torch.zeros((), device=parameters[0].device)
-        with _own_randomness(model, settings.seed, epoch):
+        with seeded(model, seed):
             for step, batch in enumerate(objective.batches(samples, settings.batch_size, generator)):
                 loss = objective.losses(model, graph, batch).mean()
                 extra = auxiliary_loss(model, graph, batch, seed=settings.seed, epoch=epoch, step=step)
@@ -208,9 +209,8 @@ def fit(
                 total += loss.detach() * len(batch)
         record = {"epoch": float(epoch), "loss": float(total) / len(samples)}
         if not math.isfinite(record["loss"]):
-            raise FloatingPointError(
-                f"the training loss became {record['loss']} in epoch {epoch}; lower 'lr' or check the data"
-            )
+            problem = f"the training loss became {record['loss']} in epoch {epoch}"
+            raise FloatingPointError(f"{problem}; lower 'lr' or check the data")
         if watch is not None and metric is not None:
             model.eval()
             with torch.no_grad():
@@ -219,7 +219,7 @@ def fit(
         result.history.append(record)
         if metric is None or result.best is None or record[metric] > result.best:
             result.best, result.best_epoch = record.get(metric or ""), epoch
-            best = None if metric is None else _snapshot(model)
+            best = None if metric is None else {k: v.detach().clone() for k, v in model.state_dict().items()}
         result.seconds = before + time.perf_counter() - start
         state.write(model, optimizer, result, best)
         bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k != "epoch"})
@@ -236,7 +236,10 @@ def _identity(
     objective: Criterion,
     settings: FitSettings,
 ) -> dict[str, Any]:
-    """Return a JSON-serialisable description of a training, without its length, by which checkpoints are matched."""
+    """Return a JSON-serialisable description of a training, by which its checkpoint is recognised.
+
+    The number of epochs is not part of the description, so that a finished training can be continued.
+    """
     return {
         **{name: value for name, value in asdict(settings).items() if name != "epochs"},
         "model": {name: list(value.shape) for name, value in model.state_dict().items()},
@@ -245,10 +248,6 @@ def _identity(
         "graph": graph.fingerprint(),
         "validation": None if validation is None else validation.fingerprint(),
     }
-
-
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _quiet(progress: bool | None) -> bool | None:
@@ -267,6 +266,9 @@ def validator(
 
     Returns:
         A function that maps a model to the metric, and the name of the metric; ``None`` twice without validation.
+
+    Raises:
+        ValueError: ``validation`` does not fit ``graph``, or holds nothing to evaluate.
     """
     if validation is None or validation.num_interactions == 0:
         return None, None
@@ -309,9 +311,14 @@ def _next_click(graph: EventGraph, validation: SessionGraph) -> Callable[[nn.Mod
 
 
 @contextmanager
-def _own_randomness(model: nn.Module, seed: int, epoch: int) -> Iterator[None]:
-    """Make random draws inside, such as dropout, depend on seed and epoch alone; then restore the random state."""
+def seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed the random draws in a block, such as those of dropout, and restore the global random state after it.
+
+    Args:
+        model: The model, whose devices are seeded.
+        seed: The seed.
+    """
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        torch.manual_seed(seed)
         yield

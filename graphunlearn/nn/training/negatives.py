@@ -1,4 +1,4 @@
-"""Negatives as a fixed function of (seed, user, item, k), independent of generator state, order and device."""
+"""Negatives that are a fixed function of seed, user, item and number, independent of order and device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from graphunlearn.data import InteractionGraph
 
 __all__ = ["draw_negatives"]
 
-_ATTEMPTS = (
-    12  # a user who holds 90 % of all items still finds a negative with probability .72; then the last draw stands
-)
+# With 12 attempts, a user who holds 90 % of all items finds a negative with probability 0.72. If all attempts fail, the
+# last item drawn is used.
+_ATTEMPTS = 12
 _MASK = (1 << 63) - 1
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 values by the finaliser of SplitMix64 (Steele et al., OOPSLA 2014); products wrap around."""
+    """Return a hash of int64 values: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), modulo 2**64."""
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -28,16 +28,16 @@ def _signed(x: int) -> int:
 
 
 def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
-    """Return ``num`` items for every (user, item) pair with which the user has no interaction in ``graph``.
+    """Return ``num`` items for every pair of user and item, avoiding the items of the user in ``graph``.
 
-    A draw that hits an interaction of ``graph`` is repeated with the next value of the hash. The negatives of an
-    interaction therefore depend on the graph only through the interactions of its user.
+    If a drawn item is one of the user's items, the next hash value is used, up to twelve times. The negatives of a pair
+    therefore depend on the graph only through the interactions of the user.
 
     Args:
         graph: The graph whose interactions are avoided.
         users: Internal user ids ``[num_pairs]``.
         items: Internal item ids ``[num_pairs]``.
-        num: Negatives per pair.
+        num: Number of negatives per pair.
         seed: Any integer.
 
     Returns:
@@ -45,9 +45,8 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
     """
     adjacency, num_items = graph.adjacency, graph.num_items
     edges = graph.num_interactions
-    row = torch.repeat_interleave(
-        torch.arange(graph.num_users, device=users.device), adjacency.degree[: graph.num_users].long()
-    )
+    degree = adjacency.degree[: graph.num_users].long()
+    row = torch.arange(graph.num_users, device=users.device).repeat_interleave(degree)
     keys = row * num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
     base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
     state = (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()

@@ -34,7 +34,11 @@ class PrefixSamples:
         return self.ends.numel()
 
     def select(self, index: Tensor) -> PrefixSamples:
-        """Return the samples at ``index`` (a boolean mask or positions)."""
+        """Return a subset of the samples.
+
+        Args:
+            index: Boolean mask ``[num_samples]``, or positions.
+        """
         index = index.to(self.ends.device)
         return PrefixSamples(self.ends[index], self.target[index], self.session[index])
 
@@ -47,7 +51,7 @@ class CrossEntropy(Criterion):
         \ell(v_1, \dots, v_t \to v_{t+1})
             = -\log\frac{\exp\langle s, e_{v_{t+1}}\rangle}{\sum_j \exp\langle s, e_j\rangle}
 
-    with :math:`s` the row of the prefix and :math:`e_j` the row of an item.
+    with the embedding :math:`s` of the prefix and the embeddings :math:`e_j` of the items.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -98,8 +102,13 @@ class CrossEntropy(Criterion):
     def batches(self, samples: PrefixSamples, size: int, generator: torch.Generator) -> Iterator[PrefixSamples]:
         """Yield all samples once, the prefixes of a session together, sessions in random order.
 
-        A batch ends with the session in which it reaches its share, so batches hold about ``size`` samples, and a
-        causal model reads every session once per epoch.
+        A session is never divided, so that a causal model reads it once per epoch. Batches therefore have only about
+        ``size`` samples.
+
+        Args:
+            samples: The samples.
+            size: Approximate number of samples per batch.
+            generator: Generator of the order, on the CPU.
         """
         _, session = torch.unique(samples.session, return_inverse=True)
         count = torch.bincount(session)

@@ -1,9 +1,9 @@
-"""Training objectives with one loss per interaction, so that influences can be summed exactly."""
+"""Training objectives that return one loss per interaction, so that the loss of any subset is a sum."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import PairPattern
 from graphunlearn.nn.encoding import Encoded, encode
@@ -44,26 +45,25 @@ class Samples:
         return self.users.numel()
 
     def select(self, index: Tensor) -> Samples:
-        """Return the samples at ``index`` (a boolean mask or positions)."""
+        """Return a subset of the samples.
+
+        Args:
+            index: Boolean mask ``[num_samples]``, or positions.
+        """
         index = index.to(self.users.device)
-        return Samples(
-            self.users[index],
-            self.items[index],
-            self.size,
-            None if self.negatives is None else self.negatives[index],
-            None if self.target is None else self.target[index],
-        )
+        optional = (None if values is None else values[index] for values in (self.negatives, self.target))
+        return Samples(self.users[index], self.items[index], self.size, *optional)
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs; for each sample, the interaction is followed by its negatives."""
+        """All scored pairs, sample by sample: the interaction, then its negatives."""
         if self.negatives is None:
             return PairPattern(self.users, self.items, self.size)
         rows = self.users.repeat_interleave(1 + self.negatives.size(1))
         return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
 
     def by_user(self) -> Samples:
-        """Return the samples sorted by user, which saves sparse products a permutation."""
+        """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
         return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
@@ -84,11 +84,14 @@ class Samples:
 class Objective(Criterion):
     r"""A per-sample loss :math:`\ell_s = \frac1n\sum_k \varphi(m_{sk}) + \frac\lambda2\sum_{v \in s}\|e_v\|^2`.
 
-    The margins :math:`m_{sk}` are linear in the scores. ``weight_decay`` :math:`\lambda` acts on the layer-0 rows of
-    the sample (negatives count :math:`1/n` each), not on the whole table.
+    The margins :math:`m_{sk}` are linear in the scores. The L2 penalty with weight :math:`\lambda` acts on the layer-0
+    embeddings of the nodes of the sample (negatives count :math:`1/n` each), not on the whole table.
 
     A subclass defines the samples (:meth:`samples`) and :math:`\varphi` with its first two derivatives (:meth:`phi`).
-    Closed-form curvature products follow from these.
+    Curvature products use these derivatives.
+
+    Args:
+        weight_decay: Weight :math:`\lambda` of the L2 penalty.
     """
 
     weight_decay: float = 0.0
@@ -112,22 +115,63 @@ class Objective(Criterion):
 
     @abstractmethod
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\varphi, \varphi', \varphi''` at ``margins``, each with shape ``[num_samples, n]``."""
+        r"""Return :math:`\varphi` and its first two derivatives.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            :math:`\varphi, \varphi', \varphi''`, each ``[num_samples, n]``.
+        """
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        r"""Return :math:`\varphi` alone ``[num_samples, n]``, in a numerically stable and differentiable form."""
+        r"""Return :math:`\varphi` alone, in a numerically stable and differentiable form.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            The losses ``[num_samples, n]``.
+        """
         return self.phi(margins, samples)[0]
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
-        """Return the margins ``[num_samples, n]`` from the scores of ``samples.pattern``; by default, the scores."""
+        """Return the margins, which by default are the scores of the interactions.
+
+        Args:
+            scores: The scores of ``samples.pattern``.
+            samples: The samples.
+
+        Returns:
+            The margins ``[num_samples, n]``.
+        """
         return scores.view(-1, 1)
 
     def margins_transposed(self, values: Tensor, samples: Samples) -> Tensor:
-        """Apply the transpose of the linear map :meth:`margins` to ``values`` ``[num_samples, n]``."""
+        """Return the product of ``values`` and the transpose of the linear map :meth:`margins`.
+
+        Args:
+            values: One value per margin ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            One value per pair of ``samples.pattern``.
+        """
         return values.flatten()
 
     def losses(self, model: nn.Module, graph: InteractionGraph, samples: Samples) -> Tensor:
-        """Return the loss of every sample ``[num_samples]``, differentiable in the parameters of ``model``."""
+        """Return the loss of every sample, differentiable in the parameters of ``model``.
+
+        Args:
+            model: The recommender.
+            graph: The graph to propagate on.
+            samples: Samples of that graph.
+
+        Returns:
+            The losses ``[num_samples]``.
+        """
         return self(encode(model, graph), samples)
 
     def __call__(self, encoded: Encoded, samples: Samples) -> Tensor:
@@ -154,7 +198,14 @@ class Objective(Criterion):
         return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
-        r"""Return each node's weight in the L2 term ``[num_nodes]``; the curvature is :math:`\lambda` times that."""
+        r"""Return the weight of every node in the L2 term, users first; times :math:`\lambda`, it is the curvature.
+
+        Args:
+            samples: The samples.
+
+        Returns:
+            The weights ``[num_nodes]`` (float64).
+        """
         users, items = samples.size
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
@@ -171,7 +222,7 @@ class BPR(Objective):
     objective is therefore deterministic, and forgetting does not change the negatives of other users.
 
     Args:
-        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
         negatives: Negatives per interaction.
         seed: Seed of the negatives.
 
@@ -192,14 +243,12 @@ class BPR(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.negatives < 1:
-            raise ArgumentError("negatives", "be at least 1", self.negatives)
+        check_sizes(negatives=self.negatives)
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+        samples = _samples(graph, mask)
         seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
-        drawn = draw_negatives(graph, user, item, self.negatives, seed)
-        return Samples(user, item, (graph.num_users, graph.num_items), negatives=drawn)
+        return replace(samples, negatives=draw_negatives(graph, samples.users, samples.items, self.negatives, seed))
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         scores = scores.view(len(samples), 1 + self.negatives)
@@ -221,7 +270,7 @@ class BCE(Objective):
     r"""Binary cross entropy of the label: :math:`\varphi(m) = \log(1 + e^m) - y m` with :math:`m = s_{ui}`.
 
     Args:
-        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 rows of the sample.
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -234,15 +283,10 @@ class BCE(Objective):
 
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.label is None:
-            raise ArgumentError(
-                "graph",
-                "carry a 'label' for every interaction to be trained with BCE",
-                "none",
-                "make one with graph.binarize(threshold), or train with BPR",
-            )
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
-        label = graph.label if mask is None else graph.label[mask]
-        return Samples(user, item, (graph.num_users, graph.num_items), target=label)
+            expected = "carry a 'label' for every interaction to be trained with BCE"
+            hint = "make one with graph.binarize(threshold), or train with BPR"
+            raise ArgumentError("graph", expected, "none", hint)
+        return _samples(graph, mask, graph.label)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         p = torch.sigmoid(margins)
@@ -257,6 +301,9 @@ class BCE(Objective):
 class SquaredError(Objective):
     r"""Squared error of the rating: :math:`\varphi(m) = \frac12 (m - y)^2` with :math:`m = s_{ui}`.
 
+    Args:
+        weight_decay: Weight :math:`\lambda` of the L2 penalty on the layer-0 embeddings of the sample.
+
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0], [0]]), rating=torch.tensor([3.0]))
@@ -267,13 +314,18 @@ class SquaredError(Objective):
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
         if graph.rating is None:
             raise ArgumentError("graph", "carry a 'rating' for every interaction to be trained on", "none")
-        user, item = graph.pairs if mask is None else graph.pairs[:, mask]
-        rating = graph.rating if mask is None else graph.rating[mask]
-        return Samples(user, item, (graph.num_users, graph.num_items), target=rating)
+        return _samples(graph, mask, graph.rating)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
         error = margins - _target(margins, samples)
         return 0.5 * error.square(), error, torch.ones_like(margins)
+
+
+def _samples(graph: InteractionGraph, mask: Tensor | None, target: Tensor | None = None) -> Samples:
+    """Return the interactions in ``mask`` (all if it is ``None``) as samples, with their values in ``target``."""
+    user, item = graph.pairs if mask is None else graph.pairs[:, mask]
+    target = target if target is None or mask is None else target[mask]
+    return Samples(user, item, (graph.num_users, graph.num_items), target=target)
 
 
 def _target(margins: Tensor, samples: Samples) -> Tensor:

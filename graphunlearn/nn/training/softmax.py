@@ -11,7 +11,7 @@ __all__ = ["catalogue_loss"]
 
 
 class _CatalogueLoss(torch.autograd.Function):
-    """The loss; it stores the exponentials of the forward pass, so that the backward pass need not recompute them."""
+    """The loss, whose forward pass stores the exponentials for the backward pass."""
 
     generate_vmap_rule = True
 
@@ -37,7 +37,7 @@ class _CatalogueLoss(torch.autograd.Function):
             return None, None, None
         queries, items, targets, weights, total = ctx.saved_tensors
         grad = grad.unsqueeze(1)
-        if torch.is_grad_enabled():  # second derivatives: stored values would count as constants
+        if torch.is_grad_enabled():  # for second derivatives, the stored values would be constants
             weights, total = torch.softmax(queries @ items.t(), 1), torch.ones_like(total)
         scale, to_queries, to_items = grad / total, None, None
         if ctx.needs_input_grad[0]:
@@ -54,8 +54,8 @@ def catalogue_loss(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     passes over the score matrix. The loss is differentiable any number of times, also under :mod:`torch.func`.
 
     Args:
-        queries: Rows :math:`Q`, one per prediction ``[num, dim]``.
-        items: Rows :math:`I` of the catalogue ``[num_items, dim]``.
+        queries: Embeddings :math:`Q`, one per prediction ``[num, dim]``.
+        items: Embeddings :math:`I` of all items ``[num_items, dim]``.
         targets: The item to predict ``[num]``.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.fitting import _own_randomness, trained_parameters
+from graphunlearn.nn.training.fitting import seeded, trained_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.baselines.simple import BOTH
+from graphunlearn.operators.shared.checks import check_counts, check_positive
 
 __all__ = ["AscentFineTune", "GradientAscent", "NegativeKL", "adam", "ascend", "descend", "endless_batches"]
 
@@ -70,14 +69,14 @@ def ascend(
         The mean loss before every step; empty if the forget set contains no sample with a loss.
     """
     if isinstance(objective, Objective) and objective.weight_decay:
-        objective = replace(objective, weight_decay=0.0)  # ascending the penalty would make the rows diverge
+        objective = replace(objective, weight_decay=0.0)  # ascending the penalty would make the embeddings diverge
     samples = objective.samples(graph, mask=request.mask(graph))
     where, parts = retained, [samples]
     if graph.kind == "sessions":
         where, parts = graph, [samples.select(index) for index in torch.arange(len(samples)).split(CHUNK)]
     optimizer = adam(model, lr)
     losses: list[float] = []
-    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers refuse gradients in evaluation mode
+    with torch.backends.cudnn.flags(enabled=False):  # cuDNN's recurrent layers have no gradients in evaluation mode
         for _ in range(steps if len(samples) else 0):
             losses.append(0.0)
             for part in parts:
@@ -109,7 +108,7 @@ def descend(
     optimizer = adam(model, lr)
     losses = []
     model.train()
-    with _own_randomness(model, seed, 0):
+    with seeded(model, seed * 1_000_003):
         for batch, _ in zip(endless_batches(graph, objective, batch_size, seed), range(steps)):
             loss = objective.losses(model, graph, batch).mean()
             loss.backward()
@@ -158,10 +157,9 @@ class GradientAscent(Unlearner):
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.steps >= 1:
-            raise ArgumentError("steps", "be a positive integer", f"{self.steps!r}")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
+        check_counts(steps=self.steps)
+        if self.lr is not None:
+            check_positive(lr=self.lr)
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         objective = self.objective or default_objective(graph)
@@ -170,7 +168,7 @@ class GradientAscent(Unlearner):
 
 
 @dataclass(kw_only=True)
-class AscentFineTune(Unlearner):
+class AscentFineTune(GradientAscent):
     """Ascend the loss of the forgotten clicks, then continue training on the retained sessions for a few steps.
 
     The default numbers of steps were chosen by comparison with retrained models. A method that avoids retraining does
@@ -179,7 +177,7 @@ class AscentFineTune(Unlearner):
     Args:
         objective: The training loss; ``None`` selects the shared default.
         steps: Number of ascent steps, each over all forgotten clicks.
-        lr: Learning rate of Adam in the ascent.
+        lr: Learning rate of Adam in the ascent; ``None`` selects .001.
         finetune_steps: Number of training steps after the ascent, each on one batch.
         finetune_lr: Learning rate of Adam in these training steps.
         batch_size: Prefixes per training step.
@@ -191,33 +189,24 @@ class AscentFineTune(Unlearner):
 
     name: ClassVar[str] = "ascent-finetune"
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
-    objective: Criterion | None = None
     steps: int = 20
-    lr: float = 0.001
+    lr: float | None = 0.001
     finetune_steps: int = 40
     finetune_lr: float = 0.001
     batch_size: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, finetune_steps=self.finetune_steps, batch_size=self.batch_size)
-        _check_rates(lr=self.lr, finetune_lr=self.finetune_lr)
+        super().__post_init__()
+        check_counts(finetune_steps=self.finetune_steps, batch_size=self.batch_size)
+        check_positive(finetune_lr=self.finetune_lr)
 
-    def _unlearn(
-        self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
-    ) -> dict[str, Any]:
-        objective = self.objective or default_objective(graph)
-        up = ascend(model, graph, retained, request, objective, steps=self.steps, lr=self.lr)
-        down = descend(
-            model,
-            retained,
-            objective,
-            steps=self.finetune_steps,
-            lr=self.finetune_lr,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
-        return {"loss": up, "finetune_loss": down}
+    def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
+        log = super()._unlearn(model, graph, retained, request)
+        objective, steps, lr = self.objective or default_objective(graph), self.finetune_steps, self.finetune_lr
+        size, seed = self.batch_size, self.seed
+        down = descend(model, retained, objective, steps=steps, lr=lr, batch_size=size, seed=seed)
+        return log | {"finetune_loss": down}
 
 
 @dataclass(kw_only=True)
@@ -256,8 +245,8 @@ class NegativeKL(Unlearner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, batch_size=self.batch_size)
-        _check_rates(lr=self.lr, weight=self.weight)
+        check_counts(steps=self.steps, batch_size=self.batch_size)
+        check_positive(lr=self.lr, weight=self.weight)
 
     def _unlearn(
         self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
@@ -273,7 +262,7 @@ class NegativeKL(Unlearner):
         kept = endless_batches(retained, objective, self.batch_size, self.seed)
         optimizer = adam(model, self.lr)
         generator = torch.Generator().manual_seed(self.seed)
-        with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers refuse gradients in evaluation mode
+        with torch.backends.cudnn.flags(enabled=False):  # cuDNN's recurrent layers have no gradients in evaluation mode
             for _ in range(self.steps):
                 drawn = torch.randperm(ends.numel(), generator=generator)[: self.batch_size].to(ends.device)
                 now = encode_prefixes(model, graph, ends[drawn])
@@ -304,15 +293,3 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
     """
     log_p, log_q = before.log_softmax(1), after.log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ArgumentError(name, "be a positive integer", f"{value!r}")
-
-
-def _check_rates(**rates: float) -> None:
-    for name, value in rates.items():
-        if not 0 < value < math.inf:
-            raise ArgumentError(name, "be positive and finite", f"{value!r}")

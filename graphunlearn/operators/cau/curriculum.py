@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.cau.losses import Prediction
+from graphunlearn.operators.shared.checks import check, check_choices
 
 __all__ = ["Curriculum", "Difficulty", "Order", "embedding_difficulty", "gradient_difficulty"]
 
@@ -25,9 +25,9 @@ def gradient_difficulty(now: Prediction, before: Tensor, target: Tensor, followe
     .. math::
         d_i = -\cos\big(\nabla L_\text{unlearn},\; \nabla L_\text{normal} + \nabla L_\text{KL}\big)
 
-    The gradients are taken with respect to the item rows. There, each of them is a residual at the logits times the
-    same state, so the cosine is that of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0` and needs no backward
-    pass. Without a follower the second vector is :math:`p - p_0`; if it is zero, the difficulty is zero.
+    The gradients are taken with respect to the item embeddings. There, each of them is a residual at the logits times
+    the same state, so the cosine is that of :math:`e_{v_t} - p` with :math:`2p - e_{v_{t+1}} - p_0` and needs no
+    backward pass. Without a follower the second vector is :math:`p - p_0`; if it is zero, the difficulty is zero.
 
     Args:
         now: The present predictions of the model after the prefixes.
@@ -59,8 +59,8 @@ def embedding_difficulty(states: Tensor, items: Tensor, target: Tensor) -> Tenso
     r"""Return :math:`\langle s, e_{v_t} \rangle`, the closeness of the prefix to the item that it should forget.
 
     Args:
-        states: Rows of the prefixes ``[num, dim]``.
-        items: Rows of the items ``[num_items, dim]``.
+        states: Embeddings of the prefixes ``[num, dim]``.
+        items: Embeddings of the items ``[num_items, dim]``.
         target: The item to forget after each prefix ``[num]``.
 
     Returns:
@@ -102,13 +102,11 @@ class Curriculum:
     temperature: tuple[float, float] = (0.2, 5.0)
 
     def __post_init__(self) -> None:
-        if self.order not in get_args(Order):
-            raise ArgumentError("order", f"be one of {', '.join(get_args(Order))}", f"{self.order!r}")
-        if not 0 < self.start <= 1:
-            raise ArgumentError("start", "be above 0 and at most 1", f"{self.start!r}")
+        check_choices(get_args(Order), order=self.order)
+        check("be above 0 and at most 1", lambda value: 0 < value <= 1, start=self.start)
         first, last = self.temperature
-        if not 0 < first <= last < math.inf:
-            raise ArgumentError("temperature", "be positive, finite and not falling", f"{self.temperature!r}")
+        rising = "be positive, finite and not falling"
+        check(rising, lambda _: 0 < first <= last < math.inf, temperature=self.temperature)
 
     def batches(self, difficulty: Tensor, size: int, *, progress: float, generator: torch.Generator) -> list[Tensor]:
         """Return the batches of one pass over samples.

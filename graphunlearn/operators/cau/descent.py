@@ -1,4 +1,4 @@
-"""The steps of CAU: three residuals at the logits, their mix, and one backward pass."""
+"""The optimisation of CAU: the gradients of its three losses, their weights, and the steps of Adam."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.func import min_norm_weights
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, embedding_difficulty, gradient_difficulty
 from graphunlearn.operators.cau.losses import at_target, kl, kl_without, predict
 from graphunlearn.operators.cau.samples import ForgetSamples, together
 from graphunlearn.operators.cau.targets import CHUNK, ClickTargets
+from graphunlearn.operators.shared.checks import check, check_choices, check_positive
 
 __all__ = ["Descent", "StepSettings", "mixed"]
 
 OBJECTIVES = ("unlearn", "retain", "kl")
-HUBER = 2.0  # differences of log p beyond which the loss is linear
-ZERO = 1e-6  # a gradient this small beside the largest is none: its direction would be rounding errors
-SHOWN = 500  # samples whose log p the log tells
-LISTED = 16  # samples of a step that the log names, in their order
+HUBER = 2.0  # absolute difference of log p above which the Huber loss is linear
+ZERO = 1e-6  # a gradient whose norm is below this share of the largest norm counts as zero
+SHOWN = 500  # largest number of samples whose log p is logged
+LISTED = 16  # largest number of sample indices logged per step
 
 
 @dataclass(kw_only=True)
 class StepSettings:
-    """The settings of :class:`~graphunlearn.CAU` that its steps follow; see there.
+    """The settings of :class:`~graphunlearn.CAU` that a single step depends on; they are described there.
 
     Raises:
         ValueError: A setting is out of range.
@@ -48,40 +48,35 @@ class StepSettings:
     lr: float = 0.004
 
     def __post_init__(self) -> None:
-        known = {
-            "loss": ("target", "ascent"),
-            "mix": ("pareto", "sum"),
-            "gradients": ("output", "all"),
-            "difficulty": get_args(Difficulty),
-        }
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise ArgumentError(name, f"be one of {', '.join(choices)}", f"{getattr(self, name)!r}")
-        if not isinstance(self.kept_batch, int) or self.kept_batch < 0:
-            raise ArgumentError("kept_batch", "be a whole number of at least 0", f"{self.kept_batch!r}")
-        if not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
-        if not 0 <= self.floor <= 1:
-            raise ArgumentError("floor", "be between 0 and 1", f"{self.floor!r}")
-        if not 0 <= self.tolerance < math.inf:
-            raise ArgumentError("tolerance", "not be negative, and finite", f"{self.tolerance!r}")
+        check_choices(("target", "ascent"), loss=self.loss)
+        check_choices(("pareto", "sum"), mix=self.mix)
+        check_choices(("output", "all"), gradients=self.gradients)
+        check_choices(get_args(Difficulty), difficulty=self.difficulty)
+        whole = "be a whole number of at least 0"
+        check(whole, lambda value: isinstance(value, int) and value >= 0, kept_batch=self.kept_batch)
+        check_positive(lr=self.lr)
+        check("be between 0 and 1", lambda value: 0 <= value <= 1, floor=self.floor)
+        check("not be negative, and finite", lambda value: 0 <= value < math.inf, tolerance=self.tolerance)
 
     @property
     def freezes(self) -> bool:
-        """Whether a sample that reached its level is never drawn again."""
+        """Whether a sample that has reached its target is excluded from later steps."""
         return self.loss == "ascent" if self.freeze is None else self.freeze
 
 
 class Descent:
-    """The parameters of one model on their way; they are changed in place.
+    r"""The optimisation of one model, which changes the parameters in place.
+
+    The samples are numbered: first those to forget (the forgotten clicks and, with ``transitions``, the deleted
+    transitions), then the joined predictions, then the kept clicks.
 
     Args:
-        model: The model, which is the original one still.
-        graph: The graph before.
-        retained: The graph after.
-        samples: What is forgotten and joined.
-        targets: The levels of ``log p``.
-        settings: How steps are made.
+        model: The original model.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        samples: The samples that the request removes and adds.
+        targets: The target :math:`\log p` of every sample, and the kept clicks.
+        settings: Settings of the steps.
         seed: Seed of the order of samples.
     """
 
@@ -113,84 +108,90 @@ class Descent:
         dtype = self.states_before.dtype
         self.level = torch.cat([*levels, targets.joined]).to(dtype)
         self.log_p_before = torch.cat(targets.before)[: self.num_forget]
-        nobody = samples.follower.new_full((self.num_forget - len(samples.follower),), -1)
-        self.follower = torch.cat([samples.follower, nobody])
+        none = samples.follower.new_full((self.num_forget - len(samples.follower),), -1)
+        self.follower = torch.cat([samples.follower, none])
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
-        self.reached = torch.zeros_like(self.frozen)  # as each was when a step last held it
+        self.reached = torch.zeros_like(self.frozen)  # measured in the last step on each sample
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, fused=True)
         self.kept_order = torch.empty(0, dtype=torch.long)
 
     def run(self, curriculum: Curriculum, batch_size: int, steps: int, epochs: int) -> dict[str, Any]:
-        """Go on until the steps are made, or every sample is frozen; return what happened."""
-        with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers refuse gradients in evaluation mode
-            return self._run(curriculum, batch_size, steps, epochs)
+        r"""Make steps until their number is reached or every sample is frozen.
 
-    def _run(self, curriculum: Curriculum, batch_size: int, steps: int, epochs: int) -> dict[str, Any]:
+        Args:
+            curriculum: The order of the samples.
+            batch_size: Samples to forget per step.
+            steps: Least number of steps.
+            epochs: Least number of passes over the samples to forget.
+
+        Returns:
+            A log with one record per step, and with the :math:`\log p` of some samples before and after, and its
+            target.
+        """
         total = max(steps, epochs * math.ceil(self.num_forget / batch_size))
         records: list[dict[str, Any]] = []
-        while len(records) < total and not bool(self.frozen.all()):
-            active = (~self.frozen).nonzero().squeeze(1)
-            hard = torch.zeros(active.numel()) if curriculum.order == "random" else self.difficulty(active)
-            passes = max(1, total - math.ceil(active.numel() / batch_size))  # steps before the last pass
-            progress = min(1.0, len(records) / passes)
-            batches = curriculum.batches(hard, batch_size, progress=progress, generator=self.generator)
-            for place in batches[: total - len(records)]:
-                index = active[place.to(active.device)]
-                index = index[~self.frozen[index]]
-                if index.numel():
-                    record = self.step(index, first=not records)
-                    told: dict[str, Any] = {"samples": index[:LISTED].tolist(), "remaining": int((~self.reached).sum())}
-                    records.append({"step": len(records) + 1, **record, **told})
+        with torch.backends.cudnn.flags(enabled=False):  # cuDNN's recurrent layers have no gradients in evaluation mode
+            while len(records) < total and not bool(self.frozen.all()):
+                active = (~self.frozen).nonzero().squeeze(1)
+                hard = torch.zeros(active.numel()) if curriculum.order == "random" else self.difficulty(active)
+                before_last = max(1, total - math.ceil(active.numel() / batch_size))  # steps before the last pass
+                progress = min(1.0, len(records) / before_last)
+                batches = curriculum.batches(hard, batch_size, progress=progress, generator=self.generator)
+                for place in batches[: total - len(records)]:
+                    index = active[place.to(active.device)]
+                    index = index[~self.frozen[index]]
+                    if not index.numel():
+                        continue
+                    record = {"step": len(records) + 1, **self.step(index, first=not records)}
+                    record |= {"samples": index[:LISTED].tolist(), "remaining": int((~self.reached).sum())}
                     if curriculum.order != "random":
-                        records[-1]["difficulty"] = float(hard[place.to(hard.device)].mean())
+                        record["difficulty"] = float(hard[place.to(hard.device)].mean())
+                    records.append(record)
         shown = torch.arange(self.num_forget)[:: max(1, self.num_forget // SHOWN)].to(self.level.device)
-        told = {"before": self.log_p_before, "after": self._log_p(), "target": self.level[: self.num_forget]}
-        log_p = {name: [round(x, 4) for x in value[shown].tolist()] for name, value in told.items()}
+        values = {"before": self.log_p_before, "after": self._log_p(), "target": self.level[: self.num_forget]}
+        log_p = {name: [round(x, 4) for x in value[shown].tolist()] for name, value in values.items()}
         return {"steps": records, "log_p": log_p}
 
     def step(self, index: Tensor, first: bool) -> dict[str, Any]:
-        """Make one step on the samples to forget at ``index``; return weights and losses.
+        """Make one step on some samples to forget, with the joined predictions that replace them and some kept clicks.
 
         Args:
-            index: Samples to forget ``[num]``.
-            first: Whether the model is the original one still, where the divergence has no gradient.
+            index: Numbers of the samples to forget ``[num]``.
+            first: Whether this is the first step. The parameters are then the original ones, at which the gradient of
+                the divergence is zero.
+
+        Returns:
+            The weights and the values of the three losses.
         """
         follower = self.follower[index]
         joined = torch.unique(follower[follower >= 0]) + self.num_forget
         rows = torch.cat([index, joined, self._draw_kept()])
         with torch.enable_grad():
-            states, items = self._encode(rows)
-        residuals, losses = self._residuals(rows, index.numel(), joined.numel(), states.detach(), items.detach())
-        at, fixed = states.detach(), items.detach()
-        outputs = [(x, part) for x, part in ((states, 0), (items, 1)) if x.requires_grad]
-        back = []  # the gradient of every objective with respect to states and items
+            encoded = self._encode(rows)
+        states, items = (x.detach() for x in encoded)
+        residuals, losses = self._residuals(rows, index.numel(), joined.numel(), states, items)
+        used = [k for k, x in enumerate(encoded) if x.requires_grad]
+        outputs = [encoded[k] for k in used]
+        parts = []  # the gradients of every loss with respect to states and items
         for part, residual in residuals:
-            to_states = torch.zeros_like(at).index_add_(0, part, residual @ fixed)
-            back.append((to_states, residual.t() @ at[part]))
-        wanted: list[list[Tensor]]
+            to_states = torch.zeros_like(states).index_add_(0, part, residual @ items)
+            parts.append((to_states, residual.t() @ states[part]))
+        self.optimizer.zero_grad(set_to_none=True)
         if self.settings.gradients == "all":
-            wanted = [
-                self._gradients([x for x, _ in outputs], [grads[k] for _, k in outputs], keep=n < len(back) - 1)
-                for n, grads in enumerate(back)
-            ]
-        else:
-            wanted = [[grads[1]] for grads in back]
-        weights, scale = self._mix(wanted, first)
-        if self.settings.gradients == "all":
+            last = len(parts) - 1
+            whole = [self._gradients(outputs, [g[k] for k in used], keep=n < last) for n, g in enumerate(parts)]
+            weights, scale = self._mix(whole, first)
             for n, parameter in enumerate(self.parameters):
-                parameter.grad = sum((c * grads[n] for c, grads in zip(scale, wanted)), torch.zeros_like(parameter))
+                parameter.grad = _combined(scale, [gradients[n] for gradients in whole])
         else:
-            self.optimizer.zero_grad(set_to_none=True)
-            total = [
-                sum((c * grads[k] for c, grads in zip(scale[1:], back[1:])), scale[0] * back[0][k]) for _, k in outputs
-            ]
-            torch.autograd.backward([x for x, _ in outputs], total)
+            weights, scale = self._mix([[to_items] for _, to_items in parts], first)
+            torch.autograd.backward(outputs, [_combined(scale, [g[k] for g in parts]) for k in used])
         self.optimizer.step()
         return {"weights": dict(zip(OBJECTIVES, weights)), "losses": losses}
 
     def difficulty(self, index: Tensor) -> Tensor:
-        """Return how hard the samples at ``index`` are now ``[num]``; see :class:`Curriculum`."""
+        """Return the present difficulty of the samples to forget at ``index`` ``[num]``; see :class:`Curriculum`."""
         parts = []
         with torch.no_grad():
             for chunk in index.split(CHUNK):
@@ -207,50 +208,56 @@ class Descent:
     def _residuals(
         self, rows: Tensor, forget: int, joined: int, states: Tensor, items: Tensor
     ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, float]]:
-        """Return the residuals of the three objectives with the rows of the batch they belong to, and the losses."""
+        """Return the residual of every loss at the logits, with its positions in the batch, and the loss values.
+
+        Args:
+            rows: Numbers of the samples of the batch: those to forget, then joined predictions, then kept clicks.
+            forget: Number of samples to forget.
+            joined: Number of joined predictions.
+            states: Embeddings of the prefixes ``[len(rows), dim]``.
+            items: Embeddings of the items ``[num_items, dim]``.
+        """
         settings, target = self.settings, self.target[rows]
         now = predict(states, items, target)
         place = torch.arange(rows.numel(), device=rows.device)
         here, behind, rest = place.split([forget, joined, rows.numel() - forget - joined])
-        off = now.log_p[: forget + joined] - self.level[rows[: forget + joined]]
+        log_p = now.log_p[: forget + joined]
+        off = log_p - self.level[rows[: forget + joined]]
         if settings.loss == "target":
             slope, value = _huber(off)
-            reached = off[:forget].abs() <= settings.tolerance
-            counts = [max(forget, 1), max(joined, 1)]
+            reached, count = off[:forget].abs() <= settings.tolerance, max(forget, 1)
             unlearn = float(value[:forget].mean())
-            retain = float(value[forget:].mean()) if joined else 0.0
         else:
             reached = off[:forget] <= 0
-            counts = [max(int((~reached).sum()), 1), max(joined, 1)]
+            count = max(int((~reached).sum()), 1)
             slope = torch.cat([(~reached).to(off.dtype), -torch.ones_like(off[forget:])])
-            unlearn = float((now.log_p[:forget] * slope[:forget]).sum()) / counts[0]
-            retain = -float(now.log_p[here.numel() : here.numel() + joined].mean()) if joined else 0.0
+            value = log_p * slope
+            unlearn = float(value[:forget].sum()) / count
+        retain = float(value[forget:].mean()) if joined else 0.0
         self.reached[rows[:forget]] = reached
         if settings.freezes:
             self.frozen[rows[:forget][reached]] = True
-        before = self._before(rows[here])
-        if settings.kl_without_target:
-            divergence, residual = kl_without(before, now.p[here], target[here])
-        else:
-            divergence, residual = kl(before, now.p[here])
+        before, p = self._before(rows[here]), now.p[here]
+        divergence, residual = kl_without(before, p, target[here]) if settings.kl_without_target else kl(before, p)
         if rest.numel():
             more, kept = kl(self._before(rows[rest]), now.p[rest])
             divergence, residual = divergence + more, torch.cat([residual, kept])
         return [
-            (here, at_target(now.p[here], target[here], slope[:forget] / counts[0])),
-            (behind, at_target(now.p[behind], target[behind], slope[forget:] / counts[1])),
+            (here, at_target(p, target[here], slope[:forget] / count)),
+            (behind, at_target(now.p[behind], target[behind], slope[forget:] / max(joined, 1))),
             (torch.cat([here, rest]), residual),
         ], dict(zip(OBJECTIVES, (unlearn, retain, float(divergence))))
 
     def _mix(self, gradients: list[list[Tensor]], first: bool) -> tuple[list[float], list[float]]:
-        """Return the weights of the objectives, and by what each gradient is to be multiplied.
+        """Return the weight of every loss, and the factor that its gradient is multiplied by.
 
-        The step has the length of the gradient of what is to be unlearned: it shrinks as the levels are reached.
+        The weights are those of gradients of norm 1. Their sum is multiplied by the norm of the gradient of the
+        unlearning loss, so the mix shrinks as the samples reach their targets.
         """
-        flat = [torch.cat([g.flatten() for g in grads]).double() for grads in gradients]
-        norms = [float(g.norm()) for g in flat]
         if self.settings.mix == "sum":
             return [1 / 3] * 3, [1.0] * 3
+        flat = [torch.cat([g.flatten() for g in part]).double() for part in gradients]
+        norms = [float(g.norm()) for g in flat]
         used = [n for n, size in enumerate(norms) if size > ZERO * max(norms) and not (first and OBJECTIVES[n] == "kl")]
         weights, scale = [0.0] * 3, [0.0] * 3
         if used:
@@ -261,19 +268,22 @@ class Descent:
         return weights, scale
 
     def _gradients(self, outputs: list[Tensor], grads: list[Tensor], keep: bool) -> list[Tensor]:
+        """Return the gradients of all parameters, given those of the outputs; zeros for parameters without any."""
         found = torch.autograd.grad(outputs, self.parameters, grads, retain_graph=keep, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters)]
 
     def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of the prefixes of the samples ``rows`` ``[num, dim]`` and of all items."""
         encoded = encode_prefixes(self.model, self.sessions, self.sessions.click_ptr[rows + 1] - 1)
         return encoded.queries, encoded.items
 
     def _before(self, rows: Tensor) -> Tensor:
-        """What the original model predicts ``[num, num_items]``."""
+        """Return the probabilities that the original model predicts after these prefixes ``[num, num_items]``."""
         return torch.softmax(self.states_before[rows] @ self.items_before.t(), 1)
 
     @torch.no_grad()
     def _log_p(self) -> Tensor:
+        """Return the present log probability of every sample to forget ``[num_forget]``."""
         parts = []
         for chunk in torch.arange(self.num_forget, device=self.target.device).split(CHUNK):
             states, items = self._encode(chunk)
@@ -281,7 +291,7 @@ class Descent:
         return torch.cat(parts)
 
     def _draw_kept(self) -> Tensor:
-        """Return the next kept clicks, all of them in turn."""
+        """Return the numbers of the next kept clicks, in a random order that visits all of them before it repeats."""
         size = min(self.settings.kept_batch, self.num_kept)
         if self.kept_order.numel() < size:
             self.kept_order = torch.randperm(self.num_kept, generator=self.generator)
@@ -290,12 +300,18 @@ class Descent:
 
 
 def mixed(gram: Tensor, unlearn: int | None, floor: float) -> list[float]:
-    r"""Return the weights that minimise :math:`\|\sum_k \alpha_k g_k\|`, that of unlearning at least ``floor``.
+    r"""Return the weights :math:`\alpha` that minimise :math:`\|\sum_k \alpha_k g_k\|` on the simplex, with one floor.
+
+    If the weight of the unlearning loss is below ``floor``, it is raised to ``floor``, and the other weights are scaled
+    so that their sum is the rest.
 
     Args:
         gram: Inner products of the gradients ``[num, num]``.
-        unlearn: Which gradient is that of unlearning, if any.
-        floor: Its least weight; the others share the rest as they did.
+        unlearn: Index of the gradient of the unlearning loss; ``None`` if it is not among them.
+        floor: Smallest weight of the unlearning loss.
+
+    Returns:
+        The weights.
 
     Example:
         >>> mixed(torch.diag(torch.tensor([3.0, 1.0])), 0, floor=0.5)
@@ -310,7 +326,15 @@ def mixed(gram: Tensor, unlearn: int | None, floor: float) -> list[float]:
 
 
 def _huber(off: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and value of the Huber loss."""
+    """Return the slope and the value of the Huber loss."""
     size = off.abs()
     value = torch.where(size <= HUBER, 0.5 * off.square(), HUBER * (size - 0.5 * HUBER))
     return off.clamp(-HUBER, HUBER), value
+
+
+def _combined(scale: list[float], gradients: list[Tensor]) -> Tensor:
+    """Return the weighted sum of the gradients of the three losses."""
+    total = scale[0] * gradients[0]
+    for factor, gradient in zip(scale[1:], gradients[1:]):
+        total = total + factor * gradient
+    return total

@@ -1,6 +1,6 @@
 r"""Losses of next-click predictions with closed-form residuals at the logits, without automatic differentiation.
 
-With the logits :math:`z = S I^\top` of states :math:`S` and item rows :math:`I`, every loss here has a residual
+With the logits :math:`z = S I^\top` of states :math:`S` and item embeddings :math:`I`, every loss here has a residual
 :math:`G = \partial L / \partial z` in closed form; its gradients are then :math:`\partial L/\partial S = G I` and
 :math:`\partial L/\partial I = G^\top S`.
 """
@@ -31,8 +31,8 @@ def predict(states: Tensor, items: Tensor, target: Tensor) -> Prediction:
     """Return the softmax over the catalogue, and the log probability of ``target``.
 
     Args:
-        states: Rows of the prefixes ``[num, dim]``.
-        items: Rows of the items ``[num_items, dim]``.
+        states: Embeddings of the prefixes ``[num, dim]``.
+        items: Embeddings of the items ``[num_items, dim]``.
         target: One item per prefix ``[num]``.
 
     Returns:
@@ -71,7 +71,7 @@ def at_target(p: Tensor, target: Tensor, slope: Tensor) -> Tensor:
 
 
 def kl(before: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return the mean of :math:`\mathrm{KL}(p_0 \| p)` over the rows, and its residual :math:`(p - p_0) / n`.
+    r"""Return the mean of :math:`\mathrm{KL}(p_0 \| p)` over all prefixes, and its residual :math:`(p - p_0) / n`.
 
     Args:
         before: Probabilities :math:`p_0` ``[num, num_items]``.

@@ -10,75 +10,80 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.cau.curriculum import Curriculum, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
+from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
+from graphunlearn.operators.shared.checks import check
 
 __all__ = ["CAU"]
 
 
 @dataclass(kw_only=True)
 class CAU(StepSettings, Unlearner):
-    r"""Curriculum approximate unlearning: ascend what is to be forgotten, descend what is to be kept, at a Pareto mix.
+    r"""Forget clicks by gradient steps that unlearn them, keep the next clicks and preserve all other predictions.
 
-    For a forgotten click :math:`v_t` after :math:`v_{1:t-1}`, and the original parameters :math:`\hat\theta`:
+    For a forgotten click :math:`v_t` after :math:`v_{1:t-1}`, and the original parameters :math:`\hat\theta`, the
+    method minimises three losses:
 
     .. math::
         L_\text{unlearn} &= \log P_\theta(v_t \mid v_{1:t-1}) \\
         L_\text{normal} &= -\log P_\theta(v_{t+1} \mid v_{1:t-1}) \\
         L_\text{KL} &= \mathrm{KL}\big(P_{\hat\theta}(\cdot \mid v_{1:t-1}) \,\|\, P_\theta(\cdot \mid v_{1:t-1})\big)
 
-    Every step goes along :math:`\sum_k \alpha_k g_k`, with :math:`\alpha` the exact minimiser of its norm on the
-    simplex, over gradients of norm 1. At :math:`\theta = \hat\theta` the gradient of :math:`L_\text{KL}` is zero, and
-    the exact solution would put all weight on it and never start: a gradient that is zero, as this one in the first
-    step, takes no part.
+    Let :math:`g_k` be their gradients, scaled to norm 1. Every step of Adam descends along
+    :math:`-\sum_k \alpha_k g_k`, where :math:`\alpha` minimises the norm of the sum exactly, over non-negative weights
+    with sum 1. A gradient that is zero is left out: at :math:`\theta = \hat\theta`, the gradient of
+    :math:`L_\text{KL}` is zero, and the exact minimiser would give it all the weight, so that no step changes anything.
 
-    What differs from the text by default, because it measured better, and can be changed:
+    The defaults differ from the source in the following points, because this was better in measurements; fields restore
+    the choices of the source:
 
-    * ``loss="target"``: every sample has a level :math:`\tau_i`, an estimate of its :math:`\log p` under retraining,
-      from validation clicks and a simulated request (:func:`~graphunlearn.operators.cau.targets.click_targets`).
-      :math:`L_\text{unlearn}` is the Huber loss of :math:`\log p_i - \tau_i` and vanishes there, from either side;
-      ``"ascent"`` ascends until the level is reached, and freezes the sample then. :math:`L_\text{normal}` has levels
-      likewise.
-    * ``transitions``: the deleted :math:`v_{1:t} \to v_{t+1}` is to be forgotten as well.
-    * ``kl_without_target``: the divergence leaves :math:`v_t` out, which it would otherwise oppose forgetting; and
-      ``kept_batch`` kept clicks add theirs.
-    * ``gradients="output"``: the mix is found from the gradients of the item rows, which need no backward pass;
-      ``"all"`` takes those of all parameters, at three backward passes a step.
-    * An item that loses all its clicks takes after items that never had any
+    * ``loss="target"``: every sample has a target :math:`\tau_i`, the estimated :math:`\log p_i` under retraining. It
+      is estimated from validation clicks and from a simulated request
+      (:func:`~graphunlearn.operators.cau.targets.click_targets`). :math:`L_\text{unlearn}` is the Huber loss of
+      :math:`\log p_i - \tau_i`, which vanishes at the target and penalises deviations to both sides. With ``"ascent"``,
+      :math:`\log p_i` is lowered to the target, and the sample is then left out of further steps.
+      :math:`L_\text{normal}` is treated in the same way.
+    * ``transitions``: the deleted transitions :math:`v_{1:t} \to v_{t+1}` are forgotten as well.
+    * ``kl_without_target``: the divergence leaves out :math:`v_t`; otherwise it would oppose forgetting. It also covers
+      ``kept_batch`` kept clicks per step.
+    * ``gradients="output"``: the weights are computed from the gradients with respect to the item embeddings, in closed
+      form. With ``"all"``, they are computed from the gradients of all parameters, with three backward passes per step.
+    * The embedding of an item that loses all its clicks is replaced by that of an item that was never clicked
       (:func:`~graphunlearn.operators.cau.targets.settle_emptied`).
-    * ``order="random"``: a curriculum (``"hard"``, ``"soft"``) by ``difficulty`` did not measure better.
+    * ``order="random"``: a curriculum (``"hard"`` or ``"soft"``) by ``difficulty`` was not better in measurements.
 
     Args:
-        validation: Sessions that the model was not trained on; the levels are learned from them.
+        validation: Sessions that the model was not trained on; the targets are estimated from them.
         loss: ``"target"`` or ``"ascent"``.
-        transitions: Forget the deleted transitions, too.
-        kl_without_target: Leave what is to be forgotten out of the divergence.
-        kept_batch: Kept clicks per step; 0 for none.
-        mix: ``"pareto"``, or ``"sum"`` for equal weights.
+        transitions: Whether to forget the deleted transitions as well.
+        kl_without_target: Whether the divergence leaves out the item to forget.
+        kept_batch: Kept clicks per step; 0 uses none.
+        mix: ``"pareto"``, or ``"sum"`` for the plain sum of the three losses.
         gradients: ``"output"`` or ``"all"``.
-        floor: Least weight of :math:`L_\text{unlearn}` in the mix, another way out of the first step.
-        order: ``"random"``, ``"hard"`` or ``"soft"``; see :class:`Curriculum`.
-        difficulty: ``"gradient"`` (conflict of forgetting and keeping) or ``"embedding"`` (closeness of session and
-            item).
-        start: The share of samples that a hard order begins with.
-        temperature: Of a soft order, in its first and last pass.
-        freeze: Never draw a sample again once it reached its level (``tolerance`` from it, or below with
-            ``"ascent"``); ``None`` freezes with ``"ascent"`` alone. Without freezing, all steps are made.
-        tolerance: In natural logarithms.
-        carry: Share of what is particular to a sample that its level keeps.
-        lr: Adam's learning rate.
+        floor: Smallest weight of :math:`L_\text{unlearn}` in the Pareto mix.
+        order: ``"random"``, ``"hard"`` or ``"soft"``; see :class:`~graphunlearn.operators.cau.curriculum.Curriculum`.
+        difficulty: ``"gradient"`` (conflict between forgetting a sample and keeping the others) or ``"embedding"``
+            (dot product of the embeddings of prefix and item).
+        start: Share of the samples with which the hard order begins.
+        temperature: Temperature of the soft order in the first and in the last pass.
+        freeze: Whether to leave out a sample of all further steps once it has reached its target (within ``tolerance``,
+            or from below with ``"ascent"``); ``None`` does so with ``"ascent"`` only.
+        tolerance: Largest difference from the target, in natural logarithms, at which a sample has reached it.
+        carry: Share of the sample-specific part of :math:`\log p_i` that the target keeps.
+        lr: Learning rate of Adam.
         batch_size: Samples to forget per step.
-        steps: At least so many steps.
-        epochs: Passes over the samples to forget, where those take more steps.
-        seed: Seed of the levels, and of the order of samples.
+        steps: Least number of steps, unless all samples are frozen earlier.
+        epochs: Least number of passes over the samples to forget, unless all samples are frozen earlier.
+        seed: Seed of the targets, of the embeddings of emptied items and of the order of samples.
 
     Raises:
         ValueError: A setting is out of range.
 
-    Source: arXiv 2508.15263, from its abstract and summaries; see above for what differs.
+    Source: arXiv 2508.15263, from its abstract and summaries.
 
     Example:
         >>> import graphunlearn as gu
@@ -105,17 +110,14 @@ class CAU(StepSettings, Unlearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "steps", "epochs"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ArgumentError(name, "be a whole number of at least 1", f"{number!r}")
-        if not 0 <= self.carry <= 1:
-            raise ArgumentError("carry", "be between 0 and 1", f"{self.carry!r}")
+        counts = {"batch_size": self.batch_size, "steps": self.steps, "epochs": self.epochs}
+        whole = "be a whole number of at least 1"
+        check(whole, lambda value: isinstance(value, int) and value >= 1, **counts)
+        check("be between 0 and 1", lambda value: 0 <= value <= 1, carry=self.carry)
         self._curriculum()
 
     def _curriculum(self) -> Curriculum:
-        first, last = self.temperature
-        return Curriculum(order=self.order, start=self.start, temperature=(first, last))
+        return Curriculum(order=self.order, start=self.start, temperature=self.temperature)
 
     def _validate(self, model: nn.Module, graph: SessionGraph, request: ForgetRequest) -> None:
         held = self.validation
@@ -145,7 +147,7 @@ class CAU(StepSettings, Unlearner):
             "joined": len(samples.joined),
         }
         if not len(samples.forgotten) and not len(samples.deleted):
-            return log | {"steps": []}  # nothing was learned of them
+            return log | {"steps": []}  # the model was not trained to predict any forgotten click
         held = self.validation.without_emptied(graph, retained)
         held = held if _predicts(held) else self.validation
         targets = click_targets(model, graph, retained, held, samples, carry=self.carry, seed=self.seed)
@@ -156,5 +158,5 @@ class CAU(StepSettings, Unlearner):
 
 
 def _predicts(sessions: SessionGraph) -> bool:
-    """Whether any session has two clicks or more, so that there is a next click to predict."""
-    return len(all_predictions(sessions)) > 0
+    """Return whether a session has at least two clicks, so that a next click can be predicted."""
+    return len(CrossEntropy().samples(sessions)) > 0

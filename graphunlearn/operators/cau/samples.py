@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.nn.training.next_click import PrefixSamples
 
-__all__ = ["ForgetSamples", "Predictions", "all_predictions", "together"]
+__all__ = ["ForgetSamples", "prefix_items", "together"]
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Prediction samples: prefixes of the sessions of a graph, and the item that follows each prefix.
-
-    Args:
-        ends: Index of the last click of every prefix ``[num]``.
-        target: The item that follows each prefix ``[num]``.
-    """
-
-    ends: Tensor
-    target: Tensor
-
-    def __len__(self) -> int:
-        return self.ends.numel()
-
-    def select(self, index: Tensor) -> Predictions:
-        """Return the predictions at ``index``."""
-        return Predictions(self.ends[index], self.target[index])
-
-    def chunks(self, size: int) -> Iterator[Predictions]:
-        """Yield the predictions in chunks of at most ``size``; yield nothing if there are no predictions."""
-        for start in range(0, len(self), size):
-            yield Predictions(self.ends[start : start + size], self.target[start : start + size])
-
-    def sequences(self, graph: SessionGraph) -> tuple[Tensor, Tensor]:
-        """Return the items of all prefixes, concatenated ``[num_clicks]``, and the length of each prefix ``[num]``."""
-        session = torch.searchsorted(graph.click_ptr, self.ends, right=True) - 1
-        length = self.ends - graph.click_ptr[session] + 1
-        start = (self.ends - length + 1).repeat_interleave(length)
-        offset = (length.cumsum(0) - length).repeat_interleave(length)
-        clicks = start + torch.arange(offset.numel(), device=offset.device) - offset
-        return graph.items[clicks], length
+def prefix_items(graph: SessionGraph, samples: PrefixSamples) -> tuple[Tensor, Tensor]:
+    """Return the items of all prefixes, concatenated ``[num_clicks]``, and the length of each prefix ``[num]``."""
+    length = samples.ends - graph.click_ptr[samples.session] + 1
+    start = (samples.ends - length + 1).repeat_interleave(length)
+    offset = (length.cumsum(0) - length).repeat_interleave(length)
+    clicks = start + torch.arange(offset.numel(), device=offset.device) - offset
+    return graph.items[clicks], length
 
 
 @dataclass(frozen=True)
@@ -73,9 +47,9 @@ class ForgetSamples:
         (tensor([2]), tensor([3]), tensor([3]), tensor([0]))
     """
 
-    forgotten: Predictions
-    deleted: Predictions
-    joined: Predictions
+    forgotten: PrefixSamples
+    deleted: PrefixSamples
+    joined: PrefixSamples
     follower: Tensor
     whole: float
 
@@ -114,26 +88,19 @@ class ForgetSamples:
         touched = torch.unique(graph.session[forgotten])
         emptied = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)[touched] == 0
         return cls(
-            Predictions(forgotten - 1, items[forgotten]),
-            Predictions(deleted - 1, items[deleted]),
-            Predictions(number[joined] - 1, items[joined]),
+            PrefixSamples(forgotten - 1, items[forgotten], graph.session[forgotten]),
+            PrefixSamples(deleted - 1, items[deleted], graph.session[deleted]),
+            PrefixSamples(number[joined] - 1, items[joined], retained.session[number[joined]]),
             follower,
             float(emptied.double().mean()) if emptied.numel() else 0.0,
         )
 
 
-def together(parts: list[tuple[SessionGraph, Predictions]]) -> tuple[SessionGraph, Tensor]:
+def together(parts: list[tuple[SessionGraph, PrefixSamples]]) -> tuple[SessionGraph, Tensor]:
     """Return one graph that holds every prefix as a session, and the item that follows each prefix ``[num]``."""
-    sequences = [predictions.sequences(graph) for graph, predictions in parts]
+    sequences = [prefix_items(graph, samples) for graph, samples in parts]
     length = torch.cat([length for _, length in sequences])
     ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
-    graph = SessionGraph.from_sequences(
-        torch.cat([items for items, _ in sequences]), ptr, num_items=parts[0][0].num_items
-    )
-    return graph, torch.cat([predictions.target for _, predictions in parts])
-
-
-def all_predictions(graph: SessionGraph) -> Predictions:
-    """Return the predictions of all clicks that have a prefix; for a graph of prefixes, of the item after each."""
-    samples = CrossEntropy().samples(graph)
-    return Predictions(samples.ends, samples.target)
+    clicks = torch.cat([items for items, _ in sequences])
+    graph = SessionGraph.from_sequences(clicks, ptr, num_items=parts[0][0].num_items)
+    return graph, torch.cat([samples.target for _, samples in parts])

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.nn.encoding import Encoded
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
+from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
 from graphunlearn.nn.training.softmax import catalogue_loss
 from graphunlearn.operators.cau.losses import predict
-from graphunlearn.operators.cau.samples import ForgetSamples, Predictions, all_predictions
+from graphunlearn.operators.cau.samples import ForgetSamples, prefix_items
 
 __all__ = [
     "ClickCounts",
@@ -122,7 +124,7 @@ class ClickTargets(NamedTuple):
     deleted: Tensor
     joined: Tensor
     before: tuple[Tensor, Tensor]  # present log p of the forgotten and deleted predictions
-    kept: Predictions  # in the retained graph
+    kept: PrefixSamples  # in the retained graph
 
 
 def click_targets(
@@ -159,16 +161,16 @@ def click_targets(
     learned = ForgetSamples.of(retained, left, simulated)
     untouched = torch.ones(retained.num_sessions, dtype=torch.bool, device=simulated.device)
     untouched[retained.session[simulated]] = False
-    kept = all_predictions(retained)
+    kept = CrossEntropy().samples(retained)
     kept = kept.select(untouched[retained.session[kept.ends]].nonzero().squeeze(1))
     order = torch.randperm(len(kept), generator=generator)[:num_kept]
     kept = kept.select(order.to(simulated.device))
 
-    counts, unseen = ClickCounts.of(left), all_predictions(validation)
+    counts, unseen = ClickCounts.of(left), CrossEntropy().samples(validation)
     if len(unseen) > UNSEEN:
         unseen = unseen.select(torch.randperm(len(unseen), generator=generator)[:UNSEEN].to(unseen.ends.device))
 
-    def fitted(sessions: SessionGraph, clicks: Predictions) -> Callable[[Tensor], Tensor] | None:
+    def fitted(sessions: SessionGraph, clicks: PrefixSamples) -> Callable[[Tensor], Tensor] | None:
         if not len(clicks):
             return None
         return regression(click_features(counts, sessions, clicks), log_probabilities(model, sessions, clicks), seed)
@@ -176,7 +178,7 @@ def click_targets(
     never_seen = fitted(validation, unseen)
     assert never_seen is not None  # the operator has checked this
 
-    def forgotten(clicks: Predictions, own: Tensor, of_learned: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def forgotten(clicks: PrefixSamples, own: Tensor, of_learned: Callable[[Tensor], Tensor] | None) -> Tensor:
         features = click_features(counts, graph, clicks)
         level = never_seen(features)
         level = level if of_learned is None else level + carry * (own - of_learned(features))
@@ -209,17 +211,23 @@ def _simulated_request(graph: SessionGraph, allowed: Tensor, whole: float, gener
     return mask.to(graph.device) | entire.to(graph.device)[graph.session]
 
 
-@torch.no_grad()
-def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
+def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: PrefixSamples) -> Tensor:
     """Return the model's ``log p`` of every prediction ``[num]``, in float64."""
-    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
-    for part in predictions.chunks(CHUNK):
-        encoded = encode_prefixes(model, graph, part.ends)
-        parts.append(-catalogue_loss(encoded.queries, encoded.items, part.target).double())
-    return torch.cat(parts)
+    return _scored(model, graph, predictions, lambda encoded, target: -catalogue_loss(*encoded[:2], target))
 
 
-def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predictions) -> Tensor:
+@torch.no_grad()
+def _scored(
+    model: nn.Module, graph: SessionGraph, predictions: PrefixSamples, score: Callable[[Encoded, Tensor], Tensor]
+) -> Tensor:
+    """Return ``score(encoded, target)`` of every prediction ``[num]``, in float64, computed in chunks."""
+    starts = range(0, len(predictions), CHUNK)
+    parts = [predictions.select(torch.arange(start, min(start + CHUNK, len(predictions)))) for start in starts]
+    scores = [score(encode_prefixes(model, graph, part.ends), part.target).double() for part in parts]
+    return torch.cat([torch.zeros(0, dtype=torch.float64, device=predictions.ends.device), *scores])
+
+
+def click_features(counts: ClickCounts, graph: SessionGraph, predictions: PrefixSamples) -> Tensor:
     """Return features of each prediction that are computed from the click counts.
 
     The features are logarithms of counts: the popularity of the item and of the last click, the transitions between
@@ -234,7 +242,7 @@ def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predic
     Returns:
         The features ``[num, 23]``, in float64.
     """
-    items, length = predictions.sequences(graph)
+    items, length = prefix_items(graph, predictions)
     target, last = predictions.target, graph.items[predictions.ends]
     row = torch.repeat_interleave(torch.arange(len(predictions), device=items.device), length)
     company, popular = counts.company(items, target[row]), counts.popularity[items]
@@ -247,8 +255,7 @@ def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Predic
     a, b, c, d = (x.log1p() for x in (own, forward, total, of_last))
     rates = [(share + 1e-3).log(), ((forward + 0.3) / (of_last + 5)).log(), ((near + 0.3) / (of_last + 5)).log()]
     columns = [a, b, backward.log1p(), near.log1p(), c, *rates, d, length.to(zero.dtype).log1p()]
-    session = torch.searchsorted(graph.click_ptr, predictions.ends, right=True)
-    behind = (graph.click_ptr[session] - predictions.ends - 2).clamp(min=0).to(zero.dtype)
+    behind = (graph.click_ptr[predictions.session + 1] - predictions.ends - 2).clamp(min=0).to(zero.dtype)
     columns += [behind.log1p(), (behind == 0).to(zero.dtype), 1 / (own + 1)]
     columns += [(forward == 0).to(zero.dtype), (total == 0).to(zero.dtype), again]
     columns += [a * a, b * b, c * c, d * d, a * c, b * d, c * d]
@@ -302,13 +309,14 @@ def settle_emptied(
     targets: ClickTargets,
     seed: int,
 ) -> tuple[ClickTargets, int]:
-    r"""Replace the rows of emptied items by rows of items that were never clicked, and adjust their targets.
+    r"""Replace the embeddings of emptied items by those of items that were never clicked, and adjust their targets.
 
     Training only lowers the scores of an item without clicks, which a regression over items with clicks cannot
-    predict. Each emptied item therefore gets the row of a random item that occurs in no session, and its target is the
-    ``log p`` of that item after the same prefix. The target of a click that followed an emptied item is its ``log p``
-    after this replacement. If every item has clicks, no row can be copied; the target of an emptied item is then the
-    ``log p`` of the least probable item after the same prefix. Tables that are not trained remain unchanged.
+    predict. Each emptied item therefore gets the embedding of a random item that occurs in no session, and its target
+    is the ``log p`` of that item after the same prefix. The target of a click that followed an emptied item is its
+    ``log p`` after this replacement. If every item has clicks, no embedding can be copied; the target of an emptied
+    item is then the ``log p`` of the least probable item after the same prefix. Tables that are not trained remain
+    unchanged.
 
     Args:
         model: The model; it is changed in place.
@@ -339,17 +347,14 @@ def settle_emptied(
         if never.numel():
             concerned = concerned | emptied[graph.items[part.ends]]
         index, level = concerned.nonzero().squeeze(1), level.clone()
-        wanted = Predictions(part.ends[index], stands_for[part.target[index]])
-        level[index] = log_probabilities(model, graph, wanted) if never.numel() else _least(model, graph, wanted)
+        wanted = PrefixSamples(part.ends[index], stands_for[part.target[index]], part.session[index])
+        scored = log_probabilities(model, graph, wanted) if never.numel() else _scored(model, graph, wanted, _least)
+        level[index] = scored
         levels.append(level)
     return targets._replace(forgotten=levels[0], deleted=levels[1]), lost.numel()
 
 
-def _least(model: nn.Module, graph: SessionGraph, predictions: Predictions) -> Tensor:
-    """Return the log probability of the least probable item after every prefix ``[num]``, in float64."""
-    parts = [torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)]
-    for part in predictions.chunks(CHUNK):
-        encoded = encode_prefixes(model, graph, part.ends)
-        least = (encoded.queries @ encoded.items.t()).argmin(1)
-        parts.append(predict(encoded.queries, encoded.items, least).log_p.double())
-    return torch.cat(parts)
+def _least(encoded: Encoded, target: Tensor) -> Tensor:
+    """Return the log probability of the least probable item after every prefix ``[num]``."""
+    least = (encoded.queries @ encoded.items.t()).argmin(1)
+    return predict(encoded.queries, encoded.items, least).log_p

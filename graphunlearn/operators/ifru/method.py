@@ -19,15 +19,16 @@ from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import BPR, Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
-from graphunlearn.operators.shared.correction import (
+from graphunlearn.operators.ifru.correction import (
     Tilted,
     adam_quadratic,
     equivalent_ridge,
     preconditioned,
     sampled_ridge,
 )
-from graphunlearn.operators.shared.problem import Problem, global_problem
+from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
+from graphunlearn.operators.ifru.right_hand_side import Problem, global_problem
+from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["IFRU"]
@@ -80,7 +81,7 @@ class IFRU(Unlearner):
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
       decrease.
-    * The rows of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
+    * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
 
@@ -92,11 +93,11 @@ class IFRU(Unlearner):
         min_damping: The smallest damping that the automatic choice may return.
         spillover: Whether the right-hand side includes the spillover in addition to the direct influence.
         propagation: Whether the curvature accounts for the propagation of the embedding table.
-        warm_start: Whether to start from rows scaled by the share of interactions kept. Rows of nodes without any
-            retained interaction are redrawn in either case.
+        warm_start: Whether to start from embeddings scaled by the share of interactions kept. Embeddings of nodes
+            without any retained interaction are redrawn in either case.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
-        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all rows.
+        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all embeddings.
         min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
         max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
             is at least the predicted decrease and the norm of its gradient keeps falling.
@@ -106,7 +107,7 @@ class IFRU(Unlearner):
         tol: Relative residual at which the linear solver stops.
         max_iter: Largest number of curvature products per linearisation.
         solver_lr: Step size of Adam, as a multiple of one over the number of retained interactions.
-        seed: Seed of redrawn rows.
+        seed: Seed of redrawn embeddings.
 
     Source: Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
 
@@ -140,26 +141,17 @@ class IFRU(Unlearner):
     _prepared: _Prepared | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, choices in (("curvature", CURVATURES), ("solver", SOLVERS)):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(name, f"be one of {', '.join(choices)}", f"{getattr(self, name)!r}")
-        for name in ("damping", "min_damping"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ArgumentError(name, "not be negative", value)
-        if self.prune is not None and not 0 <= self.prune < 1:
-            raise ArgumentError("prune", "be a quantile in [0, 1)", self.prune)
-        if not 0 <= self.min_degree_change < 1:
-            raise ArgumentError("min_degree_change", "be a share in [0, 1)", self.min_degree_change)
-        for name in ("tol", "solver_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(name, "be positive", getattr(self, name))
+        check_choices(CURVATURES, curvature=self.curvature)
+        check_choices(SOLVERS, solver=self.solver)
+        dampings = {"damping": self.damping, "min_damping": self.min_damping}
+        check("not be negative", lambda value: value is None or 0 <= value < math.inf, **dampings)
+        check("be a quantile in [0, 1)", lambda value: value is None or 0 <= value < 1, prune=self.prune)
+        check("be a share in [0, 1)", lambda value: 0 <= value < 1, min_degree_change=self.min_degree_change)
+        check("be positive", lambda value: 0 < value < math.inf, tol=self.tol, solver_lr=self.solver_lr)
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
             raise ArgumentError("solver", "be 'krylov' for curvature 'absolute'", f"{self.solver!r}")
-        for name in ("max_steps", "max_iter", "negatives"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentError(name, "be at least 1", value)
+        counts = {"max_steps": self.max_steps, "max_iter": self.max_iter, "negatives": self.negatives}
+        check("be at least 1", lambda value: value is None or value >= 1, **counts)
 
     def _prepare(
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
@@ -167,11 +159,10 @@ class IFRU(Unlearner):
         """Compute the samples and the gradient at the trained model, which do not depend on the request."""
         objective = self._objective(graph)
         samples = objective.samples(graph)
-        problem = global_problem(
-            model, model, graph, graph, torch.zeros_like(graph.pairs[0], dtype=torch.bool), objective, None, samples
-        )
-        state = _supervised(graph)
-        self._prepared = _Prepared(problem.trained.clone(), state, objective, samples, problem.tilt())
+        nothing = torch.zeros_like(graph.pairs[0], dtype=torch.bool)
+        problem = global_problem(model, model, graph, graph, nothing, objective, None, samples)
+        trained, state = problem.trained.clone(), _supervised(graph)
+        self._prepared = _Prepared(trained, state, objective, samples, problem.tilt())
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
@@ -200,11 +191,13 @@ class IFRU(Unlearner):
                 if self.damping is None:
                     log["ridge"] = sampled_ridge(model, graph, objective)
                 return problem, started, problem.tilt(), log
-        prepared = self._prepared if self._prepared is not None and self._prepared.serves(graph, objective) else None
-        samples = prepared.samples if prepared is not None else None
+        prepared, samples, gradient = self._prepared, None, None
+        if prepared is not None and prepared.serves(graph, objective):
+            samples = prepared.samples
         problem = global_problem(model, started, graph, retained, removed, objective, kept, samples)
-        same = prepared is not None and torch.equal(prepared.trained, problem.trained)
-        return problem, started, problem.tilt(prepared.tilt.clone() if prepared is not None and same else None), log
+        if prepared is not None and samples is not None and torch.equal(prepared.trained, problem.trained):
+            gradient = prepared.tilt.clone()
+        return problem, started, problem.tilt(gradient), log
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
@@ -252,25 +245,24 @@ class IFRU(Unlearner):
         slope = tilted.gradient(tilted.problem.start)
         if isinstance(tilted.problem.curved, LinearRisk) or float(slope.norm()) == 0:
             return damping, log | {"damping": damping, "damping_rule": "ridge"}
-        space = self._space(tilted.problem, -slope, damping)
+        space = self._space(tilted.problem, tilted.problem.start, -slope, damping)
         damping, rho = tilted.trusted(tilted.problem.start, space, damping, self.curvature == "absolute")
         return damping, log | {"damping": damping, "damping_rule": "trust", "rho": rho}
 
-    def _space(self, problem: Problem, rhs: Tensor, damping: float) -> KrylovSpace:
-        """Return the Krylov space that contains the steps for ``damping`` and for every larger damping."""
-        product = problem.product(problem.start, self.curvature, propagation=self.propagation)
+    def _space(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> KrylovSpace:
+        """Return the Krylov space that contains the steps from ``theta`` for ``damping`` and every larger damping."""
+        product = problem.product(theta, self.curvature, propagation=self.propagation)
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
     def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
         r"""Return the step and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
-        product = problem.product(theta, self.curvature, propagation=self.propagation)
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
-            space = lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
-            return space.solve(damping, self.tol, absolute=absolute), space.predicted_decrease(
-                damping, absolute=absolute
-            )
+            space = self._space(problem, theta, rhs, damping)
+            decrease = space.predicted_decrease(damping, absolute=absolute)
+            return space.solve(damping, self.tol, absolute=absolute), decrease
+        product = problem.product(theta, self.curvature, propagation=self.propagation)
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.new.samples), 1)
             solution = adam_quadratic(product, rhs, damping, lr, self.max_iter)
@@ -321,7 +313,7 @@ class IFRU(Unlearner):
         slope = tilted.gradient(problem.start)
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
-        space = self._space(problem, -slope, min(dampings))
+        space = self._space(problem, problem.start, -slope, min(dampings))
         return tilted.curve(problem.start, space, dampings, absolute) | {"chosen": chosen}
 
 

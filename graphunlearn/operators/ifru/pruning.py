@@ -1,4 +1,4 @@
-"""Importance pruning: select the nodes to correct, and restrict both risks to their rows."""
+"""Importance pruning: select the nodes to correct, and restrict both risks to their embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphunlearn.func import Adjacency, csr
 from graphunlearn.nn.encoding import LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.shared.problem import Problem
+from graphunlearn.operators.ifru.right_hand_side import Problem
 from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
 
 __all__ = ["local_problem", "pruned_nodes"]
@@ -60,11 +60,11 @@ def local_problem(
     objective: Objective,
     kept: Tensor,
 ) -> Problem:
-    r"""Return the problem restricted to the rows of ``kept``, at the cost of one propagation of each graph.
+    r"""Return the problem restricted to the embeddings of ``kept``, at the cost of one propagation of each graph.
 
     The risks sum over the samples that contain a kept user or item. Embeddings at the start are exact. Changes of the
-    kept rows are propagated within the nodes of those samples only: paths that leave this set and return to it are
-    ignored.
+    kept embeddings are propagated within the nodes of those samples only: paths that leave this set and return to it
+    are ignored.
 
     Args:
         model: The trained model.
@@ -73,10 +73,10 @@ def local_problem(
         retained: The retained graph.
         removed: Mask of the forgotten interactions ``[num_interactions]``.
         objective: The training loss.
-        kept: Ids of the nodes whose rows are corrected ``[num_kept]``.
+        kept: Ids of the nodes whose embeddings are corrected ``[num_kept]``.
 
     Returns:
-        The restricted :class:`~graphunlearn.operators.shared.problem.Problem`.
+        The restricted :class:`~graphunlearn.operators.ifru.right_hand_side.Problem`.
     """
     form, after = linear_form(model, graph), linear_form(started, retained)
     assert form is not None

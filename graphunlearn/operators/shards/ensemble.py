@@ -35,10 +35,10 @@ class ShardEnsemble(Kept):
         z_j(x) = \sum_k w_k(x) \langle s_k(x), e_{kj} \rangle, \qquad
         w(x) = \gamma\,\operatorname{softmax}_k\big(b_k + a \cos(s_k(x), c_k)\big)
 
-    Here :math:`s_k` is the row of a session and :math:`e_{kj}` the row of an item in the model of shard :math:`k`, and
-    :math:`c_k` is the mean direction of the rows of the sessions in that shard. With :math:`a = b = 0, \gamma = 1` the
-    ensemble takes the mean. The sum of dot products equals the dot product of the concatenated rows, so an ensemble is
-    encoded like any other model.
+    Here :math:`s_k` is the embedding of a session and :math:`e_{kj}` the embedding of an item in the model of shard
+    :math:`k`, and :math:`c_k` is the mean direction of the embeddings of the sessions in that shard. With
+    :math:`a = b = 0, \gamma = 1`, the ensemble takes the mean. The sum of dot products equals the dot product of the
+    concatenated embeddings, so an ensemble is encoded like any other model.
 
     Args:
         shards: The models, all of the same class and sizes.
@@ -69,7 +69,7 @@ class ShardEnsemble(Kept):
         return {"num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters, the buffers, the shard of every session and the clicks left out, by name."""
+        """Return the parameters, the buffers, the shard of every session and the clicks left out, with their names."""
         return {**self.state_dict(), "members": self.members, "left_out": self.left_out}
 
     @classmethod
@@ -109,13 +109,13 @@ class ShardEnsemble(Kept):
         return F.cosine_similarity(states, self.centres.unsqueeze(0), dim=2)
 
     def combine(self, parts: list[Encoded]) -> Encoded:
-        """Concatenate the weighted rows of the shards.
+        """Concatenate the weighted embeddings of the shards.
 
         Args:
             parts: The encoding of the same queries and items by every shard.
 
         Returns:
-            Rows whose dot products are the weighted sums of the scores of the shards.
+            Embeddings whose dot products are the weighted sums of the scores of the shards.
         """
         states = torch.stack([part.queries for part in parts], 1)
         users = (states * self.weights(states).unsqueeze(2)).flatten(1)
@@ -128,7 +128,7 @@ class ShardEnsemble(Kept):
         Args:
             graphs: The training sessions of every trained shard, by the number of the shard.
         """
-        self.scale.fill_(1.0)  # earlier weights fit other models, maybe also forgotten clicks
+        self.scale.fill_(1.0)  # earlier weights were fitted to other models, and maybe to forgotten clicks
         self.sharpness.zero_()
         self.offset[torch.isfinite(self.offset)] = 0.0
         for number, graph in graphs.items():

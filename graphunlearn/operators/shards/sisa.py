@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shards.ensemble import ShardEnsemble, backbone_of, learn_weights
+from graphunlearn.operators.shared.checks import check, check_counts
 from graphunlearn.operators.shared.heldout import validation_left
 from graphunlearn.operators.shared.preparation import Kept
 
@@ -54,10 +55,9 @@ class Sharded(Unlearner):
     settings: FitSettings | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_shards, int) or self.num_shards < 1:
-            raise ArgumentError("num_shards", "be a positive integer", f"{self.num_shards!r}")
-        if self.aggregation not in ("mean", "learned", "attention"):
-            raise ArgumentError("aggregation", "be mean, learned or attention", f"{self.aggregation!r}")
+        check_counts(num_shards=self.num_shards)
+        known = get_args(Aggregation)
+        check("be mean, learned or attention", lambda value: value in known, aggregation=self.aggregation)
 
     @abstractmethod
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
@@ -81,21 +81,18 @@ class Sharded(Unlearner):
     def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
         self._check_validation(graph)
         if self.num_shards > graph.num_sessions:
-            raise ArgumentError(
-                "num_shards", f"not be larger than the number of sessions, {graph.num_sessions}", self.num_shards
-            )
+            most = f"not be larger than the number of sessions, {graph.num_sessions}"
+            raise ArgumentError("num_shards", most, self.num_shards)
         seed = self._settings(graph).seed + int(fingerprint(model)[:8], 16)  # the shards depend on the original
         members = self._partition(model, graph, seed)
         shards = [copy.deepcopy(backbone_of(model)) for _ in range(self.num_shards)]
         ensemble = ShardEnsemble(shards, members, graph.fingerprint(), seed)
         ensemble.left_out = torch.zeros(graph.num_clicks, dtype=torch.bool, device=graph.device)
-        files = (
-            None
-            if checkpoint is None
-            else [checkpoint.with_name(f"{checkpoint.name}.{k}.safetensors") for k in range(self.num_shards)]
-        )
+        files: dict[int, Path] = {}
+        if checkpoint is not None:
+            files = {k: checkpoint.with_name(f"{checkpoint.name}.{k}.safetensors") for k in range(self.num_shards)}
         log = self._train(ensemble, graph, ensemble.left_out, range(self.num_shards), self.validation, files, progress)
-        for path in files or []:
+        for path in files.values():
             path.unlink(missing_ok=True)
         self._keep(ensemble.eval(), model, graph, log)
 
@@ -104,9 +101,8 @@ class Sharded(Unlearner):
         if self.asks_preparation(model):
             self._check_prepared(model, graph)
         elif model.graph != graph.fingerprint():
-            raise ArgumentError(
-                "graph", f"be the one that the shards of {self.name} were trained on", "another; prepare again"
-            )
+            wanted = f"be the one that the shards of {self.name} were trained on"
+            raise ArgumentError("graph", wanted, "another", "prepare again")
 
     def _original(self, model: nn.Module, graph: SessionGraph) -> nn.Module:
         return self._prepared_first().module.to(graph.device) if self.asks_preparation(model) else model
@@ -146,11 +142,16 @@ class Sharded(Unlearner):
         missing: Tensor,
         numbers: Any,
         validation: SessionGraph | None,
-        files: list[Path] | None = None,
+        files: dict[int, Path] | None = None,
         progress: bool | None = None,
     ) -> dict[str, Any]:
-        """Train some shards from scratch without their ``missing`` clicks, set the weights of all; return the log."""
+        """Train the shards ``numbers`` from scratch without the ``missing`` clicks, and set the weights of all shards.
+
+        Returns:
+            The log.
+        """
         settings, objective = self._settings(graph), self.objective or default_objective(graph)
+        options: dict[str, Any] = {"validation": validation, "objective": objective, "progress": progress}
         own = ensemble.members[graph.session]
         parts = {k: graph.keep(~(missing | (own != k))) for k in numbers}
         log: dict[str, Any] = {"seconds_per_shard": [], "epochs": [], "best_epoch": [], "seconds_before_a_break": 0.0}
@@ -160,15 +161,7 @@ class Sharded(Unlearner):
             reset_parameters(shard, seeded.seed)
             epochs, best, earlier = 0, 0, 0.0
             if len(objective.samples(part)):
-                result = fit(
-                    shard,
-                    part,
-                    validation=validation,
-                    objective=objective,
-                    settings=seeded,
-                    checkpoint=None if files is None else files[number],
-                    progress=progress,
-                )
+                result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), **options)
                 epochs, best, earlier = len(result.history), result.best_epoch, result.seconds
             passed = time.perf_counter() - start
             log["seconds_per_shard"].append(passed)
@@ -180,9 +173,8 @@ class Sharded(Unlearner):
         if not bool(torch.isfinite(ensemble.offset).any()):
             raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")
         if self.aggregation != "mean" and validation is not None and len(CrossEntropy().samples(validation)):
-            log["validation_loss"] = learn_weights(
-                ensemble, validation, attention=self.aggregation == "attention", seed=settings.seed
-            )
+            attention = self.aggregation == "attention"
+            log["validation_loss"] = learn_weights(ensemble, validation, attention=attention, seed=settings.seed)
         weights = ensemble.scale * ensemble.offset.softmax(0)
         log |= {"weights": weights.tolist(), "sharpness": float(ensemble.sharpness), "settings": asdict(settings)}
         return log | {"seconds_of_weights": time.perf_counter() - start}
@@ -193,11 +185,8 @@ class Sharded(Unlearner):
     def _check_validation(self, graph: SessionGraph) -> None:
         held = self.validation
         if self.aggregation != "mean" and (held is None or not len(CrossEntropy().samples(held))):
-            raise ArgumentError(
-                "validation",
-                f"hold sessions of two clicks or more for aggregation {self.aggregation!r}",
-                "none" if held is None else "shorter ones",
-            )
+            wanted = f"hold sessions of two clicks or more for aggregation {self.aggregation!r}"
+            raise ArgumentError("validation", wanted, "none" if held is None else "shorter ones")
 
 
 @dataclass(kw_only=True)

@@ -13,10 +13,10 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shards.sisa import Aggregation, Sharded
+from graphunlearn.operators.shared.checks import check_choices
 
 __all__ = ["SRU", "balanced_clusters"]
 
@@ -28,13 +28,13 @@ CHUNK = 1024  # number of sessions compared with all others at a time
 class SRU(Sharded):
     r"""Session recommendation unlearning: shards of similar sessions, and extra deletion.
 
-    :meth:`prepare` clusters the sessions by the directions of their rows in the original, with k-means and clusters of
-    equal size. One model is trained on every shard, and their scores are summed with weights that depend on the
-    closeness of a session to the sessions of the shard. A request retrains the shards that hold a forgotten click,
+    :meth:`prepare` clusters the sessions by the directions of their embeddings in the original, with k-means and
+    clusters of equal size. One model is trained on every shard, and their scores are summed with weights that depend on
+    the closeness of a session to the sessions of the shard. A request retrains the shards that hold a forgotten click,
     without the forgotten clicks and without some further clicks from which the forgotten ones could be inferred:
 
     - ``"collaborative"``: for each session with a forgotten click, the most similar session of the same shard, by the
-      cosine of their rows in the model of that shard;
+      cosine of their embeddings in the model of that shard;
     - ``"neighbour"``: the kept clicks directly before and after a forgotten click in its session;
     - ``"random"``: as many random kept clicks of a session as are forgotten in it;
     - ``"none"``: no further clicks.
@@ -78,8 +78,7 @@ class SRU(Sharded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.extra not in get_args(Extra):
-            raise ArgumentError("extra", f"be one of {', '.join(get_args(Extra))}", f"{self.extra!r}")
+        check_choices(get_args(Extra), extra=self.extra)
 
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:

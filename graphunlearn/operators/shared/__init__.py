@@ -1,6 +1,5 @@
-"""Code shared by several unlearning methods: the two-risk problem, corrections, score targets and warm starts."""
+"""Code shared by several unlearning methods: score targets, fine-tuning, warm starts, preparations and checks."""
 
-from graphunlearn.operators.shared.problem import influence
 from graphunlearn.operators.shared.tune import TuneSettings
 
-__all__ = ["TuneSettings", "influence"]
+__all__ = ["TuneSettings"]

@@ -1,4 +1,4 @@
-"""Means over neighbours."""
+"""The mean embedding of the neighbours of every node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,22 @@ __all__ = ["neighbour_means"]
 
 
 def neighbour_means(graph: InteractionGraph, rows: Tensor) -> Tensor:
-    r"""Return the mean of the neighbours' rows, :math:`D^{-1} A x` ``[num_nodes, dim]``; zero for isolated nodes."""
+    r"""Return the mean embedding of the neighbours of every node, :math:`D^{-1} A X`.
+
+    Args:
+        graph: The graph with adjacency :math:`A` and degrees :math:`D`.
+        rows: The embeddings :math:`X` of users, then items ``[num_nodes, dim]``.
+
+    Returns:
+        The means ``[num_nodes, dim]``; zero for nodes without neighbours.
+
+    Example:
+        >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 0], [0, 1]]))
+        >>> neighbour_means(graph, torch.tensor([[1.0], [2.0], [4.0]]))
+        tensor([[3.],
+                [1.],
+                [1.]])
+    """
     adjacency = graph.adjacency
     share = adjacency.degree.clamp(min=1).to(rows.dtype).reciprocal()
     values = torch.repeat_interleave(share, adjacency.degree)

@@ -36,10 +36,10 @@ class Kept(nn.Module):
 
     @abstractmethod
     def shape(self) -> dict[str, Any]:
-        """Return the arguments that build the module again, without its tensors; JSON-able."""
+        """Return the arguments that build the module again, without its tensors; JSON-serialisable."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of the module, by name."""
+        """Return the tensors of the module with their names."""
         return dict(self.state_dict())
 
     @classmethod

@@ -11,88 +11,77 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Linearised, PairPattern, conjugate_gradients
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
-from graphunlearn.nn.tables import initial_table, table_names, write_table
+from graphunlearn.nn.tables import initial_table, write_table
+from graphunlearn.operators.shared.table_model import TableModel
 
 __all__ = ["steer"]
 
-_PROBES = 32  # random sign vectors that estimate the diagonal of the kernel if it has no closed form
+_PROBES = 32  # number of random sign vectors that a diagonal without a closed form is estimated from
 
 
 class _Space(ABC):
-    """The possible changes of the layer-0 rows, and their effect on the final rows.
+    r"""The linear map from changes of layer-0 embeddings to changes of final embeddings, and its weighted transpose.
+
+    Let :math:`J` be the derivative of all final embeddings by the layer-0 table, and :math:`W` the weights of the
+    nodes.
 
     Args:
-        table: The layer-0 rows ``[num_nodes, dim]``.
-        weight: The cost of a change of each row ``[num_nodes]``.
+        table: The layer-0 embeddings ``[num_nodes, dim]``; the space changes this tensor or replaces it.
+        weight: The weight of a change of the embedding of each node, the diagonal of :math:`W` ``[num_nodes]``.
+
+    Attributes:
+        iterations: Largest number of iterations of conjugate gradients.
+        rows: The final embeddings ``[num_nodes, final_dim]``.
+        gain: The diagonal of :math:`J W^{-1} J^\top` over nodes ``[num_nodes]``, exact or estimated.
+        metric: The inverse metric of the columns of the table ``[dim, dim]``; ``None`` if the metric applies to the
+            columns of the final embeddings.
     """
 
     iterations = 8
-    rows: Tensor  # the final rows [num_nodes, dim of a final row]
-    gain: Tensor  # how much of a wanted change a row's own response gives [num_nodes]
-    metric: Tensor | None = None  # of the table's columns, where it is not that of the final rows
+    rows: Tensor
+    gain: Tensor
+    metric: Tensor | None = None
 
     def __init__(self, table: Tensor, weight: Tensor) -> None:
         self.table, self.weight = table, weight.unsqueeze(1)
 
     @abstractmethod
     def direction(self, wanted: Tensor) -> Tensor:
-        """Return the change of the table towards a wanted change of the final rows."""
+        r"""Return the change of the table :math:`W^{-1} J^\top x` for a change :math:`x` of the final embeddings."""
 
     @abstractmethod
     def effect(self, change: Tensor) -> Tensor:
-        """Return what a change of the table does to the final rows, to first order."""
+        r"""Return :math:`J\,\Delta`, the change of the final embeddings that a change of the table causes."""
 
     def response(self, wanted: Tensor) -> Tensor:
-        """Return what the final rows do when a change of them is wanted."""
+        r"""Return :math:`J W^{-1} J^\top x` for a change :math:`x` of the final embeddings."""
         return self.effect(self.direction(wanted))
 
     def move(self, change: Tensor, effect: Tensor) -> None:
-        """Make a change."""
+        """Add ``change`` to the table, and ``effect``, its first-order effect, to the final embeddings."""
         self.table += change
         self.rows += effect
 
     def estimated_gain(self) -> Tensor:
-        """Return the mean response of a row to random signs, which is its own part of the response."""
-        generator, turns = torch.Generator().manual_seed(0), max(1, _PROBES // self.table.size(1))
+        r"""Return an unbiased estimate of the diagonal of :math:`J W^{-1} J^\top` from random signs ``[num_nodes]``."""
+        generator, draws = torch.Generator().manual_seed(0), max(1, _PROBES // self.table.size(1))
         gain = self.table.new_zeros(len(self.table))
-        for _ in range(turns):  # every column of a random table is a probe of its own
+        for _ in range(draws):  # each column of a table of signs is one random probe
             signs = torch.randint(2, self.table.shape, generator=generator).to(self.table) * 2 - 1
             gain += self.effect(signs / self.weight.sqrt()).square().mean(1)
-        return gain / turns
-
-
-class _Local(_Space):
-    r"""A linear form that keeps layer 0: only the rows at the ends of the pairs move.
-
-    :math:`\partial z_v / \partial e_v = P_{vv}` carries a wanted change of :math:`z_v` to :math:`e_v`; what it does to
-    the neighbours is what the next round sees.
-    """
-
-    iterations = 15
-
-    def __init__(self, form: LinearForm, table: Tensor, weight: Tensor, rows: Tensor) -> None:
-        super().__init__(table, weight)
-        self.form, self.rows = form, rows
-        own = _diagonal(form, table)
-        self.gain, self.carried = own.square() / weight, own.unsqueeze(1) / self.weight
-
-    def direction(self, wanted: Tensor) -> Tensor:
-        return self.carried * wanted
-
-    def effect(self, change: Tensor) -> Tensor:
-        return self.form.propagate(change)
-
-    def response(self, wanted: Tensor) -> Tensor:
-        return self.gain.unsqueeze(1) * wanted
+        return gain / draws
 
 
 class _Linear(_Space):
-    """A linear form without layer 0: rows move through those of their neighbours."""
+    """The space of a linear form without layer 0: final embeddings change only with those of other nodes."""
 
     def __init__(self, form: LinearForm, table: Tensor, weight: Tensor, rows: Tensor) -> None:
         super().__init__(table, weight)
         self.form, self.rows = form, rows
-        self.gain = self.estimated_gain()
+        self.gain = self._own_gain()
+
+    def _own_gain(self) -> Tensor:
+        return self.estimated_gain()
 
     def direction(self, wanted: Tensor) -> Tensor:
         return self.form.propagate(wanted) / self.weight
@@ -101,30 +90,47 @@ class _Linear(_Space):
         return self.form.propagate(change)
 
 
-class _Differentiable(_Space):
-    r"""Any other model: rows move along :math:`W^{-1} J^\top`, within reach of the pairs' ends.
+class _Local(_Linear):
+    r"""The space of a linear form with layer 0: only the embeddings of the users and items of the pairs change.
 
-    :math:`J` is the derivative of all final rows by the layer-0 table at the present table. Final and layer-0 rows need
-    not be of one space, so that the metric is that of the layer-0 rows.
+    The transpose of the propagation :math:`P` is replaced by its diagonal :math:`\partial z_v / \partial e_v = P_{vv}`.
+    The effect on neighbours is left out of the dual problem; the next round corrects it.
+    """
+
+    iterations = 15
+
+    def _own_gain(self) -> Tensor:
+        self.diagonal = _diagonal(self.form, self.table)
+        return self.diagonal.square() / self.weight.squeeze(1)
+
+    def direction(self, wanted: Tensor) -> Tensor:
+        return self.diagonal.unsqueeze(1) / self.weight * wanted
+
+    def response(self, wanted: Tensor) -> Tensor:
+        return self.gain.unsqueeze(1) * wanted
+
+
+class _Differentiable(_Space):
+    r"""The space of any other model: :math:`J` is computed by automatic differentiation at the present table.
+
+    Final and layer-0 embeddings may belong to different spaces, so the metric is that of the layer-0 embeddings.
     """
 
     def __init__(
         self, model: nn.Module, graph: InteractionGraph, table: Tensor, weight: Tensor, metric: Tensor
     ) -> None:
         super().__init__(table, weight)
-        self.model, self.graph, self.metric, self.names = model, graph, metric, table_names(model, graph)
-        self.sizes = [len(model.get_parameter(name)) for name in self.names]
+        self.graph, self.metric, self.model = graph, metric, TableModel(model, graph)
         self._linearise()
         self.gain = self.estimated_gain()
 
-    def _encoded(self, table: Tensor) -> Tensor:
-        parts = dict(zip((f"model.{name}" for name in self.names), table.split(self.sizes), strict=True))
-        rows: Tensor = torch.func.functional_call(_Rows(self.model), parts, (self.graph,))
-        return rows
-
     def _linearise(self) -> None:
-        self._at = Linearised(lambda table: (self._encoded(table),), self.table)
+        self._at = Linearised(lambda table: (self.model.run(table, self._encoded),), self.table)
         (self.rows,) = self._at.outputs
+
+    def _encoded(self, model: nn.Module) -> Tensor:
+        encoded = encode(model, self.graph)
+        return torch.cat([encoded.queries, encoded.items])
 
     def direction(self, wanted: Tensor) -> Tensor:
         assert self.metric is not None
@@ -134,20 +140,8 @@ class _Differentiable(_Space):
         return self._at.pushforward(change)[0]
 
     def move(self, change: Tensor, effect: Tensor) -> None:
-        self.table = self.table + change  # not in place: the derivatives at hand hold on to the old one
+        self.table = self.table + change  # not in place: the linearisation refers to the previous table
         self._linearise()
-
-
-class _Rows(nn.Module):
-    """Gives ``torch.func.functional_call`` a forward that is ``encode``."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, graph: InteractionGraph) -> Tensor:
-        encoded = encode(self.model, graph)
-        return torch.cat([encoded.queries, encoded.items])
 
 
 @torch.no_grad()
@@ -162,9 +156,9 @@ def steer(
     floor: float = 0.3,
     damping: float = 0.01,
 ) -> dict[str, Any]:
-    r"""Change the layer-0 rows of ``model`` so that ``pairs`` score ``target``, with the least change of other scores.
+    r"""Change layer-0 embeddings so that the pairs score ``target``, with the least change of all other scores.
 
-    To first order in the changes :math:`\Delta z` of the rows, the function solves
+    To first order in the changes :math:`\Delta z` of the embeddings, the function solves
 
     .. math::
         \min_\Delta \sum_v w_v\,\Delta z_v^\top (C + \epsilon \bar c I)\,\Delta z_v \quad\text{such that}\quad
@@ -172,10 +166,11 @@ def steer(
 
     where :math:`C` is the mean of :math:`z z^\top` over users and over items, so that
     :math:`\Delta z_u^\top C \Delta z_u` measures the change of the scores of a user without computing them. The weight
-    :math:`w_v` is one plus the degree, so nodes with more interactions move less. The dual problem has one variable per
-    pair and is solved by conjugate gradients. A line search and several rounds account for the propagation and for
-    products of two changes. If rows change through their neighbours, the preconditioner is estimated from random signs;
-    the result then depends on the numbering of the nodes, within the tolerance of the solver.
+    :math:`w_v` is one plus the degree, so embeddings of nodes with more interactions change less. The dual problem has
+    one variable per pair and is solved by conjugate gradients. A line search and several rounds account for the
+    propagation and for products of two changes. If final embeddings change only through their neighbours, the
+    preconditioner is estimated from random signs; the result then depends on the numbering of the nodes, within the
+    tolerance of the solver.
 
     Args:
         model: The model; it is changed in place.
@@ -228,12 +223,16 @@ def steer(
 
 
 def _two(rows: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Split a table of all nodes into those of users and items."""
     users, items = rows.split(sizes)
     return users.contiguous(), items.contiguous()
 
 
 def _metric(rows: Tensor, num_users: int, floor: float) -> Tensor:
-    """Return the inverse of the mean outer product of users' and of items' rows, lifted by ``floor``."""
+    """Return the inverse metric ``[dim, dim]``: the inverse of the mean outer product, over users and over items.
+
+    The mean eigenvalue of the outer product is scaled to 1, and ``floor`` is added to every eigenvalue.
+    """
     users, items = rows[:num_users], rows[num_users:]
     mean = 0.5 * (users.t() @ users / len(users) + items.t() @ items / len(items))
     scale = mean.trace() / len(mean)
@@ -242,9 +241,10 @@ def _metric(rows: Tensor, num_users: int, floor: float) -> Tensor:
 
 
 def _diagonal(form: LinearForm, table: Tensor) -> Tensor:
-    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`: odd powers of a bipartite graph have no diagonal.
+    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`, the diagonal of the propagation to order 3 ``[num_nodes]``.
 
-    Powers above the third are left out: it scales steps, whose effect is measured.
+    Odd powers of the adjacency of a bipartite graph have a zero diagonal. Higher powers may be neglected, because the
+    diagonal only scales steps, and the line search measures their effect.
     """
     diagonal = table.new_full((len(table),), form.alpha[0])
     if form.matrix is not None and len(form.alpha) > 2:
@@ -263,7 +263,7 @@ def _dual(
     residual: Tensor,
     damping: float,
 ) -> Tensor:
-    """Return the multipliers of the pairs ``[num_pairs]`` by conjugate gradients."""
+    """Solve the dual problem for the multipliers of the pairs ``[num_pairs]`` by conjugate gradients."""
     (users, items), (user_images, item_images) = rows, images
     sizes = [len(users), len(items)]
 
@@ -282,7 +282,7 @@ def _dual(
 
 
 def _length(residual: Tensor, first: Tensor, second: Tensor) -> float:
-    r"""Return :math:`a` that minimises :math:`\sum (r - a f - a^2 g)^2` near 1, by Gauss–Newton steps."""
+    r"""Return the step :math:`a` near 1 that minimises :math:`\sum (r - a f - a^2 g)^2`, by Gauss–Newton steps."""
     length = 1.0
     for _ in range(4):
         slope = first + 2 * length * second

@@ -1,4 +1,4 @@
-"""Fine-tuning towards target scores, on the retained loss and the change of the other scores."""
+"""Fine-tuning towards target scores, on the retained loss and a penalty on changes of the other scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
 from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.shared.checks import check, check_positive
 
 __all__ = ["TuneSettings", "tune"]
 
@@ -32,6 +32,9 @@ class TuneSettings:
         target: Weight of :math:`L_U`, the smooth L1 distance of the forgotten pairs' scores to their targets.
         preserve: Weight of :math:`L_P`, the mean squared change of the scores in the batch.
         seed: Seed of the order of interactions.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
 
     epochs: int = 3
@@ -43,15 +46,11 @@ class TuneSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ArgumentError("epochs", "not be negative", self.epochs)
-        if self.batch_size < 1:
-            raise ArgumentError("batch_size", "be at least 1", self.batch_size)
-        if not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", self.lr)
-        for name in ("risk", "target", "preserve"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ArgumentError(name, "be finite and not negative", getattr(self, name))
+        check("not be negative", lambda value: value >= 0, epochs=self.epochs)
+        check("be at least 1", lambda value: value >= 1, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
+        weights = {"risk": self.risk, "target": self.target, "preserve": self.preserve}
+        check("be finite and not negative", lambda value: 0 <= value < math.inf, **weights)
 
 
 def tune(
@@ -62,7 +61,7 @@ def tune(
     objective: Objective,
     settings: TuneSettings,
 ) -> list[dict[str, float]]:
-    r"""Train the layer-0 rows of ``model`` in place on :math:`w_M L_M + w_U L_U + w_P L_P`.
+    r"""Train the layer-0 embeddings of ``model`` in place on :math:`w_M L_M + w_U L_U + w_P L_P`.
 
     Args:
         model: The model; its layer-0 table is changed in place, other parameters remain unchanged.
@@ -100,16 +99,13 @@ def tune(
                 pattern = batch.pattern
                 moved = pattern.dots(encoded.queries, encoded.items) - pattern.dots(before.queries, before.items)
                 terms["preserve"] = moved.square().mean()
-            total = sum(
-                (getattr(settings, name) * term for name, term in terms.items()), start=encoded.queries.sum() * 0
-            )
-            gradients = torch.autograd.grad(total, table)
-            for parameter, gradient in zip(table, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+            total = encoded.queries.sum() * 0
             for name, term in terms.items():
+                total = total + getattr(settings, name) * term
                 sums[name] += float(term.detach()) * len(index) / len(order)
-        for parameter in table:
-            parameter.grad = None
+            optimizer.zero_grad()
+            total.backward(inputs=table)
+            optimizer.step()
+        optimizer.zero_grad()
         history.append({"epoch": float(epoch), **sums})
     return history

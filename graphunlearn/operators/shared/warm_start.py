@@ -1,4 +1,4 @@
-"""The start of a correction: rows scaled by the share of interactions kept, and redrawn rows of emptied nodes."""
+"""The start of a correction: embeddings scaled by the share of interactions kept, or redrawn for emptied nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphunlearn.nn.training.fitting import reset_parameters
 
 __all__ = ["fresh_seed", "kept_share", "warm_start"]
 
-_FEW = 5  # least number of rows to average, so that their random parts cancel
+_FEW = 5  # least number of embeddings to average, so that their random parts cancel
 
 
 def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGraph | SessionGraph) -> Tensor:
@@ -23,9 +23,10 @@ def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGrap
 
 
 def fresh_seed(seed: int) -> int:
-    """Return the seed for redrawn rows, which is unlikely to be the seed of a trained model.
+    """Return the seed for redrawn embeddings, which is unlikely to be the seed of a trained model.
 
-    With the seed of the trained model, a forgotten user would get the same initial row as in the original training.
+    With the seed of the trained model, a forgotten user would get the same initial embedding as in the original
+    training.
     """
     return (seed * 0x9E3779B97F4A7C15 + 0x1F83D9ABFB41BD6B) % (1 << 63)
 
@@ -39,19 +40,20 @@ def warm_start(
     *,
     scale: bool = True,
 ) -> int:
-    r"""Move the rows of the touched nodes close to those of a retrained model, before any correction.
+    r"""Change the embeddings of the touched nodes towards those of a retrained model, before any correction.
 
-    Rows are scaled by :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`. An emptied node has no curvature that
-    could correct its row; the row is redrawn from the initialisation of the model, as in retraining. Training also
-    moves the rows of nodes without interactions (such items are still drawn as negatives). If the graph has such nodes,
-    their mean row is added to the redrawn rows. For sessions, the nodes are the items and the interactions are clicks.
+    Embeddings are scaled by :math:`e_v \leftarrow \frac{\deg_k(v)}{\deg(v)}\, e_v`. The retained risk has no curvature
+    in the embedding of an emptied node, so no correction reaches it; it is redrawn from the initialisation of the
+    model, as in retraining. Training also changes the embeddings of nodes without interactions, because such items are
+    still drawn as negatives. If the graph has such nodes, their mean embedding is added to the redrawn embeddings. For
+    sessions, the nodes are the items and the interactions are clicks.
 
     Args:
         model: The model; it is changed in place.
         graph: The graph before forgetting.
         retained: The retained graph.
-        seed: Seed of the redrawn rows.
-        scale: Whether to scale rows; rows of emptied nodes are redrawn in either case.
+        seed: Seed of the redrawn embeddings.
+        scale: Whether to scale embeddings; embeddings of emptied nodes are redrawn in either case.
 
     Returns:
         The number of touched nodes.
@@ -93,7 +95,7 @@ def _sides(graph: InteractionGraph | SessionGraph) -> tuple[slice, ...]:
 
 
 def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice, side: slice) -> Tensor:
-    """Return the mean row to which training moves users, or items, without any interaction ``[dim]``."""
+    """Return the mean embedding of the users, or of the items, that have no interaction ``[dim]``."""
     start, stop = max(nodes.start, side.start), min(nodes.stop, side.stop)
     idle = (~graph.active[start:stop]).nonzero().view(-1) + start - nodes.start
     return weight[idle].mean(0) if len(idle) >= _FEW else weight.new_zeros(weight.shape[1:])

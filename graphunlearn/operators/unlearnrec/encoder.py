@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphunlearn.errors import ArgumentError
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.features import NUM_FEATURES
 
@@ -52,19 +52,13 @@ class InfluenceEncoder(Kept):
 
     def __init__(self, hidden: int = 64, *, context: bool = True) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ArgumentError("hidden", "be at least 1", hidden)
+        check("be at least 1", lambda value: value >= 1, hidden=hidden)
         self.hidden, self.context = hidden, context
         self.register_buffer("center", torch.zeros(NUM_FEATURES))
         self.register_buffer("scale", torch.ones(NUM_FEATURES))
         self.register_buffer("output", torch.tensor([0.0, 1.0]))  # mean and standard deviation of the targets
-        self.network = nn.Sequential(
-            nn.Linear(NUM_FEATURES * (1 + context), hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, 1),
-        )
+        layers = (nn.Linear(NUM_FEATURES * (1 + context), hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1))
+        self.network = nn.Sequential(layers[0], nn.SiLU(), layers[1], nn.SiLU(), layers[2])
 
     def shape(self) -> dict[str, Any]:
         return {"hidden": self.hidden, "context": self.context}
@@ -147,9 +141,8 @@ class EncoderSettings:
             raise ValueError(
                 f"'probability' and 'logit' must not be negative, nor both 0 (got {self.probability} and {self.logit})"
             )
-        for name in ("steps", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(name, "be at least 1", getattr(self, name))
+        counts = {"steps": self.steps, "batch_size": self.batch_size, "patience": self.patience}
+        check("be at least 1", lambda value: value >= 1, **counts)
 
     def loss(self, encoder: InfluenceEncoder, answer: Tensor, target: Tensor) -> Tensor:
         r"""Return the mean of :math:`w_p\,|\sigma(t) - \sigma(t^*)| + w_l\,h((t - t^*)/s)`.
@@ -222,12 +215,12 @@ def pretrain_encoder(
         optimizer.step()
         if step % 50 and step != settings.steps:
             continue
-        looked = _look(encoder, held_out, settings)
-        history.append({"step": float(step), "loss": float(loss.detach()), **looked})
-        on_step(step, looked["held_out"])
+        judged = _judge(encoder, held_out, settings)
+        history.append({"step": float(step), "loss": float(loss.detach()), **judged})
+        on_step(step, judged["held_out"])
         since += 1
-        if looked["held_out"] < best:
-            best, since = looked["held_out"], 0
+        if judged["held_out"] < best:
+            best, since = judged["held_out"], 0
             kept = {name: value.clone() for name, value in encoder.state_dict().items()}
         if since >= settings.patience:
             break
@@ -236,7 +229,8 @@ def pretrain_encoder(
 
 
 @torch.no_grad()
-def _look(encoder: InfluenceEncoder, held_out: Simulated, settings: EncoderSettings) -> dict[str, float]:
+def _judge(encoder: InfluenceEncoder, held_out: Simulated, settings: EncoderSettings) -> dict[str, float]:
+    """Return the mean loss and the mean difference of probabilities on held-out requests; kinds weigh the same."""
     losses, moved = [], []
     for kind in held_out:
         answers = [(encoder(features), target) for features, target in kind]

@@ -24,7 +24,7 @@ class Removal:
     """The forgotten interactions whose user and item both keep some interaction, and the encodings of the model.
 
     Interactions of an emptied user or item are excluded: no neighbourhood is left to estimate their score from, and
-    the row of the emptied node is redrawn.
+    the embedding of the emptied node is redrawn.
 
     Args:
         graph: The graph before forgetting.
@@ -82,11 +82,11 @@ class Removal:
     def features(self) -> Tensor:
         r"""Return features that are invariant to the numbering of the nodes and to rotations of the embeddings.
 
-        Let :math:`z` be the rows on the retained graph, :math:`m_v` the mean row of the neighbours of :math:`v`, and
-        :math:`m^2_v` the mean of their means. The features of an interaction are its score before forgetting; the dot
-        products of :math:`z, m, m^2` of the user with those of the item; the norms of :math:`z` and :math:`m`; the
-        logarithms of the retained degrees; the shares of interactions removed at the user and at the item; the cosines
-        between :math:`z_v` and :math:`m_v`; and the label (1 if the interactions have no labels).
+        Let :math:`z` be the embeddings on the retained graph, :math:`m_v` the mean embedding of the neighbours of
+        :math:`v`, and :math:`m^2_v` the mean of their means. The features of an interaction are its score before
+        forgetting; the dot products of :math:`z, m, m^2` of the user with those of the item; the norms of :math:`z` and
+        :math:`m`; the logarithms of the retained degrees; the shares of interactions removed at the user and at the
+        item; the cosines between :math:`z_v` and :math:`m_v`; and the label (1 if the interactions have no labels).
 
         Returns:
             The features ``[num_forgotten, NUM_FEATURES]``.

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.tables import initial_table
 from graphunlearn.nn.training.fitting import FitSettings
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
@@ -30,7 +30,7 @@ __all__ = ["UnlearnRec"]
 
 
 @dataclass(kw_only=True)
-class UnlearnRec(Unlearner):
+class UnlearnRec(Simulation, Unlearner):
     r"""Pre-train an influence encoder once, then serve every request with one pass of the encoder.
 
     This class is a redesign by this package; :meth:`as_published` returns the method close to its description
@@ -40,11 +40,11 @@ class UnlearnRec(Unlearner):
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
-    1. Redraw the rows of emptied nodes.
+    1. Redraw the embeddings of emptied nodes.
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
        (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`).
-    3. Change the layer-0 rows of their users and items so that the interactions score :math:`t_{ui}`, with the least
-       change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
+    3. Change the layer-0 embeddings of their users and items so that the interactions score :math:`t_{ui}`, with the
+       least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
     4. If ``epochs`` is positive, fine-tune towards the same targets.
 
     An empty request leaves the model unchanged. Apart from fine-tuning, a request leaves unchanged every connected
@@ -92,10 +92,6 @@ class UnlearnRec(Unlearner):
     kept_as: ClassVar[str | None] = "probe"
     anew: ClassVar[tuple[str, ...]] = ("adapt", "epochs", "rounds", "seed")
     objective: Objective | None = None
-    probes: int = 1
-    share: float = 0.1
-    odd_users: float = 0.3
-    requests: int = 40
     context: bool = True
     rounds: int = 2
     epochs: int = 0
@@ -104,24 +100,12 @@ class UnlearnRec(Unlearner):
     settings: FitSettings | None = None
     pretraining: EncoderSettings = field(default_factory=EncoderSettings)
     tuning: TuneSettings = field(default_factory=TuneSettings)
-    seed: int = 0
     _before: tuple[tuple[str, str], Encoded] | None = field(default=None, init=False, repr=False, compare=False)
     _asked: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "rounds"):
-            if getattr(self, name) < 0:
-                raise ArgumentError(name, "not be negative", getattr(self, name))
-        self._simulation()
-
-    def _simulation(self) -> Simulation:
-        return Simulation(
-            probes=self.probes,
-            share=self.share,
-            odd_users=self.odd_users,
-            requests=self.requests,
-            seed=self.seed,
-        )
+        super().__post_init__()
+        check("not be negative", lambda value: value >= 0, epochs=self.epochs, rounds=self.rounds)
 
     def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:
         self._asked = self._check_prepared(model, graph)
@@ -139,18 +123,9 @@ class UnlearnRec(Unlearner):
         table, objective = initial_table(model, graph), self.objective or default_objective(graph)
         with torch.random.fork_rng(devices=[]):  # layer constructors draw random weights, which training replaces
             encoder = InfluenceEncoder(context=self.context).to(table)
-        log = learn_influence(
-            encoder,
-            model,
-            graph,
-            objective,
-            self._simulation(),
-            replace(self.pretraining, seed=self.seed),
-            training=self.settings or FitSettings(),
-            validation=self.validation,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+        settings, training = replace(self.pretraining, seed=self.seed), self.settings or FitSettings()
+        options: dict[str, Any] = {"validation": self.validation, "checkpoint": checkpoint, "progress": progress}
+        log = learn_influence(encoder, model, graph, objective, self, settings, training=training, **options)
         with torch.no_grad():
             self._before = (fingerprint(model), graph.fingerprint()), encode(model, graph)
         self._keep(encoder.requires_grad_(False), model, graph, log)
@@ -161,7 +136,7 @@ class UnlearnRec(Unlearner):
         encoder, removed = self._prepared_first().module, request.mask(graph)
         assert isinstance(encoder, InfluenceEncoder)
         objective = self.objective or default_objective(graph)
-        with torch.no_grad():  # before rows are redrawn
+        with torch.no_grad():  # before embeddings are redrawn
             known = self._before is not None and self._before[0] == self._asked
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}

@@ -17,18 +17,20 @@ from tqdm import tqdm
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode, score
-from graphunlearn.nn.training.fitting import FitSettings, fit, reset_parameters, validator
+from graphunlearn.nn.training.fitting import FitSettings, _quiet, fit, reset_parameters, validator
 from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
-from graphunlearn.operators.unlearnrec.probe import Pool, Probe, design_probe
+from graphunlearn.operators.unlearnrec.probe import Pool, Probe, check_shares, design_probe
 
 __all__ = ["Simulation", "learn_influence"]
 
 _PROBE_SEED = 500_009  # added to seeds, so that a probe is unlikely to share its seed with another model
 _GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
+_HELD_OUT = 0.2  # share of the groups of interactions that only simulate requests for early stopping
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Simulation:
     """Settings of the simulation that produces the training data of the encoder.
 
@@ -38,7 +40,6 @@ class Simulation:
         odd_users: Share of the users who get one unlikely interaction in the graph of a probe; 0 adds none.
         requests: Number of simulated requests per model and kind; half of them are large, the other half have 8 to 128
             interactions.
-        held_out: Share of items whose interactions are held out for early stopping.
         seed: Seed of all random choices and of the parameters of the probes.
 
     Raises:
@@ -49,19 +50,11 @@ class Simulation:
     share: float = 0.1
     odd_users: float = 0.3
     requests: int = 40
-    held_out: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("probes", "requests"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(name, "be at least 1", getattr(self, name))
-        if not 0 < self.share <= 0.5:
-            raise ArgumentError("share", "be above 0 and at most 0.5", self.share)
-        if not 0 <= self.odd_users <= 1:
-            raise ArgumentError("odd_users", "be between 0 and 1", self.odd_users)
-        if not 0 < self.held_out < 1:
-            raise ArgumentError("held_out", "be between 0 and 1", self.held_out)
+        check("be at least 1", lambda value: value >= 1, probes=self.probes, requests=self.requests)
+        check_shares(self.share, self.odd_users)
 
 
 def learn_influence(
@@ -107,28 +100,21 @@ def learn_influence(
     judged: list[list[tuple[Tensor, Tensor]]] = []
     log: dict[str, Any] = {"probes": [], "largest_share": 0.0, "seconds_before_a_break": 0.0}
     log["settings"] = asdict(training)
-    states: list[Path] = []
+    files: list[Path] = []
+    options = {"validation": validation, "objective": objective, "progress": progress}
     for number in range(simulation.probes):
         seed = 101 * simulation.seed + _PROBE_SEED + number
         seed += seed == training.seed  # a probe must not share the initialisation of the original
         generator = torch.Generator().manual_seed(seed)
         design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
-        probe, trainings, files = _trained_probe(
-            model, graph, design, objective, replace(training, seed=seed), validation, checkpoint, progress
-        )
-        states += files
-        log["seconds_before_a_break"] += sum(entry.pop("before_a_break") for entry in trainings)
-        log["probes"] += trainings
-        pools = _pools(model, graph, probe, design, simulation.held_out, generator)
+        probe = _trained_probe(model, graph, design, replace(training, seed=seed), checkpoint, files, log, options)
+        pools = _pools(model, graph, probe, design, _HELD_OUT, generator)
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
             for pool in part:
                 into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
     if not any(judged) or not any(learned):
-        raise ArgumentError(
-            "share",
-            "leave out enough to learn from and to choose by",
-            f"{simulation.share} of {graph.num_interactions} interactions",
-        )
+        got = f"{simulation.share} of {graph.num_interactions} interactions"
+        raise ArgumentError("share", "leave out enough to learn from and to choose by", got)
     steps = tqdm(total=settings.steps, desc="encoder", unit="step", disable=_quiet(progress), leave=False)
 
     def on_step(step: int, loss: float) -> None:
@@ -137,8 +123,8 @@ def learn_influence(
 
     with steps:
         log["encoder"] = pretrain_encoder(encoder, learned, judged, settings, on_step)
-    for state in states:
-        state.unlink(missing_ok=True)
+    for file in files:
+        file.unlink(missing_ok=True)
     for name, kinds in (("learned", learned), ("held_out", judged)):
         counts = [len(target) for kind in kinds for _, target in kind]
         log[name] = {"requests": len(counts), "interactions": sum(counts)}
@@ -149,46 +135,39 @@ def _trained_probe(
     model: nn.Module,
     graph: InteractionGraph,
     design: Probe,
-    objective: Objective,
     training: FitSettings,
-    validation: InteractionGraph | None,
     checkpoint: Path | None,
-    progress: bool | None,
-) -> tuple[nn.Module, list[dict[str, Any]], list[Path]]:
-    """Return a trained probe, the logs of its training runs and their checkpoint files.
+    files: list[Path],
+    log: dict[str, Any],
+    options: dict[str, Any],
+) -> nn.Module:
+    """Return a trained probe; add the training runs to ``log`` and their checkpoint files to ``files``.
 
     Early stopping occasionally ends a training run far too early. If a probe is much worse than the original on the
     validation interactions, another one is trained from other initial parameters, and the best probe is returned.
+    ``options`` are further arguments of :func:`~graphunlearn.fit`.
     """
-    watch, _ = validator(graph, validation)
+    watch, _ = validator(graph, options["validation"])
     with torch.no_grad():
         wanted = -math.inf if watch is None else _GOOD_ENOUGH * watch(model)
-    best, kept, trainings, files = -math.inf, model, [], []
+    best, kept = -math.inf, model
     for attempt in range(_ATTEMPTS):
-        settings = replace(training, seed=training.seed + attempt * _NEXT_SEED)
-        probe = copy.deepcopy(model)
+        settings, probe, file = replace(training, seed=training.seed + attempt * _NEXT_SEED), copy.deepcopy(model), None
         reset_parameters(probe, settings.seed)
         if checkpoint is not None:
-            files.append(checkpoint.with_name(f"{checkpoint.name}.{settings.seed}.safetensors"))
+            file = checkpoint.with_name(f"{checkpoint.name}.{settings.seed}.safetensors")
+            files.append(file)
         start = time.perf_counter()
-        result = fit(
-            probe,
-            design.graph,
-            validation=validation,
-            objective=objective,
-            settings=settings,
-            checkpoint=files[-1] if files else None,
-            progress=progress,
-        )
+        result = fit(probe, design.graph, settings=settings, checkpoint=file, **options)
         passed = time.perf_counter() - start
-        about = {"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best}
-        trainings.append(about | {"before_a_break": max(0.0, result.seconds - passed)})
+        log["probes"].append({"seconds": result.seconds, "best_epoch": result.best_epoch, "best": result.best})
+        log["seconds_before_a_break"] += max(0.0, result.seconds - passed)
         reached = 0.0 if result.best is None else result.best
         if reached > best:
             best, kept = reached, probe
         if reached >= wanted:
             break
-    return kept, trainings, files
+    return kept
 
 
 @torch.no_grad()
@@ -204,14 +183,12 @@ def _pools(
     single = design.scattered.size(1)
     group = torch.cat([torch.arange(single, device=graph.pairs.device), single + design.bundle])
     parts: list[list[Pool]] = [[], []]
-    for into, whole in zip(
-        parts, Pool(model, graph, design.left_out, score(unseen, design.left_out), group).split(share, generator)
-    ):
+    removed = Pool(model, graph, design.left_out, score(unseen, design.left_out), group)
+    for into, whole in zip(parts, removed.split(share, generator)):
         into += [whole.only(whole.group < single), whole.only(whole.group >= single), whole]
     for odd in (design.lowest, design.others):
-        for into, part in zip(
-            parts, Pool(probe, design.graph, odd, score(natural, odd), odd[1]).split(share, generator)
-        ):
+        added = Pool(probe, design.graph, odd, score(natural, odd), odd[1])
+        for into, part in zip(parts, added.split(share, generator)):
             into.append(part)
     return [[pool for pool in part if pool.pairs.size(1)] for part in parts]
 
@@ -225,21 +202,11 @@ def _sizes(count: int, generator: torch.Generator) -> list[float]:
 def _described(
     pool: Pool, sizes: list[float], generator: torch.Generator, log: dict[str, Any], progress: bool | None
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    requests = tqdm(
-        pool.requests(sizes, generator),
-        total=len(sizes),
-        desc="simulating",
-        unit="request",
-        disable=_quiet(progress),
-        leave=False,
-    )
+    """Yield features and target scores of simulated requests; record the largest share of a request in ``log``."""
+    simulated, quiet = pool.requests(sizes, generator), _quiet(progress)
+    requests = tqdm(simulated, total=len(sizes), desc="simulating", unit="request", disable=quiet, leave=False)
     for removal, target in requests:
         share = len(removal.kept) / pool.graph.num_interactions
         log["largest_share"] = max(log["largest_share"], share)
         if removal.pairs.size(1):
             yield removal.features(), target
-
-
-def _quiet(progress: bool | None) -> bool | None:
-    """Return the ``disable`` argument of tqdm; ``None`` shows the bar on a terminal only."""
-    return None if progress is None else not progress

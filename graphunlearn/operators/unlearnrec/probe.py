@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from graphunlearn.data import EDGE_TYPE, InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.unlearnrec.features import Removal
 
-__all__ = ["Pool", "Probe", "design_probe"]
+__all__ = ["Pool", "Probe", "check_shares", "design_probe"]
 
 _CHUNK, _MOST_ODD = 256, 2000  # users ranked at a time, and users ranked in total
 
@@ -112,6 +113,12 @@ class Pool:
             yield removal, target[mask][removal.kept]
 
 
+def check_shares(share: float, odd_users: float) -> None:
+    """Raise a ``ValueError`` if one of the shares that :func:`design_probe` takes is out of range."""
+    check("be above 0 and at most 0.5", lambda value: 0 < value <= 0.5, share=share)
+    check("be between 0 and 1", lambda value: 0 <= value <= 1, odd_users=odd_users)
+
+
 @torch.no_grad()
 def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd_users: float, seed: int) -> Probe:
     """Choose the interactions that the probe leaves out and the pairs that it adds.
@@ -135,10 +142,7 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
         ValueError: The shares leave no interaction to train on, or none to simulate requests with.
     """
     generator = torch.Generator().manual_seed(seed)
-    if not 0 < share <= 0.5:
-        raise ArgumentError("share", "be above 0 and at most 0.5", share)
-    if not 0 <= odd_users <= 1:
-        raise ArgumentError("odd_users", "be between 0 and 1", odd_users)
+    check_shares(share, odd_users)
     device, count = graph.pairs.device, graph.num_interactions
     bundle = torch.full((count,), -1, device=device)
     nodes = torch.randperm(graph.num_nodes, generator=generator).to(device)
@@ -161,16 +165,11 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     added = torch.cat([lowest, others], 1)
     left = count - int(removed.sum())
     if left < 1 or int(removed.sum()) < 8:
-        raise ArgumentError(
-            "share",
-            "leave out at least 8 interactions and keep some",
-            f"{share} of {count}, which would leave out {int(removed.sum())} and keep {left}",
-        )
+        got = f"{share} of {count}, which would leave out {int(removed.sum())} and keep {left}"
+        raise ArgumentError("share", "leave out at least 8 interactions and keep some", got)
     pairs = torch.cat([graph.pairs[:, ~removed], added], 1)
-    probe = InteractionGraph.from_edges(
-        pairs, graph.num_users, graph.num_items, **_attributes(graph, ~removed, added.size(1), generator)
-    )
-    probe = probe.to(device)
+    values = _attributes(graph, ~removed, added.size(1), generator)
+    probe = InteractionGraph.from_edges(pairs, graph.num_users, graph.num_items, **values).to(device)
     for side in ("user", "item"):  # copy node features, which the model may use
         probe[side].update({name: value for name, value in graph[side].items() if name not in probe[side]})
     return Probe(probe, graph.pairs[:, scattered], graph.pairs[:, bundled], bundle[bundled], lowest, others)

@@ -19,8 +19,10 @@ from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import initial_table, write_table
+from graphunlearn.nn.training.fitting import _quiet
 from graphunlearn.nn.training.objective import Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner, _evaluating
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.published_encoder import (
     MOST_ROWS,
@@ -44,11 +46,11 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(kw_only=True)
 class PublishedUnlearnRec(Unlearner):
-    """UnlearnRec close to its description, with one influence row per node and a few epochs of fine-tuning.
+    """UnlearnRec close to its description, with one influence embedding per node and a few epochs of fine-tuning.
 
     :meth:`prepare` trains a :class:`~graphunlearn.operators.unlearnrec.published_encoder.PublishedEncoder` on simulated
-    requests (:func:`pretrain`). A request is served by revising the layer-0 rows with the encoder and fine-tuning them
-    (:func:`finetune`).
+    requests (:func:`pretrain`). A request is served by revising the layer-0 embeddings with the encoder and fine-tuning
+    them (:func:`finetune`).
 
     Args:
         objective: The loss that the model was trained with; ``None`` selects the shared default.
@@ -86,8 +88,7 @@ class PublishedUnlearnRec(Unlearner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ArgumentError("epochs", "not be negative", self.epochs)
+        check("not be negative", lambda value: value >= 0, epochs=self.epochs)
 
     def _validate(self, model: nn.Module, graph: InteractionGraph, request: ForgetRequest) -> None:
         self._check_prepared(model, graph)
@@ -101,7 +102,7 @@ class PublishedUnlearnRec(Unlearner):
         settings = replace(self.published, seed=self.seed)
         path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.safetensors")
         state = load_file(path) if path is not None and path.exists() else None
-        quiet = None if progress is None else not progress
+        quiet = _quiet(progress)
         with tqdm(total=settings.epochs, desc="pre-training", unit="epoch", disable=quiet, leave=False) as bar:
 
             def on_epoch(record: dict[str, Any]) -> None:
@@ -234,12 +235,10 @@ def pretrain(
         losses, progress = Losses(backbone, objective, settings), _Progress(encoder, settings.lr)
         users, final = graph.num_users, backbone.final
 
-        def loss_terms(
-            request: Request, matrix: Tensor, batch: Samples, pairs: Tensor, epoch: int, step: int
-        ) -> dict[str, Tensor]:
+        def loss_terms(request: Request, matrix: Tensor, batch: Samples, pairs: Tensor, *key: int) -> dict[str, Tensor]:
             table = backbone.table + encoder.mlp(encoder.estimate(final, matrix))
-            terms = losses.terms(table, request.retained, batch, pairs, epoch, step)
-            return terms | _contrast(encoder, settings, matrix, request.pairs, users, epoch, step)
+            terms = losses.terms(table, request.retained, batch, pairs, *key)
+            return terms | _contrast(encoder, settings, matrix, request.pairs, users, *key)
 
         judges = []
         for number in range(3):
@@ -293,7 +292,7 @@ def finetune(
 
     Args:
         encoder: A pre-trained encoder; it is not changed.
-        model: The model; its layer-0 rows are changed in place.
+        model: The model; its layer-0 embeddings are changed in place.
         graph: The graph before forgetting.
         retained: The retained graph.
         pairs: The forgotten interactions ``[2, num_forgotten]``.
@@ -309,8 +308,7 @@ def finetune(
             ``epochs`` is negative, or all loss terms used in fine-tuning have weight 0.
         FloatingPointError: The loss became NaN or infinite; the model is unchanged.
     """
-    if not isinstance(epochs, int) or epochs < 0:
-        raise ArgumentError("epochs", "be an integer of at least 0", f"{epochs!r}")
+    check("be an integer of at least 0", lambda value: isinstance(value, int) and value >= 0, epochs=epochs)
     if epochs and not (settings.lambda_model or settings.lambda_unlearn or settings.lambda_preserve):
         raise ArgumentError("settings", "give lambda_model, lambda_unlearn or lambda_preserve to fine-tune", "0")
     history = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +16,17 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Adjacency, spmm
 from graphunlearn.nn.encoding import Encoded, encode, score
-from graphunlearn.nn.tables import initial_table, table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.checks import check, check_counts, check_positive
 from graphunlearn.operators.shared.preparation import Kept
+from graphunlearn.operators.shared.table_model import TableModel
 
 __all__ = [
     "FrozenBackbone",
     "Losses",
     "PublishedEncoder",
     "PublishedSettings",
-    "check_count",
-    "check_positive",
     "contrastive_loss",
     "preservation_loss",
     "unlearning_loss",
@@ -48,7 +47,7 @@ class PublishedEncoder(Kept):
 
     Args:
         num_nodes: Number of users plus items; users come first.
-        dim: Width of a row.
+        dim: Width of an embedding.
         layers: Number of layers :math:`L`.
         lr: Learning rate of pre-training; it sets the initial value of :math:`w`.
 
@@ -69,15 +68,13 @@ class PublishedEncoder(Kept):
 
     def __init__(self, num_nodes: int, dim: int, layers: int = 3, *, lr: float = 1e-3) -> None:
         super().__init__()
-        for name, value in (("num_nodes", num_nodes), ("dim", dim), ("layers", layers)):
-            check_count(name, value)
-        check_positive("lr", lr)
+        check_counts(num_nodes=num_nodes, dim=dim, layers=layers)
+        check_positive(lr=lr)
         self.layers = layers
         self.influence = nn.Parameter(torch.zeros(num_nodes, dim))
         self.withdraw = nn.Parameter(torch.full((num_nodes, 1), 2 * lr))
-        linear = [
-            nn.utils.skip_init(nn.Linear, dim, dim, bias=False) for _ in range(2)
-        ]  # skips the random initialisation
+        # without the random initialisation, which would change the global random state
+        linear = [nn.utils.skip_init(nn.Linear, dim, dim, bias=False) for _ in range(2)]
         for part in linear:
             nn.init.eye_(part.weight)
         self.mlp = nn.Sequential(linear[0], nn.LeakyReLU(0.99), linear[1], nn.LeakyReLU(0.99)).requires_grad_(False)
@@ -90,7 +87,7 @@ class PublishedEncoder(Kept):
 
         Args:
             initial: :math:`E_0` ``[num_nodes, dim]``.
-            final: :math:`E_f`, the final rows of the trained model ``[num_nodes, dim]``.
+            final: :math:`E_f`, the final embeddings of the trained model ``[num_nodes, dim]``.
             pairs: The forgotten interactions, as internal user and item ids ``[2, num_forgotten]``.
             num_users: Number of users.
 
@@ -114,9 +111,8 @@ class PublishedEncoder(Kept):
             raise ArgumentError("pairs", "have the shape [2, num]", list(pairs.shape))
         for name, ids, size in zip(("user", "item"), pairs, sizes):
             if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-                raise ArgumentError(
-                    "pairs", f"name {name}s from 0 to {size - 1}", f"{int(ids.min())} to {int(ids.max())}"
-                )
+                got = f"{int(ids.min())} to {int(ids.max())}"
+                raise ArgumentError("pairs", f"name {name}s from 0 to {size - 1}", got)
         return Adjacency.from_pairs(pairs, *sizes).normalized(self.influence.dtype)
 
     def estimate(self, final: Tensor, matrix: Tensor) -> Tensor:
@@ -127,7 +123,7 @@ class PublishedEncoder(Kept):
         return out
 
     def layers_of(self, matrix: Tensor, nodes: Tensor) -> list[Tensor]:
-        r"""Return the rows of ``nodes`` in :math:`H^1, \dots, H^L`.
+        r"""Return the embeddings of ``nodes`` in :math:`H^1, \dots, H^L`.
 
         :math:`H^0` is left out because it does not depend on the request and so is the same in all views.
 
@@ -153,17 +149,6 @@ class PublishedEncoder(Kept):
             raise ArgumentError("encoder", f"be made for the model's initial embeddings, {wanted}", mine)
 
 
-def check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ArgumentError(name, "be a positive integer", f"{value!r}")
-
-
-def check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ArgumentError(name, "be positive and finite", f"{value!r}")
-
-
-T = TypeVar("T")
 MOST_ROWS = 512  # largest number of rows compared with each other in one step, for preservation and contrast
 
 
@@ -208,21 +193,15 @@ class PublishedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        weights = ("lambda_model", "lambda_unlearn", "lambda_preserve", "lambda_contrast")
-        for name in weights:
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ArgumentError(name, "be finite and not negative", f"{value!r}")
-        if not any(getattr(self, name) for name in weights):
+        weights = {name: value for name, value in vars(self).items() if name.startswith("lambda_")}
+        check("be finite and not negative", lambda value: 0 <= value < math.inf, **weights)
+        if not any(weights.values()):
             raise ValueError(f"one of {', '.join(weights)} must be above 0 (got 0 for all)")
-        for name in ("temperature", "lr"):
-            check_positive(name, getattr(self, name))
-        for name in ("refresh", "epochs", "patience", "batch_size"):
-            check_count(name, getattr(self, name))
-        if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
-            raise ArgumentError("shares", "be two ascending shares between 0 and 1", f"{self.shares!r}")
-        if not 0 <= self.drop < 1:
-            raise ArgumentError("drop", "be at least 0 and less than 1", f"{self.drop!r}")
+        check_positive(temperature=self.temperature, lr=self.lr)
+        check_counts(refresh=self.refresh, epochs=self.epochs, patience=self.patience, batch_size=self.batch_size)
+        two = "be two ascending shares between 0 and 1"
+        check(two, lambda value: len(value) == 2 and 0 < value[0] <= value[1] < 1, shares=self.shares)
+        check("be at least 0 and less than 1", lambda value: 0 <= value < 1, drop=self.drop)
 
 
 class Request(NamedTuple):
@@ -325,8 +304,8 @@ def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperat
     """Return the mean over layers of the mean :func:`~graphunlearn.nn.info_nce` between two views of the same nodes.
 
     Args:
-        first: The rows of the first view, one tensor ``[num, dim]`` per layer.
-        second: The rows of the second view, with the same shapes.
+        first: The embeddings of the first view, one tensor ``[num, dim]`` per layer.
+        second: The embeddings of the second view, with the same shapes.
         temperature: Divisor of the cosines.
 
     Returns:
@@ -340,18 +319,7 @@ def contrastive_loss(first: Sequence[Tensor], second: Sequence[Tensor], temperat
     return torch.stack(losses).mean()
 
 
-class _Run(nn.Module):
-    """A wrapper whose forward applies any function to the model, for ``torch.func.functional_call``."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
-        return function(self.model)
-
-
-class FrozenBackbone:
+class FrozenBackbone(TableModel):
     """A trained recommender that can be evaluated with another layer-0 table; the model itself is never changed.
 
     Args:
@@ -359,7 +327,6 @@ class FrozenBackbone:
         graph: The training graph of the recommender.
 
     Attributes:
-        table: A copy of the layer-0 rows of the model ``[num_nodes, dim]``.
         before: The encoding of ``graph`` by the model.
 
     Raises:
@@ -367,38 +334,22 @@ class FrozenBackbone:
     """
 
     def __init__(self, model: nn.Module, graph: InteractionGraph) -> None:
-        self._run = _Run(model)
-        self._names = [f"model.{name}" for name in table_names(model, graph)]
-        self._fixed = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
-        self._sizes = [len(self._fixed[name]) for name in self._names]
-        self.model, self.table = model, initial_table(model, graph)
+        super().__init__(model, graph)
         with torch.no_grad():
             self.before: Encoded = encode(model, graph)
 
     @property
     def final(self) -> Tensor:
-        """The final rows on the graph ``[num_nodes, dim]``; the mean over layers if the model concatenates layers.
+        """The final embeddings ``[num_nodes, dim]``; the mean over layers if the model concatenates layers.
 
         Raises:
-            ValueError: The width of the final rows is not a multiple of the width of the table.
+            ValueError: The width of the final embeddings is not a multiple of the width of the table.
         """
         rows, dim = torch.cat([self.before.queries, self.before.items]), self.table.size(1)
         if rows.size(1) % dim:
-            raise ArgumentError(
-                "model",
-                (f"have final rows as wide as its initial ones, {dim}, or several of that width side by side"),
-                f"{rows.size(1)} from {type(self.model).__name__}",
-            )
+            wanted = f"have final rows as wide as its initial ones, {dim}, or several of that width side by side"
+            raise ArgumentError("model", wanted, f"{rows.size(1)} from {type(self.model).__name__}")
         return rows.view(len(rows), -1, dim).mean(1)
-
-    def run(self, table: Tensor, function: Callable[[nn.Module], T]) -> T:
-        """Return ``function(model)``, evaluated with ``table`` ``[num_nodes, dim]`` as its layer-0 rows.
-
-        The value is differentiable in ``table`` alone.
-        """
-        values = {**self._fixed, **dict(zip(self._names, table.split(self._sizes)))}
-        result: T = torch.func.functional_call(self._run, values, (function,))
-        return result
 
 
 class Losses:
@@ -416,7 +367,7 @@ class Losses:
     def terms(
         self, table: Tensor, retained: InteractionGraph, batch: Samples, pairs: Tensor, epoch: int, step: int
     ) -> dict[str, Tensor]:
-        """Return the weighted loss terms of one batch, each a scalar, by name.
+        """Return the weighted loss terms of one batch, with their names; each term is a scalar.
 
         Args:
             table: The revised table ``[num_nodes, dim]``.
@@ -447,7 +398,7 @@ class Losses:
     def batches(self, retained: InteractionGraph, pairs: Tensor, epoch: int) -> Iterator[tuple[int, Samples, Tensor]]:
         """Yield the step number, the batch of retained samples and the forgotten pairs ``[2, num]`` for every step.
 
-        The forgotten pairs are visited cyclically, up to one batch size per step.
+        The forgotten pairs are repeated cyclically, at most ``batch_size`` of them per step.
         """
         samples = self.objective.samples(retained, epoch=epoch)
         generator, size = seeded("order", self.settings.seed, epoch), self.settings.batch_size

@@ -6,9 +6,9 @@ from hypothesis import given
 from session_toys import random_sessions, sequences, session_model
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn import encode
+from graphunlearn.nn import CrossEntropy, encode
 from graphunlearn.operators.cau import targets as module
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions
+from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import ClickCounts, click_features, click_targets, log_probabilities, regression
 
 
@@ -45,7 +45,7 @@ def test_what_never_varied_tells_nothing_of_what_does():
 @given(sequences())
 def test_features_against_a_loop(rows):
     graph = SessionGraph.from_sequences(rows, num_items=6)
-    predictions = all_predictions(graph)
+    predictions = CrossEntropy().samples(graph)
     if not len(predictions):
         return
     counts = ClickCounts.of(graph)
@@ -81,7 +81,7 @@ def test_log_probabilities_against_cross_entropy_session_by_session(name):
             encoded = encode(model, SessionGraph.from_sequences([row[:t]], num_items=12))
             scores = encoded.queries @ encoded.items.t()
             expected.append(-torch.nn.functional.cross_entropy(scores, torch.tensor([row[t]])).item())
-    found = log_probabilities(model, graph, all_predictions(graph))
+    found = log_probabilities(model, graph, CrossEntropy().samples(graph))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_without_any_to_take_after_the_level_is_that_of_the_least_probable_item(
     items = torch.arange(ITEMS)
     for k in range(len(samples.forgotten)):
         one = samples.forgotten.select(torch.tensor([k]))
-        every = [log_probabilities(model, graph, one.__class__(one.ends, item.view(1))) for item in items]
+        every = [log_probabilities(model, graph, replace(one, target=item.view(1))) for item in items]
         assert float(levels.forgotten[k]) == pytest.approx(min(map(float, every)))
     assert torch.equal(levels.deleted, targets.deleted)
 
@@ -105,10 +106,7 @@ def test_cau_forgets_an_item_everywhere(make):
     model = make(ITEMS + 2)
     fit(model, graph, epochs=60, lr=0.02, batch_size=64, progress=False)
     result = CAU(validation=validation, steps=150, lr=0.02).unlearn(model, graph, ForgetRequest("item", ["3"]))
-    never = [
-        samples.forgotten.__class__(samples.forgotten.ends, torch.full_like(samples.forgotten.target, i))
-        for i in (12, 13)
-    ]
+    never = [replace(samples.forgotten, target=torch.full_like(samples.forgotten.target, i)) for i in (12, 13)]
     level = max(float(log_probabilities(model, graph, one).mean()) for one in never)
     before, after = (float(log_probabilities(m, graph, samples.forgotten).mean()) for m in (model, result.model))
     assert result.log["emptied_items"] == 1

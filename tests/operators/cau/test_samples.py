@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from session_toys import sequences
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.operators.cau.samples import ForgetSamples, all_predictions, together
+from graphunlearn.nn import CrossEntropy
+from graphunlearn.operators.cau.samples import ForgetSamples, prefix_items, together
 from graphunlearn.operators.cau.targets import ClickCounts
 
 
@@ -21,7 +22,7 @@ def requests(draw):
 
 
 def prefixes_of(graph, predictions):
-    items, length = predictions.sequences(graph)
+    items, length = prefix_items(graph, predictions)
     return [tuple(p.tolist()) for p in items.split(length.tolist())]
 
 
@@ -71,18 +72,18 @@ def test_sessions_without_clicks(case):
 @given(sequences())
 def test_all_predictions(rows):
     graph = SessionGraph.from_sequences(rows, num_items=6)
-    found = all_predictions(graph)
+    found = CrossEntropy().samples(graph)
     expected = [(tuple(row[:t]), row[t]) for row in rows for t in range(1, len(row))]
     assert list(zip(prefixes_of(graph, found), found.target.tolist())) == expected
     cut = graph.prefixes()
-    again = all_predictions(cut)
+    again = CrossEntropy().samples(cut)
     assert list(zip(prefixes_of(cut, again), again.target.tolist())) == expected
 
 
 @given(sequences(), sequences())
 def test_predictions_of_two_graphs_together(first, second):
     graphs = [SessionGraph.from_sequences(rows, num_items=6) for rows in (first, second)]
-    parts = [(graph, all_predictions(graph)) for graph in graphs]
+    parts = [(graph, CrossEntropy().samples(graph)) for graph in graphs]
     if not any(len(p) for _, p in parts):
         return
     both, target = together(parts)

@@ -12,7 +12,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import KrylovSpace, Product, Solution, conjugate_gradients
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.problem import Problem
+from graphunlearn.operators.ifru.right_hand_side import Problem
 
 __all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
 
@@ -93,7 +93,7 @@ def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
 def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objective, most: int = 50_000) -> float:
     r"""Return an estimate of :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
 
-    A local problem cannot provide :math:`\delta^*`, because it lacks some of the samples that determine its rows.
+    A local problem cannot provide :math:`\delta^*`, because it lacks some of the samples that determine its embeddings.
     """
     mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
     mask[:: max(1, graph.num_interactions // most)] = True

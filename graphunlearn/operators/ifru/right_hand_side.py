@@ -1,4 +1,9 @@
-r"""The two risks of an influence correction, before and after forgetting, on the whole graph or a part of it."""
+r"""The right-hand side of IFRU's linear system, :func:`influence`, and the two risks that it is the difference of.
+
+IFRU solves :math:`(H + \delta I)\,x = -\nabla\Phi(\theta_0)`. At the trained parameters :math:`\hat\theta`,
+:math:`-\nabla\Phi` is the sum of both parts of :func:`influence`: :meth:`Problem.tilt` minus the gradient of the
+retained risk.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +40,7 @@ class Problem:
         start: The parameters to correct ``[num_parameters]``.
         gone: Mask of the parameters of emptied nodes, to which the trained gradient no longer applies.
         free: Mask of the parameters that may change; ``None`` means all.
-        nodes: The nodes whose rows ``start`` holds; ``None`` if it holds all parameters of the model.
+        nodes: The nodes whose embeddings ``start`` holds; ``None`` if it holds all parameters of the model.
     """
 
     old: Risk
@@ -85,6 +90,7 @@ class Problem:
         return self._of_the_rest(self.direct().gradient(self.trained))
 
     def _of_the_rest(self, gradient: Tensor) -> Tensor:
+        """Set the entries of emptied nodes and of fixed parameters to zero; those of emptied nodes in place."""
         if self.gone is not None:
             gradient[self.gone] = 0
         return self.restrict(gradient)
@@ -100,11 +106,11 @@ def global_problem(
     kept: Tensor | None,
     samples: Samples | None = None,
 ) -> Problem:
-    """Return the problem over all parameters; if nodes were pruned, only the rows of ``kept`` are free."""
+    """Return the problem over all parameters; if nodes were pruned, only the embeddings of ``kept`` are free."""
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
-    direct = partial(_forgotten_risk, model, graph, objective, samples, removed)
+    direct = partial(risk_of, model, graph, objective, samples.select(removed))
     rows = _row_parameters(model, graph)
     emptied = graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
@@ -112,16 +118,10 @@ def global_problem(
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free)
 
 
-def _forgotten_risk(
-    model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples, removed: Tensor
-) -> Risk:
-    return risk_of(model, graph, objective, samples.select(removed))
-
-
 def _retained_samples(
     objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
 ) -> Samples:
-    """Return the samples after the removal; only users who lost interactions can have samples that differ."""
+    """Return the retained samples; negatives are drawn again only for users who lost interactions."""
     kept = samples.select(~removed)
     if kept.negatives is None:
         return kept
@@ -166,7 +166,7 @@ def influence(
     changed = kept.touching(*sides) | after.touching(*sides)
     if kept.negatives is not None and after.negatives is not None:
         changed |= (kept.negatives != after.negatives).any(1)
-    direct = _forgotten_risk(model, graph, objective, before, removed)
+    direct = risk_of(model, graph, objective, before.select(removed))
     old, new = (
         risk_of(model, side, objective, samples.select(changed)) for side, samples in ((graph, kept), (retained, after))
     )
@@ -175,7 +175,7 @@ def influence(
 
 
 def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return the node whose row contains each flat trainable parameter, or -1 ``[num_parameters]``."""
+    """Return the node whose embedding contains each flat trainable parameter, or -1 ``[num_parameters]``."""
     tables, parts = node_rows(model, graph), []
     for name, p in model.named_parameters():
         if not p.requires_grad:
