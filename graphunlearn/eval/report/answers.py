@@ -9,6 +9,7 @@ from typing import Any
 from graphunlearn.eval.attacks.evidence import LEVEL
 from graphunlearn.eval.decision import FEWEST
 from graphunlearn.eval.report.attacks import (
+    NO_INTERVAL,
     NOTHING,
     STRENGTH,
     Attack,
@@ -19,6 +20,7 @@ from graphunlearn.eval.report.attacks import (
     reading,
     result,
     share,
+    untold,
 )
 from graphunlearn.eval.report.evidence_tables import both_models_table, left_table, passed
 from graphunlearn.eval.report.markup import paragraphs, section
@@ -39,6 +41,7 @@ AFTERWARDS = """A retrained model moves all scores a little, so that the pair of
 request away as well, often less clearly. Whoever publishes only one of the two models does not allow this
 comparison; a model that was published before stays in the hands of those who copied it."""
 
+FEW = "There are too few users, sessions or retrained models for an interval, so that it does not say what is left."
 _SENTENCES = {
     "auroc": """It is right in {before} of comparisons on the original, {retrained} on retrained models and {after} on
         {who}; guessing is right in 50%.""",
@@ -161,6 +164,8 @@ def _sentence(report: Mapping[str, Any], method: Mapping[str, Any], name: str, a
     if name in STRENGTH:
         return told
     left, read = left_of(report, method, name), reading(method, name)
+    if left is None and untold(entry) == NO_INTERVAL:
+        return f"{told} {FEW}"
     if left is None:
         far = f" Yet {who} reveals {read}." if "forgotten" in read else ""
         return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{far}"

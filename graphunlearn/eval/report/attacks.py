@@ -11,6 +11,7 @@ from graphunlearn.eval.report.verdict import REFERENCES, distance_unit
 
 __all__ = [
     "NOTHING",
+    "NO_INTERVAL",
     "STRENGTH",
     "Attack",
     "Left",
@@ -23,10 +24,13 @@ __all__ = [
     "result",
     "separated",
     "share",
+    "untold",
 ]
 
 NOTHING = "nothing measurable"
 """Printed instead of a share where an attack does not tell the original from retrained models."""
+NO_INTERVAL = "no interval"
+"""Printed where there are too few retrained models, users or sessions for an interval."""
 STRENGTH = ("edge_recovery_kept",)
 """Attacks on what was kept, which only measure how strong an attack is."""
 SHOWN_APART = ("before_and_after",)
@@ -226,6 +230,15 @@ def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> 
     if entry.get("leak_left") is None or not (separated(report, name) or method.get("own_original")):
         return None
     return Left(entry["leak_left"], entry.get("leak_low"), entry.get("leak_high"))
+
+
+def untold(entry: Mapping[str, Any]) -> str:
+    """Return what stands in place of a share that is not known: no interval, or nothing measurable.
+
+    Args:
+        entry: The entry of one attack on one model.
+    """
+    return NO_INTERVAL if entry.get("low") is None else NOTHING
 
 
 def share(value: float) -> str:

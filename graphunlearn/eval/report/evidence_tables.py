@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.attacks.evidence import LEVEL
-from graphunlearn.eval.report.attacks import NOTHING, STRENGTH, attack_of, entry_of, left_of, names, share
+from graphunlearn.eval.report.attacks import STRENGTH, attack_of, entry_of, left_of, names, share, untold
 from graphunlearn.eval.report.markup import number, percent, table
 from graphunlearn.eval.report.verdict import REFERENCES, judge
 
@@ -61,9 +61,9 @@ def left_table(report: Mapping[str, Any]) -> str:
         chip = f'<span class="chip {verdict.status}">{escape(verdict.label)}</span>'
         cells = [_reference(report) if method["name"] == "retrain" else chip]
         for name in attacks:
-            left = left_of(report, method, name)
+            left, entry = left_of(report, method, name), entry_of(method, name)
             if left is None:
-                cells.append("–" if entry_of(method, name) is None else f"<small class=wrap>{NOTHING}</small>")
+                cells.append("–" if entry is None else f"<small class=wrap>{untold(entry)}</small>")
             else:
                 between = "" if left.exact else f"<small class=below>{_interval(left.low, left.high)}</small>"
                 cells.append(share(left.share) + between)
@@ -155,8 +155,8 @@ def attack_table(report: Mapping[str, Any]) -> str:
             if entry is None:
                 continue
             left, sd = left_of(report, method, name), (method.get("attacks_sd") or {}).get(name) or {}
-            told = "–" if name in (*both, *STRENGTH) else NOTHING
-            if left is not None and told == NOTHING:
+            told = "–" if name in (*both, *STRENGTH) else untold(entry)
+            if left is not None and told != "–":
                 between = "" if left.exact else f"<small>{_interval(left.low, left.high)}</small>"
                 told = share(left.share) + between
             cells = [

@@ -17,7 +17,7 @@ from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.attacks.evidence import LEVEL
 from graphunlearn.eval.decision import combine
-from graphunlearn.eval.report.attacks import NOTHING, attack_of, deciding, entry_of, left_of, share
+from graphunlearn.eval.report.attacks import NOTHING, attack_of, deciding, entry_of, left_of, share, untold
 from graphunlearn.eval.report.page import page
 from graphunlearn.eval.report.plots import draw
 from graphunlearn.eval.report.summary import headline, summary
@@ -231,7 +231,7 @@ def _left(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> st
     """Return what an attack finds left of the trace, with its interval."""
     left = left_of(report, method, name)
     if left is None:
-        return "–" if entry_of(method, name) is None else NOTHING
+        return "–" if (entry := entry_of(method, name)) is None else untold(entry)
     return share(left.share) + ("" if left.exact else f" ({share(left.low or 0.0)} to {share(left.high or 0.0)})")
 
 

@@ -281,6 +281,16 @@ def test_nothing_measurable_is_said_instead_of_a_share(report, tmp_path):
     assert "Yet ifru reveals more than retrained models reveal" in words_of(report, tmp_path)
 
 
+def test_an_attack_without_an_interval_does_not_say_what_is_left(report, tmp_path):
+    for entry_ in report["methods"]:
+        for name in ("fold_in", "lira", "rmia"):
+            entry_["attacks"][name] |= dict.fromkeys(("low", "high", "beyond", "leak_left", "leak_low", "leak_high"))
+    text = words_of(report, tmp_path)
+    assert text.count("too few users, sessions or retrained models for an interval") == 3
+    assert "nothing measurable to forget" not in text
+    assert "no interval" in terminal_table(report)
+
+
 @pytest.mark.parametrize(
     ("method_", "said"),
     [
