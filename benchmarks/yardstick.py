@@ -31,6 +31,7 @@ INTERACTIONS = ("users", "random-edges", "core-users", "edge-users", "shilling",
 SESSIONS = ("session-clicks", "sessions", "spam-sessions")
 MODELS = {"ml-100k": ("lightgcn", 32, 2), "lastfm": ("lightgcn", 64, 3), "yoochoose-100k": ("srgnn", 64, None)}
 TRIVIAL = ("original", "unlink", "unlink-redraw")
+LEFT = ("fold_in", "target", "lira", "rmia", "edge_recovery_forgotten", "click", "transition")
 SEPARATES = 0.6
 
 
@@ -200,6 +201,33 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def rows(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per cell and method: the verdicts, and the mean share of the trace left by each attack."""
+    table = []
+    for key, found in cells.items():
+        name, which, model, *_ = key.split()
+        if "runs" not in found:
+            table.append({"data": name, "scenario": which, "model": model, "method": "–", "verdict": "not finished"})
+            continue
+        for method in found["runs"][0]["methods"]:
+            entries = [run["methods"][method] for run in found["runs"]]
+            words = [entry["verdict"]["status"] for entry in entries]
+            if method == "retrain":
+                words = [v["status"] for run in found["runs"] for v in run["left_out_in_turn"]]
+            told = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+            row = {"data": name, "scenario": which, "model": model, "method": method, "verdict": told}
+            for attack in LEFT:
+                left = [(entry["attacks"].get(attack) or {}).get("leak_left") for entry in entries]
+                known = [value for value in left if value is not None]
+                row[f"left_{attack}"] = round(statistics.fmean(known), 3) if known else None
+            for figure in ("distance_forget", "distance_test"):
+                known = [entry[figure] for entry in entries if entry[figure] is not None]
+                row[figure] = statistics.fmean(known) if known else None
+            row["recall@20"] = statistics.fmean(entry["utility"]["recall@20"] for entry in entries)
+            table.append(row)
+    return table
+
+
 def main() -> None:
     """Run all cells that are not finished, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -227,14 +255,11 @@ def main() -> None:
             except Exception as error:  # a cell that fails is printed as such, and the others go on
                 cells[key] = {"failed": f"{type(error).__name__}: {error}"}
             cells[key]["cpu_seconds"] = time.process_time() - start
-            save(options.out, {"cells": cells, "summary": summary(cells)})
+            save(options.out, {"summary": summary(cells), "rows": rows(cells), "cells": cells})
             print(key, round(cells[key]["cpu_seconds"]), cells[key].get("failed", ""), flush=True)
-    for key, found in cells.items():
-        print(f"\n{key}" + ("" if "runs" in found else f": not finished ({found.get('failed')})"))
-        for run in found.get("runs", []):
-            for method, entry in run["methods"].items():
-                left = {n: a["leak_left"] for n, a in entry["attacks"].items() if a.get("leak_left") is not None}
-                print(f"  {method:16} {entry['verdict']['status']:10} {left}")
+    for row in rows(cells):
+        left = {key: value for key, value in row.items() if key.startswith("left_") and value is not None}
+        print(f"{row['data']:10} {row['scenario']:20} {row['method']:14} {row['verdict']:28} {left}")
     print(json.dumps(summary(cells), indent=2))
 
 

@@ -19,6 +19,17 @@ COLUMNS = {
     "repeats": "repeats",
     "layers": "layers",
     "options": "options",
+    "scenario": "scenario",
+    "verdict": "verdicts",
+    "left_fold_in": "left: fold-in",
+    "left_target": "left: promoted items",
+    "left_lira": "left: LiRA",
+    "left_rmia": "left: RMIA",
+    "left_edge_recovery_forgotten": "left: edge recovery",
+    "left_click": "left: clicks",
+    "left_transition": "left: transitions",
+    "distance_forget": "Δp forgotten",
+    "distance_test": "Δp test",
     "requests": "requests",
     "forgotten": "forgotten",
     "interactions": "interactions",
@@ -50,7 +61,7 @@ COLUMNS = {
     "best_epoch": "best epoch",
 }
 """The figures of a row of a method or model that the page shows, and what they are called there."""
-ASIDE = {"runs", "logs", "log", "steps", "settings", "left_out", "environment", "gap_closed_by_data_seed"}
+ASIDE = {"runs", "cells", "logs", "log", "steps", "settings", "left_out", "environment", "gap_closed_by_data_seed"}
 """What the files hold besides, for whoever repeats a measurement."""
 LABELS = ("dataset", "model", "scenario", "level", "share", "shots")
 """What tells one case of a file from another."""

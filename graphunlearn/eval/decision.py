@@ -99,10 +99,10 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
     Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
     retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
     decides. Otherwise the first that separates the original must say *as retraining does*, and no other may leave more
-    than 25% on either side and lie further away than another retrained model would. Moreover the probabilities of what
-    is forgotten must not be far from retrained models one by one (more than 1.5 times the noise floor, and more than
-    another retrained model would be). If they are, the side of 0 on which the interval lies decides. In every other
-    case the verdict is *undecided*.
+    than half on either side, or more than 25% and lie further away than another retrained model would. Moreover the
+    probabilities of what is forgotten must not be far from retrained models one by one (more than 1.5 times the noise
+    floor, and more than another retrained model would be). If they are, the side of 0 on which the interval lies
+    decides. In every other case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
@@ -137,7 +137,7 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
     if spread is not None and spread.far:
         return _one_by_one(_told(first, asked[first]), asked[first], spread)
     open_ = [name for name in (first,) if said[name] != "like"]
-    open_ += [name for name in others if abs(asked[name].leak_left or 0.0) > TOLERATED and _is_beyond(asked[name])]
+    open_ += [name for name in others if _keeps_open(asked[name])]
     if open_:
         return Verdict("undecided", _told(open_[0], asked[open_[0]]), _needs(asked[open_[0]]))
     return Verdict("like", _told(first, asked[first]))
@@ -153,8 +153,10 @@ def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
     return Verdict("undecided", rule, "a larger request")
 
 
-def _is_beyond(c: Comparison) -> bool:
-    return c.beyond is not None and abs(c.beyond) > 1
+def _keeps_open(c: Comparison) -> bool:
+    """Return whether a further attack leaves too much for the verdict that a model forgets as retraining does."""
+    left = abs(c.leak_left or 0.0)
+    return left > WIDEST or (left > TOLERATED and c.beyond is not None and abs(c.beyond) > 1)
 
 
 def says(c: Comparison) -> str | None:

@@ -70,7 +70,7 @@ def test_audits_measure_from_the_shards_and_against_models_like_the_trained_one(
         assert call("forget", last, "--sessions", session, "--method", "sisa", "--out", out)[0] == 0
         report = parsed("audit", out, "--retrain-seeds", 2)
         rows = {method["name"]: method for method in report["methods"]}
-        assert list(rows) == ["original", "retrain", "sisa"]
+        assert list(rows) == ["original", "retrain", "sisa", "unlink", "unlink-redraw"]
         assert ("Measured from an original of its own: sisa." in report["notes"]) == (number == 0)
         assert "seconds_sum" in rows["sisa"]
         last = out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphunlearn.eval.attacks.evidence import Evidence, placements
+from graphunlearn.eval.attacks.evidence import Evidence, placements, units_of
 from graphunlearn.nn import Encoded
 
 __all__ = ["changed_rows", "score_drops"]
@@ -24,10 +24,10 @@ def score_drops(before: Encoded, after: Encoded, forgotten: Tensor, kept: Tensor
         kept: Kept pairs ``[2, num_kept]``.
 
     Returns:
-        The evidence by user.
+        The evidence by user, or by pair if there are fewer than five users.
     """
     drops = [_score(before, pairs) - _score(after, pairs) for pairs in (forgotten, kept)]
-    return Evidence.of((placements(*drops), forgotten[0]))
+    return Evidence.of((placements(*drops), units_of(forgotten[0])))
 
 
 def changed_rows(before: Tensor, after: Tensor, forgotten: Tensor) -> float | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.eval.attacks.evidence import Evidence, placements
+from graphunlearn.eval.attacks.evidence import Evidence, placements, units_of
 from graphunlearn.eval.attacks.matching import matched_pairs
 from graphunlearn.nn import Encoded
 
@@ -98,7 +98,7 @@ class EdgeRecovery:
             ("edge_recovery_kept", "edge_recovery_forgotten"), (kept, gone), self.parts[1:]
         ):
             scores = [((x - mean) / sd) @ weights for x in (edges, others)]
-            found[name] = Evidence.of((placements(*scores), part.pairs[0]))
+            found[name] = Evidence.of((placements(*scores), units_of(part.pairs[0])))
         return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["Comparison", "Evidence", "compare", "placements"]
+__all__ = ["Comparison", "Evidence", "compare", "placements", "units_of"]
 
 DRAWS = 400
 """Number of bootstrap samples."""
@@ -22,7 +22,7 @@ LEVEL = 0.95
 MOST_UNITS = 4000
 """Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
 FEWEST_UNITS = 5
-"""Least number of units in every group for an interval; with fewer users, every contribution is a unit."""
+"""Least number of units in every group for an interval."""
 PRIOR = 2.0
 """Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
 
@@ -50,8 +50,7 @@ class Evidence:
 
         Args:
             *groups: Contributions ``[num]`` and the unit of each of them ``[num]``, by group. The numbers of units are
-                counted over all groups: equal numbers in two groups are the same unit. If a group has fewer than five
-                units, every contribution counts as a unit of its own.
+                counted over all groups: equal numbers in two groups are the same unit.
 
         Returns:
             The evidence.
@@ -60,11 +59,6 @@ class Evidence:
             >>> Evidence.of((torch.tensor([1.0, 0.0, 0.5]), torch.tensor([3, 3, 8]))).value
             0.5
         """
-        if any(len(unit.unique()) < FEWEST_UNITS for _, unit in groups):
-            sizes = torch.tensor([len(unit) for _, unit in groups])
-            groups = tuple(
-                (value, torch.arange(len(unit)) + int(sizes[:k].sum())) for k, (value, unit) in enumerate(groups)
-            )
         units = torch.cat([unit for _, unit in groups]).cpu()
         _, own = units.unique(return_inverse=True)
         own = own % MOST_UNITS
@@ -200,6 +194,25 @@ def compare(
         left = [share, share - half, share + half]
     beyond = (value - mean) / max(furthest, 1e-12)
     return Comparison(value, before, mean, spread, low, high, left[0], left[1], left[2], beyond)
+
+
+def units_of(owners: Tensor) -> Tensor:
+    """Return the units of a bootstrap: the owners of contributions, or every contribution if they have few owners.
+
+    One forgotten user says nothing of how much users differ. An interval from the pairs of that user then holds for the
+    pairs alone.
+
+    Args:
+        owners: User (or session) of every contribution ``[num]``.
+
+    Returns:
+        The owners if there are at least five, otherwise distinct numbers ``[num]``.
+
+    Example:
+        >>> units_of(torch.tensor([7, 7, 9])).tolist(), units_of(torch.arange(5)).tolist()
+        ([0, 1, 2], [0, 1, 2, 3, 4])
+    """
+    return owners if len(owners.unique()) >= FEWEST_UNITS else torch.arange(len(owners), device=owners.device)
 
 
 def _variance(values: Tensor, dim: int) -> Tensor:

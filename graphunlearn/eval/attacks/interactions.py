@@ -10,7 +10,7 @@ from torch import Tensor
 from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
 from graphunlearn.eval.attacks.edges import EdgeRecovery
-from graphunlearn.eval.attacks.evidence import Evidence
+from graphunlearn.eval.attacks.evidence import Evidence, units_of
 from graphunlearn.eval.attacks.fold_in import FoldIn
 from graphunlearn.eval.attacks.matching import Matched, matched_pairs
 from graphunlearn.eval.attacks.membership import Observed, membership
@@ -148,7 +148,7 @@ class InteractionAttacks:
         }
         if observed["rows"] is not None:
             found["before_and_after"][1]["rows"] = observed["rows"]
-        return found | membership(observed, outside, self.forgotten[0].cpu(), inside)
+        return found | membership(observed, outside, units_of(self.forgotten[0]).cpu(), inside)
 
 
 def _logits(encoded: Encoded, matched: Matched) -> tuple[Tensor, Tensor]:

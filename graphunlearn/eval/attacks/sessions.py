@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.eval.attacks.evidence import Evidence, placements
+from graphunlearn.eval.attacks.evidence import Evidence, placements, units_of
 from graphunlearn.eval.attacks.membership import Observed, membership
 from graphunlearn.eval.targets import last_prefixes
 from graphunlearn.nn.prefixes import encode_prefixes
@@ -194,11 +194,11 @@ class SessionAttacks:
         }
         share, there = self.clicks.won(forgotten, controls)
         if bool(there.any()):
-            unit = self.graph.session[self.clicks.ends].cpu()
+            unit = units_of(self.graph.session[self.clicks.ends]).cpu()
             seen["evidence"]["click"] = Evidence.of((share[there], unit[there]))
         if before is not None and len(forgotten) and len(seen["kept"]):
             drops = [before[key] - seen[key] for key in ("forgotten", "kept")]
-            unit = self.graph.session[self.clicks.ends].cpu()
+            unit = units_of(self.graph.session[self.clicks.ends]).cpu()
             seen["evidence"]["before_and_after"] = Evidence.of((placements(*drops), unit))
         if self.targets is not None and len(self.prefixes):
             encoded = encode_prefixes(model, self.graph, self.prefixes)
@@ -229,11 +229,11 @@ class SessionAttacks:
         found: dict[str, tuple[Evidence, dict[str, float]]] = {
             name: (evidence, {}) for name, evidence in observed["evidence"].items()
         }
-        found |= membership(observed, outside, self.graph.session[self.clicks.ends].cpu(), inside)
+        found |= membership(observed, outside, units_of(self.graph.session[self.clicks.ends]).cpu(), inside)
 
         def followed(o: Observed) -> Observed:
             return {"forgotten": o["after"][0], "controls": o["after"][1], "anchors": o["anchors"]}
 
-        unit = self.graph.session[self.after.ends].cpu()
+        unit = units_of(self.graph.session[self.after.ends]).cpu()
         after = membership(followed(observed), [followed(o) for o in outside], unit)
         return found | ({"transition": (after["lira"][0], {})} if after else {})

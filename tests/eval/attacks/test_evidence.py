@@ -178,8 +178,15 @@ def test_bounds_hold_for_about_as_many_retrained_models_as_they_say(case):
 
 
 def test_the_entry_is_plain_and_has_no_number_that_is_not_finite():
-    found = compare(of_users([0.9] * 3), of_users([3.0] * 3), [of_users([v] * 3) for v in (0.5, 0.6, 0.7)])
+    found = compare(of_users([0.9] * 5), of_users([3.0] * 5), [of_users([v] * 5) for v in (0.5, 0.6, 0.7)])
     entry = found.entry()
     leak = {"leak_left", "leak_low", "leak_high"}
     assert set(entry) == leak | {"value", "original", "retrain_mean", "retrain_sd", "low", "high", "beyond"}
     assert all(math.isfinite(value) for value in entry.values())
+
+
+def test_few_units_give_no_interval():
+    found = compare(of_users([0.9] * 4), of_users([3.0] * 4), [of_users([v] * 4) for v in (0.5, 0.6, 0.7)])
+    assert found.value == pytest.approx(0.9)
+    assert found.retrain_mean == pytest.approx(0.6)
+    assert (found.low, found.leak_left, found.beyond) == (None, None, None)
