@@ -23,7 +23,8 @@ def check(folder, names):
     assert set(report) >= TOP
     assert not [key for key in TOP if report[key] is None]
     assert {"level", "size"} <= set(report["request"])
-    assert [method["name"] for method in report["methods"]] == ["original", "retrain", *names]
+    baselines = [name for name in ("unlink", "unlink-redraw") if name not in names]
+    assert [method["name"] for method in report["methods"]] == ["original", "retrain", *names, *baselines]
     for method in report["methods"]:
         assert set(method) >= METHOD
         assert set(method["distance_to_retrain"]) >= DISTANCE
