@@ -67,7 +67,7 @@ class Forget:
     as RUN holds it (after an earlier 'forget', in the shortened session)."""
     method: Annotated[str | None, optional("NAME")] = None
     """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
-    sisa, sru, unlearnrec, unlearnrec-published or unlink (default: ifru, for sessions cau)."""
+    sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions cau)."""
     option: Settings = ()
     """Options of the method, such as damping=0.3; a wrong name lists them."""
     out: Out

@@ -34,8 +34,8 @@ def plateau(log: dict[str, Any]) -> bool:
 def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
     """Return the report's entry on every retrained model.
 
-    A retrained model is not healthy if its training stopped in its first plateau while those of its siblings did not,
-    or if its best validation metric lies more than 20% below the median of its siblings.
+    A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric lies
+    more than 20% below the median of its siblings, and further below the lowest of them than the siblings are apart.
 
     Args:
         references: Results of retraining.
@@ -50,15 +50,18 @@ def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
         own = log.get("validation")
         siblings = [r.log for j, r in enumerate(references) if j != k]
         values = [other["validation"] for other in siblings if other.get("validation") is not None]
-        low = bool(own is not None and values and own < (1 - SHARE) * statistics.median(values))
-        early = plateau(log) and sum(map(plateau, siblings)) * 2 <= len(siblings)
+        low = own is not None and len(values) > 1 and _is_far_below(own, values)
         entries.append(
             {
                 "seed": (log.get("settings") or {}).get("seed"),
                 "best_epoch": log.get("best_epoch"),
                 "epochs": log.get("epochs"),
                 "validation": own,
-                "healthy": None if log.get("best_epoch") is None else not (low or early),
+                "healthy": None if log.get("best_epoch") is None else not (low or plateau(log)),
             }
         )
     return entries
+
+
+def _is_far_below(value: float, others: Sequence[float]) -> bool:
+    return value < (1 - SHARE) * statistics.median(others) and value < 2 * min(others) - max(others)

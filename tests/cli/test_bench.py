@@ -23,8 +23,8 @@ def check(folder, names):
     assert set(report) >= TOP
     assert not [key for key in TOP if report[key] is None]
     assert {"level", "size"} <= set(report["request"])
-    baselines = [name for name in ("unlink", "unlink-redraw") if name not in names]
-    assert [method["name"] for method in report["methods"]] == ["original", "retrain", *names, *baselines]
+    trivial = [name for name in ("unlink", "unlink-redraw") if name not in names]  # in every table
+    assert [method["name"] for method in report["methods"]] == ["original", "retrain", *names, *trivial]
     for method in report["methods"]:
         assert set(method) >= METHOD
         assert set(method["distance_to_retrain"]) >= DISTANCE
@@ -140,7 +140,7 @@ def test_scenarios_that_users_face(name, many, tmp_path, parsed):
     assert told["request"]["level"] == level
     assert told["dataset"]["users"] == case.train.num_users
     assert told["dataset"]["train"] == case.train.num_interactions
-    assert told["notes"][: len(case.notes)] == case.notes
+    assert set(case.notes) <= set(told["notes"])
 
 
 @pytest.mark.parametrize("table", [False, True])
@@ -153,7 +153,7 @@ def test_sensitive_items_of_a_file(table, many, tmp_path, parsed):
     case = gu.eval.sensitive(gu.InteractionGraph.from_file(tmp_path / "many.csv"), items, share=0.3)
     assert told["request"] == case.request.describe(case.train)
     assert told["dataset"]["test"] == case.test.num_interactions
-    assert told["notes"][: len(case.notes)] == case.notes
+    assert set(case.notes) <= set(told["notes"])
 
 
 def test_genres_of_films_are_found_in_the_folder_of_data_sets(tmp_path, monkeypatch):
@@ -383,12 +383,12 @@ def small_demo(monkeypatch, tmp_path):
 def test_demo_writes_its_folder_again_and_again(small_demo, tmp_path, call, parsed):
     status, out, err = call("demo")
     assert status == 0, err
-    report = check(tmp_path / "runs" / "demo", ["ifru", "unlink", "finetune", "ascent"])
+    report = check(tmp_path / "runs" / "demo", ["ifru", "unlink", "unlink-redraw", "finetune", "ascent"])
     assert report["scenario"] == "flipped-labels"
     assert report["seeds"]["retrain"] == 3
     assert "runs/demo/report.html" in out
     told = parsed("demo", "--seed", 1)
-    assert told == check(tmp_path / "runs" / "demo", ["ifru", "unlink", "finetune", "ascent"])
+    assert told == check(tmp_path / "runs" / "demo", ["ifru", "unlink", "unlink-redraw", "finetune", "ascent"])
     assert told["methods"][0]["utility"] != report["methods"][0]["utility"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["demo"]
 

@@ -53,8 +53,10 @@ def test_settings(told):
 def test_shares(told):
     shares = gu.eval.SHARES
     text = told("bench")
-    for name in ("adversarial-edges", "session-clicks", "random-edges"):
+    for name in ("adversarial-edges", "session-clicks"):
         assert f"{name}: {shares[name]}" in text
+    assert f"random-edges, core-users, edge-users: {shares['random-edges']}" in text
+    assert shares["random-edges"] == shares["core-users"] == shares["edge-users"]
     others = {share for name, share in shares.items() if f"{name}: " not in text}
     assert others == {0.02}
     assert "the others: 0.02" in text

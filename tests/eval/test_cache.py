@@ -11,7 +11,7 @@ from torch import nn
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import adversarial_edges, audit, bench, removal
-from graphunlearn.eval.cache import facts_of_training, recall, remember
+from graphunlearn.eval.cache import facts_of_training, recall, remember, retrained
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
 from graphunlearn.operators.baselines import retrain
 
@@ -276,3 +276,19 @@ def test_an_audit_reuses_what_a_bench_retrained(graph, tmp_path, trap):
         )  # fmt: skip
         assert one.log == other.log | {"cached": True}
     assert judged.report["notes"][-1].startswith("2 of the 2 retrained models came from the cache")
+
+
+def test_two_requests_on_one_graph_are_two_trainings(graph, tmp_path):
+    model, requests = (
+        build_model("lightgcn", graph, 4, 2),
+        [gu.ForgetRequest.internal("user", torch.tensor([u])) for u in (1, 2)],
+    )
+    method = gu.Retrain(objective=gu.BPR(), settings=SETTINGS)
+    first, second, again = (retrained(method, model, graph, r, tmp_path) for r in (*requests, requests[0]))
+    plain = method.unlearn(model, graph, requests[1])
+    assert "cached" not in second.log
+    assert torch.equal(second.model.embedding.weight, plain.model.embedding.weight)
+    assert not torch.equal(second.model.embedding.weight, first.model.embedding.weight)
+    assert again.log["cached"] is True
+    assert torch.equal(again.model.embedding.weight, first.model.embedding.weight)
+    assert sorted(set(graph.pairs[0].tolist()) - set(second.graph.pairs[0].tolist())) == [2]

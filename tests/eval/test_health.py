@@ -36,12 +36,12 @@ def test_a_first_plateau(log, expected):
     [
         ([trained(), trained(), trained()], [True, True, True]),
         ([trained(1, 11), trained(), trained()], [False, True, True]),
-        ([trained(1, 11), trained(1, 11), trained(1, 11)], [True, True, True]),  # that is how these data are
-        ([trained(1, 11), trained(1, 11), trained()], [False, False, True]),  # half of its siblings are alike
+        ([trained(1, 11), trained(1, 11), trained(1, 11)], [False, False, False]),  # all of them
+        ([trained(1, 11), trained(1, 11), trained()], [False, False, True]),
         ([trained(validation=0.39), trained(), trained()], [False, True, True]),
         ([trained(validation=0.41), trained(), trained()], [True, True, True]),
         ([trained(validation=0.9), *[trained()] * 4], [True] * 5),  # one far above makes nobody ill
-        ([trained(validation=0.9), trained(), trained()], [True, False, False]),  # two of three may well be
+        ([trained(validation=0.9), trained(), trained()], [True, True, True]),  # two that are far apart tell nothing
         ([trained(validation=None)] * 3, [True, True, True]),
         ([trained(validation=0.1)], [True]),  # no siblings to lie below
         ([trained(best_epoch=None, validation=None), trained()], [None, True]),

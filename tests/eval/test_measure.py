@@ -10,6 +10,7 @@ from scipy import stats
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import audit, bench, removal
+from graphunlearn.eval.measure import Judge
 from graphunlearn.eval.report.verdict import judge
 from graphunlearn.eval.report.writing import complete
 from graphunlearn.nn import FitSettings, build_model
@@ -184,3 +185,24 @@ def test_an_audit_without_test_rows_has_no_nan(graph):
     assert methods(audited)["unlink"]["utility"]["recall@20"] is None
     assert methods(audited)["unlink"]["distance_to_retrain"]["test"] is None
     assert str(audited)
+
+
+def test_never_seen_pairs_are_in_no_held_out_graph():
+    """Every user has three items in training, three held out for each purpose, and three that nobody has seen."""
+    parts = [
+        gu.InteractionGraph.from_edges(
+            torch.tensor([[u, (u + 3 * n + k) % 12] for u in range(12) for k in range(3)]).t(), 12, 12
+        )
+        for n in range(3)
+    ]
+    train, validation, test = parts
+    request = gu.ForgetRequest.internal("interaction", train.pairs[:, ::4])
+    judge = Judge(train, request, validation, test, gu.BPR(), trained_labels=False)
+    seen = {pair for part in parts for pair in pairs_of(part)}
+    drawn = {tuple(pair) for pair in judge.never_seen.t().tolist()}
+    assert drawn == {(u, i) for u in set(train.pairs[0, ::4].tolist()) for i in range(12)} - seen
+    controls = [*judge.attacks.matched.controls.t().tolist(), *judge.attacks.anchored.controls.t().tolist()]
+    assert len(controls) > 1000
+    assert not seen & {tuple(pair) for pair in controls}
+    for part in judge.attacks.edges.parts:
+        assert not seen & {tuple(pair) for pair in part.controls.t().tolist()}

@@ -457,6 +457,24 @@ def test_entries_go_from_model_to_model(ledger, file, start):
         ledger.verify()
 
 
+@pytest.mark.parametrize("part", ["model", "graph"])
+def test_entries_go_from_model_to_model_and_from_graph_to_graph(part, ledger, file, start):
+    """An entry that goes on from the model, but from another graph, is found as well, and the other way round."""
+    from graphunlearn.ledger.store import Store
+
+    run_through(ledger, start)
+    last = ledger.entries()[-1].to_dict()
+    for name in ("number", "time", "package", "hash"):
+        last.pop(name)
+    other = {"model": "graph", "graph": "model"}[part]
+    last |= {f"{other}_before": last[f"{other}_after"]}
+    assert last[f"{part}_before"] != last[f"{part}_after"]
+    with Store.writing(file) as store:
+        store.append(last)
+    with pytest.raises(ValueError, match="entry 4 starts from another than entry 3 left"):
+        ledger.verify()
+
+
 # ---- the key
 
 

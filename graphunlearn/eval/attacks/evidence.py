@@ -22,7 +22,7 @@ LEVEL = 0.95
 MOST_UNITS = 4000
 """Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
 FEWEST_UNITS = 5
-"""Least number of units in every group for an interval; with fewer users or sessions, every contribution is a unit."""
+"""Least number of units in every group for an interval; with fewer users, every contribution is a unit."""
 PRIOR = 2.0
 """Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from graphunlearn.data import ForgetRequest
+from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BPR, FitSettings, build_model, fit, reset_parameters
 from graphunlearn.operators import Retrain
@@ -103,3 +103,37 @@ def test_a_model_that_cannot_be_reset_is_refused(parts):
         with pytest.raises(TypeError, match=r"'model' must have a reset_parameters\(\) method"):
             Retrain(settings=SETTINGS).unlearn(model, train, ForgetRequest("user", ["u0"]), inplace=inplace)
         assert same(model, before)
+
+
+def test_what_forgotten_users_liked_does_not_stop_a_retraining(parts):
+    """The best validation metric and its epoch are those of the remaining users, whatever the others' rows say."""
+    train, validation = parts
+    gone = torch.arange(25)
+    request = ForgetRequest.internal("user", gone)
+    model = build_model("lightgcn", train, 6, 2)
+    left = validation.select(validation.pairs[0] >= 25)
+    assert 0 < left.num_interactions < validation.num_interactions
+    settings = FitSettings(epochs=25, lr=0.05, patience=4, seed=4)
+    all_rows, remaining = (
+        Retrain(validation=part, settings=settings).unlearn(model, train, request) for part in (validation, left)
+    )
+    for name in ("validation", "best_epoch", "epochs"):
+        assert all_rows.log[name] == remaining.log[name]
+    assert same(all_rows.model, remaining.model)
+
+
+def test_clicks_on_forgotten_items_do_not_stop_a_retraining():
+    """Nothing can be learned of them any more: they would hold the metric down in every epoch alike."""
+    rows = [[(start + step * k) % 50 for k in range(6)] for start in range(50) for step in (1, 3)]
+    clicks = [[start, (start + 1) % 50, (start + 2) % 50] for start in range(0, 50, 3)]
+    train, held = (SessionGraph.from_sequences(part, num_items=50) for part in (rows, clicks))
+    request = ForgetRequest.internal("item", torch.arange(10))
+    left = held.without_emptied(train, train.split(request)[0])
+    assert 0 < left.num_clicks < held.num_clicks
+    model = build_model("gru4rec", train, 6)
+    settings = FitSettings(epochs=8, lr=0.05, patience=3, seed=4)
+    one, other = (
+        Retrain(validation=part, settings=settings).unlearn(model, train, request).log for part in (held, left)
+    )
+    for name in ("validation", "best_epoch", "epochs"):
+        assert one[name] == other[name]

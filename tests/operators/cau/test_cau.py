@@ -312,3 +312,25 @@ def test_the_log_tells_the_order(case):
     assert (log["order"], log["difficulty"]) == ("hard", "gradient")
     assert all(len(step["samples"]) <= 5 for step in log["steps"])
     assert all(0 <= i < len(log["log_p"]["before"]) for step in log["steps"] for i in step["samples"])
+
+
+def test_weights_are_those_of_gradients_of_length_one(case):
+    """Min-norm weights of the directions, by a search over the simplex; the step is as long as what is unlearned."""
+    _, steps = descent(case)
+    generator = torch.Generator().manual_seed(3)
+    made = [[torch.randn(5, generator=generator), torch.randn(3, 2, generator=generator)] for _ in range(3)]
+    flat = [torch.cat([g.flatten() for g in grads]).double() for grads in made]
+    unit = torch.stack([f / f.norm() for f in flat])
+    lines = [(a / 60, b / 60, (60 - a - b) / 60) for a in range(61) for b in range(61 - a)]
+    shortest = min(float((torch.tensor(w).double() @ unit).norm()) for w in lines)
+    weights, scale = steps._mix(made, first=False)
+    assert sum(weights) == pytest.approx(1)
+    assert float((torch.tensor(weights).double() @ unit).norm()) == pytest.approx(shortest, abs=0.01)
+    assert min(weights) > 0.05
+    step = sum(c * f for c, f in zip(scale, flat))
+    torch.testing.assert_close(step, flat[0].norm() * (torch.tensor(weights).double() @ unit))
+    for n in (1, 2):  # how long a gradient is says nothing of how much it counts
+        longer = [[40 * g for g in grads] if k == n else grads for k, grads in enumerate(made)]
+        again, scaled = steps._mix(longer, first=False)
+        assert again == pytest.approx(weights, abs=1e-6)
+        assert scaled[n] == pytest.approx(scale[n] / 40)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from session_toys import random_sessions, sequences, session_model
 
+from graphunlearn import CAU, ForgetRequest
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn import CrossEntropy, encode
 from graphunlearn.operators.cau import targets as module
@@ -140,3 +141,21 @@ def test_a_simulated_request_spares_what_is_joined():
         )
         if not whole:
             assert bool((retained.position[mask] > 0).all())
+
+
+def test_levels_know_nothing_of_other_clicks_that_are_forgotten_with_them():
+    """Sessions forgotten beside others have the levels that they have alone: counts are of what is retained."""
+    kept = [r for r in random_sessions(60, seed=4) if len(r) > 1]
+    first = [r for r in random_sessions(12, seed=5) if len(r) > 1]
+    more = [[0, 5, 0, 5, 0, 5, 0], *first]  # many more clicks of the same kind
+    validation = SessionGraph.from_sequences([r for r in random_sessions(30, seed=6) if len(r) > 1], num_items=12)
+    model, found = session_model("gru4rec", 12), []
+    for rows in ([*kept, *first], [*kept, *first, *more]):
+        graph = SessionGraph.from_sequences(rows, num_items=12)
+        request = ForgetRequest.internal("session", torch.arange(len(kept), len(rows)))
+        found.append(CAU(validation=validation, steps=1).unlearn(model, graph, request).log["log_p"])
+    alone, together = found
+    count = sum(len(r) - 1 for r in first)
+    assert len(alone["target"]) == count < len(together["target"])
+    assert together["before"][:count] == alone["before"]
+    assert together["target"][:count] == pytest.approx(alone["target"], abs=1e-9)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import light_gcn, random_graph
 
+from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import BCE, BPR, encode, linear_form, risk_of
 from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
 from graphunlearn.operators.ifru.right_hand_side import global_problem
@@ -96,3 +97,34 @@ def test_the_whole_problem_is_before_and_after(setting, objective):
     assert torch.equal(problem.start, started.embedding.weight.flatten())
     assert problem.free is None
     assert problem.restrict(theta) is theta
+
+
+@pytest.mark.parametrize("part", ["local", "whole"])
+def test_an_item_that_is_free_again_can_be_drawn_as_a_negative(part, objective):
+    """Once an item is forgotten, the negatives of its user are drawn among more items, and are others."""
+    pairs = torch.tensor([[u, (u + k) % 9] for u in range(6) for k in range(6)]).t()
+    graph = InteractionGraph.from_edges(pairs, 6, 9, label=torch.ones(36).double())
+    model = light_gcn(graph)
+    removed = torch.arange(36) == 2
+    retained = graph.select(~removed)
+    started = copy.deepcopy(model)
+    make = local_problem if part == "local" else global_problem
+    problem = make(model, started, graph, retained, removed, objective, torch.arange(graph.num_nodes))
+    samples, before = objective.samples(retained), objective.samples(graph).select(~removed)
+    if samples.negatives is not None:
+        mine = samples.users == 0
+        assert 2 in samples.negatives[mine]
+        assert not torch.equal(samples.negatives[mine], before.negatives[mine])
+        assert torch.equal(samples.negatives[~mine], before.negatives[~mine])
+    expected = float(objective(encode(started, retained), samples).detach().sum())
+    assert problem.new.value(problem.new.parameters) == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(
+        problem.new.gradient(problem.new.parameters),
+        risk_of(started, retained, objective).gradient(parameters(started)),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+def parameters(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -213,3 +213,24 @@ def test_the_length_is_the_best_near_one(seed):
 def test_a_step_without_effect_keeps_its_length():
     nothing = torch.zeros(3)
     assert _length(torch.ones(3), nothing, nothing) == 1.0
+
+
+def test_rows_with_more_interactions_move_less():
+    """One pair, no propagation: each end moves along the other end's row by the inverse metric, over its weight."""
+    pairs = torch.tensor([[0, i] for i in range(9)] + [[1, 0], [2, 1], [2, 2]]).t()  # user 0 has nine items
+    graph = InteractionGraph.from_edges(pairs, 4, 10)
+    model = factors(graph, dim=4, seed=2)
+    before = initial_table(model, graph)
+    mean = sum(torch.outer(r, r) for r in before[:4]) / 4 + sum(torch.outer(r, r) for r in before[4:]) / 10
+    mean = mean / mean.trace() * 4
+    metric = torch.linalg.inv(mean + 0.3 * torch.eye(4, dtype=torch.float64))
+    degree = {0: 9, 1: 1, 3: 0}
+    for user, item, of_item in ((0, 9, 0), (1, 2, 2), (3, 0, 2)):
+        moved = copy.deepcopy(model)
+        steer(moved, graph, torch.tensor([[user], [item]]), torch.tensor([2.5], dtype=torch.float64), rounds=1)
+        change = initial_table(moved, graph) - before
+        per_user = change[user] * (1 + degree[user]) / (before[4 + item] @ metric)
+        per_item = change[4 + item] * (1 + of_item) / (before[user] @ metric)
+        torch.testing.assert_close(per_user, per_user[:1].expand(4))
+        torch.testing.assert_close(per_item, per_user)  # one multiplier for both ends
+        assert float(per_user[0].abs()) > 1e-3

@@ -420,3 +420,51 @@ def test_too_little_to_choose_by_is_an_error_that_names_the_share(trained, monke
     monkeypatch.setattr(pretraining, "_pools", lambda *given: [original(*given)[0], []])
     with pytest.raises(ValueError, match="'share' must leave out enough to learn from and to choose by"):
         UnlearnRec(**FAST).prepare(*trained)
+
+
+def pools_of(trained, monkeypatch, **changes):
+    """The pools that a preparation learns from and is held to, and the probe they are made of."""
+    seen = []
+    original = pretraining._pools
+
+    def spy(*given):
+        seen.append((given[2], original(*given)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(pretraining, "_pools", spy)
+    UnlearnRec(**FAST | changes).prepare(*trained)
+    return seen[0]
+
+
+@torch.no_grad()
+def test_targets_come_from_the_model_that_never_saw_the_interaction(trained, monkeypatch):
+    """What the probe was left without is asked of the probe, what was added to it of the original."""
+    with torch.enable_grad():
+        _, parts = pools_of(trained, monkeypatch)
+    pools = [pool for part in parts for pool in part]
+    sides = {id(pool.model): (pool.model, pool.graph) for pool in pools}
+    assert len(sides) == 2
+    for pool in pools:
+        ((other, graph),) = (side for key, side in sides.items() if key != id(pool.model))
+        known = {tuple(pair) for pair in graph.pairs.t().tolist()}
+        assert not known & {tuple(pair) for pair in pool.pairs.t().tolist()}
+        torch.testing.assert_close(pool.target, score(encode(other, graph), pool.pairs))
+        own = score(encode(pool.model, pool.graph), pool.pairs)
+        assert not torch.allclose(pool.target, own)
+
+
+def test_of_probes_that_all_went_wrong_the_best_is_kept(trained, monkeypatch):
+    model, graph = trained
+    train, validation = graph.random_split([0.85, 0.15], seed=0)
+    original, made = pretraining.fit, []
+
+    def accident(probe, given, **keywords):
+        result = original(probe, given, **keywords)
+        made.append(probe)
+        result.best = {1: 1e-4, 2: 3e-4}.get(len(made), 2e-4)
+        return result
+
+    monkeypatch.setattr(pretraining, "fit", accident)
+    probe, _ = pools_of((model, train), monkeypatch, validation=validation)
+    assert len(made) == 3
+    assert probe is made[1]
