@@ -54,6 +54,7 @@ pre{background:var(--card);border-radius:8px;padding:.8rem 1rem;overflow:auto;ma
 overflow-wrap:anywhere}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;margin:.6rem 0;font-size:.95rem}
 .facts dt{color:var(--muted)}.facts dd{margin:0}
+tbody th.long{white-space:normal;min-width:12rem;overflow-wrap:anywhere}
 tbody th:first-child{position:sticky;left:0;background:var(--page)}tr.group th:first-child{position:static}
 @media (max-width:560px){tbody th:first-child{white-space:normal;min-width:6rem;max-width:9rem}
 tr.group th:first-child{max-width:none;white-space:nowrap}
