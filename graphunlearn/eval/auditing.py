@@ -126,6 +126,7 @@ def audit(
     trained_labels: bool = False,
     targets: Tensor | None = None,
     real: Tensor | None = None,
+    category: Tensor | None = None,
     baselines: bool = True,
     shadow: int = 0,
     cache: str | Path | None = None,
@@ -155,6 +156,8 @@ def audit(
         targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); what
             real users are told of these items is then compared with retraining.
         real: Mask of the users (or training sessions) that are real, beside injected ones; by default all that remain.
+        category: Sensitive items that users asked to forget ``[num_category]``; the report then says how many of these
+            users are still recommended one (``sensitive@k``, after ERASE).
         baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and
             :class:`~graphunlearn.operators.UnlinkRedraw`, if they are not among the methods.
         shadow: Number of further models to train on the whole graph, and on the retained graph, for the membership
@@ -168,7 +171,7 @@ def audit(
     Raises:
         ValueError: The request or a graph does not fit, or a method was not prepared.
     """
-    judge = _judge(graph, request, validation, test, objective, trained_labels, targets, real)
+    judge = _judge(graph, request, validation, test, objective, trained_labels, targets, real, category)
     for method in methods:
         if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
             continue
@@ -299,6 +302,7 @@ def _judge(
     trained_labels: bool,
     targets: Tensor | None,
     real: Tensor | None,
+    category: Tensor | None,
 ) -> Judge | SessionJudge:
     for name, part in (("test", test), ("validation", validation)):
         if part is not None and part.kind != graph.kind:
@@ -310,7 +314,7 @@ def _judge(
         return SessionJudge(graph, request, validation, test, targets, real)
     if not isinstance(objective, Objective):
         raise ArgumentError("objective", "be one of users and items", type(objective).__name__)
-    return Judge(graph, request, validation, test, objective, trained_labels, targets, real)
+    return Judge(graph, request, validation, test, objective, trained_labels, targets, real, category)
 
 
 def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[UnlearningResult]) -> list[str]:

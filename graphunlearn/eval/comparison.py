@@ -137,6 +137,7 @@ def bench(
                     trained_labels=case.trained_labels,
                     targets=case.targets,
                     real=case.real,
+                    category=case.category,
                     cache=cache,
                     on_step=lambda what: _advance(bar, what),
                 )

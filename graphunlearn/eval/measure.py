@@ -67,6 +67,8 @@ def compared_by_ks(model: Measured, others: Sequence[Measured]) -> float | None:
 
 EXPOSED = 20
 """Length of the recommendation list in which forgotten items are counted."""
+SENSITIVE = (10, 20)
+"""Lengths of the lists in which items of a sensitive category are looked for."""
 FEWEST = 1000
 """Least number of never-seen pairs that the forgotten pairs are compared with, even for a small request."""
 GROUPED = ("recall@20", "ndcg@20")
@@ -86,6 +88,7 @@ class Judge:
             trained with.
         targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
         real: Mask of the real users ``[num_users]``, for whom the targets are measured; by default all remaining users.
+        category: Sensitive items that users asked to forget ``[num_category]``, or ``None``.
 
     Attributes:
         distance_unit: ``"p"``; distances between models are differences of probabilities.
@@ -104,6 +107,7 @@ class Judge:
         trained_labels: bool,
         targets: Tensor | None = None,
         real: Tensor | None = None,
+        category: Tensor | None = None,
     ) -> None:
         self.graph, self.objective = graph, objective
         self.retained, self.forgotten = graph.split(request)
@@ -135,6 +139,8 @@ class Judge:
         )
         self.left_out |= self.attacks.left_out
         alive = self.retained.active[: graph.num_users]
+        self.asking = (alive & affected).nonzero().flatten()
+        self.category = None if category is None else category.to(graph.pairs.device)
         self.targets, self.real = targets, alive if real is None else real.to(alive.device) & alive
         generator = torch.Generator().manual_seed(0)
         self.listed = {
@@ -178,6 +184,7 @@ class Judge:
         forgetting["membership_auroc"] = membership_auroc(p_forget, p_never)
         forgetting["mean_probability"] = float(p_forget.double().mean())
         forgetting[f"exposure@{EXPOSED}"] = exposure(encoded, self.retained, self.forgotten.pairs, EXPOSED)
+        forgetting |= self._sensitive(encoded)
         forgetting["gradient_residual"] = self.gradient_residual(model)
         return {
             "utility": utility,
@@ -197,6 +204,15 @@ class Judge:
             "target": self._target(encoded),
             **({"encoded": encoded, "own": self._own(encoded)} if before is None else {}),
         }
+
+    def _sensitive(self, encoded: Encoded) -> dict[str, float]:
+        """Return the share of users who asked to forget and are still recommended an item of the category."""
+        if self.category is None or not len(self.asking):
+            return {}
+        users = self.asking
+        lists = top_lists(Encoded(encoded.queries[users], encoded.items), self.retained.seen(users), max(SENSITIVE))
+        found = torch.isin(lists, self.category.cpu())
+        return {f"sensitive@{k}": float(found[:, :k].any(1).double().mean()) for k in SENSITIVE}
 
     def _target(self, encoded: Encoded) -> dict[str, float] | None:
         if self.targets is None:

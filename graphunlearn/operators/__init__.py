@@ -7,9 +7,9 @@ from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedr
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
-from graphunlearn.operators.ifru.right_hand_side import influence
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
+from graphunlearn.operators.shared.right_hand_side import influence
 from graphunlearn.operators.shared.tune import TuneSettings
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
 from graphunlearn.operators.unlearnrec.method import UnlearnRec

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from scipy import stats
+from toys import light_gcn
 
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
@@ -206,3 +207,23 @@ def test_never_seen_pairs_are_in_no_held_out_graph():
     assert not seen & {tuple(pair) for pair in controls}
     for part in judge.attacks.edges.parts:
         assert not seen & {tuple(pair) for pair in part.controls.t().tolist()}
+
+
+def test_sensitive_items_in_lists_against_a_loop():
+    graph = synthetic_interactions(num_users=30, num_items=25, interactions_per_user=6, seed=2)
+    category = torch.tensor([1, 4, 7])
+    mask = torch.isin(graph.pairs[1], category) & (graph.pairs[0] < 12)
+    request = gu.ForgetRequest.internal("interaction", graph.pairs[:, mask])
+    judge = Judge(graph, request, None, graph, gu.BPR(), False, category=category)
+    model = light_gcn(graph, dim=4, layers=1)
+    measured = judge.measure(model, judge.retained)["forgetting"]
+    encoded = gu.encode(model, judge.retained)
+    users = [u for u in graph.pairs[0][mask].unique().tolist() if int(judge.retained.adjacency.degree[u])]
+    for k in (10, 20):
+        found = 0
+        for user in users:
+            scores = encoded.items @ encoded.queries[user]
+            scores[judge.retained.pairs[1][judge.retained.pairs[0] == user]] = -torch.inf
+            best = [int(i) for i in scores.argsort(descending=True)[:k] if scores[i] > -torch.inf]
+            found += bool(set(best) & {1, 4, 7})
+        assert measured[f"sensitive@{k}"] == pytest.approx(found / len(users))

@@ -39,7 +39,7 @@ METHOD = (
     *("attacks", "topk_overlap", "klom", "verdict"),
 )
 _SECOND = (
-    *("membership_auroc", "mean_probability", "exposure@20", "mi_bf", "mi_ng"),
+    *("membership_auroc", "mean_probability", "exposure@20", "sensitive@10", "sensitive@20", "mi_bf", "mi_ng"),
     *("log_p_forgotten", "log_p_deleted_transition", "rank_forgotten", "hit_u@5", "hit_u@10", "hit_u@20", "u_score"),
     "ks_statistic",
 )

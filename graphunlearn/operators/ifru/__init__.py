@@ -2,6 +2,5 @@
 
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.ifru.published import PublishedIFRU
-from graphunlearn.operators.ifru.right_hand_side import influence
 
-__all__ = ["IFRU", "PublishedIFRU", "influence"]
+__all__ = ["IFRU", "PublishedIFRU"]

@@ -19,16 +19,16 @@ from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import BPR, Objective, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.ifru.correction import (
+from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
+from graphunlearn.operators.shared.checks import check, check_choices
+from graphunlearn.operators.shared.correction import (
     Tilted,
     adam_quadratic,
     equivalent_ridge,
     preconditioned,
     sampled_ridge,
 )
-from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
-from graphunlearn.operators.ifru.right_hand_side import Problem, global_problem
-from graphunlearn.operators.shared.checks import check, check_choices
+from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["IFRU"]

@@ -13,7 +13,7 @@ from graphunlearn.func import Adjacency, csr
 from graphunlearn.nn.encoding import LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.ifru.right_hand_side import Problem
+from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
 
 __all__ = ["local_problem", "pruned_nodes"]
@@ -76,7 +76,7 @@ def local_problem(
         kept: Ids of the nodes whose embeddings are corrected ``[num_kept]``.
 
     Returns:
-        The restricted :class:`~graphunlearn.operators.ifru.right_hand_side.Problem`.
+        The restricted :class:`~graphunlearn.operators.shared.right_hand_side.Problem`.
     """
     form, after = linear_form(model, graph), linear_form(started, retained)
     assert form is not None

@@ -1,5 +1,6 @@
-"""Code shared by several unlearning methods: score targets, fine-tuning, warm starts, preparations and checks."""
+"""Parts on which several operators stand: right-hand side and corrections of influence, targets, warm starts."""
 
+from graphunlearn.operators.shared.right_hand_side import influence
 from graphunlearn.operators.shared.tune import TuneSettings
 
-__all__ = ["TuneSettings"]
+__all__ = ["TuneSettings", "influence"]

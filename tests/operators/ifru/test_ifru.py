@@ -25,9 +25,9 @@ from graphunlearn.nn import (
     risk_of,
 )
 from graphunlearn.operators import IFRU
-from graphunlearn.operators.ifru.correction import equivalent_ridge
 from graphunlearn.operators.ifru.method import _MOST_NEGATIVES
-from graphunlearn.operators.ifru.right_hand_side import global_problem
+from graphunlearn.operators.shared.correction import equivalent_ridge
+from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import fresh_seed, warm_start
 
 REQUESTS = {

@@ -9,7 +9,7 @@ from toys import light_gcn, random_graph
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import BCE, BPR, encode, linear_form, risk_of
 from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
-from graphunlearn.operators.ifru.right_hand_side import global_problem
+from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
 OBJECTIVES = {"bpr": BPR(weight_decay=0.1, negatives=2), "bce": BCE(weight_decay=0.1)}

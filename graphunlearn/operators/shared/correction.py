@@ -12,7 +12,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import KrylovSpace, Product, Solution, conjugate_gradients
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.ifru.right_hand_side import Problem
+from graphunlearn.operators.shared.right_hand_side import Problem
 
 __all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
 
