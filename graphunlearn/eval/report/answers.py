@@ -37,9 +37,9 @@ they found. It does not say that any law is complied with."""
 TRACE = """The trace is what an attack finds on the original beyond what it finds on retrained models, which never saw
 the forgotten data. Retraining leaves 0% of it; the original has 100%. Below 0% a model reveals less than retrained
 models do. That is as wrong as revealing more, because it shows that something was removed."""
-AFTERWARDS = """A retrained model moves all scores a little, so that the pair of original and retrained model gives the
-request away as well, often less clearly. Whoever publishes only one of the two models does not allow this
-comparison; a model that was published before stays in the hands of those who copied it."""
+AFTERWARDS = """A retrained model was trained without the forgotten data, so that the pair of original and retrained
+model gives the request away as well; the table says how clearly. Whoever publishes only one of the two
+models does not allow this comparison; a model that was published before stays in the hands of those who copied it."""
 
 FEW = "There are too few users, sessions or retrained models for an interval, so that it does not say what is left."
 _SENTENCES = {

@@ -12,6 +12,8 @@ __all__ = ["Rows", "duration", "number", "p_value", "paragraphs", "percent", "sc
 
 Rows = Sequence[tuple[str, Sequence[str], bool]]
 """Title, cells (as HTML) and whether the row is a reference model, for every row of a table."""
+LONGEST = 32
+"""Length of a name from which it wraps in a table."""
 WIDE = 6
 """Number of columns from which the spread stands below a number instead of beside it."""
 
@@ -63,7 +65,8 @@ def table(name: str, head: Sequence[str], rows: Rows, hint: str = "", text: Sequ
         if cells:
             inner = "".join(f"<td{marks[n]}>{cells[n - 1] or '–'}</td>" for n in filled[1:])
             style = " class=reference" if reference else ""
-            body += f'<tr{style}><th scope="row">{escape(title)}</th>{inner}</tr>'
+            long = " class=long" if len(title) > LONGEST else ""
+            body += f'<tr{style}><th scope="row"{long}>{escape(title)}</th>{inner}</tr>'
         else:
             body += f'<tr class=group><th scope="rowgroup" colspan={len(filled)}>{escape(title)}</th></tr>'
     narrow = " class=narrow" if len(filled) > WIDE else ""

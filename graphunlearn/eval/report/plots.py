@@ -152,13 +152,13 @@ def _left(report: Mapping[str, Any]) -> Plot | None:
         ax.axvline(1, color=MUTED, lw=1, ls=":")
         for who, left in lefts.items():
             color, marker = styles[who]
-            value, low, high = np.clip(
-                [left.share, left.low or left.share, left.high or left.share], -FURTHEST, FURTHEST
-            )
+            ends = [left.share if end is None else end for end in (left.share, left.low, left.high)]
+            value, low, high = np.clip(ends, -FURTHEST, FURTHEST)
             ax.hlines(places[who], low, high, color=color, lw=4, alpha=0.35)
             ax.plot([value], [places[who]], marker, color=color, ms=7)
         ax.set_title(attack_of(report, name).short)
         ax.set_xlim(-FURTHEST - 0.1, FURTHEST + 0.1)
+        ax.set_ylim(0.4 - len(styles), 0.6)
         ax.xaxis.set_major_formatter("{x:.0%}")
         ax.grid(axis="y", visible=False)
         told.append(f"{attack_of(report, name).short}: " + ", ".join(f"{w} {share(v.share)}" for w, v in lefts.items()))

@@ -54,11 +54,13 @@ pre{background:var(--card);border-radius:8px;padding:.8rem 1rem;overflow:auto;ma
 overflow-wrap:anywhere}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;margin:.6rem 0;font-size:.95rem}
 .facts dt{color:var(--muted)}.facts dd{margin:0}
+tbody th.long{white-space:normal;min-width:12rem;overflow-wrap:anywhere}
 tbody th:first-child{position:sticky;left:0;background:var(--page)}tr.group th:first-child{position:static}
 @media (max-width:560px){tbody th:first-child{white-space:normal;min-width:6rem;max-width:9rem}
 tr.group th:first-child{max-width:none;white-space:nowrap}
 main{padding-top:1.5rem}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.5rem}}
-@media print{main{max-width:none;padding:0}body{font-size:10.5pt}h2,h3{break-after:avoid}table{font-size:.78rem}
+@media print{:root{font-size:13px}main{max-width:none;padding:0}body{font-size:1rem}
+h2,h3{break-after:avoid}table{font-size:.78rem}
 th,td{padding:.25rem .35rem;white-space:normal}td.text{min-width:0}figure svg{min-width:0}
 figure,tr,.warning{break-inside:avoid}pre{max-height:none}.scroll{overflow:visible}}
 """

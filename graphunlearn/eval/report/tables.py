@@ -153,7 +153,7 @@ def _against_retraining(report: Mapping[str, Any], field: str) -> Rows:
                     f"<strong>{number(entry.get('value'), sd.get('value'))}</strong>",
                     number(entry.get("retrain_mean"), entry.get("retrain_sd")),
                     NOTHING if gap != "–" and left_little(entry) else gap,
-                    "–" if z is None else f"{z:+.1f}",
+                    "–" if z is None else "0.0" if abs(z) < 0.05 else f"{z:+.1f}",
                     p_value(entry.get("p_value")),
                     "" if entry.get("floor") is None else number(entry["floor"]),
                 ]
