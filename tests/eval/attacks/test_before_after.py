@@ -20,7 +20,8 @@ def auroc(positive, negative):
 @pytest.mark.parametrize("seed", range(5))
 def test_score_drops_against_a_loop(seed):
     before, after = encoded_of(seed), encoded_of(seed + 50)
-    forgotten, kept = torch.tensor([[0, 0, 3], [1, 2, 8]]), torch.tensor([[5, 6, 7, 1], [0, 3, 3, 4]])
+    forgotten = torch.tensor([[0, 0, 3, 2, 4, 5], [1, 2, 8, 0, 1, 7]])
+    kept = torch.tensor([[5, 6, 7, 1], [0, 3, 3, 4]])
 
     def drop(u, i):
         return float(before.queries[u] @ before.items[i]) - float(after.queries[u] @ after.items[i])
@@ -28,7 +29,7 @@ def test_score_drops_against_a_loop(seed):
     found = score_drops(before, after, forgotten, kept)
     lists = [[drop(u, i) for u, i in pairs.t().tolist()] for pairs in (forgotten, kept)]
     assert found.value == pytest.approx(auroc(*lists))
-    assert found.counts.tolist() == [[2.0, 1.0]]  # users 0 and 3
+    assert found.counts.tolist() == [[2.0, 1.0, 1.0, 1.0, 1.0]]  # users 0, 2, 3, 4 and 5
 
 
 def test_equal_models_give_nothing_away():
