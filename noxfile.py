@@ -93,3 +93,10 @@ def slow(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[test]")
     # 5 is what pytest ends with where no test is marked
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs, env=THREADS, success_codes=[0, 5])
+
+
+@nox.session(python=NEWEST)
+def mutation(session: nox.Session) -> None:
+    """How many small changes of the numerical core the tests notice; hours, and it goes on where it was stopped."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("python", "benchmarks/mutation.py", *session.posargs, env=THREADS)

@@ -57,6 +57,7 @@ def test_shares(told):
         assert f"{name}: {shares[name]}" in text
     assert f"random-edges, core-users, edge-users: {shares['random-edges']}" in text
     assert shares["random-edges"] == shares["core-users"] == shares["edge-users"]
-    others = {share for name, share in shares.items() if f"{name}: " not in text and share != 0.05}
-    assert others == {0.02}
+    named = {"adversarial-edges", "session-clicks", "sensitive", "random-edges", "core-users", "edge-users"}
+    assert {share for name, share in shares.items() if name not in named} == {0.02}
+    assert f"sensitive: {shares['sensitive']} of the users" in text
     assert "the others: 0.02" in text

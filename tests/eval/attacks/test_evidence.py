@@ -40,6 +40,9 @@ def test_values_with_repeated_units_match_a_loop(groups, data):
     made = Evidence.of(*map(tensors, groups))
     means = [sum(v for v, _ in group) / len(group) for group in groups]
     assert made.value == pytest.approx(means[0] - (means[1] if len(means) > 1 else 0.0))
+    if any(len({unit for _, unit in group}) < evidence.FEWEST_UNITS for group in groups):  # each is a unit of its own
+        start = [0, len(groups[0])]
+        groups = [[(v, start[k] + n) for n, (v, _) in enumerate(group)] for k, group in enumerate(groups)]
     units = sorted({unit for group in groups for _, unit in group})
     counts = data.draw(st.lists(st.integers(0, 3), min_size=len(units), max_size=len(units)))
     times = dict(zip(units, counts))
@@ -50,6 +53,18 @@ def test_values_with_repeated_units_match_a_loop(groups, data):
         assert found == pytest.approx(means[0] - (means[1] if len(means) > 1 else 0.0))
     else:
         assert math.isnan(found)
+
+
+def test_fewer_than_five_units_in_a_group_give_no_interval():
+    generator = torch.Generator().manual_seed(0)
+    for count, known in ((4, False), (5, True)):
+        values = [torch.rand(count, generator=generator) for _ in range(5)]
+        found = compare(*map(of_users, values[:2]), [of_users(v) for v in values[2:]])
+        assert (found.beyond is not None) is known
+        assert (found.low is not None) is known
+    forgotten, others = (torch.rand(3), torch.arange(3)), (torch.rand(50), torch.arange(3, 53))
+    small = Evidence.of(forgotten, others)
+    assert compare(small, small, [small] * 3).low is None
 
 
 def test_many_units_become_blocks_and_give_the_same_value(monkeypatch):

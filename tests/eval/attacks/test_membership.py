@@ -159,9 +159,9 @@ def test_few_anchors_leave_the_logits_alone_and_nothing_to_compare_gives_nothing
 
 
 def test_the_evidence_of_one_user_is_one_unit():
-    found = membership(observed_of(noise=9), [observed_of(noise=k) for k in range(3)], torch.arange(30) // 10)
-    assert found["lira"][0].sums.shape == (1, 3)
-    assert found["lira"][0].counts.tolist() == [[10.0, 10.0, 10.0]]
+    found = membership(observed_of(noise=9), [observed_of(noise=k) for k in range(3)], torch.arange(30) // 5)
+    assert found["lira"][0].sums.shape == (1, 6)
+    assert found["lira"][0].counts.tolist() == [[5.0] * 6]
 
 
 def test_shadow_models_serve_as_in_models():
