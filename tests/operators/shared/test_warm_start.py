@@ -7,7 +7,7 @@ import torch
 from data.strategies import graphs
 from hypothesis import given
 from hypothesis import strategies as st
-from session_toys import session_graph
+from session_toys import session_graph, session_model
 from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
@@ -167,3 +167,15 @@ def test_clicks_are_the_interactions_of_items_in_sessions():
             expected[1] *= 2 / 3
             expected[2] = parameter[2].detach()
         torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_the_first_item_of_sessions_is_drawn_anew_as_any_other():
+    graph = session_graph([[0, 1, 2], [3, 1, 0], [2, 3, 1]], 4)
+    retained = graph.keep(graph.items != 0)
+    model = session_model("gru4rec", 4)
+    fresh = copy.deepcopy(model)
+    reset_parameters(fresh, fresh_seed(7))
+    after = copy.deepcopy(model)
+    assert warm_start(after, graph, retained, 7) == 1
+    assert torch.equal(after.embedding.weight[0], fresh.embedding.weight[0])
+    assert torch.equal(after.embedding.weight[1:], model.embedding.weight[1:])
