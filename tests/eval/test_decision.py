@@ -45,9 +45,9 @@ FAR, NEAR = Spread(2.4, True), Spread(1.1, False)
         ({"lira": UNDER, "fold_in": LIKE}, NEAR, "under", "the membership attack (LiRA)"),
         ({"lira": OVER, "fold_in": UNDER}, NEAR, "under", "the fold-in attack on users"),
         ({"target": OVER, "fold_in": UNDER}, NEAR, "over", "the promoted items of real users"),
-        # another attack may be wide, but not leave more than a quarter beyond what another retrained model has
+        # another attack may be wide, but not leave more than half, or a quarter beyond the bound
         ({"fold_in": LIKE, "lira": WIDE}, NEAR, "like", "the fold-in attack on users"),
-        ({"fold_in": LIKE, "lira": told(0.6, 0.1, 1.1, 0.9)}, NEAR, "like", "the fold-in attack on users"),
+        ({"fold_in": LIKE, "lira": told(0.6, 0.1, 1.1, 0.9)}, NEAR, "undecided", "the membership attack (LiRA): 60%"),
         ({"fold_in": LIKE, "lira": told(0.3, 0.2, 0.4, 1.2)}, NEAR, "undecided", "the membership attack (LiRA): 30%"),
         ({"fold_in": LIKE, "lira": told(-0.3, -0.4, -0.2, -1.2)}, NEAR, "undecided", "(LiRA): -30%"),
         ({"fold_in": LIKE, "lira": told(0.2, 0.1, 0.3, 1.2)}, NEAR, "like", "the fold-in attack on users"),

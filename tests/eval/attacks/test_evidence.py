@@ -40,9 +40,6 @@ def test_values_with_repeated_units_match_a_loop(groups, data):
     made = Evidence.of(*map(tensors, groups))
     means = [sum(v for v, _ in group) / len(group) for group in groups]
     assert made.value == pytest.approx(means[0] - (means[1] if len(means) > 1 else 0.0))
-    if any(len({unit for _, unit in group}) < evidence.FEWEST_UNITS for group in groups):  # each is a unit of its own
-        start = [0, len(groups[0])]
-        groups = [[(v, start[k] + n) for n, (v, _) in enumerate(group)] for k, group in enumerate(groups)]
     units = sorted({unit for group in groups for _, unit in group})
     counts = data.draw(st.lists(st.integers(0, 3), min_size=len(units), max_size=len(units)))
     times = dict(zip(units, counts))

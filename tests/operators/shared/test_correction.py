@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from graphunlearn.operators.ifru.correction import sampled_ridge
 from toys import light_gcn, random_graph
 
 from graphunlearn.nn import BCE, BPR, encode
+from graphunlearn.operators.shared.correction import sampled_ridge
 
 
 @pytest.mark.parametrize("objective", [BPR(negatives=3), BCE(weight_decay=0.1)], ids=["bpr", "bce"])
