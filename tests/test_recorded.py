@@ -56,7 +56,7 @@ def outputs():
 
 
 def test_the_same_is_computed(recorded, outputs):
-    assert outputs.keys() == recorded.keys()
+    assert outputs.keys() >= recorded.keys()  # later versions compute more
     wrong = []
     for name, wanted in recorded.items():
         found = outputs[name]
@@ -152,7 +152,7 @@ def test_sessions_are_forgotten_from_runs(source, written, call):
 )
 def test_what_a_run_forgot_is_still_told(source, forgets, first, written, call):
     report = call(f"audit {source} --retrain-seeds 2 --no-cache")
-    assert [method["name"] for method in report["methods"]] == ["original", "retrain", forgets]
+    assert [method["name"] for method in report["methods"]] == ["original", "retrain", forgets, "unlink", "unlink-redraw"]
     assert report["request"][first] > 0
 
 

@@ -42,6 +42,7 @@ def changed_rows(before: Tensor, after: Tensor, forgotten: Tensor) -> float | No
         The AUROC of :math:`\|z^{after} - z^{before}\|`; ``None`` if all or none are forgotten.
 
     Example:
+        >>> import torch
         >>> changed_rows(torch.zeros(3, 1), torch.tensor([[2.0], [0.0], [1.0]]), torch.tensor([True, False, False]))
         1.0
     """
