@@ -26,7 +26,7 @@ OPTIONS: dict[Level, str] = {
 }
 """The option of each level."""
 ONLY: dict[Level, str] = {"interaction": "interactions", "session": "sessions", "click": "sessions"}
-"""The kind of graph of the levels that only one kind has."""
+"""For every level that only one kind of graph has: this kind."""
 FILES = ("interaction", "click")
 """Levels whose options name files."""
 Asked: TypeAlias = "Mapping[Level, Sequence[Any]]"
@@ -35,13 +35,13 @@ HELD_OUT = ("validation", "test")
 
 
 def check_asked(asked: Asked) -> None:
-    """Check that at least one option says what to forget.
+    """Check that at least one option names something to forget.
 
     Args:
         asked: The values of the options.
 
     Raises:
-        ValueError: No option does.
+        ValueError: No option names anything.
     """
     if not any(asked.values()):
         named = listed([f"'{option}'" for option in OPTIONS.values()], "or")
@@ -80,7 +80,7 @@ def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
 
 
 def first_option(train: Graph) -> str:
-    """Return the option to forget the first user or session of the data, for an example of a command.
+    """Return the option that forgets the first user or session of the data, for an example command.
 
     Args:
         train: The training data.

@@ -43,11 +43,13 @@ class Learner:
     test: File = None
     """File of held-out interactions or sessions, instead of a part of the data."""
     threshold: Annotated[float | None, optional("RATING")] = None
-    """Largest rating that is still a no. bce learns yes or no, bpr only from what is above."""
+    """Largest rating that counts as negative. bce predicts the labels; bpr is trained on the ratings above the
+    threshold only.
+    """
     last_sessions: Int = None
-    """Take only this many sessions of the data, the last ones."""
+    """Use only this number of sessions, the last ones of the data."""
     collapse_repeats: bool = False
-    """Count consecutive clicks of a session on one item as one; positions then count what is left."""
+    """Count consecutive clicks of a session on one item as one; positions then count the remaining clicks."""
     learning: Annotated[Learning, arg(name="")] = field(default_factory=Learning)
     training: Annotated[Training, arg(name="")] = field(default_factory=Training)
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)

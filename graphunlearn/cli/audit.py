@@ -20,9 +20,9 @@ __all__ = ["RunAudit"]
 
 @dataclass(kw_only=True)
 class RunAudit:
-    """Audit what was forgotten in a run folder, of either kind, against models retrained without it.
+    """Compare the unlearned model of a run folder with models that are retrained without the forgotten data.
 
-    The retrained models are trained as the original was, with other seeds. The report is written into the run folder,
+    The retrained models are trained like the original, with other seeds. The report is written into the run folder,
     or into another one with --out.
 
     examples:
@@ -38,12 +38,12 @@ class RunAudit:
     out: Folder = None
     """Folder for report.json and report.html (default: RUN)."""
     shadow: int = 0
-    """Further models to train with and without what was forgotten, for the membership attacks."""
+    """Number of further models to train with and without the forgotten data, for the membership attacks."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: Int = None
     """Seed of the first retrained model (default: the original's plus 1)."""
     ledger: File = None
-    """Ledger with the entry of the run, to enter the figures in."""
+    """Ledger that has the entry of the run; an entry with the figures is added."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:

@@ -25,21 +25,21 @@ HEADER = ("entry", "time", "what", "removed", "method", "seconds", "drift", "mod
 
 @dataclass(kw_only=True)
 class ShowLedger:
-    """Show or verify the ledger that 'graphunlearn forget --ledger' keeps, or go on with an interrupted request.
+    """Show or verify the ledger that 'graphunlearn forget --ledger' writes, or continue an interrupted request.
 
     actions:
-      show       list the entries: when, how many, by which method, and the drift so far; never who
-      verify     check that no entry was changed, left out or put in, that each goes on from the model before, and
-                 that the run folders that are still there hold the models that the entries tell of
-      resume     finish a request that was interrupted, without its ids: they are in the ledger until it is done
-      drop       give up a request that was interrupted; its ids are wiped
-      retrained  go on from a run that was trained anew, without what is forgotten: --run says which
+      show       list the entries: time, number of ids, method, and drift so far; entries contain no ids
+      verify     check that no entry was changed, removed or inserted, that each starts from the model of the previous
+                 one, and that the existing run folders hold the models of their entries
+      resume     finish an interrupted request; its ids need not be given, since the ledger stores them until then
+      drop       discard an interrupted request and erase its ids
+      retrained  record the run of --run, which was retrained without the forgotten data, as the newest one
 
-    Entries name requests by digests. The key to these is beside the ledger, in FILE.key: whoever holds it can tell
-    whether an id is among the forgotten, and without it digests tell nothing. How much was removed, the fingerprints of
-    models and the names of run folders stand there in clear, and may tell something to those who have the data or
-    model of before. Where 'verify' is to show that entries at the end are not missing, keep the hash of the last one
-    elsewhere and give it with --holds.
+    Entries identify requests by digests. The key of the digests is beside the ledger, in FILE.key: with the key, one
+    can check whether an id was forgotten; without it, the digests reveal nothing. The number of removed interactions,
+    the fingerprints of models and the names of run folders are not encrypted, and may reveal something to those who
+    have the earlier data or model. To check with 'verify' that no entries at the end are missing, store the hash of the
+    last entry elsewhere and give it with --holds.
 
     examples:
       graphunlearn ledger show runs/ledger.db
@@ -49,13 +49,13 @@ class ShowLedger:
     """
 
     action: Annotated[Positional[Action], arg(metavar="{show,verify,resume,drop,retrained}")]
-    """What to do."""
+    """One of the actions above."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The ledger."""
     run_folder: Annotated[Path | None, arg(name="run", metavar="RUN", help_behavior_hint="")] = None
-    """Run folder to go on from, for 'retrained'."""
+    """Run folder of the retrained model, for 'retrained'."""
     holds: Annotated[str | None, optional("HASH")] = None
-    """Hash of an entry that must be there, for 'verify'."""
+    """Hash of an entry that the ledger must contain, for 'verify'."""
     running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:

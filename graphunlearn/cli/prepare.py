@@ -28,11 +28,10 @@ __all__ = ["Prepare", "file_of", "method_for"]
 
 @dataclass(kw_only=True)
 class Prepare:
-    """Prepare a method for a trained model once; it then serves one request to forget after another.
+    """Prepare a method for a trained model once; the method then serves any number of requests.
 
-    The preparation is a file in the run folder, METHOD.safetensors, together with the options it was made with. It
-    knows nothing of later requests. An interrupted preparation goes on where it was when the same command is given
-    again.
+    The preparation is a file in the run folder, METHOD.safetensors, together with the options it was made with. It does
+    not depend on later requests. If the command is interrupted, the same command continues the preparation.
 
     examples:
       graphunlearn prepare runs/a --method unlearnrec

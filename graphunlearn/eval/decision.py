@@ -13,7 +13,7 @@ from graphunlearn.eval.attacks.evidence import LEVEL, Comparison
 __all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
 
 DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgotten", "transition")
-"""The attacks that decide, the most direct one first. All other attacks are shown, and decide nothing."""
+"""The attacks that decide, the most direct one first. All other attacks are shown, but do not decide."""
 FEWEST = 3
 """Least number of retrained models for a verdict."""
 TOLERATED = 0.25
@@ -21,9 +21,10 @@ TOLERATED = 0.25
 WIDEST = 0.5
 """Largest distance of the ends of an interval from 0 that still decides for forgetting as retraining does."""
 FAR = 1.5
-"""Distance to retrained models, divided by the noise floor, from which a model is not like them pair by pair."""
+"""Distance to retrained models, divided by the noise floor, above which a model differs from them example by example.
+"""
 UNSEPARATED = 2.0
-"""Distance from retrained models at which an attack decides that does not tell the original from them."""
+"""Distance to retrained models from which an attack decides even if it does not distinguish the original from them."""
 NAMES = {
     "target": "the promoted items of real users",
     "fold_in": "the fold-in attack on users",
@@ -45,7 +46,7 @@ class Verdict(NamedTuple):
     Args:
         status: ``"like"``, ``"under"``, ``"over"`` or ``"undecided"``.
         rule: The rule that decided, in words.
-        needs: What would decide, in words; ``None`` if the verdict is decided.
+        needs: The further data or models that would decide, in words; ``None`` if the verdict is decided.
     """
 
     status: str
@@ -96,13 +97,13 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
     - *too much* in the mirrored case;
     - *as retraining does* if what is left is at most 25% on either side and its interval stays within 50%.
 
-    Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
-    retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
-    decides. Otherwise the first that separates the original must say *as retraining does*, and no other may leave more
-    than half on either side, or more than 25% and lie further away than another retrained model would. Moreover the
-    probabilities of what is forgotten must not be far from retrained models one by one (more than 1.5 times the noise
-    floor, and more than another retrained model would be). If they are, the side of 0 on which the interval lies
-    decides. In every other case the verdict is *undecided*.
+    An attack can do so only if it distinguishes the original from retrained models, or if the distance exceeds twice
+    that of another retrained model. The first attack of :data:`DECIDING` that says *too little* or *too much* decides.
+    Otherwise the first that separates the original must say *as retraining does*, and no other may leave more than half
+    on either side, or more than 25% and lie further away than another retrained model would. Moreover the probabilities
+    of what is forgotten must not be far from retrained models, example by example (more than 1.5 times the noise floor,
+    and more than another retrained model would be). If they are, the side of 0 on which the interval lies decides. In
+    every other case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
@@ -160,7 +161,7 @@ def _keeps_open(c: Comparison) -> bool:
 
 
 def says(c: Comparison) -> str | None:
-    """Return what one attack alone says of a model: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it cannot tell.
+    """Return the verdict of one attack alone: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it cannot tell.
 
     Args:
         c: The comparison with retrained models.
@@ -184,7 +185,9 @@ def _told(name: str, c: Comparison) -> str:
 
 
 def _needs(c: Comparison) -> str:
-    """Return what would narrow the interval: more of the source of chance that contributes most."""
+    """Return how to narrow the interval: more examples or more retrained models, whichever contributes more to its
+    width.
+    """
     models = c.retrain_sd or 0.0
     half = ((c.high or 0.0) - (c.low or 0.0)) / 2
     return "more retrained models" if models > half / 4 else "more forgotten users, sessions or pairs in one request"

@@ -29,8 +29,9 @@ from graphunlearn.utils import k_hop_ball
 __all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
 
 Measured = dict[str, Any]
-"""Measures of one model: ``utility``, ``forgetting``, the (log) probabilities ``forget`` and ``test``, what the attacks
-saw (``observed``), margins of forgotten and kept pairs (``margins``) and recommendation lists (``lists``)."""
+"""Measures of one model: ``utility``, ``forgetting``, the (log) probabilities ``forget`` and ``test``, the data that
+the attacks use (``observed``), margins of forgotten and kept pairs (``margins``) and recommendation lists (``lists``).
+"""
 SAMPLE = 500
 """Largest number of pairs, and of queries per group, whose margins and lists are compared with retrained models."""
 

@@ -1,4 +1,4 @@
-"""What the scenarios of injected data share: targets, and graphs with added users, interactions and ids."""
+"""Common parts of the scenarios of injected data: targets, and graphs with added users, interactions and ids."""
 
 from __future__ import annotations
 
