@@ -39,7 +39,7 @@ class Caching:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = self.cache or Path(os.environ.get("GRAPHUNLEARN_CACHE") or home / "graphunlearn")
         if folder.exists() and not folder.is_dir():
-            raise ArgumentError("--cache", "be a folder", f"'{folder}', which is something else")
+            raise ArgumentError("--cache", "be a folder", f"'{folder}', which is not a folder")
         return folder
 
 

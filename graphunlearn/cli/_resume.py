@@ -36,12 +36,12 @@ def resumable(out: Path, kind: str, identity: Sequence[Any], work: str | None = 
     for other in kept("?" * len(token)) - kept(token):
         other.unlink(missing_ok=True)
     if kept(token):
-        note(f"going on with an interrupted {work or kind}")
+        note(f"continuing an interrupted {work or kind}")
     try:
         yield target.with_name(f".{target.name}.{token}.{kind}")
     except KeyboardInterrupt:
         if kept(token):
-            raise KeyboardInterrupt("the same command goes on where it was") from None
+            raise KeyboardInterrupt("the same command continues from there") from None
         raise
     except FloatingPointError:
         for file in kept(token):

@@ -136,7 +136,7 @@ class Learner:
             got = f"'{self.data}'" + ("" if card is None else f", a data set of {WORDS[card.kind]}")
             raise ArgumentError("--data", f"be {what}, or one of {names}", got)
         if folder_of(None) is None:
-            what = "which names the folder of data sets (got an environment without)"
+            what = "which names the folder of data sets (got none)"
             raise ValueError(f"'--data {card.name}' needs {ROOT_VARIABLE}, {what}. {how_to_get(card)}")
         try:
             return datasets.load(card.name)

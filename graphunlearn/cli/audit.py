@@ -67,12 +67,14 @@ class RunAudit:
         number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
-            raise ArgumentError("--seed", f"keep clear of the original's, {run.settings.seed}", self.seed)
+            raise ArgumentError(
+                "--seed", f"not give a retrained model the seed of the original, {run.settings.seed}", self.seed
+            )
         if self.shadow < 0:
             raise ArgumentError("--shadow", "be at least 0", self.shadow)
         before, result = run.forgotten, run.forgotten.result
         if before.graph.split(result.request)[0].fingerprint() != run.train.fingerprint():
-            expected = "keep the graph that its original_train.safetensors without its request.json gives"
+            expected = "hold the training graph that remains after the request"
             raise ArgumentError("run", expected, f"'{self.source}', where one of the files was changed")
         steps = self.retrain_seeds + 1 + self.shadow
         with tqdm(total=steps, desc="audit", unit="model", disable=None, leave=False) as bar:

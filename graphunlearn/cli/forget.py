@@ -119,7 +119,7 @@ class Forget:
                 return self._done(done)
             pending = ledger.pending
             if pending is not None and pending.request.fingerprint() == asked.fingerprint():
-                note(f"going on with the request of {pending.time}, which was interrupted")
+                note(f"continuing the request of {pending.time}, which was interrupted")
             check_out(self.out, self.running.overwrite)
         request, held, sentences = learned_part(asked, run)
         words = list(chain(*self.option))

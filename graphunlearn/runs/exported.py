@@ -225,7 +225,9 @@ def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
     """Return the number of removed interactions or clicks, after a check that the two graphs belong together."""
     removed = int(request.mask(graph).sum())
     if type(graph) is not type(after) or graph.split(request)[0].fingerprint() != after.fingerprint():
-        raise ArgumentError("graph", "be the one before, which the request makes that of 'result'", "another")
+        raise ArgumentError(
+            "graph", "be the graph before forgetting, from which the request gives the graph of 'result'", "another"
+        )
     return removed
 
 

@@ -58,7 +58,7 @@ def test_never_replaces_what_no_command_wrote(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     for name in ("file", "link"):
-        with pytest.raises(ValueError, match="something else"):
+        with pytest.raises(ValueError, match="a file or a symbolic link"):
             check_out(tmp_path / name, overwrite=True)
     with pytest.raises(ValueError, match="can be written to"):
         check_out(tmp_path / "file" / "below", overwrite=True)

@@ -96,7 +96,7 @@ def test_a_test_file_is_the_test_part(tmp_path, call):
     expected = named([[item for item in session if item != 77] for session in test], 100)
     assert as_lists(run.test) == {name: items for name, items in expected.items() if items}
     assert err.count("1 validation click of items that training never saw was left out") == 1
-    assert err.count("2 of 79 clicks of '--test' were left out: '--data' does not know their items") == 1
+    assert err.count("2 of 79 clicks of '--test' were left out: '--data' does not contain their items") == 1
     assert err.count("1 test click of items that training never saw was left out") == 1
 
 
@@ -170,7 +170,7 @@ def test_an_interrupted_training_goes_on(clicks, trained_sessions, tmp_path, cal
     monkeypatch.undo()
     status, _, err = call(*words)
     assert status == 0
-    assert "going on with an interrupted training" in err
+    assert "continuing an interrupted training" in err
     assert fingerprint(Run.load(tmp_path / "a").model) == fingerprint(Run.load(trained_sessions).model)
 
 

@@ -28,7 +28,7 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
         ValueError: The folder contains other files, or it cannot be created.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ArgumentError(argument, "be a folder", f"'{out}', which is something else")
+        raise ArgumentError(argument, "be a folder", f"'{out}', which is a file or a symbolic link")
     if out.exists():
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written or entry.is_dir())
         if foreign:

@@ -64,8 +64,8 @@ _ATTACKS = {
     "fold_in": Attack(
         "Finding a forgotten user in the items",
         "fold-in, users",
-        """The attacker has the item side of the model and half of what a forgotten user did, and looks for the other
-        half among items that the user never had. The same is done with users who remain, for comparison.""",
+        """The attacker has the item side of the model and half of the items of a forgotten user, and looks for the
+        other half among items that the user never had. The same is done with users who remain, for comparison.""",
         "difference",
     ),
     "fold_in_items": Attack(

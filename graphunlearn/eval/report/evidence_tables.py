@@ -26,7 +26,7 @@ _HINTS = {
     "left": """Below each share stands its {level:.0%} interval. 0% is what retrained models reveal, 100% is what the
         original reveals.""",
     "both": """How often an attacker who holds both models is right; guessing is right in 50%. A figure far below 50%
-        tells as much as one far above: the attacker exchanges the answers.""",
+        reveals as much as one far above, because the attacker can reverse the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
         remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
@@ -40,7 +40,7 @@ _HINTS = {
     "overlap": """Share of the 20 recommendations that a model has in common with a retrained model, beside the share
         that two retrained models have in common.""",
     "references": """The models trained again without the forgotten data. One is healthy if its training did not stop in
-        its first plateau and its validation metric is not more than 10% below the median of the others.""",
+        its first plateau and its validation metric is not far (more than 20%) below the median of the others.""",
 }
 
 

@@ -176,7 +176,7 @@ def requested(
     notes = []
     if only_held:
         notes.append(
-            f"{only_held} of the pairs to forget {were(only_held)} only held out, and dropped: "
-            f"nothing learned {'it' if only_held == 1 else 'them'}."
+            f"{only_held} of the pairs to forget {were(only_held)} only in held-out data, and dropped: "
+            f"the model was not trained on {'it' if only_held == 1 else 'them'}."
         )
     return Scenario("file", train, validation, test, request, notes=notes)

@@ -144,8 +144,8 @@ def requested_of_sessions(
         what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
         notes.insert(
             0,
-            f"{only_held} of the {what} to forget {were(only_held)} only held out, and dropped: "
-            f"nothing learned {'it' if only_held == 1 else 'them'}.",
+            f"{only_held} of the {what} to forget {were(only_held)} only in held-out data, and dropped: "
+            f"the model was not trained on {'it' if only_held == 1 else 'them'}.",
         )
     return Scenario("file", train, validation, test, reduce(or_, parts), notes=notes)
 

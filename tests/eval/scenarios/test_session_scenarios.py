@@ -167,7 +167,7 @@ def test_requested_users_who_are_only_held_out_are_dropped_with_their_sessions(g
     for asked in (gu.ForgetRequest("user", ["3", "95"]), gu.ForgetRequest.internal("user", torch.tensor([3, 95]))):
         scenario = requested(whole, asked, test=test if separate else None)
         assert scenario.request == gu.ForgetRequest("user", ["3"])
-        assert scenario.notes[0].startswith("1 of the users to forget was only held out, and dropped: nothing")
+        assert scenario.notes[0].startswith("1 of the users to forget was only in held-out data, and dropped: the")
         if separate:
             assert as_lists(scenario.test) == [lists[0], lists[3]]
         else:
