@@ -21,7 +21,7 @@ class ArgumentError(ValueError):
     Args:
         argument: Name of the argument, or the file or folder that it names.
         expected: The text after "must", such as ``"be positive"``.
-        got: What was received.
+        got: Description of the value received.
         hint: Advice on how to correct the error; empty if there is none.
 
     Example:

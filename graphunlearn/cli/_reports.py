@@ -24,7 +24,7 @@ class Caching:
     cache: Folder = None
     """Folder of retrained models (default: GRAPHUNLEARN_CACHE, or ~/.cache/graphunlearn)."""
     no_cache: bool = False
-    """Train all models anew, and keep none."""
+    """Do not read or write the cache: train all models."""
 
     def folder(self) -> Path | None:
         """Return the folder of retrained models, or ``None`` with ``--no-cache``.

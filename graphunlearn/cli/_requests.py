@@ -117,7 +117,7 @@ def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
 def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int], list[str]]:
     """Remove a request from the held-out data of a run, and return the part of it that is in the training data.
 
-    The model has not learned from held-out data, so there is nothing to unlearn about it. The held-out data of
+    The model was not trained on held-out data, so there is nothing to unlearn about them. The held-out data of
     forgotten users and items are removed as well.
 
     Args:
@@ -125,8 +125,8 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
         run: The run; its validation and test data are replaced.
 
     Returns:
-        The request without what is only in held-out data, the numbers of held-out pairs, sessions or clicks, and
-        messages about them.
+        The request without the parts that are only in held-out data, the numbers of held-out pairs, sessions or clicks,
+        and messages about them.
 
     Raises:
         ArgumentError: Nothing of the request is in the training data.

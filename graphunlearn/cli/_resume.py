@@ -23,7 +23,8 @@ def resumable(out: Path, kind: str, identity: Sequence[Any], work: str | None = 
     Args:
         out: The folder that the work writes or changes.
         kind: Last part of the file names.
-        identity: JSON values of everything that the result depends on; work with another identity starts anew.
+        identity: JSON values of everything that the result depends on; work with another identity starts from the
+            beginning.
         work: Name of the work in messages; by default its kind.
     """
     target = out.absolute()

@@ -1,4 +1,4 @@
-"""``graphunlearn audit``: compares what was forgotten with retrained models."""
+"""``graphunlearn audit``: compares an unlearned model with retrained models."""
 
 from __future__ import annotations
 

@@ -90,13 +90,13 @@ class Bench(Learner):
       shilling             fake users promote a few items and are to be forgotten
       click-fraud          interactions of real users promote a few items and are to be forgotten
       mislabelled-popular  real users have wrong interactions with popular items, which are to be forgotten
-      file                 what a file lists
+      file                 the ids or pairs in a file
 
     scenarios of sessions:
       session-clicks       a click of the second half in a share of the sessions
       sessions, items      a random share of the sessions, or of the items in all sessions
       spam-sessions        fake sessions promote a few items and are to be forgotten
-      file                 what a file lists
+      file                 the ids or pairs in a file
 
     examples:
       graphunlearn bench adversarial-edges --data train.txt --test test.txt --methods ifru unlink --out runs/adversarial

@@ -1,4 +1,4 @@
-"""``graphunlearn ledger``: the record of what was forgotten."""
+"""``graphunlearn ledger``: the record of forget requests."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Card:
         name: Its name, which is also the argument of :func:`load` and the name of its folder.
         title: Its full name.
         kind: ``"interactions"`` of users and items, or ``"sessions"`` of clicks.
-        description: What the rows mean.
+        description: Meaning of the rows.
         url: Where its owner publishes it.
         terms: The terms of use.
         citation: The publications to cite.

@@ -136,7 +136,7 @@ def audit(
 
     The measures depend on the kind of graph: see :class:`~graphunlearn.eval.measure.Judge` for users and items, and
     :class:`~graphunlearn.eval.session_measure.SessionJudge` for sessions. If a method has an original model of its own
-    (an ensemble of shards, say), the change that it makes is measured from that model.
+    (such as an ensemble of shards), its change is measured relative to that model.
 
     Args:
         model: The original model.
@@ -155,7 +155,7 @@ def audit(
             interactions were trained with (flipped labels).
         targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); their
             recommendation to real users is then compared with retraining.
-        real: Mask of the users (or training sessions) that are real, beside injected ones; by default all that remain.
+        real: Mask of the users (or training sessions) that are not injected; by default all that remain.
         category: Sensitive items that users asked to forget ``[num_category]``; the report then gives the share of
             these users who are still recommended one (``sensitive@k``, after ERASE).
         baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and

@@ -17,9 +17,9 @@ DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgott
 FEWEST = 3
 """Least number of retrained models for a verdict."""
 TOLERATED = 0.25
-"""Share of what the original reveals that may be left, on either side, for forgetting as retraining does."""
+"""Largest share of the trace that may be left, on either side, for the verdict of forgetting as retraining does."""
 WIDEST = 0.5
-"""Largest distance of the ends of an interval from 0 that still decides for forgetting as retraining does."""
+"""Largest distance of the ends of an interval from 0 for the same verdict."""
 FAR = 1.5
 """Distance to retrained models, divided by the noise floor, above which a model differs from them example by example.
 """
@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The distance of a model to retrained models, beside the distances between retrained models.
+    """The distance of a model to retrained models, relative to the distances between retrained models.
 
     Args:
         ratio: The distance divided by the mean distance between retrained models.
@@ -92,22 +92,22 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
     An attack says that a model forgets
 
-    - *too little* if the interval of what is left lies above 25% of what the original reveals, and the model lies
+    - *too little* if the interval of the share left lies above 25%, and the model lies
       further from retrained models than another retrained model would;
     - *too much* in the mirrored case;
-    - *as retraining does* if what is left is at most 25% on either side and its interval stays within 50%.
+    - *as retraining does* if the share left is at most 25% on either side and its interval stays within 50%.
 
     An attack can do so only if it distinguishes the original from retrained models, or if the distance exceeds twice
     that of another retrained model. The first attack of :data:`DECIDING` that says *too little* or *too much* decides.
     Otherwise the first that separates the original must say *as retraining does*, and no other may leave more than half
     on either side, or more than 25% and lie further away than another retrained model would. Moreover the probabilities
-    of what is forgotten must not be far from retrained models, example by example (more than 1.5 times the noise floor,
-    and more than another retrained model would be). If they are, the side of 0 on which the interval lies decides. In
-    every other case the verdict is *undecided*.
+    of the forgotten data must not be far from retrained models, example by example (more than 1.5 times the noise
+    floor, and more than another retrained model would be). If they are, the side of 0 on which the interval lies
+    decides. In every other case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
-        spread: The distance to retrained models on what is forgotten, or ``None``.
+        spread: The distance to retrained models on the forgotten data, or ``None``.
         num_references: Number of retrained models.
 
     Returns:
@@ -145,7 +145,7 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
 
 def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
-    """Return the verdict on a model whose probabilities of what is forgotten are far from retrained models."""
+    """Return the verdict on a model whose probabilities of forgotten data are far from those of retrained models."""
     rule = f"{rule}; and one by one, {spread.ratio:.1f} times as far from retrained models as two of those are apart"
     if c.leak_low is not None and c.leak_low > 0:
         return Verdict("under", rule)
@@ -161,7 +161,7 @@ def _keeps_open(c: Comparison) -> bool:
 
 
 def says(c: Comparison) -> str | None:
-    """Return the verdict of one attack alone: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it cannot tell.
+    """Return the verdict of one attack alone: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it does not decide.
 
     Args:
         c: The comparison with retrained models.

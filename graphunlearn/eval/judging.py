@@ -136,7 +136,7 @@ def _compared(
 
 
 def _overlap(model: Measured, others: Sequence[Measured]) -> dict[str, Any] | None:
-    """Return the overlap of recommendation lists with retrained models, beside that between retrained models."""
+    """Return the overlap of recommendation lists with retrained models, and the overlap between retrained models."""
     if not others:
         return None
     entry: dict[str, Any] = {}

@@ -221,7 +221,9 @@ class Judge:
         return target_figures(encoded, self.retained, self.targets, self.real, k=EXPOSED)
 
     def _own(self, encoded: Encoded) -> dict[str, float]:
-        """Return the ranking metrics of the original on its own lists, which leave out what it was trained on."""
+        """Return the ranking metrics of the original on its own lists, which leave out the items that it was trained
+        on.
+        """
         return {} if self.own_ranker is None else self.own_ranker(encoded.queries, encoded.items)
 
     def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:

@@ -185,7 +185,7 @@ class Unlearner(ABC):
         checkpoint: str | Path | None = None,
         progress: bool | None = None,
     ) -> None:
-        """Compute once what all later requests on this model and graph share.
+        """Do the computations that all later requests on this model and graph share.
 
         The time it takes is stored in ``prepare_seconds``. The call is optional, except for methods whose
         ``needs_preparation`` is true.

@@ -133,7 +133,7 @@ def _check_parts(
         require(not bool((found & ~mask).any()), f"the mask of a request must have what {name}.match finds (got less)")
         require(bool(graph.holds(named).all()), f"{name}.holds must know the entries of the request (got unknown ones)")
         _same(graph.keep(~found), graph.without(named), f"{name}.without must drop what 'match' finds")
-        raw = named.raw or graph.kind == "interactions"  # sessions are numbered anew
+        raw = named.raw or graph.kind == "interactions"  # sessions are renumbered
         if named.level != "click" and raw:
             gone = _matches(retained, named.level, named.index, named.raw)
             require(gone == [], f"what is left of {name} must have nothing of the request (got {gone})")

@@ -24,7 +24,7 @@ MOST_UNITS = 4000
 FEWEST_UNITS = 5
 """Least number of units in every group for an interval."""
 PRIOR = 2.0
-"""Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
+"""Largest number of degrees of freedom given to the spread expected from the units alone, in the moderated variance."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The value of an attack on one model beside its value on the original and on retrained models.
+    """The value of an attack on one model, with its values on the original and on retrained models.
 
     Args:
         value: The value on the model.
@@ -101,7 +101,7 @@ class Comparison:
         low: Lower end of the interval of ``value``.
         high: Upper end of the interval of ``value``.
         leak_left: Share of what the original reveals that the model still reveals: 0 as retrained, 1 as the original;
-            ``None`` if the attack cannot tell the original from retrained models.
+            ``None`` if the attack cannot distinguish the original from retrained models.
         leak_low: Lower end of the interval of ``leak_left``.
         leak_high: Upper end of the interval of ``leak_left``.
         beyond: The difference from the mean of retrained models, in units of the largest difference that another
@@ -121,7 +121,7 @@ class Comparison:
 
     @property
     def separated(self) -> bool:
-        """Whether the attack can tell the original from retrained models."""
+        """Whether the attack can distinguish the original from retrained models."""
         return self.leak_left is not None
 
     def entry(self) -> dict[str, Any]:

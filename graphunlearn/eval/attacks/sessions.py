@@ -47,7 +47,7 @@ class Asked:
         num, device = len(popularity), items.device
         noise = torch.rand(num, generator=generator, dtype=torch.float64) / 2
         order = (popularity.cpu().double() + noise).argsort().to(device)
-        order = order[popularity[order] > 0]  # items without training clicks would be easy to tell apart
+        order = order[popularity[order] > 0]  # items without training clicks would be easy to identify
         place = torch.searchsorted(
             popularity[order].contiguous(), popularity[items].to(popularity.dtype).contiguous()
         ).clamp(max=len(order) - 1)

@@ -1,4 +1,4 @@
-"""The report's answers in plain words, as HTML: what was asked, what an attacker finds, quality, cost, and limits."""
+"""The report's answers in plain words, as HTML: the request, the success of attacks, quality, cost, and limits."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def answers(report: Mapping[str, Any]) -> list[str]:
     first = next(iter(audited(report)), None)
     return [
         section("What was asked", _asked(report)),
-        section("Can it be told from data never seen?", *_told(report, first)),
+        section("Can the forgotten data be identified?", *_told(report, first)),
         section(
             "Does it recommend as well?",
             "" if first is None else paragraphs(utility(report, first)),
@@ -116,7 +116,7 @@ def date_of(report: Mapping[str, Any]) -> str:
 
 
 def _short(model: Any) -> Any:
-    """Return a model without its training settings, which stand at the end of the page."""
+    """Return a model without its training settings, which are at the end of the page."""
     if isinstance(model, Mapping):
         return {key: value for key, value in model.items() if key not in ("objective", "settings")}
     return model
@@ -138,7 +138,7 @@ def _told(report: Mapping[str, Any], first: Mapping[str, Any] | None) -> list[st
             parts.append(paragraphs(several))
     parts.append(section("What is left of the trace, by model", left_table(report), level=3))
     parts.append(section("Recommendation of the promoted items to real users", target_table(report), level=3))
-    parts.append(section("What publishing both models gives away", *_both(report, first), level=3))
+    parts.append(section("Risk of publishing both models", *_both(report, first), level=3))
     return parts
 
 

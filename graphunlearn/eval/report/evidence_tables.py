@@ -49,7 +49,7 @@ def _interval(low: float | None, high: float | None, text: Any = share) -> str:
 
 
 def left_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what every attack finds left of the trace in every model, with the verdicts.
+    """Return the table of the share of the trace that every attack finds in every model, with the verdicts.
 
     Args:
         report: A complete report.
@@ -98,7 +98,7 @@ def passed(report: Mapping[str, Any]) -> str:
 
 
 def both_models_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what each model gives away together with the original.
+    """Return the table of the attacks that compare each model with the original.
 
     Args:
         report: A complete report.
@@ -110,8 +110,8 @@ def both_models_table(report: Mapping[str, Any]) -> str:
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     if not any(entry_of(method, "before_and_after") for method in report["methods"]):
         return ""
-    head = ["model, beside the original", "forgotten from kept data", "users in the request from others"]
-    return table("What both models give away", head, rows, _HINTS["both"])
+    head = ["model, compared with the original", "forgotten data identified", "users in the request identified"]
+    return table("Comparison of both models", head, rows, _HINTS["both"])
 
 
 def _small(entry: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ CAPTIONS = {
     "hops": """How far predictions moved from where they were before, by the distance in the graph from what was
         forgotten. Bars span the middle 80% of the pairs. Retraining moves everything a little: seed noise is part of
         it.""",
-    "damping": """ρ near 1: the step does what its quadratic model promised. A smaller damping forgets more. The tilted
+    "damping": """ρ near 1: the step achieves the predicted decrease. A smaller damping forgets more. The tilted
         residual says how much of the correction has arrived; the plain one how far the result is from a stationary
         point of the remaining objective. No labels, validation data or retrained models are used to choose.""",
 }
@@ -133,7 +133,7 @@ def _lowest(values: Mapping[str, NDArray[np.float64]]) -> float:
 
 
 def _left(report: Mapping[str, Any]) -> Plot | None:
-    """Draw what the attacks that can decide find left of the trace in every method, with intervals."""
+    """Draw the share of the trace that the deciding attacks find after every method, with intervals."""
     styles = colors(report)
     entries = {method["name"]: method for method in report["methods"]}
     found = {

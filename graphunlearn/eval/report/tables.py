@@ -52,7 +52,7 @@ def _names(report: Mapping[str, Any], field: str) -> list[str]:
 
 
 def cost_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what every method cost.
+    """Return the table of the cost of every method.
 
     Args:
         report: A complete report.
@@ -75,7 +75,7 @@ def cost_table(report: Mapping[str, Any]) -> str:
 
 
 def utility_table(report: Mapping[str, Any]) -> str:
-    """Return the table of all utility metrics, with the original on its own lists beside it on the retained data.
+    """Return the table of all utility metrics; the original has a row for its own lists and one for the retained data.
 
     Args:
         report: A complete report.
@@ -129,7 +129,7 @@ def forgetting_table(report: Mapping[str, Any]) -> str:
 
 
 def target_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what real users are told of promoted items, or nothing without such items.
+    """Return the table of the recommendation of promoted items to real users, or nothing without such items.
 
     Args:
         report: A complete report.

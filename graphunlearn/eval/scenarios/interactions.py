@@ -80,8 +80,8 @@ def removal(
 ) -> Scenario[G]:
     """Forget a random share of the users, items or interactions, or of the sessions or the items of sessions.
 
-    Interactions are split at random, sessions by time. Sessions with a single click are not chosen, since nothing was
-    learned from them.
+    Interactions are split at random, sessions by time. Sessions with a single click are not chosen, since they give no
+    training samples.
 
     Args:
         graph: All interactions or sessions, or the training and validation data if ``test`` is given.

@@ -82,7 +82,7 @@ def default_settings(graph: EventGraph) -> FitSettings:
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Initialise all parameters of ``model`` anew, without changing the global random state.
+    """Reinitialise all parameters of ``model`` without changing the global random state.
 
     Args:
         model: The model; it is changed in place.

@@ -106,8 +106,8 @@ def test_words_are_of_clicks(report, tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", write_report(report, tmp_path)[1].read_text()).split())
     plain = text[text.index("What was asked") : text.index("Technical part")]
     for said in (
-        "tells forgotten clicks from comparable items",
-        "tells forgotten from kept clicks",
+        "distinguishes forgotten clicks from comparable items",
+        "distinguishes forgotten from kept clicks",
         "Other clicks may",
     ):
         assert said in plain, said
