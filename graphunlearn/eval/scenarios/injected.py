@@ -104,7 +104,7 @@ def shilling(
     fake = torch.arange(first, first + count)
     train = with_interactions(train, torch.stack([fake.repeat_interleave(items.size(1)), items.flatten()]))
     of = f"{attackers} for each of {counted(len(chosen), 'target item')}"
-    notes = [f"{counted(count, 'fake user')} ({of}; {kind} attack) {were(count)} added. That is what is forgotten."]
+    notes = [f"{counted(count, 'fake user')} ({of}; {kind} attack) {were(count)} added. The request is to forget them."]
     return Scenario(
         "shilling",
         train,
@@ -166,7 +166,7 @@ def click_fraud(
     pairs = torch.stack([torch.cat(users), chosen.repeat_interleave(attackers)])
     of = f"{attackers} for each of {counted(len(chosen), 'target item')}"
     added = f"{counted(pairs.size(1), 'interaction')} of real users ({of}) {were(pairs.size(1))} added"
-    notes = [f"{added}. That is what is forgotten."]
+    notes = [f"{added}. The request is to forget them."]
     return Scenario(
         "click-fraud",
         with_interactions(train, pairs),
@@ -228,7 +228,7 @@ def mislabelled_popular(
     items = popular[keys.topk(PER_USER).indices]
     pairs = torch.stack([users.repeat_interleave(PER_USER), items.flatten()])
     of = f"{PER_USER} for each of {counted(attackers, 'real user')}"
-    notes = [f"{pairs.size(1)} interactions with popular items ({of}) were added. That is what is forgotten."]
+    notes = [f"{pairs.size(1)} interactions with popular items ({of}) were added. The request is to forget them."]
     return Scenario(
         "mislabelled-popular",
         with_interactions(train, pairs),

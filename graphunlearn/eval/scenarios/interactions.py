@@ -64,7 +64,7 @@ def flipped_labels(
     train = copy.copy(train)
     train[EDGE_TYPE].label = flipped
     flips = f"{len(chosen)} of {counted(train.num_interactions, 'training label')} {were(len(chosen))} flipped"
-    notes = [f"{flips}, and that is what is forgotten."]
+    notes = [f"{flips}. The request is to forget them."]
     request = ForgetRequest.internal("interaction", train.pairs[:, chosen])
     return Scenario("flipped-labels", train, validation, test, request, trained_labels=True, notes=notes)
 

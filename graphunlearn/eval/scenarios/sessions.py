@@ -91,7 +91,7 @@ def session_clicks(
     start = (count.cumsum(0) - count)[chosen]
     picked = clicks[start + (draw.to(clicks.device) * count[chosen]).long()]
     request = ForgetRequest.internal("click", torch.stack([train.session[picked], train.position[picked]]))
-    notes.insert(0, f"One click in each of {counted(len(request), 'session')} is what is forgotten.")
+    notes.insert(0, f"The request is to forget one click in each of {counted(len(request), 'session')}.")
     return Scenario("session-clicks", train, validation, test, request, notes=[*notes, *more])
 
 

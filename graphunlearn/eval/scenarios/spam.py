@@ -103,7 +103,7 @@ def spam_sessions(
         validation,
         test,
         ForgetRequest.internal("session", torch.arange(train.num_sessions, train.num_sessions + count)),
-        notes=[f"{added}. That is what is forgotten.", *more],
+        notes=[f"{added}. The request is to forget them.", *more],
         targets=chosen,
         real=real,
     )

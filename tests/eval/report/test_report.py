@@ -223,7 +223,7 @@ def test_the_answers_stand_in_the_order_of_the_questions(report, plots_data, tmp
     assert technical == [
         "Verdicts and their reasons", "Attacks", "Overlap of recommendations", "Distance to retraining",
         "Forgetting metrics", "Retrained models", "What is left of the trace",
-        "What the model says of the forgotten pairs", "Utility against forgetting",
+        "Predictions for the forgotten pairs", "Utility against forgetting",
         "Who moved, by distance", "How the damping was chosen", "Notes",
         "What each method did", "Settings",
     ]  # fmt: skip

@@ -148,7 +148,7 @@ def test_page_of_sessions(report, plots_data, tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", source).split())
     for words in (
         "mean |Δlog p|, forgotten", "Δlog p / floor, test", "Hit_u@10", "U-score", "slowest shard", "0.40 s",
-        "every prefix of the test sessions", "How the objectives were weighed", "What is forgotten, and its target",
+        "every prefix of the test sessions", "How the objectives were weighed", "Log probabilities and their targets",
         "… 200 entries", "ridge",
     ):  # fmt: skip
         assert words in text, words
