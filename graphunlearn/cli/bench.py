@@ -128,8 +128,9 @@ class Bench(Learner):
     targets: Int = None
     """shilling, click-fraud, spam-sessions: number of promoted items (default: 3, spam-sessions 10)."""
     attack: Annotated[Literal["average", "bandwagon"] | None, optional("{average,bandwagon}")] = None
-    """shilling: the other items of a fake user are drawn by popularity (average), or some from the most popular items
-    and the rest from all items (bandwagon) (default: average)."""
+    """shilling: "average" draws the other items of a fake user by popularity; "bandwagon" draws some of them from the
+    most popular items and the rest from all items (default: average).
+    """
     items: File = None
     """sensitive: file of the sensitive items, one id per line; with --category, a table of items and their categories.
     """

@@ -55,7 +55,7 @@ class Forget:
     source: RunFolder
     """Run folder, as 'train' or 'forget' writes it."""
     users: Ids = ()
-    """Users whose interactions to forget, or whose sessions if the data name their users."""
+    """Users to forget, with all their interactions or, if the data have users of sessions, with all their sessions."""
     items: Ids = ()
     """Items to forget, with all their interactions or clicks."""
     pairs: Files = ()
@@ -63,13 +63,14 @@ class Forget:
     sessions: Ids = ()
     """Sessions to forget."""
     clicks: Files = ()
-    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
-    as RUN holds it (after an earlier 'forget', in the shortened session)."""
+    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session in RUN,
+    which an earlier 'forget' may have shortened.
+    """
     method: Annotated[str | None, optional("NAME")] = None
     """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
     sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions cau)."""
     option: Settings = ()
-    """Options of the method, such as damping=0.3; a wrong name lists them."""
+    """Options of the method, such as damping=0.3; an error about a wrong name lists all options."""
     out: Out
     """Folder to write."""
     seed: Int = None

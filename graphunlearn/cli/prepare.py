@@ -45,7 +45,7 @@ class Prepare:
     method: Annotated[str, arg(metavar="NAME")] = "unlearnrec"
     """sisa, sru, unlearnrec or unlearnrec-published."""
     option: Settings = ()
-    """Options of the method, such as probes=3; a wrong name lists them."""
+    """Options of the method, such as probes=3; an error about a wrong name lists all options."""
     seed: Int = None
     """Seed of the method."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)

@@ -99,11 +99,12 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
     An attack can do so only if it distinguishes the original from retrained models, or if the distance exceeds twice
     that of another retrained model. The first attack of :data:`DECIDING` that says *too little* or *too much* decides.
-    Otherwise the first that separates the original must say *as retraining does*, and no other may leave more than half
-    on either side, or more than 25% and lie further away than another retrained model would. Moreover the probabilities
-    of the forgotten data must not be far from retrained models, example by example (more than 1.5 times the noise
-    floor, and more than another retrained model would be). If they are, the side of 0 on which the interval lies
-    decides. In every other case the verdict is *undecided*.
+    Otherwise, for the verdict *as retraining does*, the first attack that separates the original must say so. For every
+    other attack, the share left must be at most half on either side; if it exceeds 25%, the model must not lie further
+    away than another retrained model would. In addition, the probabilities of the forgotten data must not be far from
+    retrained models, example by example (more than 1.5 times the noise floor, and more than another retrained model
+    would be). If they are, the side of 0 on which the interval lies decides. In every other case the verdict is
+    *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.

@@ -34,8 +34,9 @@ def plateau(log: dict[str, Any]) -> bool:
 def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
     """Return the report's entry on every retrained model.
 
-    A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric lies
-    more than 20% below the median of its siblings, and further below the lowest of them than the siblings are apart.
+    A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric is
+    more than 20% below the median of the other retrained models, and its distance to the lowest of them exceeds their
+    range.
 
     Args:
         references: Results of retraining.

@@ -30,10 +30,10 @@ _HINTS = {
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
         remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
-        {level:.0%}, shared by the attacks that decide (Bonferroni); chance of users or sessions and of retrained models
-        is part of it. Left: (value − retrained) / (original − retrained), where the original lies further from
-        retrained models than another retrained model would. TPR: share of forgotten examples found at this share of
-        false alarms, on the model and (in brackets) on retrained models.""",
+        {level:.0%}, shared by the attacks that decide (Bonferroni); it includes the chance in the choice of users or
+        sessions and of retrained models. Left: (value − retrained) / (original − retrained), where the original lies
+        further from retrained models than another retrained model would. TPR: share of forgotten examples found at
+        this share of false alarms, on the model and (in brackets) on retrained models.""",
     "klom": """KLOM is the divergence between margins of several models of the method, from different originals, and
         margins of retrained models, example by example, in closed form for normal distributions; 0 is best. The floor
         is the same figure between two halves of the retrained models.""",

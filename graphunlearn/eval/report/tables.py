@@ -22,8 +22,8 @@ _HINTS = {
     "next": """Measured on every prefix of the test sessions, against the whole catalogue, items already clicked
         included; higher is better; ± is one standard deviation. With one next click per prefix, the hit rate is the
         recall.""",
-    "groups": """Test metrics apart for the users with a forgotten interaction and for all others; users left without
-        any interaction are in neither.""",
+    "groups": """Test metrics, separately for the users with a forgotten interaction and for all others; users left
+        without any interaction are in neither.""",
     "forgetting": """Gap closed = (before − after) / (before − retrained): 100% is retraining, less forgets too little,
         more too much. Where the original is within two standard deviations of retrained models there is nothing
         measurable. z counts standard deviations of the retrained models from their mean; with few seeds a small

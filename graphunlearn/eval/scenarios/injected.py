@@ -28,7 +28,7 @@ ATTACKERS: dict[str, int] = {"average": 60, "bandwagon": 20}
 FILLERS = 30
 """Interactions of a fake user besides the target."""
 POPULAR, OF_POPULAR = 50, 10
-"""A bandwagon attacker has so many of the most popular items; the rest of its fillers are random items."""
+"""Number of popular items among the fillers of a bandwagon attacker; the other fillers are random items."""
 HEAD = 20
 """Number of popular items that the wrong interactions of ``mislabelled_popular`` are drawn from."""
 PER_USER = 5
@@ -189,10 +189,10 @@ def mislabelled_popular(
 ) -> Scenario[InteractionGraph]:
     """Add wrong interactions with popular items to real users; the request is to forget these interactions.
 
-    Users are drawn among those who have training interactions, but none in training, validation or test with at least
-    5 of the 20 most popular items. Each of them gets interactions with 5 random ones of the popular items that they
-    lack, with label 1, and the highest rating and the latest time of the training data. Of items with equally many
-    training interactions, random ones count as the more popular ones.
+    Users are drawn among those who have training interactions and lack at least 5 of the 20 most popular items in
+    training, validation and test. Each of them gets interactions with 5 random ones of the popular items that they
+    lack, with label 1, and the highest rating and the latest time of the training data. Ties in popularity are broken
+    at random.
 
     Args:
         graph: All interactions, or the training and validation interactions if ``test`` is given.
