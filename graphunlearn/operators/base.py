@@ -251,7 +251,7 @@ class Unlearner(ABC):
                 no preparation that can be written to a file.
         """
         if self.keeps is None:
-            raise ValueError(f"{self.name} must have a preparation to load one (got '{path}')")
+            raise ValueError(f"{self.name} must be a method whose preparation can be saved (got '{path}' to load)")
         kind = self.kept_as or self.name
         self.preparation = Preparation.load(path, self.keeps, device, kind=kind, like=like)
         self.prepare_seconds = self.preparation.seconds

@@ -105,7 +105,7 @@ def test_a_failure_leaves_the_earlier_folder_whole(where, existing, error, tmp_p
     if existing:
         assert content(out) == whole("one")
     if isinstance(error, OSError):
-        kept = " (the earlier one is as it was)" if existing else ""
+        kept = " (the earlier one is unchanged)" if existing else ""
         assert str(caught.value) == f"'{out}' could not be written: No space left on device{kept}"
 
 

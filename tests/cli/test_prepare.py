@@ -311,9 +311,9 @@ def test_a_method_without_preparation_leaves_none(ready, tmp_path, call):
         (
             ("--method", "ifru"),
             "'--method' must be one with a preparation, sisa, sru, unlearnrec or unlearnrec-published "
-            "(got 'ifru', which has none to keep)",
+            "(got 'ifru', which has none to save)",
         ),
-        (("--method", "calibrate"), "(got 'calibrate', which has none to keep)"),
+        (("--method", "calibrate"), "(got 'calibrate', which has none to save)"),
         (("--method", "unlearnrek"), "(got 'unlearnrek'; did you mean 'unlearnrec'?)"),
         (("--option", "probe=2"), "'--option' must be an option of unlearnrec, "),
         (("--option", "probe=2"), "(got 'probe'; did you mean 'probes'?)"),

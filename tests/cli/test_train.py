@@ -131,7 +131,7 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_run(ratings, trained, tmp_path
 
     monkeypatch.setattr(folders, "save_tensors", full)
     sentence = refused("train", "--data", ratings, "--out", out, "--overwrite", "--seed", 5, *QUICK)
-    assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is as it was)"
+    assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is unchanged)"
     assert Run.load(out).settings.seed == 0
     assert not [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "a"]
 

@@ -75,7 +75,7 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         with suppress(OSError):  # the new folder is already in place
             _flush([target.parent])
     except OSError as error:
-        kept = " (the earlier one is as it was)" if old.exists() or target.exists() else ""
+        kept = " (the earlier one is unchanged)" if old.exists() or target.exists() else ""
         raise OSError(f"'{out}' could not be written: {_reason(error)}{kept}") from error
     finally:
         if old.exists() and not target.exists():
