@@ -114,7 +114,9 @@ _PACKAGES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: torch_geometric alone takes seconds, and few programs need all of this package."""
+    """Import a name when it is first used: torch_geometric alone takes seconds to import, and few programs need the
+    whole package.
+    """
     if name in _PACKAGES:
         return import_module(f"graphunlearn.{name}")
     if name not in _HOME:

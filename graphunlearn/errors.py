@@ -14,15 +14,15 @@ __all__ = ["ArgumentError", "ExistsError", "FileError"]
 class ArgumentError(ValueError):
     """An argument is not what it must be.
 
-    The sentence is ``'ARGUMENT' must EXPECTED (got GOT)``, with ``; HINT`` at its end where there is one. Callers that
-    know the argument by another name, as a command line does, say it with :meth:`renamed`. A subclass may have more
-    fields, with defaults, so that its errors can be copied and pickled.
+    The sentence is ``'ARGUMENT' must EXPECTED (got GOT)``, with ``; HINT`` at its end where there is one. A caller that
+    uses another name for the argument, such as a command line, replaces the name with :meth:`renamed`. A subclass may
+    have more fields, with defaults, so that its errors can be copied and pickled.
 
     Args:
         argument: Name of the argument, or the file or folder that it names.
-        expected: What follows "must", such as ``"be positive"``.
-        got: What was received.
-        hint: What to do about it, if there is something.
+        expected: The text after "must", such as ``"be positive"``.
+        got: Description of the value received.
+        hint: Advice on how to correct the error; empty if there is none.
 
     Example:
         >>> raise ArgumentError("k", "be at least 1", 0)

@@ -22,7 +22,7 @@ ERRORS = [
     ExistsError("folder", "be a new folder", "'a'", "overwrite=True replaces it"),
     ColumnError("a.csv", "have a column of users", "2 columns", "name it", role="user", names=("a", "b")),
     IdError("ids", "be text", None, position=3),
-    PendingError("ledger", "have no other request under way", "one", path=Path("ledger.db")),
+    PendingError("ledger", "have no other pending request", "one", path=Path("ledger.db")),
 ]
 
 

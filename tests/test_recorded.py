@@ -152,7 +152,8 @@ def test_sessions_are_forgotten_from_runs(source, written, call):
 )
 def test_what_a_run_forgot_is_still_told(source, forgets, first, written, call):
     report = call(f"audit {source} --retrain-seeds 2 --no-cache")
-    assert [method["name"] for method in report["methods"]] == ["original", "retrain", forgets, "unlink", "unlink-redraw"]
+    names = [method["name"] for method in report["methods"]]
+    assert names == ["original", "retrain", forgets, "unlink", "unlink-redraw"]
     assert report["request"][first] > 0
 
 

@@ -1,14 +1,14 @@
 """Forget interactions, users and items, or clicks and whole sessions, from a GNN recommender without training it again.
 
 commands:
-  demo      see it work on synthetic ratings or sessions, without any file
+  demo      run all steps on synthetic ratings or sessions, without any file
   train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
-  audit     compare what was forgotten with retrained models
-  ledger    show or verify the record of what was forgotten, or continue an interrupted request
-  bench     compare methods where it is known what should be forgotten
-  datasets  list the named data sets, and which are on this machine; download them
+  audit     compare an unlearned model with retrained models
+  ledger    show or verify the record of all requests, or continue an interrupted one
+  bench     compare methods with retrained models in a scenario
+  datasets  list the named data sets and show which are on this machine, or download them
 
 first steps:
   graphunlearn demo
@@ -34,11 +34,11 @@ requests one after another, none lost and none applied twice:
   graphunlearn ledger verify runs/ledger.db
 
 options of all commands:
-  -h, --help     what a command does, with examples (graphunlearn train --help)
+  -h, --help     describe a command, with examples (graphunlearn train --help)
   --json         print JSON, and nothing else, on standard output
   --version      print the version
 
-exit status: 0, or 2 with one sentence that says what is wrong, or 130 after an interruption
+exit status: 0, or 2 with one sentence about the error, or 130 after an interruption
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ REPHRASED = (
     (r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+)\)", r"'\2' must be one of \3 (got \1)"),
     (r"\. ", "; "),
 )
-"""Patterns of the errors of `tyro`, and what the command prints in their place."""
+"""Patterns of the errors of `tyro`, and the sentences that the command prints in their place."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

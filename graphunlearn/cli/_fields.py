@@ -10,12 +10,12 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 
 def optional(metavar: str) -> Any:
-    """Return the display of an option that may be left out; it hides the default ``None``."""
+    """Return the help entry of an optional option, without the default ``None``."""
     return arg(metavar=metavar, help_behavior_hint="")
 
 
 def several(metavar: str) -> Any:
-    """Return the display of an option with several values, which add up if the option is repeated."""
+    """Return the help entry of an option with several values; if the option is repeated, the values are joined."""
     return arg(metavar=metavar, help_behavior_hint="(can be repeated)")
 
 
@@ -37,7 +37,7 @@ class Running:
     device: Annotated[str, arg(metavar="NAME")] = "cpu"
     """Where to compute, e.g. cuda."""
     overwrite: bool = False
-    """Replace what an earlier command wrote there."""
+    """Replace the output of an earlier command."""
     json: bool = False
     """Print JSON, and nothing else, on standard output."""
 

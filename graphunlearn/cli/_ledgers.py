@@ -64,7 +64,7 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
         run = Run.load(out)
         entry = ledger.finish(run.model, run.train)
     except ValueError as error:
-        raise ValueError(f"{error}; a request under way wrote '{out}': move it away to do the request again") from None
+        raise ValueError(f"{error}; the pending request wrote '{out}': move it away to repeat the request") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")
     return entry
 
@@ -109,7 +109,7 @@ def entry_of_run(ledger: Ledger, run: Run) -> int:
     for entry in reversed(ledger.entries()):
         if entry.kind == "forgotten" and (entry.model_after, entry.graph_after) == after:
             return entry.number
-    raise ArgumentError("--ledger", "be the one that tells of the run", f"'{ledger.path}', which does not")
+    raise ArgumentError("--ledger", "have an entry of the run", f"'{ledger.path}' without one")
 
 
 def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:

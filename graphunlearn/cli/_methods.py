@@ -24,7 +24,7 @@ BENCHED = {
 }
 """Default methods of ``bench``, by kind of graph."""
 SPELLED: dict[type, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None}}
-"""Spellings of the values of types that have few."""
+"""Accepted spellings of the values of types with few values."""
 
 
 def _registry() -> Mapping[str, type[Unlearner]]:

@@ -25,10 +25,10 @@ HEADS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How models are trained."""
+    """Options of the training."""
 
     epochs: Int = None
-    """At most this many passes over the interactions or sessions (default: 300, for sessions 50)."""
+    """Largest number of passes over the interactions or sessions (default: 300, for sessions 50)."""
     lr: Float = None
     """Learning rate (default: 0.01, for sessions 0.005)."""
     batch_size: Int = None
@@ -40,7 +40,7 @@ class Training:
         """Return the settings of the training loop.
 
         Args:
-            kind: The kind of graph that the model learns from, which decides the defaults.
+            kind: The kind of graph that the model learns from, which determines the defaults.
             seed: Seed of the training.
         """
         from graphunlearn.nn.training.fitting import DEFAULT_SETTINGS
@@ -51,22 +51,24 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """Options of the model and its loss; the model decides whether the data are interactions or sessions."""
+    """Options of the model and its loss; the kind of data, interactions or sessions, follows from the model."""
 
     model: Model = "lightgcn"
-    """Of users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss (SGL,
-    SimGCL), or NGCF. Of sessions: SR-GNN, GRU4Rec or SASRec."""
+    """The model. For users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss
+    (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec or SASRec.
+    """
     dim: Int = None
-    """Numbers per user, item or session (default: 32, for sessions 64)."""
+    """Width of the embeddings (default: 32, for sessions 64)."""
     layers: Int = None
-    """Layers, or steps of SR-GNN (default: 2, of SR-GNN and GRU4Rec 1; mf has none)."""
+    """Number of layers, or of steps of SR-GNN (default: 2, for SR-GNN and GRU4Rec 1; mf has none)."""
     objective: Annotated[Literal["bpr", "bce"] | None, optional("{bpr,bce}")] = None
-    """Of users and items: bpr ranks interactions above the rest, bce tells labels apart; bce where there are labels
-    (or a threshold). Session models learn which click comes next."""
+    """The loss. For users and items: bpr ranks interactions above other items, bce predicts labels (default: bce for
+    data with labels or with a threshold, otherwise bpr). Session models predict the next click.
+    """
     weight_decay: Float = None
     """L2 penalty on the embeddings in a sample (bpr: 0.001, bce: 0.003)."""
     negatives: Int = None
-    """Items that every interaction is ranked above (bpr; default: 4)."""
+    """Number of negatives per interaction (bpr; default: 4)."""
 
     @property
     def kind(self) -> Kind:

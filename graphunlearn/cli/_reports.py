@@ -24,7 +24,7 @@ class Caching:
     cache: Folder = None
     """Folder of retrained models (default: GRAPHUNLEARN_CACHE, or ~/.cache/graphunlearn)."""
     no_cache: bool = False
-    """Train all models anew, and keep none."""
+    """Do not read or write the cache: train all models."""
 
     def folder(self) -> Path | None:
         """Return the folder of retrained models, or ``None`` with ``--no-cache``.
@@ -39,7 +39,7 @@ class Caching:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = self.cache or Path(os.environ.get("GRAPHUNLEARN_CACHE") or home / "graphunlearn")
         if folder.exists() and not folder.is_dir():
-            raise ArgumentError("--cache", "be a folder", f"'{folder}', which is something else")
+            raise ArgumentError("--cache", "be a folder", f"'{folder}', which is not a folder")
         return folder
 
 

@@ -26,7 +26,7 @@ OPTIONS: dict[Level, str] = {
 }
 """The option of each level."""
 ONLY: dict[Level, str] = {"interaction": "interactions", "session": "sessions", "click": "sessions"}
-"""The kind of graph of the levels that only one kind has."""
+"""For every level that only one kind of graph has: this kind."""
 FILES = ("interaction", "click")
 """Levels whose options name files."""
 Asked: TypeAlias = "Mapping[Level, Sequence[Any]]"
@@ -35,13 +35,13 @@ HELD_OUT = ("validation", "test")
 
 
 def check_asked(asked: Asked) -> None:
-    """Check that at least one option says what to forget.
+    """Check that at least one option names something to forget.
 
     Args:
         asked: The values of the options.
 
     Raises:
-        ValueError: No option does.
+        ValueError: No option names anything.
     """
     if not any(asked.values()):
         named = listed([f"'{option}'" for option in OPTIONS.values()], "or")
@@ -80,7 +80,7 @@ def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
 
 
 def first_option(train: Graph) -> str:
-    """Return the option to forget the first user or session of the data, for an example of a command.
+    """Return the option that forgets the first user or session of the data, for an example command.
 
     Args:
         train: The training data.
@@ -117,7 +117,7 @@ def described(request: ForgetRequest, graph: Graph) -> dict[str, Any]:
 def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[str, int], list[str]]:
     """Remove a request from the held-out data of a run, and return the part of it that is in the training data.
 
-    The model has not learned from held-out data, so there is nothing to unlearn about it. The held-out data of
+    The model was not trained on held-out data, so there is nothing to unlearn about them. The held-out data of
     forgotten users and items are removed as well.
 
     Args:
@@ -125,8 +125,8 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
         run: The run; its validation and test data are replaced.
 
     Returns:
-        The request without what is only in held-out data, the numbers of held-out pairs, sessions or clicks, and
-        messages about them.
+        The request without the parts that are only in held-out data, the numbers of held-out pairs, sessions or clicks,
+        and messages about them.
 
     Raises:
         ArgumentError: Nothing of the request is in the training data.

@@ -23,7 +23,8 @@ def resumable(out: Path, kind: str, identity: Sequence[Any], work: str | None = 
     Args:
         out: The folder that the work writes or changes.
         kind: Last part of the file names.
-        identity: JSON values of everything that the result depends on; work with another identity starts anew.
+        identity: JSON values of everything that the result depends on; work with another identity starts from the
+            beginning.
         work: Name of the work in messages; by default its kind.
     """
     target = out.absolute()
@@ -36,12 +37,12 @@ def resumable(out: Path, kind: str, identity: Sequence[Any], work: str | None = 
     for other in kept("?" * len(token)) - kept(token):
         other.unlink(missing_ok=True)
     if kept(token):
-        note(f"going on with an interrupted {work or kind}")
+        note(f"continuing an interrupted {work or kind}")
     try:
         yield target.with_name(f".{target.name}.{token}.{kind}")
     except KeyboardInterrupt:
         if kept(token):
-            raise KeyboardInterrupt("the same command goes on where it was") from None
+            raise KeyboardInterrupt("the same command continues from there") from None
         raise
     except FloatingPointError:
         for file in kept(token):

@@ -43,11 +43,13 @@ class Learner:
     test: File = None
     """File of held-out interactions or sessions, instead of a part of the data."""
     threshold: Annotated[float | None, optional("RATING")] = None
-    """Largest rating that is still a no. bce learns yes or no, bpr only from what is above."""
+    """Largest rating that counts as negative. bce predicts the labels; bpr is trained on the ratings above the
+    threshold only.
+    """
     last_sessions: Int = None
-    """Take only this many sessions of the data, the last ones."""
+    """Use only this number of sessions, the last ones of the data."""
     collapse_repeats: bool = False
-    """Count consecutive clicks of a session on one item as one; positions then count what is left."""
+    """Count consecutive clicks of a session on one item as one; positions then count the remaining clicks."""
     learning: Annotated[Learning, arg(name="")] = field(default_factory=Learning)
     training: Annotated[Training, arg(name="")] = field(default_factory=Training)
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
@@ -134,7 +136,7 @@ class Learner:
             got = f"'{self.data}'" + ("" if card is None else f", a data set of {WORDS[card.kind]}")
             raise ArgumentError("--data", f"be {what}, or one of {names}", got)
         if folder_of(None) is None:
-            what = "which names the folder of data sets (got an environment without)"
+            what = "which names the folder of data sets (got none)"
             raise ValueError(f"'--data {card.name}' needs {ROOT_VARIABLE}, {what}. {how_to_get(card)}")
         try:
             return datasets.load(card.name)

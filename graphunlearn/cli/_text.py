@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 WORDS = {"interactions": "users and items", "sessions": "sessions"}
-"""What models of each kind learn from, in words."""
+"""The training data of models of each kind, in words."""
 
 
 class Answer(NamedTuple):

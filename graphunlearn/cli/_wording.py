@@ -88,7 +88,7 @@ def how_to_get(card: Card) -> str:
 def _left_out(warning: LeftOutWarning, option: str) -> str:
     were = "was" if warning.count == 1 else "were"
     what = f"{warning.count} of {warning.total} {warning.unit} of '{option}' {were} left out"
-    return f"{what}: '--data' does not know their {warning.nodes}"
+    return f"{what}: '--data' does not contain their {warning.nodes}"
 
 
 def _column_hint(error: ColumnError, model: str | None) -> str:

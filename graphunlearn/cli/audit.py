@@ -1,4 +1,4 @@
-"""``graphunlearn audit``: compares what was forgotten with retrained models."""
+"""``graphunlearn audit``: compares an unlearned model with retrained models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["RunAudit"]
 
 @dataclass(kw_only=True)
 class RunAudit:
-    """Audit what was forgotten in a run folder, of either kind, against models retrained without it.
+    """Compare the unlearned model of a run folder with models that are retrained without the forgotten data.
 
-    The retrained models are trained as the original was, with other seeds. The report is written into the run folder,
+    The retrained models are trained like the original, with other seeds. The report is written into the run folder,
     or into another one with --out.
 
     examples:
@@ -38,12 +38,12 @@ class RunAudit:
     out: Folder = None
     """Folder for report.json and report.html (default: RUN)."""
     shadow: int = 0
-    """Further models to train with and without what was forgotten, for the membership attacks."""
+    """Number of further models to train with and without the forgotten data, for the membership attacks."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: Int = None
     """Seed of the first retrained model (default: the original's plus 1)."""
     ledger: File = None
-    """Ledger with the entry of the run, to enter the figures in."""
+    """Ledger that has the entry of the run; an entry with the figures is added."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -67,12 +67,14 @@ class RunAudit:
         number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
-            raise ArgumentError("--seed", f"keep clear of the original's, {run.settings.seed}", self.seed)
+            raise ArgumentError(
+                "--seed", f"not give a retrained model the seed of the original, {run.settings.seed}", self.seed
+            )
         if self.shadow < 0:
             raise ArgumentError("--shadow", "be at least 0", self.shadow)
         before, result = run.forgotten, run.forgotten.result
         if before.graph.split(result.request)[0].fingerprint() != run.train.fingerprint():
-            expected = "keep the graph that its original_train.safetensors without its request.json gives"
+            expected = "hold the training graph that remains after the request"
             raise ArgumentError("run", expected, f"'{self.source}', where one of the files was changed")
         steps = self.retrain_seeds + 1 + self.shadow
         with tqdm(total=steps, desc="audit", unit="model", disable=None, leave=False) as bar:

@@ -75,9 +75,9 @@ LISTED: dict[str, tuple[Listed, ...]] = {
 
 @dataclass(kw_only=True)
 class Bench(Learner):
-    """Run unlearning methods on data where one knows what should be forgotten, against retrained models.
+    """Compare unlearning methods with retrained models in a scenario, which makes the request.
 
-    The report says how close every method comes to retraining, two-sided, and at what cost.
+    The report gives the distance of every method to retraining, in both directions, and its cost.
 
     scenarios of users and items:
       adversarial-edges    users get the item that a clean model ranks lowest, which is to be forgotten
@@ -90,13 +90,13 @@ class Bench(Learner):
       shilling             fake users promote a few items and are to be forgotten
       click-fraud          interactions of real users promote a few items and are to be forgotten
       mislabelled-popular  real users have wrong interactions with popular items, which are to be forgotten
-      file                 what a file lists
+      file                 the ids or pairs in a file
 
     scenarios of sessions:
       session-clicks       a click of the second half in a share of the sessions
       sessions, items      a random share of the sessions, or of the items in all sessions
       spam-sessions        fake sessions promote a few items and are to be forgotten
-      file                 what a file lists
+      file                 the ids or pairs in a file
 
     examples:
       graphunlearn bench adversarial-edges --data train.txt --test test.txt --methods ifru unlink --out runs/adversarial
@@ -110,7 +110,7 @@ class Bench(Learner):
     """
 
     scenario: Annotated[Positional[Name], arg(metavar="SCENARIO")]
-    """One of the scenarios above, which go with models of users and items or with session models."""
+    """One of the scenarios above; the model must be of the kind under which the scenario is listed."""
     out: Out
     """Folder for report.json and report.html."""
     methods: Annotated[tuple[str, ...] | None, optional("NAME ...")] = None
@@ -128,21 +128,26 @@ class Bench(Learner):
     targets: Int = None
     """shilling, click-fraud, spam-sessions: number of promoted items (default: 3, spam-sessions 10)."""
     attack: Annotated[Literal["average", "bandwagon"] | None, optional("{average,bandwagon}")] = None
-    """shilling: the other items of a fake user are drawn by popularity (average), or some from the most popular items
-    and the rest from all items (bandwagon) (default: average)."""
+    """shilling: "average" draws the other items of a fake user by popularity; "bandwagon" draws some of them from the
+    most popular items and the rest from all items (default: average).
+    """
     items: File = None
-    """sensitive: the sensitive items, one id per line; with --category, a table of items and their categories."""
+    """sensitive: file of the sensitive items, one id per line; with --category, a table of items and their categories.
+    """
     category: Annotated[str | None, optional("NAME")] = None
-    """sensitive: the sensitive category in the table of --items; for --data ml-100k a genre, also without --items."""
+    """sensitive: the category of the sensitive items in the table of --items. With --data ml-100k it can be a genre,
+    and --items is not needed.
+    """
     side: Annotated[Literal["user", "item", "both"] | None, optional("{user,item,both}")] = None
     """adversarial-edges: whether users get an item, items a user, or both (default: user)."""
     request: File = None
-    """file: what to forget, in the ids of the data: one per line, or user,item for interactions and session,position
-    for clicks."""
+    """file: file of the ids to forget, one per line, or user,item for interactions and session,position for clicks."""
     level: Annotated[Listed | None, optional("{interaction,user,item,click,session}")] = None
-    """file: what a line of the file names (default: interaction, for sessions click)."""
+    """file: level of the ids in the file (default: interaction, for sessions click)."""
     positives_only: bool = False
-    """flipped-labels: propagate over positive labels only, as the public code of IFRU does; all are trained on."""
+    """flipped-labels: propagate over positive labels only, as the public code of IFRU does; the training still uses all
+    labels.
+    """
     keep_repeats: bool = False
     """session-clicks: leave consecutive clicks on one item as they are; by default they count as one."""
     data_seeds: int = 1

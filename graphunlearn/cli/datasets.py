@@ -23,9 +23,9 @@ __all__ = ["Datasets"]
 class Datasets:
     """List the named data sets, and which of them are on this machine; or download some.
 
-    They are looked for in the folder that the environment variable GRAPHUNLEARN_DATA names, in a sub-folder of their
-    name. What is found can be used by its name: graphunlearn train --data ml-100k ... Downloaded files are checked.
-    Whoever downloads a data set agrees to its terms, which this command prints.
+    The environment variable GRAPHUNLEARN_DATA names the folder of data sets; each data set has a sub-folder of its
+    name. A data set on this machine can be used by its name: graphunlearn train --data ml-100k ... Downloaded files are
+    checked. By downloading a data set you agree to its terms, which this command prints.
 
     examples:
       graphunlearn datasets
@@ -36,7 +36,7 @@ class Datasets:
     root: Folder = None
     """Folder of data sets (default: the one that GRAPHUNLEARN_DATA names)."""
     download: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, several("NAME ...")] = ()
-    """Data sets to download into it."""
+    """Data sets to download into that folder."""
     running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:

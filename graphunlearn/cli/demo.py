@@ -21,11 +21,11 @@ DEMO_OUT = {"interactions": Path("runs/demo"), "sessions": Path("runs/demo-sessi
 
 @dataclass(kw_only=True)
 class Demo:
-    """See it work, without any file, in less than a minute.
+    """Run all steps on synthetic data, in less than a minute.
 
-    Makes synthetic ratings of 1,000 users, flips 2% of the training labels, trains LightGCN on them, forgets the
-    flipped ones with several methods, and compares all of them with three retrained models. With --kind sessions, makes
-    synthetic sessions, trains SR-GNN on them, and forgets a click in each of a share of them.
+    The demo makes synthetic ratings of 1,000 users, flips 2% of the training labels, trains LightGCN on them, forgets
+    the flipped ones with several methods, and compares all of them with three retrained models. With --kind sessions,
+    it makes synthetic sessions, trains SR-GNN on them, and forgets a click in each of a share of them.
 
     examples:
       graphunlearn demo
@@ -34,7 +34,7 @@ class Demo:
     """
 
     kind: Literal["interactions", "sessions"] = "interactions"
-    """What to learn from: ratings of users and items, or clicks in sessions."""
+    """Kind of the data: ratings of users and items, or clicks in sessions."""
     out: Folder = None
     """Folder for report.json and report.html (default: runs/demo or runs/demo-sessions, replaced by a later demo)."""
     seed: int = 0

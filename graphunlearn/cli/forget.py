@@ -31,15 +31,15 @@ __all__ = ["Forget"]
 class Forget:
     """Forget users, items, interactions, sessions or clicks from a trained model, without training it again.
 
-    Ids are those of the file the model was trained on. Several kinds at once add up. Of a session that loses a click
-    the others stay, and those on either side follow one another. The new run folder holds the corrected model, and for
-    'graphunlearn audit' the one before and the request; once audited, request.json and all original*.safetensors and
-    own_original.safetensors can be deleted. A method that 'graphunlearn prepare' prepared takes its preparation from
-    RUN, and leaves it in the new folder to go on from there: the same one, learned before anything was forgotten. sisa
-    and sru leave none: their models of the shards are the new folder's model, and go on by themselves.
+    Ids are those in the file that the model was trained on. Several options can be combined. If a click is forgotten,
+    its session keeps the other clicks, and the neighbours of the click become adjacent. The new run folder contains the
+    corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, request.json,
+    all original*.safetensors and own_original.safetensors can be deleted. A method prepared by 'graphunlearn prepare'
+    reads its preparation from RUN; the preparation is copied to the new folder, for further requests. sisa and sru need
+    no copy, because the new model contains the models of their shards.
 
-    With --ledger, RUN is to be the newest run of that ledger. Should anything interrupt the command, the same command
-    finishes the request, wherever it was; given once more, it says that the request is done.
+    With --ledger, RUN must be the newest run of that ledger. If the command is interrupted, the same command finishes
+    the request; if the request is already finished, the command says so.
 
     examples:
       graphunlearn forget runs/a --users 196 186 --out runs/b
@@ -55,7 +55,7 @@ class Forget:
     source: RunFolder
     """Run folder, as 'train' or 'forget' writes it."""
     users: Ids = ()
-    """Users whose interactions to forget, or whose sessions if the data name their users."""
+    """Users to forget, with all their interactions or, if the data have users of sessions, with all their sessions."""
     items: Ids = ()
     """Items to forget, with all their interactions or clicks."""
     pairs: Files = ()
@@ -63,19 +63,20 @@ class Forget:
     sessions: Ids = ()
     """Sessions to forget."""
     clicks: Files = ()
-    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session
-    as RUN holds it (after an earlier 'forget', in the shortened session)."""
+    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session in RUN,
+    which an earlier 'forget' may have shortened.
+    """
     method: Annotated[str | None, optional("NAME")] = None
     """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
     sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions cau)."""
     option: Settings = ()
-    """Options of the method, such as damping=0.3; a wrong name lists them."""
+    """Options of the method, such as damping=0.3; an error about a wrong name lists all options."""
     out: Out
     """Folder to write."""
     seed: Int = None
-    """Seed of the method, if it draws random numbers."""
+    """Seed of the method, if the method draws random numbers."""
     ledger: File = None
-    """Ledger to enter the request in; it is created if it does not exist ('graphunlearn ledger --help')."""
+    """Ledger to which the request is added; it is created if it does not exist ('graphunlearn ledger --help')."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -119,7 +120,7 @@ class Forget:
                 return self._done(done)
             pending = ledger.pending
             if pending is not None and pending.request.fingerprint() == asked.fingerprint():
-                note(f"going on with the request of {pending.time}, which was interrupted")
+                note(f"continuing the request of {pending.time}, which was interrupted")
             check_out(self.out, self.running.overwrite)
         request, held, sentences = learned_part(asked, run)
         words = list(chain(*self.option))

@@ -1,4 +1,4 @@
-"""``graphunlearn ledger``: the record of what was forgotten."""
+"""``graphunlearn ledger``: the record of forget requests."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ HEADER = ("entry", "time", "what", "removed", "method", "seconds", "drift", "mod
 
 @dataclass(kw_only=True)
 class ShowLedger:
-    """Show or verify the ledger that 'graphunlearn forget --ledger' keeps, or go on with an interrupted request.
+    """Show or verify the ledger that 'graphunlearn forget --ledger' writes, or continue an interrupted request.
 
     actions:
-      show       list the entries: when, how many, by which method, and the drift so far; never who
-      verify     check that no entry was changed, left out or put in, that each goes on from the model before, and
-                 that the run folders that are still there hold the models that the entries tell of
-      resume     finish a request that was interrupted, without its ids: they are in the ledger until it is done
-      drop       give up a request that was interrupted; its ids are wiped
-      retrained  go on from a run that was trained anew, without what is forgotten: --run says which
+      show       list the entries: time, number of ids, method, and drift so far; entries contain no ids
+      verify     check that no entry was changed, removed or inserted, that each starts from the model of the previous
+                 one, and that the existing run folders hold the models of their entries
+      resume     finish an interrupted request; its ids need not be given, since the ledger stores them until then
+      drop       discard an interrupted request and erase its ids
+      retrained  record the run of --run, which was retrained without the forgotten data, as the newest one
 
-    Entries name requests by digests. The key to these is beside the ledger, in FILE.key: whoever holds it can tell
-    whether an id is among the forgotten, and without it digests tell nothing. How much was removed, the fingerprints of
-    models and the names of run folders stand there in clear, and may tell something to those who have the data or
-    model of before. Where 'verify' is to show that entries at the end are not missing, keep the hash of the last one
-    elsewhere and give it with --holds.
+    Entries identify requests by digests. The key of the digests is beside the ledger, in FILE.key: with the key, one
+    can check whether an id was forgotten; without it, the digests reveal nothing. The number of removed interactions,
+    the fingerprints of models and the names of run folders are not encrypted, and may reveal something to those who
+    have the earlier data or model. To check with 'verify' that no entries at the end are missing, store the hash of the
+    last entry elsewhere and give it with --holds.
 
     examples:
       graphunlearn ledger show runs/ledger.db
@@ -49,13 +49,13 @@ class ShowLedger:
     """
 
     action: Annotated[Positional[Action], arg(metavar="{show,verify,resume,drop,retrained}")]
-    """What to do."""
+    """One of the actions above."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """The ledger."""
     run_folder: Annotated[Path | None, arg(name="run", metavar="RUN", help_behavior_hint="")] = None
-    """Run folder to go on from, for 'retrained'."""
+    """Run folder of the retrained model, for 'retrained'."""
     holds: Annotated[str | None, optional("HASH")] = None
-    """Hash of an entry that must be there, for 'verify'."""
+    """Hash of an entry that the ledger must contain, for 'verify'."""
     running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:
@@ -79,7 +79,7 @@ class ShowLedger:
             lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6)), f"last hash: {entries[-1].hash}"]
             drift = next((entry.drift for entry in reversed(entries) if entry.kind != "audited"), None)
             if drift and drift["spent"] > drift["budget"]:
-                lines.append("retrain now: the drift has spent its budget")
+                lines.append("retrain now: the drift exceeds its budget")
         return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
 
     def _verify(self) -> Answer:
@@ -90,7 +90,7 @@ class ShowLedger:
         if not Store.is_made(self.file):  # the first request was interrupted, or the file was emptied
             if self.holds is not None:
                 raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}', which is empty")
-            told = f"{self.file} has no entries: it was not made whole yet, or was emptied, which --holds would tell"
+            told = f"{self.file} has no entries: its creation was interrupted, or it was emptied (--holds detects this)"
             return Answer(data | {"entries": 0, "pending": None}, told)
         ledger = Ledger(self.file)
         number = ledger.verify()
@@ -103,10 +103,10 @@ class ShowLedger:
             _check_folder(folder, newest[folder], pending, ledger)
         checked, missing = [*map(str, there)], [str(folder) for folder in newest if folder not in there]
         data |= {"entries": number, "folders": checked, "folders_missing": missing, "pending": _pending_facts(pending)}
-        lines = [f"{self.file} is whole: {number} {'entry' if number == 1 else 'entries'}"]
-        lines += [f"{folder} holds the model that its entry tells of" for folder in checked]
-        lines += [f"{folder} is not there any more" for folder in missing]
-        lines += [] if data["key"] else ["its key is gone: models were compared, graphs cannot be"]
+        lines = [f"{self.file} is complete and unchanged: {number} {'entry' if number == 1 else 'entries'}"]
+        lines += [f"{folder} holds the model of its entry" for folder in checked]
+        lines += [f"{folder} no longer exists" for folder in missing]
+        lines += [] if data["key"] else ["the key is missing: models were compared, but graphs cannot be compared"]
         return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
 
     def _resume(self) -> Answer:
@@ -115,10 +115,10 @@ class ShowLedger:
         with Ledger(self.file) as ledger:
             pending = ledger.pending
             if pending is None:
-                raise ArgumentError("ledger", "have a request under way to resume", f"'{self.file}' without one")
+                raise ArgumentError("ledger", "have a pending request to resume", f"'{self.file}' without one")
             if not pending.command:
-                got = "one of a program, which finishes it when it gives it to Ledger.unlearn again"
-                raise ArgumentError("ledger", "have a request of 'graphunlearn forget' under way to resume", got)
+                got = "one of a Python program, which must repeat its call of Ledger.unlearn"
+                raise ArgumentError("ledger", "have a pending request of 'graphunlearn forget' to resume", got)
             entry = finished(ledger)
             if entry is not None:
                 return Answer({"entry": entry.to_dict()}, f"entered as entry {entry.number} of {self.file}")
@@ -140,22 +140,22 @@ class ShowLedger:
         with Ledger(self.file) as ledger:
             entry = None if ledger.pending is None else finished(ledger)
             if entry is not None:
-                got = f"one that was, now entry {entry.number}"
-                raise ArgumentError("ledger", "have a request under way that is not done", got)
+                got = f"one that is finished, as entry {entry.number}"
+                raise ArgumentError("ledger", "have a pending request that is not finished", got)
             ledger.drop()
-        return Answer({"dropped": True}, f"dropped the request under way, and wiped it from {self.file}")
+        return Answer({"dropped": True}, f"dropped the pending request, and erased it from {self.file}")
 
     def _retrained(self) -> Answer:
         from graphunlearn.ledger import Ledger
         from graphunlearn.runs.run import Run
 
         if self.run_folder is None:
-            raise ArgumentError("--run", "name the run that was trained anew", "none")
+            raise ArgumentError("--run", "name the run of the retrained model", "none")
         run, ledger = Run.load(self.run_folder), Ledger(self.file)
         entry = ledger.record_retrained(run.model, run.train, out=relative_to_ledger(self.run_folder, ledger))
         same = entry.graph_before == entry.graph_after
-        what = "what the newest entry left" if same else "other data than the newest entry left"
-        text = f"entry {entry.number} of {self.file}: trained anew on {what}; the drift begins again"
+        what = "the data of the newest entry" if same else "other data than those of the newest entry"
+        text = f"entry {entry.number} of {self.file}: retrained on {what}; the drift starts again from zero"
         return Answer(entry.to_dict(), text)
 
 

@@ -28,11 +28,10 @@ __all__ = ["Prepare", "file_of", "method_for"]
 
 @dataclass(kw_only=True)
 class Prepare:
-    """Prepare a method for a trained model once; it then serves one request to forget after another.
+    """Prepare a method for a trained model once; the method then serves any number of requests.
 
-    The preparation is a file in the run folder, METHOD.safetensors, together with the options it was made with. It
-    knows nothing of later requests. An interrupted preparation goes on where it was when the same command is given
-    again.
+    The preparation is a file in the run folder, METHOD.safetensors, together with the options it was made with. It does
+    not depend on later requests. If the command is interrupted, the same command continues the preparation.
 
     examples:
       graphunlearn prepare runs/a --method unlearnrec
@@ -46,7 +45,7 @@ class Prepare:
     method: Annotated[str, arg(metavar="NAME")] = "unlearnrec"
     """sisa, sru, unlearnrec or unlearnrec-published."""
     option: Settings = ()
-    """Options of the method, such as probes=3; a wrong name lists them."""
+    """Options of the method, such as probes=3; an error about a wrong name lists all options."""
     seed: Int = None
     """Seed of the method."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
@@ -59,7 +58,7 @@ class Prepare:
 
         options, path = list(chain(*self.option)), self.source / file_of(self.method)
         if self.method not in preparable():
-            reason = ", which has none to keep" if self.method in method_names() else meant(self.method, preparable())
+            reason = ", which has none to save" if self.method in method_names() else meant(self.method, preparable())
             named = listed(preparable(), "or")
             raise ArgumentError("--method", f"be one with a preparation, {named}", f"{self.method!r}{reason}")
         parse_options(self.method, options)  # before any file is read
@@ -71,8 +70,8 @@ class Prepare:
             raise ArgumentError("run", "be a folder that can be written to", f"'{self.source}'")
         method = _built(run, self.method, options=options, seed=self.seed)
         if not method.asks_preparation(run.model):
-            got = f"'{self.source}', from which it forgets without another preparation"
-            raise ArgumentError("run", f"hold a model that {method.name} was not used on", got)
+            got = f"'{self.source}', whose model it serves without another one"
+            raise ArgumentError("run", f"hold a model that needs a preparation for {method.name}", got)
         note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} {run.train.unit}s")
         identity = [__version__, options_of(method), fingerprint(run.model), run.train.fingerprint()]
         identity += [run.validation.fingerprint(), asdict(run.spec), repr(run.objective), asdict(run.settings)]
@@ -124,9 +123,9 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
     if not plain.asks_preparation(run.model):
         return _built(run, name, options=options, seed=seed)
     if plain.keeps is None:
-        got = f"{name!r}, which is prepared first, in memory"
-        expected = "be one that forgets from a model as it is"
-        raise ArgumentError("--method", expected, got, "'graphunlearn bench' compares it")
+        got = f"{name!r}, whose preparation is kept in memory only"
+        expected = "need no preparation, or one that can be saved"
+        raise ArgumentError("--method", expected, got, "'graphunlearn bench' can run it")
     path, command = source / file_of(name), f"graphunlearn prepare {source} --method {name}"
     again = f"prepare it again: {command} --overwrite"
     if not path.exists():

@@ -23,12 +23,12 @@ __all__ = ["Train"]
 
 @dataclass(kw_only=True)
 class Train(Learner):
-    """Train a recommender, and keep it in a run folder together with its data.
+    """Train a recommender, and write it to a run folder together with its data.
 
-    It learns from users and items, or from the clicks of sessions where --model is srgnn, gru4rec or sasrec. The data
-    is split, interactions at random and sessions by time; training stops when the validation part no longer improves,
-    and the folder is written whole or not at all. An interrupted training goes on where it was when the same command is
-    given again.
+    The data are interactions of users and items or, if --model is srgnn, gru4rec or sasrec, clicks in sessions.
+    Interactions are split at random, sessions by time. Training stops when the validation metric no longer improves.
+    The folder is written completely or not at all. If the command is interrupted, the same command continues the
+    training.
 
     examples:
       graphunlearn train --data ratings.csv --out runs/a
@@ -41,7 +41,7 @@ class Train(Learner):
     out: Out
     """Folder to write."""
     split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
-    """Shares of training, validation and test part; with --test the last one does not count."""
+    """Shares of training, validation and test part; with --test the last one is unused."""
     seed: int = 0
     """Seed of the random split, of the initial parameters and of the order of the training samples."""
 
@@ -91,7 +91,7 @@ class Train(Learner):
 
 
 def _check_parts(train: Any, validation: Any, test: Any) -> None:
-    """Print how many held-out clicks are not measured, since training never sees their items.
+    """Print how many held-out clicks are not measured because their items have no training clicks.
 
     Raises:
         ValueError: No session of a part has two clicks without them.

@@ -82,7 +82,7 @@ def check_index(name: str, index: Tensor, size: int, what: str) -> Tensor:
         name: Name of the argument in error messages.
         index: The positions.
         size: Length of the sequence.
-        what: What the argument must be, for error messages.
+        what: Description of the valid values, for error messages.
 
     Raises:
         ValueError: The positions are not whole numbers below ``size``.

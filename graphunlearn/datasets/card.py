@@ -45,7 +45,7 @@ class Published:
 
     @property
     def known(self) -> str:
-        """The known ones of its size and digests, as text."""
+        """The size and the digests of the file, as far as they are known, as text."""
         size = [] if self.bytes is None else [f"{self.bytes:,} bytes"]
         digests = [f"{kind} {value}" for kind, value in (("SHA-256", self.sha256), ("MD5", self.md5)) if value]
         return ", ".join(size + digests) or "no size or digest is known"
@@ -72,7 +72,7 @@ class File(Published):
 
     @property
     def source(self) -> Published:
-        """What is downloaded: the archive if there is one, or else the file itself."""
+        """The file to download: the archive if there is one, or else the file itself."""
         return self.archive or self
 
 
@@ -140,7 +140,7 @@ class Card:
         name: Its name, which is also the argument of :func:`load` and the name of its folder.
         title: Its full name.
         kind: ``"interactions"`` of users and items, or ``"sessions"`` of clicks.
-        description: What the rows mean.
+        description: Meaning of the rows.
         url: Where its owner publishes it.
         terms: The terms of use.
         citation: The publications to cite.

@@ -23,7 +23,7 @@ __all__ = ["DownloadError", "download"]
 
 _CHUNK = 1 << 16
 _FAILURES = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What a failed transfer, a wrong file and an unreadable archive raise."""
+"""The errors that a failed transfer, a wrong file or an unreadable archive raises."""
 
 
 class DownloadError(OSError):
@@ -40,7 +40,7 @@ def download(
 ) -> Path:
     """Download a public data set into the folder ``root/name``, where :func:`load` finds it.
 
-    Whoever downloads a data set agrees to its terms, which are on its card. Files that are already in the folder are
+    By downloading a data set you agree to its terms, which are on its card. Files that are already in the folder are
     checked and left as they are. The mirrors of a missing file are tried in the order of the card. A file appears under
     its name only when it is complete and checked: against the SHA-256 or MD5 on the card or, if the card has none,
     against the counts. If the card has no SHA-256 of a file, the one of the first download is recorded beside the file,
@@ -127,16 +127,16 @@ def _retrieve(url: str, source: Published, folder: str, progress: bool | None, t
     hidden = None if progress is None else not progress
     # The total must be positive: a bar without one is false, and pooch uses only bars that are true.
     with tqdm(total=source.bytes or 1, desc=source.name, unit="B", unit_scale=True, disable=hidden, leave=False) as bar:
-        # This downloader is named because it knows http and https only; pooch itself would choose others as well.
+        # This downloader is named because it supports http and https only; pooch itself would choose others as well.
         http = pooch.HTTPDownloader(bar, _CHUNK, timeout=timeout, headers=headers)
         return Path(files.fetch(source.name, downloader=http))
 
 
 def _take_out(arrived: Path, file: File, folder: Path) -> Path:
-    """Copy what arrived, or the one member of the archive that the card names, to ``folder``.
+    """Copy the downloaded file, or the member of the archive that the card names, to ``folder``.
 
-    The copy has the name on the card, whatever path the archive gives, and the usual permissions, while the file that
-    arrived is readable for its owner alone.
+    The copy has the name on the card, whatever path the archive gives, and the usual permissions, whereas only its
+    owner can read the downloaded file.
     """
     folder.mkdir()
     new = folder / file.name
@@ -161,7 +161,7 @@ def _check(card: Card, form: Form, part: Part, file: File, new: Path, target: Pa
         return
     if not (file.source.sha256 or file.source.md5):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever loads the file gets these warnings
+            warnings.simplefilter("ignore")  # these warnings are issued when the file is loaded
             try:
                 read_part(card, form, part, file, new)
             except ValueError as error:

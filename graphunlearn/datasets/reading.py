@@ -41,7 +41,7 @@ def known_digest(path: Path, file: File) -> str | None:
 
     Args:
         path: The place of the data file, which need not exist.
-        file: What the card says about it.
+        file: The entry of the file on the card.
 
     Returns:
         The SHA-256 on the card, or else the one recorded at the first download, or else None.

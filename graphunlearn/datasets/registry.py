@@ -17,14 +17,14 @@ __all__ = ["SessionSplit", "Split", "load"]
 
 
 class Split(NamedTuple):
-    """A data set that its publisher divided; both graphs use the user and item numbers of ``train``."""
+    """A data set with separate training and test files; both graphs use the user and item numbers of ``train``."""
 
     train: InteractionGraph
     test: InteractionGraph
 
 
 class SessionSplit(NamedTuple):
-    """A data set of sessions that its publisher divided; both graphs use the item numbers of ``train``."""
+    """A data set of sessions with separate training and test files; both graphs use the item numbers of ``train``."""
 
     train: SessionGraph
     test: SessionGraph
@@ -44,8 +44,8 @@ def load(
         download: Whether to download missing files with :func:`download`, under the terms on the card.
 
     Returns:
-        The graph of interactions or of sessions; for a data set that its publisher divided, the graphs of its training
-        and test parts. Test rows whose user or item is not in the training part are left out and counted in
+        The graph of interactions or of sessions; for a data set with separate training and test files, the graphs of
+        both. Test rows whose user or item is not in the training part are left out and counted in
         ``test.num_left_out``.
 
     Raises:

@@ -136,7 +136,7 @@ def audit(
 
     The measures depend on the kind of graph: see :class:`~graphunlearn.eval.measure.Judge` for users and items, and
     :class:`~graphunlearn.eval.session_measure.SessionJudge` for sessions. If a method has an original model of its own
-    (an ensemble of shards, say), the change that it makes is measured from that model.
+    (such as an ensemble of shards), its change is measured relative to that model.
 
     Args:
         model: The original model.
@@ -153,17 +153,17 @@ def audit(
         references: Retrained models from an earlier audit of the same request; only missing ones are trained.
         trained_labels: Whether forgetting is measured by how well a model predicts the labels that the forgotten
             interactions were trained with (flipped labels).
-        targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); what
-            real users are told of these items is then compared with retraining.
-        real: Mask of the users (or training sessions) that are real, beside injected ones; by default all that remain.
-        category: Sensitive items that users asked to forget ``[num_category]``; the report then says how many of these
-            users are still recommended one (``sensitive@k``, after ERASE).
+        targets: Items that the forgotten interactions were made to promote ``[num_targets]`` (fraud, fake users); their
+            recommendation to real users is then compared with retraining.
+        real: Mask of the users (or training sessions) that are not injected; by default all that remain.
+        category: Sensitive items that users asked to forget ``[num_category]``; the report then gives the share of
+            these users who are still recommended one (``sensitive@k``, after ERASE).
         baselines: Whether to add the baselines that compute nothing, :class:`~graphunlearn.operators.Unlink` and
             :class:`~graphunlearn.operators.UnlinkRedraw`, if they are not among the methods.
         shadow: Number of further models to train on the whole graph, and on the retained graph, for the membership
-            attacks. The default uses the retrained models alone.
+            attacks. By default, these attacks use the retrained models only.
         cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
-        on_step: Called with the name of the step whenever a model is done.
+        on_step: Called with the name of the step whenever a model is finished.
 
     Returns:
         The :class:`Audit`.
@@ -373,7 +373,9 @@ def _entry(
 
 
 def _target(measured: Measured, retrained: list[Measured]) -> dict[str, Any] | None:
-    """Return what real users are told of promoted items, each figure against retraining; ``None`` without targets."""
+    """Return how strongly promoted items are recommended to real users, compared with retraining; ``None`` without
+    targets.
+    """
     if measured["target"] is None:
         return None
     original = measured["original"]["target"]

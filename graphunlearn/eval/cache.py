@@ -155,7 +155,7 @@ def retrained(
 
     Args:
         method: The retraining method.
-        model: The model to train anew.
+        model: The model to train from new parameters.
         graph: The training graph before forgetting.
         request: The forget request.
         cache: Folder of the cache; ``None`` to retrain without a cache.
@@ -189,7 +189,7 @@ def trained(
     settings: FitSettings,
     cache: Path | None,
 ) -> bool:
-    """Train a model anew, in place, or load it from the cache.
+    """Train a model from new parameters, in place, or load it from the cache.
 
     Args:
         role: Purpose of the model; see :func:`facts_of_training`.

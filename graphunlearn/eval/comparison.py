@@ -32,7 +32,9 @@ from graphunlearn.operators import Unlearner, UnlearningResult
 __all__ = ["bench"]
 
 RETRAINED, CLEAN = 50, 99
-"""Every data seed has a hundred seeds: originals use those from 0, retrained models from 50, the clean model 99."""
+"""Every data seed has a block of a hundred seeds: originals use those from 0, retrained models those from 50, the clean
+model 99.
+"""
 
 
 def bench(
@@ -72,7 +74,7 @@ def bench(
         settings: Training settings; by default :func:`default_settings`.
         data_seeds: Number of data seeds; a data seed decides the split and the request.
         original_seeds: Number of original models per data seed.
-        retrain_seeds: Number of retrained models per data seed. A noise floor takes at least two; five are better.
+        retrain_seeds: Number of retrained models per data seed. The noise floor needs at least two; five are better.
         seed: The first data seed.
         dataset: Name of the data set in the report.
         device: Device of all computations.

@@ -13,17 +13,18 @@ from graphunlearn.eval.attacks.evidence import LEVEL, Comparison
 __all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
 
 DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgotten", "transition")
-"""The attacks that decide, the most direct one first. All other attacks are shown, and decide nothing."""
+"""The attacks that decide, the most direct one first. All other attacks are shown, but do not decide."""
 FEWEST = 3
 """Least number of retrained models for a verdict."""
 TOLERATED = 0.25
-"""Share of what the original reveals that may be left, on either side, for forgetting as retraining does."""
+"""Largest share of the trace that may be left, on either side, for the verdict of forgetting as retraining does."""
 WIDEST = 0.5
-"""Largest distance of the ends of an interval from 0 that still decides for forgetting as retraining does."""
+"""Largest distance of the ends of an interval from 0 for the same verdict."""
 FAR = 1.5
-"""Distance to retrained models, divided by the noise floor, from which a model is not like them pair by pair."""
+"""Distance to retrained models, divided by the noise floor, above which a model differs from them example by example.
+"""
 UNSEPARATED = 2.0
-"""Distance from retrained models at which an attack decides that does not tell the original from them."""
+"""Distance to retrained models from which an attack decides even if it does not distinguish the original from them."""
 NAMES = {
     "target": "the promoted items of real users",
     "fold_in": "the fold-in attack on users",
@@ -45,7 +46,7 @@ class Verdict(NamedTuple):
     Args:
         status: ``"like"``, ``"under"``, ``"over"`` or ``"undecided"``.
         rule: The rule that decided, in words.
-        needs: What would decide, in words; ``None`` if the verdict is decided.
+        needs: The further data or models that would decide, in words; ``None`` if the verdict is decided.
     """
 
     status: str
@@ -54,7 +55,7 @@ class Verdict(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The distance of a model to retrained models, beside the distances between retrained models.
+    """The distance of a model to retrained models, relative to the distances between retrained models.
 
     Args:
         ratio: The distance divided by the mean distance between retrained models.
@@ -91,22 +92,23 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
     An attack says that a model forgets
 
-    - *too little* if the interval of what is left lies above 25% of what the original reveals, and the model lies
+    - *too little* if the interval of the share left lies above 25%, and the model lies
       further from retrained models than another retrained model would;
     - *too much* in the mirrored case;
-    - *as retraining does* if what is left is at most 25% on either side and its interval stays within 50%.
+    - *as retraining does* if the share left is at most 25% on either side and its interval stays within 50%.
 
-    Only attacks that tell the original from retrained models can say so; beyond twice the distance that another
-    retrained model has, every attack can. The first attack of :data:`DECIDING` that says *too little* or *too much*
-    decides. Otherwise the first that separates the original must say *as retraining does*, and no other may leave more
-    than half on either side, or more than 25% and lie further away than another retrained model would. Moreover the
-    probabilities of what is forgotten must not be far from retrained models one by one (more than 1.5 times the noise
-    floor, and more than another retrained model would be). If they are, the side of 0 on which the interval lies
-    decides. In every other case the verdict is *undecided*.
+    An attack can do so only if it distinguishes the original from retrained models, or if the distance exceeds twice
+    that of another retrained model. The first attack of :data:`DECIDING` that says *too little* or *too much* decides.
+    Otherwise, for the verdict *as retraining does*, the first attack that separates the original must say so. For every
+    other attack, the share left must be at most half on either side; if it exceeds 25%, the model must not lie further
+    away than another retrained model would. In addition, the probabilities of the forgotten data must not be far from
+    retrained models, example by example (more than 1.5 times the noise floor, and more than another retrained model
+    would be). If they are, the side of 0 on which the interval lies decides. In every other case the verdict is
+    *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
-        spread: The distance to retrained models on what is forgotten, or ``None``.
+        spread: The distance to retrained models on the forgotten data, or ``None``.
         num_references: Number of retrained models.
 
     Returns:
@@ -144,7 +146,7 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
 
 def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
-    """Return the verdict on a model whose probabilities of what is forgotten are far from retrained models."""
+    """Return the verdict on a model whose probabilities of forgotten data are far from those of retrained models."""
     rule = f"{rule}; and one by one, {spread.ratio:.1f} times as far from retrained models as two of those are apart"
     if c.leak_low is not None and c.leak_low > 0:
         return Verdict("under", rule)
@@ -160,7 +162,7 @@ def _keeps_open(c: Comparison) -> bool:
 
 
 def says(c: Comparison) -> str | None:
-    """Return what one attack alone says of a model: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it cannot tell.
+    """Return the verdict of one attack alone: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it does not decide.
 
     Args:
         c: The comparison with retrained models.
@@ -184,7 +186,9 @@ def _told(name: str, c: Comparison) -> str:
 
 
 def _needs(c: Comparison) -> str:
-    """Return what would narrow the interval: more of the source of chance that contributes most."""
+    """Return how to narrow the interval: more examples or more retrained models, whichever contributes more to its
+    width.
+    """
     models = c.retrain_sd or 0.0
     half = ((c.high or 0.0) - (c.low or 0.0)) / 2
     return "more retrained models" if models > half / 4 else "more forgotten users, sessions or pairs in one request"

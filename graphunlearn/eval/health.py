@@ -1,4 +1,4 @@
-"""Health of the retrained models: one that stopped too early widens every yardstick."""
+"""Health of the retrained models: a model that stopped too early increases the distances between retrained models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphunlearn.operators import UnlearningResult
 __all__ = ["health", "plateau"]
 
 SHARE = 0.2
-"""Relative distance below the median of the siblings from which a validation metric is far below them."""
+"""Share of the median of the siblings by which a validation metric must be lower to count as far below them."""
 
 
 def plateau(log: dict[str, Any]) -> bool:
@@ -34,8 +34,9 @@ def plateau(log: dict[str, Any]) -> bool:
 def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
     """Return the report's entry on every retrained model.
 
-    A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric lies
-    more than 20% below the median of its siblings, and further below the lowest of them than the siblings are apart.
+    A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric is
+    more than 20% below the median of the other retrained models, and its distance to the lowest of them exceeds their
+    range.
 
     Args:
         references: Results of retraining.

@@ -27,7 +27,8 @@ SHOWN = {
     "sessions": ("click", "transition", "lira", "rmia", "fold_in", "before_and_after", "target"),
 }
 """The attacks of a report, by kind of graph."""
-_ONE_SIDED = ("before_and_after",)  # attacks that the original alone cannot face
+# attacks that compare a model with the original, and so do not apply to the original itself
+_ONE_SIDED = ("before_and_after",)
 Found = dict[str, tuple[Evidence, dict[str, float]]]
 Attacks = InteractionAttacks | SessionAttacks
 
@@ -46,8 +47,8 @@ def judge_all(
         kind: The kind of graph.
         models: Measures of originals and methods; ``"original"`` of each holds the measures of its original model.
         retrained: Measures of the retrained models; each is judged by the other ones.
-        shadows: What the attacks see of shadow models that were trained on what is forgotten, and of those that were
-            not; the membership attacks use them beside the retrained models.
+        shadows: The data that the attacks use, of shadow models that were trained on the forgotten data and of those
+            that were not; the membership attacks use them beside the retrained models.
     """
     inside, extra = shadows
 
@@ -60,7 +61,7 @@ def judge_all(
     for model, others in groups:
         key = tuple(map(id, others))
         if key not in known:
-            seen = [m["observed"] for m in others]  # every other model, with the rest of them as out-models
+            seen = [m["observed"] for m in others]  # for every other model, the remaining ones are the out-models
             known[key] = [found_in(own, seen[:k] + seen[k + 1 :]) for k, own in enumerate(seen)]
         found = found_in(model["observed"], [m["observed"] for m in others]) if others else {}
         before = model["original"]
@@ -135,7 +136,7 @@ def _compared(
 
 
 def _overlap(model: Measured, others: Sequence[Measured]) -> dict[str, Any] | None:
-    """Return the overlap of recommendation lists with retrained models, beside that between retrained models."""
+    """Return the overlap of recommendation lists with retrained models, and the overlap between retrained models."""
     if not others:
         return None
     entry: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""When, and with which versions and hardware, a result was measured, without names of users, hosts or folders."""
+"""The time of a measurement, its versions and its hardware, without names of users, hosts or folders."""
 
 from __future__ import annotations
 

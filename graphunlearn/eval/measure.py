@@ -29,8 +29,9 @@ from graphunlearn.utils import k_hop_ball
 __all__ = ["EXPOSED", "Judge", "Measured", "compared_by_ks", "held_against"]
 
 Measured = dict[str, Any]
-"""Measures of one model: ``utility``, ``forgetting``, the (log) probabilities ``forget`` and ``test``, what the attacks
-saw (``observed``), margins of forgotten and kept pairs (``margins``) and recommendation lists (``lists``)."""
+"""Measures of one model: ``utility``, ``forgetting``, the (log) probabilities ``forget`` and ``test``, the data that
+the attacks use (``observed``), margins of forgotten and kept pairs (``margins``) and recommendation lists (``lists``).
+"""
 SAMPLE = 500
 """Largest number of pairs, and of queries per group, whose margins and lists are compared with retrained models."""
 
@@ -220,7 +221,9 @@ class Judge:
         return target_figures(encoded, self.retained, self.targets, self.real, k=EXPOSED)
 
     def _own(self, encoded: Encoded) -> dict[str, float]:
-        """Return the ranking metrics of the original on its own lists, which leave out what it was trained on."""
+        """Return the ranking metrics of the original on its own lists, which leave out the items that it was trained
+        on.
+        """
         return {} if self.own_ranker is None else self.own_ranker(encoded.queries, encoded.items)
 
     def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:

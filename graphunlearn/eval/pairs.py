@@ -23,7 +23,7 @@ def exposure(encoded: Encoded, seen: InteractionGraph, pairs: Tensor, k: int = 2
     :math:`\min(1, \max(0, (k - a) / b))`: the probability that the item is in the list if ties are broken at random.
 
     Args:
-        encoded: Rows of users and items.
+        encoded: Embeddings of users and items.
         seen: The retained graph, whose interactions are not recommended again.
         pairs: Users and items ``[2, num_pairs]``; no pair is in ``seen``.
         k: Length of the recommendation list.
@@ -70,7 +70,7 @@ def lowest_ranked(
     """Return the lowest-scored pair of every given user, or of every given item.
 
     Args:
-        encoded: Rows of users and items.
+        encoded: Embeddings of users and items.
         side: ``"user"`` for the lowest-scored item of every user, ``"item"`` for the lowest-scored user of every item.
         nodes: Distinct internal ids of users or items ``[num]``.
         allowed: Mask of the items (or users) that may be chosen.

@@ -1,4 +1,4 @@
-"""What models serve on one fixed sample: recommendation lists, and margins of pairs against the whole catalogue."""
+"""Recommendation lists and margins on one fixed sample; margins compare pairs with the whole catalogue."""
 
 from __future__ import annotations
 

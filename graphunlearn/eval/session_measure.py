@@ -260,8 +260,8 @@ def ranks_among(queries: Tensor, items: Tensor, targets: Tensor, rivals: Tensor,
     r"""Return the rank of the target of every query among its rivals; 1 is the best, and ties get their mean rank.
 
     Args:
-        queries: One row per prediction ``[num, dim]``.
-        items: Rows of all items ``[num_items, dim]``.
+        queries: Embeddings of the prefixes, one per prediction ``[num, dim]``.
+        items: Embeddings of all items ``[num_items, dim]``.
         targets: The item to rank, per query ``[num]``.
         rivals: The items that the target is compared with; -1 is ignored ``[num, num_rivals]``.
         batch_size: Number of queries scored at a time, which bounds the memory at ``batch_size * num_items`` scores.

@@ -1,4 +1,4 @@
-"""How strongly a model recommends the targets of an injection to real users, or after prefixes of real sessions."""
+"""Strength of the recommendation of promoted items to real users, or after prefixes of real sessions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def target_figures(
     :math:`\min(1, \max(0, (k - a) / b))`.
 
     Args:
-        encoded: Rows of users and items.
+        encoded: Embeddings of users and items.
         graph: The retained graph.
         targets: Internal ids of the target items ``[num_targets]``.
         real_users: Mask of the real users ``[num_users]``, or their internal ids; by default all users.
@@ -46,7 +46,7 @@ def target_figures(
         ``"exposure@k"``. All are NaN if there is no such pair.
 
     Raises:
-        ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or a row is not finite.
+        ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or an embedding is not finite.
 
     Example:
         >>> graph = InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
@@ -81,7 +81,7 @@ def session_target_figures(encoded: Encoded, targets: Tensor, k: int = 20, batch
     session can be recommended again. Ranks and exposure are those of :func:`target_figures`.
 
     Args:
-        encoded: Rows of the prefixes and of the items; see :func:`~graphunlearn.nn.encode_prefixes` and
+        encoded: Embeddings of the prefixes and of the items; see :func:`~graphunlearn.nn.encode_prefixes` and
             :func:`last_prefixes`.
         targets: Internal ids of the target items ``[num_targets]``.
         k: Length of the recommendation list for exposure.
@@ -92,7 +92,7 @@ def session_target_figures(encoded: Encoded, targets: Tensor, k: int = 20, batch
         NaN if there is no pair.
 
     Raises:
-        ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or a row is not finite.
+        ValueError: ``k`` or ``batch_size`` is not positive, an id is unknown, or an embedding is not finite.
 
     Example:
         >>> encoded = Encoded(torch.ones(4, 1), torch.zeros(10, 1))

@@ -92,7 +92,7 @@ def conjugate_gradients(
         z = r if preconditioner is None else preconditioner(r)
         rz, previous = float(r @ z), rz
         p.mul_(rz / previous).add_(z)
-    # The recursive residual r can go on falling when rounding errors no longer let x improve.
+    # The recursive residual r can keep falling after rounding errors have stopped the improvement of x.
     residual = float((b - damped(x)).norm()) / norm
     if not math.isfinite(residual):
         raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")

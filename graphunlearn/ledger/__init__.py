@@ -1,4 +1,4 @@
-"""Requests one after another: a record that loses none, and the drift that they add up to."""
+"""A ledger of successive forget requests, and the drift that results from them."""
 
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingRequest

@@ -42,8 +42,8 @@ class Drift:
     orthogonal, so the drift approximates :math:`\|\nabla R(\theta_T) - \nabla R(\hat\theta)\| / S` (within a factor of
     1.6 on MovieLens 100K, also after 50 requests), for which certified removal uses the bound :math:`\sum_t r_t`.
 
-    The drift tells how far the model is from the result of training, and thus when further requests begin to cost
-    quality. It does not tell whether the requests are forgotten; an audit measures that.
+    The drift measures how far the model is from the result of training, and thus when further requests begin to cost
+    quality. It does not show whether the requests are forgotten; an audit measures that.
 
     Args:
         scale: The unit :math:`S`, computed for the first model.

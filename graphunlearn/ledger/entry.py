@@ -132,7 +132,7 @@ class PendingRequest:
         try:
             return cls(**known | {"request": reduce(or_, [_request(part) for part in facts["request"]])})
         except (KeyError, TypeError):
-            raise ArgumentError("ledger", "hold a request under way whole", f"one of {sorted(known)}") from None
+            raise ArgumentError("ledger", "hold a complete pending request", f"one of {sorted(known)}") from None
 
 
 class PendingError(ArgumentError):
@@ -149,8 +149,8 @@ class PendingError(ArgumentError):
     @classmethod
     def of(cls, path: Path, pending: PendingRequest) -> PendingError:
         """Return the error about ``pending``, the pending request of the ledger at ``path``."""
-        got, hint = f"'{path}' with one of {pending.time} that was interrupted", "give that one again to finish it"
-        return cls("ledger", "have no other request under way", got, hint, path=path)
+        got, hint = f"'{path}' with one of {pending.time} that was interrupted", "repeat that request to finish it"
+        return cls("ledger", "have no other pending request", got, hint, path=path)
 
 
 def as_facts(request: ForgetRequest) -> list[dict[str, Any]]:

@@ -202,7 +202,7 @@ class Ledger:
             done = _entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
-                    raise ArgumentError("request", "not be done yet", f"one that entry {done.number} tells of")
+                    raise ArgumentError("request", "not be done yet", f"one that is finished, as entry {done.number}")
                 return _as_result(done, model, graph, request)
             _check_newest(newest, *given)
             facts = {
@@ -255,9 +255,11 @@ class Ledger:
         with self._open() as store:
             pending = store.request()
             if pending is None or pending.entry is None:
-                raise ArgumentError("ledger", "have a request to be entered", f"'{self.path}' without one")
+                raise ArgumentError(
+                    "ledger", "have a pending request whose method has finished", f"'{self.path}' without one"
+                )
             if _prints(store, model, graph) != pending.after:
-                raise ArgumentError("model", "be what the request under way came to, with its graph", "another")
+                raise ArgumentError("model", "be the result of the pending request, with its graph", "another")
             return self._commit(store, pending.entry)
 
     def drop(self) -> None:
@@ -268,7 +270,7 @@ class Ledger:
         """
         with self._open() as store:
             if store.pending() is None:
-                raise ArgumentError("ledger", "have a request under way to drop", f"'{self.path}' without one")
+                raise ArgumentError("ledger", "have a pending request to drop", f"'{self.path}' without one")
             store.drop()
 
     def record_audit(self, number: int, figures: Mapping[str, Any]) -> LedgerEntry:
@@ -390,9 +392,9 @@ def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
     """Raise an error if the model or the graph is not the newest."""
     if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
         return
-    where = "" if newest.out is None else f", put at '{newest.out}'"
-    wanted = f"be the newest that the ledger tells of, that of entry {newest.number}{where}, with its graph"
-    hint = "to forget from an older one would bring back what was forgotten since"
+    where = "" if newest.out is None else f", saved to '{newest.out}'"
+    wanted = f"be the newest model of the ledger, that of entry {newest.number}{where}, with its graph"
+    hint = "an older model still contains what was forgotten since"
     raise ArgumentError("model", wanted, "another", hint)
 
 
@@ -403,8 +405,8 @@ def _checked(store: Store) -> list[LedgerEntry]:
     models = [entry for entry in entries if entry.kind != "audited"]
     for one, two in pairwise(models):
         if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            got = f"'{store.path}', where entry {two.number} starts from another than entry {one.number} left"
-            raise ArgumentError("ledger", "go on from every model", got)
+            got = f"'{store.path}', where entry {two.number} does not start from the model of entry {one.number}"
+            raise ArgumentError("ledger", "continue from every model", got)
     store.check_guards()
     return entries
 

@@ -160,7 +160,7 @@ class Store:
         with _told(self.path):
             found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
         if found[0] != SCHEMA.count("CREATE TRIGGER"):
-            raise ArgumentError("ledger", "refuse to have entries changed", f"'{self.path}', where that was taken out")
+            raise ArgumentError("ledger", "have its triggers against changes of entries", f"'{self.path}' without them")
 
     def request(self) -> PendingRequest | None:
         """Return the pending request; ``None`` if there is none."""
@@ -177,7 +177,7 @@ class Store:
             facts = ()
         if facts is None or isinstance(facts, dict):
             return facts
-        raise ArgumentError("ledger", "hold a request under way as JSON", f"'{self.path}' with something else")
+        raise ArgumentError("ledger", "hold a pending request as JSON", f"'{self.path}' with another content")
 
     def begin(self, pending: Mapping[str, Any]) -> None:
         """Store a pending request; it replaces an earlier one."""
@@ -253,13 +253,13 @@ def read_key(path: Path, check: str | None = None) -> bytes:
     try:
         key = bytes.fromhex(file.read_text(encoding="ascii"))
     except FileNotFoundError:
-        wanted, got = "have its key beside it to take up requests", f"'{path}' without '{file.name}'"
-        hint = "it can be shown and verified, and a new ledger goes on from its last model"
+        wanted, got = "have its key beside it to accept requests", f"'{path}' without '{file.name}'"
+        hint = "it can still be shown and verified, and a new ledger can start from its last model"
         raise ArgumentError("ledger", wanted, got, hint) from None
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES or (check is not None and _check(key) != check):
-        raise ArgumentError("ledger", "have its own key beside it", f"'{path}', of which '{file.name}' is not")
+        raise ArgumentError("ledger", "have its own key beside it", f"'{path}' with a '{file.name}' of another ledger")
     return key
 
 
@@ -321,7 +321,7 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
     """Raise an error if the file is not a ledger of this format."""
     found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if found[0] != APPLICATION:
-        raise ArgumentError("ledger", "be a ledger", f"'{path}', which is something else")
+        raise ArgumentError("ledger", "be a ledger", f"'{path}', another kind of file")
     if found[1] != FORMAT:
         raise ArgumentError("ledger", f"be of format {FORMAT}, which this version reads", f"'{path}' of {found[1]}")
 

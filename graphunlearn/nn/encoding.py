@@ -108,8 +108,8 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
     if form is None:
         name = type(model).__name__
         raise TypeError(
-            f"'model' must be a recommender that 'encode' knows (got {name}); register one with "
-            f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user rows, item rows)"
+            f"'model' must be a recommender that 'encode' supports (got {name}); register one with "
+            f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user embeddings, item embeddings)"
         )
     table = attrgetter(form.parameter)(model)  # get_parameter rejects the plain tensors of torch.func
     users, items = form.propagate(table).split([graph.num_users, graph.num_items])
@@ -152,7 +152,8 @@ class _Encode:
             if rows.dim() != 2 or rows.size(0) != count:
                 got = f"a tensor of shape {list(rows.shape)}"
                 raise ValueError(
-                    f"'encode' of {type(model).__name__} must return {count} {name} rows for this graph (got {got})"
+                    f"'encode' of {type(model).__name__} must return {count} {name} embeddings for this graph "
+                    f"(got {got})"
                 )
         return encoded
 
@@ -180,7 +181,7 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
     if num_nodes != graph.num_nodes:
         got = f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}"
-        raise ArgumentError("graph", f"have as many nodes as {type(model).__name__} has rows, {num_nodes}", got)
+        raise ArgumentError("graph", f"have as many nodes as {type(model).__name__} has embeddings, {num_nodes}", got)
 
 
 def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> None:
@@ -189,7 +190,7 @@ def _check_sessions(num_items: int, model: nn.Module, graph: SessionGraph) -> No
     if graph.kind == "interactions":
         raise ArgumentError("model", f"be a user–item recommender for an {type(graph).__name__}", name)
     if num_items != graph.num_items:
-        raise ArgumentError("graph", f"have as many items as {name} has rows, {num_items}", graph.num_items)
+        raise ArgumentError("graph", f"have as many items as {name} has embeddings, {num_items}", graph.num_items)
 
 
 @singledispatch

@@ -185,7 +185,7 @@ class Unlearner(ABC):
         checkpoint: str | Path | None = None,
         progress: bool | None = None,
     ) -> None:
-        """Compute once what all later requests on this model and graph share.
+        """Do the computations that all later requests on this model and graph share.
 
         The time it takes is stored in ``prepare_seconds``. The call is optional, except for methods whose
         ``needs_preparation`` is true.
@@ -251,7 +251,7 @@ class Unlearner(ABC):
                 no preparation that can be written to a file.
         """
         if self.keeps is None:
-            raise ValueError(f"{self.name} must have a preparation to load one (got '{path}')")
+            raise ValueError(f"{self.name} must be a method whose preparation can be saved (got '{path}' to load)")
         kind = self.kept_as or self.name
         self.preparation = Preparation.load(path, self.keeps, device, kind=kind, like=like)
         self.prepare_seconds = self.preparation.seconds

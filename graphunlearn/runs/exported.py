@@ -63,7 +63,7 @@ def export(
     """Write a corrected model as a folder in the manner of Hugging Face.
 
     ``model.safetensors`` contains the weights, ``config.json`` the class of the model, the shapes of its tensors and
-    the sizes of the graph, ``unlearning.json`` what was forgotten and by which method, and ``README.md`` the same as a
+    the sizes of the graph, ``unlearning.json`` facts about the request and the method, and ``README.md`` the same as a
     model card. None of the files contains a forgotten id: they contain counts, and digests that reveal nothing without
     the key. All parameters and buffers are written. If the model has its training graph in a buffer, put the retained
     graph there first. If writing fails, an existing folder stays unchanged.
@@ -225,7 +225,9 @@ def _removed(graph: Any, after: Any, request: ForgetRequest) -> int:
     """Return the number of removed interactions or clicks, after a check that the two graphs belong together."""
     removed = int(request.mask(graph).sum())
     if type(graph) is not type(after) or graph.split(request)[0].fingerprint() != after.fingerprint():
-        raise ArgumentError("graph", "be the one before, which the request makes that of 'result'", "another")
+        raise ArgumentError(
+            "graph", "be the graph before forgetting, from which the request gives the graph of 'result'", "another"
+        )
     return removed
 
 

@@ -99,9 +99,9 @@ def whole(argument: str, expected: str, path: Path, hint: str = "") -> Iterator[
 
     Args:
         argument: Name of the argument in the error.
-        expected: What follows "must" in the error, such as ``"be a whole run folder"``.
+        expected: The text after "must" in the error, such as ``"be a whole run folder"``.
         path: The folder or the file.
-        hint: What to do about the error.
+        hint: Advice on how to correct the error.
 
     Raises:
         ArgumentError: The block failed, because a part is missing, broken, or of another format.

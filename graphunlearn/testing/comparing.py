@@ -230,7 +230,7 @@ def keeps_random_state(who: str) -> Iterator[None]:
     """Raise an ``AssertionError`` if the block uses the global random generators; restore their states in any case.
 
     Args:
-        who: What runs in the block, as the error names it.
+        who: Name of the code in the block, for the error.
 
     Raises:
         AssertionError: The block drew global random numbers or seeded a global generator.

@@ -72,7 +72,7 @@ def _sides(graph: Graph) -> dict[str, Tensor]:
         try:
             sides[level] = graph.ends(level)
         except ValueError:  # sessions may carry no users
-            require(level == "user" and graph.kind == "sessions", f"'ends' must know '{level}' (got an error)")
+            require(level == "user" and graph.kind == "sessions", f"'ends' must accept '{level}' (got an error)")
     return sides
 
 
@@ -122,7 +122,7 @@ def _check_parts(
         rows = part.num_rows, part.num_items, part.item_ids
         same = rows == (graph.num_rows, graph.num_items, graph.item_ids)
         require(same, f"the parts of {name}.split must keep its items and rows (got {rows[0]} rows, {rows[1]} items)")
-        require(torch.equal(part.active, _rows(part)), f"a part of {name} must know its active rows (got others)")
+        require(torch.equal(part.active, _rows(part)), f"a part of {name} must mark its active rows (got others)")
         for level in _sides(graph):
             kept = [raw for raw, here in zip(_names(graph, level), taken.tolist()) if here]
             require(_names(part, level) == kept, f"{name}.keep must keep the {level} of every event (got others)")
@@ -130,13 +130,16 @@ def _check_parts(
     for named in request.parts:
         found = torch.zeros_like(mask)
         found[graph.match(named.level, named.index, named.raw)] = True
-        require(not bool((found & ~mask).any()), f"the mask of a request must have what {name}.match finds (got less)")
-        require(bool(graph.holds(named).all()), f"{name}.holds must know the entries of the request (got unknown ones)")
+        require(
+            not bool((found & ~mask).any()),
+            f"the mask of a request must contain all events that {name}.match finds (got fewer)",
+        )
+        require(bool(graph.holds(named).all()), f"{name}.holds must be true for all entries of the request (got false)")
         _same(graph.keep(~found), graph.without(named), f"{name}.without must drop what 'match' finds")
-        raw = named.raw or graph.kind == "interactions"  # sessions are numbered anew
+        raw = named.raw or graph.kind == "interactions"  # sessions are renumbered
         if named.level != "click" and raw:
             gone = _matches(retained, named.level, named.index, named.raw)
-            require(gone == [], f"what is left of {name} must have nothing of the request (got {gone})")
+            require(gone == [], f"what is left of {name} must contain nothing of the request (got {gone})")
 
 
 def _matches(graph: Graph, level: str, index: tuple[object, ...], raw: bool) -> list[int]:
@@ -158,9 +161,9 @@ def _check_levels(name: str, graph: Graph) -> None:
                 sentence = f"{name}.match must find the events of {level} {entry!r}"
                 require(found == expected, f"{sentence}, {len(expected)} (got {len(found)})")
                 known = bool(graph.holds(ForgetRequest(level, (entry,), raw)).all())  # type: ignore[arg-type]
-                require(known, f"{name}.holds must know {level} {entry!r} (got unknown)")
+                require(known, f"{name}.holds must be true for {level} {entry!r} (got false)")
         stranger = ForgetRequest(level, (UNKNOWN,))  # type: ignore[arg-type]
-        require(not bool(graph.holds(stranger).any()), f"{name}.holds must not know a strange {level} (got known)")
+        require(not bool(graph.holds(stranger).any()), f"{name}.holds must be false for an unknown {level} (got true)")
         sentence = f"{name}.match must refuse an unknown {level} with a ValueError"
         refuses(partial(graph.match, level, stranger.index, True), sentence)
     sentence = f"{name}.match must refuse an unknown level with a ValueError"

@@ -260,7 +260,7 @@ def test_hops_can_be_given(graph):
 
 def test_graphs_and_encoders_that_do_not_fit_are_refused(graph):
     model = recommender("SAGEConv", graph)
-    with pytest.raises(ValueError, match=r"'graph' must have as many nodes as BipartiteRecommender has rows, 13"):
+    with pytest.raises(ValueError, match=r"'graph' must have as many nodes as BipartiteRecommender has embeddings, 13"):
         gu.encode(model, random_graph(7, 7, 20))
     with pytest.raises(ValueError, match=r"'graph' must have the 7 users and 6 items of the model \(got 6 and 7\)"):
         gu.encode(model, random_graph(6, 7, 20))

@@ -186,7 +186,7 @@ def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
     assert told["scenario"] == "file"
     assert told["request"]["level"] == (level or "interaction")
     assert told["request"]["size"] == {"user": 2, "item": 3}.get(level, 4)
-    dropped = [note for note in told["notes"] if "only held out" in note]
+    dropped = [note for note in told["notes"] if "only in held-out data" in note]
     assert len(dropped) == (level in (None, "interaction"))
     assert all(note.startswith("3 of the pairs to forget") for note in dropped)
     assert told["dataset"]["validation"] == validation.num_interactions - 3 * len(dropped)
@@ -360,7 +360,9 @@ def test_audit_into_another_folder_leaves_the_run_alone(forgotten, tmp_path, par
 def test_audit_refuses(trained, forgotten, tmp_path, refused):
     assert "must be a folder that 'forget' wrote" in refused("audit", trained)
     assert refused("audit", forgotten, "--retrain-seeds", 1) == "'--retrain-seeds' must be at least 2 (got 1)"
-    assert "'--seed' must keep clear of the original's, 0 (got 0)" in refused("audit", forgotten, "--seed", 0)
+    assert "'--seed' must not give a retrained model the seed of the original, 0 (got 0)" in refused(
+        "audit", forgotten, "--seed", 0
+    )
     assert "'--out' must be a new folder" in refused("audit", forgotten, "--out", trained)
 
 

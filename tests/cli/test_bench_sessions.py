@@ -118,7 +118,7 @@ def test_a_file_of_ones_own(level, words, tmp_path, parsed):
     assert told == check(tmp_path / "x", ["unlink"])
     assert told["request"]["level"] == (level or "click")
     assert told["request"]["size"] == (1 if level == "item" else 2)
-    held = [note for note in told["notes"] if "only held out" in note]
+    held = [note for note in told["notes"] if "only in held-out data" in note]
     assert len(held) == (level != "item")
     assert all(note.startswith(f"1 of the {level or 'click'}s") for note in held)
 

@@ -58,7 +58,7 @@ def test_never_replaces_what_no_command_wrote(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     for name in ("file", "link"):
-        with pytest.raises(ValueError, match="something else"):
+        with pytest.raises(ValueError, match="a file or a symbolic link"):
             check_out(tmp_path / name, overwrite=True)
     with pytest.raises(ValueError, match="can be written to"):
         check_out(tmp_path / "file" / "below", overwrite=True)
@@ -105,7 +105,7 @@ def test_a_failure_leaves_the_earlier_folder_whole(where, existing, error, tmp_p
     if existing:
         assert content(out) == whole("one")
     if isinstance(error, OSError):
-        kept = " (the earlier one is as it was)" if existing else ""
+        kept = " (the earlier one is unchanged)" if existing else ""
         assert str(caught.value) == f"'{out}' could not be written: No space left on device{kept}"
 
 

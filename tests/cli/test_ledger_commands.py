@@ -110,7 +110,7 @@ def test_a_request_that_is_done_is_answered_as_done(trained, forget, file, call,
 def test_older_models_are_refused(trained, forget, file, refused, tmp_path):
     forget(trained, "--users", "u1", out="b")
     sentence = refused("forget", trained, "--users", "u2", "--ledger", file, "--out", tmp_path / "c")
-    assert sentence.startswith("'model' must be the newest that the ledger tells of, that of entry 1, put at 'b', with")
+    assert sentence.startswith("'model' must be the newest model of the ledger, that of entry 1, saved to 'b', with")
     assert not (tmp_path / "c").exists()
 
 
@@ -156,14 +156,14 @@ def test_the_drift_is_told_with_its_budget(trained, file, tmp_path, call, monkey
     assert "graphunlearn: note: retrain now: the drift is" in err
     assert "after 1 request, and its budget 0.5" in err
     assert f"entry 1 of {file}, drift " in out
-    assert "retrain now: the drift has spent its budget" in call("ledger", "show", file)[1]
+    assert "retrain now: the drift exceeds its budget" in call("ledger", "show", file)[1]
 
 
 def test_an_audit_does_not_hide_that_it_is_time_to_retrain(trained, forget, file, parsed, call, monkeypatch):
     monkeypatch.setattr("graphunlearn.ledger.drift.distance", lambda *_: 1e9)
     forget(trained, "--users", "u1", out="b")
     gu.Ledger(file).record_audit(1, {"verdict": "fine"})
-    assert "retrain now: the drift has spent its budget" in call("ledger", "show", file)[1]
+    assert "retrain now: the drift exceeds its budget" in call("ledger", "show", file)[1]
 
 
 def test_onto_itself(run_copy, forget, file, parsed):
@@ -183,7 +183,9 @@ def test_without_its_key_models_are_compared_alone(run_copy, forget, file, parse
     file.with_name("ledger.db.key").unlink()
     told = parsed("ledger", "verify", file)
     assert (told["key"], len(told["folders"])) == (False, 1)
-    assert "its key is gone: models were compared, graphs cannot be" in call("ledger", "verify", file)[1]
+    assert (
+        "the key is missing: models were compared, but graphs cannot be compared" in call("ledger", "verify", file)[1]
+    )
     other = Run.load(run_copy)
     torch.nn.init.zeros_(next(other.model.parameters()))
     other.save(run_copy, overwrite=True)
@@ -243,7 +245,7 @@ def test_an_interrupted_request_is_finished(at, how, trained, forget, killed, fi
 def test_another_request_waits(trained, forget, killed, file, refused, tmp_path):
     killed(trained, "--users", "u1", out="b", at="save")
     sentence = refused("forget", trained, "--users", "u2", "--ledger", file, "--out", tmp_path / "c")
-    assert sentence.startswith("'--ledger' must have no other request under way (got")
+    assert sentence.startswith("'--ledger' must have no other pending request (got")
     assert f"'graphunlearn ledger resume {file}'" in sentence
 
 
@@ -256,8 +258,8 @@ def test_another_request_goes_on_from_a_run_that_was_only_to_be_entered(trained,
 def test_giving_up(trained, forget, killed, file, call, refused, tmp_path):
     killed(trained, "--users", "u1", out="b", at="save")
     assert call("ledger", "drop", file)[0] == 0
-    assert refused("ledger", "drop", file).startswith("'ledger' must have a request under way to drop")
-    assert refused("ledger", "resume", file).startswith("'ledger' must have a request under way to resume")
+    assert refused("ledger", "drop", file).startswith("'ledger' must have a pending request to drop")
+    assert refused("ledger", "resume", file).startswith("'ledger' must have a pending request to resume")
     killed(trained, "--users", "u1", out="b", at="entry")
     assert "now entry 1" in refused("ledger", "drop", file)  # it was done
     assert len(gu.Ledger(file).entries()) == 1
@@ -268,7 +270,7 @@ def test_a_run_that_was_damaged_before_it_was_entered(trained, forget, killed, f
     (tmp_path / "b" / "model.safetensors").write_bytes(b"")
     for action in ("resume", "drop"):
         sentence = refused("ledger", action, file)
-        assert sentence.endswith(f"under way wrote '{tmp_path / 'b'}': move it away to do the request again")
+        assert sentence.endswith(f"pending request wrote '{tmp_path / 'b'}': move it away to repeat the request")
     shutil.move(tmp_path / "b", tmp_path / "broken")
     forget(trained, "--users", "u1", out="b")
     assert len(gu.Ledger(file).entries()) == 1
@@ -279,7 +281,7 @@ def test_a_request_of_a_program_is_finished_by_it(trained, file, refused, monkey
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Store, "append", lambda *_: sys.exit("killed"))
         ledger.unlearn(gu.Unlink(), run.model, run.train, gu.ForgetRequest("user", ["u1"]))
-    assert "Ledger.unlearn again" in refused("ledger", "resume", file)
+    assert "its call of Ledger.unlearn" in refused("ledger", "resume", file)
 
 
 def test_a_full_disk_leaves_a_request_to_be_finished(trained, forget, file, refused, monkeypatch, tmp_path):
@@ -367,11 +369,11 @@ def test_an_entry_that_must_be_there(trained, forget, file, parsed, refused, tmp
 def test_going_on_from_a_run_that_was_trained_anew(trained, forget, file, parsed, refused, call, tmp_path):
     forget(trained, "--users", "u1", out="b")
     parsed("forget", tmp_path / "b", "--users", "u2", "--method", "retrain", "--out", tmp_path / "new")
-    assert refused("ledger", "retrained", file) == "'--run' must name the run that was trained anew (got none)"
+    assert refused("ledger", "retrained", file) == "'--run' must name the run of the retrained model (got none)"
     status, out, _ = call("ledger", "retrained", file, "--run", tmp_path / "new")
     assert status == 0
     assert "entry 2" in out
-    assert "trained anew on other data" in out
+    assert "retrained on other data" in out
     told = forget(tmp_path / "new", "--users", "u3", out="c")
     assert told["log"]["ledger"] == {"entry": 3, "drift": told["log"]["ledger"]["drift"] | {"requests": 1}}
     assert "retrained" in call("ledger", "show", file)[1]
@@ -393,7 +395,7 @@ def test_audits_are_entered(trained, forget, file, parsed, refused, call, tmp_pa
     forget(tmp_path / "b", "--users", "u3", out="c")
     parsed("forget", tmp_path / "c", "--users", "u4", "--method", "unlink", "--out", tmp_path / "d")
     sentence = refused("audit", tmp_path / "d", *words)
-    assert sentence == f"'--ledger' must be the one that tells of the run (got '{file}', which does not)"
+    assert sentence == f"'--ledger' must have an entry of the run (got '{file}' without one)"
     assert refused("audit", tmp_path / "c", "--ledger", tmp_path / "none").endswith(f"file (got '{tmp_path / 'none'}')")
 
 

@@ -231,14 +231,14 @@ def test_an_interrupted_preparation_goes_on(name, options, times, trained, run_c
     interrupt_at(2, monkeypatch, KeyboardInterrupt(), times)
     status, out, err = call("prepare", run_copy, *words)
     assert (status, out) == (130, "")
-    assert err.splitlines()[-1] == "graphunlearn: interrupted: the same command goes on where it was"
+    assert err.splitlines()[-1] == "graphunlearn: interrupted: the same command continues from there"
     assert not (run_copy / file_of(name)).exists()
     kept = [path.name for path in tmp_path.iterdir() if path.name.startswith(".copy.")]
     assert len(kept) == times
     monkeypatch.undo()
     status, out, err = call("prepare", run_copy, *words)
     assert status == 0
-    assert "going on with an interrupted preparation" in err
+    assert "continuing an interrupted preparation" in err
     assert same(tensors(run_copy, name), tensors(whole, name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "whole"]
 
@@ -311,9 +311,9 @@ def test_a_method_without_preparation_leaves_none(ready, tmp_path, call):
         (
             ("--method", "ifru"),
             "'--method' must be one with a preparation, sisa, sru, unlearnrec or unlearnrec-published "
-            "(got 'ifru', which has none to keep)",
+            "(got 'ifru', which has none to save)",
         ),
-        (("--method", "calibrate"), "(got 'calibrate', which has none to keep)"),
+        (("--method", "calibrate"), "(got 'calibrate', which has none to save)"),
         (("--method", "unlearnrek"), "(got 'unlearnrek'; did you mean 'unlearnrec'?)"),
         (("--option", "probe=2"), "'--option' must be an option of unlearnrec, "),
         (("--option", "probe=2"), "(got 'probe'; did you mean 'probes'?)"),

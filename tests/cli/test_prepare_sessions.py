@@ -106,8 +106,8 @@ def test_what_is_refused(ready, trained_sessions, tmp_path, call, refused):
     assert "'--option num_shards' must be 3, as the method was prepared with (got 4); " in sentence
     assert call("forget", ready, *words, "--out", tmp_path / "b")[0] == 0
     assert refused("prepare", tmp_path / "b", "--method", "sisa") == (
-        f"'run' must hold a model that sisa was not used on (got '{tmp_path / 'b'}', from which it forgets without "
-        "another preparation)"
+        f"'run' must hold a model that needs a preparation for sisa (got '{tmp_path / 'b'}', whose model it serves "
+        "without another one)"
     )
     other = shutil.copytree(trained_sessions, tmp_path / "other")
     run = Run.load(other)
@@ -126,10 +126,10 @@ def test_a_preparation_that_lives_in_memory_alone_is_none_here(trained_sessions,
     monkeypatch.setattr(gu.SISA, "keeps", None)
     words = ("--sessions", "s1", "--method", "sisa", "--out", tmp_path / "x")
     assert refused("forget", trained_sessions, *words) == (
-        "'--method' must be one that forgets from a model as it is (got 'sisa', which is prepared first, in memory); "
-        "'graphunlearn bench' compares it"
+        "'--method' must need no preparation, or one that can be saved (got 'sisa', whose preparation is kept in "
+        "memory only); 'graphunlearn bench' can run it"
     )
-    assert "(got 'sisa', which has none to keep)" in refused("prepare", trained_sessions, "--method", "sisa")
+    assert "(got 'sisa', which has none to save)" in refused("prepare", trained_sessions, "--method", "sisa")
 
 
 def test_a_run_folder_says_what_its_shards_are_made_of(ready, tmp_path, call, refused):

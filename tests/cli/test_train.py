@@ -95,12 +95,12 @@ def test_an_interrupted_training_goes_on(ratings, trained, tmp_path, call, monke
     interrupt_at(3, monkeypatch, KeyboardInterrupt())
     status, out, err = call(*words)
     assert (status, out) == (130, "")
-    assert err.splitlines()[-1] == "graphunlearn: interrupted: the same command goes on where it was"
+    assert err.splitlines()[-1] == "graphunlearn: interrupted: the same command continues from there"
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]  # what it goes on from, and no run folder
     monkeypatch.undo()
     status, out, err = call(*words)
     assert status == 0
-    assert "going on with an interrupted training" in err
+    assert "continuing an interrupted training" in err
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     run = Run.load(tmp_path / "a")
     assert run.about["fit"]["epochs"] == 3
@@ -131,7 +131,7 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_run(ratings, trained, tmp_path
 
     monkeypatch.setattr(folders, "save_tensors", full)
     sentence = refused("train", "--data", ratings, "--out", out, "--overwrite", "--seed", 5, *QUICK)
-    assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is as it was)"
+    assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is unchanged)"
     assert Run.load(out).settings.seed == 0
     assert not [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "a"]
 

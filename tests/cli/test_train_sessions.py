@@ -95,9 +95,9 @@ def test_a_test_file_is_the_test_part(tmp_path, call):
     assert as_lists(run.validation) == named(train[80:], 80)
     expected = named([[item for item in session if item != 77] for session in test], 100)
     assert as_lists(run.test) == {name: items for name, items in expected.items() if items}
-    assert err.count("1 validation click of items that training never saw was left out") == 1
-    assert err.count("2 of 79 clicks of '--test' were left out: '--data' does not know their items") == 1
-    assert err.count("1 test click of items that training never saw was left out") == 1
+    assert err.count("1 validation click on items without training clicks was left out") == 1
+    assert err.count("2 of 79 clicks of '--test' were left out: '--data' does not contain their items") == 1
+    assert err.count("1 test click on items without training clicks was left out") == 1
 
 
 def test_the_last_sessions_by_time_or_order(tmp_path, parsed):
@@ -170,7 +170,7 @@ def test_an_interrupted_training_goes_on(clicks, trained_sessions, tmp_path, cal
     monkeypatch.undo()
     status, _, err = call(*words)
     assert status == 0
-    assert "going on with an interrupted training" in err
+    assert "continuing an interrupted training" in err
     assert fingerprint(Run.load(tmp_path / "a").model) == fingerprint(Run.load(trained_sessions).model)
 
 

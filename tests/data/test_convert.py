@@ -164,7 +164,7 @@ def test_a_test_file_takes_over_the_ids_of_the_training_graph(tmp_path):
     test_path.write_text("user,item,rating\nb,3,5\nnew,1,5\na,2,4\nb,99,1\n")
     train = InteractionGraph.from_file(train_path)
     with pytest.warns(
-        UserWarning, match="^2 of 4 rows were left out: 'like' does not know their user or item$"
+        UserWarning, match="^2 of 4 rows were left out: 'like' does not contain their user or item$"
     ) as caught:
         test = InteractionGraph.from_file(test_path, like=train)
     assert [warning.filename for warning in caught] == [__file__]

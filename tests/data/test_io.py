@@ -390,7 +390,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        OSError, match=r"^'.*a.bin' could not be written: No space left on device \(an earlier file is as it"
+        OSError, match=r"^'.*a.bin' could not be written: No space left on device \(an earlier file is unch"
     ):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

@@ -165,7 +165,7 @@ def test_bad_users(write):
 def test_like(write):
     train = SessionGraph.from_sequences([[0, 1, 2]], item_ids=["a", "b", "c"])
     path = write("session,item,user,time\n1,b,x,1\n1,zz,x,2\n1,b,x,3\n2,zz,y,1\n3,a,z,1\n")
-    with pytest.warns(UserWarning, match="2 of 5 clicks were left out: 'like' does not know their items") as caught:
+    with pytest.warns(UserWarning, match="2 of 5 clicks were left out: 'like' does not contain their items") as caught:
         test = SessionGraph.from_file(path, like=train)
     assert len(caught) == 1
     assert named(test) == {"1": ["b", "b"], "3": ["a"]}

@@ -168,7 +168,7 @@ def run_through(ledger, start, count=3):
 def test_requests_go_on_from_the_newest_model_alone(ledger, start):
     model, _ = run_through(ledger, start)
     assert ledger.verify(model) == 3
-    with pytest.raises(ValueError, match=r"newest .* of entry 3, with its graph .*bring back what was forgotten"):
+    with pytest.raises(ValueError, match=r"newest .* of entry 3, with its graph .*contains what was forgotten"):
         ledger.unlearn(gu.Unlink(), start[0], start[1], user("7"))
     with pytest.raises(ValueError, match="'model' must be the newest"):
         ledger.unlearn(gu.Unlink(), model, start[1], user("7"))
@@ -278,24 +278,24 @@ def test_no_other_request_is_taken_up_meanwhile(ledger, file, start, monkeypatch
         lambda: ledger.record_retrained(*start),
     ):
         with pytest.raises(
-            ValueError, match=r"'ledger' must have no other request under way .*; give that one again to finish it$"
+            ValueError, match=r"'ledger' must have no other pending request .*; repeat that request to finish it$"
         ):
             call()
     ledger.drop()
     assert ledger.pending is None
     ledger.unlearn(gu.Unlink(), *start, user("4"))
-    with pytest.raises(ValueError, match="must have a request under way to drop"):
+    with pytest.raises(ValueError, match="must have a pending request to drop"):
         ledger.drop()
 
 
 def test_finishing_takes_the_model_that_was_saved(ledger, start, monkeypatch):
-    with pytest.raises(ValueError, match="must have a request to be entered"):
+    with pytest.raises(ValueError, match="must have a pending request whose method has finished"):
         ledger.finish(*start)
     saved = []
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("graphunlearn.ledger.store.Store.append", _kill)
         ledger.unlearn(gu.GradientAscent(steps=1), *start, user("3"), save=saved.append)
-    with pytest.raises(ValueError, match="'model' must be what the request under way came to"):
+    with pytest.raises(ValueError, match="'model' must be the result of the pending request"):
         ledger.finish(*start)
     assert ledger.finish(saved[0].model, saved[0].graph).number == 1
 
@@ -387,9 +387,9 @@ def test_a_guard_that_was_taken_out_is_missed(ledger, file, start):
     with sqlite3.connect(file) as connection:
         connection.execute("DROP TRIGGER entry_stays")
     connection.close()
-    with pytest.raises(ValueError, match="'ledger' must refuse to have entries changed"):
+    with pytest.raises(ValueError, match="'ledger' must have its triggers against changes of entries"):
         ledger.verify()
-    with pytest.raises(ValueError, match="'ledger' must refuse to have entries changed"):
+    with pytest.raises(ValueError, match="'ledger' must have its triggers against changes of entries"):
         ledger.unlearn(gu.Unlink(), *start, user("3"))
 
 
@@ -397,10 +397,10 @@ def test_a_guard_that_was_taken_out_is_missed(ledger, file, start):
     ("edit", "sentence"),
     [
         ("DROP TRIGGER entry_is_kept; DELETE FROM entry", "must have a first entry"),
-        ("INSERT INTO pending VALUES (1, 'x')", "must hold a request under way as JSON"),
-        ("INSERT INTO pending VALUES (1, '[1]')", "must hold a request under way as JSON"),
-        ("""INSERT INTO pending VALUES (1, '{"time": 1}')""", r"a request under way whole \(got one of \['time"),
-        ("""INSERT INTO pending VALUES (1, '{"request": 1}')""", "must hold a request under way whole"),
+        ("INSERT INTO pending VALUES (1, 'x')", "must hold a pending request as JSON"),
+        ("INSERT INTO pending VALUES (1, '[1]')", "must hold a pending request as JSON"),
+        ("""INSERT INTO pending VALUES (1, '{"time": 1}')""", r"a complete pending request \(got one of \['time"),
+        ("""INSERT INTO pending VALUES (1, '{"request": 1}')""", "must hold a complete pending request"),
     ],
 )
 def test_what_no_ledger_writes_is_told_in_a_sentence(edit, sentence, ledger, file, start):
@@ -453,7 +453,7 @@ def test_entries_go_from_model_to_model(ledger, file, start):
         last.pop(name)
     with Store.writing(file) as store:
         store.append(last)  # starts where the third did, and not where it ended
-    with pytest.raises(ValueError, match="entry 4 starts from another than entry 3 left"):
+    with pytest.raises(ValueError, match="entry 4 does not start from the model of entry 3"):
         ledger.verify()
 
 
@@ -471,7 +471,7 @@ def test_entries_go_from_model_to_model_and_from_graph_to_graph(part, ledger, fi
     assert last[f"{part}_before"] != last[f"{part}_after"]
     with Store.writing(file) as store:
         store.append(last)
-    with pytest.raises(ValueError, match="entry 4 starts from another than entry 3 left"):
+    with pytest.raises(ValueError, match="entry 4 does not start from the model of entry 3"):
         ledger.verify()
 
 

@@ -172,7 +172,7 @@ def test_a_registered_encoding_overrules_the_linear_form_of_the_parent_class():
 
 
 def test_an_unknown_module_is_refused():
-    with pytest.raises(TypeError, match=r"'model' must be a recommender that 'encode' knows \(got Linear\)"):
+    with pytest.raises(TypeError, match=r"'model' must be a recommender that 'encode' supports \(got Linear\)"):
         encode(nn.Linear(2, 2), random_graph())
 
 
@@ -205,9 +205,9 @@ def test_registering_by_call_and_for_subclasses():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (([6, 2], [6, 2]), r"must return 7 user rows for this graph \(got a tensor of shape \[6, 2\]\)"),
-        (([7, 2], [7, 2]), r"must return 6 item rows for this graph \(got a tensor of shape \[7, 2\]\)"),
-        (([7], [6]), "must return 7 user rows"),
+        (([6, 2], [6, 2]), r"must return 7 user embeddings for this graph \(got a tensor of shape \[6, 2\]\)"),
+        (([7, 2], [7, 2]), r"must return 6 item embeddings for this graph \(got a tensor of shape \[7, 2\]\)"),
+        (([7], [6]), "must return 7 user embeddings"),
     ],
     ids=["users", "items", "vectors"],
 )
@@ -223,7 +223,7 @@ def test_a_registered_function_that_returns_something_else(shapes, message):
 @pytest.mark.parametrize("make", [lambda n: LightGCN(n, 3, 2), lambda n: MatrixFactorization(n, 3)], ids=["gcn", "mf"])
 @pytest.mark.parametrize("num_nodes", [12, 14])
 def test_a_graph_of_another_size_is_refused(make, num_nodes):
-    message = rf"'graph' must have as many nodes as \w+ has rows, {num_nodes} \(got 7 users \+ 6 items = 13\)"
+    message = rf"'graph' must have as many nodes as \w+ has embeddings, {num_nodes} \(got 7 users \+ 6 items = 13\)"
     with pytest.raises(ValueError, match=message):
         encode(make(num_nodes), random_graph())
 

@@ -176,7 +176,7 @@ def test_what_is_missing_is_filled_in_and_nothing_else():
 
 
 def test_a_method_that_keeps_nothing_neither_saves_nor_loads(tmp_path):
-    with pytest.raises(ValueError, match="unlink must have a preparation to load one"):
+    with pytest.raises(ValueError, match="unlink must be a method whose preparation can be saved"):
         gu.Unlink().load(tmp_path / "x")
     with pytest.raises(ValueError, match="unlink must be prepared"):
         gu.Unlink().save(tmp_path / "x")

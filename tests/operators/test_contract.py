@@ -439,10 +439,10 @@ def test_parameters_that_are_not_finite_are_refused(method, model, graph, one_re
 def test_a_graph_that_does_not_fit_is_refused_and_the_model_left_alone(method, graph, one_request):
     if isinstance(graph, SessionGraph):
         model = GRU4Rec(graph.num_items + 1, 4).train()
-        message = r"'graph' must have as many items as GRU4Rec has rows, 14 \(got 13\)"
+        message = r"'graph' must have as many items as GRU4Rec has embeddings, 14 \(got 13\)"
     else:
         model = LightGCN(graph.num_nodes + 1, 4, 2).train()
-        message = r"'graph' must have as many nodes as LightGCN has rows, 26 \(got 14 users"
+        message = r"'graph' must have as many nodes as LightGCN has embeddings, 26 \(got 14 users"
     before = state(model)
     with pytest.raises(ValueError, match=message):
         method.unlearn(model, graph, one_request)
@@ -472,7 +472,7 @@ def test_a_model_of_the_other_kind_is_refused(method, case, graph, one_request):
 
 
 def test_a_model_that_nobody_knows_is_refused(method, graph, one_request):
-    with pytest.raises(TypeError, match=r"'model' must be a recommender that 'encode' knows \(got Linear\)"):
+    with pytest.raises(TypeError, match=r"'model' must be a recommender that 'encode' supports \(got Linear\)"):
         method.unlearn(nn.Linear(2, 2), graph, one_request)
     with pytest.raises(ValueError, match=r"'model' must have parameters \(got Identity with none\)"):
         method.unlearn(nn.Identity(), graph, one_request)

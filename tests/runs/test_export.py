@@ -414,5 +414,8 @@ def test_what_must_not_be_written_is_refused(tmp_path, model, graph, request_, r
 
 def test_a_graph_that_is_not_the_one_before_is_refused(tmp_path, graph, request_, result):
     smaller = graph.select(graph.pairs[0] != 15)
-    with pytest.raises(ValueError, match="'graph' must be the one before, which the request makes that of 'result'"):
+    with pytest.raises(
+        ValueError,
+        match="'graph' must be the graph before forgetting, from which the request gives the graph of 'result'",
+    ):
         gu.export(result, tmp_path / "a", graph=smaller)

@@ -423,9 +423,9 @@ def faulty_graph(**methods):
 GRAPH_FAULTS = {
     "split": ({"split": lambda s, *r: (s, InteractionGraph.split(s, *r)[1])}, "must add up to 36"),
     "swapped": ({"split": lambda s, *r: InteractionGraph.split(s, *r)[::-1]}, "must take"),
-    "active": ({"active": property(lambda s: InteractionGraph.active.fget(s) | True)}, "must know its active rows"),
-    "holds": ({"holds": lambda s, part: torch.ones(len(part), dtype=torch.bool)}, "must not know a strange user"),
-    "match": ({"match": lambda s, *a: InteractionGraph.match(s, *a)[:1]}, "must have nothing of the request"),
+    "active": ({"active": property(lambda s: InteractionGraph.active.fget(s) | True)}, "must mark its active rows"),
+    "holds": ({"holds": lambda s, part: torch.ones(len(part), dtype=torch.bool)}, "must be false for an unknown user"),
+    "match": ({"match": lambda s, *a: InteractionGraph.match(s, *a)[:1]}, "must contain nothing of the request"),
     "emptied": ({"emptied": lambda s, r: s.active & False}, "must have the rows that lost all events"),
     "without_emptied": ({"without_emptied": lambda s, g, r: s}, "must leave no event of emptied rows"),
     "clone": ({"clone": copy.copy}, "a clone of InteractionGraph must share no memory"),

@@ -255,7 +255,7 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
         same = own.shape == other[1:].shape
         gap = float((own - other[1:]).abs().max() / other.abs().max().clamp(min=1e-12)) if same else torch.inf
         if not gap <= TOLERANCE:
-            twice = ", are pairs there twice, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
+            twice = ", are pairs repeated, which SGL counts (rm_dup_inter)" if type(model).__name__ == "SGL" else ""
             expected = f"compute what RecBole's {type(model).__name__} does on the training data passed"
             got = f"{name} embeddings that differ by {gap:.2g} of the largest entry"
             hint = f"was it trained on other data{twice}, or is it a subclass?"

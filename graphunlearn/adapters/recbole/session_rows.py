@@ -177,9 +177,9 @@ class Clicks:
             wrong = self.uid[self.sequence[targets[~same]][:1]]
             token = self.datasets[0].id2token(self.datasets[0].uid_field, wrong)[0]
             raise ValueError(
-                "the data loaders must hold every click of a sequence but the first as the target of one row, after "
-                f"all that were clicked before it, as RecBole's augmentation makes them (got {int((~same).sum())} rows "
-                f"where this is not so, the first of '{token}')"
+                "in the data loaders, every click of a sequence except the first must be the target of one row whose "
+                "history is all earlier clicks, as RecBole's augmentation makes them "
+                f"(got {int((~same).sum())} other rows, the first of '{token}')"
             )
 
 

@@ -142,7 +142,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         temporary.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise type(error)(f"'{path}' could not be written: {reason} (an earlier file is as it was)") from error
+        raise type(error)(f"'{path}' could not be written: {reason} (an earlier file is unchanged)") from error
     finally:
         temporary.unlink(missing_ok=True)
     return Path(path)

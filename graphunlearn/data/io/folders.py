@@ -28,7 +28,7 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
         ValueError: The folder contains other files, or it cannot be created.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ArgumentError(argument, "be a folder", f"'{out}', which is something else")
+        raise ArgumentError(argument, "be a folder", f"'{out}', which is a file or a symbolic link")
     if out.exists():
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in written or entry.is_dir())
         if foreign:
@@ -75,7 +75,7 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         with suppress(OSError):  # the new folder is already in place
             _flush([target.parent])
     except OSError as error:
-        kept = " (the earlier one is as it was)" if old.exists() or target.exists() else ""
+        kept = " (the earlier one is unchanged)" if old.exists() or target.exists() else ""
         raise OSError(f"'{out}' could not be written: {_reason(error)}{kept}") from error
     finally:
         if old.exists() and not target.exists():

@@ -96,7 +96,8 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np
         no_date = dates.isna().to_numpy()
         if column.dtype.kind == "M":
             wrong = no_date  # a missing date would be an ordinary number
-        elif wrong.any():  # what is neither; in a mixture of numbers and dates what is unlike the first
+        elif wrong.any():
+            # values that are neither numbers nor dates or, in a mixture, of another kind than the first value
             wrong = wrong & no_date if (wrong & no_date).any() else wrong != wrong[0]
     if whole:
         wrong |= (numbers < 0) | (numbers % 1 != 0) | (numbers >= 2**63)

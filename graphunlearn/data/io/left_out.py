@@ -33,7 +33,7 @@ class LeftOutWarning(UserWarning):
 
     Example:
         >>> str(LeftOutWarning(2, 5, "clicks", "items"))
-        "2 of 5 clicks were left out: 'like' does not know their items"
+        "2 of 5 clicks were left out: 'like' does not contain their items"
     """
 
     def __init__(self, count: int, total: int, unit: str, nodes: str) -> None:
@@ -41,7 +41,7 @@ class LeftOutWarning(UserWarning):
         self.count, self.total, self.unit, self.nodes = count, total, unit, nodes
 
     def __str__(self) -> str:
-        return f"{self.count} of {self.total} {self.unit} were left out: 'like' does not know their {self.nodes}"
+        return f"{self.count} of {self.total} {self.unit} were left out: 'like' does not contain their {self.nodes}"
 
 
 def tell_left_out(count: int, total: int, *, clicks: bool = False) -> None:

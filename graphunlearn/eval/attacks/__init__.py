@@ -1,4 +1,4 @@
-"""Attacks that try to tell what a model was asked to forget, and the comparison of their success with retraining."""
+"""Attacks that try to identify the forgotten data, and the comparison of their success with retraining."""
 
 from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
 from graphunlearn.eval.attacks.edges import EdgeRecovery

@@ -1,4 +1,4 @@
-"""What both models together give away: who was forgotten, from what changed between them."""
+"""Attacks that compare the models before and after forgetting, to find the forgotten users and pairs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ __all__ = ["changed_rows", "score_drops"]
 
 
 def score_drops(before: Encoded, after: Encoded, forgotten: Tensor, kept: Tensor) -> Evidence:
-    r"""Tell forgotten pairs from kept pairs by how far their score fell between two models.
+    r"""Distinguish forgotten pairs from kept pairs by the fall of their scores between two models.
 
-    The value is the AUROC of :math:`s_{ui}^{before} - s_{ui}^{after}`. Whoever holds both models can compute it, so
-    publishing the model after forgetting beside the one before can give the request away. A retrained model moves all
-    scores, and hides the request better.
+    The value is the AUROC of :math:`s_{ui}^{before} - s_{ui}^{after}`. Anyone who has both models can compute it, so
+    publishing both can reveal the request. A retrained model changes all scores, and hides the request better.
 
     Args:
         before: Embeddings of the model before forgetting.
@@ -31,7 +30,7 @@ def score_drops(before: Encoded, after: Encoded, forgotten: Tensor, kept: Tensor
 
 
 def changed_rows(before: Tensor, after: Tensor, forgotten: Tensor) -> float | None:
-    r"""Tell forgotten users (or items) from all others by how far their embedding moved between two models.
+    r"""Distinguish forgotten users (or items) from all others by the change of their embeddings between two models.
 
     Args:
         before: Embeddings before forgetting ``[num, dim]``.

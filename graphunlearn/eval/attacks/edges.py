@@ -1,4 +1,4 @@
-"""Edge recovery: an attacker who knows a part of the remaining edges looks for others, and for forgotten ones."""
+"""Edge recovery: an attacker who has a part of the remaining edges searches for the others and for forgotten ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ RIDGE = 1e-2
 
 
 class EdgeRecovery:
-    r"""Tell edges from never-seen pairs of like popularity by the scores of the model around them.
+    r"""Distinguish edges from never-seen pairs of similar popularity by their scores and those of neighbouring pairs.
 
-    Unlearning can leave a dip at the ends of a removed edge: the score of the pair is low for the neighbourhood it is
-    in. With the score :math:`f^0 = s_{ui}`, the mean score :math:`f^1_u` of the remaining items of :math:`u` and the
-    mean score :math:`f^1_i` of :math:`i` for its remaining users, the features of a pair are these three figures, the
-    differences :math:`f^0 - f^1`, and the trend bits :math:`\operatorname{sign}(f^0 - f^1)`. The attacker fits a
-    logistic regression on half of the remaining edges of the affected users against matched never-seen pairs. Its
-    AUROC is reported for forgotten edges and, as the measure of its strength, for the other half of the remaining
-    edges. Edges of users or items without any interaction left are left out: nothing is around them.
+    Unlearning can make the score of a removed edge lower than the scores of similar pairs at the same nodes. With the
+    score :math:`f^0 = s_{ui}`, the mean score :math:`f^1_u` of the remaining items of :math:`u` and the mean score
+    :math:`f^1_i` of :math:`i` for its remaining users, the features of a pair are these three figures, the differences
+    :math:`f^0 - f^1`, and the trend bits :math:`\operatorname{sign}(f^0 - f^1)`. The attacker fits a logistic
+    regression on half of the remaining edges of the affected users against matched never-seen pairs. Its AUROC is
+    reported for forgotten edges and, as the measure of its strength, for the other half of the remaining edges. Edges
+    of users or items without remaining interactions are left out, because they have no neighbours.
 
     Args:
         graph: The training graph before forgetting.

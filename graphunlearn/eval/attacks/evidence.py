@@ -1,4 +1,4 @@
-"""What an attack learns from a model, and its comparison with retrained models: an interval and what is left."""
+"""The evidence that an attack collects from a model, and its comparison with retrained models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_UNITS = 4000
 FEWEST_UNITS = 5
 """Least number of units in every group for an interval."""
 PRIOR = 2.0
-"""Most degrees of freedom that the spread expected from the units alone has beside the spread of retrained models."""
+"""Largest number of degrees of freedom given to the spread expected from the units alone, in the moderated variance."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evidence:
         return float(self.resampled(torch.ones(1, self.sums.size(1), dtype=torch.float64)))
 
     def resampled(self, weights: Tensor) -> Tensor:
-        """Return the value with every unit counted as often as its weight.
+        """Return the value if every unit is counted with its weight.
 
         Args:
             weights: Weights of the units ``[num_draws, num_units]``.
@@ -91,7 +91,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The value of an attack on one model beside its value on the original and on retrained models.
+    """The value of an attack on one model, with its values on the original and on retrained models.
 
     Args:
         value: The value on the model.
@@ -101,7 +101,7 @@ class Comparison:
         low: Lower end of the interval of ``value``.
         high: Upper end of the interval of ``value``.
         leak_left: Share of what the original reveals that the model still reveals: 0 as retrained, 1 as the original;
-            ``None`` if the attack cannot tell the original from retrained models.
+            ``None`` if the attack cannot distinguish the original from retrained models.
         leak_low: Lower end of the interval of ``leak_left``.
         leak_high: Upper end of the interval of ``leak_left``.
         beyond: The difference from the mean of retrained models, in units of the largest difference that another
@@ -121,7 +121,7 @@ class Comparison:
 
     @property
     def separated(self) -> bool:
-        """Whether the attack can tell the original from retrained models."""
+        """Whether the attack can distinguish the original from retrained models."""
         return self.leak_left is not None
 
     def entry(self) -> dict[str, Any]:
@@ -135,11 +135,11 @@ def compare(
     r"""Compare the value of an attack on one model with its value on retrained models.
 
     Let :math:`d = v - \bar r` be the difference between the model and the mean of :math:`R` retrained models. Its
-    standard error combines two sources of chance: which units were asked (a bootstrap over users, items or sessions,
-    with the same draws for all models) and which models were retrained (:math:`s_r^2 / R`). The spread :math:`s_r` of
-    few retrained models is uncertain, so its square is averaged with the spread that the units alone would give,
-    weighted by degrees of freedom (a moderated variance). The units alone know nothing of what moves all of them at
-    once, so their weight falls with their share of the observed spread. The interval is
+    standard error combines two sources of chance: the choice of the units (a bootstrap over users, items or sessions,
+    with the same draws for all models) and the choice of the retrained models (:math:`s_r^2 / R`). The spread
+    :math:`s_r` of few retrained models is uncertain, so its square is averaged with the spread that the units alone
+    would give, weighted by degrees of freedom (a moderated variance). The units alone do not show variation that
+    affects all of them in the same way, so their weight falls with their share of the observed spread. The interval is
     :math:`d \pm t \cdot \mathrm{se}`.
 
     The share that is left, :math:`\ell = d / (o - \bar r)` with the value :math:`o` of the original, has the standard
@@ -199,8 +199,8 @@ def compare(
 def units_of(owners: Tensor) -> Tensor:
     """Return the units of a bootstrap: the owners of contributions, or every contribution if they have few owners.
 
-    One forgotten user says nothing of how much users differ. An interval from the pairs of that user then holds for the
-    pairs alone.
+    A single forgotten user gives no information on the differences between users. The interval then covers the choice
+    of pairs of that user only.
 
     Args:
         owners: User (or session) of every contribution ``[num]``.

@@ -1,4 +1,4 @@
-"""The fold-in attack: item embeddings alone give away what a forgotten user had."""
+"""The fold-in attack: the item embeddings alone can reveal the items of a forgotten user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphunlearn.nn import Encoded
 __all__ = ["FoldIn"]
 
 PER_FORGOTTEN = 5
-"""Number of remaining nodes of like degree that every forgotten node is compared with."""
+"""Number of remaining nodes of similar degree with which every forgotten node is compared."""
 FEWEST = 100
 """Least number of remaining nodes."""
 PER_PAIR = 5
@@ -29,8 +29,8 @@ class FoldIn:
 
     The attacker folds a user :math:`u` in, as services do with new users: the query :math:`q_A` is the mean of the item
     embeddings :math:`z_i`, less the mean of all items, over one half :math:`A_u` of the items of :math:`u`. The items
-    of the other half :math:`B_u` are ranked against never-seen items :math:`N_i` of like popularity. Every item has the
-    weight :math:`w_i = 1 / \deg(i)` in both halves, because one user leaves a larger trace in an item of few users:
+    of the other half :math:`B_u` are ranked against never-seen items :math:`N_i` of similar popularity. Every item has
+    the weight :math:`w_i = 1 / \deg(i)` in both halves, because one user leaves a larger trace in an item of few users:
 
     .. math::
         q_A = \sum_{i \in A_u} w_i (z_i - \bar z), \qquad
@@ -38,10 +38,10 @@ class FoldIn:
         {\sum_{i \in B_u} w_i}, \qquad
         v = \mathbb{E}_{u\,\text{forgotten}}[a_u] - \mathbb{E}_{u\,\text{remaining}}[a_u]
 
-    The halves change roles, and both results count. The same figure of remaining users of like degree is subtracted,
-    because longer training moves both. The attack needs neither the row of the forgotten user nor the model before
-    forgetting. With ``side="item"`` the roles of users and items are exchanged. The weights and the centring are our
-    choice: on MovieLens-100K they separated models that kept a trace in the item embeddings best.
+    The halves change roles, and both results count. The same figure for remaining users of similar degree is
+    subtracted, because longer training changes both. The attack needs neither the embedding of the forgotten user nor
+    the model before forgetting. With ``side="item"`` the roles of users and items are exchanged. The weights and the
+    centring are our choice: on MovieLens-100K they separated models that kept a trace in the item embeddings best.
 
     Args:
         graph: The training graph before forgetting.
@@ -52,7 +52,7 @@ class FoldIn:
 
     Attributes:
         forgotten: Number of forgotten nodes that the attack can use: those with two interactions or more.
-        left_out: Number of forgotten nodes with a single interaction, which leave nothing to hide.
+        left_out: Number of forgotten nodes with a single interaction, which cannot be divided into two halves.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class FoldIn:
         own, num = self.pairs[other], len(self.nodes)
         half = 2 * self.unit + self.half
         query = rows.new_zeros(2 * num, rows.size(1)).index_add_(0, half, self.weight.unsqueeze(1) * rows[own])
-        asked = query[2 * self.unit + 1 - self.half]  # the other half asks for this one
+        asked = query[2 * self.unit + 1 - self.half]  # each half in turn is the query for the other
         score = (asked * rows[own]).sum(1)
         against = (asked[self.owner] * rows[self.controls[other]]).sum(1)
         won = (score[self.owner] > against).double() + (score[self.owner] == against).double() / 2

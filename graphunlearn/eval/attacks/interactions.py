@@ -102,7 +102,7 @@ class InteractionAttacks:
 
     @torch.no_grad()
     def observe(self, encoded: Encoded, before: Encoded | None = None) -> Observed:
-        """Return what the attacks see of one model.
+        """Return the data of one model that the attacks use.
 
         Args:
             encoded: The embeddings of the model.
@@ -136,9 +136,9 @@ class InteractionAttacks:
         """Return the evidence of every attack on one model.
 
         Args:
-            observed: What the attacks see of the model.
-            outside: What they see of models that were not trained on the forgotten pairs, without this model.
-            inside: What they see of shadow models that were trained on them.
+            observed: The data of the model that the attacks use.
+            outside: The same of models that were not trained on the forgotten pairs, without this model.
+            inside: The same of shadow models that were trained on them.
 
         Returns:
             The evidence and further figures, by attack. The membership attacks are missing without an out-model.

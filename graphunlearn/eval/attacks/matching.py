@@ -41,9 +41,9 @@ def matched_pairs(
 ) -> Matched:
     """Draw never-seen pairs with the same user (so the same degree) and an item of about the same popularity.
 
-    Popularity alone tells forgotten pairs from pairs drawn at random; a control of like popularity takes that away.
-    A control is drawn among the ``WINDOW`` items whose number of training interactions is closest to that of the pair's
-    item. Controls that were seen in any graph are drawn again; a control that cannot be found is left out.
+    Popularity alone distinguishes forgotten pairs from pairs drawn at random; controls of similar popularity prevent
+    this. A control is drawn among the ``WINDOW`` items whose number of training interactions is closest to that of the
+    pair's item. Controls that were seen in any graph are drawn again; a control that cannot be found is left out.
 
     Args:
         graph: The training graph before forgetting, which counts interactions.

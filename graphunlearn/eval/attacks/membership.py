@@ -1,4 +1,4 @@
-"""Membership attacks per example: LiRA and RMIA, with the retrained models at hand as out-models."""
+"""Membership attacks per example: LiRA and RMIA, with the retrained models as out-models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Observed", "lira", "membership", "rmia", "true_positive_rate"]
 MANY = 16
 """Number of out-models from which variances are estimated per example instead of once for all."""
 GAMMA = 2.0
-"""RMIA: a population example is beaten if the likelihood ratio exceeds its ratio this many times."""
+"""RMIA: factor by which the likelihood ratio of an example must exceed that of a population example."""
 RATES = {"tpr@1%": 0.01, "tpr@0.1%": 0.001}
 """False positive rates at which the true positive rate is reported."""
 OFFLINE = 0.3
@@ -24,7 +24,8 @@ OFFLINE = 0.3
 
 
 Observed = dict[str, Any]
-"""What attacks see of one model: logits of ``forgotten``, ``controls`` and ``anchors``, and more by attack."""
+"""The data of one model that attacks use: logits of ``forgotten``, ``controls`` and ``anchors``, and others by attack.
+"""
 
 
 def membership(
@@ -73,7 +74,8 @@ def _told(members: Tensor, others: Tensor, unit: Tensor) -> tuple[Evidence, dict
 
 
 def _calibration(observed: Tensor, average: Tensor) -> tuple[float, float]:
-    """Return intercept and slope of the logits of one model against the average model, on pairs that none has seen.
+    """Return intercept and slope of the logits of one model against the average model, on pairs that no model was
+    trained on.
 
     A model that was trained longer has larger logits everywhere. Without this step an attack would take the
     difference for a trace of the forgotten pairs.
@@ -142,7 +144,7 @@ def rmia(
 ) -> Tensor:
     r"""Return the score of the relative membership attack for every example.
 
-    The likelihood ratio of an example compares the attacked model with what models say on average,
+    The likelihood ratio of an example compares the attacked model with the average over models,
     :math:`\rho_x = p(x \mid \theta) / p(x)`. Without in-models, :math:`p(x) = ((1 + a)\, \bar p_{out}(x) + 1 - a) / 2`.
     The score is the share of population examples :math:`z` with :math:`\rho_x > \gamma \rho_z`.
 

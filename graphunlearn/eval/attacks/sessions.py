@@ -26,14 +26,14 @@ REMAINING = 300
 
 
 class Asked:
-    """Clicks that attacks ask a model about: each is the last click of a prefix and an item, with controls.
+    """Predictions whose scores an attack uses: each consists of the last click of a prefix and an item, with controls.
 
     The controls of a click have the same prefix and an item of about the same popularity that is not in the session.
 
     Args:
         graph: The sessions that hold the prefixes.
         ends: Index of the last click of every prefix ``[num]``.
-        items: The item asked for after every prefix ``[num]``.
+        items: The item whose score after every prefix is used ``[num]``.
         popularity: Number of training clicks of every item ``[num_items]``.
         per_click: Number of controls per click.
         seed: Seed of the draw.
@@ -47,7 +47,7 @@ class Asked:
         num, device = len(popularity), items.device
         noise = torch.rand(num, generator=generator, dtype=torch.float64) / 2
         order = (popularity.cpu().double() + noise).argsort().to(device)
-        order = order[popularity[order] > 0]  # items without training clicks would be easy to tell apart
+        order = order[popularity[order] > 0]  # items without training clicks would be easy to identify
         place = torch.searchsorted(
             popularity[order].contiguous(), popularity[items].to(popularity.dtype).contiguous()
         ).clamp(max=len(order) - 1)
@@ -110,7 +110,7 @@ class SessionAttacks:
     - ``lira``, ``rmia``: the membership attacks on the same logits, calibrated on test clicks;
     - ``transition``: LiRA on the deleted transitions :math:`\log p(v_{t+1} \mid v_{1:t})`;
     - ``target``: the probability that the promoted items are clicked next in real sessions;
-    - ``fold_in``: the items of the second half of a forgotten session, asked for after its first half, less the same
+    - ``fold_in``: the ranks of the items of the second half of a forgotten session after its first half, minus the same
       figure of remaining sessions.
 
     Args:
@@ -174,11 +174,11 @@ class SessionAttacks:
 
     @torch.no_grad()
     def observe(self, model: nn.Module, before: Observed | None = None) -> Observed:
-        """Return what the attacks see of one model.
+        """Return the data of one model that the attacks use.
 
         Args:
             model: The model.
-            before: What they see of the original model; ``None`` for the original itself.
+            before: The same data of the original model; ``None`` for the original itself.
 
         Returns:
             Logits by attack, and the evidence of the attacks that need no other model.
@@ -219,9 +219,9 @@ class SessionAttacks:
         """Return the evidence of every attack on one model.
 
         Args:
-            observed: What the attacks see of the model.
-            outside: What they see of models that were not trained on the forgotten clicks, without this model.
-            inside: What they see of shadow models that were trained on them.
+            observed: The data of the model that the attacks use.
+            outside: The same of models that were not trained on the forgotten clicks, without this model.
+            inside: The same of shadow models that were trained on them.
 
         Returns:
             The evidence and further figures, by attack.

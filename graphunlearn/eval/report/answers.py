@@ -1,4 +1,4 @@
-"""The report's answers in plain words, as HTML: what was asked, what an attacker finds, quality, cost, and limits."""
+"""The report's answers in plain words, as HTML: the request, the success of attacks, quality, cost, and limits."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ TRACE = """The trace is what an attack finds on the original beyond what it find
 the forgotten data. Retraining leaves 0% of it; the original has 100%. Below 0% a model reveals less than retrained
 models do. That is as wrong as revealing more, because it shows that something was removed."""
 AFTERWARDS = """A retrained model was trained without the forgotten data, so that the pair of original and retrained
-model gives the request away as well; the table says how clearly. Whoever publishes only one of the two
-models does not allow this comparison; a model that was published before stays in the hands of those who copied it."""
+model reveals the request as well; the table says how clearly. If only one of the two models is published, nobody
+else can compare them; but a model that was published before may have been copied."""
 
-FEW = "There are too few users, sessions or retrained models for an interval, so that it does not say what is left."
+FEW = "There are too few users, sessions or retrained models for an interval, so the share left is not known."
 _SENTENCES = {
     "auroc": """It is right in {before} of comparisons on the original, {retrained} on retrained models and {after} on
         {who}; guessing is right in 50%.""",
@@ -62,7 +62,7 @@ def answers(report: Mapping[str, Any]) -> list[str]:
     first = next(iter(audited(report)), None)
     return [
         section("What was asked", _asked(report)),
-        section("Can it be told from data never seen?", *_told(report, first)),
+        section("Can the forgotten data be identified?", *_told(report, first)),
         section(
             "Does it recommend as well?",
             "" if first is None else paragraphs(utility(report, first)),
@@ -116,7 +116,7 @@ def date_of(report: Mapping[str, Any]) -> str:
 
 
 def _short(model: Any) -> Any:
-    """Return a model without its training settings, which stand at the end of the page."""
+    """Return a model without its training settings, which are at the end of the page."""
     if isinstance(model, Mapping):
         return {key: value for key, value in model.items() if key not in ("objective", "settings")}
     return model
@@ -137,8 +137,8 @@ def _told(report: Mapping[str, Any], first: Mapping[str, Any] | None) -> list[st
         if several := _runs(report):
             parts.append(paragraphs(several))
     parts.append(section("What is left of the trace, by model", left_table(report), level=3))
-    parts.append(section("What real users are told of the promoted items", target_table(report), level=3))
-    parts.append(section("What publishing both models gives away", *_both(report, first), level=3))
+    parts.append(section("Recommendation of the promoted items to real users", target_table(report), level=3))
+    parts.append(section("Risk of publishing both models", *_both(report, first), level=3))
     return parts
 
 
@@ -185,7 +185,7 @@ def _both(report: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
     )
     if entry.get("rows") is not None:
         rows, theirs = (result(attack, entry.get(key)) for key in ("rows", "retrain_rows"))
-        told += f" It tells the users in the request from others, by how far their rows moved, in {rows} and {theirs}."
+        told += f" By the change of the user embeddings, it finds the users in the request in {rows} and {theirs}."
     return [paragraphs(told, " ".join(AFTERWARDS.split())), both_models_table(report)]
 
 

@@ -1,4 +1,4 @@
-"""What every attack has and finds, in words, and what is left of the trace in a report."""
+"""Descriptions of the attacks and of their results, and the share of the trace that is left, in words."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 NOTHING = "nothing measurable"
-"""Printed instead of a share where an attack does not tell the original from retrained models."""
+"""Printed instead of a share if an attack does not distinguish the original from retrained models."""
 NO_INTERVAL = "no interval"
-"""Printed where there are too few retrained models, users or sessions for an interval."""
+"""Printed if there are too few retrained models, users or sessions for an interval."""
 STRENGTH = ("edge_recovery_kept",)
-"""Attacks on what was kept, which only measure how strong an attack is."""
+"""Attacks on kept data, which only measure how strong an attack is."""
 SHOWN_APART = ("before_and_after",)
 """Attacks that need both models, and are described on their own."""
 
@@ -43,8 +43,8 @@ class Attack(NamedTuple):
     Args:
         title: Name of the attack.
         short: Name of the attack in tables.
-        told: What the attacker has and does, as sentences.
-        figure: What the figure is: ``"auroc"``, ``"difference"`` (of two AUROCs) or ``"probability"``.
+        told: The knowledge and the actions of the attacker, as sentences.
+        figure: Kind of the figure: ``"auroc"``, ``"difference"`` (of two AUROCs) or ``"probability"``.
     """
 
     title: str
@@ -64,8 +64,8 @@ _ATTACKS = {
     "fold_in": Attack(
         "Finding a forgotten user in the items",
         "fold-in, users",
-        """The attacker has the item side of the model and half of what a forgotten user did, and looks for the other
-        half among items that the user never had. The same is done with users who remain, for comparison.""",
+        """The attacker has the item side of the model and half of the items of a forgotten user, and looks for the
+        other half among items that the user never had. The same is done with users who remain, for comparison.""",
         "difference",
     ),
     "fold_in_items": Attack(
@@ -78,8 +78,8 @@ _ATTACKS = {
     "lira": Attack(
         "Membership, likelihood ratio (LiRA)",
         "membership (LiRA)",
-        """The attacker has the model and models of the same kind that never saw the forgotten data, and tells forgotten
-        interactions from comparable ones that nobody ever had.""",
+        """The attacker has the model and models of the same kind that never saw the forgotten data, and distinguishes
+        forgotten interactions from comparable ones that nobody ever had.""",
     ),
     "rmia": Attack(
         "Membership, relative (RMIA)",
@@ -89,8 +89,8 @@ _ATTACKS = {
     "edge_recovery_forgotten": Attack(
         "Recovering forgotten interactions",
         "recovery, forgotten",
-        """The attacker has the model and part of the interactions that remain, learns from them what an interaction
-        looks like, and tells forgotten interactions from comparable ones that nobody ever had.""",
+        """The attacker has the model and part of the interactions that remain, learns from them to recognise
+        interactions, and distinguishes forgotten interactions from comparable ones that nobody ever had.""",
     ),
     "edge_recovery_kept": Attack(
         "Recovering kept interactions",
@@ -99,10 +99,10 @@ _ATTACKS = {
         had to be forgotten here.""",
     ),
     "before_and_after": Attack(
-        "Both models in one hand",
+        "Access to both models",
         "both models",
-        """The attacker holds the model before and the model after forgetting, and tells forgotten from kept
-        interactions by how far their scores fell.""",
+        """The attacker holds the model before and the model after forgetting, and distinguishes
+        forgotten from kept interactions by the fall of their scores.""",
     ),
 }
 _OF_SESSIONS = {
@@ -112,18 +112,18 @@ _OF_SESSIONS = {
     "click": Attack(
         "Forgotten clicks",
         "click",
-        """The attacker has the model and the clicks before a forgotten click, and tells the forgotten click from
-        comparable items.""",
+        """The attacker has the model and the clicks before a forgotten click, and distinguishes the forgotten
+        click from comparable items.""",
     ),
     "transition": Attack(
         "Deleted transitions",
         "transition",
-        """The attacker has the model and models of the same kind that never saw the forgotten data, and tells what
-        followed on a forgotten click from comparable items.""",
+        """The attacker has the model and models of the same kind that never saw the forgotten data, and
+        distinguishes the click after a forgotten click from comparable items.""",
     ),
     "lira": _ATTACKS["lira"]._replace(
-        told="""The attacker has the model and models of the same kind that never saw the forgotten data, and tells
-        forgotten clicks from comparable items after the same clicks."""
+        told="""The attacker has the model and models of the same kind that never saw the forgotten data, and
+        distinguishes forgotten clicks from comparable items after the same clicks."""
     ),
     "rmia": _ATTACKS["rmia"]._replace(
         told="The same with another test: every forgotten click is compared with many that nobody made."
@@ -136,8 +136,8 @@ _OF_SESSIONS = {
         "difference",
     ),
     "before_and_after": _ATTACKS["before_and_after"]._replace(
-        told="""The attacker holds the model before and the model after forgetting, and tells forgotten from kept clicks
-        by how far their scores fell."""
+        told="""The attacker holds the model before and the model after forgetting, and distinguishes
+        forgotten from kept clicks by the fall of their scores."""
     ),
 }
 
@@ -174,7 +174,7 @@ def names(report: Mapping[str, Any]) -> list[str]:
 
 
 def separated(report: Mapping[str, Any], name: str) -> bool:
-    """Return whether an attack tells the original from retrained models, so that there is something to forget.
+    """Return whether an attack distinguishes the original from retrained models, so that there is something to forget.
 
     Args:
         report: The report.
@@ -189,21 +189,22 @@ def separated(report: Mapping[str, Any], name: str) -> bool:
 
 
 def deciding(report: Mapping[str, Any], most: int = 3) -> list[str]:
-    """Return the attacks that can decide: those that tell the original from retrained models, the most direct first.
+    """Return the attacks that can decide, the most direct first: those that distinguish the original from retrained
+    models.
 
     Args:
         report: The report.
         most: Largest number of attacks.
 
     Returns:
-        The attacks; the first one that applies if none tells the original from retrained models.
+        The attacks; the first one that applies if none distinguishes the original from retrained models.
     """
     known = [name for name in names(report) if name in DECIDING]
     return ([name for name in known if separated(report, name)] or known[:1])[:most]
 
 
 class Left(NamedTuple):
-    """What is left of the trace: 0 as retrained models, 1 as the original, with the ends of its interval."""
+    """The share of the trace that is left, with its interval: 0 for retrained models, 1 for the original."""
 
     share: float
     low: float | None
@@ -216,7 +217,7 @@ class Left(NamedTuple):
 
 
 def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> Left | None:
-    """Return what an attack finds left of the trace in one model.
+    """Return the share of the trace that an attack finds in one model.
 
     Args:
         report: The report.
@@ -233,7 +234,7 @@ def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> 
 
 
 def untold(entry: Mapping[str, Any]) -> str:
-    """Return what stands in place of a share that is not known: no interval, or nothing measurable.
+    """Return the words in place of an unknown share: no interval, or nothing measurable.
 
     Args:
         entry: The entry of one attack on one model.
@@ -253,7 +254,7 @@ def share(value: float) -> str:
 
 
 def result(attack: Attack, value: float | None) -> str:
-    """Return what an attack finds on one model, with its unit.
+    """Return the value of an attack on one model as text, with its unit.
 
     Args:
         attack: The attack.

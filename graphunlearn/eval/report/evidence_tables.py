@@ -26,21 +26,21 @@ _HINTS = {
     "left": """Below each share stands its {level:.0%} interval. 0% is what retrained models reveal, 100% is what the
         original reveals.""",
     "both": """How often an attacker who holds both models is right; guessing is right in 50%. A figure far below 50%
-        tells as much as one far above: the attacker exchanges the answers.""",
+        reveals as much as one far above, because the attacker can reverse the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
         remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
-        {level:.0%}, shared by the attacks that decide (Bonferroni); chance of users or sessions and of retrained models
-        is part of it. Left: (value − retrained) / (original − retrained), where the original lies further from
-        retrained models than another retrained model would. TPR: share of forgotten examples found at this share of
-        false alarms, on the model and (in brackets) on retrained models.""",
+        {level:.0%}, shared by the attacks that decide (Bonferroni); it includes the chance in the choice of users or
+        sessions and of retrained models. Left: (value − retrained) / (original − retrained), where the original lies
+        further from retrained models than another retrained model would. TPR: share of forgotten examples found at
+        this share of false alarms, on the model and (in brackets) on retrained models.""",
     "klom": """KLOM is the divergence between margins of several models of the method, from different originals, and
         margins of retrained models, example by example, in closed form for normal distributions; 0 is best. The floor
         is the same figure between two halves of the retrained models.""",
     "overlap": """Share of the 20 recommendations that a model has in common with a retrained model, beside the share
         that two retrained models have in common.""",
     "references": """The models trained again without the forgotten data. One is healthy if its training did not stop in
-        its first plateau and its validation metric is not more than 10% below the median of the others.""",
+        its first plateau and its validation metric is not far (more than 20%) below the median of the others.""",
 }
 
 
@@ -49,7 +49,7 @@ def _interval(low: float | None, high: float | None, text: Any = share) -> str:
 
 
 def left_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what every attack finds left of the trace in every model, with the verdicts.
+    """Return the table of the share of the trace that every attack finds in every model, with the verdicts.
 
     Args:
         report: A complete report.
@@ -98,7 +98,7 @@ def passed(report: Mapping[str, Any]) -> str:
 
 
 def both_models_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what each model gives away together with the original.
+    """Return the table of the attacks that compare each model with the original.
 
     Args:
         report: A complete report.
@@ -110,8 +110,8 @@ def both_models_table(report: Mapping[str, Any]) -> str:
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     if not any(entry_of(method, "before_and_after") for method in report["methods"]):
         return ""
-    head = ["model, beside the original", "forgotten from kept data", "users in the request from others"]
-    return table("What both models give away", head, rows, _HINTS["both"])
+    head = ["model, compared with the original", "forgotten data identified", "users in the request identified"]
+    return table("Comparison of both models", head, rows, _HINTS["both"])
 
 
 def _small(entry: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def paragraphs(*texts: str) -> str:
 
 
 def scrolled(inner: str, name: str) -> str:
-    """Return a box that scrolls sideways where it is wider than the page, by keyboard too.
+    """Return a box that scrolls sideways, also by keyboard, if its content is wider than the page.
 
     Args:
         inner: Content as HTML.

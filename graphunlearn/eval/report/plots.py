@@ -36,19 +36,20 @@ LOGARITHMIC = 20.0
 """Largest ratio to the floor that is drawn on a linear axis."""
 CAPTIONS = {
     "scores": """One panel per method. The line of a method that forgot well lies on the grey area of the retrained
-        models; where it was before, the method forgot too little; beyond the grey area, too much.""",
+        models. A line near that of the original means too little forgetting; one beyond the grey area, too much.""",
     "left": """One panel per attack that can decide. 0% is what retrained models reveal, 100% what the original reveals.
         Bars are intervals. In the grey band a method leaves at most a quarter of the trace, on either side; right of it
         it forgot too little, left of it too much. Values beyond the axis are drawn at its end.""",
-    "utility": """The dashed line is where retraining ends up. In the panel of an attack, a method right of it
+    "utility": """The dashed line is the value of retraining. In the panel of an attack, a method right of it
         forgot too little, and one left of it too much; in the panel of distances, 1 is as close as another retrained
         model, and more is further away. The grey band is the utility of the retrained models.""",
-    "hops": """How far predictions moved from where they were before, by the distance in the graph from what was
-        forgotten. Bars span the middle 80% of the pairs. Retraining moves everything a little: seed noise is part of
-        it.""",
-    "damping": """ρ near 1: the step does what its quadratic model promised. A smaller damping forgets more. The tilted
-        residual says how much of the correction has arrived; the plain one how far the result is from a stationary
-        point of the remaining objective. No labels, validation data or retrained models are used to choose.""",
+    "hops": """Change of the predictions, by the distance in the graph from the forgotten interactions. Bars span the
+        middle 80% of the pairs. Retraining changes all predictions a little, because it includes the noise of the
+        seed.""",
+    "damping": """ρ near 1: the step achieves the predicted decrease. A smaller damping forgets more. The tilted
+        residual is the part of the correction that is still missing; the plain one is the distance of the result from
+        a stationary point of the remaining objective. No labels, validation data or retrained models are used to
+        choose.""",
 }
 
 
@@ -121,7 +122,7 @@ def _scores(report: Mapping[str, Any], data: Mapping[str, Any]) -> Plot | None:
     one = "click" if logarithms else "pair"
     alt = f"Histograms of the {text}, for all forgotten {one}s. Mean: {means}."
     caption = CAPTIONS["scores"] + logarithms * " Log probabilities below the axis are gathered at its left end."
-    return finished("scores", f"What the model says of the forgotten {one}s", figure, alt, caption)
+    return finished("scores", f"Predictions for the forgotten {one}s", figure, alt, caption)
 
 
 def _lowest(values: Mapping[str, NDArray[np.float64]]) -> float:
@@ -133,7 +134,7 @@ def _lowest(values: Mapping[str, NDArray[np.float64]]) -> float:
 
 
 def _left(report: Mapping[str, Any]) -> Plot | None:
-    """Draw what the attacks that can decide find left of the trace in every method, with intervals."""
+    """Draw the share of the trace that the deciding attacks find after every method, with intervals."""
     styles = colors(report)
     entries = {method["name"]: method for method in report["methods"]}
     found = {

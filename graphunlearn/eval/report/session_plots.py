@@ -14,11 +14,11 @@ __all__ = ["targets", "weights"]
 
 CAPTIONS = {
     "weights": """Every step weighs its objectives so that none of them gets worse to first order: the shortest vector
-        in the convex hull of their gradients; one of weight 0 is left out. Below, how many clicks and transitions had
-        not reached their target when a step last held them, or were in none yet.""",
+        in the convex hull of their gradients; an objective with weight 0 is left out. The lower panel shows the number
+        of clicks and transitions that had not reached their target in the last step on them, or had no step yet.""",
     "targets": """One mark per click or transition to be forgotten. The target is the level of comparable ones that were
-        never trained on, estimated without test data and without retraining. Before, marks lie above the line where the
-        model knew them; forgetting brings them down to the line, and not below it.""",
+        never trained on, estimated without test data and without retraining. Before forgetting, a click that the model
+        had learned lies above the line; forgetting should move it to the line, and not below it.""",
 }
 
 
@@ -79,7 +79,7 @@ def targets(report: Mapping[str, Any], logs: Mapping[str, Mapping[str, Any]]) ->
     axes[0].set_ylabel("log p")
     means = f"mean {np.nanmean(before):.2f} before, {np.nanmean(after):.2f} after, target {np.nanmean(target):.2f}"
     alt = f"Log probabilities of {target.size} samples to be forgotten against their targets: {means}."
-    return finished("targets", "What is forgotten, and its target", figure, alt, CAPTIONS["targets"])
+    return finished("targets", "Log probabilities and their targets", figure, alt, CAPTIONS["targets"])
 
 
 def _weighed(steps: Any) -> bool:

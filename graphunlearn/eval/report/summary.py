@@ -50,7 +50,7 @@ def audited(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-    """Return what must be read before all else: retrained models that are not healthy.
+    """Return the warnings at the beginning of the report: retrained models that are not healthy.
 
     Args:
         report: The report.
@@ -71,7 +71,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
 
 
 def cost(method: Mapping[str, Any]) -> str:
-    """Return what one method cost, as a sentence, or nothing if it was not measured.
+    """Return the cost of one method as a sentence, or nothing if it was not measured.
 
     Args:
         method: One entry of a report's ``methods``.
@@ -83,7 +83,7 @@ def cost(method: Mapping[str, Any]) -> str:
 
 
 def utility(report: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    """Return what became of the first utility metric, as a sentence, or nothing if it was not measured.
+    """Return the change of the first utility metric as a sentence, or nothing if it was not measured.
 
     Args:
         report: A complete report.

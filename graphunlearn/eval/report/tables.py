@@ -14,31 +14,33 @@ __all__ = ["cost_table", "distance_table", "forgetting_table", "groups_table", "
 _HINTS = {
     "cost": """Time: wall time of one request; preparation is paid once for many requests. Speedup: against retraining
         with the same trainer. ±: one standard deviation.""",
-    "shards": """ Slowest shard: what of the time remains where every shard has a machine of its own.""",
+    "shards": """ Slowest shard: the time if all shards run in parallel, each on its own machine.""",
     "utility": "Measured on test data; higher is better; ± is one standard deviation.",
-    "own": """ The original stands here twice. Its own lists leave out what it was trained on, as the command train
-        prints it; all other rows leave out what remains after forgetting, so that all models are asked the same.""",
+    "own": """ The original has two rows. Its own lists leave out the items that it was trained on, as printed by the
+        command train; in all other rows the lists leave out the items that remain after forgetting, so that all models
+        answer the same question.""",
     "next": """Measured on every prefix of the test sessions, against the whole catalogue, items already clicked
         included; higher is better; ± is one standard deviation. With one next click per prefix, the hit rate is the
         recall.""",
-    "groups": """Test metrics apart for the users with a forgotten interaction and for all others; users left without
-        any interaction are in neither.""",
+    "groups": """Test metrics, separately for the users with a forgotten interaction and for all others; users left
+        without any interaction are in neither.""",
     "forgetting": """Gap closed = (before − after) / (before − retrained): 100% is retraining, less forgets too little,
         more too much. Where the original is within two standard deviations of retrained models there is nothing
         measurable. z counts standard deviations of the retrained models from their mean; with few seeds a small
         difference can give a large z. {measures} The p-value of KS takes samples as independent; its floor, the same
         distance between two retrained models, is the better yardstick.""",
-    "p": """MI-BF (mean probability of the forgotten pairs before over after) and MI-NG (mean
-        probability of never-seen pairs over that of the forgotten) are published measures that reward over-forgetting:
-        right is what retrained models give, not more. Exposure: share of the forgotten pairs whose item is among the
-        best unseen ones of its user.""",
+    "p": """MI-BF (mean probability of the forgotten pairs before forgetting, divided by that after) and MI-NG (mean
+        probability of never-seen pairs, divided by that of the forgotten ones) are published measures that reward
+        over-forgetting: the value of retrained models is the right one, not a larger one. Exposure: share of the
+        forgotten pairs whose item is among the best unseen ones of its user.""",
     "log p": """Hit_u@k: share of the forgotten clicks that are among the k best of themselves and 500 random items,
         given the clicks before them; uniform negatives are easy, so read the log probability and the rank in the whole
         catalogue beside it. Deleted transition: from a forgotten click to the one after it. U-score: harmonic mean of
-        the share of retraining's Recall@20 that is kept and of how close the gap in Hit_u@10 is to closed, a formula
-        of our own.""",
-    "target": """What real users (or sessions) are told of the promoted items: mean probability, median rank, and the
-        share of lists that hold one of them. Right is what retrained models give, in both directions.""",
+        the share of retraining's Recall@20 that is kept and of the share of the gap in Hit_u@10 that is closed, a
+        formula of our own.""",
+    "target": """How strongly the promoted items are recommended to real users (or after real sessions): mean
+        probability, median rank, and share of lists that hold one of them. The values of retrained
+        models are the right ones; lower is as wrong as higher.""",
     "distance": """Mean absolute difference of {unit} to a retrained model, on what is forgotten and on the
         test data, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
         1.00 × is as close as another retrained model.""",
@@ -50,7 +52,7 @@ def _names(report: Mapping[str, Any], field: str) -> list[str]:
 
 
 def cost_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what every method cost.
+    """Return the table of the cost of every method.
 
     Args:
         report: A complete report.
@@ -73,7 +75,7 @@ def cost_table(report: Mapping[str, Any]) -> str:
 
 
 def utility_table(report: Mapping[str, Any]) -> str:
-    """Return the table of all utility metrics, with the original on its own lists beside it on the retained data.
+    """Return the table of all utility metrics; the original has a row for its own lists and one for the retained data.
 
     Args:
         report: A complete report.
@@ -127,7 +129,7 @@ def forgetting_table(report: Mapping[str, Any]) -> str:
 
 
 def target_table(report: Mapping[str, Any]) -> str:
-    """Return the table of what real users are told of promoted items, or nothing without such items.
+    """Return the table of the recommendation of promoted items to real users, or nothing without such items.
 
     Args:
         report: A complete report.

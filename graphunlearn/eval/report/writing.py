@@ -228,7 +228,7 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
 
 
 def _left(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> str:
-    """Return what an attack finds left of the trace, with its interval."""
+    """Return the share of the trace that an attack finds, with its interval."""
     left = left_of(report, method, name)
     if left is None:
         return "–" if (entry := entry_of(method, name)) is None else untold(entry)

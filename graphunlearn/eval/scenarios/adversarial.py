@@ -91,7 +91,7 @@ def adversarial_edges(
         raise ArgumentError("graph", "leave a pair to inject", f"none: every chosen {full}")
     who = " and ".join(counted(len(nodes), name) for name, nodes in chosen.items())
     injected = f"{counted(pairs.size(1), 'interaction')} {were(pairs.size(1))} injected for {who}"
-    notes = [f"{injected}: the least believed of a model trained without. That is what is forgotten."]
+    notes = [f"{injected}. A model trained without them scores them lowest. The request is to forget them."]
     polluted = with_interactions(train, pairs)
     request = ForgetRequest.internal("interaction", pairs)
     return Scenario("adversarial-edges", polluted, validation, test, request, notes=notes)

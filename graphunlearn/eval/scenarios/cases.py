@@ -131,7 +131,7 @@ def without_unseen_items(
         unseen = int((~torch.isin(part.items, train.x)).sum()) + before
         if unseen:
             clicks = counted(unseen, name)
-            notes.append(f"{clicks} of items that training never saw {were(unseen)} left out; neighbours join.")
+            notes.append(f"{clicks} on items without training clicks {were(unseen)} left out; neighbours are joined.")
     return validation.without_unseen(train), test.without_unseen(train), notes
 
 

@@ -150,7 +150,7 @@ def sensitive(
     few = [torch.bincount(user[part], minlength=train.num_users) < FEWEST for part in (theirs, ~theirs)]
     able = (~(few[0] | few[1])).nonzero().flatten()
     if not len(able):
-        wanted = f"belong to users with at least {FEWEST} training interactions with them and {FEWEST} with others"
+        wanted = f"have a user with at least {FEWEST} training interactions with these items and {FEWEST} with others"
         raise ArgumentError("items", wanted, "no such user")
     users = able[draw_share(len(able), share, seed, leave=0)]
     pairs = train.pairs.cpu()[:, theirs & torch.isin(user, users)]

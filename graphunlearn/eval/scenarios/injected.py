@@ -28,7 +28,7 @@ ATTACKERS: dict[str, int] = {"average": 60, "bandwagon": 20}
 FILLERS = 30
 """Interactions of a fake user besides the target."""
 POPULAR, OF_POPULAR = 50, 10
-"""A bandwagon attacker has so many of the most popular items; the rest of its fillers are random items."""
+"""Number of popular items among the fillers of a bandwagon attacker; the other fillers are random items."""
 HEAD = 20
 """Number of popular items that the wrong interactions of ``mislabelled_popular`` are drawn from."""
 PER_USER = 5
@@ -104,7 +104,7 @@ def shilling(
     fake = torch.arange(first, first + count)
     train = with_interactions(train, torch.stack([fake.repeat_interleave(items.size(1)), items.flatten()]))
     of = f"{attackers} for each of {counted(len(chosen), 'target item')}"
-    notes = [f"{counted(count, 'fake user')} ({of}; {kind} attack) {were(count)} added. That is what is forgotten."]
+    notes = [f"{counted(count, 'fake user')} ({of}; {kind} attack) {were(count)} added. The request is to forget them."]
     return Scenario(
         "shilling",
         train,
@@ -166,7 +166,7 @@ def click_fraud(
     pairs = torch.stack([torch.cat(users), chosen.repeat_interleave(attackers)])
     of = f"{attackers} for each of {counted(len(chosen), 'target item')}"
     added = f"{counted(pairs.size(1), 'interaction')} of real users ({of}) {were(pairs.size(1))} added"
-    notes = [f"{added}. That is what is forgotten."]
+    notes = [f"{added}. The request is to forget them."]
     return Scenario(
         "click-fraud",
         with_interactions(train, pairs),
@@ -189,10 +189,10 @@ def mislabelled_popular(
 ) -> Scenario[InteractionGraph]:
     """Add wrong interactions with popular items to real users; the request is to forget these interactions.
 
-    Users are drawn among those who have training interactions, but none in training, validation or test with at least
-    5 of the 20 most popular items. Each of them gets interactions with 5 random ones of the popular items that they
-    lack, with label 1, and the highest rating and the latest time of the training data. Of items with equally many
-    training interactions, random ones count as the more popular ones.
+    Users are drawn among those who have training interactions and lack at least 5 of the 20 most popular items in
+    training, validation and test. Each of them gets interactions with 5 random ones of the popular items that they
+    lack, with label 1, and the highest rating and the latest time of the training data. Ties in popularity are broken
+    at random.
 
     Args:
         graph: All interactions, or the training and validation interactions if ``test`` is given.
@@ -228,7 +228,7 @@ def mislabelled_popular(
     items = popular[keys.topk(PER_USER).indices]
     pairs = torch.stack([users.repeat_interleave(PER_USER), items.flatten()])
     of = f"{PER_USER} for each of {counted(attackers, 'real user')}"
-    notes = [f"{pairs.size(1)} interactions with popular items ({of}) were added. That is what is forgotten."]
+    notes = [f"{pairs.size(1)} interactions with popular items ({of}) were added. The request is to forget them."]
     return Scenario(
         "mislabelled-popular",
         with_interactions(train, pairs),

@@ -1,4 +1,4 @@
-"""What the scenarios of injected data share: targets, and graphs with added users, interactions and ids."""
+"""Common parts of the scenarios of injected data: targets, and graphs with added users, interactions and ids."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_count(argument: str, count: int, available: int, what: str) -> None:
         argument: Name of the argument in error messages.
         count: Its value.
         available: Largest possible value.
-        what: What is counted, in the plural.
+        what: Plural noun for the things counted.
 
     Raises:
         ValueError: The number is out of range, or nothing is available.

@@ -64,7 +64,7 @@ def flipped_labels(
     train = copy.copy(train)
     train[EDGE_TYPE].label = flipped
     flips = f"{len(chosen)} of {counted(train.num_interactions, 'training label')} {were(len(chosen))} flipped"
-    notes = [f"{flips}, and that is what is forgotten."]
+    notes = [f"{flips}. The request is to forget them."]
     request = ForgetRequest.internal("interaction", train.pairs[:, chosen])
     return Scenario("flipped-labels", train, validation, test, request, trained_labels=True, notes=notes)
 
@@ -80,8 +80,8 @@ def removal(
 ) -> Scenario[G]:
     """Forget a random share of the users, items or interactions, or of the sessions or the items of sessions.
 
-    Interactions are split at random, sessions by time. Sessions with a single click are not chosen, since nothing was
-    learned from them.
+    Interactions are split at random, sessions by time. Sessions with a single click are not chosen, since they give no
+    training samples.
 
     Args:
         graph: All interactions or sessions, or the training and validation data if ``test`` is given.
@@ -176,7 +176,7 @@ def requested(
     notes = []
     if only_held:
         notes.append(
-            f"{only_held} of the pairs to forget {were(only_held)} only held out, and dropped: "
-            f"nothing learned {'it' if only_held == 1 else 'them'}."
+            f"{only_held} of the pairs to forget {were(only_held)} only in held-out data, and dropped: "
+            f"the model was not trained on {'it' if only_held == 1 else 'them'}."
         )
     return Scenario("file", train, validation, test, request, notes=notes)

@@ -91,7 +91,7 @@ def session_clicks(
     start = (count.cumsum(0) - count)[chosen]
     picked = clicks[start + (draw.to(clicks.device) * count[chosen]).long()]
     request = ForgetRequest.internal("click", torch.stack([train.session[picked], train.position[picked]]))
-    notes.insert(0, f"One click in each of {counted(len(request), 'session')} is what is forgotten.")
+    notes.insert(0, f"The request is to forget one click in each of {counted(len(request), 'session')}.")
     return Scenario("session-clicks", train, validation, test, request, notes=[*notes, *more])
 
 
@@ -144,8 +144,8 @@ def requested_of_sessions(
         what = " and ".join(dict.fromkeys(f"{part.level}s" for part in held))
         notes.insert(
             0,
-            f"{only_held} of the {what} to forget {were(only_held)} only held out, and dropped: "
-            f"nothing learned {'it' if only_held == 1 else 'them'}.",
+            f"{only_held} of the {what} to forget {were(only_held)} only in held-out data, and dropped: "
+            f"the model was not trained on {'it' if only_held == 1 else 'them'}.",
         )
     return Scenario("file", train, validation, test, reduce(or_, parts), notes=notes)
 

@@ -39,9 +39,10 @@ def spam_sessions(
 ) -> Scenario[SessionGraph]:
     r"""Add fake sessions that promote a few items; the request is to forget these sessions.
 
-    The targets are drawn from the items with 5 to 12 training clicks. Every fake session has one click on one of the
-    targets, which take turns, and not as its first click. Its other clicks are on other items, drawn one after another
-    without repetition, with probabilities proportional to the numbers of training clicks; no session has two targets.
+    The targets are drawn from the items with 5 to 12 training clicks. Every fake session has exactly one click on a
+    target, which is not its first click; the targets are assigned to the sessions in turn. Its other clicks are on
+    other items, drawn one after another without repetition, with probabilities proportional to the numbers of training
+    clicks.
 
     The length :math:`L` of a fake session is drawn from a Poisson-lognormal distribution, given :math:`L \ge 4`:
 
@@ -49,8 +50,8 @@ def spam_sessions(
         L \sim \mathrm{Poisson}(\lambda), \qquad \log \lambda \sim \mathcal{N}(\mu, \sigma^2)
 
     where :math:`\mu` and :math:`\sigma` are the mean and the standard deviation of the logarithm of the length of the
-    training sessions. Longer sessions than the longest training session are cut to its length (or to 4 clicks), and so
-    are those with more clicks than there are items to draw.
+    training sessions. Lengths are limited to that of the longest training session (but not below 4 clicks), and to the
+    number of items that can be drawn.
 
     Fake sessions are added at the end of the training sessions, with the latest time of the training clicks, without a
     user, and with new raw ids (``"spam-0"``, ``"spam-1"`` and so on, with underscores in front if one of these is
@@ -103,7 +104,7 @@ def spam_sessions(
         validation,
         test,
         ForgetRequest.internal("session", torch.arange(train.num_sessions, train.num_sessions + count)),
-        notes=[f"{added}. That is what is forgotten.", *more],
+        notes=[f"{added}. The request is to forget them.", *more],
         targets=chosen,
         real=real,
     )

@@ -119,11 +119,11 @@ class SimGCL(Contrastive):
         embedding_dim: Dimension of the embeddings.
         num_layers: Propagation layers.
         eps: Length :math:`\epsilon` of the noise.
-        full_at: Mean squared norm of the rows of :math:`E` from which the contrastive loss has its full ``weight``.
-            Below it, the weight is proportional to the mean squared norm; with 0, it is constant, as published. For
-            embeddings of small norm, such as the initial ones, the gradient of the contrastive loss is large and that
-            of the ranking loss is small. With the full weight, the validation metric would then decrease for more
-            epochs than the patience of early stopping.
+        full_at: Mean squared norm of the embeddings in :math:`E` from which the contrastive loss has its full
+            ``weight``. Below it, the weight is proportional to the mean squared norm; with 0, it is constant, as
+            published. For embeddings of small norm, such as the initial ones, the gradient of the contrastive loss is
+            large and that of the ranking loss is small. With the full weight, the validation metric would then decrease
+            for more epochs than the patience of early stopping.
         temperature: Divisor of the cosines; a smaller value gives more weight to the hardest nodes.
         weight: Weight of the contrastive loss relative to the mean per-sample loss.
         contrast: Largest number of users, and of items, that are contrasted in a step.

@@ -39,7 +39,7 @@ class MatrixFactorization(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise the table anew."""
+        """Reinitialise the table."""
         nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(self, edge_label_index: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class NGCF(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise all parameters anew."""
+        """Reinitialise all parameters."""
         for parameter in self.parameters():
             nn.init.xavier_uniform_(parameter)
 

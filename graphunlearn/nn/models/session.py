@@ -50,7 +50,7 @@ class SessionModel(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_items)) if bias else None
 
     def reset_parameters(self) -> None:
-        """Initialise all parameters anew: embeddings with norm ``row_length`` (approximately), others as in PyTorch."""
+        """Reinitialise all parameters: embeddings with norm ``row_length`` (approximately), others as in PyTorch."""
         for module in self.modules():
             if isinstance(module, (nn.Embedding, nn.GRU, nn.LayerNorm, nn.Linear)):
                 module.reset_parameters()

@@ -82,7 +82,7 @@ def default_settings(graph: EventGraph) -> FitSettings:
 
 
 def reset_parameters(model: nn.Module, seed: int) -> None:
-    """Initialise all parameters of ``model`` anew, without changing the global random state.
+    """Reinitialise all parameters of ``model`` without changing the global random state.
 
     Args:
         model: The model; it is changed in place.
@@ -107,8 +107,8 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
     if missing:
         raise TypeError(
-            f"'model' must have a reset_parameters() method to be trained anew "
-            f"(got {type(model).__name__}, whose {', '.join(missing[:3])} nothing resets)"
+            f"'model' must have a reset_parameters() method to be retrained "
+            f"(got {type(model).__name__}, with {', '.join(missing[:3])} that no method resets)"
         )
 
 

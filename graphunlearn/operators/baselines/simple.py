@@ -1,4 +1,4 @@
-"""Simple baselines: delete the edges, also redraw the rows of emptied nodes, or fine-tune on the retained graph."""
+"""Simple baselines: delete the edges, also redraw embeddings of emptied nodes, or fine-tune on the retained graph."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Unlink(Unlearner):
 
 @dataclass(kw_only=True)
 class UnlinkRedraw(Unlearner):
-    """Recommend with the retained graph, and redraw the rows of users and items that have no interactions left.
+    """Recommend with the retained graph, and redraw the embeddings of users and items without remaining interactions.
 
-    The redrawn rows come from the initialisation of the model; see
-    :func:`~graphunlearn.operators.shared.warm_start.warm_start`. All other parameters are kept, so what the rows of
-    other nodes learned from the forgotten interactions stays in them.
+    The redrawn embeddings come from the initialisation of the model; see
+    :func:`~graphunlearn.operators.shared.warm_start.warm_start`. All other parameters are kept, so the embeddings of
+    other nodes keep what they learned from the forgotten interactions.
 
     Args:
-        seed: Seed of the redrawn rows.
+        seed: Seed of the redrawn embeddings.
     """
 
     name: ClassVar[str] = "unlink-redraw"

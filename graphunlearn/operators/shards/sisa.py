@@ -196,10 +196,10 @@ class SISA(Sharded):
     :meth:`prepare` assigns the sessions at random to shards of equal size and trains a model of the class of the
     original on each shard, with the training settings of the original. A request retrains the shards that hold a
     forgotten click from the same initialisation on their retained clicks. The result equals that of a :meth:`prepare`
-    without the forgotten clicks, given the same assignment to shards; shards that are not retrained were stopped by
-    the validation sessions of the time of their training. The served model sums the scores of all shards. It differs
-    from the original and becomes less accurate with more shards. Forgetting is therefore measured relative to the
-    ensemble before the request (``result.original``), not relative to the original.
+    without the forgotten clicks, given the same assignment to shards; the other shards keep the early stopping of the
+    time when they were trained, with the validation sessions given then. The served model sums the scores of all
+    shards. It differs from the original and becomes less accurate with more shards. Forgetting is therefore measured
+    relative to the ensemble before the request (``result.original``), not relative to the original.
 
     The log holds the seconds of each shard (``seconds_per_shard``), of all shards in sequence (``seconds_sum``), and
     of the shards in parallel (``seconds_slowest_shard``); the last two include the time that is not training. Shards

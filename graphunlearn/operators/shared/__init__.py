@@ -1,4 +1,4 @@
-"""Parts on which several operators stand: right-hand side and corrections of influence, targets, warm starts."""
+"""Parts that several operators use: right-hand side and corrections of influence, targets, warm starts."""
 
 from graphunlearn.operators.shared.right_hand_side import influence
 from graphunlearn.operators.shared.tune import TuneSettings

@@ -15,7 +15,7 @@ def check(expected: str, valid: Callable[[Any], bool], **values: Any) -> None:
     """Raise an :class:`~graphunlearn.errors.ArgumentError` if one of the values is not valid.
 
     Args:
-        expected: What the value must do, to follow the word "must".
+        expected: The requirement, in words that follow "must".
         valid: Returns whether a value is valid.
         **values: The values, by the names of the arguments.
 

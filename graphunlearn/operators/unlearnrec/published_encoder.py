@@ -347,7 +347,7 @@ class FrozenBackbone(TableModel):
         """
         rows, dim = torch.cat([self.before.queries, self.before.items]), self.table.size(1)
         if rows.size(1) % dim:
-            wanted = f"have final rows as wide as its initial ones, {dim}, or several of that width side by side"
+            wanted = f"have final embeddings of width {dim}, like the initial ones, or of a multiple of it"
             raise ArgumentError("model", wanted, f"{rows.size(1)} from {type(self.model).__name__}")
         return rows.view(len(rows), -1, dim).mean(1)
 

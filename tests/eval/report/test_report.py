@@ -198,7 +198,7 @@ def test_page_says_what_the_numbers_say(report, tmp_path):
         "It is right in 90% of comparisons on the original, 50% on retrained models and 55% on ifru",
         "12% of the trace is left (95% interval 2% to 22%): as much as retrained models reveal.",
         "It is right in 92% of comparisons if the model after is that of ifru, and in 77% if it is a retrained model.",
-        "by how far their rows moved, in 95% and 65%",
+        "it finds the users in the request in 95% and 65%",
         "30 times faster than retraining",
         "(the original on its own lists, as printed when it was trained: 0.7800)",
         "0.7700± 0.0100",
@@ -214,7 +214,7 @@ def test_the_answers_stand_in_the_order_of_the_questions(report, plots_data, tmp
     source = path.read_text()
     found = [(int(level), title) for level, title in re.findall(r"<h([1-6])>([^<]*)", source)]
     assert [title for level, title in found if level == 2] == [
-        "What was asked", "Can it be told from data never seen?", "Does it recommend as well?", "What did it cost?",
+        "What was asked", "Can the forgotten data be identified?", "Does it recommend as well?", "What did it cost?",
         "What this does not prove", "Technical part",
     ]  # fmt: skip
     assert found[0][0] == 1
@@ -223,7 +223,7 @@ def test_the_answers_stand_in_the_order_of_the_questions(report, plots_data, tmp
     assert technical == [
         "Verdicts and their reasons", "Attacks", "Overlap of recommendations", "Distance to retraining",
         "Forgetting metrics", "Retrained models", "What is left of the trace",
-        "What the model says of the forgotten pairs", "Utility against forgetting",
+        "Predictions for the forgotten pairs", "Utility against forgetting",
         "Who moved, by distance", "How the damping was chosen", "Notes",
         "What each method did", "Settings",
     ]  # fmt: skip
@@ -305,12 +305,12 @@ def test_every_attack_is_read_on_both_sides(report, tmp_path, method_, said):
 
 
 def test_promoted_items_are_shown_where_there_are_any(report, tmp_path):
-    assert "told of the promoted items" not in words_of(report, tmp_path)
+    assert "Recommendation of the promoted items" not in words_of(report, tmp_path)
     for entry_ in report["methods"]:
         entry_["target"] = {"probability": entry(0.25, 5.0, 0.75), "exposure@20": entry(0.125, 5.0, 0.875)}
         entry_["attacks"]["target"] = attack(0.03, 0.1, 0.02)
     text = words_of(report, tmp_path)
-    assert "What real users are told of the promoted items" in text
+    assert "Recommendation of the promoted items to real users" in text
     assert "The mean probability is 0.1000 for the original, 0.0200 for retrained models and 0.0300 for ifru." in text
     assert text.index("The promoted items") < text.index("Finding a forgotten user")  # the most direct one first
 

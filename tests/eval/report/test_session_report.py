@@ -106,8 +106,8 @@ def test_words_are_of_clicks(report, tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", write_report(report, tmp_path)[1].read_text()).split())
     plain = text[text.index("What was asked") : text.index("Technical part")]
     for said in (
-        "tells forgotten clicks from comparable items",
-        "tells forgotten from kept clicks",
+        "distinguishes forgotten clicks from comparable items",
+        "distinguishes forgotten from kept clicks",
         "Other clicks may",
     ):
         assert said in plain, said
@@ -148,7 +148,7 @@ def test_page_of_sessions(report, plots_data, tmp_path):
     text = " ".join(re.sub(r"<[^>]+>", " ", source).split())
     for words in (
         "mean |Δlog p|, forgotten", "Δlog p / floor, test", "Hit_u@10", "U-score", "slowest shard", "0.40 s",
-        "every prefix of the test sessions", "How the objectives were weighed", "What is forgotten, and its target",
+        "every prefix of the test sessions", "How the objectives were weighed", "Log probabilities and their targets",
         "… 200 entries", "ridge",
     ):  # fmt: skip
         assert words in text, words

@@ -110,7 +110,7 @@ def test_sensitive_users_are_drawn_at_random(graph):
         (["nothing"], 0.1, r"'items' must hold an item of the graph \(got none\)"),
         ([], 0.1, r"'items' must hold an item of the graph \(got none\)"),
         ([-1], 0.1, r"'items' must be text or whole numbers from 0 \(got -1\)"),
-        (None, 0.1, r"'items' must belong to users with at least 3 training .* and 3 with others \(got no such user\)"),
+        (None, 0.1, r"'items' must have a user with at least 3 training .* and 3 with others \(got no such user\)"),
         (slice(0, 15), 1.0, r"'share' must be between 0 and 1 \(got 1.0\)"),
     ],
 )

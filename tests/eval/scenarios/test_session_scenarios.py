@@ -90,12 +90,12 @@ def test_items_that_training_never_saw_are_left_out_of_what_is_held_out_and_coun
     scenario = session_clicks(graph)
     assert as_lists(scenario.validation) == [[0, 1]]
     assert as_lists(scenario.test) == [[2, 1]]
-    told = [note for note in scenario.notes if "never saw" in note]
-    assert told == ["1 validation click of items that training never saw was left out; neighbours join."]
+    told = [note for note in scenario.notes if "without training clicks" in note]
+    assert told == ["1 validation click on items without training clicks was left out; neighbours are joined."]
     judge = SessionJudge(scenario.train, scenario.request, scenario.validation, scenario.test)
     assert judge.left_out["test clicks of items that training never saw"] == 2  # said where it is judged by
     *_, sentences = without_unseen_items(*graph.time_split([0.8, 0.1, 0.1]), 3)
-    assert sentences[1] == "5 test clicks of items that training never saw were left out; neighbours join."
+    assert sentences[1] == "5 test clicks on items without training clicks were left out; neighbours are joined."
 
 
 @pytest.mark.parametrize("level", ["session", "item"])
@@ -167,7 +167,7 @@ def test_requested_users_who_are_only_held_out_are_dropped_with_their_sessions(g
     for asked in (gu.ForgetRequest("user", ["3", "95"]), gu.ForgetRequest.internal("user", torch.tensor([3, 95]))):
         scenario = requested(whole, asked, test=test if separate else None)
         assert scenario.request == gu.ForgetRequest("user", ["3"])
-        assert scenario.notes[0].startswith("1 of the users to forget was only held out, and dropped: nothing")
+        assert scenario.notes[0].startswith("1 of the users to forget was only in held-out data, and dropped: the")
         if separate:
             assert as_lists(scenario.test) == [lists[0], lists[3]]
         else:

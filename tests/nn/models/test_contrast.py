@@ -516,7 +516,7 @@ def test_options_out_of_range_are_refused(cls, options, message):
 def test_a_graph_of_another_size_is_refused(cls):
     graph = random_graph()
     samples = Samples(torch.tensor([0]), torch.tensor([0]), (7, 6))
-    with pytest.raises(ValueError, match=f"'graph' must have as many nodes as {cls.__name__} has rows, 12"):
+    with pytest.raises(ValueError, match=f"'graph' must have as many nodes as {cls.__name__} has embeddings, 12"):
         auxiliary_loss(cls(12, 3, 2), graph, samples, **KEY)
 
 

@@ -121,7 +121,7 @@ def test_ngcf_forgets_a_user():
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match=r"'num_layers' must be at least 1 \(got 0\)"):
         NGCF(4, 2, 0)
-    with pytest.raises(ValueError, match="'graph' must have as many nodes as NGCF has rows, 12"):
+    with pytest.raises(ValueError, match="'graph' must have as many nodes as NGCF has embeddings, 12"):
         encode(NGCF(12, 2, 1), random_graph())
 
 

@@ -254,7 +254,7 @@ def test_models_of_interactions_refuse_sessions(name):
 def test_an_item_without_a_row(name):
     model = CLASSES[name](5, 4)
     with pytest.raises(
-        ValueError, match=rf"'graph' must have as many items as {type(model).__name__} has rows, 5 \(got 6"
+        ValueError, match=rf"'graph' must have as many items as {type(model).__name__} has embeddings, 5 \(got 6"
     ):
         encode(model, session_graph([[0, 1]], 6))
     with pytest.raises(ValueError, match=r"'graph' must have as many items"):

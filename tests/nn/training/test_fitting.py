@@ -454,5 +454,5 @@ def test_an_empty_graph_is_refused():
 
 
 def test_a_graph_that_does_not_fit_the_model_is_refused(graphs):
-    with pytest.raises(ValueError, match="'graph' must have as many nodes as LightGCN has rows, 13"):
+    with pytest.raises(ValueError, match="'graph' must have as many nodes as LightGCN has embeddings, 13"):
         fit(light_gcn(random_graph()).float(), graphs[0], epochs=1)

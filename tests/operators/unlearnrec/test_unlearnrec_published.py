@@ -269,9 +269,7 @@ def test_concatenated_layers_are_averaged_and_odd_widths_named():
             self.table = nn.Embedding(NODES, 2)
 
     encode.register(Odd, lambda m, g: tuple(nn.functional.pad(m.table.weight, (0, 1)).split([USERS, NODES - USERS])))
-    with pytest.raises(
-        ValueError, match=r"'model' must have final rows as wide as its initial ones, 2, .*got 3 from Odd"
-    ):
+    with pytest.raises(ValueError, match=r"'model' must have final embeddings of width 2, .*got 3 from Odd"):
         _ = FrozenBackbone(Odd(), graph).final
 
 
