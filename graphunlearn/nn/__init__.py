@@ -9,7 +9,8 @@ from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitResult, FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
-from graphunlearn.nn.training.objective import BCE, BPR, Objective, Samples, SquaredError, default_objective
+from graphunlearn.nn.training.objective import BCE, BPR, Objective, Sampled, Samples, SquaredError, default_objective
+from graphunlearn.nn.training.sampled import InBatchSoftmax, SampledBCE, SampledSoftmax
 from graphunlearn.nn.training.softmax import catalogue_loss
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "GRU4Rec",
+    "InBatchSoftmax",
     "LinearForm",
     "LinearRisk",
     "MatrixFactorization",
@@ -32,6 +34,9 @@ __all__ = [
     "PrefixSamples",
     "Risk",
     "SASRec",
+    "Sampled",
+    "SampledBCE",
+    "SampledSoftmax",
     "Samples",
     "SimGCL",
     "SquaredError",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import overload
+from typing import TYPE_CHECKING, ClassVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,10 @@ from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.next_click import CrossEntropy
 
-__all__ = ["BCE", "BPR", "Criterion", "Objective", "Samples", "SquaredError", "default_objective"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BCE", "BPR", "Criterion", "Objective", "Sampled", "Samples", "SquaredError", "default_objective"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Samples:
         size: Number of users and number of items in the graph.
         negatives: Items that the interaction is ranked against ``[num_samples, num_negatives]``.
         target: The value that the score should predict, such as a label ``[num_samples]``.
+        offset: A constant per score, such as a correction for popularity ``[num_samples, 1 + num_negatives]``.
     """
 
     users: Tensor
@@ -40,6 +45,7 @@ class Samples:
     size: tuple[int, int]
     negatives: Tensor | None = None
     target: Tensor | None = None
+    offset: Tensor | None = None
 
     def __len__(self) -> int:
         return self.users.numel()
@@ -51,7 +57,8 @@ class Samples:
             index: Boolean mask ``[num_samples]``, or positions.
         """
         index = index.to(self.users.device)
-        optional = (None if values is None else values[index] for values in (self.negatives, self.target))
+        values = (self.negatives, self.target, self.offset)
+        optional = (None if value is None else value[index] for value in values)
         return Samples(self.users[index], self.items[index], self.size, *optional)
 
     @cached_property
@@ -88,12 +95,18 @@ class Objective(Criterion):
     embeddings of the nodes of the sample (negatives count :math:`1/n` each), not on the whole table.
 
     A subclass defines the samples (:meth:`samples`) and :math:`\varphi` with its first two derivatives (:meth:`phi`).
-    Curvature products use these derivatives.
+    Curvature products use these derivatives. If the loss of a sample couples its margins, as a softmax does, the
+    subclass also defines :meth:`second`.
+
+    Attributes:
+        private: Whether the samples of a user depend on the graph only through the interactions of this user. If so,
+            forgetting leaves the samples of all other users unchanged.
 
     Args:
         weight_decay: Weight :math:`\lambda` of the L2 penalty.
     """
 
+    private: ClassVar[bool] = True
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -136,6 +149,45 @@ class Objective(Criterion):
             The losses ``[num_samples, n]``.
         """
         return self.phi(margins, samples)[0]
+
+    def second(self, margins: Tensor, samples: Samples) -> Callable[[Tensor], Tensor]:
+        r"""Return the product with the second derivative of every sample's loss in its margins.
+
+        By default, the second derivative is the diagonal :math:`\varphi''_{sk} / n`.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            A function that maps a change of the margins to the change of the derivative of the loss, both
+            ``[num_samples, n]``.
+        """
+        weight = self.phi(margins, samples)[2] / margins.size(1)
+        return lambda change: weight * change
+
+    def with_negatives(self, num: int) -> Self:
+        """Return this loss with another number of stored negatives, and as nearly as possible the same expectation.
+
+        Args:
+            num: Number of negatives per interaction.
+
+        Returns:
+            The loss; the same loss if it has no negatives or depends on their number.
+        """
+        return self
+
+    def first_negatives(self, samples: Samples, most: int) -> tuple[Self, Samples]:
+        """Return this loss and its samples with only the first negatives, for a cheaper and less precise curvature.
+
+        Args:
+            samples: The samples.
+            most: Largest number of negatives per sample.
+
+        Returns:
+            The loss and the samples; both are unchanged if there are no more negatives than that.
+        """
+        return self, samples
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         """Return the margins, which by default are the scores of the interactions.
@@ -215,7 +267,55 @@ class Objective(Criterion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BPR(Objective):
+class Sampled(Objective):
+    """The base class of losses that compare an interaction with sampled items.
+
+    The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. A
+    negative that equals the item of its sample stands for no negative: the user holds all items.
+
+    Args:
+        weight_decay: Weight of the L2 penalty on the layer-0 embeddings of the sample.
+        negatives: Negatives per interaction.
+        seed: Seed of the negatives.
+    """
+
+    negatives: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(negatives=self.negatives)
+
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        samples = _samples(graph, mask)
+        seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
+        return replace(samples, negatives=self.draw(graph, samples.users, samples.items, seed))
+
+    def draw(self, graph: InteractionGraph, users: Tensor, items: Tensor, seed: int) -> Tensor:
+        """Return the negatives of every pair of user and item.
+
+        Args:
+            graph: The training graph.
+            users: Internal user ids ``[num_pairs]``.
+            items: Internal item ids ``[num_pairs]``.
+            seed: Seed of the draw.
+
+        Returns:
+            Internal item ids ``[num_pairs, negatives]``.
+        """
+        return draw_negatives(graph, users, items, self.negatives, seed)
+
+    def with_negatives(self, num: int) -> Self:
+        return replace(self, negatives=num)
+
+    def first_negatives(self, samples: Samples, most: int) -> tuple[Self, Samples]:
+        if self.negatives <= most or samples.negatives is None:
+            return self, samples
+        return self.with_negatives(most), replace(samples, negatives=samples.negatives[:, :most].contiguous())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPR(Sampled):
     r"""Bayesian personalised ranking: :math:`\varphi(m) = \log(1 + e^{-m})` of :math:`m_{sk} = s_{ui} - s_{uj_k}`.
 
     The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. The
@@ -238,17 +338,6 @@ class BPR(Objective):
     """
 
     weight_decay: float = 1e-3
-    negatives: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(negatives=self.negatives)
-
-    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
-        samples = _samples(graph, mask)
-        seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
-        return replace(samples, negatives=draw_negatives(graph, samples.users, samples.items, self.negatives, seed))
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         scores = scores.view(len(samples), 1 + self.negatives)
