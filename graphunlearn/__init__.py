@@ -5,8 +5,8 @@ Nouns: :class:`InteractionGraph`, :class:`SessionGraph`, :class:`ForgetRequest`,
 :class:`SquaredError`), unlearners (:class:`IFRU`, :class:`UnlearnRec`, :class:`CAU`, ...), their
 :class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
 
-Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`audit`, :func:`export`,
-:func:`load_export`.
+Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`stationarity`, :func:`audit`,
+:func:`export`, :func:`load_export`.
 
 Everything else lives in subpackages, such as the models in :mod:`graphunlearn.nn`; they are imported at first use.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         fit,
         recommend,
         score,
+        stationarity,
     )
     from graphunlearn.operators import (
         CAU,
@@ -91,6 +92,7 @@ __all__ = [
     "load_export",
     "recommend",
     "score",
+    "stationarity",
 ]
 
 _HOMES = {
@@ -99,7 +101,7 @@ _HOMES = {
     "eval": "audit",
     "ledger": "Ledger",
     "nn": "BCE BPR CrossEntropy Encoded InBatchSoftmax Objective SampledBCE SampledSoftmax SquaredError encode "
-    "fit recommend score",
+    "fit recommend score stationarity",
     "operators": "CAU IFRU SISA SRU AscentFineTune Calibrate FineTune GradientAscent NegativeKL Retrain "
     "Unlearner UnlearningResult UnlearnRec Unlink",
     "runs": "export load_export",

@@ -375,6 +375,11 @@ class BCE(Objective):
             expected = "carry a 'label' for every interaction to be trained with BCE"
             hint = "make one with graph.binarize(threshold), or train with BPR"
             raise ArgumentError("graph", expected, "none", hint)
+        if graph.num_interactions > 1 and bool((graph.label == 1).all()):  # every pair would end at a high score
+            hint = "train with SampledBCE or BPR, which draw negatives"
+            raise ArgumentError(
+                "graph", "hold an interaction with label 0 to be trained with BCE", "only label 1", hint
+            )
         return _samples(graph, mask, graph.label)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:

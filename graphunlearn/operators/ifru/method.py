@@ -122,6 +122,7 @@ class IFRU(Unlearner):
     """
 
     name: ClassVar[str] = "ifru"
+    checks_loss: ClassVar[bool] = True
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
