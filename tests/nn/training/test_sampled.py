@@ -125,7 +125,8 @@ def as_matrix(product, size):
 
 
 @pytest.mark.parametrize("model", [light_gcn, factors, two_tower])
-def test_the_risk_its_gradient_and_both_curvatures(objective, model, graph):
+def test_the_risk_its_gradient_and_both_curvatures(objective, model):
+    graph = random_graph(5, 4, 8)
     inner = model(graph)
     linear = model is not two_tower
     risk, generic = risk_of(inner, graph, objective), Risk(inner, graph, objective)
