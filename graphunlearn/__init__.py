@@ -1,11 +1,12 @@
 """Graph unlearning for GNN recommenders: forget interactions, users, items, clicks or sessions without retraining.
 
 Nouns: :class:`InteractionGraph`, :class:`SessionGraph`, :class:`ForgetRequest`, objectives (:class:`BPR`,
-:class:`BCE`, :class:`CrossEntropy`, :class:`SquaredError`), unlearners (:class:`IFRU`, :class:`UnlearnRec`,
-:class:`CAU`, ...), their :class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
+:class:`BCE`, :class:`CrossEntropy`, :class:`InBatchSoftmax`, :class:`SampledBCE`, :class:`SampledSoftmax`,
+:class:`SquaredError`), unlearners (:class:`IFRU`, :class:`UnlearnRec`, :class:`CAU`, ...), their
+:class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
 
-Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`audit`, :func:`export`,
-:func:`load_export`.
+Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`stationarity`, :func:`audit`,
+:func:`export`, :func:`load_export`.
 
 Everything else lives in subpackages, such as the models in :mod:`graphunlearn.nn`; they are imported at first use.
 """
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
         BPR,
         CrossEntropy,
         Encoded,
+        InBatchSoftmax,
         Objective,
+        SampledBCE,
+        SampledSoftmax,
         SquaredError,
         encode,
         fit,
         recommend,
         score,
+        stationarity,
     )
     from graphunlearn.operators import (
         CAU,
@@ -65,11 +70,14 @@ __all__ = [
     "FineTune",
     "ForgetRequest",
     "GradientAscent",
+    "InBatchSoftmax",
     "InteractionGraph",
     "Ledger",
     "NegativeKL",
     "Objective",
     "Retrain",
+    "SampledBCE",
+    "SampledSoftmax",
     "SessionGraph",
     "SquaredError",
     "UnlearnRec",
@@ -84,6 +92,7 @@ __all__ = [
     "load_export",
     "recommend",
     "score",
+    "stationarity",
 ]
 
 _HOMES = {
@@ -91,7 +100,8 @@ _HOMES = {
     "errors": "ArgumentError",
     "eval": "audit",
     "ledger": "Ledger",
-    "nn": "BCE BPR CrossEntropy Encoded Objective SquaredError encode fit recommend score",
+    "nn": "BCE BPR CrossEntropy Encoded InBatchSoftmax Objective SampledBCE SampledSoftmax SquaredError encode "
+    "fit recommend score stationarity",
     "operators": "CAU IFRU SISA SRU AscentFineTune Calibrate FineTune GradientAscent NegativeKL Retrain "
     "Unlearner UnlearningResult UnlearnRec Unlink",
     "runs": "export load_export",

@@ -307,3 +307,14 @@ def test_the_site_is_built_without_warnings(tmp_path):
     home = (tmp_path / "site" / "index.html").read_text()
     assert "getting-started.html" in home
     assert not re.search(r'(?:src|href)="https?://[^"]*\.(?:js|css)', home)  # read without a network
+
+
+def test_the_page_on_losses_runs():
+    text, given = (DOCS / "own-loss.md").read_text(encoding="utf-8"), {"__name__": "page"}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        exec(compile(block, "own-loss.md", "exec"), given)
+    assert given["fit"].verdict == "near stationary"
+    assert given["other"].residual > 0.7  # the worst fit
+    relation = given["test"]["user", "rates", "item"]
+    assert given["held_out"].num_interactions == relation.edge_label_index.size(1)
+    assert set(re.findall(r"^\| .*?`(\w+)\(", text, re.M)) >= {"BPR", "SampledBCE", "InBatchSoftmax", "SampledSoftmax"}

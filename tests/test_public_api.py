@@ -17,10 +17,10 @@ import torch_geometric
 import graphunlearn as gu
 
 NOUNS = ["InteractionGraph", "SessionGraph", "ForgetRequest", "Encoded", "Unlearner", "UnlearningResult", "Ledger"]
-LOSSES = ["Objective", "BPR", "BCE", "CrossEntropy", "SquaredError"]
+LOSSES = ["Objective", "BPR", "BCE", "CrossEntropy", "SquaredError", "SampledBCE", "SampledSoftmax", "InBatchSoftmax"]
 METHODS = ["IFRU", "UnlearnRec", "Calibrate", "CAU", "SISA", "SRU"]
 BASELINES = ["Retrain", "Unlink", "FineTune", "GradientAscent", "AscentFineTune", "NegativeKL"]
-VERBS = ["encode", "score", "recommend", "fit", "audit", "export", "load_export"]
+VERBS = ["encode", "score", "recommend", "fit", "stationarity", "audit", "export", "load_export"]
 PROMISED = [*NOUNS, *LOSSES, *METHODS, *BASELINES, *VERBS, "ArgumentError"]
 UTILITIES = [
     "k_hop_ball",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphunlearn.runs.run import ModelSpec
 
 Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec"]
+Loss = Literal["bpr", "bce", "sampled-bce", "sampled-softmax", "in-batch-softmax"]
 WIDTH = {"interactions": 32, "sessions": 64}
 """Default width of the embedding table, by kind of graph."""
 LAYERS = {"srgnn": 1, "gru4rec": 1}
@@ -61,14 +62,18 @@ class Learning:
     """Width of the embeddings (default: 32, for sessions 64)."""
     layers: Int = None
     """Number of layers, or of steps of SR-GNN (default: 2, for SR-GNN and GRU4Rec 1; mf has none)."""
-    objective: Annotated[Literal["bpr", "bce"] | None, optional("{bpr,bce}")] = None
-    """The loss. For users and items: bpr ranks interactions above other items, bce predicts labels (default: bce for
-    data with labels or with a threshold, otherwise bpr). Session models predict the next click.
-    """
+    objective: Annotated[Loss | None, optional("LOSS")] = None
+    """Of users and items: bpr ranks interactions above the rest, bce tells labels apart; sampled-bce, sampled-softmax
+    and in-batch-softmax compare interactions with drawn items. Default: bce where there are labels (or a threshold),
+    else bpr. Session models learn which click comes next."""
     weight_decay: Float = None
-    """L2 penalty on the embeddings in a sample (bpr: 0.001, bce: 0.003)."""
+    """L2 penalty on the embeddings in a sample (default: 0.001, of bce 0.003)."""
     negatives: Int = None
+<<<<<<< HEAD
     """Number of negatives per interaction (bpr; default: 4)."""
+=======
+    """Items that every interaction is compared with (default: 4, of sampled-bce 1, of the softmax losses 64)."""
+>>>>>>> loss
 
     @property
     def kind(self) -> Kind:
@@ -103,14 +108,14 @@ class Learning:
         Args:
             labelled: Whether the data have labels.
         """
-        from graphunlearn.nn import BCE, BPR, CrossEntropy
+        from graphunlearn.nn import CrossEntropy
+        from graphunlearn.runs.run import OBJECTIVES
 
         if self.kind == "sessions":
             return CrossEntropy()
         name = self.objective or ("bce" if labelled else "bpr")
-        given = {"weight_decay": self.weight_decay} | ({"negatives": self.negatives} if name == "bpr" else {})
-        objective: type[Criterion] = BPR if name == "bpr" else BCE
-        return objective(**{option: value for option, value in given.items() if value is not None})
+        given = {"weight_decay": self.weight_decay} | ({} if name == "bce" else {"negatives": self.negatives})
+        return OBJECTIVES[name](**{option: value for option, value in given.items() if value is not None})
 
 
 def models_of(kind: str) -> list[str]:

@@ -152,7 +152,7 @@ class Learner:
         elif objective == "bce" and graph.label is None:
             hint = "'--threshold' makes labels of ratings"
             raise ArgumentError("--objective", "be bpr for data without labels", "bce", hint)
-        if objective == "bpr" and graph.label is not None:
+        if objective not in (None, "bce") and graph.label is not None:
             graph = graph.select(graph.label > 0)
             if graph.num_interactions == 0:
                 raise ArgumentError("--threshold", "leave interactions to learn from", self.threshold)

@@ -281,8 +281,9 @@ class Bench(Learner):
 
         if self.test is not None:
             raise ArgumentError("--test", "be left out for flipped-labels, which splits the data 60/20/20", "one")
-        if self.learning.objective == "bpr":
-            raise ArgumentError("--objective", "be bce for flipped-labels", "bpr, which does not learn from labels")
+        if self.learning.objective not in (None, "bce"):
+            got = f"{self.learning.objective}, which does not learn from labels"
+            raise ArgumentError("--objective", "be bce for flipped-labels", got)
         if self.positives_only and self.learning.model != "lightgcn":
             raise ArgumentError("--positives-only", "go with --model lightgcn", self.learning.model)
         name, graph, _ = self.as_published()

@@ -116,14 +116,14 @@ def hessian_product(function: Callable[[Tensor], Tensor], point: Tensor) -> Prod
 
 
 def gauss_newton_product(
-    outputs: Callable[[Tensor], tuple[Tensor, ...]], weights: tuple[Tensor, ...], point: Tensor
+    outputs: Callable[[Tensor], tuple[Tensor, ...]], weights: tuple[Tensor | Product, ...], point: Tensor
 ) -> Product:
     r"""Return :math:`v \mapsto \sum_o J_o^\top W_o J_o\,v`, the generalised Gauss–Newton product.
 
     Args:
         outputs: A function that maps a flat vector to a tuple of tensors :math:`o(x)`.
-        weights: For every output, the second derivatives :math:`W_o \ge 0` of the loss (a diagonal matrix), in a shape
-            that broadcasts to that of the output.
+        weights: For every output, the second derivatives :math:`W_o \ge 0` of the loss: a diagonal matrix, in a shape
+            that broadcasts to that of the output, or a function that maps a change of the output to its product.
         point: The point :math:`x` ``[num_parameters]``.
 
     Returns:
@@ -136,4 +136,9 @@ def gauss_newton_product(
         tensor([2., 2., 2.])
     """
     at = Linearised(outputs, point)
-    return lambda v: at.pullback(tuple(w * t for w, t in zip(weights, at.pushforward(v), strict=True)))
+
+    def product(v: Tensor) -> Tensor:
+        changes = zip(weights, at.pushforward(v), strict=True)
+        return at.pullback(tuple(w(t) if callable(w) else w * t for w, t in changes))
+
+    return product

@@ -5,11 +5,13 @@ from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorizatio
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
 from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
+from graphunlearn.nn.stationarity import Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitResult, FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
-from graphunlearn.nn.training.objective import BCE, BPR, Objective, Samples, SquaredError, default_objective
+from graphunlearn.nn.training.objective import BCE, BPR, Objective, Sampled, Samples, SquaredError, default_objective
+from graphunlearn.nn.training.sampled import InBatchSoftmax, SampledBCE, SampledSoftmax
 from graphunlearn.nn.training.softmax import catalogue_loss
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "GRU4Rec",
+    "InBatchSoftmax",
     "LinearForm",
     "LinearRisk",
     "MatrixFactorization",
@@ -32,9 +35,13 @@ __all__ = [
     "PrefixSamples",
     "Risk",
     "SASRec",
+    "Sampled",
+    "SampledBCE",
+    "SampledSoftmax",
     "Samples",
     "SimGCL",
     "SquaredError",
+    "Stationarity",
     "auxiliary_loss",
     "build_model",
     "catalogue_loss",
@@ -46,10 +53,12 @@ __all__ = [
     "info_nce",
     "kind_of",
     "linear_form",
+    "losses_by_fit",
     "num_hops",
     "prefix_states",
     "recommend",
     "reset_parameters",
     "risk_of",
     "score",
+    "stationarity",
 ]

@@ -253,7 +253,7 @@ def recommend(
         Internal item ids ``[num, k]``, best first. If fewer than ``k`` items remain for a user, places are ``-1``.
 
     Raises:
-        ValueError: ``k`` is not between 1 and the number of items.
+        ValueError: ``k`` is not between 1 and the number of items, or an embedding is not finite.
 
     Example:
         >>> import torch, torch_geometric, graphunlearn as gu
@@ -267,6 +267,11 @@ def recommend(
     if not 1 <= k <= graph.num_items:
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     encoded = encode(model, graph)
+    for name, rows in ((graph.query, encoded.queries), ("item", encoded.items)):
+        bad = int((~torch.isfinite(rows).all(1)).sum())
+        if bad:
+            got = f"NaN or infinity in {bad} of {len(rows)} {name} embeddings"
+            raise ArgumentError("model", "give finite embeddings", got)
     users = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if users is None else users
     out = []
     for batch in users.split(batch_size):

@@ -3,7 +3,6 @@ r"""The training risk :math:`R(\theta; D, G)` of a model on a graph, with its va
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +13,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
-from graphunlearn.nn.training.objective import BPR, Objective, Samples
+from graphunlearn.nn.training.objective import Objective, Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -130,7 +129,7 @@ class Risk:
 
         with torch.no_grad():
             margins = outputs(theta)[0]
-            second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
+            second = self.objective.second(margins, self.samples)
         return gauss_newton_product(outputs, (second, *self._l2(theta).split(list(self.samples.size))), theta)
 
     def with_negatives(self, most: int) -> Self:
@@ -142,12 +141,11 @@ class Risk:
         Returns:
             The risk, or this risk if its samples have no more negatives than that.
         """
-        objective, samples = self.objective, self.samples
-        if not isinstance(objective, BPR) or objective.negatives <= most or samples.negatives is None:
+        objective, samples = self.objective.first_negatives(self.samples, most)
+        if samples is self.samples:
             return self
         other = copy.copy(self)
-        other.objective = replace(objective, negatives=most)
-        other.samples = replace(samples, negatives=samples.negatives[:, :most].contiguous())
+        other.objective, other.samples = objective, samples
         return other
 
     def _l2(self, theta: Tensor) -> Tensor:
@@ -235,9 +233,9 @@ class LinearRisk(Risk):
         z = self._rows(theta)
         zu, zi = (part.contiguous() for part in z.split(sizes))
         margins = objective.margins(pattern.dots(zu, zi), samples)
-        _, first, second = objective.phi(margins, samples)
-        weight, l2 = second / margins.size(1), self._l2(theta)
+        second, l2 = objective.second(margins, samples), self._l2(theta)
         if exact:
+            first = objective.phi(margins, samples)[1]
             slope = objective.margins_transposed(first / margins.size(1), samples)
             slopes = pattern.matrix(slope), pattern.transposed.matrix(slope)
 
@@ -247,7 +245,7 @@ class LinearRisk(Risk):
             tu, ti = form.propagate(v).split(sizes)
             # d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i> is one dot product of concatenated embeddings.
             ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))
-            y = objective.margins_transposed(weight * objective.margins(ds, samples), samples)
+            y = objective.margins_transposed(second(objective.margins(ds, samples)), samples)
             back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)
             if exact:
                 back_u, back_i = back_u + slopes[0] @ ti, back_i + slopes[1] @ tu

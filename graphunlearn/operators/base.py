@@ -18,7 +18,9 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.operators.shared.checks import check_precision
 from graphunlearn.operators.shared.memory import peak_memory
+from graphunlearn.operators.shared.own_loss import warn_of_another_loss
 from graphunlearn.operators.shared.preparation import Kept, Preparation
 
 if TYPE_CHECKING:
@@ -388,6 +390,7 @@ class Unlearner(ABC):
         parameters = list(model.parameters())
         if not parameters:
             raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
+        check_precision(model)
         bad, device = _not_finite(model), parameters[0].device
         if bad:
             raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
@@ -397,6 +400,7 @@ class Unlearner(ABC):
             graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
         with torch.no_grad(), _evaluating(model):
             encode(model, graph)  # raises an error if the model does not fit the graph
+        warn_of_another_loss(self, model, graph)
 
 
 def _not_finite(model: nn.Module) -> list[str]:

@@ -150,6 +150,11 @@ class Calibrate(Unlearner):
     def __post_init__(self) -> None:
         check("not be negative", lambda value: value >= 0, rounds=self.rounds, epochs=self.epochs)
 
+    @property
+    def checks_loss(self) -> bool:
+        """Whether the loss matters, so that it is compared with the model; only fine-tuning uses it."""
+        return self.epochs > 0
+
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import part_sizes
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn import BCE, BPR, Criterion, CrossEntropy, FitSettings, build_model, kind_of
+from graphunlearn.nn import (
+    BCE,
+    BPR,
+    Criterion,
+    CrossEntropy,
+    FitSettings,
+    InBatchSoftmax,
+    SampledBCE,
+    SampledSoftmax,
+    build_model,
+    kind_of,
+)
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
@@ -26,7 +37,15 @@ from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, who
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
 
-OBJECTIVES: dict[str, type[Criterion]] = {"bpr": BPR, "bce": BCE, "cross-entropy": CrossEntropy}
+OBJECTIVES: dict[str, type[Criterion]] = {
+    "bpr": BPR,
+    "bce": BCE,
+    "sampled-bce": SampledBCE,
+    "sampled-softmax": SampledSoftmax,
+    "in-batch-softmax": InBatchSoftmax,
+    "cross-entropy": CrossEntropy,
+}
+"""The losses of run folders, by name."""
 Graph: TypeAlias = InteractionGraph | SessionGraph
 GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
 PARTS = ("train", "validation", "test")

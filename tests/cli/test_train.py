@@ -64,6 +64,25 @@ def test_objective_options(ratings, tmp_path, parsed):
     assert Run.load(tmp_path / "a").objective == gu.BPR(weight_decay=0.25, negatives=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("sampled-bce", gu.SampledBCE(negatives=2)),
+        ("sampled-softmax", gu.SampledSoftmax(negatives=2)),
+        ("in-batch-softmax", gu.InBatchSoftmax(negatives=2)),
+    ],
+)
+def test_sampled_losses(ratings, tmp_path, call, parsed, name, objective):
+    words = ("--objective", name, "--negatives", 2, "--threshold", 3)
+    parsed("train", "--data", ratings, "--out", tmp_path / "a", *words, *QUICK)
+    run = Run.load(tmp_path / "a")
+    assert run.objective == objective
+    assert float(run.train.rating.min()) > 3
+    words = ("--method", "ifru", "--users", run.train.user_ids[0], "--out", tmp_path / "b")
+    assert call("forget", tmp_path / "a", *words)[0] == 0
+    assert Run.load(tmp_path / "b").objective == objective
+
+
 def test_a_test_file_is_the_test_part(ratings, tmp_path, parsed):
     graph = gu.InteractionGraph.from_file(ratings)
     train, test = graph.random_split([0.7, 0.3])

@@ -12,6 +12,7 @@ from hypothesis import given
 from strategies import graphs
 from torch_geometric.data import HeteroData
 
+from graphunlearn import datasets
 from graphunlearn.data import EDGE_TYPE, InteractionGraph
 
 
@@ -286,6 +287,49 @@ def test_from_hetero_of_several_relations(library):
     for relation in (("reader", "knows", "reader"), ("reader", "sells", "book")):
         with pytest.raises(ValueError, match="'relation' must name one bipartite relation"):
             InteractionGraph.from_hetero(library, relation)
+
+
+@pytest.fixture
+def split_parts():
+    """The parts of PyG's RandomLinkSplit: the edges to predict are not among those that pass messages."""
+    graph = datasets.synthetic_interactions(num_users=40, num_items=30, interactions_per_user=6, seed=0)
+    data = HeteroData(user={"num_nodes": 40}, item={"num_nodes": 30})
+    data["user", "rates", "item"].edge_index = graph.pairs
+    torch.manual_seed(0)
+    split = T.RandomLinkSplit(
+        num_val=0.1,
+        num_test=0.1,
+        disjoint_train_ratio=0.3,
+        neg_sampling_ratio=1.0,
+        edge_types=[("user", "rates", "item")],
+        rev_edge_types=[("item", "rev_rates", "user")],
+    )
+    return split(T.ToUndirected()(data))
+
+
+def test_from_hetero_says_which_edges_it_took(split_parts):
+    for part in split_parts:
+        store = part["user", "rates", "item"]
+        with pytest.warns(UserWarning, match=r"edges that pass messages \(edge_index\) .*; edge_index was taken"):
+            default = InteractionGraph.from_hetero(part)
+        asked = InteractionGraph.from_hetero(part, edges="edge_index")
+        assert torch.equal(default.pairs, store.edge_index)
+        assert torch.equal(asked.pairs, store.edge_index)
+        supervised = InteractionGraph.from_hetero(part, edges="edge_label_index")
+        rows = zip(*store.edge_label_index.tolist(), store.edge_label.tolist())
+        wanted = {tuple(pair): label for *pair, label in rows}
+        assert dict(zip(map(tuple, supervised.pairs.t().tolist()), supervised.label.tolist())) == wanted
+    relation = split_parts[2]["user", "rates", "item"]
+    relation.edge_label_index, relation.edge_label = relation.edge_label_index[:, :5], torch.ones(5)
+    assert InteractionGraph.from_hetero(split_parts[2], edges="edge_label_index").label is None
+    relation.edge_label = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    rated = InteractionGraph.from_hetero(split_parts[2], edges="edge_label_index", rating="edge_label")
+    assert rated.rating.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_from_hetero_needs_the_edges_that_it_is_asked_for(library):
+    with pytest.raises(ValueError, match=r"'edges' must name edges of the relation \(got 'edge_label_index'; it has"):
+        InteractionGraph.from_hetero(library, edges="edge_label_index")
 
 
 def test_from_hetero_checks_ids(library):

@@ -84,7 +84,7 @@ def test_both_hessians_are_the_dense_one(model, graph, objective):
     for risk in (linear, generic):
         torch.testing.assert_close(as_matrix(risk.curvature(theta, "hessian"), len(theta)), dense, **EXACT)
     half = as_matrix(linear.curvature(theta), len(theta))
-    assert (half - dense).abs().max() > 0.1  # the two kinds are not the same thing here
+    assert (half - dense).abs().max() > 0.05  # the two kinds are not the same thing here
 
 
 def test_both_gauss_newtons_are_the_explicit_one(model, graph, objective):

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from graphunlearn.data.schema import ATTRIBUTES, SIDES, check_attribute, check_nodes, check_pairs, is_per_interaction
+from graphunlearn.data.schema import (
+    ATTRIBUTES,
+    SIDES,
+    check_attribute,
+    check_nodes,
+    check_pairs,
+    is_per_interaction,
+    warn,
+)
 from graphunlearn.data.vocabulary import Vocabulary, preview
 from graphunlearn.errors import ArgumentError
 
@@ -42,30 +50,63 @@ def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
     return chosen[0]
 
 
-def hetero_parts(data: HeteroData, relation: EdgeType, rating: str) -> Parts:
+def hetero_parts(data: HeteroData, relation: EdgeType, rating: str, edges: str | None = None) -> Parts:
     """Return the parts of one relation with all its attributes per edge.
 
     Args:
         data: The heterogeneous graph.
         relation: The relation.
         rating: Name of the edge attribute that becomes ``"rating"``.
+        edges: ``"edge_index"`` or ``"edge_label_index"``; ``None`` takes the former and warns if there are both.
 
     Raises:
-        ValueError: Pairs, node numbers or attributes are malformed.
+        ValueError: There are no such edges, or pairs, node numbers or attributes are malformed.
     """
     store = data[relation]
-    pairs = check_pairs(store.edge_index)
+    taken = _edges_of(store, edges)
+    pairs = check_pairs(store[taken])
     users, items = (
         check_nodes(side, nodes, data[node_type].num_nodes, data[node_type].get("vocabulary"))
         for side, nodes, node_type in zip(SIDES, pairs, (relation[0], relation[2]))
     )
-    values = {name: value for name, value in store.items() if is_per_interaction(name, value, pairs.size(1))}
-    if rating in store:
+    if taken == "edge_label_index":
+        values = _supervision(store, pairs.size(1))
+        rating = rating if rating == "edge_label" else ""
+    else:
+        values = {name: value for name, value in store.items() if is_per_interaction(name, value, pairs.size(1))}
+    if rating and rating in store:
         values.pop(rating, None)
         values["rating"] = store[rating]
     for name in values.keys() & set(ATTRIBUTES):
         values[name] = check_attribute(name, values[name], pairs.size(1), pairs.device)
     return pairs, users, items, values
+
+
+def _edges_of(store: Any, edges: str | None) -> str:
+    """Return the name of the edges to take from a relation; warn if there are two kinds and neither was asked for."""
+    present = [name for name in ("edge_index", "edge_label_index") if name in store]
+    if edges is None and len(present) == 2:
+        passing, supervised = (store[name].size(1) for name in present)
+        if not torch.equal(store.edge_index, store.edge_label_index):
+            warn(
+                f"'data' has {passing} edges that pass messages (edge_index) and {supervised} to predict "
+                f"(edge_label_index); edge_index was taken. Pass edges='edge_index' to confirm, or "
+                f"edges='edge_label_index' for the others"
+            )
+        return "edge_index"
+    chosen = edges or "edge_index"
+    if chosen not in present:
+        raise ArgumentError("edges", "name edges of the relation", f"{chosen!r}; it has {', '.join(present) or 'none'}")
+    return chosen
+
+
+def _supervision(store: Any, num: int) -> dict[str, Tensor]:
+    """Return the label of the edges to predict, if their labels are 0 and 1 and both occur."""
+    label = store.get("edge_label")
+    if label is None or label.shape != (num,) or not num:
+        return {}
+    values = label.unique().tolist()
+    return {"label": label} if values == [0, 1] else {}
 
 
 def network_parts(graph: networkx.Graph) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -208,19 +208,34 @@ class Conversions(EventGraph, HeteroData):
 
     @classmethod
     def from_hetero(
-        cls, data: HeteroData, relation: tuple[str, str, str] | None = None, *, rating: str = "rating"
+        cls,
+        data: HeteroData,
+        relation: tuple[str, str, str] | None = None,
+        *,
+        rating: str = "rating",
+        edges: Literal["edge_index", "edge_label_index"] | None = None,
     ) -> Self:
         """Make a graph from one bipartite relation of a heterogeneous graph.
 
         The graph keeps the node features, all attributes with one value per edge, and raw ids if ``data`` has them.
 
+        The transform :class:`~torch_geometric.transforms.RandomLinkSplit` separates the edges that pass messages,
+        ``edge_index``, from the edges to predict, ``edge_label_index``. In its test part, the test edges are only among
+        the latter. If a relation has both, ``edges`` says which to take; without it, ``edge_index`` is taken and a
+        warning tells so.
+
         Args:
             data: The heterogeneous graph.
             relation: The relation (default: the only one between two node types, not counting mirrored ``rev_`` ones).
             rating: Name of the edge attribute with the ratings, if there is one.
+            edges: ``"edge_index"`` or ``"edge_label_index"``. With the latter, ``edge_label`` becomes the label if its
+                values are 0 and 1 and both occur; edges that are all labelled 1 have no label.
+
+        Returns:
+            The graph.
 
         Raises:
-            ValueError: There is no such relation, or more than one.
+            ValueError: There is no such relation, or more than one, or the relation has no such edges.
 
         Example:
             >>> import torch, graphunlearn as gu
@@ -232,7 +247,7 @@ class Conversions(EventGraph, HeteroData):
             (2, 3, 2)
         """
         chosen = exchange.relation_of(data, relation)
-        graph = cls._from_parts(*exchange.hetero_parts(data, chosen, rating))
+        graph = cls._from_parts(*exchange.hetero_parts(data, chosen, rating, edges))
         for side, node_type in zip(SIDES, (chosen[0], chosen[2])):
             graph[side].update({k: v for k, v in data[node_type].items() if k not in {"num_nodes", "vocabulary"}})
         return graph

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
 
-__all__ = ["draw_negatives"]
+__all__ = ["draw_negatives", "draw_popular"]
 
-# With 12 attempts, a user who holds 90 % of all items finds a negative with probability 0.72. If all attempts fail, the
-# last item drawn is used.
+# With 12 attempts, a user who holds 90 % of all items finds a negative with probability 0.72. If all attempts fail, one
+# exact draw among the items that the user does not hold follows.
 _ATTEMPTS = 12
 _MASK = (1 << 63) - 1
+_STEP = 0x632BE59BD9B4E019  # between the hash values of two attempts
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -30,8 +31,10 @@ def _signed(x: int) -> int:
 def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
     """Return ``num`` items for every pair of user and item, avoiding the items of the user in ``graph``.
 
-    If a drawn item is one of the user's items, the next hash value is used, up to twelve times. The negatives of a pair
-    therefore depend on the graph only through the interactions of the user.
+    If a drawn item is one of the user's items, the next hash value is used, up to twelve times; after that, one of the
+    items that the user does not hold is chosen. The negatives of a pair therefore depend on the graph only through the
+    interactions of the user. If the user holds every item, there is no negative, and the item of the pair stands in
+    its place.
 
     Args:
         graph: The graph whose interactions are avoided.
@@ -43,23 +46,91 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    adjacency, num_items = graph.adjacency, graph.num_items
-    edges = graph.num_interactions
-    degree = adjacency.degree[: graph.num_users].long()
-    row = torch.arange(graph.num_users, device=users.device).repeat_interleave(degree)
-    keys = row * num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
-    base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
-    state = (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()
-    owner = (users * num_items).repeat_interleave(num)
+    num_items, keys = graph.num_items, _held(graph)
+    state, owner = _states(users, items, num, seed), (users * num_items).repeat_interleave(num)
     drawn = (_mix(state) & _MASK) % num_items
     open_ = _taken(keys, owner + drawn).nonzero().view(-1)
     for attempt in range(1, _ATTEMPTS):
         if open_.numel() == 0:
             break
-        candidate = (_mix(state[open_] + _signed(attempt * 0x632BE59BD9B4E019)) & _MASK) % num_items
+        candidate = (_mix(state[open_] + _signed(attempt * _STEP)) & _MASK) % num_items
         drawn[open_] = candidate
         open_ = open_[_taken(keys, owner[open_] + candidate)]
+    drawn[open_] = _exact(graph, keys, users, items, state, open_, num)
     return drawn.view(-1, num)
+
+
+def draw_popular(
+    graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int, *, avoid: bool = False
+) -> Tensor:
+    """Return ``num`` items for every pair of user and item, in proportion to the interactions of the items.
+
+    Every interaction of the graph has a hash value, and a draw takes the interaction with the next larger one. If
+    interactions are removed, a draw therefore changes only if the interaction that it took was removed.
+
+    Args:
+        graph: The graph whose interactions are drawn; it must hold one if there are pairs.
+        users: Internal user ids ``[num_pairs]``.
+        items: Internal item ids ``[num_pairs]``.
+        num: Number of items per pair.
+        seed: Any integer.
+        avoid: Whether to avoid the items of the user, as :func:`draw_negatives` does.
+
+    Returns:
+        Internal item ids ``[num_pairs, num]``.
+    """
+    state = _states(users, items, num, seed)
+    if state.numel() == 0:
+        return state.view(-1, num)
+    ring, order = (_mix(_states(graph.pairs[0], graph.pairs[1], 1, ~seed)) & _MASK).sort()
+    taken = graph.pairs[1, order]
+
+    def candidates(values: Tensor) -> Tensor:
+        return taken[torch.searchsorted(ring, _mix(values) & _MASK) % len(ring)]
+
+    drawn = candidates(state)
+    if not avoid:
+        return drawn.view(-1, num)
+    keys, owner = _held(graph), (users * graph.num_items).repeat_interleave(num)
+    open_ = _taken(keys, owner + drawn).nonzero().view(-1)
+    for attempt in range(1, _ATTEMPTS):
+        if open_.numel() == 0:
+            break
+        drawn[open_] = candidates(state[open_] + _signed(attempt * _STEP))
+        open_ = open_[_taken(keys, owner[open_] + drawn[open_])]
+    drawn[open_] = _exact(graph, keys, users, items, state, open_, num)
+    return drawn.view(-1, num)
+
+
+def _held(graph: InteractionGraph) -> Tensor:
+    """Return ``user * num_items + item`` of every interaction, in ascending order."""
+    adjacency, edges = graph.adjacency, graph.num_interactions
+    degree = adjacency.degree[: graph.num_users].long()
+    row = torch.arange(graph.num_users, device=degree.device).repeat_interleave(degree)
+    return row * graph.num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
+
+
+def _states(users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
+    """Return one hash value per pair and number ``[num_pairs * num]``."""
+    base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
+    return (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()
+
+
+def _exact(
+    graph: InteractionGraph, keys: Tensor, users: Tensor, items: Tensor, state: Tensor, open_: Tensor, num: int
+) -> Tensor:
+    """Return one item that the user does not hold for the draws at ``open_``; the item of the pair if there is none."""
+    pair = open_.div(num, rounding_mode="floor")
+    user, own = users[pair], items[pair]
+    degree = graph.adjacency.degree[: graph.num_users].long()
+    start, free = degree.cumsum(0) - degree, graph.num_items - degree
+    # The r-th free item is r + #{j: c_j - j <= r} for the sorted items c_0 < c_1 < ... of the user.
+    holder, item = keys.div(graph.num_items, rounding_mode="floor"), keys % graph.num_items
+    before = item - (torch.arange(len(keys), device=keys.device) - start[holder])
+    rank = (_mix(state[open_] + _signed(_ATTEMPTS * _STEP)) & _MASK) % free[user].clamp(min=1)
+    stride = graph.num_items + 1
+    skipped = torch.searchsorted(holder * stride + before, user * stride + rank, right=True) - start[user]
+    return torch.where(free[user] > 0, rank + skipped, own)
 
 
 def _taken(keys: Tensor, wanted: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,70 +14,16 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import PairPattern
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.nn.training.samples import Samples
 
-__all__ = ["BCE", "BPR", "Criterion", "Objective", "Samples", "SquaredError", "default_objective"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-
-@dataclass(frozen=True)
-class Samples:
-    """The training samples of an objective, one per interaction.
-
-    Args:
-        users: Internal user ids ``[num_samples]``.
-        items: Internal item ids ``[num_samples]``.
-        size: Number of users and number of items in the graph.
-        negatives: Items that the interaction is ranked against ``[num_samples, num_negatives]``.
-        target: The value that the score should predict, such as a label ``[num_samples]``.
-    """
-
-    users: Tensor
-    items: Tensor
-    size: tuple[int, int]
-    negatives: Tensor | None = None
-    target: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.users.numel()
-
-    def select(self, index: Tensor) -> Samples:
-        """Return a subset of the samples.
-
-        Args:
-            index: Boolean mask ``[num_samples]``, or positions.
-        """
-        index = index.to(self.users.device)
-        optional = (None if values is None else values[index] for values in (self.negatives, self.target))
-        return Samples(self.users[index], self.items[index], self.size, *optional)
-
-    @cached_property
-    def pattern(self) -> PairPattern:
-        """All scored pairs, sample by sample: the interaction, then its negatives."""
-        if self.negatives is None:
-            return PairPattern(self.users, self.items, self.size)
-        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
-        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
-
-    def by_user(self) -> Samples:
-        """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
-        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
-
-    def touching(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
-
-        Args:
-            users: Mask of users ``[num_users]``.
-            items: Mask of items ``[num_items]``.
-
-        Returns:
-            The mask ``[num_samples]``.
-        """
-        mask = users[self.users] | items[self.items]
-        return mask if self.negatives is None else mask | items[self.negatives].any(-1)
+__all__ = ["BCE", "BPR", "Criterion", "Objective", "Sampled", "Samples", "SquaredError", "default_objective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +34,26 @@ class Objective(Criterion):
     embeddings of the nodes of the sample (negatives count :math:`1/n` each), not on the whole table.
 
     A subclass defines the samples (:meth:`samples`) and :math:`\varphi` with its first two derivatives (:meth:`phi`).
-    Curvature products use these derivatives.
+    Curvature products use these derivatives. If the loss of a sample couples its margins, as a softmax does, the
+    subclass also defines :meth:`second`.
+
+    Attributes:
+        private: Whether the samples of a user depend on the graph only through the interactions of this user. If so,
+            forgetting leaves the samples of all other users unchanged.
 
     Args:
         weight_decay: Weight :math:`\lambda` of the L2 penalty.
     """
 
+    private: ClassVar[bool] = True
     weight_decay: float = 0.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "phi" in vars(cls):  # a loss or second derivative that is inherited would belong to another function
+            for name in ("loss", "second"):
+                if name not in vars(cls):
+                    setattr(cls, name, vars(Objective)[name])
 
     def __post_init__(self) -> None:
         if not self.weight_decay >= 0:
@@ -136,6 +95,45 @@ class Objective(Criterion):
             The losses ``[num_samples, n]``.
         """
         return self.phi(margins, samples)[0]
+
+    def second(self, margins: Tensor, samples: Samples) -> Callable[[Tensor], Tensor]:
+        r"""Return the product with the second derivative of every sample's loss in its margins.
+
+        By default, the second derivative is the diagonal :math:`\varphi''_{sk} / n`.
+
+        Args:
+            margins: The margins ``[num_samples, n]``.
+            samples: The samples.
+
+        Returns:
+            A function that maps a change of the margins to the change of the derivative of the loss, both
+            ``[num_samples, n]``.
+        """
+        weight = self.phi(margins, samples)[2] / margins.size(1)
+        return lambda change: weight * change
+
+    def with_negatives(self, num: int) -> Self:
+        """Return this loss with another number of stored negatives, and as nearly as possible the same expectation.
+
+        Args:
+            num: Number of negatives per interaction.
+
+        Returns:
+            The loss; the same loss if it has no negatives or depends on their number.
+        """
+        return self
+
+    def first_negatives(self, samples: Samples, most: int) -> tuple[Self, Samples]:
+        """Return this loss and its samples with only the first negatives, for a cheaper and less precise curvature.
+
+        Args:
+            samples: The samples.
+            most: Largest number of negatives per sample.
+
+        Returns:
+            The loss and the samples; both are unchanged if there are no more negatives than that.
+        """
+        return self, samples
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         """Return the margins, which by default are the scores of the interactions.
@@ -215,7 +213,55 @@ class Objective(Criterion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BPR(Objective):
+class Sampled(Objective):
+    """The base class of losses that compare an interaction with sampled items.
+
+    The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. A
+    negative that equals the item of its sample stands for no negative: the user holds all items.
+
+    Args:
+        weight_decay: Weight of the L2 penalty on the layer-0 embeddings of the sample.
+        negatives: Negatives per interaction.
+        seed: Seed of the negatives.
+    """
+
+    negatives: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(negatives=self.negatives)
+
+    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
+        samples = _samples(graph, mask)
+        seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
+        return replace(samples, negatives=self.draw(graph, samples.users, samples.items, seed))
+
+    def draw(self, graph: InteractionGraph, users: Tensor, items: Tensor, seed: int) -> Tensor:
+        """Return the negatives of every pair of user and item.
+
+        Args:
+            graph: The training graph.
+            users: Internal user ids ``[num_pairs]``.
+            items: Internal item ids ``[num_pairs]``.
+            seed: Seed of the draw.
+
+        Returns:
+            Internal item ids ``[num_pairs, negatives]``.
+        """
+        return draw_negatives(graph, users, items, self.negatives, seed)
+
+    def with_negatives(self, num: int) -> Self:
+        return replace(self, negatives=num)
+
+    def first_negatives(self, samples: Samples, most: int) -> tuple[Self, Samples]:
+        if self.negatives <= most or samples.negatives is None:
+            return self, samples
+        return self.with_negatives(most), replace(samples, negatives=samples.negatives[:, :most].contiguous())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPR(Sampled):
     r"""Bayesian personalised ranking: :math:`\varphi(m) = \log(1 + e^{-m})` of :math:`m_{sk} = s_{ui} - s_{uj_k}`.
 
     The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. The
@@ -238,17 +284,6 @@ class BPR(Objective):
     """
 
     weight_decay: float = 1e-3
-    negatives: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(negatives=self.negatives)
-
-    def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
-        samples = _samples(graph, mask)
-        seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
-        return replace(samples, negatives=draw_negatives(graph, samples.users, samples.items, self.negatives, seed))
 
     def margins(self, scores: Tensor, samples: Samples) -> Tensor:
         scores = scores.view(len(samples), 1 + self.negatives)
@@ -286,6 +321,11 @@ class BCE(Objective):
             expected = "carry a 'label' for every interaction to be trained with BCE"
             hint = "make one with graph.binarize(threshold), or train with BPR"
             raise ArgumentError("graph", expected, "none", hint)
+        if graph.num_interactions > 1 and bool((graph.label == 1).all()):  # every pair would end at a high score
+            hint = "train with SampledBCE or BPR, which draw negatives"
+            raise ArgumentError(
+                "graph", "hold an interaction with label 0 to be trained with BCE", "only label 1", hint
+            )
         return _samples(graph, mask, graph.label)
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import KrylovSpace, Solution, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
-from graphunlearn.nn.training.objective import BPR, Objective, Samples, default_objective
+from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
 from graphunlearn.operators.shared.checks import check, check_choices
@@ -122,6 +122,7 @@ class IFRU(Unlearner):
     """
 
     name: ClassVar[str] = "ifru"
+    checks_loss: ClassVar[bool] = True
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
@@ -166,9 +167,9 @@ class IFRU(Unlearner):
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
-        if isinstance(objective, BPR):
+        if isinstance(objective, Sampled):
             affordable = min(_MOST_NEGATIVES, _DRAWS // max(graph.num_interactions, 1))
-            return replace(objective, negatives=self.negatives or max(objective.negatives, affordable))
+            return objective.with_negatives(self.negatives or max(objective.negatives, affordable))
         return objective
 
     def _problem(

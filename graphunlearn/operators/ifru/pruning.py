@@ -107,7 +107,7 @@ def local_problem(
     def renumbered(s: Samples) -> Samples:
         items = [None if x is None else number[x + graph.num_users] - num_users for x in (s.items, s.negatives)]
         assert items[0] is not None
-        return Samples(number[s.users], items[0], (num_users, len(nodes) - num_users), items[1], s.target)
+        return Samples(number[s.users], items[0], (num_users, len(nodes) - num_users), items[1], s.target, s.offset)
 
     old = risk(form, graph.adjacency, table.detach(), samples)
     new = risk(after, retained.adjacency, moved.detach(), samples_after)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import nn
+
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["check", "check_choices", "check_counts", "check_positive"]
+__all__ = ["check", "check_choices", "check_counts", "check_positive", "check_precision"]
 
 
 def check(expected: str, valid: Callable[[Any], bool], **values: Any) -> None:
@@ -45,3 +48,11 @@ def check_positive(**values: float) -> None:
 def check_choices(choices: tuple[str, ...], **values: Any) -> None:
     """Raise a ``ValueError`` if one of the values is not among ``choices``."""
     check(f"be one of {', '.join(choices)}", lambda value: value in choices, **values)
+
+
+def check_precision(model: nn.Module) -> None:
+    """Raise a ``ValueError`` if a trainable parameter has half precision, in which the systems cannot be solved."""
+    for name, p in model.named_parameters():
+        if p.requires_grad and p.is_floating_point() and torch.finfo(p.dtype).bits < 32:
+            kind, hint = str(p.dtype).removeprefix("torch."), "pass model.float(), and convert the result back"
+            raise ArgumentError("model", "have parameters in single or double precision", f"{kind} in {name}", hint)

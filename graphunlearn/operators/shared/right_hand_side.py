@@ -121,7 +121,9 @@ def global_problem(
 def _retained_samples(
     objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
 ) -> Samples:
-    """Return the retained samples; negatives are drawn again only for users who lost interactions."""
+    """Return the retained samples; where draws are private, only users who lost interactions get new negatives."""
+    if not objective.private:
+        return objective.samples(retained)
     kept = samples.select(~removed)
     if kept.negatives is None:
         return kept
@@ -132,7 +134,11 @@ def _retained_samples(
     assert redrawn.negatives is not None
     negatives = kept.negatives.clone()
     negatives[mask] = redrawn.negatives
-    return replace(kept, negatives=negatives)
+    if kept.offset is None or redrawn.offset is None:
+        return replace(kept, negatives=negatives)
+    offset = kept.offset.clone()
+    offset[mask] = redrawn.offset
+    return replace(kept, negatives=negatives, offset=offset)
 
 
 def influence(
@@ -145,7 +151,7 @@ def influence(
         g_s = \sum_{z \in D_c}[\nabla\ell(z; \hat\theta, G) - \nabla\ell(z; \hat\theta, G_k)]
 
     :math:`D_c` are the retained interactions with a user, item or negative within reach of a removed edge, and those
-    of users whose negatives change because a removed item can now be drawn.
+    whose negatives or offsets change because a removed item can now be drawn or becomes less popular.
 
     Args:
         model: The trained model.
@@ -164,8 +170,9 @@ def influence(
     reached[affected_nodes(graph, removed, num_hops(model, graph))] = True
     sides = reached.split([graph.num_users, graph.num_items])
     changed = kept.touching(*sides) | after.touching(*sides)
-    if kept.negatives is not None and after.negatives is not None:
-        changed |= (kept.negatives != after.negatives).any(1)
+    for a, b in ((kept.negatives, after.negatives), (kept.offset, after.offset)):
+        if a is not None and b is not None:
+            changed |= (a != b).any(1)
     direct = risk_of(model, graph, objective, before.select(removed))
     old, new = (
         risk_of(model, side, objective, samples.select(changed)) for side, samples in ((graph, kept), (retained, after))

@@ -87,6 +87,7 @@ class UnlearnRec(Simulation, Unlearner):
     """
 
     name: ClassVar[str] = "unlearnrec"
+    checks_loss: ClassVar[bool] = True
     needs_preparation: ClassVar[bool] = True
     keeps: ClassVar[type[Kept] | None] = InfluenceEncoder
     kept_as: ClassVar[str | None] = "probe"

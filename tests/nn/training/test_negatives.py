@@ -36,9 +36,19 @@ def test_negatives_are_never_positives():
 def test_a_user_with_all_items_or_all_but_one():
     pairs = torch.cartesian_prod(torch.arange(2), torch.arange(5)).t()[:, :-1]  # user 0 has all items, user 1 four
     negatives = drawn(InteractionGraph.from_edges(pairs, 2, 5), 50)
-    assert negatives[:5].unique().tolist() == [0, 1, 2, 3, 4]  # nothing to avoid: any item
-    # 12 draws find the only negative with probability 1 - .8^12 = .93
-    assert (negatives[5:] == 4).double().mean() > 0.85
+    assert torch.equal(negatives[:5], torch.arange(5).unsqueeze(1).expand(5, 50))  # none: the item itself stands for it
+    assert (negatives[5:] == 4).all()
+
+
+def test_draws_for_dense_users_are_uniform_over_the_few_free_items():
+    free = {0: [7, 20, 49], 1: [0, 31], 2: list(range(10, 50))}
+    pairs = [(user, item) for user, items in free.items() for item in range(50) if item not in items]
+    graph = InteractionGraph.from_edges(torch.tensor(pairs).t(), 3, 50)
+    got = drawn(graph, 400)
+    for user, items in free.items():
+        count = torch.bincount(got[graph.pairs[0] == user].flatten(), minlength=50)
+        assert count.nonzero().flatten().tolist() == items
+        assert chisquare(count[items]).pvalue > 0.01
 
 
 def test_one_item_alone():

@@ -1,6 +1,7 @@
 """Per-sample losses against plain loops, their derivatives against autograd, their linear maps against adjoints."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -158,6 +159,21 @@ def test_row_counts_are_the_curvature_of_the_penalty(objective):
     expected = objective.weight_decay * objective.row_counts(samples)
     torch.testing.assert_close(torch.diag(hessian), expected.double(), rtol=1e-12, atol=0.0)
     assert torch.equal(hessian, torch.diag(torch.diag(hessian)))
+
+
+def test_a_subclass_that_changes_phi_changes_the_loss():
+    @dataclass(frozen=True, kw_only=True)
+    class SquaredHinge(BPR):
+        def phi(self, margins, samples):
+            short = (1 - margins).clamp(min=0)
+            return 0.5 * short.square(), -short, (margins < 1).to(margins.dtype)
+
+    graph = random_graph()
+    hinge, encoded = SquaredHinge(weight_decay=0.0), encode(factors(graph), graph)
+    samples = hinge.samples(graph)
+    scores = hinge.margins(samples.pattern.dots(encoded.queries, encoded.items), samples)
+    torch.testing.assert_close(hinge(encoded, samples), 0.5 * (1 - scores).clamp(min=0).square().mean(1), **EXACT)
+    assert BPR.loss is not SquaredHinge.loss
 
 
 # ---- samples

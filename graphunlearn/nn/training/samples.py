@@ -1,0 +1,73 @@
+"""The samples of training objectives for interactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from graphunlearn.func import PairPattern
+
+__all__ = ["Samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The training samples of an objective, one per interaction.
+
+    Args:
+        users: Internal user ids ``[num_samples]``.
+        items: Internal item ids ``[num_samples]``.
+        size: Number of users and number of items in the graph.
+        negatives: Items that the interaction is ranked against ``[num_samples, num_negatives]``.
+        target: The value that the score should predict, such as a label ``[num_samples]``.
+        offset: A constant per score, such as a correction for popularity ``[num_samples, 1 + num_negatives]``.
+    """
+
+    users: Tensor
+    items: Tensor
+    size: tuple[int, int]
+    negatives: Tensor | None = None
+    target: Tensor | None = None
+    offset: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.users.numel()
+
+    def select(self, index: Tensor) -> Samples:
+        """Return a subset of the samples.
+
+        Args:
+            index: Boolean mask ``[num_samples]``, or positions.
+        """
+        index = index.to(self.users.device)
+        values = (self.negatives, self.target, self.offset)
+        optional = (None if value is None else value[index] for value in values)
+        return Samples(self.users[index], self.items[index], self.size, *optional)
+
+    @cached_property
+    def pattern(self) -> PairPattern:
+        """All scored pairs, sample by sample: the interaction, then its negatives."""
+        if self.negatives is None:
+            return PairPattern(self.users, self.items, self.size)
+        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
+        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
+
+    def by_user(self) -> Samples:
+        """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
+        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
+
+    def touching(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
+
+        Args:
+            users: Mask of users ``[num_users]``.
+            items: Mask of items ``[num_items]``.
+
+        Returns:
+            The mask ``[num_samples]``.
+        """
+        mask = users[self.users] | items[self.items]
+        return mask if self.negatives is None else mask | items[self.negatives].any(-1)

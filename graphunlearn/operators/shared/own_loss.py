@@ -1,0 +1,58 @@
+"""A warning if a method is given a loss that the model was plainly not trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from graphunlearn.data.schema import warn
+from graphunlearn.nn.stationarity import FAR, NEAR, losses_by_fit, stationarity
+from graphunlearn.nn.training.objective import Objective, default_objective
+
+__all__ = ["warn_of_another_loss"]
+
+_FEWEST = 1_000  # with fewer interactions, the gradients of any two losses can agree by chance
+_BETTER = 0.5  # share of the residual that a better fit must stay below
+_SEEN = "_losses_checked"  # where a method keeps what it has checked
+
+
+def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
+    """Warn if the model is far from stationary for the loss of a method and near stationary for another loss.
+
+    Only methods with a true ``checks_loss`` are checked, each once per loss and kind of model. A model that is not
+    near stationary for any loss, such as an untrained one, gives no warning. Graphs with fewer than 1,000 interactions
+    are not checked.
+
+    Args:
+        method: The unlearning method.
+        model: The model that it is given.
+        graph: The graph that it is given.
+    """
+    if not getattr(method, "checks_loss", False) or graph.kind != "interactions":
+        return
+    if graph.num_interactions < _FEWEST:
+        return
+    objective = method.objective or default_objective(graph)
+    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters() if p.requires_grad)
+    key, seen = (type(model), shapes, repr(objective)), method.__dict__.setdefault(_SEEN, set())
+    if key in seen or not shapes or not isinstance(objective, Objective):
+        return
+    seen.add(key)
+    given = stationarity(model, graph, objective)
+    if given.residual <= FAR:
+        return
+    better = [fit for fit in losses_by_fit(model, graph) if fit.residual < min(NEAR, _BETTER * given.residual)]
+    if better:
+        names = ", ".join(f"{_name(fit.objective)} ({fit.residual:.0%})" for fit in better)
+        warn(
+            f"the model does not look trained with {_name(objective)}, the loss that {method.name} uses: the gradient "
+            f"is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}. Pass the loss that "
+            f"the model was trained with as 'objective'"
+        )
+
+
+def _name(objective: Objective) -> str:
+    """Return the class of a loss, with the number of negatives where the loss depends on it."""
+    negatives, name = getattr(objective, "negatives", None), type(objective).__name__
+    return f"{name}(negatives={negatives})" if name == "SampledBCE" else name

@@ -1,0 +1,161 @@
+"""Whether a model is near stationary for a loss, and the warning of methods that are given another loss."""
+
+import warnings
+
+import pytest
+import torch
+from toys import factors, random_graph, two_tower
+
+import graphunlearn as gu
+from graphunlearn.nn import BPR, InBatchSoftmax, MatrixFactorization, SampledBCE, SquaredError, losses_by_fit, risk_of
+from graphunlearn.operators.shared.checks import check_precision
+from graphunlearn.operators.shared.own_loss import warn_of_another_loss
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return gu.datasets.synthetic_interactions(num_users=150, num_items=80, interactions_per_user=12, seed=0)
+
+
+@pytest.fixture(scope="module")
+def ranked(graph):
+    torch.manual_seed(0)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=BPR(), epochs=80)
+    return model
+
+
+def told(method, model, graph):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_another_loss(method, model, graph)
+    return [str(w.message) for w in caught]
+
+
+def test_the_figures_are_those_of_the_risk():
+    graph = random_graph(20, 15, 100)
+    for model in (factors(graph), two_tower(graph)):
+        got = gu.stationarity(model, graph, SquaredError())
+        risk = risk_of(model, graph, SquaredError())
+        theta, slope = risk.parameters, risk.gradient(risk.parameters)
+        cosine = torch.nn.functional.cosine_similarity(-slope, theta, dim=0)
+        assert got.ridge_cosine == pytest.approx(float(cosine), rel=1e-9)
+        assert got.gradient == pytest.approx(float(slope.norm()), rel=1e-9)
+        assert got.num_samples == 100
+        rest = slope + max(0.0, -float(slope @ theta) / float(theta @ theta)) * theta
+        assert got.residual == pytest.approx(float(rest.norm()) / got.shuffled, rel=1e-9)
+
+
+def test_the_verdict_of_trained_models(graph, ranked):
+    own, other = gu.stationarity(ranked, graph, BPR()), gu.stationarity(ranked, graph, SampledBCE(negatives=4))
+    assert own.verdict == "near stationary"
+    assert own.ridge_cosine > 0.1
+    assert other.verdict == "far from stationary"
+    fits = losses_by_fit(ranked, graph)
+    assert [fit.residual for fit in fits] == sorted(fit.residual for fit in fits)
+    assert fits[0].objective == BPR(weight_decay=0.0)
+
+
+def test_a_sample_of_users_gives_the_same_verdict(graph, ranked):
+    few = gu.stationarity(ranked, graph, BPR(), num_samples=700)
+    assert 600 < few.num_samples <= 700
+    assert few.verdict != "far from stationary"
+    assert few == gu.stationarity(ranked, graph, BPR(), num_samples=700)
+    assert few != gu.stationarity(ranked, graph, BPR(), num_samples=700, seed=1)
+    assert gu.stationarity(ranked, graph, BPR(), num_samples=1).num_samples > 1  # one user at least
+    far = gu.stationarity(ranked, graph, SampledBCE(negatives=4), num_samples=700)
+    assert far.verdict == "far from stationary"
+
+
+def test_nothing_is_changed_and_no_random_number_drawn(graph, ranked):
+    before, state, slope = ranked.embedding.weight.detach().clone(), torch.random.get_rng_state(), torch.zeros(230, 8)
+    ranked.embedding.weight.grad = slope
+    ranked.train()
+    trained = gu.stationarity(ranked, graph)
+    assert ranked.training
+    ranked.eval()
+    assert trained == gu.stationarity(ranked, graph)
+    assert torch.equal(before, ranked.embedding.weight)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert ranked.embedding.weight.grad is slope
+    assert not slope.any()
+
+
+def test_labels_and_ratings_add_their_losses():
+    graph = random_graph(20, 15, 100)
+    kinds = [type(fit.objective).__name__ for fit in losses_by_fit(factors(graph), graph)]
+    assert {"BCE", "SquaredError"} < set(kinds)
+    bare = random_graph(20, 15, 100, values=False)
+    kinds = [type(fit.objective).__name__ for fit in losses_by_fit(factors(bare), bare)]
+    assert not {"BCE", "SquaredError"} & set(kinds)
+
+
+def test_a_method_warns_once_of_a_loss_that_does_not_fit(graph, ranked):
+    method = gu.IFRU(objective=SampledBCE(negatives=4))
+    request = gu.ForgetRequest("user", ["u3"])
+    with pytest.warns(
+        UserWarning, match=r"look trained with SampledBCE\(negatives=4\).* fit better: .*BPR \("
+    ) as caught:
+        result = method.unlearn(ranked, graph, request)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.unlearn(result.model, result.graph, gu.ForgetRequest("user", ["u5"]))
+        gu.IFRU(objective=BPR()).unlearn(ranked, graph, request)
+        gu.Calibrate(objective=SampledBCE(negatives=4)).unlearn(ranked, graph, request)  # without fine-tuning: unused
+    assert told(gu.Calibrate(objective=SampledBCE(negatives=4), epochs=1), ranked, graph)
+    assert told(gu.UnlearnRec(objective=SampledBCE(negatives=4)), ranked, graph)
+
+
+@pytest.mark.parametrize(
+    "objective", [BPR(), SampledBCE(), InBatchSoftmax(batch_size=256)], ids=["bpr", "bce", "batch"]
+)
+@pytest.mark.parametrize("epochs", [0, 5, 60])
+def test_no_warning_on_a_models_own_loss(graph, objective, epochs):
+    torch.manual_seed(1)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    if epochs:
+        gu.fit(model, graph, objective=objective, epochs=epochs)
+    assert not told(gu.IFRU(objective=objective), model, graph)
+
+
+def test_what_is_not_checked(graph, ranked):
+    wrong = SampledBCE(negatives=4)
+    assert not told(gu.FineTune(objective=wrong), ranked, graph)
+    small = random_graph()
+    assert not told(gu.IFRU(objective=wrong), factors(small), small)
+    frozen = MatrixFactorization(graph.num_nodes, 8).requires_grad_(False)
+    assert not told(gu.IFRU(objective=wrong), frozen, graph)
+
+
+# ---- bad input
+
+
+def test_half_precision_is_refused(graph):
+    model = MatrixFactorization(graph.num_nodes, 8)
+    for dtype in (torch.half, torch.bfloat16):
+        kind = str(dtype).removeprefix("torch.")
+        with pytest.raises(ValueError, match=rf"single or double precision \(got {kind} in embedding.weight\)"):
+            gu.IFRU().unlearn(model.to(dtype), graph, gu.ForgetRequest("user", ["u3"]))
+    check_precision(model.double())
+
+
+@pytest.mark.parametrize("objective", ["BCE", "SampledBCE"])
+def test_labels_that_are_all_one(objective):
+    graph = random_graph(20, 15, 100)
+    graph["user", "interacts", "item"].label = torch.ones(100)
+    if objective == "BCE":
+        with pytest.raises(ValueError, match=r"'graph' must hold an interaction with label 0.*SampledBCE"):
+            gu.fit(factors(graph), graph, epochs=1)
+    else:
+        gu.fit(factors(graph), graph, objective=SampledBCE(), epochs=1)
+
+
+@pytest.mark.parametrize(("row", "where"), [(2, "1 of 7 user"), (9, "1 of 6 item")])
+def test_nan_in_recommend(row, where):
+    graph = random_graph()
+    model = factors(graph)
+    with torch.no_grad():
+        model.embedding.weight[row] = torch.nan
+    with pytest.raises(ValueError, match=rf"'model' must give finite embeddings \(got NaN or infinity in {where}"):
+        gu.recommend(model, graph, 2)
