@@ -34,7 +34,8 @@ class Training:
     batch_size: Int = None
     """Interactions, or clicks to predict, per step (default: 8192, for sessions 512)."""
     patience: Int = None
-    """Stop after this many epochs without a better result on the validation part (default: 10, for sessions 3)."""
+    """Stop after this many epochs, of at least 0.1 / lr steps each, without a better result on the validation part
+    (default: 10, for sessions 3)."""
 
     def settings(self, kind: Kind, seed: int) -> FitSettings:
         """Return the settings of the training loop.
