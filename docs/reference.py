@@ -18,6 +18,7 @@ TITLES = {
     "graphunlearn.nn": "Encoding and scoring",
     "graphunlearn.nn.models": "Models",
     "graphunlearn.nn.training": "Losses and training",
+    "graphunlearn.nn.floors": "Floors",
     "graphunlearn.operators": "Operators",
     "graphunlearn.operators.ifru": "IFRU",
     "graphunlearn.operators.unlearnrec": "UnlearnRec",

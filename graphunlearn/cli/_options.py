@@ -35,7 +35,8 @@ class Training:
     batch_size: Int = None
     """Interactions, or clicks to predict, per step (default: 8192, for sessions 512)."""
     patience: Int = None
-    """Stop after this many epochs without a better result on the validation part (default: 10, for sessions 3)."""
+    """Stop after this many epochs, of at least 0.1 / lr steps each, without a better result on the validation part
+    (default: 10, for sessions 3)."""
 
     def settings(self, kind: Kind, seed: int) -> FitSettings:
         """Return the settings of the training loop.
@@ -69,11 +70,7 @@ class Learning:
     weight_decay: Float = None
     """L2 penalty on the embeddings in a sample (default: 0.001, of bce 0.003)."""
     negatives: Int = None
-<<<<<<< HEAD
-    """Number of negatives per interaction (bpr; default: 4)."""
-=======
     """Items that every interaction is compared with (default: 4, of sampled-bce 1, of the softmax losses 64)."""
->>>>>>> loss
 
     @property
     def kind(self) -> Kind:

@@ -156,6 +156,9 @@ class Bench(Learner):
     """Number of original models per split."""
     retrain_seeds: int = 5
     """Number of retrained models per split; at least 2, to measure how much two of them differ."""
+    floors: bool = False
+    """Put the quality of recommenders that need no training under floors in report.json: the most popular items,
+    item-kNN and EASE, or for sessions the most popular items, Markov and session-kNN."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: int = 0
     """First data seed; all others follow from it."""
@@ -195,6 +198,7 @@ class Bench(Learner):
             device=device,
             cache=cache,
             command=command(),
+            floors=self.floors,
         )
         return written(result, self.out, self.running.overwrite)
 

@@ -11,7 +11,7 @@ from graphunlearn.cli._fields import Out
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
-from graphunlearn.cli._text import Answer, device_of, note
+from graphunlearn.cli._text import Answer, columns, device_of, note
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +44,9 @@ class Train(Learner):
     """Shares of training, validation and test part; with --test the last one is unused."""
     seed: int = 0
     """Seed of the random split, of the initial parameters and of the order of the training samples."""
+    floors: bool = False
+    """Also measure what needs no training: the most popular items, item-kNN and EASE, or for sessions the most popular
+    items, Markov and session-kNN."""
 
     def run(self) -> Answer:
         """Train and write the folder."""
@@ -51,6 +54,7 @@ class Train(Learner):
 
         from graphunlearn.eval.report.verdict import format_number, format_seconds, label
         from graphunlearn.nn import fit, reset_parameters
+        from graphunlearn.nn.floors import floor_metrics
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run, watched
 
@@ -81,13 +85,37 @@ class Train(Learner):
             scores = _utility(model, train, graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
+        table = ""
+        if self.floors:
+            held_out = {"validation": watched(graphs[1], train), "test": watched(graphs[2], train)}
+            with torch.no_grad():
+                data["validation"] = _utility(model, train, graphs[1])
+            data["floors"] = floor_metrics(train, held_out)
+            table = f"{_table(spec.name, data)}\n"
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
         text = (
             f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
-            f"{summary['epochs']}\non the test part: {shown}\nwrote {self.out}\n"
+            f"{summary['epochs']}\non the test part: {shown}\n{table}wrote {self.out}\n"
             f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data, text)
+
+
+def _table(model: str, data: dict[str, Any]) -> str:
+    """Return the quality of the model and of the floors on validation and test data as a table."""
+    from graphunlearn.eval.report.verdict import format_number, label
+
+    rows: dict[str, Any] = {model: data, **data["floors"]}
+    names, parts = list(data["test"]), ("validation", "test")
+    lines = [["", *(f"{label(name)}, {part}" for part in parts for name in names)]]
+    refused = []
+    for row, found in rows.items():
+        if "refused" in found:
+            refused.append(f"{row} was not measured: {found['refused']}")
+            continue
+        figures = [found[part].get(name) for part in parts for name in names]
+        lines.append([row, *("–" if value is None else format_number(value) for value in figures)])
+    return "\n".join([columns(lines, range(1, len(lines[0]))), *refused])
 
 
 def _check_parts(train: Any, validation: Any, test: Any) -> None:

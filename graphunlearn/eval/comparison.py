@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from graphunlearn.nn import (
     default_objective,
     default_settings,
 )
+from graphunlearn.nn.floors import floor_metrics
 from graphunlearn.operators import Unlearner, UnlearningResult
 
 __all__ = ["bench"]
@@ -55,6 +57,7 @@ def bench(
     cache: str | Path | None = None,
     progress: bool | None = None,
     command: str | None = None,
+    floors: bool = False,
 ) -> Audit:
     """Compare methods with retrained models in one scenario, over several data and original seeds.
 
@@ -81,6 +84,8 @@ def bench(
         cache: Folder of trained models, which are reused if they are found there. ``None`` keeps nothing on disk.
         progress: Whether to show progress; by default only on a terminal.
         command: The command line, for the report.
+        floors: Whether to measure recommenders that need no training on the training data before forgetting; see
+            :func:`graphunlearn.nn.floors.floor_metrics`. Their means over the data seeds are ``report["floors"]``.
 
     Returns:
         The :class:`Audit` with means and standard deviations over all runs.
@@ -108,7 +113,7 @@ def bench(
     ):
         if not 1 <= count <= most:
             raise ArgumentError(name, f"be at {'least 1' if count < 1 else f'most {most}'}", count)
-    audits = []
+    audits, measured = [], []
     trainer = _Trainer(model, dim, layers, objective, settings, device, None if cache is None else Path(cache))
     quiet = None if progress is None else not progress
     steps = data_seeds * (retrain_seeds + original_seeds * (1 + len(methods)))
@@ -119,6 +124,8 @@ def bench(
             case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
             loss, base = trainer.learning(case.train)
             own = [method.filled(objective=loss, validation=case.validation, settings=base) for method in methods]
+            if floors:
+                measured.append(floor_metrics(case.train, _seen(case)))
             references: list[UnlearningResult] = []
             for original_seed in range(original_seeds):
                 bar.set_postfix_str("training the original")
@@ -158,6 +165,7 @@ def bench(
         "seeds": {"data": data_seeds, "original": original_seeds, "retrain": retrain_seeds},
         "notes": [*case.notes, *trainer.notes()],
         "command": command,
+        **({"floors": _mean(measured)} if floors else {}),
     }
     return Audit.mean(audits, about)
 
@@ -222,6 +230,21 @@ class _Trainer:
 def _facts(case: Scenario[Any]) -> dict[str, int]:
     """Return the sizes of the training, validation and test data, under the names of their kind of graph."""
     return part_sizes({"train": case.train, "validation": case.validation, "test": case.test})
+
+
+def _seen(case: Scenario[Any]) -> dict[str, Any]:
+    """Return the validation and test data; without clicks on items that have no training clicks."""
+    parts = {"validation": case.validation, "test": case.test}
+    if case.train.kind == "sessions":
+        return {name: part.without_unseen(case.train) for name, part in parts.items()}
+    return parts
+
+
+def _mean(found: Sequence[Any]) -> Any:
+    """Return the means of numbers in dictionaries that have the same keys; of text, the first one."""
+    if isinstance(found[0], dict):
+        return {name: _mean([entry[name] for entry in found]) for name in found[0]}
+    return found[0] if isinstance(found[0], str) else statistics.fmean(found)
 
 
 def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[..., nn.Module]) -> Scenario[Any]:

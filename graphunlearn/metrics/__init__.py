@@ -15,7 +15,7 @@ from graphunlearn.metrics.forgetting import (
     privacy_leakage,
     z_score,
 )
-from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.metrics.next_item import next_item_metrics, score_ranks, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc, rank_metrics
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "noise_floor",
     "privacy_leakage",
     "rank_metrics",
+    "score_ranks",
     "target_ranks",
     "top_k_overlap",
     "z_score",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["next_item_metrics", "target_ranks"]
+__all__ = ["next_item_metrics", "score_ranks", "target_ranks"]
 
 
 @torch.no_grad()
@@ -45,11 +45,47 @@ def target_ranks(queries: Tensor, items: Tensor, targets: Tensor, batch_size: in
     for name, rows in (("queries", queries), ("items", items)):
         if not rows.isfinite().all():
             raise ArgumentError(name, "be finite to be ranked", "NaN or infinite rows")
-    ranks = [queries.new_zeros(0, dtype=torch.double)]
-    for query, target in zip(queries.split(batch_size), targets.split(batch_size)):
-        scores = query @ items.t()
-        own = scores.gather(1, target.unsqueeze(1))
-        above, alike = (scores > own).sum(1), (scores == own).sum(1)
+    return _ranks(lambda part: queries[part] @ items.t(), targets, batch_size)
+
+
+@torch.no_grad()
+def score_ranks(scores: Callable[[slice], Tensor], targets: Tensor, batch_size: int = 256) -> Tensor:
+    """Return the rank of one item per query for a recommender that has no embeddings; see :func:`target_ranks`.
+
+    Args:
+        scores: Function of a slice of the queries that returns their scores for all items ``[batch, num_items]``.
+        targets: The item whose rank is returned, one per query ``[num]``.
+        batch_size: Queries scored at a time.
+
+    Returns:
+        Ranks ``[num]`` (float64).
+
+    Raises:
+        ValueError: ``batch_size`` is not positive, or a score is not finite.
+
+    Example:
+        >>> import torch
+        >>> score_ranks(lambda part: torch.tensor([[3.0, 1.0, 1.0]] * 3)[part], torch.tensor([0, 1, 2]))
+        tensor([1.0000, 2.5000, 2.5000], dtype=torch.float64)
+    """
+    check_sizes(batch_size=batch_size)
+
+    def checked(part: slice) -> Tensor:
+        found = scores(part)
+        if not found.isfinite().all():
+            raise ArgumentError("scores", "return finite scores", "NaN or infinite ones")
+        return found
+
+    return _ranks(checked, targets, batch_size)
+
+
+def _ranks(scores: Callable[[slice], Tensor], targets: Tensor, batch_size: int) -> Tensor:
+    ranks = [torch.zeros(0, dtype=torch.double, device=targets.device)]
+    for first in range(0, targets.numel(), batch_size):
+        part = slice(first, first + batch_size)
+        found = scores(part)
+        own = found.gather(1, targets[part].unsqueeze(1))
+        above, alike = (found > own).sum(1), (found == own).sum(1)
         ranks.append(1 + above.double() + (alike - 1).double() / 2)
     return torch.cat(ranks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Ranker:
             raise ArgumentError("batch_size", "be a positive integer", batch_size)
         from torch_geometric import metrics as library  # a second to import, and only ranking needs it
 
-        self.size = size
+        self.size, self._device = size, test.device
         self._depth = min(max(ks), size[1])
         self._metrics = library.LinkPredMetricCollection(
             {f"{name}@{k}": getattr(library, METRICS[name])(k=k) for k in ks for name in metrics}
@@ -116,11 +116,47 @@ class Ranker:
             raise ValueError(f"'users' and 'items' must have {self.size[0]} and {self.size[1]} rows (got {got})")
         if not (users.isfinite().all() and items.isfinite().all()):
             raise ValueError("'users' and 'items' must be finite to be ranked (got NaN or infinite embeddings)")
-        self._metrics.to(users.device).reset()
+        return self._ranked(lambda batch: users[batch] @ items.t(), users.device)
+
+    @torch.no_grad()
+    def scored(self, scores: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the metrics of a recommender that has no embeddings, such as one of :mod:`graphunlearn.nn.floors`.
+
+        Args:
+            scores: Function of users ``[batch]`` that returns a new tensor of their scores for all items
+                ``[batch, num_items]``.
+
+        Returns:
+            The mean of every metric over the evaluated users; NaN without users.
+
+        Raises:
+            ValueError: The scores have another shape, or are not finite.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> seen = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+            >>> test = gu.InteractionGraph.from_edges(torch.tensor([[0], [2]]), num_users=2, num_items=3)
+            >>> ranker = Ranker(seen, test, ks=(1,), metrics=("recall",))
+            >>> ranker.scored(lambda users: torch.tensor([3.0, 1.0, 2.0]).repeat(len(users), 1))
+            {'recall@1': 1.0}
+        """
+
+        def checked(batch: Tensor) -> Tensor:
+            found = scores(batch)
+            if found.shape != (batch.numel(), self.size[1]) or not found.isfinite().all():
+                expected = f"return finite scores of shape {[batch.numel(), self.size[1]]}"
+                raise ArgumentError("scores", expected, f"{list(found.shape)}, finite: {bool(found.isfinite().all())}")
+            return found
+
+        return self._ranked(checked, self._device)
+
+    def _ranked(self, scores: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
+        """Return the metrics of the scores that a function gives for the users of every batch."""
+        self._metrics.to(device).reset()
         for batch, masked, positives in self._batches:
-            scores = users[batch] @ items.t()
-            scores[masked] = -torch.inf
-            self._metrics.update(scores.topk(self._depth).indices, positives)
+            found = scores(batch)
+            found[masked] = -torch.inf
+            self._metrics.update(found.topk(self._depth).indices, positives)
         if not self._batches:
             return dict.fromkeys(self._metrics, float("nan"))
         return {name: float(value) for name, value in self._metrics.compute().items()}

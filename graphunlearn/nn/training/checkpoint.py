@@ -28,6 +28,9 @@ class FitResult:
         best_epoch: Epoch of the returned parameters.
         seconds: Wall-clock seconds of the training.
         history: One record per epoch.
+        untrained: Value of the metric before the first step; ``None`` without validation.
+        popularity: Value of the metric for recommending the items with the most training interactions or clicks;
+            ``None`` without validation.
     """
 
     metric: str | None
@@ -35,6 +38,8 @@ class FitResult:
     best_epoch: int
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
+    untrained: float | None = None
+    popularity: float | None = None
 
 
 class TrainingState:

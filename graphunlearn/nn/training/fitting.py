@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind
+from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.floors.popularity import PopularItems
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
 from graphunlearn.nn.training.checkpoint import FitResult, TrainingState
@@ -38,7 +40,10 @@ class FitSettings:
         epochs: Largest number of epochs over the interactions, or over the prefixes of all sessions.
         batch_size: Interactions or prefixes per step.
         lr: Learning rate of Adam.
-        patience: Stop after this many epochs without a better validation metric (only with ``validation``).
+        patience: Stop after this many epochs without a better validation metric (only with ``validation``). An epoch
+            of patience is at least ``0.1 / lr`` optimizer steps, ten at the default ``lr``, since on small data an
+            epoch is few steps; and training never stops before the metric is better than it was before the first
+            step. See :func:`epochs_of_patience`.
         refresh_negatives: Whether to draw new negatives every epoch instead of keeping the stored ones.
         seed: Seed of the order of interactions or sessions, of dropout, and of redrawn parameters.
 
@@ -60,6 +65,37 @@ class FitSettings:
                 raise ArgumentError(name, "be a positive integer", f"{value!r}")
         if not 0 < self.lr < math.inf:
             raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
+
+
+PATH = 0.1
+"""The least sum of the learning rates of the steps that count as one epoch of patience."""
+
+
+def epochs_of_patience(settings: FitSettings, num_samples: int) -> int:
+    r"""Return after how many epochs without a better validation metric a training stops.
+
+    .. math::
+        \max\Bigl(p, \Bigl\lceil \frac{0.1\,p}{\eta\,\lceil n / b \rceil} \Bigr\rceil\Bigr)
+
+    for patience :math:`p`, learning rate :math:`\eta`, :math:`n` samples and batches of :math:`b`. A step of Adam moves
+    a parameter by about :math:`\eta`, so :math:`p` epochs of few steps say little: at the default settings, data of
+    25,000 interactions need about 50 steps to get past the quality of recommending popular items.
+
+    Args:
+        settings: Training settings.
+        num_samples: Number of training samples.
+
+    Returns:
+        The number of epochs, at least ``settings.patience``.
+
+    Example:
+        >>> epochs_of_patience(FitSettings(), 80_000), epochs_of_patience(FitSettings(), 25_000)
+        (10, 25)
+    """
+    steps = math.ceil(num_samples / settings.batch_size)
+    wanted = PATH * settings.patience / (settings.lr * steps)
+    # beyond any number of epochs the exact value says nothing; the rounding keeps .1 / .01 at ten steps
+    return max(settings.patience, math.ceil(min(wanted, 1e9) - 1e-9))
 
 
 DEFAULT_SETTINGS: dict[Kind, FitSettings] = {
@@ -145,6 +181,9 @@ def fit(
     batch. The validation metric is the AUROC for interactions with labels, Recall@20 of the next click over all
     prefixes for sessions, and otherwise Recall@20 with the interactions of ``graph`` masked.
 
+    With ``validation``, training stops early by the rules of ``patience`` in :class:`FitSettings`. It warns if it ends
+    with a lower validation metric than recommending the items with the most interactions has.
+
     Args:
         model: The recommender; it is left with its best parameters.
         graph: Training interactions or sessions, used for propagation and as training samples.
@@ -183,15 +222,18 @@ def fit(
     parameters = trained_parameters(model)
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = validator(graph, validation)
+    patience = epochs_of_patience(settings, len(samples))
     state = TrainingState(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
     result, best = state.restore(model, optimizer, metric, settings.epochs)
-    model.train()
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
+    if watch is not None and not done:
+        result.untrained = _measured(model, watch)
+    model.train()
     epochs = range(done + 1, settings.epochs + 1)
     bar = tqdm(epochs, desc="training", unit="epoch", disable=_quiet(progress), leave=False)
     for epoch in bar:
-        if metric is not None and epoch - result.best_epoch > settings.patience and result.best_epoch:
+        if metric is not None and result.best_epoch and epoch - result.best_epoch > patience and _learned(result):
             break
         if settings.refresh_negatives and epoch > 1:
             samples = objective.samples(graph, epoch=epoch)
@@ -212,9 +254,7 @@ def fit(
             problem = f"the training loss became {record['loss']} in epoch {epoch}"
             raise FloatingPointError(f"{problem}; lower 'lr' or check the data")
         if watch is not None and metric is not None:
-            model.eval()
-            with torch.no_grad():
-                record[metric] = watch(model)
+            record[metric] = _measured(model, watch)
             model.train()
         result.history.append(record)
         if metric is None or result.best is None or record[metric] > result.best:
@@ -226,7 +266,27 @@ def fit(
     if best is not None:
         model.load_state_dict(best)
     model.eval()
+    if watch is not None:
+        result.popularity = _measured(PopularItems(graph), watch)
+        if result.best is not None and result.best < result.popularity:
+            warn(
+                f"training ended with {metric} {result.best:.4f} on the validation data, below the "
+                f"{result.popularity:.4f} of recommending the items with the most interactions: train for longer, "
+                "change 'lr', 'batch_size' or the penalty, or use a simpler model"
+            )
     return result
+
+
+def _measured(model: nn.Module, watch: Callable[[nn.Module], float]) -> float:
+    """Return the validation metric of a model, which is left in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return watch(model)
+
+
+def _learned(result: FitResult) -> bool:
+    """Return whether the best validation metric is above that before the first step, where it is known."""
+    return result.untrained is None or result.best is None or result.best > result.untrained
 
 
 def _identity(

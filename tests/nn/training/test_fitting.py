@@ -1,6 +1,7 @@
 """The training loop: it learns, stops, resumes and reproduces exactly as it says."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from toys import TwoTower, Wrapped, light_gcn, random_graph
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.metrics.ranking import auroc
+from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn import (
     BCE,
     BPR,
@@ -24,6 +25,7 @@ from graphunlearn.nn import (
     score,
 )
 from graphunlearn.nn import fit as fit_function
+from graphunlearn.nn.training.fitting import epochs_of_patience
 
 fit_module = __import__("sys").modules[fit_function.__module__]
 
@@ -180,14 +182,94 @@ def test_the_best_epoch_is_restored(graphs, labelled, metric):
     assert same(again, model)
 
 
+def watched(monkeypatch, untrained, *curve, popular=0.0):
+    """Let the validation metric be these values, the last one of them that of popularity."""
+    values = iter([untrained, *curve])
+
+    def auroc(scores, _):
+        return popular if torch.equal(scores, scores.round()) else next(values)
+
+    monkeypatch.setattr(fit_module, "auroc", auroc)
+
+
 @pytest.mark.parametrize("patience", [1, 3])
 def test_training_stops_after_patience_epochs_without_a_better_one(labelled, monkeypatch, patience):
     train, validation = labelled
-    curve = iter([0.5, 0.6, 0.55, 0.6, 0.7, 0.1, 0.1, 0.7, 0.69, 0.1, 0.1, 0.9])
-    monkeypatch.setattr(fit_module, "auroc", lambda *_: next(curve))
-    result = fit(fresh(train), train, validation=validation, epochs=50, patience=patience)
+    watched(monkeypatch, 0.4, 0.5, 0.6, 0.55, 0.6, 0.7, 0.1, 0.1, 0.7, 0.69, 0.1, 0.1, 0.9)
+    result = fit(fresh(train), train, validation=validation, epochs=50, patience=patience, lr=0.1)
     # an equal value is not a better one
     assert (len(result.history), result.best_epoch) == {1: (3, 2), 3: (8, 5)}[patience]
+    assert result.untrained == 0.4
+
+
+@pytest.mark.parametrize(
+    ("patience", "lr", "batch_size", "epochs"),
+    [
+        (1, 0.01, 8192, 10),
+        (2, 0.01, 8192, 20),
+        (2, 0.1, 8192, 2),
+        (2, 0.01, 200, 7),
+        (5, 0.01, 20, 5),
+        (1, 0.04, 300, 2),
+    ],
+)
+def test_an_epoch_of_patience_is_so_many_steps(labelled, monkeypatch, patience, lr, batch_size, epochs):
+    train, validation = labelled
+    steps = math.ceil(train.num_interactions / batch_size)
+    assert epochs == max(patience, math.ceil(round(0.1 / lr * patience / steps, 9)))
+    settings = FitSettings(patience=patience, lr=lr, batch_size=batch_size)
+    assert epochs_of_patience(settings, train.num_interactions) == epochs
+    watched(monkeypatch, 0.1, 0.5, *[0.3] * 60)
+    result = fit(fresh(train), train, validation=validation, settings=settings, epochs=50)
+    assert (len(result.history), result.best_epoch) == (1 + epochs, 1)
+
+
+def test_training_does_not_stop_before_the_untrained_metric_is_beaten(labelled, monkeypatch):
+    train, validation = labelled
+    settings = {"validation": validation, "patience": 2, "lr": 0.1}
+    watched(monkeypatch, 0.6, 0.5, *[0.3] * 20, 0.6, *[0.4] * 8, 0.7, 0.65, 0.64, 0.9)
+    result = fit(fresh(train), train, epochs=50, **settings)
+    assert (len(result.history), result.best_epoch, result.best) == (33, 31, 0.7)  # an equal value does not beat it
+    watched(monkeypatch, 0.6, 0.5, *[0.3] * 20)
+    assert len(fit(fresh(train), train, epochs=20, **settings).history) == 20  # all epochs, if it never is
+
+
+def test_a_resumed_training_remembers_the_untrained_metric(labelled, monkeypatch, tmp_path):
+    train, validation = labelled
+    settings = {"validation": validation, "patience": 2, "lr": 0.1, "checkpoint": tmp_path / "state"}
+    watched(monkeypatch, 0.6, 0.5, 0.4, 0.4)
+    fit(fresh(train), train, epochs=3, **settings)
+    watched(monkeypatch, 0.4, 0.4, 0.7, 0.1, 0.1, 0.9)  # it is not measured again
+    result = fit(fresh(train), train, epochs=50, **settings)
+    assert (len(result.history), result.best_epoch, result.untrained) == (8, 6, 0.6)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "recall@20"])
+def test_training_below_popularity_warns(graphs, labelled, metric):
+    train, validation = labelled if metric == "auroc" else graphs
+    counts = torch.bincount(train.pairs[1, train.label == 1] if metric == "auroc" else train.pairs[1], minlength=40)
+    if metric == "auroc":
+        wanted = auroc(counts[validation.pairs[1]], validation.label)
+    else:
+        ranker = Ranker(train, validation, ks=(20,), metrics=("recall",))
+        wanted = ranker(torch.ones(60, 1), counts[:, None].float())["recall@20"]
+    backwards = fresh(train)
+    with torch.no_grad():  # users along the first axis, items by how unpopular they are
+        backwards.embedding.weight[:] = 0
+        backwards.embedding.weight[:60, 0], backwards.embedding.weight[60:, 0] = 1, -counts.float()
+    with pytest.warns(UserWarning, match=f"training ended with {metric} .* below the .* of recommending the items"):
+        result = fit(backwards, train, validation=validation, epochs=1, lr=1e-9)
+    assert result.best < result.popularity == pytest.approx(wanted)
+    forwards = fresh(train)
+    with torch.no_grad():
+        forwards.embedding.weight[:] = 0
+        forwards.embedding.weight[:60, 0], forwards.embedding.weight[60:, 0] = 1, counts.float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(MatrixFactorization(100, 8).double(), train, epochs=1)  # without validation there is nothing to compare
+        alike = MatrixFactorization(100, 8)
+        alike.embedding.load_state_dict(forwards.embedding.state_dict())
+        assert fit(alike, train, validation=validation, epochs=1, lr=1e-9).best == pytest.approx(wanted)
 
 
 def test_without_validation_all_epochs_are_run(graphs):
