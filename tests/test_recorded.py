@@ -47,7 +47,7 @@ def module():
 
 @pytest.fixture(scope="module")
 def recorded():
-    return load_file(VERSION / "outputs.safetensors")
+    return load_file(VERSION.parent / "outputs.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,8 @@ def test_a_preparation_as_published_serves_its_model_and_what_it_served(made):
     method = gu.UnlearnRec.as_published(epochs=1).load(made / "unlearnrec-published.safetensors")
     served = light_gcn(graph, made / "unlearnrec-published-served.safetensors")
     result = method.unlearn(model, graph, request)
-    torch.testing.assert_close(result.model.embedding.weight, served.embedding.weight, rtol=1e-3, atol=2e-4)
+    # negatives of users who hold nearly every item were not exact in 0.1.0, which moves the result a little
+    torch.testing.assert_close(result.model.embedding.weight, served.embedding.weight, rtol=0, atol=4e-3)
     method.load(made / "unlearnrec-published.safetensors")  # without what it served just now
     method.unlearn(served, graph.split(request)[0], gu.ForgetRequest("user", ["u9"]))
 

@@ -1,11 +1,11 @@
 """Models, training objectives and the training loop."""
 
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
+from graphunlearn.nn.loss_fit import Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorization, SASRec, SimGCL
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
 from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
-from graphunlearn.nn.stationarity import Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitResult, FitSettings, default_settings, fit, reset_parameters

@@ -45,8 +45,12 @@ def test_settings(told):
         one, other = (getattr(DEFAULT_SETTINGS[kind], name) for kind in ("interactions", "sessions"))
         assert f"(default: {one}, for sessions {other})" in text
     assert f"(default: {WIDTH['interactions']}, for sessions {WIDTH['sessions']})" in text
-    assert f"(bpr: {gu.BPR().weight_decay:g}, bce: {gu.BCE().weight_decay:g})" in text
-    assert f"(bpr; default: {gu.BPR().negatives})" in text
+    assert f"(default: {gu.BPR().weight_decay:g}, of bce {gu.BCE().weight_decay:g})" in text
+    softmax = {gu.SampledSoftmax().negatives, gu.InBatchSoftmax().negatives}
+    assert softmax == {64}
+    assert (
+        f"(default: {gu.BPR().negatives}, of sampled-bce {gu.SampledBCE().negatives}, of the softmax losses 64)" in text
+    )
     assert inspect.signature(gu.nn.SASRec).parameters["heads"].default == HEADS
 
 

@@ -261,7 +261,7 @@ def test_giving_up(trained, forget, killed, file, call, refused, tmp_path):
     assert refused("ledger", "drop", file).startswith("'ledger' must have a pending request to drop")
     assert refused("ledger", "resume", file).startswith("'ledger' must have a pending request to resume")
     killed(trained, "--users", "u1", out="b", at="entry")
-    assert "now entry 1" in refused("ledger", "drop", file)  # it was done
+    assert "as entry 1" in refused("ledger", "drop", file)  # it was done
     assert len(gu.Ledger(file).entries()) == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data.schema import warn
-from graphunlearn.nn.stationarity import FAR, NEAR, losses_by_fit, stationarity
+from graphunlearn.nn.loss_fit import FAR, NEAR, losses_by_fit, stationarity
 from graphunlearn.nn.training.objective import Objective, default_objective
 
 __all__ = ["warn_of_another_loss"]

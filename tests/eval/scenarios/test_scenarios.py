@@ -180,7 +180,7 @@ def test_requested_pairs_that_are_only_held_out_are_dropped(graph, internal):
     assert pairs_of(scenario.train.select(scenario.request.mask(scenario.train))) == pairs_of(parts[0])
     assert pairs_of(scenario.validation) == pairs_of(validation) - pairs_of(parts[1])
     assert pairs_of(scenario.test) == pairs_of(test) - pairs_of(parts[2])
-    assert scenario.notes[0].startswith("8 of the pairs to forget were only held out")
+    assert scenario.notes[0].startswith("8 of the pairs to forget were only in held-out data")
 
 
 def test_requested_users_items_and_mixtures(graph):

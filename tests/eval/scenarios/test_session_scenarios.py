@@ -140,7 +140,7 @@ def test_requested_clicks_that_are_only_held_out_are_dropped(graph, internal):
     shorter = [items[:1] + items[2:] if n in wanted else items for n, items in enumerate(lists)]
     assert as_lists(scenario.validation) == shorter[160:180]
     assert as_lists(scenario.test) == shorter[180:]
-    assert scenario.notes[0].startswith("2 of the clicks to forget were only held out")
+    assert scenario.notes[0].startswith("2 of the clicks to forget were only in held-out data")
 
 
 def test_requested_sessions_items_and_mixtures(graph):

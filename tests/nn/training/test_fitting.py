@@ -356,7 +356,7 @@ def test_reset_parameters_covers_every_parameter():
             self.table, self.free = nn.Embedding(5, 2), nn.Parameter(torch.zeros(3))
 
     with pytest.raises(
-        TypeError, match=r"'model' must have a reset_parameters\(\) method.*got Half, whose free nothing"
+        TypeError, match=r"'model' must have a reset_parameters\(\) method.*got Half, with free that no method"
     ):
         reset_parameters(Half(), 0)
     half = Half()

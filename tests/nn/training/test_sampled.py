@@ -281,7 +281,7 @@ def test_training_lowers_the_loss_and_every_operator_runs(objective, small):
 
 
 def test_the_influence_is_the_difference_of_the_two_risks(objective):
-    from graphunlearn.operators.ifru.right_hand_side import global_problem, influence
+    from graphunlearn.operators.shared.right_hand_side import global_problem, influence
 
     graph = random_graph(20, 15, 100)
     removed = torch.arange(100) < 5
