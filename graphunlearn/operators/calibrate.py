@@ -13,6 +13,7 @@ from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.block_step import emptied_rows_step
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.neighbours import neighbour_means
 from graphunlearn.operators.shared.steer import steer
@@ -162,8 +163,12 @@ class Calibrate(Unlearner):
         pairs = graph.pairs[:, request.mask(graph)]
         emptied = graph.emptied(retained)
         pairs = pairs[:, ~(emptied[pairs[0]] | emptied[pairs[1] + graph.num_users])]
+        with torch.no_grad():  # before embeddings are redrawn
+            trained = encode(model, graph) if bool(emptied.any()) else None
         log: dict[str, Any] = {"touched_rows": warm_start(model, graph, retained, self.seed, scale=self.shrink)}
         log["steered"], log["emptied_nodes"] = pairs.size(1), int(emptied.sum())
+        if trained is not None:
+            log["block_step"] = emptied_rows_step(model, graph, retained, request.mask(graph), objective, trained)
 
         def targets(encoded: Encoded) -> Tensor:
             return neighbourhood_targets(retained, encoded, pairs, seed=self.seed)

@@ -14,7 +14,7 @@ from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
 from graphunlearn.nn.tables import initial_table, write_table
 from graphunlearn.operators.shared.table_model import TableModel
 
-__all__ = ["steer"]
+__all__ = ["own_weight", "steer"]
 
 _PROBES = 32  # number of random sign vectors that a diagonal without a closed form is estimated from
 
@@ -100,7 +100,7 @@ class _Local(_Linear):
     iterations = 15
 
     def _own_gain(self) -> Tensor:
-        self.diagonal = _diagonal(self.form, self.table)
+        self.diagonal = own_weight(self.form, self.table)
         return self.diagonal.square() / self.weight.squeeze(1)
 
     def direction(self, wanted: Tensor) -> Tensor:
@@ -240,11 +240,18 @@ def _metric(rows: Tensor, num_users: int, floor: float) -> Tensor:
     return torch.linalg.inv(mean / scale.clamp(min=torch.finfo(rows.dtype).tiny) + floor * identity)
 
 
-def _diagonal(form: LinearForm, table: Tensor) -> Tensor:
-    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`, the diagonal of the propagation to order 3 ``[num_nodes]``.
+def own_weight(form: LinearForm, table: Tensor) -> Tensor:
+    r"""Return :math:`\alpha_0 + \alpha_2 (\hat A^2)_{vv}`, the diagonal of the propagation to order 3.
 
     Odd powers of the adjacency of a bipartite graph have a zero diagonal. Higher powers may be neglected, because the
-    diagonal only scales steps, and the line search measures their effect.
+    diagonal only scales steps.
+
+    Args:
+        form: The linear form of the model.
+        table: The layer-0 embeddings ``[num_nodes, dim]``, which give the number of nodes and the type.
+
+    Returns:
+        The diagonal ``[num_nodes]``.
     """
     diagonal = table.new_full((len(table),), form.alpha[0])
     if form.matrix is not None and len(form.alpha) > 2:

@@ -17,6 +17,7 @@ from graphunlearn.nn.tables import initial_table
 from graphunlearn.nn.training.fitting import FitSettings
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.block_step import emptied_rows_step
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.shared.steer import steer
@@ -142,6 +143,8 @@ class UnlearnRec(Simulation, Unlearner):
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}
         warm_start(model, graph, retained, self.seed, scale=False)
+        if log["emptied_nodes"]:
+            log["block_step"] = emptied_rows_step(model, graph, retained, removed, objective, before)
         removal = Removal.of(model, graph, retained, removed, before)
         with torch.no_grad():
             features = removal.features()

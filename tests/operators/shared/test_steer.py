@@ -13,7 +13,16 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import PairPattern
 from graphunlearn.nn import SGL, LinearForm, SimGCL, encode, linear_form, score
 from graphunlearn.nn.tables import initial_table, write_table
-from graphunlearn.operators.shared.steer import _diagonal, _Differentiable, _dual, _length, _Local, _metric, _two, steer
+from graphunlearn.operators.shared.steer import (
+    _Differentiable,
+    _dual,
+    _length,
+    _Local,
+    _metric,
+    _two,
+    own_weight,
+    steer,
+)
 
 
 def case(seed=0, layers=2, num=8):
@@ -127,9 +136,9 @@ def test_the_own_share_is_the_diagonal_of_the_propagation():
     for layers in (1, 2, 3):
         graph, model, _, _ = case(layers=layers)
         form = linear_form(model, graph)
-        torch.testing.assert_close(_diagonal(form, initial_table(model, graph)), dense_form(model, graph).diagonal())
+        torch.testing.assert_close(own_weight(form, initial_table(model, graph)), dense_form(model, graph).diagonal())
     plain = LinearForm("x", (0.5,), None)
-    assert _diagonal(plain, torch.zeros(3, 2)).tolist() == [0.5, 0.5, 0.5]
+    assert own_weight(plain, torch.zeros(3, 2)).tolist() == [0.5, 0.5, 0.5]
 
 
 def test_the_metric_is_the_inverse_of_mean_outer_products():

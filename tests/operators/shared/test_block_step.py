@@ -1,0 +1,150 @@
+"""The step that corrects what emptied users left in the rows of their items, and emptied items in those of users."""
+
+import copy
+
+import pytest
+import torch
+from toys import factors, light_gcn, random_graph, two_tower
+
+from graphunlearn.data import ForgetRequest
+from graphunlearn.nn import BCE, BPR, Encoded, SquaredError, encode
+from graphunlearn.nn.encoding import linear_form
+from graphunlearn.operators import Calibrate, UnlinkRedraw
+from graphunlearn.operators.shared import block_step as module
+from graphunlearn.operators.shared.block_step import block_step, emptied_rows_step
+from graphunlearn.operators.shared.warm_start import warm_start
+
+LOSSES = {"bpr": BPR(negatives=2, weight_decay=0.0), "bce": BCE(weight_decay=0.0), "squared": SquaredError()}
+
+
+@pytest.fixture
+def graph():
+    return random_graph(8, 7, 30)
+
+
+def request_of(level, graph):
+    return ForgetRequest.internal(level, torch.tensor([2]))
+
+
+def risk_in(rows, own, encoded, objective, samples):
+    """The loss of the samples as a function of the final rows of one side."""
+    users, items = (rows, encoded.items) if own == 0 else (encoded.queries, rows)
+    return objective(Encoded(users, items), samples).sum()
+
+
+def dense(model, graph, retained, removed, objective, before, own, factor):
+    """The step computed with automatic differentiation and dense matrices, one node at a time."""
+    after, form = encode(model, retained), linear_form(model, retained)
+    first = (0, graph.num_users)[own]
+    emptied = graph.emptied(retained)
+    gone = emptied.split([graph.num_users, graph.num_items])
+    lost = removed & gone[1 - own][graph.pairs[1 - own]]
+    rows = (before.queries, before.items)[own].detach().clone().requires_grad_()
+    gradient = torch.autograd.grad(risk_in(rows, own, before, objective, objective.samples(graph, mask=lost)), rows)[0]
+    everything = objective.samples(graph)
+    slopes = torch.autograd.grad(risk_in(rows, own, before, objective, everything), rows)[0]
+    ridge = max(-float((slopes * rows).sum() / rows.square().sum()), 0.01)
+    propagation = form.propagate(torch.eye(graph.num_nodes, dtype=torch.float64))
+    table, kept = model.embedding.weight.detach().clone(), objective.samples(retained)
+    now = (after.queries, after.items)[own].detach()
+    for node in range(len(now)):
+        if gone[own][node] or float(gradient[node].abs().sum()) == 0:
+            continue
+
+        def of_one(row, node=node):
+            return risk_in(torch.cat([now[:node], row[None], now[node + 1 :]]), own, after, objective, kept)
+
+        curvature = torch.autograd.functional.hessian(of_one, now[node])
+        matrix = curvature + factor * ridge * torch.eye(len(curvature), dtype=torch.float64)
+        weight = propagation[first + node, first + node]
+        table[first + node] += torch.linalg.solve(matrix, gradient[node]) / weight
+    return table, ridge
+
+
+@pytest.mark.parametrize("level", ["user", "item"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_the_step_is_that_of_dense_matrices(make, loss, level, graph):
+    model, objective, request = make(graph, scale=0.7), LOSSES[loss], request_of(level, graph)
+    retained, _ = graph.split(request)
+    before = Encoded(*(part.detach() for part in encode(model, graph)))
+    warm_start(model, graph, retained, 0, scale=False)
+    own = 1 if level == "user" else 0
+    wanted, ridge = dense(model, graph, retained, request.mask(graph), objective, before, own, 3.0)
+    log = emptied_rows_step(model, graph, retained, request.mask(graph), objective, before, negatives=1)
+    torch.testing.assert_close(model.embedding.weight.detach(), wanted)
+    side = ("users", "items")[own]
+    assert log[f"corrected_{side}"] > 0
+    assert log[f"ridge_{side}"] == pytest.approx(ridge)
+    assert log[f"corrected_{('items', 'users')[own]}"] == 0
+
+
+def test_parts_that_fit_into_memory_give_the_same(graph, monkeypatch):
+    models = [factors(graph), factors(graph)]
+    request = request_of("user", graph)
+    retained, _ = graph.split(request)
+    for model, pairs in zip(models, (1, 10**6)):
+        monkeypatch.setattr(module, "_PAIRS", pairs)
+        emptied_rows_step(model, graph, retained, request.mask(graph), BPR(), encode(model, graph))
+    torch.testing.assert_close(models[0].embedding.weight, models[1].embedding.weight)
+
+
+def test_with_fixed_users_and_squared_error_the_step_is_retraining(graph):
+    """Items that minimise the squared error and a ridge: one step with the factor 1 gives the minimiser without."""
+    model, ridge, request = factors(graph), 0.4, request_of("user", graph)
+    users = model.embedding.weight.detach()[: graph.num_users]
+
+    def minimiser(where):
+        rows = torch.zeros(graph.num_items, users.size(1), dtype=torch.float64)
+        for item in range(graph.num_items):
+            own = where.pairs[1] == item
+            x, y = users[where.pairs[0, own]], where.rating[own]
+            rows[item] = torch.linalg.solve(x.t() @ x + ridge * torch.eye(users.size(1)).double(), x.t() @ y)
+        return rows
+
+    with torch.no_grad():
+        model.embedding.weight[graph.num_users :] = minimiser(graph)
+    retained, _ = graph.split(request)
+    objective = SquaredError(weight_decay=0.0)
+    log = emptied_rows_step(
+        model, graph, retained, request.mask(graph), objective, encode(model, graph), factor=1.0, negatives=1
+    )
+    assert log["ridge_items"] == pytest.approx(ridge)
+    torch.testing.assert_close(model.embedding.weight.detach()[graph.num_users :], minimiser(retained))
+
+
+def test_without_an_emptied_node_nothing_changes(graph):
+    model, request = factors(graph), ForgetRequest.internal("interaction", graph.pairs[:, :1])
+    retained, _ = graph.split(request)
+    before = copy.deepcopy(model.state_dict())
+    assert emptied_rows_step(model, graph, retained, request.mask(graph), BPR(), encode(model, graph)) == {}
+    assert torch.equal(model.embedding.weight, before["embedding.weight"])
+
+
+def test_models_that_are_not_linear_are_left_alone_and_the_log_says_so(graph):
+    model, request = two_tower(graph), request_of("user", graph)
+    retained, _ = graph.split(request)
+    before = copy.deepcopy(model.state_dict())
+    log = emptied_rows_step(model, graph, retained, request.mask(graph), BPR(), encode(model, graph))
+    assert log == {"skipped": "TwoTower does not propagate one table linearly"}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_systems_are_solved_one_by_one():
+    torch.manual_seed(0)
+    factor = torch.randn(5, 4, 3, dtype=torch.float64)
+    curvature, gradient = factor.transpose(1, 2) @ factor, torch.randn(5, 3, dtype=torch.float64)
+    steps = block_step(gradient, curvature, 0.3)
+    for matrix, right, step in zip(curvature, gradient, steps):
+        torch.testing.assert_close((matrix + 0.3 * torch.eye(3)) @ step, right)
+
+
+def test_calibrate_corrects_the_items_of_emptied_users_only(graph):
+    model, request = light_gcn(graph, scale=0.5), request_of("user", graph)
+    result = Calibrate().unlearn(model, graph, request)
+    redrawn = UnlinkRedraw().unlearn(model, graph, request)
+    users = slice(0, graph.num_users)
+    changed = (result.model.embedding.weight != redrawn.model.embedding.weight).any(1)
+    assert not changed[users].any()
+    assert int(changed[graph.num_users :].sum()) == result.log["block_step"]["corrected_items"] > 0
+    assert result.log["steered"] == 0
