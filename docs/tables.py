@@ -19,6 +19,8 @@ METHODS = {
     "finetune": "fine-tuning",
     "negative-kl": "negative KL",
     "unlink": "edges deleted",
+    "unlink-redraw": "edges deleted, emptied rows redrawn",
+    "calibrate": "Calibrate",
     "unlearnrec": "UnlearnRec",
     "ifru": "IFRU",
     "sisa": "SISA",
@@ -51,6 +53,8 @@ def tables() -> dict[str, str]:
         "curriculum": curriculum(),
         "recbole": recbole(),
         "ledger": ledger(),
+        "yardstick": yardstick(),
+        "whole-users": whole_users(),
     }
 
 
@@ -255,3 +259,37 @@ def ledger() -> str:
             )
     headings = ["method", "Δp forgotten", "Δp test", "Recall@20 against retraining", "drift", "budget spent after"]
     return table(headings, rows)
+
+
+def yardstick() -> str:
+    """Return the verdict on every operator in every scenario, and the share of the trace that every attack finds."""
+    columns = {
+        "left_fold_in": "fold-in",
+        "left_target": "promoted items",
+        "left_lira": "LiRA",
+        "left_rmia": "RMIA",
+        "left_edge_recovery_forgotten": "edges",
+        "left_click": "clicks",
+        "left_transition": "transitions",
+    }
+    rows = []
+    for path in sorted(RESULTS.glob("yardstick*.json")):
+        for row in read(path)["results"]["rows"]:
+            left = ["" if row.get(key) is None else percent(row[key]) for key in columns]
+            near = [times(row.get("distance_forget")), times(row.get("distance_test")), number(row.get("recall@20"), 3)]
+            named = [DATA.get(row["data"], row["data"]), row["scenario"], row["method"], row["verdict"]]
+            rows.append([*named, *left, *near])
+    headings = ["data", "scenario", "method", "verdicts", *columns.values()]
+    return table([*headings, "Δp forgotten", "Δp test", "Recall@20"], rows)
+
+
+def whole_users() -> str:
+    """Return what the fold-in attack finds after whole users are forgotten, by operator."""
+    rows = []
+    for name, case in found("whole_users").items():
+        for method in ("unlink-redraw", "calibrate", "unlearnrec", "ifru"):
+            if method in case["leak_left"]:
+                recall = [number(case["recall@20"][method], 3), number(case["retrained"]["recall@20"], 3)]
+                left = percent(case["leak_left"][method])
+                rows.append([name.removesuffix(" seed 0"), METHODS.get(method, method), left, *recall])
+    return table(["case", "method", "trace left", "Recall@20", "retrained"], rows)

@@ -37,7 +37,7 @@ def block_step(gradient: Tensor, curvature: Tensor, ridge: float) -> Tensor:
 
     Example:
         >>> import torch
-        >>> block_step(torch.tensor([[3.0]]), torch.tensor([[[2.0]]]), 1.0)
+        >>> block_step(torch.tensor([[4.0]]), torch.tensor([[[3.0]]]), 1.0)
         tensor([[1.]])
     """
     identity = torch.eye(gradient.size(1), dtype=gradient.dtype, device=gradient.device)
