@@ -185,3 +185,16 @@ def test_no_function_shadows_the_module_that_holds_it(module):
     for entry in pkgutil.iter_modules(package.__path__):
         value = importlib.import_module(f"{name}.{entry.name}")
         assert getattr(package, entry.name) is value, f"{name}.{entry.name} is not the module"
+
+
+def test_few_places_ask_for_the_kind_of_a_graph_by_its_class():
+    """What depends on the kind of a graph belongs to the graph, in ``data``."""
+    places = []
+    for module in MODULES:
+        if module.startswith("graphunlearn.data."):
+            continue
+        for node in ast.walk(ast.parse(source(module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                names = {ast.unparse(name) for name in ast.walk(node.args[1])}
+                places += [(module, node.lineno)] if names & {"InteractionGraph", "SessionGraph"} else []
+    assert 0 < len(places) <= 10, places

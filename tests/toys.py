@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import LightGCN
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.func import spmm
 from graphunlearn.nn import MatrixFactorization, encode
 
@@ -113,3 +113,10 @@ def _(model: ConstantItems, graph):
         out = spmm(graph.adjacency.normalized(table.dtype), out) + 0.5 * table
     base = table.split([graph.num_users, graph.num_items])
     return out[: graph.num_users], model.fixed, *base
+
+
+REQUESTS = {
+    "interaction": lambda g: ForgetRequest.internal("interaction", g.pairs[:, [0, 5, 11]]),
+    "user": lambda g: ForgetRequest.internal("user", torch.tensor([2])),
+    "item": lambda g: ForgetRequest.internal("item", torch.tensor([3])),
+}

@@ -53,7 +53,7 @@ class RunAudit:
         from graphunlearn.eval import Audit, audit
         from graphunlearn.eval.auditing import own_figures
         from graphunlearn.runs.folder import check_out
-        from graphunlearn.runs.run import Run, watched
+        from graphunlearn.runs.run import Run
 
         if self.out is not None:
             check_out(self.out, self.running.overwrite)
@@ -89,7 +89,7 @@ class RunAudit:
                 result.request,
                 [result],
                 test=run.test,
-                validation=watched(run.validation, before.graph),
+                validation=run.validation.without_unseen(before.graph),
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,

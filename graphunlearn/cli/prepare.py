@@ -153,9 +153,7 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
 
 def _built(run: Run, name: str, **given: Any) -> Unlearner:
     """Return a method with the loss, the validation data and the training settings of a run."""
-    from graphunlearn.runs.run import watched
-
-    validation = watched(run.validation, run.train)
+    validation = run.validation.without_unseen(run.train)
     return build_method(name, run.objective, validation=validation, settings=run.settings, **given)
 
 

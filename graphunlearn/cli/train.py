@@ -56,7 +56,7 @@ class Train(Learner):
         from graphunlearn.nn import fit, reset_parameters
         from graphunlearn.nn.floors import floor_metrics
         from graphunlearn.runs.folder import check_out
-        from graphunlearn.runs.run import Run, watched
+        from graphunlearn.runs.run import Run
 
         check_out(self.out, self.running.overwrite)
         self.check_kind()
@@ -72,7 +72,7 @@ class Train(Learner):
         reset_parameters(model, settings.seed)
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
-            seen = watched(graphs[1], train)
+            seen = graphs[1].without_unseen(train)
             result = fit(model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint)
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
@@ -87,7 +87,7 @@ class Train(Learner):
         data |= {"fit": summary, "test": scores}
         table = ""
         if self.floors:
-            held_out = {"validation": watched(graphs[1], train), "test": watched(graphs[2], train)}
+            held_out = {"validation": graphs[1].without_unseen(train), "test": graphs[2].without_unseen(train)}
             with torch.no_grad():
                 data["validation"] = _utility(model, train, graphs[1])
             data["floors"] = floor_metrics(train, held_out)
@@ -143,10 +143,9 @@ def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
     from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
     from graphunlearn.metrics.ranking import Ranker, auroc
     from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, score
-    from graphunlearn.runs.run import watched
 
     if isinstance(test, SessionGraph):
-        sessions = watched(test, train)
+        sessions = test.without_unseen(train)
         samples = CrossEntropy().samples(sessions)
         states, items, *_ = encode_prefixes(model, sessions, samples.ends)
         scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))

@@ -69,8 +69,18 @@ class EventGraph(Stored):
 
     @property
     @abstractmethod
+    def sides(self) -> tuple[slice, ...]:
+        """Rows of the users and rows of the items; only the latter for a graph of sessions."""
+
+    @property
+    @abstractmethod
+    def degree(self) -> Tensor:
+        """Number of events of every user and item (only items for sessions) ``[num_rows]``."""
+
+    @property
     def active(self) -> Tensor:
         """Mask of the users and items (only items for sessions) with at least one event ``[num_rows]``."""
+        return self.degree > 0
 
     @abstractmethod
     def vocabulary(self, kind: str) -> Vocabulary:
@@ -106,6 +116,16 @@ class EventGraph(Stored):
             For every such item, the position of its user in ``queries`` ``[num_seen]`` and the item ``[num_seen]``.
         """
         return queries[:0], queries[:0]
+
+    def without_unseen(self, train: Self) -> Self:
+        """Return the graph without events on items that ``train`` does not hold, if these cannot be evaluated.
+
+        That is so for sessions. Interactions are returned as they are, because rankings count and skip such pairs.
+
+        Args:
+            train: The training graph.
+        """
+        return self
 
     @abstractmethod
     def keep(self, mask: Tensor) -> Self:

@@ -117,9 +117,14 @@ class InteractionGraph(Conversions):
         return self.num_nodes
 
     @property
-    def active(self) -> Tensor:
-        """Mask of the users and items with at least one interaction, users first ``[num_nodes]``."""
-        return self.adjacency.degree > 0
+    def sides(self) -> tuple[slice, ...]:
+        """Rows of the users and rows of the items of a table with all nodes."""
+        return slice(0, self.num_users), slice(self.num_users, self.num_nodes)
+
+    @property
+    def degree(self) -> Tensor:
+        """Number of interactions of every user and item, users first ``[num_nodes]``."""
+        return self.adjacency.degree
 
     @property
     def device(self) -> torch.device:

@@ -239,9 +239,14 @@ class SessionGraph(SessionConversions, Data):
         return self.num_items
 
     @property
-    def active(self) -> Tensor:
-        """Mask of the items with at least one click ``[num_items]``."""
-        return torch.bincount(self.x, minlength=self.num_items) > 0
+    def sides(self) -> tuple[slice, ...]:
+        """Rows of the items."""
+        return (slice(0, self.num_items),)
+
+    @property
+    def degree(self) -> Tensor:
+        """Number of clicks on every item ``[num_items]``."""
+        return torch.bincount(self.items, minlength=self.num_items)
 
     def ends(self, level: str) -> Tensor:
         """Return the item, session or user of every click ``[num_clicks]``; user -1 means unknown."""

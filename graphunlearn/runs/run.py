@@ -35,7 +35,7 @@ from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
 
-__all__ = ["Forgotten", "Graph", "ModelSpec", "Run", "watched"]
+__all__ = ["Forgotten", "Graph", "ModelSpec", "Run"]
 
 OBJECTIVES: dict[str, type[Criterion]] = {
     "bpr": BPR,
@@ -213,20 +213,6 @@ class Run:
         if reader.has("unlearning.json"):
             run.forgotten = _read_forgotten(reader, run, device)
         return run
-
-
-def watched(validation: Graph, train: Graph) -> Graph:
-    """Return the validation data for early stopping, which exclude clicks on items without training clicks.
-
-    Run folders contain the whole sessions, so that positions in them are those in the data file.
-
-    Args:
-        validation: The validation data.
-        train: The training data.
-    """
-    if isinstance(validation, SessionGraph) and isinstance(train, SessionGraph):
-        return validation.without_unseen(train)
-    return validation
 
 
 def _fingerprints(parts: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from quick import QUICK
 import graphunlearn as gu
 from graphunlearn.eval import removal
 from graphunlearn.nn.floors import floor_metrics
-from graphunlearn.runs.run import Run, watched
+from graphunlearn.runs.run import Run
 
 NAMES = {"interactions": ["popularity", "item-knn", "ease"], "sessions": ["popularity", "markov", "session-knn"]}
 
@@ -27,7 +27,7 @@ def test_train_measures_floors_beside_the_model(ratings, clicks, tmp_path, call,
     words = ("train", "--data", source, *words, "--floors", *QUICK)
     told = parsed(*words, "--out", tmp_path / "a")
     run = Run.load(tmp_path / "a")
-    held_out = {name: watched(getattr(run, name), run.train) for name in ("validation", "test")}
+    held_out = {name: getattr(run, name).without_unseen(run.train) for name in ("validation", "test")}
     wanted = floor_metrics(run.train, held_out)
     assert list(told["floors"]) == list(wanted) == NAMES[kind]
     assert told["floors"] == wanted

@@ -8,6 +8,7 @@ import pytest
 from graphunlearn import __version__
 from graphunlearn.cli import VERBS, main
 from graphunlearn.cli._methods import method_names
+from graphunlearn.runs.run import OBJECTIVES
 
 
 def test_overview_and_version(call):
@@ -95,6 +96,12 @@ def test_wrong_options_exit_with_status_2(words, capsys):
 )
 def test_a_wrong_value_is_one_sentence(words, sentence, refused):
     assert sentence in refused("train", "--data", "x", "--out", "y", *words)
+
+
+def test_every_loss_is_named_for_a_loss_that_is_not_known(refused):
+    told = refused("train", "--data", "x", "--out", "y", "--objective", "x")
+    assert told.endswith("(got 'x') ('graphunlearn train --help' lists the options)")
+    assert all(f"'{name}'" in told for name in OBJECTIVES if name != "cross-entropy")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Preparation
 from graphunlearn.runs.folder import WRITTEN
-from graphunlearn.runs.run import Run, watched
+from graphunlearn.runs.run import Run
 
 NAMES = ("sisa", "sru")
 SMALL = ("--option", "num_shards=3")
@@ -30,7 +30,11 @@ def ready(trained_sessions, tmp_path_factory):
 
 def method_of(name, run):
     """The method as the command line makes it."""
-    given = {"validation": watched(run.validation, run.train), "settings": run.settings, "objective": run.objective}
+    given = {
+        "validation": run.validation.without_unseen(run.train),
+        "settings": run.settings,
+        "objective": run.objective,
+    }
     return {"sisa": gu.SISA, "sru": gu.SRU}[name](**given, num_shards=3)
 
 

@@ -135,7 +135,7 @@ class SessionAttacks:
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        popularity = torch.bincount(graph.items, minlength=graph.num_items)
+        popularity = graph.degree
 
         def some(mask: Tensor, most: int = MOST) -> Tensor:
             index = mask.nonzero().flatten()

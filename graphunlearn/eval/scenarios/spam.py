@@ -85,7 +85,7 @@ def spam_sessions(
     """
     train, validation, test = cut_by_time(graph, test, fractions)
     count, generator = share_of(train.num_sessions, share), generator_of(seed)
-    clicks = torch.bincount(train.items, minlength=train.num_items).cpu()
+    clicks = train.degree.cpu()
     chosen = draw_targets(clicks, targets, generator, "click")
     weights = clicks.double()
     weights[chosen] = 0

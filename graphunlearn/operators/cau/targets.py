@@ -329,7 +329,7 @@ def settle_emptied(
     Returns:
         The adjusted targets, and the number of emptied items.
     """
-    held, kept = (torch.bincount(g.items, minlength=graph.num_items) > 0 for g in (graph, retained))
+    held, kept = graph.active, retained.active
     emptied, never = held & ~kept, (~held).nonzero().squeeze(1)
     lost = emptied.nonzero().squeeze(1)
     if not lost.numel():

@@ -18,7 +18,7 @@ _FEW = 5  # least number of embeddings to average, so that their random parts ca
 
 def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGraph | SessionGraph) -> Tensor:
     """Return the share of interactions (or clicks) that every node keeps; 1 for nodes without any ``[num_rows]``."""
-    before, after = _degree(graph), _degree(retained)
+    before, after = graph.degree, retained.degree
     return torch.where(before > 0, after / before.clamp(min=1), 1.0)
 
 
@@ -74,24 +74,10 @@ def warm_start(
         if scale:
             weight[own - nodes.start] *= share[own].to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
         if fresh:
-            for side in _sides(graph):
+            for side in graph.sides:
                 new = own[emptied[own] & (own >= side.start) & (own < side.stop)]
                 weight[new - nodes.start] = fresh[name][new - nodes.start] + _drift(weight, graph, nodes, side)
     return touched.numel()
-
-
-def _degree(graph: InteractionGraph | SessionGraph) -> Tensor:
-    """Return the number of interactions of every user and item, or of clicks on every item ``[num_rows]``."""
-    if isinstance(graph, SessionGraph):
-        return torch.bincount(graph.items, minlength=graph.num_items)
-    return graph.adjacency.degree
-
-
-def _sides(graph: InteractionGraph | SessionGraph) -> tuple[slice, ...]:
-    """Return the nodes of users and those of items, or for sessions those of items alone."""
-    if isinstance(graph, SessionGraph):
-        return (slice(0, graph.num_items),)
-    return slice(0, graph.num_users), slice(graph.num_users, graph.num_nodes)
 
 
 def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice, side: slice) -> Tensor:

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from toys import ConstantItems, Wrapped, factors, light_gcn, random_graph, two_tower
+from toys import REQUESTS, ConstantItems, Wrapped, factors, light_gcn, random_graph, two_tower
 
 import graphunlearn as gu
 from graphunlearn.data import EDGE_TYPE, ForgetRequest, InteractionGraph
@@ -29,17 +29,6 @@ from graphunlearn.operators.ifru.method import _MOST_NEGATIVES
 from graphunlearn.operators.shared.correction import equivalent_ridge
 from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import fresh_seed, warm_start
-
-REQUESTS = {
-    "interaction": lambda g: ForgetRequest.internal("interaction", g.pairs[:, [0, 5, 11]]),
-    "user": lambda g: ForgetRequest.internal("user", torch.tensor([2])),
-    "item": lambda g: ForgetRequest.internal("item", torch.tensor([3])),
-}
-
-
-@pytest.fixture(params=list(REQUESTS))
-def make_request(request):
-    return REQUESTS[request.param]
 
 
 def scores(model, graph):

@@ -2,23 +2,12 @@
 
 import pytest
 import torch
-from toys import Wrapped, factors, light_gcn, random_graph, two_tower
+from toys import REQUESTS, Wrapped, factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.data import ForgetRequest
 from graphunlearn.nn import BCE, BPR, risk_of
 from graphunlearn.operators import influence
 
 OBJECTIVES = {"bpr": BPR(weight_decay=0.05, negatives=3), "bce": BCE(weight_decay=0.05)}
-REQUESTS = {
-    "interaction": lambda g: ForgetRequest.internal("interaction", g.pairs[:, [0, 5, 11]]),
-    "user": lambda g: ForgetRequest.internal("user", torch.tensor([2])),
-    "item": lambda g: ForgetRequest.internal("item", torch.tensor([3])),
-}
-
-
-@pytest.fixture(params=list(REQUESTS))
-def make_request(request):
-    return REQUESTS[request.param]
 
 
 @pytest.fixture(params=list(OBJECTIVES))
