@@ -279,8 +279,9 @@ def yardstick() -> str:
             near = [times(row.get("distance_forget")), times(row.get("distance_test")), number(row.get("recall@20"), 3)]
             named = [DATA.get(row["data"], row["data"]), row["scenario"], row["method"], row["verdict"]]
             rows.append([*named, *left, *near])
-    headings = ["data", "scenario", "method", "verdicts", *columns.values()]
-    return table([*headings, "Δp forgotten", "Δp test", "Recall@20"], rows)
+    headings = ["data", "scenario", "method", "verdicts", *columns.values(), "Δp forgotten", "Δp test", "Recall@20"]
+    filled = [n for n in range(len(headings)) if any(row[n] for row in rows)]
+    return table([headings[n] for n in filled], [[row[n] for n in filled] for row in rows])
 
 
 def whole_users() -> str:
