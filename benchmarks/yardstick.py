@@ -5,6 +5,7 @@ model by the other ones, and repeats the verdicts with three references and with
 cells are kept in the results and skipped in the next run; cells that are not finished are printed as such.
 
     python benchmarks/yardstick.py --data ml-100k lastfm --cache /tmp/models
+    python benchmarks/yardstick.py --data ml-100k --models sgl --scenarios users random-edges --cache /tmp/models
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ from common import RESULTS, data, implicit, save
 
 import graphunlearn as gu
 from graphunlearn import operators
-from graphunlearn.eval import audit, scenarios
+from graphunlearn.eval import audit, items_of_category, scenarios
 from graphunlearn.eval.comparison import RETRAINED, _Trainer
+from graphunlearn.eval.judging import klom_entry
 from graphunlearn.nn import default_objective, default_settings
 
 INTERACTIONS = ("users", "random-edges", "core-users", "edge-users", "shilling", "click-fraud", "mislabelled-popular")
 SESSIONS = ("session-clicks", "sessions", "spam-sessions")
 MODELS = {"ml-100k": ("lightgcn", 32, 2), "lastfm": ("lightgcn", 64, 3), "yoochoose-100k": ("srgnn", 64, None)}
+CATEGORY = "Horror"  # what the users of "sensitive" forget
 TRIVIAL = ("original", "unlink", "unlink-redraw")
 LEFT = ("fold_in", "target", "lira", "rmia", "edge_recovery_forgotten", "click", "transition")
 SEPARATES = 0.6
@@ -44,9 +48,16 @@ def sessions() -> tuple[gu.SessionGraph, gu.SessionGraph]:
         return graph, gu.SessionGraph.from_file(folder / "yoochoose-clicks-100k_test.txt", like=graph)
 
 
+def sensitive(seed: int) -> Any:
+    """Return the scenario of a sensitive genre; the original ids of ML-100K, since genres are known by them."""
+    graph = gu.InteractionGraph.from_file(data("ml-100k", "ml-100k.inter"))
+    return scenarios.sensitive(graph, items_of_category(data("ml-100k", "ml-100k.item"), CATEGORY), seed=seed)
+
+
 def scenario(name: str, graph: Any, test: Any, seed: int) -> Any:
     """Return the scenario of that name."""
     made: dict[str, Callable[[], Any]] = {
+        "sensitive": lambda: sensitive(seed),
         "users": lambda: scenarios.removal(graph, "user", seed=seed, test=test),
         "random-edges": lambda: scenarios.removal(graph, "interaction", seed=seed, test=test),
         "core-users": lambda: scenarios.core_users(graph, seed=seed, test=test),
@@ -86,6 +97,7 @@ def told(entry: dict[str, Any]) -> dict[str, Any]:
         "verdict": entry["verdict"],
         "attacks": attacks,
         "target": entry["target"],
+        "topk_overlap": entry["topk_overlap"],
         "distance_forget": distance["forget"] / floor if floor else None,
         "distance_test": distance["test"] / distance["noise_floor_test"] if distance["noise_floor_test"] else None,
         "utility": entry["utility"],
@@ -94,20 +106,21 @@ def told(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cell(name: str, which: str, options: argparse.Namespace, loaded: dict[str, Any]) -> dict[str, Any]:
+def cell(name: str, which: str, model: str, options: argparse.Namespace, loaded: dict[str, Any]) -> dict[str, Any]:
     """Return the results of one cell."""
     if name not in loaded:
         loaded[name] = sessions() if name == "yoochoose-100k" else implicit(name)
     graph, test = loaded[name]
     case = scenario(which, graph, test, options.seed)
-    model, dim, layers = MODELS[name]
+    _, dim, layers = MODELS[name]
     trainer = _Trainer(model, dim, layers, None, None, "cpu", Path(options.cache))
     loss, base = default_objective(case.train), default_settings(case.train)
     retraining = replace(base, seed=100 * options.seed + RETRAINED)
     shared: dict[str, Any] = {"validation": case.validation, "test": case.test, "objective": loss}
-    shared |= {"targets": case.targets, "real": case.real, "cache": options.cache, "settings": retraining}
+    shared |= {"targets": case.targets, "real": case.real, "category": case.category}
+    shared |= {"cache": options.cache, "settings": retraining}
     references: list[Any] = []
-    runs, judging = [], []
+    runs, judging, audits = [], [], []
     for number in range(options.originals):
         original = trainer("original", case.train, case.validation, seed=100 * options.seed + number)
         judged = (original, case.train, case.request)
@@ -127,6 +140,7 @@ def cell(name: str, which: str, options: argparse.Namespace, loaded: dict[str, A
             **shared,
         )
         references = first.references
+        audits.append(first)
         start = time.process_time()
         audit(*judged, results, retrain_seeds=0, references=references, **shared)
         judging.append(time.process_time() - start)
@@ -150,10 +164,17 @@ def cell(name: str, which: str, options: argparse.Namespace, loaded: dict[str, A
             }
         )
     cpu = statistics.fmean(r.cpu_seconds for r in references)
+    ensembles = {}
+    if len(audits) >= 3:  # KLOM between retrained models needs four against four
+        many = {"retrain_seeds": max(8, options.references), "references": references, "baselines": False}
+        retrained = audit(*judged, [], **many, **shared).measured["retrain"]
+        for one in (n for n in first.measured if n != "retrain"):
+            ensembles[one] = klom_entry([a.measured[one] for a in audits], retrained)
     return {
         "request": len(case.request),
         "references": first.report["references"],
         "runs": runs,
+        "klom": ensembles,
         "judging_in_retrainings": statistics.fmean(judging) / cpu,
     }
 
@@ -233,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=["ml-100k", "lastfm", "yoochoose-100k"])
     parser.add_argument("--scenarios", nargs="+")
+    parser.add_argument("--models", nargs="+", help="backbones instead of the one of the data set")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--originals", type=int, default=2)
     parser.add_argument("--references", type=int, default=5)
@@ -245,13 +267,15 @@ def main() -> None:
     cells = json.loads(path.read_text())["results"]["cells"] if path.exists() else {}
     loaded: dict[str, Any] = {}
     for name in options.data:
-        for which in options.scenarios or (SESSIONS if name == "yoochoose-100k" else INTERACTIONS):
-            key = f"{name} {which} {MODELS[name][0]} seed {options.seed}"
+        known = SESSIONS if name == "yoochoose-100k" else INTERACTIONS
+        known += ("sensitive",) if name == "ml-100k" else ()
+        for which, model in product(options.scenarios or known, options.models or MODELS[name][:1]):
+            key = f"{name} {which} {model} seed {options.seed}"
             if "runs" in cells.get(key, {}):
                 continue
             start = time.process_time()
             try:
-                cells[key] = cell(name, which, options, loaded)
+                cells[key] = cell(name, which, model, options, loaded)
             except Exception as error:  # a cell that fails is printed as such, and the others go on
                 cells[key] = {"failed": f"{type(error).__name__}: {error}"}
             cells[key]["cpu_seconds"] = time.process_time() - start

@@ -99,8 +99,8 @@ def klom_entry(models: Sequence[Measured], retrained: Sequence[Measured]) -> dic
 
     Returns:
         ``"forget"``, ``"retain"``, the number of models, and the same figures between two halves of the retrained
-        models under ``"floor_forget"`` and ``"floor_retain"`` (``None`` with fewer than six); ``None`` with fewer than
-        three unlearned or retrained models.
+        models under ``"floor_forget"`` and ``"floor_retain"`` (``None`` with fewer than eight: with a half of three
+        models the expectation of the figure is infinite); ``None`` with fewer than three unlearned or retrained models.
     """
     if min(len(models), len(retrained)) < 3:
         return None
@@ -109,7 +109,7 @@ def klom_entry(models: Sequence[Measured], retrained: Sequence[Measured]) -> dic
         own, theirs = (torch.stack([m["margins"][part] for m in group]) for group in (models, retrained))
         entry[part] = klom(own, theirs)
         half = len(theirs) // 2
-        entry[f"floor_{part}"] = klom(theirs[:half], theirs[half:]) if half >= 3 else None
+        entry[f"floor_{part}"] = klom(theirs[:half], theirs[half:]) if half >= 4 else None
     return entry
 
 

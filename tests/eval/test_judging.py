@@ -161,14 +161,14 @@ def of_margins(count, seed, shift=0.0):
 
 
 def test_klom_of_a_method_beside_that_of_retrained_models():
-    models, retrained = of_margins(4, 0, 1.0), of_margins(7, 1)
+    models, retrained = of_margins(4, 0, 1.0), of_margins(9, 1)
     found = klom_entry(models, retrained)
     for part in ("forget", "retain"):
         own, theirs = (torch.stack([m["margins"][part] for m in group]) for group in (models, retrained))
         assert found[part] == klom(own, theirs)
-        assert found[f"floor_{part}"] == klom(theirs[:3], theirs[3:])
-    assert (found["models"], found["retrained"]) == (4, 7)
-    assert klom_entry(models, retrained[:5])["floor_forget"] is None
+        assert found[f"floor_{part}"] == klom(theirs[:4], theirs[4:])
+    assert (found["models"], found["retrained"]) == (4, 9)
+    assert klom_entry(models, retrained[:7])["floor_forget"] is None
     assert klom_entry(models[:2], retrained) is None
     assert klom_entry(models, retrained[:2]) is None
 
