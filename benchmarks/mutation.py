@@ -57,6 +57,32 @@ COMPARED: dict[type, type] = {
 }
 SKIPPED = (ast.JoinedStr, ast.Raise, ast.Assert)  # messages, and what only type checkers ask for
 
+SERVER = """
+import json, os, signal, sys, time
+import hypothesis, networkx, pytest, scipy.optimize, scipy.sparse.linalg, scipy.stats, torch, torch_geometric, tqdm
+
+for line in sys.stdin:
+    arguments, output, limit = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        status = int(pytest.main(arguments))
+        sys.stdout.flush()
+        os._exit(status)
+    end = float("inf") if limit is None else time.monotonic() + limit
+    done, status = 0, 0
+    while not done and time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0 if done else 0.05)
+    if not done:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    print(json.dumps(abs(os.waitstatus_to_exitcode(status)) if done else None), flush=True)
+"""  # imports what takes long once, and forks for every mutant
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -185,20 +211,25 @@ class Workshop:
         shutil.copy(ROOT / "pyproject.toml", folder)
         compileall.compile_dir(folder / "graphunlearn", quiet=1)
         self.baselines: dict[str, float] = {}
+        self.server: subprocess.Popen[str] | None = None
 
     def run(self, file: str, limit: float | None) -> tuple[int | None, float, str]:
         """Run the mirrored tests; return the exit status (``None`` after the limit), seconds, and the first failure."""
         path = self.folder / file
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *mirrored(file)]
-        env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        output = self.folder / "output.txt"
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *mirrored(file)]
         started = time.perf_counter()
-        try:
-            done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=limit)
-        except subprocess.TimeoutExpired:
-            return None, time.perf_counter() - started, ""
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return done.returncode, time.perf_counter() - started, failed[0] if failed else ""
+        if self.server is None:
+            env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+            command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
+            self.server = subprocess.Popen(command, cwd=self.folder, env=env, stdin=pipe, stdout=pipe, text=True)
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        print(json.dumps([arguments, str(output), limit]), file=self.server.stdin, flush=True)
+        status = json.loads(self.server.stdout.readline())
+        failed = [line for line in output.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return status, time.perf_counter() - started, failed[0] if failed else ""
 
     def baseline(self, file: str) -> float:
         """Return the seconds of the mirrored tests without a change; they must pass."""
