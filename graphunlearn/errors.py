@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ArgumentError", "ExistsError", "FileError"]
+__all__ = ["ArgumentError", "ExistsError", "FileError", "RejectedError"]
 
 
 class ArgumentError(ValueError):
@@ -57,3 +57,7 @@ class FileError(ArgumentError, FileNotFoundError):
 
 class ExistsError(ArgumentError, FileExistsError):
     """An argument names a folder that exists, and that is replaced only if the caller asks for it."""
+
+
+class RejectedError(RuntimeError):
+    """A correction is worse than deleting the edges, and the caller asked for an error in this case."""

@@ -101,7 +101,8 @@ def build_method(
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in (defaults or {}).items()}
     given |= {} if seed is None else {"seed": seed}
     names = {f.name for f in _init(_registry()[name])}
-    made = _registry()[name](**{key: value for key, value in given.items() if key in names} | values)
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if key in names} | values
+    made = _registry()[name](**chosen)
     if settings is not None and seed is not None:
         settings = replace(settings, seed=seed)
     return made.filled(objective=objective, validation=validation, settings=settings)
@@ -164,7 +165,8 @@ def _init(cls: type[Unlearner]) -> list[Any]:
 def _simple_fields(cls: type[Unlearner]) -> dict[str, Any]:
     """Return the names and types of the fields that a ``NAME=VALUE`` option can set."""
     hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in _init(cls) if all(map(_is_simple, _members(hints[f.name])))}
+    simple = {f.name: hints[f.name] for f in _init(cls) if all(map(_is_simple, _members(hints[f.name])))}
+    return {name: kind for name, kind in simple.items() if cls.judged or name != "on_rejection"}
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

@@ -152,12 +152,13 @@ class Forget:
             result = ledger.unlearn(method, run.model, run.train, request, save=save, objective=run.objective, **facts)
         data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
         data["peak_memory_mb"] = result.peak_memory / 2**20
-        data |= {name: getattr(result, name) for name in ("method", "seconds", "cpu_seconds", "prepare_seconds", "log")}
+        told = ("method", "seconds", "cpu_seconds", "prepare_seconds", "accepted", "log")
+        data |= {name: getattr(result, name) for name in told}
         kept_now = result.graph.num_interactions
         entered = result.log.get("ledger")
         text = (
             f"forgot {counted(what[noun], noun)} with {result.method} in {format_seconds(result.seconds)}; "
-            f"{kept_now:,} {'is' if kept_now == 1 else 'are'} kept\n"
+            f"{kept_now:,} {'is' if kept_now == 1 else 'are'} kept\n{_acceptance(result)}"
             f"wrote {self.out}\n{'' if entered is None else self._entered(entered)}next: graphunlearn audit {self.out}"
         )
         return Answer(data, text)
@@ -188,3 +189,15 @@ class Forget:
         drift = told.get("drift")
         spent = "" if drift is None else f", drift {format_number(drift['spent'])} of {drift['budget']:g}"
         return f"entry {told['entry']} of {self.ledger}{spent}\n"
+
+
+def _acceptance(result: UnlearningResult) -> str:
+    """Return the line that says whether the correction was accepted; empty if the first step was."""
+    found = result.log.get("acceptance", {"outcome": "corrected"})
+    if found.get("outcome", "corrected") == "corrected":
+        return ""
+    if result.accepted:
+        return f"the first correction was worse than deleting the edges; accepted: {found['tried'][-1]['what']}\n"
+    if found["outcome"] == "kept":
+        return "the correction is worse than deleting the edges; it is kept, since on_rejection is keep\n"
+    return "not corrected: the edges are deleted, and no correction was better than that (see log.acceptance)\n"

@@ -135,7 +135,7 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
         made_with = Preparation.log_of(path)["options"]
         _built(run, name, defaults=made_with)
     for key, value in given.items():
-        if key not in plain.anew and value != made_with.get(key):
+        if key not in (*plain.anew, "on_rejection") and value != made_with.get(key):
             expected = f"be {_text(made_with.get(key))}, as the method was prepared with"
             hint = f"to change it: {command} --option {key}={_text(value)} --overwrite"
             raise ArgumentError(f"--option {key}", expected, _text(value), hint)

@@ -327,6 +327,11 @@ def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[Un
             f"{cached} of the {counted(len(distinct), 'retrained model')} came from the cache; "
             "their times and memory were measured when they were trained."
         )
+    for result in results:
+        found = result.log.get("acceptance", {})
+        if not result.accepted:
+            left = "it was kept" if found.get("outcome") == "kept" else "the edges were deleted, and nothing else"
+            notes.append(f"No correction by {result.method} was accepted: {found.get('reason', 'no record')}; {left}.")
     own = [result.method for result in results if result.original is not None]
     if own:
         notes.append(f"Measured from an original of its own: {', '.join(own)}.")
@@ -365,6 +370,8 @@ def _entry(
         "klom": None,
         "target": _target(measured, retrained),
         "verdict": measured["verdict"]._asdict(),
+        "accepted": None if result is None else result.accepted,
+        "acceptance": None if result is None else result.log.get("acceptance"),
         "log": None if result is None else thinned(result.log),
         **({"utility_on_own_lists": measured["own"]} if result is None and measured.get("own") else {}),
         **({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log}),

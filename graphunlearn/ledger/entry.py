@@ -37,6 +37,7 @@ class LedgerEntry:
         graph_before: Keyed fingerprint of the graph before forgetting.
         graph_after: Keyed fingerprint of the retained graph.
         seconds: Wall time of the method in seconds.
+        accepted: Whether the correction was accepted; ``None`` if it was not judged.
         drift: The uncorrected part of this request and of all requests so far; see
             :class:`~graphunlearn.ledger.Drift`.
         out: Path that the model was saved to.
@@ -58,6 +59,7 @@ class LedgerEntry:
     graph_before: str | None = None
     graph_after: str | None = None
     seconds: float | None = None
+    accepted: bool | None = None
     drift: dict[str, Any] | None = None
     out: str | None = None
     of: int | None = None
@@ -208,6 +210,7 @@ def entry_facts(
         "graph_after": after[1],
         "seconds": result.seconds,
     }
+    facts |= {"accepted": result.accepted} if "acceptance" in result.log else {}
     return facts if pending["out"] is None else facts | {"out": pending["out"]}
 
 

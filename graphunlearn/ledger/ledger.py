@@ -425,4 +425,6 @@ def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
 def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
     """Return the result that an entry describes, with the given model and graph."""
     log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
+    if entry.accepted is not None:
+        log["acceptance"] = {"accepted": entry.accepted}
     return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,7 +18,8 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators.shared.checks import check_precision
+from graphunlearn.operators.shared.acceptance import accept
+from graphunlearn.operators.shared.checks import check_choices, check_precision
 from graphunlearn.operators.shared.memory import peak_memory
 from graphunlearn.operators.shared.own_loss import warn_of_another_loss
 from graphunlearn.operators.shared.preparation import Kept, Preparation
@@ -26,7 +27,9 @@ from graphunlearn.operators.shared.preparation import Kept, Preparation
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Unlearner", "UnlearningResult", "registry"]
+__all__ = ["Rejection", "Unlearner", "UnlearningResult", "registry"]
+
+Rejection = Literal["unlink", "keep", "raise"]
 
 registry: dict[str, type[Unlearner]] = {}
 """Maps the command-line name of every unlearning method to its class; a class is added when it is defined."""
@@ -64,6 +67,14 @@ class UnlearningResult:
     peak_memory: int
     log: dict[str, Any] = field(default_factory=dict)
     original: nn.Module | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the correction is no worse than deleting the edges; ``log["acceptance"]`` has the figures.
+
+        If false, nothing is corrected, or a rejected correction was kept because ``on_rejection`` is ``"keep"``.
+        """
+        return bool(self.log.get("acceptance", {}).get("accepted", True))
 
     def __repr__(self) -> str:
         return (
@@ -103,6 +114,15 @@ class Unlearner(ABC):
     work as well. ``_check_prepared`` rejects a model that the method was not prepared for, unless the method has a
     field ``adapt`` and its value is true.
 
+    Every correction is compared with deleting the edges and redrawing the embeddings of emptied nodes; see
+    :class:`~graphunlearn.operators.shared.acceptance.Acceptance`. A correction that is worse is replaced by a milder
+    one; :meth:`milder` names what a method offers. If none is accepted, ``on_rejection`` decides.
+
+    Args:
+        on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones and, if none is
+            accepted, only deletes the edges; ``"raise"`` does the same, but then raises an error and leaves the model
+            unchanged; ``"keep"`` keeps the correction without a warning.
+
     Attributes:
         name: The name of the method on the command line and in reports.
         kinds: The kinds of graph that the method accepts.
@@ -111,6 +131,8 @@ class Unlearner(ABC):
         keeps: The class of the prepared module, if it can be written to a file; ``None`` otherwise.
         kept_as: The kind recorded in such a file; ``None`` stands for the name of the method.
         anew: Fields that may change from request to request; all other fields are fixed by the preparation.
+        judged: Whether corrections are compared with deleting the edges; false for methods that retrain or only delete.
+        solves_tilted: Whether the method minimises the tilted risk, so that its gradient must fall.
         preparation: The preparation that was made or loaded; ``None`` before that.
         prepare_seconds: Wall-clock seconds that the preparation took.
     """
@@ -122,6 +144,9 @@ class Unlearner(ABC):
     keeps: ClassVar[type[Kept] | None] = None
     kept_as: ClassVar[str | None] = None
     anew: ClassVar[tuple[str, ...]] = ()
+    judged: ClassVar[bool] = True
+    solves_tilted: ClassVar[bool] = False
+    on_rejection: Rejection = "unlink"
     preparation: Preparation | None = field(default=None, init=False, repr=False, compare=False)
     prepare_seconds: float | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -281,7 +306,9 @@ class Unlearner(ABC):
         Raises:
             ValueError: The method does not accept graphs of this kind, the request does not fit the graph or the
                 method, the model does not fit the graph, or a parameter is not finite.
+            RejectedError: The correction is worse than deleting the edges and ``on_rejection`` is ``"raise"``.
         """
+        check_choices(get_args(Rejection), on_rejection=self.on_rejection)
         self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
@@ -294,7 +321,7 @@ class Unlearner(ABC):
             raise ArgumentError("inplace", f"be False where {self.name} serves a model of its own", got)
         with torch.inference_mode(False):  # a copy made in inference mode could not be changed
             corrected = model if inplace else copy.deepcopy(base)
-            backup = copy.deepcopy(model.state_dict()) if inplace else None
+            before = copy.deepcopy(model) if inplace else base
         device = next(model.parameters()).device
         try:
             # methods need gradients even if the caller is inside no_grad or inference_mode
@@ -302,19 +329,32 @@ class Unlearner(ABC):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
                 log = self._unlearn(corrected, graph, retained, request)
+                self._check_finite(corrected)
+                if self.judged and 0 < retained.num_interactions < graph.num_interactions:
+                    log["acceptance"] = accept(self, log, corrected, before, graph, retained, request)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             corrected.zero_grad(set_to_none=True)
-            self._check_finite(corrected)
         except BaseException:
-            if backup is not None:
-                model.load_state_dict(backup)
+            if inplace:
+                model.load_state_dict(before.state_dict())
             raise
         if self.preparation is not None and self.asks_preparation(corrected):
             self.preparation.note(corrected, retained)
         original, prepared = None if base is model else base, self.prepare_seconds
-        return UnlearningResult(corrected, retained, request, self.name, seconds, cpu, prepared, peak(), log, original)
+        seen = (seconds, cpu, prepared, peak())
+        return UnlearningResult(corrected, retained, request, self.name, *seen, log, original)
+
+    def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
+        """Yield variants of the method that make a milder step, with a description of each.
+
+        They are tried in this order if a step is not accepted. By default there are none, and the step is shortened.
+
+        Args:
+            log: The log of the step.
+        """
+        yield from ()
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest

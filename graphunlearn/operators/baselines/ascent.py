@@ -16,7 +16,7 @@ from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import seeded, trained_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, default_objective
-from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.base import Rejection, Unlearner
 from graphunlearn.operators.baselines.simple import BOTH
 from graphunlearn.operators.shared.checks import check_counts, check_positive
 
@@ -152,6 +152,7 @@ class GradientAscent(Unlearner):
 
     name: ClassVar[str] = "ascent"
     kinds: ClassVar[tuple[str, ...]] = BOTH
+    on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Criterion | None = None
     steps: int = 10
     lr: float | None = None
@@ -237,6 +238,7 @@ class NegativeKL(Unlearner):
 
     name: ClassVar[str] = "negative-kl"
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
+    on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Criterion | None = None
     steps: int = 40
     lr: float = 0.001

@@ -29,6 +29,7 @@ class Retrain(Unlearner):
     """
 
     name: ClassVar[str] = "retrain"
+    judged: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("interactions", "sessions")
     objective: Criterion | None = None
     validation: InteractionGraph | SessionGraph | None = field(default=None, repr=False)

@@ -10,7 +10,7 @@ from torch import nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import default_settings, fit
-from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.base import Rejection, Unlearner
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["FineTune", "Unlink", "UnlinkRedraw"]
@@ -23,6 +23,7 @@ class Unlink(Unlearner):
     """Keep the parameters and recommend with the retained graph: the baseline that does no computation."""
 
     name: ClassVar[str] = "unlink"
+    judged: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = BOTH
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
@@ -42,6 +43,7 @@ class UnlinkRedraw(Unlearner):
     """
 
     name: ClassVar[str] = "unlink-redraw"
+    judged: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = BOTH
     seed: int = 0
 
@@ -65,6 +67,7 @@ class FineTune(Unlearner):
 
     name: ClassVar[str] = "finetune"
     kinds: ClassVar[tuple[str, ...]] = BOTH
+    on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Criterion | None = None
     epochs: int = 3
     lr: float | None = None

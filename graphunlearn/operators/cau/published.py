@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from graphunlearn.operators.base import Rejection
 from graphunlearn.operators.cau.curriculum import Order
 from graphunlearn.operators.cau.method import CAU
 
@@ -23,6 +24,7 @@ class PublishedCAU(CAU):
     """
 
     name: ClassVar[str] = "cau-published"
+    on_rejection: Rejection = "keep"  # it is here to be compared
     loss: Literal["target", "ascent"] = "ascent"
     transitions: bool = False
     kl_without_target: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,6 +35,7 @@ from graphunlearn.operators.shared.warm_start import warm_start
 __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
+_HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
 _DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
@@ -123,6 +125,7 @@ class IFRU(Unlearner):
 
     name: ClassVar[str] = "ifru"
     checks_loss: ClassVar[bool] = True
+    solves_tilted: ClassVar[bool] = True
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
@@ -236,6 +239,16 @@ class IFRU(Unlearner):
                 stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
+
+    def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
+        plain = copy.copy(self)
+        plain.warm_start = False
+        if self.warm_start:
+            yield "without the scaled start", plain
+        for factor in _HARDER:
+            other = copy.copy(plain)
+            other.damping = factor * max(log["damping"], self.min_damping)
+            yield f"without the scaled start, damping {other.damping:.3g}", other
 
     def _damping(self, tilted: Tilted, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:

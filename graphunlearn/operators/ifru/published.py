@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from graphunlearn.operators.base import Rejection
 from graphunlearn.operators.ifru.method import IFRU
 
 __all__ = ["PublishedIFRU"]
@@ -24,6 +25,7 @@ class PublishedIFRU(IFRU):
     """
 
     name: ClassVar[str] = "ifru-published"
+    on_rejection: Rejection = "keep"  # it is here to be compared
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "hessian"
     damping: float | None = 0.0
     propagation: bool = False

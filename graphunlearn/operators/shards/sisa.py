@@ -47,6 +47,7 @@ class Sharded(Unlearner):
 
     kinds: ClassVar[tuple[str, ...]] = ("sessions",)
     needs_preparation: ClassVar[bool] = True
+    judged: ClassVar[bool] = False
     keeps: ClassVar[type[Kept] | None] = ShardEnsemble
     objective: Criterion | None = None
     num_shards: int = 5

@@ -8,9 +8,10 @@ from torch import nn
 
 from graphunlearn.data.schema import warn
 from graphunlearn.nn.loss_fit import FAR, NEAR, losses_by_fit, stationarity
+from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
 
-__all__ = ["warn_of_another_loss"]
+__all__ = ["fitting_loss", "warn_of_another_loss"]
 
 _FEWEST = 1_000  # with fewer interactions, the gradients of any two losses can agree by chance
 _BETTER = 0.5  # share of the residual that a better fit must stay below
@@ -34,22 +35,44 @@ def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
     if graph.num_interactions < _FEWEST:
         return
     objective = method.objective or default_objective(graph)
-    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters() if p.requires_grad)
-    key, seen = (type(model), shapes, repr(objective)), method.__dict__.setdefault(_SEEN, set())
-    if key in seen or not shapes or not isinstance(objective, Objective):
+    key, seen = _key(model, objective), method.__dict__.setdefault(_SEEN, {})
+    if key in seen or not key[1] or not isinstance(objective, Objective):
         return
-    seen.add(key)
+    seen[key] = None
     given = stationarity(model, graph, objective)
     if given.residual <= FAR:
         return
     better = [fit for fit in losses_by_fit(model, graph) if fit.residual < min(NEAR, _BETTER * given.residual)]
     if better:
+        seen[key] = better[0].objective
         names = ", ".join(f"{_name(fit.objective)} ({fit.residual:.0%})" for fit in better)
         warn(
             f"the model does not look trained with {_name(objective)}, the loss that {method.name} uses: the gradient "
             f"is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}. Pass the loss that "
             f"the model was trained with as 'objective'"
         )
+
+
+def fitting_loss(method: Any, model: nn.Module, graph: Any) -> Criterion:
+    """Return the loss that the risk of a model is measured with.
+
+    Args:
+        method: The unlearning method.
+        model: The trained model.
+        graph: Its training graph.
+
+    Returns:
+        The loss of the method, or the shared default; if the check of the method's loss found that the model was
+        trained with another one, that loss.
+    """
+    objective: Criterion = getattr(method, "objective", None) or default_objective(graph)
+    better: Criterion | None = method.__dict__.get(_SEEN, {}).get(_key(model, objective))
+    return better or objective
+
+
+def _key(model: nn.Module, objective: Any) -> tuple[Any, ...]:
+    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters() if p.requires_grad)
+    return type(model), shapes, repr(objective)
 
 
 def _name(objective: Objective) -> str:

@@ -21,7 +21,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import initial_table, write_table
 from graphunlearn.nn.training.fitting import _quiet
 from graphunlearn.nn.training.objective import Objective, Samples, default_objective
-from graphunlearn.operators.base import Unlearner, _evaluating
+from graphunlearn.operators.base import Rejection, Unlearner, _evaluating
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.published_encoder import (
@@ -81,6 +81,7 @@ class PublishedUnlearnRec(Unlearner):
     keeps: ClassVar[type[Kept] | None] = PublishedEncoder
     kept_as: ClassVar[str | None] = "published"
     anew: ClassVar[tuple[str, ...]] = ("adapt", "epochs", "seed")
+    on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Objective | None = None
     epochs: int = 5
     published: PublishedSettings = field(default_factory=PublishedSettings)

@@ -1,0 +1,241 @@
+"""Is an accepted correction ever worse than deleting the edges? Models, losses, requests and data beyond the defaults.
+
+Every case trains originals and references once. Each method then corrects with its defaults; the figures are Δp on test
+pairs and Recall@20, for the first step, for what the acceptance left, and for deleted edges with emptied embeddings
+redrawn. A correction counts as worse if one of them is worse by more than two standard deviations of the references.
+Finished cases are kept in the results and skipped in the next run.
+
+    python benchmarks/acceptance.py --cache /tmp/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from common import RESULTS, data, implicit, save
+
+import graphunlearn as gu
+from graphunlearn import operators
+from graphunlearn.adapters import BipartiteRecommender
+from graphunlearn.eval import scenarios
+from graphunlearn.eval.cache import retrained
+from graphunlearn.eval.comparison import RETRAINED, _Trainer
+from graphunlearn.metrics.ranking import Ranker
+from graphunlearn.nn import default_settings
+from graphunlearn.operators import Retrain, UnlinkRedraw
+
+
+class Case(NamedTuple):
+    """One case; ``given`` is the loss that the methods are told, if it is not the one of training."""
+
+    name: str
+    model: str
+    loss: str
+    scenario: str
+    given: str = ""
+
+
+LOSSES: dict[str, Callable[[], Any]] = {
+    "bpr": gu.BPR,
+    "bce": lambda: gu.SampledBCE(negatives=2),
+    "softmax": lambda: gu.SampledSoftmax(negatives=32),
+}
+# The rule was set with the first half in view; the second half confirms it.
+SETTLED = (
+    Case("ml-100k", "lightgcn", "bpr", "random-edges"),
+    Case("ml-100k", "lightgcn", "bpr", "core-users"),
+    Case("ml-100k", "mf", "bpr", "core-users"),
+    Case("ml-100k", "mf", "bce", "core-users"),
+    Case("ml-100k", "mf", "softmax", "random-edges"),
+    Case("ml-100k", "lightgcn", "bpr", "click-fraud"),
+    Case("ml-100k", "graphsage", "bce", "random-edges"),
+    Case("ml-100k", "graphsage", "bce", "random-edges", "bpr"),
+)
+CONFIRMED = (
+    Case("adm", "lightgcn", "bpr", "random-edges"),
+    Case("adm", "lightgcn", "bpr", "core-users"),
+    Case("adm", "mf", "bpr", "core-users"),
+    Case("adm", "ngcf", "bpr", "random-edges"),
+    Case("adm", "graphsage", "bce", "core-users"),
+    Case("adm", "graphsage", "bce", "random-edges", "bpr"),
+    Case("adm", "gat", "bpr", "random-edges"),
+    Case("lastfm", "mf", "bpr", "core-users"),
+    Case("lastfm", "lightgcn", "bpr", "click-fraud"),
+    Case("ml-1m", "mf", "bpr", "core-users"),
+)
+
+
+def built(name: str) -> str | Callable[[Any], torch.nn.Module]:
+    """Return the name of a model of the package, or a function that builds one of another library's layers."""
+    from torch_geometric.nn import GAT, GraphSAGE
+
+    layers: dict[str, Any] = {"graphsage": GraphSAGE, "gat": GAT}
+    if name not in layers:
+        return name
+    return lambda graph: BipartiteRecommender(layers[name](32, 32, num_layers=2), graph.num_users, graph.num_items, 32)
+
+
+def scenario(which: str, name: str, seed: int) -> Any:
+    """Return the scenario of a case."""
+    graph, test = implicit(name) if name != "adm" else (gu.InteractionGraph.from_file(data("adm", "adm8.csv")), None)
+    if which == "random-edges":
+        return scenarios.removal(graph, "interaction", seed=seed, test=test)
+    made = {"core-users": scenarios.core_users, "click-fraud": scenarios.click_fraud, "users": scenarios.removal}
+    return made[which](graph, seed=seed, test=test)
+
+
+@torch.no_grad()
+def told(model: torch.nn.Module, graph: Any, pairs: torch.Tensor, ranker: Ranker) -> tuple[torch.Tensor, float]:
+    """Return the probabilities of test pairs, and Recall@20."""
+    encoded = gu.encode(model.eval(), graph)
+    return torch.sigmoid(gu.score(encoded, pairs)), ranker(encoded.queries, encoded.items)["recall@20"]
+
+
+def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of one case."""
+    made = scenario(case.scenario, case.name, options.seed)
+    train, validation, request = made.train, made.validation, made.request
+    retained, _ = train.split(request)
+    held = made.test.without_emptied(train, retained)
+    ranker = Ranker(retained, held, ks=(20,))
+    loss, base, cache = LOSSES[case.loss](), default_settings(train), Path(options.cache)
+    base = replace(base, epochs=min(base.epochs, options.epochs))
+    trainer = _Trainer(built(case.model), 32, None, loss, base, "cpu", cache)
+    originals = [trainer("original", train, validation, seed=100 * options.seed + k) for k in range(options.originals)]
+    models = []
+    for k in range(options.references):
+        method = Retrain(
+            objective=loss, validation=validation, settings=replace(base, seed=100 * options.seed + RETRAINED + k)
+        )
+        models.append(retrained(method, copy.deepcopy(originals[0]), train, request, cache).model)
+    references = [told(model, retained, held.pairs, ranker) for model in models]
+    p, recall = torch.stack([r[0] for r in references]), [r[1] for r in references]
+
+    def distance(own: torch.Tensor, others: torch.Tensor) -> float:
+        return float((own - others).abs().mean())
+
+    apart = [distance(p[k], torch.cat([p[:k], p[k + 1 :]])) for k in range(len(p))]
+    spread = {"delta_p_test": statistics.stdev(apart), "recall@20": statistics.stdev(recall)}
+    floor = statistics.fmean(apart)
+
+    def figures(model: torch.nn.Module) -> dict[str, float]:
+        own, found = told(model, retained, held.pairs, ranker)
+        return {"delta_p_test": distance(own, p), "over_floor": distance(own, p) / floor, "recall@20": found}
+
+    def worse(found: dict[str, float], deleted: dict[str, float]) -> bool:
+        far = found["delta_p_test"] > deleted["delta_p_test"] + 2 * spread["delta_p_test"]
+        return far or found["recall@20"] < deleted["recall@20"] - 2 * spread["recall@20"]
+
+    runs = []
+    for original in originals:
+        deleted = figures(UnlinkRedraw().unlearn(original, train, request).model)
+        entry: dict[str, Any] = {"unlink-redraw": deleted}
+        for name in options.methods:
+            given = LOSSES[case.given or case.loss]()
+            method = operators.registry[name]().filled(objective=given, validation=validation, settings=base)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if method.needs_preparation:
+                    method.prepare(original, train, progress=False)
+                result = method.unlearn(original, train, request)
+                found = {"final": figures(result.model), "acceptance": result.log["acceptance"]}
+                found |= {"accepted": result.accepted, "cpu_seconds": result.cpu_seconds}
+                if result.log["acceptance"]["outcome"] != "corrected":
+                    method.on_rejection = "keep"
+                    first = figures(method.unlearn(original, train, request).model)
+                else:
+                    first = found["final"]
+            found |= {"first": first, "first_worse": worse(first, deleted), "worse": worse(found["final"], deleted)}
+            entry[name] = found
+        runs.append(entry)
+    return {
+        "request": len(request),
+        "retrained": {"floor": floor, "recall@20": statistics.fmean(recall), "spread": spread},
+        "runs": runs,
+    }
+
+
+def summary(cells: dict[str, Any]) -> dict[str, Any]:
+    """Return how many corrections were accepted and rejected, and how many of each are worse than deleting."""
+    counts: dict[str, Any] = {}
+    for half, cases in (("settled", SETTLED), ("confirmed", CONFIRMED)):
+        found = [
+            entry
+            for case in cases
+            for one in cells.get(" ".join(filter(None, case)), {}).get("runs", [])
+            for name, entry in one.items()
+            if name != "unlink-redraw"
+        ]
+        counts[half] = {
+            "corrections": len(found),
+            "first step accepted": sum(e["acceptance"]["outcome"] == "corrected" for e in found),
+            "first step accepted and worse": sum(
+                e["acceptance"]["outcome"] == "corrected" and e["first_worse"] for e in found
+            ),
+            "mended": sum(e["acceptance"]["outcome"] in ("milder", "shortened") for e in found),
+            "mended and worse": sum(
+                e["acceptance"]["outcome"] in ("milder", "shortened") and e["worse"] for e in found
+            ),
+            "not corrected": sum(not e["accepted"] for e in found),
+            "rejected though no worse": sum(
+                e["acceptance"]["outcome"] != "corrected" and not e["first_worse"] for e in found
+            ),
+        }
+    return counts
+
+
+def main() -> None:
+    """Run all cases that are not finished, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", help="only cases whose name holds one of these words")
+    parser.add_argument("--methods", nargs="+", default=["ifru", "unlearnrec", "calibrate"])
+    parser.add_argument("--originals", type=int, default=2)
+    parser.add_argument("--references", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", default="models")
+    parser.add_argument("--out", default="acceptance")
+    options = parser.parse_args()
+    path = RESULTS / f"{options.out}.json"
+    cells = json.loads(path.read_text())["results"]["cells"] if path.exists() else {}
+    for case in (*SETTLED, *CONFIRMED):
+        key = " ".join(filter(None, case))
+        if "runs" in cells.get(key, {}) or (options.cases and not any(word in key for word in options.cases)):
+            continue
+        start = time.process_time()
+        try:
+            cells[key] = run(case, options)
+        except Exception as error:  # a case that fails is printed as such, and the others go on
+            cells[key] = {"failed": f"{type(error).__name__}: {error}"}
+        cells[key]["cpu_seconds"] = time.process_time() - start
+        save(options.out, {"summary": summary(cells), "cells": cells})
+        print(key, round(cells[key]["cpu_seconds"]), cells[key].get("failed", ""), flush=True)
+        for one in cells[key].get("runs", []):
+            print("   unlink-redraw", {k: round(v, 4) for k, v in one["unlink-redraw"].items()})
+            for name, e in one.items():
+                if name != "unlink-redraw":
+                    a = e["acceptance"]
+                    numbers = [a[w][k] for w in ("deleted", "corrected") for k in ("risk", "tilted", "gradient")]
+                    print(
+                        f"   {name:12}{a['outcome']:14}first worse {e['first_worse']!s:6}final worse {e['worse']!s:6}",
+                        f"{e['first']['over_floor']:.2f} {e['first']['recall@20']:.4f} ->",
+                        f"{e['final']['over_floor']:.2f} {e['final']['recall@20']:.4f}",
+                        " ".join(f"{n:.5g}" for n in numbers),
+                        [t["what"] for t in a["tried"]],
+                        flush=True,
+                    )
+    print(json.dumps(summary(cells), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Corrections are compared with deleting the edges: figures against naive loops, and what happens to bad steps."""
+
+import copy
+import warnings
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+from toys import REQUESTS, factors, light_gcn, random_graph, two_tower
+
+import graphunlearn as gu
+from graphunlearn.data import ForgetRequest
+from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
+from graphunlearn.errors import RejectedError
+from graphunlearn.nn import BPR, CrossEntropy, build_model, risk_of
+from graphunlearn.operators import Unlearner, UnlinkRedraw, registry
+from graphunlearn.operators.shared import acceptance
+from graphunlearn.operators.shared.acceptance import Acceptance
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was():
+    before = dict(registry)
+    yield
+    registry.clear()
+    registry.update(before)
+
+
+def worse(**kwargs):
+    """A method whose step only makes the model worse: it multiplies all embeddings by a factor."""
+
+    @dataclass(kw_only=True)
+    class Worse(Unlearner):
+        name: ClassVar[str] = "worse"
+        kinds: ClassVar[tuple[str, ...]] = ("interactions", "sessions")
+        factor: float = -30.0
+        gentler: tuple[float, ...] = ()
+        steps: list = field(default_factory=list, repr=False)
+
+        @torch.no_grad()
+        def _unlearn(self, model, graph, retained, request):
+            self.steps.append(self.factor)
+            for p in model.parameters():
+                p *= self.factor
+            return {}
+
+        def milder(self, log):
+            for factor in self.gentler:
+                other = copy.copy(self)
+                other.factor = factor
+                yield f"factor {factor:g}", other
+
+    return Worse(**kwargs)
+
+
+def state(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.fixture
+def trained():
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model = build_model("lightgcn", graph, 8)
+    gu.fit(model, graph, epochs=40, progress=False)
+    return model, graph, ForgetRequest("user", graph.user_ids[:3])
+
+
+def judged(model, graph, request, corrected, objective, **kwargs):
+    retained, _ = graph.split(request)
+    deleted = UnlinkRedraw().unlearn(model, graph, request).model
+    judge = Acceptance(objective, model, deleted, graph, retained, request, **kwargs)
+    return judge, judge.judge(corrected), retained, deleted
+
+
+@pytest.mark.parametrize("make", [light_gcn, factors, two_tower], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("level", sorted(REQUESTS))
+def test_risk_and_tilted_risk_are_those_of_all_samples(make, level):
+    graph = random_graph()
+    model, corrected, request = make(graph).double(), make(graph, seed=5).double(), REQUESTS[level](graph)
+    objective = BPR(negatives=16, weight_decay=0.1)
+    judge, found, retained, deleted = judged(model, graph, request, corrected, objective)
+    theta = state(corrected)
+    risk = risk_of(corrected, retained, objective)
+    tilt = risk_of(model, graph, objective).gradient(state(model))
+    emptied = graph.emptied(retained)
+    rows = torch.cat(
+        [
+            torch.full((p.numel(),), -1) if p.size(0) not in sizes(graph) else owners(p, name, graph)
+            for name, p in model.named_parameters()
+        ]
+    )
+    tilt[(rows >= 0) & emptied[rows.clamp(min=0)]] = 0
+    num = retained.num_interactions
+    assert judge.whole
+    assert found.risk == pytest.approx(risk.value(theta) / num, rel=1e-9)
+    assert found.tilted == pytest.approx((risk.value(theta) - float(tilt @ theta)) / num, rel=1e-9)
+    assert found.gradient == pytest.approx(float((risk.gradient(theta) - tilt).norm()) / num, rel=1e-9)
+    losses = objective.losses(deleted, retained, objective.samples(retained)).detach()
+    error = float(losses.std(correction=0)) / num**0.5
+    assert judge.limit == pytest.approx(float(losses.mean()) * 1.04 + 2 * error, rel=1e-9)
+
+
+def sizes(graph):
+    return (graph.num_users, graph.num_items, graph.num_nodes)
+
+
+def owners(p, name, graph):
+    start = graph.num_users if "item" in name else 0
+    return (torch.arange(p.size(0)) + start).repeat_interleave(p.numel() // p.size(0))
+
+
+def test_a_sample_estimates_what_all_samples_give_and_all_are_looked_at_in_doubt(trained, monkeypatch):
+    model, graph, request = trained
+    corrected = copy.deepcopy(model)
+    with torch.no_grad():
+        corrected.embedding.weight *= 0.97
+    objective = BPR(negatives=16)
+    whole, exact, *_ = judged(model, graph, request, corrected, objective)
+    monkeypatch.setitem(acceptance.SAMPLED, "interactions", (100, 5))
+    part, found, *_ = judged(model, graph, request, corrected, objective, seed=1)
+    assert len(part.chosen) == 105 < part.number == whole.number
+    assert not part.whole
+    assert float(part.weight.sum()) == pytest.approx(part.number)
+    assert part.judge(corrected).risk - part.risk == pytest.approx(exact.risk - whole.risk, abs=0.3 * part.error)
+    assert found.risk == pytest.approx(exact.risk, abs=4 * part.error * (part.number / 105) ** 0.5)
+    # a model at the limit leaves the sample undecided
+    factor = 0.97
+    while judged(model, graph, request, corrected, objective)[1].accepted:
+        factor -= 0.02
+        with torch.no_grad():
+            corrected.embedding.weight.copy_(model.embedding.weight * factor)
+    judge, found, *_ = judged(model, graph, request, corrected, objective, seed=1)
+    assert judge.whole
+    assert not found.accepted
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_bad_step_leaves_the_model_with_edges_deleted(trained, inplace):
+    model, graph, request = trained
+    before = copy.deepcopy(model)
+    expected = UnlinkRedraw().unlearn(model, graph, request).model
+    with pytest.warns(UserWarning, match="worse made a step that is worse than deleting the edges: the mean loss"):
+        result = worse().unlearn(model, graph, request, inplace=inplace)
+    assert not result.accepted
+    assert torch.equal(state(result.model), state(expected))
+    record = result.log["acceptance"]
+    assert record["outcome"] == "unlink-redraw"
+    assert record["corrected"]["risk"] > record["limit"] > record["deleted"]["risk"]
+    assert [entry["what"] for entry in record["tried"]] == ["0.5 of the step", "0.25 of the step"]
+    assert torch.equal(state(model), state(expected if inplace else before))
+
+
+def test_keep_keeps_it_and_raise_raises(trained):
+    model, graph, request = trained
+    before = state(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = worse(on_rejection="keep").unlearn(model, graph, request)
+    assert (kept.accepted, kept.log["acceptance"]["outcome"]) == (False, "kept")
+    assert torch.equal(state(kept.model), before * -30)
+    for inplace in (False, True):
+        with pytest.raises(RejectedError, match="worse than deleting the edges"):
+            worse(on_rejection="raise").unlearn(model, graph, request, inplace=inplace)
+        assert torch.equal(state(model), before)
+    with pytest.raises(ValueError, match="'on_rejection' must be one of unlink, keep, raise"):
+        worse(on_rejection="drop").unlearn(model, graph, request)
+
+
+def test_milder_steps_are_tried_in_order_and_then_shorter_ones(trained):
+    model, graph, request = trained
+    method = worse(gentler=(-20.0, 1.0, 2.0))
+    result = method.unlearn(model, graph, request)
+    assert result.accepted
+    assert result.log["acceptance"]["outcome"] == "milder"
+    assert [entry["what"] for entry in result.log["acceptance"]["tried"]] == ["factor -20", "factor 1"]
+    assert method.steps == [-30.0, -20.0, 1.0]
+    assert torch.equal(state(result.model), state(model))
+    shorter = worse(factor=0.05).unlearn(model, graph, request)
+    record = shorter.log["acceptance"]
+    deleted = state(UnlinkRedraw().unlearn(model, graph, request).model)
+    if record["outcome"] == "shortened":
+        share = (0.5, 0.25)[len(record["tried"]) - 1]
+        torch.testing.assert_close(state(shorter.model), torch.lerp(deleted, state(model) * 0.05, share))
+    else:
+        assert torch.equal(state(shorter.model), deleted)
+
+
+def test_what_only_deletes_or_retrains_is_not_judged(trained):
+    model, graph, request = trained
+    for name in ("unlink", "unlink-redraw", "retrain"):
+        result = registry[name]().unlearn(model, graph, request)
+        assert result.accepted
+        assert "acceptance" not in result.log
+
+
+def test_sessions_are_judged_by_a_sample_of_kept_clicks():
+    graph = synthetic_sessions(num_sessions=40, num_items=20, seed=0)
+    model = build_model("gru4rec", graph, 8)
+    gu.fit(model, graph, epochs=5, progress=False)
+    request = ForgetRequest("session", graph.session_ids[:3])
+    with pytest.warns(UserWarning, match="worse than deleting"):
+        result = worse().unlearn(model, graph, request)
+    retained, _ = graph.split(request)
+    loss = CrossEntropy()
+    deleted = UnlinkRedraw().unlearn(model, graph, request).model
+    losses = loss.losses(deleted.eval(), retained, loss.samples(retained))
+    record = result.log["acceptance"]
+    assert record["deleted"] == {
+        "risk": pytest.approx(float(losses.mean()), rel=1e-5),
+        "tilted": None,
+        "gradient": None,
+    }
+    assert record["of"] == record["samples"] == len(losses)
+    assert torch.equal(state(result.model), state(deleted))
+
+
+def test_the_loss_that_fits_better_judges(trained, monkeypatch):
+    model, graph, request = trained
+    other = gu.SampledBCE(negatives=2)
+    method = worse(on_rejection="keep")
+    plain = method.unlearn(model, graph, request).log["acceptance"]["deleted"]["risk"]
+    monkeypatch.setattr(acceptance, "fitting_loss", lambda *_: other)
+    changed = method.unlearn(model, graph, request).log["acceptance"]["deleted"]["risk"]
+    retained, _ = graph.split(request)
+    deleted, loss = UnlinkRedraw().unlearn(model, graph, request).model, other.with_negatives(16)
+    losses = loss.losses(deleted, retained, loss.samples(retained))
+    assert changed == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert changed != plain
+
+
+def test_ifru_offers_no_scaled_start_and_then_more_damping():
+    log = {"damping": 0.2}
+    tried = list(gu.IFRU().milder(log))
+    assert [(m.warm_start, m.damping) for _, m in tried] == [(False, None), (False, 1.0), (False, 5.0)]
+    assert [m.damping for _, m in gu.IFRU(warm_start=False).milder(log)] == [1.0, 5.0]
