@@ -209,7 +209,7 @@ def test_repeated_and_cut_off_rows_are_notes(ratings, tmp_path, call):
         (("--lr", -1), "'--lr' must be positive"),
         (("--epochs", 0), "'--epochs' must be a positive integer"),
         (("--negatives", 0), "'--negatives' must be at least 1"),
-        (("--weight-decay", -1), "'--weight-decay' must not be negative"),
+        (("--weight-decay", -1), "'--weight-decay' must be finite and not negative"),
         (("--device", "abacus"), "'--device' must be a device of this machine"),
         (("--test", "nothing.csv"), "'--test' must be an existing file (got 'nothing.csv')"),
     ],

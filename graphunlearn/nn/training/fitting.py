@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind
-from graphunlearn.data.schema import warn
+from graphunlearn.data.schema import check, is_whole, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
@@ -59,12 +59,9 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(name, "be a positive integer", f"{value!r}")
-        if not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
+        counts = {"epochs": self.epochs, "batch_size": self.batch_size, "patience": self.patience}
+        check("be a positive integer", lambda value: is_whole(value) and value >= 1, **counts)
+        check("be positive and finite", lambda value: 0 < value < math.inf, lr=self.lr)
 
 
 PATH = 0.1

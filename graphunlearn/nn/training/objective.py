@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
-from graphunlearn.data.schema import check_sizes
+from graphunlearn.data.schema import check, check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.training.criterion import Criterion
@@ -56,8 +57,8 @@ class Objective(Criterion):
                     setattr(cls, name, vars(Objective)[name])
 
     def __post_init__(self) -> None:
-        if not self.weight_decay >= 0:
-            raise ArgumentError("weight_decay", "not be negative", self.weight_decay)
+        expected = "be finite and not negative"
+        check(expected, lambda value: 0 <= value < math.inf, weight_decay=self.weight_decay)
 
     @abstractmethod
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:

@@ -244,9 +244,9 @@ def test_the_default_objective_follows_the_labels():
 
 
 @pytest.mark.parametrize("cls", [BPR, BCE, SquaredError])
-@pytest.mark.parametrize("weight_decay", [-1e-9, float("nan")])
+@pytest.mark.parametrize("weight_decay", [-1e-9, float("nan"), float("inf"), "2"])
 def test_a_negative_penalty_is_refused(cls, weight_decay):
-    with pytest.raises(ValueError, match=r"'weight_decay' must not be negative \(got"):
+    with pytest.raises(ValueError, match=r"'weight_decay' must be finite and not negative \(got"):
         cls(weight_decay=weight_decay)
 
 

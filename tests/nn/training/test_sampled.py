@@ -307,7 +307,7 @@ def test_the_influence_is_the_difference_of_the_two_risks(objective):
         (lambda: SampledSoftmax(proposal="batch"), "'proposal' must be one of uniform, popularity"),
         (lambda: InBatchSoftmax(temperature=math.inf), "'temperature' must be positive and finite"),
         (lambda: InBatchSoftmax(batch_size=1), "'batch_size' must be at least 2"),
-        (lambda: InBatchSoftmax(weight_decay=-1.0), "'weight_decay' must not be negative"),
+        (lambda: InBatchSoftmax(weight_decay=-1.0), "'weight_decay' must be finite and not negative"),
     ],
 )
 def test_wrong_arguments_are_refused(make, message):
