@@ -73,7 +73,9 @@ class Train(Learner):
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
             seen = graphs[1].without_unseen(train)
-            result = fit(model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint)
+            result = fit(
+                model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint, fresh=True
+            )
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
             about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}

@@ -65,7 +65,9 @@ def check_sizes(*, least: int = 1, **sizes: Any) -> None:
     """Raise ArgumentError if one of the arguments is not a whole number, or is below ``least``, which is 0 or 1."""
     expected = f"be at least {least}" if least else "not be negative"
     for name, value in sizes.items():
-        check(expected if is_whole(value) else "be a whole number", lambda v: is_whole(v) and v >= least, **{name: value})
+        check(
+            expected if is_whole(value) else "be a whole number", lambda v: is_whole(v) and v >= least, **{name: value}
+        )
 
 
 def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:

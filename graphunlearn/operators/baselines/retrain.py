@@ -40,6 +40,8 @@ class Retrain(Unlearner):
         reset_parameters(model, settings.seed)
         validation = validation_left(self.validation, graph, retained)
         with naming_request(self.objective):
-            result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
+            result = fit(
+                model, retained, validation=validation, objective=self.objective, settings=settings, fresh=True
+            )
         facts = {"best_epoch": result.best_epoch, "epochs": len(result.history), "validation": result.best}
         return facts | {"settings": asdict(settings)}

@@ -111,7 +111,15 @@ def test_with_fixed_users_and_squared_error_the_step_is_retraining(graph):
     retained, _ = graph.split(request)
     objective = SquaredError(weight_decay=0.0)
     log = emptied_rows_step(
-        model, graph, retained, request.mask(graph), objective, encode(model, graph), factor=1.0, negatives=1, most_rise=math.inf
+        model,
+        graph,
+        retained,
+        request.mask(graph),
+        objective,
+        encode(model, graph),
+        factor=1.0,
+        negatives=1,
+        most_rise=math.inf,
     )
     assert log["ridge_items"] == pytest.approx(ridge)
     torch.testing.assert_close(model.embedding.weight.detach()[graph.num_users :], minimiser(retained))
@@ -186,7 +194,10 @@ def test_labels_that_are_all_one_without_the_request_leave_the_step_out():
     result = Calibrate(objective=BCE()).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
     reason = "the retained graph must hold an interaction with label 0 to be trained with BCE (got only label 1)"
     assert result.log["block_step"] == {"skipped": reason}
-    with pytest.raises(ValueError, match=r"'request' must leave a graph that BCE can be trained on .got only label 1.; the retained graph must"):
+    with pytest.raises(
+        ValueError,
+        match=r"'request' must leave a graph that BCE can be trained on .got only label 1.; the retained graph must",
+    ):
         Calibrate(objective=BCE(), epochs=1).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
 
 
