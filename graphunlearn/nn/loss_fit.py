@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.data.schema import check_sizes
+from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.precision import check_precision
 from graphunlearn.nn.risk import risk_of
 from graphunlearn.nn.training.objective import BCE, BPR, Objective, Samples, SquaredError, default_objective
 from graphunlearn.nn.training.sampled import InBatchSoftmax, SampledBCE, SampledSoftmax
@@ -73,7 +77,8 @@ def stationarity(
         The :class:`Stationarity`.
 
     Raises:
-        ValueError: The loss does not fit the graph, or the model has no trainable parameters.
+        ValueError: The graph is of sessions, the loss is none of interactions or does not fit the graph, the model has
+            no trainable parameters, or some that are not finite or of half precision, or ``num_samples`` is below 1.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -86,9 +91,9 @@ def stationarity(
         >>> gu.stationarity(model, graph, gu.SampledBCE(negatives=4)).verdict
         'far from stationary'
     """
+    objective = _checked(model, graph, objective, num_samples)
     if any(module.training for module in model.modules()):
         model = copy.deepcopy(model).eval()
-    objective = objective or default_objective(graph)
     generator = torch.Generator().manual_seed(seed)
     samples = objective.samples(graph, mask=_of_some_users(graph, num_samples, generator))
     order = torch.randperm(len(samples), generator=generator).to(graph.device)
@@ -137,6 +142,21 @@ def losses_by_fit(
     losses += [SquaredError()] if _differ(graph.rating) else []
     fits = [stationarity(model, graph, loss, num_samples=num_samples, seed=seed) for loss in losses]
     return sorted(fits, key=lambda fit: fit.residual)
+
+
+def _checked(model: nn.Module, graph: Any, objective: Any, num_samples: Any) -> Objective:
+    """Return the loss, or raise ArgumentError if an argument is not what :func:`stationarity` needs."""
+    if getattr(graph, "kind", None) != "interactions":
+        raise ArgumentError("graph", "be an InteractionGraph", f"a {type(graph).__name__}")
+    objective = default_objective(graph) if objective is None else objective
+    if not isinstance(objective, Objective):
+        raise ArgumentError("objective", "be a loss of interactions, an Objective", f"{objective!r}")
+    check_sizes(num_samples=num_samples)
+    check_precision(model)
+    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    if bad:
+        raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
+    return objective
 
 
 def _differ(values: Tensor | None) -> bool:

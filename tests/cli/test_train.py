@@ -220,6 +220,12 @@ def test_bad_options(words, sentence, ratings, tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_threshold_below_all_ratings(ratings, tmp_path, refused):
+    said = refused("train", "--data", ratings, "--out", tmp_path / "a", *QUICK, "--threshold", 0)
+    assert "'--threshold' must be at least the lowest rating" in said
+    assert "(got 0, which gives only label 1)" in said
+
+
 def test_threshold_without_ratings(tmp_path, refused):
     path = bad(tmp_path, "user,item\na,b\nc,d\n")
     assert "'--threshold' must go with data that have ratings" in refused(

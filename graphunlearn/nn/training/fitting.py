@@ -22,6 +22,7 @@ from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.floors.popularity import PopularItems
+from graphunlearn.nn.precision import check_precision
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
 from graphunlearn.nn.training.checkpoint import FitResult, TrainingState
@@ -217,6 +218,7 @@ def fit(
         2
     """
     settings = replace(settings or default_settings(graph), **changes)
+    check_precision(model)
     objective = objective or default_objective(graph)
     if graph.num_interactions == 0:
         raise ArgumentError("graph", "hold at least one interaction to train on", "none")

@@ -284,5 +284,4 @@ class InBatchSoftmax(_Softmax):
 def _no_negative(samples: Samples) -> Tensor:
     """Return a mask of the scores that are no negatives: those of the sample's own item ``[num_samples, 1 + n]``."""
     assert samples.negatives is not None
-    own = samples.negatives == samples.items.unsqueeze(1)
-    return F.pad(own, (1, 0))
+    return F.pad(samples.missing, (1, 0))

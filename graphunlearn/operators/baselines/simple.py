@@ -73,7 +73,7 @@ class FineTune(Unlearner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = {"lr": self.lr, "batch_size": self.batch_size}
+        given: dict[str, Any] = {"lr": self.lr, "batch_size": self.batch_size}
         FitSettings(epochs=self.epochs, **{name: value for name, value in given.items() if value is not None})
 
     def _unlearn(

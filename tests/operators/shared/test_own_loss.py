@@ -1,5 +1,6 @@
 """Whether a model is near stationary for a loss, and the warning of methods that are given another loss."""
 
+import math
 import warnings
 
 import pytest
@@ -79,6 +80,34 @@ def test_nothing_is_changed_and_no_random_number_drawn(graph, ranked):
     assert torch.equal(state, torch.random.get_rng_state())
     assert ranked.embedding.weight.grad is slope
     assert not slope.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"graph": gu.SessionGraph.from_sequences([[0, 1]])},
+            r"'graph' must be an InteractionGraph \(got a Session",
+        ),
+        ({"graph": 3}, r"'graph' must be an InteractionGraph \(got a int\)"),
+        (
+            {"objective": gu.CrossEntropy()},
+            r"'objective' must be a loss of interactions, an Objective \(got Cross",
+        ),
+        ({"objective": "bpr"}, r"'objective' must be a loss of interactions, an Objective \(got 'bpr'\)"),
+        ({"num_samples": 0}, r"'num_samples' must be at least 1 \(got 0\)"),
+        ({"num_samples": 1.5}, r"'num_samples' must be a whole number \(got 1.5\)"),
+        ({"model": math.nan}, r"'model' must have finite parameters \(got NaN or infinity in embedding.weight\)"),
+    ],
+)
+def test_arguments_of_stationarity(change, message):
+    graph = random_graph()
+    model = factors(graph)
+    if "model" in change:
+        model.embedding.weight.data[3] = change["model"]
+    given = {"graph": graph, "objective": SquaredError(), "num_samples": 100} | change | {"model": model}
+    with pytest.raises(ValueError, match=message):
+        gu.stationarity(**given)
 
 
 def test_labels_and_ratings_add_their_losses():
