@@ -164,7 +164,7 @@ class SessionKNN(Floor):
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1], [0, 2], [2, 1]])
         >>> SessionKNN().fit(graph).scores(graph, torch.tensor([0])).round(decimals=2)
-        tensor([[1.4100, 0.7100, 0.7100]])
+        tensor([[1.4100, 0.7100, 0.7100]], dtype=torch.float64)
     """
 
     name: ClassVar[str] = "session-knn"

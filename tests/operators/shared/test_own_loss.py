@@ -1,6 +1,7 @@
 """Whether a model is near stationary for a loss, and the warning of methods that are given another loss."""
 
 import math
+import re
 import warnings
 
 import pytest
@@ -55,6 +56,37 @@ def test_the_verdict_of_trained_models(graph, ranked):
     fits = losses_by_fit(ranked, graph)
     assert [fit.residual for fit in fits] == sorted(fit.residual for fit in fits)
     assert fits[0].objective == BPR(weight_decay=0.0)
+
+
+def test_the_mean_over_draws_is_that_of_the_gradients(graph, ranked):
+    losses = [BPR(seed=k * 7_919) for k in range(3)]
+    got = gu.stationarity(ranked, graph, BPR(), draws=3)
+    risks = [risk_of(ranked, graph, loss) for loss in losses]
+    slope = torch.stack([risk.gradient(risk.parameters).double() for risk in risks]).mean(0)
+    assert got.gradient == pytest.approx(float(slope.norm()), rel=1e-5)
+    assert got.residual < gu.stationarity(ranked, graph, BPR()).residual
+    assert gu.stationarity(ranked, graph, SquaredError(), draws=3) == gu.stationarity(ranked, graph, SquaredError())
+
+
+@pytest.mark.parametrize("negatives", [2, 4])
+def test_the_mean_over_draws_finds_a_loss_of_few_negatives(graph, negatives):
+    torch.manual_seed(1)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=SampledBCE(negatives=negatives), epochs=80)
+    assert type(losses_by_fit(model, graph, draws=1)[0].objective) is not SampledBCE  # one draw is not enough
+    assert losses_by_fit(model, graph)[0].objective == SampledBCE(weight_decay=0.0, negatives=negatives)
+
+
+def test_the_warning_lists_every_loss_that_is_near(graph):
+    torch.manual_seed(1)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=gu.SampledSoftmax(negatives=8), epochs=80)
+    near = [fit for fit in losses_by_fit(model, graph) if fit.verdict == "near stationary"]
+    assert len(near) > 1
+    (said,) = told(gu.IFRU(objective=SampledBCE(negatives=4)), model, graph)
+    names = re.search("fit better: (.*), among which the order does not tell", said)[1]
+    wanted = [type(fit.objective).__name__ for fit in near]
+    assert [name.split(" (")[0].split("(")[0] for name in names.split(", ")] == wanted
 
 
 def test_a_sample_of_users_gives_the_same_verdict(graph, ranked):
