@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut
 from graphunlearn.cli._text import Answer, columns, device_of, note
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +76,16 @@ class Train(Learner):
         identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
             seen = graphs[1].without_unseen(train)
-            result = fit(model, train, validation=seen, objective=objective, settings=settings, checkpoint=checkpoint)
+            with _blaming(self.threshold):
+                result = fit(
+                    model,
+                    train,
+                    validation=seen,
+                    objective=objective,
+                    settings=settings,
+                    checkpoint=checkpoint,
+                    fresh=True,
+                )
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
             about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
@@ -99,6 +111,20 @@ class Train(Learner):
             f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data, text)
+
+
+@contextmanager
+def _blaming(threshold: float | None) -> Iterator[None]:
+    """Name the option in place of the graph if a block cannot train on the labels that a threshold makes."""
+    try:
+        yield
+    except ArgumentError as error:
+        if threshold is None or error.argument != "graph":
+            raise
+        got = f"{threshold:g}, which gives {error.got}"
+        raise ArgumentError(
+            "--threshold", "be at least the lowest rating, so that some interactions have label 0", got
+        ) from error
 
 
 def _table(model: str, data: dict[str, Any]) -> str:

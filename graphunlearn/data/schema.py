@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -30,11 +31,43 @@ def warn(message: str | Warning) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
-def check_sizes(**sizes: float) -> None:
-    """Raise ArgumentError if one of the arguments is below 1."""
+def check(expected: str, valid: Callable[[Any], bool], **values: Any) -> None:
+    """Raise an :class:`~graphunlearn.errors.ArgumentError` if one of the values is not valid.
+
+    Args:
+        expected: The requirement, in words that follow "must".
+        valid: Returns whether a value is valid; a value of a type that it cannot compare is not.
+        **values: The values, by the names of the arguments.
+
+    Raises:
+        ValueError: A value is not valid.
+
+    Example:
+        >>> check("be at least 1", lambda value: value >= 1, epochs=3, steps=0)
+        Traceback (most recent call last):
+        graphunlearn.errors.ArgumentError: 'steps' must be at least 1 (got 0)
+    """
+    for name, value in values.items():
+        try:
+            fits = bool(valid(value))
+        except (TypeError, RuntimeError, ValueError):  # such as a comparison of a number and a text
+            fits = False
+        if not fits:
+            raise ArgumentError(name, expected, f"{value!r}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and not a truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_sizes(*, least: int = 1, **sizes: Any) -> None:
+    """Raise ArgumentError if one of the arguments is not a whole number, or is below ``least``, which is 0 or 1."""
+    expected = f"be at least {least}" if least else "not be negative"
     for name, value in sizes.items():
-        if value < 1:
-            raise ArgumentError(name, "be at least 1", value)
+        check(
+            expected if is_whole(value) else "be a whole number", lambda v: is_whole(v) and v >= least, **{name: value}
+        )
 
 
 def is_per_interaction(key: str, value: Any, num_interactions: int) -> bool:

@@ -209,7 +209,9 @@ def trained(
         if recall(cache, facts, model) is not None:
             return True
     reset_parameters(model, settings.seed)
-    result = fit(model, graph, validation=validation, objective=objective, settings=settings, progress=False)
+    result = fit(
+        model, graph, validation=validation, objective=objective, settings=settings, progress=False, fresh=True
+    )
     if cache is not None:
         remember(cache, facts, model, dataclasses.asdict(result))
     return False

@@ -15,6 +15,7 @@ from torch_geometric.nn import LightGCN, MessagePassing
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
+from graphunlearn.nn.precision import check_precision
 
 __all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recommend", "score"]
 
@@ -253,7 +254,8 @@ def recommend(
         Internal item ids ``[num, k]``, best first. If fewer than ``k`` items remain for a user, places are ``-1``.
 
     Raises:
-        ValueError: ``k`` is not between 1 and the number of items, or an embedding is not finite.
+        ValueError: ``k`` is not between 1 and the number of items, the model has half precision, or an embedding is not
+            finite.
 
     Example:
         >>> import torch, torch_geometric, graphunlearn as gu
@@ -266,6 +268,7 @@ def recommend(
     """
     if not 1 <= k <= graph.num_items:
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
+    check_precision(model)
     encoded = encode(model, graph)
     for name, rows in ((graph.query, encoded.queries), ("item", encoded.items)):
         bad = int((~torch.isfinite(rows).all(1)).sum())
@@ -276,7 +279,10 @@ def recommend(
     out = []
     for batch in users.split(batch_size):
         scores = encoded.queries[batch] @ encoded.items.t()
-        scores[graph.seen(batch)] = -torch.inf
-        best, items = scores.topk(k)
-        out.append(items.masked_fill(best == -torch.inf, -1))
+        if not bool(torch.isfinite(scores).all()):  # products overflow in single precision
+            scores = (encoded.queries[batch].double() @ encoded.items.double().t()).nan_to_num()
+        seen = torch.zeros_like(scores, dtype=torch.bool)
+        seen[graph.seen(batch)] = True
+        items = scores.masked_fill_(seen, -torch.inf).topk(k).indices
+        out.append(items.masked_fill(seen.gather(1, items), -1))
     return torch.cat(out)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.block_step import emptied_rows_step
-from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.neighbours import neighbour_means
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
@@ -141,6 +141,7 @@ class Calibrate(Unlearner):
     """
 
     name: ClassVar[str] = "calibrate"
+    checks_loss: ClassVar[bool] = True  # the step that corrects neighbours of emptied nodes uses the loss
     objective: Objective | None = None
     rounds: int = 2
     epochs: int = 0
@@ -149,12 +150,7 @@ class Calibrate(Unlearner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check("not be negative", lambda value: value >= 0, rounds=self.rounds, epochs=self.epochs)
-
-    @property
-    def checks_loss(self) -> bool:
-        """Whether the loss matters, so that it is compared with the model; only fine-tuning uses it."""
-        return self.epochs > 0
+        check_sizes(rounds=self.rounds, epochs=self.epochs, least=0)
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest

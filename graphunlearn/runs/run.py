@@ -26,6 +26,7 @@ from graphunlearn.nn import (
     InBatchSoftmax,
     SampledBCE,
     SampledSoftmax,
+    SquaredError,
     build_model,
     kind_of,
 )
@@ -40,6 +41,7 @@ __all__ = ["Forgotten", "Graph", "ModelSpec", "Run"]
 OBJECTIVES: dict[str, type[Criterion]] = {
     "bpr": BPR,
     "bce": BCE,
+    "squared-error": SquaredError,
     "sampled-bce": SampledBCE,
     "sampled-softmax": SampledSoftmax,
     "in-batch-softmax": InBatchSoftmax,
@@ -141,12 +143,17 @@ class Run:
             also: Function that writes further files to the folder that it receives.
 
         Raises:
-            ArgumentError: See :func:`~graphunlearn.runs.folder.check_out`.
+            ArgumentError: The loss is not one of this package, or the folder cannot be written to; see
+                :func:`~graphunlearn.runs.folder.check_out`.
             OSError: The folder could not be written.
         """
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("model", *PARTS)}
         objective: Any = self.objective
-        loss = next(name for name, cls in OBJECTIVES.items() if type(objective) is cls)
+        loss = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), None)
+        if loss is None:
+            hint = "save the graph with its method save, and the state_dict of the model"
+            got = f"{type(objective).__name__}, which a file does not tell how to compute"
+            raise ArgumentError("objective", f"be a loss that run folders know: {', '.join(OBJECTIVES)}", got, hint)
         about = {
             "format": FORMAT,
             "graphunlearn": __version__,

@@ -39,6 +39,23 @@ def test_round_trip(run, tmp_path):
     }
 
 
+def test_every_loss_of_the_package_goes_into_a_run(run, tmp_path):
+    for number, loss in enumerate((gu.SquaredError(), gu.SampledBCE(ratio=2.0), gu.InBatchSoftmax(batch_size=9))):
+        run.objective = loss
+        run.save(tmp_path / str(number))
+        assert Run.load(tmp_path / str(number)).objective == loss
+
+
+def test_a_loss_of_the_users_own_does_not(run, tmp_path):
+    class Own(gu.BPR):
+        pass
+
+    run.objective = Own()
+    with pytest.raises(ValueError, match=r"'objective' must be a loss that run folders know: bpr, .* \(got Own, which"):
+        run.save(tmp_path / "own")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_pickled(trained, forgotten):
     for folder in (trained, forgotten):
         assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}

@@ -209,7 +209,7 @@ def test_repeated_and_cut_off_rows_are_notes(ratings, tmp_path, call):
         (("--lr", -1), "'--lr' must be positive"),
         (("--epochs", 0), "'--epochs' must be a positive integer"),
         (("--negatives", 0), "'--negatives' must be at least 1"),
-        (("--weight-decay", -1), "'--weight-decay' must not be negative"),
+        (("--weight-decay", -1), "'--weight-decay' must be finite and not negative"),
         (("--device", "abacus"), "'--device' must be a device of this machine"),
         (("--test", "nothing.csv"), "'--test' must be an existing file (got 'nothing.csv')"),
     ],
@@ -218,6 +218,12 @@ def test_bad_options(words, sentence, ratings, tmp_path, refused):
     start = () if "--data" in words else ("--data", ratings)
     assert sentence in refused("train", *start, "--out", tmp_path / "a", *QUICK, *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_threshold_below_all_ratings(ratings, tmp_path, refused):
+    said = refused("train", "--data", ratings, "--out", tmp_path / "a", *QUICK, "--threshold", 0)
+    assert "'--threshold' must be at least the lowest rating" in said
+    assert "(got 0, which gives only label 1)" in said
 
 
 def test_threshold_without_ratings(tmp_path, refused):

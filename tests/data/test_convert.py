@@ -327,6 +327,23 @@ def test_from_hetero_says_which_edges_it_took(split_parts):
     assert rated.rating.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
+def test_from_hetero_names_labels_that_it_leaves_out(split_parts):
+    relation = split_parts[2]["user", "rates", "item"]
+    num = relation.edge_label_index.size(1)
+    relation.edge_label = torch.zeros(num)
+    with pytest.raises(ValueError, match=rf"'data' must have an edge to predict with label 1 \(got {num} with"):
+        InteractionGraph.from_hetero(split_parts[2], edges="edge_label_index")
+    relation.edge_label = torch.arange(num) % 5 + 1
+    with pytest.warns(UserWarning, match=r"\(edge_label\) are not 0 and 1 but 1, 2, 3 and 2 more.*rating='edge_label'"):
+        graph = InteractionGraph.from_hetero(split_parts[2], edges="edge_label_index")
+    assert graph.label is None
+    assert graph.rating is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rated = InteractionGraph.from_hetero(split_parts[2], edges="edge_label_index", rating="edge_label")
+    assert rated.rating.tolist() == relation.edge_label.tolist()
+
+
 def test_from_hetero_needs_the_edges_that_it_is_asked_for(library):
     with pytest.raises(ValueError, match=r"'edges' must name edges of the relation \(got 'edge_label_index'; it has"):
         InteractionGraph.from_hetero(library, edges="edge_label_index")

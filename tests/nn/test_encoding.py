@@ -1,5 +1,7 @@
 """Encoding against PyG and dense propagation; scores and recommendations against plain loops."""
 
+import copy
+
 import pytest
 import torch
 from data.strategies import graphs
@@ -10,7 +12,7 @@ from torch_geometric.nn import LGConv, LightGCN
 from torch_geometric.utils import to_undirected
 from toys import TwoTower, Wrapped, dense_normalized, factors, light_gcn, naive_encode, random_graph, two_tower
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.nn import (
     BPR,
     MODELS,
@@ -20,12 +22,14 @@ from graphunlearn.nn import (
     MatrixFactorization,
     build_model,
     encode,
+    fit,
     kind_of,
     linear_form,
     num_hops,
     recommend,
     risk_of,
     score,
+    stationarity,
 )
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, a few layers of sums of a dozen terms
@@ -331,6 +335,35 @@ def test_recommend_needs_no_gradient():
     model = light_gcn(graph)
     recommend(model, graph, 2)
     assert model.embedding.weight.grad is None
+
+
+def test_items_whose_scores_overflow_remain():
+    graph = random_graph(7, 6, 20)
+    model = factors(graph).float()
+    with torch.no_grad():
+        model.embedding.weight *= 1e25  # finite; products of two of them are not
+    exact = copy.deepcopy(model).double()
+    got, wanted = (recommend(m, graph, 6) for m in (model, exact))
+    assert torch.equal(got, wanted)
+    held = graph.adjacency.degree[:7]
+    assert torch.equal((got >= 0).sum(1), 6 - held)
+    with torch.no_grad():
+        exact.embedding.weight *= 1e170  # nor are they in double precision
+    assert torch.equal((recommend(exact, graph, 6) >= 0).sum(1), 6 - held)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_half_precision_is_refused_in_one_sentence(name, dtype):
+    sessions = kind_of(name) == "sessions"
+    graph = SessionGraph.from_sequences([[0, 1, 2], [2, 1]]) if sessions else random_graph()
+    model = build_model(name, graph, dim=4).to(dtype)
+    kind = str(dtype).removeprefix("torch.")
+    uses = [lambda: recommend(model, graph, 2), lambda: fit(model, graph, epochs=1)]
+    uses += [] if sessions else [lambda: stationarity(model, graph)]
+    for use in uses:
+        with pytest.raises(ValueError, match=rf"'model' must have parameters in single .* \(got {kind}"):
+            use()
 
 
 # ---- models by name

@@ -51,8 +51,9 @@ def naive_risk(objective, samples, model, graph):
         if samples.negatives is not None:
             negative = samples.negatives + graph.num_users
             margin = margin[:, None] - (z[user][:, None] * z[negative]).sum(-1)
-            loss = torch.log1p(torch.exp(-margin)).mean(-1)
-            penalty = penalty + table[negative].square().sum(-1).mean(-1)
+            there = negative != item[:, None]  # the own item stands for no negative
+            loss = (torch.log1p(torch.exp(-margin)) * there).mean(-1)
+            penalty = penalty + (table[negative].square().sum(-1) * there).mean(-1)
         elif isinstance(objective, BCE):
             p = torch.sigmoid(margin)
             loss = -(samples.target * p.log() + (1 - samples.target) * (1 - p).log())
@@ -111,7 +112,7 @@ def test_both_gauss_newtons_are_the_explicit_one(model, graph, objective):
         counts[samples.users[s]] += 1
         counts[graph.num_users + samples.items[s]] += 1
         for j in [] if samples.negatives is None else samples.negatives[s].tolist():
-            counts[graph.num_users + j] += 1 / samples.negatives.size(1)
+            counts[graph.num_users + j] += (j != int(samples.items[s])) / samples.negatives.size(1)
     expected += torch.diag(objective.weight_decay * counts.repeat_interleave(len(theta) // graph.num_nodes))
     for risk in (linear, generic):
         dense = as_matrix(risk.curvature(theta), len(theta))
@@ -147,8 +148,9 @@ def test_a_nonlinear_model_with_shared_weights(graph, objective):
         penalty = users[samples.users].square().sum(-1) + items[samples.items].square().sum(-1)
         if isinstance(objective, BPR):
             margin = margin[:, None] - (z[samples.users][:, None] * items[samples.negatives]).sum(-1)
-            penalty = penalty + items[samples.negatives].square().sum(-1).mean(-1)
-            terms = torch.log1p(torch.exp(-margin)).mean(-1)
+            there = samples.negatives != samples.items[:, None]
+            penalty = penalty + (items[samples.negatives].square().sum(-1) * there).mean(-1)
+            terms = (torch.log1p(torch.exp(-margin)) * there).mean(-1)
         elif isinstance(objective, BCE):
             terms = torch.log1p(torch.exp(margin)) - samples.target * margin
         else:
@@ -231,7 +233,8 @@ def test_an_offset_is_added_to_what_propagates(model, graph, objective):
         penalty = table[samples.users].square().sum() + table[3 + samples.items].square().sum()
         if samples.negatives is not None:
             margin = margin - (z[samples.users][:, None] * z[3 + samples.negatives]).sum(-1)
-            penalty = penalty + table[3 + samples.negatives].square().sum() / samples.negatives.size(1)
+            there = samples.negatives != samples.items[:, None]
+            penalty = penalty + (table[3 + samples.negatives].square().sum(-1) * there).mean(-1).sum()
         return objective.loss(margin, samples).mean(-1).sum() + objective.weight_decay / 2 * penalty
 
     assert risk.value(theta) == pytest.approx(float(loss(theta)), rel=1e-12)

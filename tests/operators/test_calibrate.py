@@ -79,3 +79,5 @@ def test_a_forgotten_user_gets_a_fresh_row_and_nothing_to_steer_towards():
 def test_counts_must_not_be_negative(name):
     with pytest.raises(ValueError, match=f"'{name}' must not be negative"):
         Calibrate(**{name: -1})
+    with pytest.raises(ValueError, match=rf"'{name}' must be a whole number \(got 1.5\)"):
+        Calibrate(**{name: 1.5})

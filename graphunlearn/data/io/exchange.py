@@ -70,7 +70,7 @@ def hetero_parts(data: HeteroData, relation: EdgeType, rating: str, edges: str |
         for side, nodes, node_type in zip(SIDES, pairs, (relation[0], relation[2]))
     )
     if taken == "edge_label_index":
-        values = _supervision(store, pairs.size(1))
+        values = {} if rating == "edge_label" else _supervision(store, pairs.size(1))
         rating = rating if rating == "edge_label" else ""
     else:
         values = {name: value for name, value in store.items() if is_per_interaction(name, value, pairs.size(1))}
@@ -101,11 +101,24 @@ def _edges_of(store: Any, edges: str | None) -> str:
 
 
 def _supervision(store: Any, num: int) -> dict[str, Tensor]:
-    """Return the label of the edges to predict, if their labels are 0 and 1 and both occur."""
+    """Return the label of the edges to predict, if their labels are 0 and 1 and both occur.
+
+    Raises:
+        ValueError: All labels are 0, so that every edge is a sampled negative.
+    """
     label = store.get("edge_label")
     if label is None or label.shape != (num,) or not num:
         return {}
     values = label.unique().tolist()
+    if values == [0]:
+        raise ArgumentError("data", "have an edge to predict with label 1", f"{num} with label 0")
+    if not set(values) <= {0, 1}:
+        shown = preview(values)
+        warn(
+            f"the labels of the edges to predict (edge_label) are not 0 and 1 but {shown}, and were left out; "
+            "pass rating='edge_label' to take them as ratings"
+        )
+        return {}
     return {"label": label} if values == [0, 1] else {}
 
 

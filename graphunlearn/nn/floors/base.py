@@ -49,7 +49,15 @@ class Floor(ABC):
 
         Returns:
             The scores in a new tensor ``[num, num_items]``.
+
+        Raises:
+            ValueError: The floor has not been fitted.
         """
+
+    def _check_fitted(self) -> None:
+        """Raise ArgumentError if the floor has not been fitted."""
+        if not any(name not in self.__dataclass_fields__ for name in vars(self)):
+            raise ArgumentError("floor", "be fitted first", f"{self!r} without a graph", "call its method fit")
 
     def _check(self, graph: Any) -> None:
         """Raise ArgumentError if the graph is of a kind that the floor cannot be fitted to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.events import Kind
+from graphunlearn.data.schema import check
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.floors.base import Floor, positives, rows_of
 
 __all__ = ["EASE"]
 
+HELD = 3  # matrices of items by items that are held at once
 BATCH = 512  # users whose rows are dense at a time
 DRIFT = 1e-8  # largest error of the inverse before it is computed anew
 
@@ -37,10 +40,11 @@ class EASE(Floor):
 
     Args:
         l2: The penalty :math:`\lambda`.
-        max_gib: Largest memory of the two matrices of items by items, in GiB; larger data are refused.
+        max_gib: Largest memory of the matrices of items by items, in GiB, of which :meth:`forget` holds three at once;
+            larger data are refused.
 
     Raises:
-        ValueError: ``l2`` is not positive.
+        ValueError: ``l2`` is not positive and finite, or ``max_gib`` is not positive.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -58,8 +62,8 @@ class EASE(Floor):
     max_gib: float = 4.0
 
     def __post_init__(self) -> None:
-        if not self.l2 > 0:
-            raise ArgumentError("l2", "be positive", self.l2)
+        check("be positive and finite", lambda value: 0 < value < math.inf, l2=self.l2)
+        check("be positive", lambda value: value > 0, max_gib=self.max_gib)
 
     @torch.no_grad()
     def fit(self, graph: InteractionGraph) -> EASE:
@@ -75,9 +79,9 @@ class EASE(Floor):
             ValueError: The graph is of sessions, or has so many items that the matrices exceed ``max_gib``.
         """
         self._check(graph)
-        size = 2 * 8 * graph.num_items**2 / 2**30
+        size = HELD * 8 * graph.num_items**2 / 2**30
         if size > self.max_gib:
-            most = int((self.max_gib * 2**30 / 16) ** 0.5)
+            most = int((self.max_gib * 2**30 / (8 * HELD)) ** 0.5)
             got = f"{graph.num_items:,}, which take {size:.1f} GiB"
             raise ArgumentError("graph", f"have at most {most:,} items for EASE with max_gib={self.max_gib:g}", got)
         self.graph = graph
@@ -86,12 +90,15 @@ class EASE(Floor):
         for part in users.split(BATCH):
             rows = rows_of(known, part, torch.double)
             gram.addmm_(rows.t(), rows)
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        self.__dict__.pop("inverse", None)  # so that no more than three matrices are held
+        torch.linalg.cholesky(gram, out=gram)
+        self.inverse = torch.cholesky_inverse(gram)
         return self
 
     @property
     def weights(self) -> Tensor:
         """The matrix :math:`B` from the items that a user has to the scores ``[num_items, num_items]``."""
+        self._check_fitted()
         diagonal = self.inverse.diagonal()
         return (-self.inverse / diagonal).fill_diagonal_(0)
 
@@ -106,6 +113,7 @@ class EASE(Floor):
         Returns:
             The scores ``[num, num_items]`` (float64).
         """
+        self._check_fitted()
         rows = rows_of(positives(graph), queries, torch.double)
         return rows - rows @ self.inverse / self.inverse.diagonal()
 
@@ -127,8 +135,9 @@ class EASE(Floor):
             A new model; this one stays as it is.
 
         Raises:
-            ValueError: The request does not fit the graph, or nothing would be left.
+            ValueError: The floor has not been fitted, the request does not fit the graph, or nothing would be left.
         """
+        self._check_fitted()
         retained = self.graph.split(request)[0]
         before, after = positives(self.graph), positives(retained)
         other = copy.copy(self)
@@ -142,7 +151,7 @@ class EASE(Floor):
         inverse = self.inverse.clone()
         if bool(gone.any()):
             cross = inverse[:, gone]
-            inverse -= cross @ torch.linalg.solve(inverse[gone][:, gone], cross.t())
+            inverse.addmm_(cross, torch.linalg.solve(inverse[gone][:, gone], cross.t()), alpha=-1)
             inverse[gone], inverse[:, gone] = 0, 0
             inverse[gone, gone] = 1 / self.l2
         old, new = (rows_of(part, changed, torch.double) for part in (before, after))
@@ -155,8 +164,9 @@ class EASE(Floor):
             sign = torch.ones(len(rows), dtype=torch.double, device=rows.device)
             sign[: len(rows) // 2] = -1
             right = rows @ inverse
-            inverse -= right.t() @ torch.linalg.solve(torch.diag(sign) + right @ rows.t(), right)
-        other.inverse = (inverse + inverse.t()) / 2
+            inverse.addmm_(right.t(), torch.linalg.solve(torch.diag(sign) + right @ rows.t(), right), alpha=-1)
+        other.inverse = inverse.t().add(inverse).div_(2)
+        del inverse
         return other.fit(retained) if other.residual() > DRIFT else other
 
     @torch.no_grad()
@@ -166,6 +176,7 @@ class EASE(Floor):
         Returns:
             The error of the inverse, without forming :math:`X^\top X` again.
         """
+        self._check_fitted()
         generator = torch.Generator().manual_seed(0)
         probe = torch.randint(0, 2, (self.graph.num_items, 4), generator=generator).to(self.inverse) * 2 - 1
         product = self.inverse @ probe

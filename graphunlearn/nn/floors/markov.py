@@ -67,6 +67,7 @@ class Markov(Floor):
         Returns:
             The scores ``[num, num_items]``.
         """
+        self._check_fitted()
         last = graph.items[queries]
         width, first = self._width[last], (self._width.cumsum(0) - self._width)[last]
         row = torch.repeat_interleave(torch.arange(last.numel(), device=last.device), width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,14 +11,14 @@ from torch import Tensor
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind
-from graphunlearn.data.schema import check_sizes
-from graphunlearn.errors import ArgumentError
+from graphunlearn.data.schema import check, check_sizes
 from graphunlearn.func.sparse import csr
 from graphunlearn.nn.floors.base import Floor, positives, rows_of
 from graphunlearn.nn.floors.popularity import popularity
 
 __all__ = ["ItemKNN", "SessionKNN"]
 
+PART = 8192  # sessions whose shared items with all queries are held at a time
 BLOCK = 256  # items whose similarities to all others are held at a time
 
 
@@ -41,7 +42,7 @@ class ItemKNN(Floor):
         shrink: Shrinkage :math:`h`; larger values trust rare items less.
 
     Raises:
-        ValueError: ``k`` is below 1, or ``shrink`` is negative.
+        ValueError: ``k`` is no whole number of at least 1, or ``shrink`` is negative or not finite.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -57,8 +58,7 @@ class ItemKNN(Floor):
 
     def __post_init__(self) -> None:
         check_sizes(k=self.k)
-        if self.shrink < 0:
-            raise ArgumentError("shrink", "not be negative", self.shrink)
+        check("be finite and not negative", lambda value: 0 <= value < math.inf, shrink=self.shrink)
 
     @torch.no_grad()
     def fit(self, graph: InteractionGraph) -> ItemKNN:
@@ -81,18 +81,15 @@ class ItemKNN(Floor):
         of_items = csr(pointer, column, torch.ones(column.numel(), device=column.device), (items, users))
         degree = adjacency.degree[users:].double()
         kept, parts = min(self.k, items), []
-        order = 1e-12 * torch.arange(items, dtype=torch.double, device=degree.device)
         for first in range(0, items, BLOCK):
             block = torch.arange(first, min(first + BLOCK, items), device=degree.device)
             both = (of_items @ rows_of_items(graph, block)).double().t()  # [block, num_items], whole numbers
             weight = both / ((degree[block, None] * degree).sqrt() + self.shrink).clamp(min=1e-12)
             weight[torch.arange(block.numel(), device=degree.device), block] = 0
-            near = (weight - order).topk(kept).indices
-            parts.append((near, weight.gather(1, near)))
-        near, weight = (torch.cat(part) for part in zip(*parts))
-        used = weight > 0
-        pointer = torch.cat([used.new_zeros(1, dtype=torch.long), used.sum(1).cumsum(0)])
-        self.weights = csr(pointer, near[used], weight[used].to(torch.get_default_dtype()), (items, items))
+            used = first_largest(weight, kept) & (weight > 0)
+            parts.append((used.sum(1), used.nonzero()[:, 1], weight[used].to(torch.get_default_dtype())))
+        count, near, values = (torch.cat(part) for part in zip(*parts))
+        self.weights = csr(torch.cat([count.new_zeros(1), count.cumsum(0)]), near, values, (items, items))
         return self
 
     @torch.no_grad()
@@ -106,8 +103,25 @@ class ItemKNN(Floor):
         Returns:
             The scores ``[num, num_items]``.
         """
+        self._check_fitted()
         rows = rows_of(positives(graph), queries, self.weights.dtype)
         return (self.weights @ rows.t().contiguous()).t().contiguous()
+
+
+def first_largest(values: Tensor, k: int) -> Tensor:
+    """Return a mask of the ``k`` largest values of every row, the first ones where they tie ``[num, width]``.
+
+    Args:
+        values: The values ``[num, width]``.
+        k: The number, at most ``width``.
+
+    Example:
+        >>> first_largest(torch.tensor([[1.0, 3.0, 1.0, 1.0]]), 2)
+        tensor([[ True,  True, False, False]])
+    """
+    least = values.topk(k).values[:, -1:]
+    above, equal = values > least, values == least
+    return above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
 
 
 def rows_of_items(graph: InteractionGraph, items: Tensor) -> Tensor:
@@ -144,13 +158,13 @@ class SessionKNN(Floor):
         sample: Number of candidates, the last ones by time or, without times, by their order.
 
     Raises:
-        ValueError: A number is below 1.
+        ValueError: A number is below 1, or not a whole number.
 
     Example:
         >>> import torch, graphunlearn as gu
         >>> graph = gu.SessionGraph.from_sequences([[0, 1], [0, 2], [2, 1]])
         >>> SessionKNN().fit(graph).scores(graph, torch.tensor([0])).round(decimals=2)
-        tensor([[1.4100, 0.7100, 0.7100]])
+        tensor([[1.4100, 0.7100, 0.7100]], dtype=torch.float64)
     """
 
     name: ClassVar[str] = "session-knn"
@@ -182,7 +196,6 @@ class SessionKNN(Floor):
         session, item = rank[graph.batch], graph.x
         self._size = torch.bincount(session, minlength=count).float()
         self._holds = _matrix(session, item, (count, graph.num_items))
-        self._held = _matrix(item, session, (graph.num_items, count))
         self._tie = tie_breaker(graph)
         return self
 
@@ -195,19 +208,56 @@ class SessionKNN(Floor):
             queries: Positions of the last clicks of the prefixes ``[num]``.
 
         Returns:
-            The scores ``[num, num_items]``.
+            The scores ``[num, num_items]`` (float64).
         """
+        self._check_fitted()
         prefixes = graph.prefixes(queries)
-        asked = torch.zeros(self._held.size(0), queries.numel(), device=graph.device)
+        asked = torch.zeros(self._holds.size(1), queries.numel(), device=graph.device)
         asked[prefixes.x, prefixes.batch] = 1
-        alike = self._holds @ asked  # [num_sessions, num]
-        alike[(alike > 0).cumsum(0) > self.sample] = 0
-        alike /= (self._size[:, None] * asked.sum(0)).sqrt()
-        kept = min(self.k, alike.size(0))
-        order = 1e-9 * torch.arange(alike.size(0), device=graph.device, dtype=torch.double)
-        near = (alike.double() - order[:, None]).topk(kept, dim=0).indices
-        neighbours = torch.zeros_like(alike).scatter_(0, near, alike.gather(0, near))
-        return (self._held @ neighbours).t() + self._tie
+        session, query, both = self._candidates(asked)
+        size = self._size[session].double()
+        order = (both.square() / size).argsort(
+            descending=True, stable=True
+        )  # equal fractions are equal to the last bit
+        order = order[query[order].argsort(stable=True)]
+        width = torch.bincount(query, minlength=queries.numel())
+        place = torch.arange(len(order), device=graph.device) - (width.cumsum(0) - width)[query[order]]
+        near = order[place < self.k]
+        alike = both[near] / (size[near] * asked.sum(0).double()[query[near]]).sqrt()
+        first, held = self._holds.crow_indices(), self._holds.col_indices()
+        count = (first[1:] - first[:-1])[session[near]]
+        row = torch.arange(len(near), device=graph.device).repeat_interleave(count)
+        within = torch.arange(len(row), device=graph.device) - (count.cumsum(0) - count)[row]
+        item = held[first[session[near]][row] + within]
+        out = self._tie.double().mul(1e-5).repeat(queries.numel(), 1)  # far below any difference of two sums
+        return out.index_put_((query[near][row], item), alike[row], accumulate=True)
+
+    def _candidates(self, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the last sessions that share an item with each query, a part of the sessions at a time.
+
+        Args:
+            asked: Which items the queries hold, as zeros and ones ``[num_items, num]``.
+
+        Returns:
+            The sessions in ascending rank, the queries, and the numbers of shared items (float64) ``[num_found]``.
+        """
+        found, count = [], asked.new_zeros(asked.size(1), dtype=torch.long)
+        first, held = self._holds.crow_indices(), self._holds.col_indices()
+        for start in range(0, self._holds.size(0), PART):
+            stop = min(start + PART, self._holds.size(0))
+            pointer = first[start : stop + 1]
+            column = held[int(pointer[0]) : int(pointer[-1])]
+            ones = torch.ones(column.numel(), device=asked.device)
+            both = csr(pointer - pointer[0], column, ones, (stop - start, asked.size(0))) @ asked
+            shared = both > 0
+            shared &= count + shared.cumsum(0) <= self.sample
+            session, query = shared.nonzero(as_tuple=True)
+            found.append((session + start, query, both[session, query].double()))
+            count += shared.sum(0)
+            if bool((count >= self.sample).all()):
+                break
+        session, query, both = (torch.cat(part) for part in zip(*found))
+        return session, query, both
 
 
 def _matrix(rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:

@@ -51,6 +51,7 @@ class Popularity(Floor):
         Returns:
             The counts of all items in a new tensor ``[num, num_items]``.
         """
+        self._check_fitted()
         return self.counts.repeat(queries.numel(), 1)
 
 

@@ -25,7 +25,7 @@ class FitResult:
     Args:
         metric: Name of the validation metric; ``None`` without validation.
         best: Best value of the metric; ``None`` without validation.
-        best_epoch: Epoch of the returned parameters.
+        best_epoch: Epoch of the returned parameters; 0 if those given were better than every epoch.
         seconds: Wall-clock seconds of the training.
         history: One record per epoch.
         untrained: Value of the metric before the first step; ``None`` without validation.

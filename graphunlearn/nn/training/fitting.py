@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphunlearn.data import EventGraph, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind
-from graphunlearn.data.schema import warn
+from graphunlearn.data.schema import check, is_whole, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.floors.popularity import PopularItems
+from graphunlearn.nn.precision import check_precision
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
 from graphunlearn.nn.training.checkpoint import FitResult, TrainingState
@@ -42,8 +43,8 @@ class FitSettings:
         lr: Learning rate of Adam.
         patience: Stop after this many epochs without a better validation metric (only with ``validation``). An epoch
             of patience is at least ``0.1 / lr`` optimizer steps, ten at the default ``lr``, since on small data an
-            epoch is few steps; and training never stops before the metric is better than it was before the first
-            step. See :func:`epochs_of_patience`.
+            epoch is few steps. A model that is not yet better than before the first step has five times the patience,
+            counted from the first step. See :func:`epochs_of_patience`.
         refresh_negatives: Whether to draw new negatives every epoch instead of keeping the stored ones.
         seed: Seed of the order of interactions or sessions, of dropout, and of redrawn parameters.
 
@@ -59,12 +60,9 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(name, "be a positive integer", f"{value!r}")
-        if not 0 < self.lr < math.inf:
-            raise ArgumentError("lr", "be positive and finite", f"{self.lr!r}")
+        counts = {"epochs": self.epochs, "batch_size": self.batch_size, "patience": self.patience}
+        check("be a positive integer", lambda value: is_whole(value) and value >= 1, **counts)
+        check("be positive and finite", lambda value: 0 < value < math.inf, lr=self.lr)
 
 
 PATH = 0.1
@@ -96,6 +94,10 @@ def epochs_of_patience(settings: FitSettings, num_samples: int) -> int:
     wanted = PATH * settings.patience / (settings.lr * steps)
     # beyond any number of epochs the exact value says nothing; the rounding keeps .1 / .01 at ten steps
     return max(settings.patience, math.ceil(min(wanted, 1e9) - 1e-9))
+
+
+FIRST = 5
+"""How many times the patience a training has to beat the parameters that it started from."""
 
 
 DEFAULT_SETTINGS: dict[Kind, FitSettings] = {
@@ -172,6 +174,7 @@ def fit(
     settings: FitSettings | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    fresh: bool = False,
     **changes: Any,
 ) -> FitResult:
     r"""Train ``model`` in place on ``graph`` and keep the parameters of its best validation epoch.
@@ -181,8 +184,9 @@ def fit(
     batch. The validation metric is the AUROC for interactions with labels, Recall@20 of the next click over all
     prefixes for sessions, and otherwise Recall@20 with the interactions of ``graph`` masked.
 
-    With ``validation``, training stops early by the rules of ``patience`` in :class:`FitSettings`. It warns if it ends
-    with a lower validation metric than recommending the items with the most interactions has.
+    With ``validation``, training stops early by the rules of ``patience`` in :class:`FitSettings`. If every epoch has a
+    lower validation metric than the parameters given, such as those of a trained model, these are kept, with a warning.
+    It also warns if it ends with a lower validation metric than recommending the items with the most interactions has.
 
     Args:
         model: The recommender; it is left with its best parameters.
@@ -195,6 +199,7 @@ def fit(
             ``.safetensors`` is added if it is missing. If the file exists, training resumes from it and ends with the
             same parameters as without the interruption. With more ``epochs`` than before, training continues.
         progress: Whether to show a progress bar; ``None`` shows it on a terminal only.
+        fresh: Whether the parameters given are newly drawn, so that the best epoch is returned in any case.
         **changes: Fields of ``settings`` to change.
 
     Returns:
@@ -213,6 +218,7 @@ def fit(
         2
     """
     settings = replace(settings or default_settings(graph), **changes)
+    check_precision(model)
     objective = objective or default_objective(graph)
     if graph.num_interactions == 0:
         raise ArgumentError("graph", "hold at least one interaction to train on", "none")
@@ -229,11 +235,13 @@ def fit(
     done = len(result.history)
     if watch is not None and not done:
         result.untrained = _measured(model, watch)
+        if not fresh:
+            result.best, best = result.untrained, _copied(model)
     model.train()
     epochs = range(done + 1, settings.epochs + 1)
     bar = tqdm(epochs, desc="training", unit="epoch", disable=_quiet(progress), leave=False)
     for epoch in bar:
-        if metric is not None and result.best_epoch and epoch - result.best_epoch > patience and _learned(result):
+        if metric is not None and _stalled(result, metric, patience):
             break
         if settings.refresh_negatives and epoch > 1:
             samples = objective.samples(graph, epoch=epoch)
@@ -257,9 +265,9 @@ def fit(
             record[metric] = _measured(model, watch)
             model.train()
         result.history.append(record)
-        if metric is None or result.best is None or record[metric] > result.best:
+        if metric is None or _better(record[metric], result):
             result.best, result.best_epoch = record.get(metric or ""), epoch
-            best = None if metric is None else {k: v.detach().clone() for k, v in model.state_dict().items()}
+            best = None if metric is None else _copied(model)
         result.seconds = before + time.perf_counter() - start
         state.write(model, optimizer, result, best)
         bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k != "epoch"})
@@ -268,6 +276,13 @@ def fit(
     model.eval()
     if watch is not None:
         result.popularity = _measured(PopularItems(graph), watch)
+        if result.history and not result.best_epoch:
+            highest = max(record[str(metric)] for record in result.history)
+            warn(
+                f"every epoch had a lower {metric} on the validation data, {highest:.4f} at most, than the parameters "
+                f"that training started from, {result.best:.4f}: these were kept. Lower 'lr' for a trained model, or "
+                "train for longer"
+            )
         if result.best is not None and result.best < result.popularity:
             warn(
                 f"training ended with {metric} {result.best:.4f} on the validation data, below the "
@@ -284,9 +299,25 @@ def _measured(model: nn.Module, watch: Callable[[nn.Module], float]) -> float:
         return watch(model)
 
 
-def _learned(result: FitResult) -> bool:
-    """Return whether the best validation metric is above that before the first step, where it is known."""
-    return result.untrained is None or result.best is None or result.best > result.untrained
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the parameters and buffers of a model."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _better(value: float, result: FitResult) -> bool:
+    """Return whether an epoch replaces the best one; where it equals the parameters given, it does."""
+    return result.best is None or value > result.best or (value == result.best and not result.best_epoch)
+
+
+def _stalled(result: FitResult, metric: str, patience: int) -> bool:
+    """Return whether training stops: enough epochs without a better one, and the parameters given are beaten.
+
+    Without that, it stops after :data:`FIRST` times as many epochs, counted from the start.
+    """
+    curve = [record[metric] for record in result.history]
+    if not curve or len(curve) - curve.index(max(curve)) - 1 < patience:
+        return False
+    return result.untrained is None or max(curve) > result.untrained or len(curve) >= FIRST * patience
 
 
 def _identity(

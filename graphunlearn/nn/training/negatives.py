@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,9 @@ __all__ = ["draw_negatives", "draw_popular"]
 # With 12 attempts, a user who holds 90 % of all items finds a negative with probability 0.72. If all attempts fail, one
 # exact draw among the items that the user does not hold follows.
 _ATTEMPTS = 12
+_PROPOSALS = 256  # proposals of a popular item, which nearly always suffice
+_HEAD = 16  # most items whose popularity exceeds the levels of proposals
+_PART = 1 << 17  # draws at a time, so that they fit into the cache
 _MASK = (1 << 63) - 1
 _STEP = 0x632BE59BD9B4E019  # between the hash values of two attempts
 
@@ -21,6 +26,12 @@ def _mix(x: Tensor) -> Tensor:
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def _exponential(x: Tensor) -> Tensor:
+    """Return exponential variates of rate 1 (float64) as a function of int64 values."""
+    uniform = (((_mix(x) >> 11) & ((1 << 53) - 1)).double() + 0.5) / (1 << 53)
+    return -uniform.log()
 
 
 def _signed(x: int) -> int:
@@ -63,10 +74,17 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
 def draw_popular(
     graph: InteractionGraph, users: Tensor, items: Tensor, num: int, seed: int, *, avoid: bool = False
 ) -> Tensor:
-    """Return ``num`` items for every pair of user and item, in proportion to the interactions of the items.
+    r"""Return ``num`` items for every pair of user and item, in proportion to the interactions of the items.
 
-    Every interaction of the graph has a hash value, and a draw takes the interaction with the next larger one. If
-    interactions are removed, a draw therefore changes only if the interaction that it took was removed.
+    A draw proposes an item :math:`j` and a level below :math:`T`, both uniform, and takes the item if the level is
+    below its number of interactions :math:`q_j`; otherwise the next hash value proposes. The 16 items at most with
+    :math:`q_j > T` also take part in a race: every proposal takes an exponential time with the rate :math:`T` times the
+    number of items, and the draw takes such an item once a time with the rate :math:`q_j - T` has passed. Draws are
+    therefore independent. If interactions are removed, a draw changes only if its item lost interactions, as if it had
+    taken one of those removed. All draws are new if :math:`T`, the smallest power of two, becomes smaller.
+
+    After 256 proposals, an interaction is taken by the order of hash values, the next larger one; these few draws are
+    not independent.
 
     Args:
         graph: The graph whose interactions are drawn; it must hold one if there are pairs.
@@ -74,7 +92,8 @@ def draw_popular(
         items: Internal item ids ``[num_pairs]``.
         num: Number of items per pair.
         seed: Any integer.
-        avoid: Whether to avoid the items of the user, as :func:`draw_negatives` does.
+        avoid: Whether to avoid the items of the user, as :func:`draw_negatives` does; a draw then also changes if an
+            item that it passed over loses interactions.
 
     Returns:
         Internal item ids ``[num_pairs, num]``.
@@ -82,13 +101,8 @@ def draw_popular(
     state = _states(users, items, num, seed)
     if state.numel() == 0:
         return state.view(-1, num)
-    ring, order = (_mix(_states(graph.pairs[0], graph.pairs[1], 1, ~seed)) & _MASK).sort()
-    taken = graph.pairs[1, order]
-
-    def candidates(values: Tensor) -> Tensor:
-        return taken[torch.searchsorted(ring, _mix(values) & _MASK) % len(ring)]
-
-    drawn = candidates(state)
+    popular = _Popular(graph, seed)
+    drawn = popular(state)
     if not avoid:
         return drawn.view(-1, num)
     keys, owner = _held(graph), (users * graph.num_items).repeat_interleave(num)
@@ -96,10 +110,62 @@ def draw_popular(
     for attempt in range(1, _ATTEMPTS):
         if open_.numel() == 0:
             break
-        drawn[open_] = candidates(state[open_] + _signed(attempt * _STEP))
+        drawn[open_] = popular(_mix(state[open_] + _signed(attempt * _STEP)))
         open_ = open_[_taken(keys, owner[open_] + drawn[open_])]
     drawn[open_] = _exact(graph, keys, users, items, state, open_, num)
     return drawn.view(-1, num)
+
+
+class _Popular:
+    """Draws of items in proportion to their interactions; see :func:`draw_popular`."""
+
+    def __init__(self, graph: InteractionGraph, seed: int) -> None:
+        self.graph, self.seed = graph, seed
+        self.count = graph.adjacency.degree[graph.num_users :].long()
+        highest = self.count.topk(min(_HEAD + 1, graph.num_items)).values
+        least = int(highest[_HEAD]) if len(highest) > _HEAD else 1
+        self.levels = 1 << max(least - 1, 0).bit_length()
+        self.head = (self.count > self.levels).nonzero().view(-1)
+        self.salt = _mix(self.head + 0x51ED2701A5F3C9B7)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Return one item per hash value ``[num]``."""
+        return torch.cat([self._part(part) for part in state.split(_PART)])
+
+    def _part(self, state: Tensor) -> Tensor:
+        drawn, num_items = torch.empty_like(state), self.graph.num_items
+        open_ = torch.arange(len(state), device=state.device)
+        if len(self.head):
+            rate = (self.count[self.head] - self.levels).double()
+            limit, first = (_exponential(state[:, None] ^ self.salt) / rate).min(1)
+            winner, clock = self.head[first], torch.zeros_like(limit)
+        for _ in range(_PROPOSALS):
+            if open_.numel() == 0:
+                return drawn
+            value = _mix(state) & _MASK
+            item = value % num_items
+            level = value.div_(num_items, rounding_mode="floor") & (self.levels - 1)
+            again = level >= self.count[item]
+            if len(self.head):
+                clock += _exponential(state ^ _signed(_STEP)) / (self.levels * num_items)
+                late = clock > limit
+                item, again = torch.where(late, winner, item), again & ~late
+            drawn[open_] = item
+            rest = again.nonzero().view(-1)
+            open_, state = open_[rest], state[rest] + _signed(_STEP)
+            if len(self.head):
+                limit, winner, clock = limit[rest], winner[rest], clock[rest]
+        if open_.numel():
+            ring, taken = self._ring
+            drawn[open_] = taken[torch.searchsorted(ring, _mix(state) & _MASK) % len(ring)]
+        return drawn
+
+    @cached_property
+    def _ring(self) -> tuple[Tensor, Tensor]:
+        """The hash values of all interactions in ascending order, and their items."""
+        pairs = self.graph.pairs
+        ring, order = (_mix(_states(pairs[0], pairs[1], 1, ~self.seed)) & _MASK).sort()
+        return ring, pairs[1, order]
 
 
 def _held(graph: InteractionGraph) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
-from graphunlearn.data.schema import check_sizes
+from graphunlearn.data.schema import check, check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.training.criterion import Criterion
@@ -56,8 +57,8 @@ class Objective(Criterion):
                     setattr(cls, name, vars(Objective)[name])
 
     def __post_init__(self) -> None:
-        if not self.weight_decay >= 0:
-            raise ArgumentError("weight_decay", "not be negative", self.weight_decay)
+        expected = "be finite and not negative"
+        check(expected, lambda value: 0 <= value < math.inf, weight_decay=self.weight_decay)
 
     @abstractmethod
     def samples(self, graph: InteractionGraph, *, mask: Tensor | None = None, epoch: int | None = None) -> Samples:
@@ -193,7 +194,9 @@ class Objective(Criterion):
         items = encoded.items if encoded.item_base is None else encoded.item_base
         user_norm, item_norm = users.square().sum(-1), items.square().sum(-1)
         norms = user_norm[samples.users] + item_norm[samples.items]
-        return norms if samples.negatives is None else norms + item_norm[samples.negatives].mean(-1)
+        if samples.negatives is None:
+            return norms
+        return norms + item_norm[samples.negatives].masked_fill(samples.missing, 0.0).mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
         r"""Return the weight of every node in the L2 term, users first; times :math:`\lambda`, it is the curvature.
@@ -208,7 +211,7 @@ class Objective(Criterion):
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
             return torch.cat(count).double()
-        drawn = torch.bincount(samples.negatives.flatten(), minlength=items)
+        drawn = torch.bincount(samples.negatives[~samples.missing], minlength=items)
         return torch.cat([count[0].double(), count[1] + drawn.double() / samples.negatives.size(1)])
 
 
@@ -217,7 +220,8 @@ class Sampled(Objective):
     """The base class of losses that compare an interaction with sampled items.
 
     The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. A
-    negative that equals the item of its sample stands for no negative: the user holds all items.
+    negative that equals the item of its sample stands for no negative: the user holds all items. It counts neither in
+    the loss nor in the L2 penalty; see :attr:`Samples.missing`.
 
     Args:
         weight_decay: Weight of the L2 penalty on the layer-0 embeddings of the sample.
@@ -293,11 +297,11 @@ class BPR(Sampled):
         return torch.cat([values.sum(1, keepdim=True), -values], 1).flatten()
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        p = torch.sigmoid(margins)
-        return F.softplus(-margins), p - 1, p * (1 - p)
+        p, none = torch.sigmoid(margins), samples.missing
+        return self.loss(margins, samples), (p - 1).masked_fill(none, 0.0), (p * (1 - p)).masked_fill(none, 0.0)
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        return F.softplus(-margins)
+        return F.softplus(-margins).masked_fill(samples.missing, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.data.schema import check_sizes
+from graphunlearn.data.schema import check, check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.training.negatives import draw_negatives, draw_popular
 from graphunlearn.nn.training.objective import Sampled, Samples
@@ -60,8 +60,7 @@ class SampledBCE(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ratio is not None and not 0 < self.ratio < math.inf:
-            raise ArgumentError("ratio", "be positive and finite", self.ratio)
+        check("be positive and finite", lambda value: value is None or 0 < value < math.inf, ratio=self.ratio)
 
     def with_negatives(self, num: int) -> Self:
         return replace(self, negatives=num, ratio=float(self.negatives) if self.ratio is None else self.ratio)
@@ -103,8 +102,7 @@ class _Softmax(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ArgumentError("temperature", "be positive and finite", self.temperature)
+        check("be positive and finite", lambda value: 0 < value < math.inf, temperature=self.temperature)
 
     @property
     @abstractmethod
@@ -199,8 +197,8 @@ class SampledSoftmax(_Softmax):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.proposal not in ("uniform", "popularity"):
-            raise ArgumentError("proposal", "be one of uniform, popularity", repr(self.proposal))
+        known = ("uniform", "popularity")
+        check("be one of uniform, popularity", lambda value: value in known, proposal=self.proposal)
 
     @property
     def private(self) -> bool:  # type: ignore[override]
@@ -286,5 +284,4 @@ class InBatchSoftmax(_Softmax):
 def _no_negative(samples: Samples) -> Tensor:
     """Return a mask of the scores that are no negatives: those of the sample's own item ``[num_samples, 1 + n]``."""
     assert samples.negatives is not None
-    own = samples.negatives == samples.items.unsqueeze(1)
-    return F.pad(own, (1, 0))
+    return F.pad(samples.missing, (1, 0))

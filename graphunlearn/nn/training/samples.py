@@ -55,6 +55,13 @@ class Samples:
         rows = self.users.repeat_interleave(1 + self.negatives.size(1))
         return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
 
+    @cached_property
+    def missing(self) -> Tensor:
+        """Which negatives equal the item of their sample, so that they stand for none ``[num_samples, n]``."""
+        if self.negatives is None:
+            return torch.zeros(len(self), 0, dtype=torch.bool, device=self.users.device)
+        return self.negatives == self.items.unsqueeze(1)
+
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
         return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))

@@ -11,6 +11,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.shared.checks import naming_request
 from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["Retrain"]
@@ -39,6 +40,9 @@ class Retrain(Unlearner):
         settings = self.settings or default_settings(retained)
         reset_parameters(model, settings.seed)
         validation = validation_left(self.validation, graph, retained)
-        result = fit(model, retained, validation=validation, objective=self.objective, settings=settings)
+        with naming_request(self.objective):
+            result = fit(
+                model, retained, validation=validation, objective=self.objective, settings=settings, fresh=True
+            )
         facts = {"best_epoch": result.best_epoch, "epochs": len(result.history), "validation": result.best}
         return facts | {"settings": asdict(settings)}

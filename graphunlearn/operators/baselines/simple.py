@@ -9,8 +9,9 @@ from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.fitting import default_settings, fit
+from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit
 from graphunlearn.operators.base import Rejection, Unlearner
+from graphunlearn.operators.shared.checks import naming_request
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["FineTune", "Unlink", "UnlinkRedraw"]
@@ -74,6 +75,10 @@ class FineTune(Unlearner):
     batch_size: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        given: dict[str, Any] = {"lr": self.lr, "batch_size": self.batch_size}
+        FitSettings(epochs=self.epochs, **{name: value for name, value in given.items() if value is not None})
+
     def _unlearn(
         self,
         model: nn.Module,
@@ -84,5 +89,6 @@ class FineTune(Unlearner):
         given: dict[str, Any] = {"lr": self.lr, "batch_size": self.batch_size}
         chosen = {name: value for name, value in given.items() if value is not None}
         settings = replace(default_settings(retained), epochs=self.epochs, seed=self.seed, **chosen)
-        result = fit(model, retained, objective=self.objective, settings=settings)
+        with naming_request(self.objective):
+            result = fit(model, retained, objective=self.objective, settings=settings)
         return {"epochs": len(result.history), "loss": [record["loss"] for record in result.history]}

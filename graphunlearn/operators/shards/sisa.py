@@ -162,7 +162,7 @@ class Sharded(Unlearner):
             reset_parameters(shard, seeded.seed)
             epochs, best, earlier = 0, 0, 0.0
             if len(objective.samples(part)):
-                result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), **options)
+                result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), fresh=True, **options)
                 epochs, best, earlier = len(result.history), result.best_epoch, result.seconds
             passed = time.perf_counter() - start
             log["seconds_per_shard"].append(passed)

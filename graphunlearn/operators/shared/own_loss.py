@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data.schema import warn
-from graphunlearn.nn.loss_fit import FAR, NEAR, losses_by_fit, stationarity
+from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, losses_by_fit, stationarity
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
 
@@ -42,14 +42,15 @@ def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
     given = stationarity(model, graph, objective)
     if given.residual <= FAR:
         return
-    better = [fit for fit in losses_by_fit(model, graph) if fit.residual < min(NEAR, _BETTER * given.residual)]
-    if better:
-        seen[key] = better[0].objective
-        names = ", ".join(f"{_name(fit.objective)} ({fit.residual:.0%})" for fit in better)
+    given = stationarity(model, graph, objective, draws=DRAWS)
+    near = [fit for fit in losses_by_fit(model, graph) if fit.residual < NEAR]
+    if given.residual > FAR and near and near[0].residual < _BETTER * given.residual:
+        seen[key] = near[0].objective
+        names = ", ".join(f"{_name(fit.objective)} ({fit.residual:.0%})" for fit in near)
         warn(
             f"the model does not look trained with {_name(objective)}, the loss that {method.name} uses: the gradient "
-            f"is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}. Pass the loss that "
-            f"the model was trained with as 'objective'"
+            f"is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}, among which the "
+            f"order does not tell. Pass the loss that the model was trained with as 'objective'"
         )
 
 

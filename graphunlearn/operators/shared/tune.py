@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.data.schema import check_sizes
 from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.tables import table_names
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.checks import check, check_positive
+from graphunlearn.operators.shared.checks import check, check_positive, naming_request
 
 __all__ = ["TuneSettings", "tune"]
 
@@ -46,8 +47,8 @@ class TuneSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check("not be negative", lambda value: value >= 0, epochs=self.epochs)
-        check("be at least 1", lambda value: value >= 1, batch_size=self.batch_size)
+        check_sizes(epochs=self.epochs, least=0)
+        check_sizes(batch_size=self.batch_size)
         check_positive(lr=self.lr)
         weights = {"risk": self.risk, "target": self.target, "preserve": self.preserve}
         check("be finite and not negative", lambda value: 0 <= value < math.inf, **weights)
@@ -82,7 +83,8 @@ def tune(
     for epoch in range(1, settings.epochs + 1):
         with torch.no_grad():
             wanted = targets(before if epoch == 1 else encode(model, graph))
-        samples = objective.samples(graph, epoch=epoch + 1_000_000)  # negatives that training is unlikely to have drawn
+        with naming_request(objective):  # negatives that training is unlikely to have drawn
+            samples = objective.samples(graph, epoch=epoch + 1_000_000)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
         order = torch.randperm(len(samples), generator=generator).to(pairs.device)
         sums = {"risk": 0.0, "target": 0.0, "preserve": 0.0}

@@ -224,16 +224,62 @@ def test_an_epoch_of_patience_is_so_many_steps(labelled, monkeypatch, patience, 
     assert (len(result.history), result.best_epoch) == (1 + epochs, 1)
 
 
-def test_training_does_not_stop_before_the_untrained_metric_is_beaten(labelled, monkeypatch):
+def test_training_has_five_times_the_patience_until_the_untrained_metric_is_beaten(labelled, monkeypatch):
     train, validation = labelled
     settings = {"validation": validation, "patience": 2, "lr": 0.1}
-    watched(monkeypatch, 0.6, 0.5, *[0.3] * 20, 0.6, *[0.4] * 8, 0.7, 0.65, 0.64, 0.9)
+    watched(monkeypatch, 0.6, 0.5, *[0.3] * 5, 0.6, 0.4, 0.7, 0.65, 0.64, 0.9)
     result = fit(fresh(train), train, epochs=50, **settings)
-    assert (len(result.history), result.best_epoch, result.best) == (33, 31, 0.7)  # an equal value does not beat it
+    assert (len(result.history), result.best_epoch, result.best) == (11, 9, 0.7)  # an equal value does not beat it
     watched(monkeypatch, 0.6, 0.5, *[0.3] * 20)
-    assert len(fit(fresh(train), train, epochs=20, **settings).history) == 20  # all epochs, if it never is
+    with pytest.warns(
+        UserWarning, match="lower auroc .*, 0.5000 at most, than .* started from, 0.6000: these were kept"
+    ):
+        assert len(fit(fresh(train), train, epochs=50, **settings).history) == 10
+    watched(monkeypatch, 0.6, *[0.1 + 0.01 * n for n in range(30)], *[0.2] * 9)  # while it rises, it goes on
+    with pytest.warns(UserWarning, match="these were kept"):
+        assert len(fit(fresh(train), train, epochs=50, **settings).history) == 32
 
 
+@pytest.mark.parametrize("metric", ["auroc", "recall@20"])
+def test_what_training_makes_worse_is_not_returned(graphs, labelled, metric):
+    train, validation = labelled if metric == "auroc" else graphs
+    model = fresh(train)
+    trained = fit(model, train, validation=validation, epochs=60, lr=0.02)
+    given = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="these were kept"):
+        result = fit(model, train, validation=validation, epochs=200, lr=0.5, patience=2)
+    assert len(result.history) <= 10
+    assert (result.best_epoch, result.best) == (0, result.untrained)
+    assert result.best == pytest.approx(trained.best)
+    assert all(torch.equal(value, given[name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+def test_newly_drawn_parameters_are_not_kept(labelled, monkeypatch):
+    train, validation = labelled
+    watched(monkeypatch, 0.6, 0.4, 0.5, 0.3)
+    model = fresh(train)
+    result = fit(model, train, validation=validation, epochs=3, lr=0.1, fresh=True)
+    assert (result.best_epoch, result.best, result.untrained) == (2, 0.5, 0.6)
+    assert not same(model, fresh(train))
+
+
+def test_a_resumed_training_keeps_the_parameters_given(labelled, monkeypatch, tmp_path):
+    train, validation = labelled
+    settings = {"validation": validation, "patience": 2, "lr": 0.1, "checkpoint": tmp_path / "state"}
+    watched(monkeypatch, 0.6, 0.5, 0.4, 0.4)
+    model, given = fresh(train, seed=3), fresh(train, seed=3)
+    with pytest.warns(UserWarning, match="these were kept"):
+        fit(model, train, epochs=3, **settings)
+    assert same(model, given)
+    watched(monkeypatch, *[0.3] * 20)
+    with pytest.warns(UserWarning, match="these were kept"):
+        result = fit(model, train, epochs=50, **settings)
+    assert (len(result.history), result.best_epoch, result.best, result.untrained) == (10, 0, 0.6, 0.6)
+    assert same(model, given)
+
+
+@pytest.mark.filterwarnings("ignore:every epoch had a lower")
 def test_a_resumed_training_remembers_the_untrained_metric(labelled, monkeypatch, tmp_path):
     train, validation = labelled
     settings = {"validation": validation, "patience": 2, "lr": 0.1, "checkpoint": tmp_path / "state"}

@@ -43,9 +43,9 @@ def naive_loss(objective, encoded, samples):
         penalty = dot(user_base[u], user_base[u]) + dot(item_base[i], item_base[i])
         if isinstance(objective, BPR):
             negatives = samples.negatives[s].tolist()
-            margins = [m - dot(users[u], items[j]) for j in negatives]
-            loss = sum(-math.log(1 / (1 + math.exp(-x))) for x in margins) / len(margins)
-            penalty += sum(dot(item_base[j], item_base[j]) for j in negatives) / len(negatives)
+            margins = [m - dot(users[u], items[j]) for j in negatives if j != i]  # the own item stands for none
+            loss = sum(-math.log(1 / (1 + math.exp(-x))) for x in margins) / len(negatives)
+            penalty += sum(dot(item_base[j], item_base[j]) for j in negatives if j != i) / len(negatives)
         elif isinstance(objective, BCE):
             p, y = 1 / (1 + math.exp(-m)), float(samples.target[s])
             loss = -(y * math.log(p) + (1 - y) * math.log(1 - p))
@@ -244,9 +244,9 @@ def test_the_default_objective_follows_the_labels():
 
 
 @pytest.mark.parametrize("cls", [BPR, BCE, SquaredError])
-@pytest.mark.parametrize("weight_decay", [-1e-9, float("nan")])
+@pytest.mark.parametrize("weight_decay", [-1e-9, float("nan"), float("inf"), "2"])
 def test_a_negative_penalty_is_refused(cls, weight_decay):
-    with pytest.raises(ValueError, match=r"'weight_decay' must not be negative \(got"):
+    with pytest.raises(ValueError, match=r"'weight_decay' must be finite and not negative \(got"):
         cls(weight_decay=weight_decay)
 
 

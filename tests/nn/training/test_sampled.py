@@ -1,5 +1,6 @@
 """Sampled losses of implicit data: plain loops, derivatives against autograd, draws, and use in operators."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,8 +13,10 @@ from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
 import graphunlearn as gu
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn import InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
+from graphunlearn.nn import Encoded, InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
+from graphunlearn.nn.training import negatives
 from graphunlearn.nn.training.negatives import draw_popular
+from graphunlearn.operators.shared.block_step import _curvatures
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}  # float64, sums over some hundred terms
 LOOSE = {"rtol": 1e-5, "atol": 1e-6}  # offsets are stored in single precision
@@ -62,7 +65,7 @@ def naive_loss(objective, users, items, user_base, item_base, samples, graph):
                 own / (own + stands * sum(torch.exp(score[j] / objective.temperature) / q[j] for j in others))
             )
         penalty = user_base[u].square().sum() + item_base[i].square().sum()
-        penalty = penalty + sum(item_base[j].square().sum() for j in negatives) / len(negatives)
+        penalty = penalty + sum(item_base[j].square().sum() for j in others) / len(negatives)
         out.append(loss + objective.weight_decay / 2 * penalty)
     return torch.stack(out)
 
@@ -236,6 +239,55 @@ def test_popular_draws_follow_the_popularity():
     assert chisquare(count, torch.tensor([40.0, 20.0, 10.0, 5.0]).double() * 2000 / 75).pvalue > 0.01
 
 
+def spread(draws, share):
+    """The variance of the counts over that of independent draws, which is 1 on average."""
+    count = torch.bincount(draws.flatten(), minlength=len(share)).double()
+    expected = share * draws.numel()
+    return float((count - expected).square().sum() / (expected * (1 - share)).sum())
+
+
+@pytest.mark.parametrize("popularity", ["equal", "long tail"])
+def test_popular_draws_are_multinomial(popularity):
+    count = torch.ones(2000) if popularity == "equal" else (400 / torch.arange(1, 2001)).ceil()
+    items = torch.arange(2000).repeat_interleave(count.long())
+    within = torch.arange(len(items)) - (count.long().cumsum(0) - count.long())[items]
+    graph = InteractionGraph.from_edges(torch.stack([within, items]), 400, 2000)
+    pairs = torch.stack([torch.arange(10_000) // 2000, torch.arange(10_000) % 2000])
+    got = draw_popular(graph, *pairs, 64, 0)
+    share = count.double() / count.sum()
+    assert chisquare(torch.bincount(got.flatten(), minlength=2000), share * got.numel()).pvalue > 0.01
+    assert spread(got, share) == pytest.approx(1, abs=0.15)
+    # neither the draws of a pair nor those of neighbouring pairs agree more often than independent ones
+    equal = float(share.square().sum())
+    for first, second in ((got[:, :-1], got[:, 1:]), (got[:-1], got[1:]), (got[:-2000], got[2000:])):
+        wanted, agree = equal * first.numel(), int((first == second).sum())
+        assert abs(agree - wanted) < 4 * math.sqrt(wanted)
+
+
+@pytest.mark.parametrize("proposals", [0, 2, 256])
+@pytest.mark.parametrize("avoid", [False, True])
+def test_popular_draws_move_with_what_they_took_only(monkeypatch, proposals, avoid):
+    monkeypatch.setattr(negatives, "_PROPOSALS", proposals)
+    graph = random_graph(40, 30, 500)
+    held = torch.ones(500, dtype=torch.bool)
+    rare = graph.pairs[1] > 11  # so that some items are more popular
+    held[rare] = torch.rand(int(rare.sum()), generator=torch.Generator().manual_seed(0)) < 0.4
+    graph = graph.select(held)
+    keep = torch.rand(graph.num_interactions, generator=torch.Generator().manual_seed(1)) > 0.05
+    retained, pairs = graph.select(keep), graph.pairs[:, keep]
+    degree = [part.adjacency.degree[40:] for part in (graph, retained)]
+    levels = [negatives._Popular(part, 3).levels for part in (graph, retained)]
+    assert levels[0] == levels[1]  # otherwise all draws are new
+    before, after = (draw_popular(part, *pairs, 40, 3, avoid=avoid) for part in (graph, retained))
+    changed = before != after
+    moved, share = float(changed.double().mean()), 1 - float(keep.double().mean())
+    if avoid:  # a draw that passed over a removed interaction changes as well
+        assert share / 3 < moved < 5 * share
+        return
+    assert set(before[changed].tolist()) <= set((degree[0] > degree[1]).nonzero().flatten().tolist())
+    assert moved == pytest.approx(share, abs=0.02 if proposals else 0.06)
+
+
 def test_popular_draws_can_avoid_the_items_of_the_user():
     graph = random_graph(60, 50, 600)
     held = set(map(tuple, graph.pairs.t().tolist()))
@@ -248,9 +300,22 @@ def test_popular_draws_can_avoid_the_items_of_the_user():
 def test_a_user_with_all_items_has_no_negative():
     pairs = torch.stack([torch.zeros(5, dtype=torch.long), torch.arange(5)])
     graph = InteractionGraph.from_edges(pairs)
-    encoded = encode(factors(graph), graph)
-    for objective in (SampledBCE(weight_decay=0.0), SampledSoftmax(weight_decay=0.0, proposal="popularity")):
+    model = factors(graph)
+    encoded = encode(model, graph)
+    for objective in (SampledBCE(weight_decay=0.0), SampledSoftmax(weight_decay=0.0, proposal="popularity"), gu.BPR()):
+        penalised = dataclasses.replace(objective, weight_decay=0.5)
         samples = objective.samples(graph)
+        norms = (encoded.queries[0].square().sum() + encoded.items.square().sum(1))[samples.items]
+        free = dataclasses.replace(objective, weight_decay=0.0)
+        torch.testing.assert_close(penalised(encoded, samples), free(encoded, samples) + 0.25 * norms, **EXACT)
+        assert penalised.row_counts(samples).tolist() == [5.0] + [1.0] * 5
+        if isinstance(objective, gu.BPR):
+            assert not free(encoded, samples).any()
+            for own, nodes in ((0, torch.tensor([0])), (1, torch.arange(5))):
+                for _, blocks in _curvatures(free, samples, Encoded(*encoded[:2]), own, nodes):
+                    assert not blocks.any()
+            assert not risk_of(model, graph, free).jacobi(model.embedding.weight.detach().flatten()).any()
+            continue
         assert torch.equal(samples.negatives, samples.items.unsqueeze(1).expand_as(samples.negatives))
         loss = objective(encoded, samples)
         scores = (encoded.queries[0] * encoded.items).sum(1)
@@ -303,11 +368,15 @@ def test_the_influence_is_the_difference_of_the_two_risks(objective):
     [
         (lambda: SampledBCE(ratio=0.0), "'ratio' must be positive and finite"),
         (lambda: SampledBCE(negatives=0), "'negatives' must"),
+        (lambda: SampledBCE(negatives=2.5), r"'negatives' must be a whole number \(got 2.5\)"),
+        (lambda: SampledBCE(ratio="2"), r"'ratio' must be positive and finite \(got '2'\)"),
+        (lambda: SampledBCE(weight_decay=math.inf), r"'weight_decay' must be finite and not negative \(got inf\)"),
+        (lambda: InBatchSoftmax(temperature="1"), r"'temperature' must be positive and finite \(got '1'\)"),
         (lambda: SampledSoftmax(temperature=0.0), "'temperature' must be positive and finite"),
         (lambda: SampledSoftmax(proposal="batch"), "'proposal' must be one of uniform, popularity"),
         (lambda: InBatchSoftmax(temperature=math.inf), "'temperature' must be positive and finite"),
         (lambda: InBatchSoftmax(batch_size=1), "'batch_size' must be at least 2"),
-        (lambda: InBatchSoftmax(weight_decay=-1.0), "'weight_decay' must not be negative"),
+        (lambda: InBatchSoftmax(weight_decay=-1.0), "'weight_decay' must be finite and not negative"),
     ],
 )
 def test_wrong_arguments_are_refused(make, message):

@@ -7,9 +7,9 @@ import torch
 from session_toys import session_graph
 from toys import light_gcn, random_graph
 
-from graphunlearn.data import ForgetRequest
+from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn import BCE, BPR, SRGNN, FitSettings, encode, fit, reset_parameters
-from graphunlearn.operators import FineTune, GradientAscent, Unlink, UnlinkRedraw
+from graphunlearn.operators import FineTune, GradientAscent, Retrain, Unlink, UnlinkRedraw
 from graphunlearn.operators.shared.warm_start import fresh_seed
 
 
@@ -127,3 +127,24 @@ def test_settings_out_of_range_are_refused(graph, model, some, operator, name):
     with pytest.raises(ValueError, match=f"'{name}' must be (a )?positive"):
         operator().unlearn(model, graph, some, inplace=True)
     assert torch.equal(model.embedding.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lr": "x"}, r"'lr' must be positive and finite \(got 'x'\)"),
+        ({"epochs": 1.5}, r"'epochs' must be a positive integer \(got 1.5\)"),
+        ({"batch_size": 0}, r"'batch_size' must be a positive integer \(got 0\)"),
+    ],
+)
+def test_settings_of_fine_tuning(setting, message):
+    with pytest.raises(ValueError, match=message):
+        FineTune(**setting)
+
+
+@pytest.mark.parametrize("method", [FineTune(objective=BCE()), Retrain(objective=BCE())], ids=["finetune", "retrain"])
+def test_a_request_that_leaves_nothing_to_train_on_is_named(method):
+    pairs = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 0]])
+    graph = InteractionGraph.from_edges(pairs, label=torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"'request' must leave a graph that BCE can be trained on \(got only label"):
+        method.unlearn(light_gcn(graph), graph, ForgetRequest.internal("user", torch.tensor([0])))

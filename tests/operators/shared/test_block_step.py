@@ -1,13 +1,15 @@
 """The step that corrects what emptied users left in the rows of their items, and emptied items in those of users."""
 
 import copy
+import math
 
 import pytest
 import torch
 from toys import factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.data import ForgetRequest
-from graphunlearn.nn import BCE, BPR, Encoded, SquaredError, encode
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.datasets import synthetic_interactions
+from graphunlearn.nn import BCE, BPR, Encoded, SampledBCE, SquaredError, encode, fit
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.operators import Calibrate, UnlinkRedraw
 from graphunlearn.operators.shared import block_step as module
@@ -71,7 +73,9 @@ def test_the_step_is_that_of_dense_matrices(make, loss, level, graph):
     warm_start(model, graph, retained, 0, scale=False)
     own = 1 if level == "user" else 0
     wanted, ridge = dense(model, graph, retained, request.mask(graph), objective, before, own, 3.0)
-    log = emptied_rows_step(model, graph, retained, request.mask(graph), objective, before, negatives=1)
+    log = emptied_rows_step(
+        model, graph, retained, request.mask(graph), objective, before, negatives=1, most_rise=math.inf
+    )
     torch.testing.assert_close(model.embedding.weight.detach(), wanted)
     side = ("users", "items")[own]
     assert log[f"corrected_{side}"] > 0
@@ -107,7 +111,15 @@ def test_with_fixed_users_and_squared_error_the_step_is_retraining(graph):
     retained, _ = graph.split(request)
     objective = SquaredError(weight_decay=0.0)
     log = emptied_rows_step(
-        model, graph, retained, request.mask(graph), objective, encode(model, graph), factor=1.0, negatives=1
+        model,
+        graph,
+        retained,
+        request.mask(graph),
+        objective,
+        encode(model, graph),
+        factor=1.0,
+        negatives=1,
+        most_rise=math.inf,
     )
     assert log["ridge_items"] == pytest.approx(ridge)
     torch.testing.assert_close(model.embedding.weight.detach()[graph.num_users :], minimiser(retained))
@@ -128,6 +140,65 @@ def test_models_that_are_not_linear_are_left_alone_and_the_log_says_so(graph):
     log = emptied_rows_step(model, graph, retained, request.mask(graph), BPR(), encode(model, graph))
     assert log == {"skipped": "TwoTower does not propagate one table linearly"}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", [BPR(negatives=1), SampledBCE(negatives=1)], ids=["bpr", "sampled bce"])
+def test_every_loss_with_negatives_draws_enough_of_them(loss):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1), request_of("user", graph)
+    fit(model, graph, objective=loss, epochs=20)
+    retained, _ = graph.split(request)
+    before = Encoded(*(part.detach() for part in encode(model, graph)))
+    found = []
+    for objective in (loss, loss.with_negatives(16)):
+        other = copy.deepcopy(model)
+        log = emptied_rows_step(other, graph, retained, request.mask(graph), objective, before, most_rise=math.inf)
+        found.append((other.embedding.weight.detach(), log))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert found[0][1]["corrected_items"] > 0
+
+
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_the_retained_risk_limits_the_step(make, graph):
+    objective, request = BPR(negatives=16, weight_decay=0.0), ForgetRequest.internal("user", torch.tensor([0]))
+    retained, _ = graph.split(request)
+    lengths = set()
+    for scale in (0.1, 0.7, 1.5, 3.0):
+        model = make(graph, scale=scale)
+        before = Encoded(*(part.detach() for part in encode(model, graph)))
+        samples, free = objective.samples(retained), copy.deepcopy(model)
+        log = emptied_rows_step(model, graph, retained, request.mask(graph), objective, before, factor=0.01)
+        whole = emptied_rows_step(
+            free, graph, retained, request.mask(graph), objective, before, factor=0.01, most_rise=math.inf
+        )
+        moved = (free.embedding.weight != make(graph, scale=scale).embedding.weight).any(1).split([8, 7])
+        near = samples.select(samples.touching(*moved))
+        old, new = (
+            float(objective(encode(part, retained), near).detach().sum()) for part in (make(graph, scale=scale), model)
+        )
+        assert new <= 1.05 * old + 1e-12
+        assert log["rise_items"] == pytest.approx(new / old - 1, abs=1e-9)
+        assert whole["length_items"] == 1.0
+        expected = make(graph, scale=scale).embedding.weight.detach()
+        change = free.embedding.weight.detach() - expected
+        torch.testing.assert_close(model.embedding.weight.detach(), expected + log["length_items"] * change)
+        assert (log["corrected_items"] > 0) == (log["length_items"] > 0)
+        lengths.add(log["length_items"])
+    assert min(lengths) < 1  # some step is shortened or left out
+
+
+def test_labels_that_are_all_one_without_the_request_leave_the_step_out():
+    pairs = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 0, 2]])
+    graph = InteractionGraph.from_edges(pairs, label=torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]))
+    result = Calibrate(objective=BCE()).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
+    reason = "the retained graph must hold an interaction with label 0 to be trained with BCE (got only label 1)"
+    assert result.log["block_step"] == {"skipped": reason}
+    with pytest.raises(
+        ValueError,
+        match=r"'request' must leave a graph that BCE can be trained on .got only label 1.; the retained graph must",
+    ):
+        Calibrate(objective=BCE(), epochs=1).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
 
 
 def test_systems_are_solved_one_by_one():

@@ -1,5 +1,7 @@
 """Whether a model is near stationary for a loss, and the warning of methods that are given another loss."""
 
+import math
+import re
 import warnings
 
 import pytest
@@ -56,6 +58,37 @@ def test_the_verdict_of_trained_models(graph, ranked):
     assert fits[0].objective == BPR(weight_decay=0.0)
 
 
+def test_the_mean_over_draws_is_that_of_the_gradients(graph, ranked):
+    losses = [BPR(seed=k * 7_919) for k in range(3)]
+    got = gu.stationarity(ranked, graph, BPR(), draws=3)
+    risks = [risk_of(ranked, graph, loss) for loss in losses]
+    slope = torch.stack([risk.gradient(risk.parameters).double() for risk in risks]).mean(0)
+    assert got.gradient == pytest.approx(float(slope.norm()), rel=1e-5)
+    assert got.residual < gu.stationarity(ranked, graph, BPR()).residual
+    assert gu.stationarity(ranked, graph, SquaredError(), draws=3) == gu.stationarity(ranked, graph, SquaredError())
+
+
+@pytest.mark.parametrize("negatives", [2, 4])
+def test_the_mean_over_draws_finds_a_loss_of_few_negatives(graph, negatives):
+    torch.manual_seed(1)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=SampledBCE(negatives=negatives), epochs=80)
+    assert type(losses_by_fit(model, graph, draws=1)[0].objective) is not SampledBCE  # one draw is not enough
+    assert losses_by_fit(model, graph)[0].objective == SampledBCE(weight_decay=0.0, negatives=negatives)
+
+
+def test_the_warning_lists_every_loss_that_is_near(graph):
+    torch.manual_seed(1)
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=gu.SampledSoftmax(negatives=8), epochs=80)
+    near = [fit for fit in losses_by_fit(model, graph) if fit.verdict == "near stationary"]
+    assert len(near) > 1
+    (said,) = told(gu.IFRU(objective=SampledBCE(negatives=4)), model, graph)
+    names = re.search("fit better: (.*), among which the order does not tell", said)[1]
+    wanted = [type(fit.objective).__name__ for fit in near]
+    assert [name.split(" (")[0].split("(")[0] for name in names.split(", ")] == wanted
+
+
 def test_a_sample_of_users_gives_the_same_verdict(graph, ranked):
     few = gu.stationarity(ranked, graph, BPR(), num_samples=700)
     assert 600 < few.num_samples <= 700
@@ -81,6 +114,34 @@ def test_nothing_is_changed_and_no_random_number_drawn(graph, ranked):
     assert not slope.any()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"graph": gu.SessionGraph.from_sequences([[0, 1]])},
+            r"'graph' must be an InteractionGraph \(got a Session",
+        ),
+        ({"graph": 3}, r"'graph' must be an InteractionGraph \(got a int\)"),
+        (
+            {"objective": gu.CrossEntropy()},
+            r"'objective' must be a loss of interactions, an Objective \(got Cross",
+        ),
+        ({"objective": "bpr"}, r"'objective' must be a loss of interactions, an Objective \(got 'bpr'\)"),
+        ({"num_samples": 0}, r"'num_samples' must be at least 1 \(got 0\)"),
+        ({"num_samples": 1.5}, r"'num_samples' must be a whole number \(got 1.5\)"),
+        ({"model": math.nan}, r"'model' must have finite parameters \(got NaN or infinity in embedding.weight\)"),
+    ],
+)
+def test_arguments_of_stationarity(change, message):
+    graph = random_graph()
+    model = factors(graph)
+    if "model" in change:
+        model.embedding.weight.data[3] = change["model"]
+    given = {"graph": graph, "objective": SquaredError(), "num_samples": 100} | change | {"model": model}
+    with pytest.raises(ValueError, match=message):
+        gu.stationarity(**given)
+
+
 def test_labels_and_ratings_add_their_losses():
     graph = random_graph(20, 15, 100)
     kinds = [type(fit.objective).__name__ for fit in losses_by_fit(factors(graph), graph)]
@@ -102,8 +163,8 @@ def test_a_method_warns_once_of_a_loss_that_does_not_fit(graph, ranked):
         warnings.simplefilter("error")
         method.unlearn(result.model, result.graph, gu.ForgetRequest("user", ["u5"]))
         gu.IFRU(objective=BPR()).unlearn(ranked, graph, request)
-        gu.Calibrate(objective=SampledBCE(negatives=4)).unlearn(ranked, graph, request)  # without fine-tuning: unused
-    assert told(gu.Calibrate(objective=SampledBCE(negatives=4), epochs=1), ranked, graph)
+    for epochs in (0, 1):  # the step for the neighbours of emptied nodes uses the loss, as fine-tuning does
+        assert told(gu.Calibrate(objective=SampledBCE(negatives=4), epochs=epochs), ranked, graph)
     assert told(gu.UnlearnRec(objective=SampledBCE(negatives=4)), ranked, graph)
 
 
