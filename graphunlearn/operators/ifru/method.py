@@ -14,18 +14,19 @@ from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import KrylovSpace, Solution, lanczos
+from graphunlearn.func import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
+from graphunlearn.operators.ifru.active_rows import solve_on_rows
 from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
     adam_quadratic,
     equivalent_ridge,
-    preconditioned,
+    inverse_diagonal,
     sampled_ridge,
 )
 from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
@@ -50,6 +51,21 @@ class _Prepared:
     def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
         same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
         return all(same) and self.objective == objective
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step, the decrease that the undamped quadratic model predicts for it, and its log."""
+
+    x: Tensor
+    predicted: float
+    log: dict[str, float]
+    converged: bool
+
+    @classmethod
+    def of(cls, solution: Solution, predicted: float) -> _Step:
+        log = {"iterations": solution.iterations, "residual": solution.residual}
+        return cls(solution.x, predicted, log, solution.converged)
 
 
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
@@ -97,8 +113,14 @@ class IFRU(Unlearner):
             without any retained interaction are redrawn in either case.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
-        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all embeddings.
-        min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
+        prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
+            corrects all embeddings. Nodes that lose interactions always count as corrected, so that at least as many
+            embeddings as such nodes may change. Which ones do is decided by their residual: those with the largest
+            right-hand side first, then those with the largest residual of the full system.
+            The quadratic model falls with every embedding that is added, and the step is shortened, or not taken,
+            unless :math:`\Phi` falls. ``log["relative_error"]`` tells how much of the full system is left unsolved.
+        min_degree_change: With ``prune``, nodes that lose no more than this share of their interactions do not count
+            towards the number of embeddings that may change.
         max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
             is at least the predicted decrease and the norm of its gradient keeps falling.
         solver: ``"cg"`` (preconditioned conjugate gradients), ``"krylov"`` (Lanczos) or ``"adam"`` (a fixed number of
@@ -123,6 +145,7 @@ class IFRU(Unlearner):
 
     name: ClassVar[str] = "ifru"
     checks_loss: ClassVar[bool] = True
+    _by_importance: ClassVar[bool] = False
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
@@ -151,6 +174,10 @@ class IFRU(Unlearner):
         check("be positive", lambda value: 0 < value < math.inf, tol=self.tol, solver_lr=self.solver_lr)
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
             raise ArgumentError("solver", "be 'krylov' for curvature 'absolute'", f"{self.solver!r}")
+        conjugate = self.curvature != "absolute" and self.solver in ("auto", "cg")
+        if self.prune is not None and not self._by_importance and not conjugate:
+            got = f"{self.prune} with curvature {self.curvature!r} and solver {self.solver!r}"
+            raise ArgumentError("prune", "be None unless conjugate gradients solve the system", got)
         counts = {"max_steps": self.max_steps, "max_iter": self.max_iter, "negatives": self.negatives}
         check("be at least 1", lambda value: value is None or value >= 1, **counts)
 
@@ -187,11 +214,14 @@ class IFRU(Unlearner):
             kept, log["pruning"] = pruned_nodes(graph, removed, hops, self.prune, self.min_degree_change)
             if len(kept) == 0:
                 warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=4)
-            if linear_form(model, graph) is not None:
+            if self._by_importance and linear_form(model, graph) is not None:
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
                 if self.damping is None:
                     log["ridge"] = sampled_ridge(model, graph, objective)
                 return problem, started, problem.tilt(), log
+            if not self._by_importance and len(kept):
+                kept = None  # this limits the number of embeddings; the residual decides which
+                del log["pruning"]["importance_kept"]
         prepared, samples, gradient = self._prepared, None, None
         if prepared is not None and prepared.serves(graph, objective):
             samples = prepared.samples
@@ -205,45 +235,53 @@ class IFRU(Unlearner):
     ) -> dict[str, Any]:
         problem, started, tilt, log = self._problem(model, graph, retained, request)
         tilted, theta = Tilted(problem, tilt), problem.start
-        damping, log = self._damping(tilted, log)
-        steps: list[dict[str, float]] = []
-        solution: Solution | None = None
         slope = tilted.gradient(theta)
-        value = tilted.value(theta) if self.max_steps > 1 else 0.0
+        damping, log = self._damping(tilted, slope, log)
+        most = 0 if self.prune is None or self._by_importance else log["pruning"]["nodes_kept"]
+        steps: list[dict[str, float]] = []
+        done: _Step | None = None
+        value = tilted.value(theta) if self.max_steps > 1 or most else 0.0
         for _ in range(self.max_steps):
             rhs = -slope if self.spillover or steps else problem.direct_gradient()
             if float(rhs.norm()) == 0:
                 break
-            solution, predicted = self._solve(problem, theta, rhs, damping)
-            steps.append({"iterations": solution.iterations, "residual": solution.residual})
-            moved = theta + solution.x
+            if most:
+                done, chosen = self._step_on_rows(tilted, theta, rhs, damping, most, value)
+                log["pruning"]["nodes_kept"] = len(chosen)
+            else:
+                done = self._step(problem, theta, rhs, damping)
+            steps.append(dict(done.log))
+            moved = theta + done.x
             if self.max_steps == 1:
                 theta = moved
                 break
             gradient, after = tilted.gradient(moved), tilted.value(moved)
-            rho, fall = (value - after) / predicted, float(gradient.norm() / slope.norm())
+            rho, fall = (value - after) / max(done.predicted, 1e-30), float(gradient.norm() / slope.norm())
             steps[-1] |= {"rho": rho, "tilted_residual": fall}
             if len(steps) > 1 and (after > value or fall >= 1):
                 break  # the last step did not help: keep the previous parameters
             theta, slope, value = moved, gradient, after
             if rho < 1 or fall >= 1:
                 break
+        if done is not None:
+            log |= {"relative_error": done.log["residual"], "relative_error_estimated": self.curvature == "absolute"}
+            if self._by_importance:
+                log |= self._full_error(model, started, graph, retained, request, problem, theta, damping)
         _write(model, started, graph, problem, theta)
-        if solution is not None and not solution.converged and self.solver != "adam":
+        if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
-                f"the influence system was solved to a relative residual of {solution.residual:.2g}, not {self.tol:g}, "
-                f"in {solution.iterations} products; raise 'max_iter' or 'damping'",
+                f"the influence system was solved to a relative residual of {done.log['residual']:.2g}, not "
+                f"{self.tol:g}, in {done.log['iterations']} products; raise 'max_iter' or 'damping'",
                 stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
 
-    def _damping(self, tilted: Tilted, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    def _damping(self, tilted: Tilted, slope: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
             return self.damping, log | {"damping": self.damping, "damping_rule": "given"}
         if "ridge" not in log:
             log["ridge"], log["ridge_cosine"] = equivalent_ridge(tilted.problem, tilted.tilt)
         damping = max(self.min_damping, log["ridge"])
-        slope = tilted.gradient(tilted.problem.start)
         if isinstance(tilted.problem.curved, LinearRisk) or float(slope.norm()) == 0:
             return damping, log | {"damping": damping, "damping_rule": "ridge"}
         space = self._space(tilted.problem, tilted.problem.start, -slope, damping)
@@ -256,21 +294,69 @@ class IFRU(Unlearner):
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
-    def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
-        r"""Return the step and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
+    def _step(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> _Step:
+        """Return the step in all free parameters."""
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
             space = self._space(problem, theta, rhs, damping)
             decrease = space.predicted_decrease(damping, absolute=absolute)
-            return space.solve(damping, self.tol, absolute=absolute), decrease
+            return _Step.of(space.solve(damping, self.tol, absolute=absolute), decrease)
         product = problem.product(theta, self.curvature, propagation=self.propagation)
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.new.samples), 1)
             solution = adam_quadratic(product, rhs, damping, lr, self.max_iter)
         else:
-            solution = preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter)
+            inverse = inverse_diagonal(problem, theta, damping)
+            solution = conjugate_gradients(
+                product, rhs, damping=damping, preconditioner=inverse, tol=self.tol, max_iter=self.max_iter
+            )
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
-        return solution, 0.5 * (along + damping * square)  # at the solution, x'Hx = b'x - damping x'x
+        return _Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x
+
+    def _step_on_rows(
+        self, tilted: Tilted, theta: Tensor, rhs: Tensor, damping: float, most: int, value: float
+    ) -> tuple[_Step, Tensor]:
+        r"""Return a step in at most ``most`` embeddings that lowers :math:`\Phi`, and the nodes of these embeddings."""
+        problem = tilted.problem
+        assert problem.rows is not None
+        found = solve_on_rows(
+            problem.product(theta, self.curvature, propagation=self.propagation),
+            rhs,
+            problem.rows,
+            most,
+            damping=damping,
+            preconditioner=inverse_diagonal(problem, theta, damping),
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        length = tilted.falling(theta, found.x, value) if self.spillover else 1.0
+        error = float((rhs - length * found.product).norm() / rhs.norm())
+        log = {"iterations": found.iterations, "residual": error, "rounds": found.rounds, "length": length}
+        return _Step(length * found.x, found.decrease(rhs, damping, length), log, True), found.nodes
+
+    def _full_error(
+        self,
+        model: nn.Module,
+        started: nn.Module,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        request: ForgetRequest,
+        problem: Problem,
+        theta: Tensor,
+        damping: float,
+    ) -> dict[str, Any]:
+        r"""Return :math:`\|(H + \delta I)d + g\| / \|g\|` in all parameters for a step found in a part of them."""
+        removed = request.mask(graph)
+        whole = global_problem(model, started, graph, retained, removed, self._objective(graph), None)
+        step, d = torch.zeros_like(whole.start), theta - problem.start
+        if problem.nodes is None:
+            step = d
+        else:
+            assert whole.rows is not None
+            step[torch.isin(whole.rows, problem.nodes)] = d
+        rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
+        residual = rhs - whole.product(whole.start, self.curvature)(step) - damping * step
+        return {"relative_error": float(residual.norm() / rhs.norm())}
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
@@ -309,9 +395,9 @@ class IFRU(Unlearner):
         retained, _ = graph.split(request)
         problem, _, tilt, log = self._problem(model, graph, retained, request)
         tilted, absolute = Tilted(problem, tilt), self.curvature == "absolute"
-        chosen, log = self._damping(tilted, log)
-        dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         slope = tilted.gradient(problem.start)
+        chosen, log = self._damping(tilted, slope, log)
+        dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
         space = self._space(problem, problem.start, -slope, min(dampings))
