@@ -582,18 +582,20 @@ def test_a_pruned_step_that_would_raise_the_tilted_risk_is_shortened_or_not_take
 
     def scaled(*args, **options):
         found = solve_on_rows(*args, **options)
-        return replace(found, x=scale * found.x, product=scale * found.product)
+        steps.append(scale * found.x)
+        return replace(found, x=steps[-1], product=scale * found.product)
+
+    steps = []
 
     monkeypatch.setattr("graphunlearn.operators.ifru.method.solve_on_rows", scaled)
     operator = IFRU(prune=0.5, negatives=2)
     result = operator.unlearn(model, graph, request)
     problem, _, tilt, _ = operator._problem(model, graph, result.graph, request)
-    before, after = (Tilted(problem, tilt).value(t) for t in (problem.start, parameters(result.model)))
+    phi = Tilted(problem, tilt).value
+    before, after = phi(problem.start), phi(parameters(result.model))
     length = result.log["steps"][0]["length"]
-    if scale == 40:
-        assert 0 < length < 1
-    else:
-        assert length == max(scale, 0)
+    assert length == next((0.5**k for k in range(7) if phi(problem.start + 0.5**k * steps[0]) < before), 0)
+    assert (length == 0) == (scale < 0)
     assert after < before if length else after == before
     assert result.log["relative_error"] == (pytest.approx(1) if length == 0 else result.log["steps"][0]["residual"])
 
