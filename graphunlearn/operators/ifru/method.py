@@ -20,7 +20,7 @@ from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
-from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
+from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
@@ -35,6 +35,8 @@ from graphunlearn.operators.shared.warm_start import warm_start
 __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
+_MEANT = 0.5  # with a lower cosine, the ridge may have no meaning
+_LEFT = 0.75  # largest share of the norm of the gradient that its step may then leave
 _DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
@@ -96,7 +98,9 @@ class IFRU(Unlearner):
     * The damping is the ridge that is equivalent to early stopping,
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
-      decrease.
+      decrease. The ridge has no meaning where :math:`-\nabla R(\hat\theta)` and :math:`\hat\theta` have a cosine
+      below 0.5 and the step leaves more than three quarters of the norm of :math:`\nabla\Phi`. The start is then not
+      scaled, and :math:`\delta` is the one of :math:`3^k\delta` whose step leaves the smallest norm.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
@@ -200,20 +204,28 @@ class IFRU(Unlearner):
         return objective
 
     def _problem(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+        self,
+        model: nn.Module,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        request: ForgetRequest,
+        *,
+        scale: bool | None = None,
     ) -> tuple[Problem, nn.Module, Tensor, dict[str, Any]]:
         """Return the problem, the model that the correction starts from, the tilt and the log."""
         objective, removed = self._objective(graph), request.mask(graph)
         started = copy.deepcopy(model)
         log: dict[str, Any] = {}
-        log["touched_rows"] = warm_start(started, graph, retained, self.seed, scale=self.warm_start)
+        log["touched_rows"] = warm_start(
+            started, graph, retained, self.seed, scale=self.warm_start if scale is None else scale
+        )
         log["emptied_nodes"] = int(graph.emptied(retained).sum())
         kept = None
         if self.prune is not None:
             hops = num_hops(model, graph)
             kept, log["pruning"] = pruned_nodes(graph, removed, hops, self.prune, self.min_degree_change)
             if len(kept) == 0:
-                warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=4)
+                warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=5)
             if self._by_importance and linear_form(model, graph) is not None:
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
                 if self.damping is None:
@@ -233,13 +245,10 @@ class IFRU(Unlearner):
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        problem, started, tilt, log = self._problem(model, graph, retained, request)
-        tilted, theta = Tilted(problem, tilt), problem.start
-        slope = tilted.gradient(theta)
-        damping, log = self._damping(tilted, slope, log)
+        tilted, started, slope, damping, done, log = self._settle(model, graph, retained, request)
+        problem, theta = tilted.problem, tilted.problem.start
         most = 0 if self.prune is None or self._by_importance else log["pruning"]["nodes_kept"]
         steps: list[dict[str, float]] = []
-        done: _Step | None = None
         value = tilted.value(theta) if self.max_steps > 1 or most else 0.0
         for _ in range(self.max_steps):
             rhs = -slope if self.spillover or steps else problem.direct_gradient()
@@ -248,7 +257,7 @@ class IFRU(Unlearner):
             if most:
                 done, chosen = self._step_on_rows(tilted, theta, rhs, damping, most, value)
                 log["pruning"]["nodes_kept"] = len(chosen)
-            else:
+            elif steps or done is None:
                 done = self._step(problem, theta, rhs, damping)
             steps.append(dict(done.log))
             moved = theta + done.x
@@ -266,7 +275,12 @@ class IFRU(Unlearner):
         if done is not None:
             log |= {"relative_error": done.log["residual"], "relative_error_estimated": self.curvature == "absolute"}
             if self._by_importance:
-                log |= self._full_error(model, started, graph, retained, request, problem, theta, damping)
+                whole = global_problem(
+                    model, started, graph, retained, request.mask(graph), self._objective(graph), None
+                )
+                rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
+                product = whole.product(whole.start, self.curvature)
+                log["relative_error"] = error_in_full(whole, problem, theta - problem.start, product, rhs, damping)
         _write(model, started, graph, problem, theta)
         if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
@@ -275,6 +289,34 @@ class IFRU(Unlearner):
                 stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
+
+    def _settle(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+    ) -> tuple[Tilted, nn.Module, Tensor, float, _Step | None, dict[str, Any]]:
+        r"""Return what the first step needs: :math:`\Phi`, start, gradient and damping; the step, if known; the log.
+
+        Where the cosine of the ridge is not high, a damping that was chosen automatically is judged by its step. If the
+        step leaves too much of the norm of :math:`\nabla\Phi`, the start is not scaled, and the damping is the one whose
+        step leaves the smallest norm.
+        """
+        problem, started, tilt, log = self._problem(model, graph, retained, request)
+        tilted = Tilted(problem, tilt)
+        slope = tilted.gradient(problem.start)
+        damping, log = self._damping(tilted, slope, log)
+        judged = self.damping is None and self.prune is None and self.spillover and self.solver != "adam"
+        if not judged or log["ridge_cosine"] >= _MEANT or float(slope.norm()) == 0:
+            return tilted, started, slope, damping, None, log
+        step = self._step(problem, problem.start, -slope, damping)
+        log["gradient_left"] = tilted.left(problem.start + step.x, slope)
+        if log["gradient_left"] <= _LEFT:
+            return tilted, started, slope, damping, step, log
+        problem, started, tilt, _ = self._problem(model, graph, retained, request, scale=False)
+        tilted = Tilted(problem, tilt)
+        slope = tilted.gradient(problem.start)
+        space = self._space(problem, problem.start, -slope, damping)
+        damping, left = tilted.least_gradient(problem.start, slope, space, damping, self.curvature == "absolute")
+        log |= {"damping": damping, "damping_rule": "gradient", "gradient_left_by_ridge": log["gradient_left"]}
+        return tilted, started, slope, damping, None, log | {"gradient_left": left}
 
     def _damping(self, tilted: Tilted, slope: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
@@ -334,30 +376,6 @@ class IFRU(Unlearner):
         log = {"iterations": found.iterations, "residual": error, "rounds": found.rounds, "length": length}
         return _Step(length * found.x, found.decrease(rhs, damping, length), log, True), found.nodes
 
-    def _full_error(
-        self,
-        model: nn.Module,
-        started: nn.Module,
-        graph: InteractionGraph,
-        retained: InteractionGraph,
-        request: ForgetRequest,
-        problem: Problem,
-        theta: Tensor,
-        damping: float,
-    ) -> dict[str, Any]:
-        r"""Return :math:`\|(H + \delta I)d + g\| / \|g\|` in all parameters for a step found in a part of them."""
-        removed = request.mask(graph)
-        whole = global_problem(model, started, graph, retained, removed, self._objective(graph), None)
-        step, d = torch.zeros_like(whole.start), theta - problem.start
-        if problem.nodes is None:
-            step = d
-        else:
-            assert whole.rows is not None
-            step[torch.isin(whole.rows, problem.nodes)] = d
-        rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
-        residual = rhs - whole.product(whole.start, self.curvature)(step) - damping * step
-        return {"relative_error": float(residual.norm() / rhs.norm())}
-
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
@@ -393,10 +411,8 @@ class IFRU(Unlearner):
             The lists are empty if the gradient is zero.
         """
         retained, _ = graph.split(request)
-        problem, _, tilt, log = self._problem(model, graph, retained, request)
-        tilted, absolute = Tilted(problem, tilt), self.curvature == "absolute"
-        slope = tilted.gradient(problem.start)
-        chosen, log = self._damping(tilted, slope, log)
+        tilted, _, slope, chosen, _, _ = self._settle(model, graph, retained, request)
+        problem, absolute = tilted.problem, self.curvature == "absolute"
         dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}

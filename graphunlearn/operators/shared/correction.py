@@ -45,6 +45,26 @@ class Tilted:
         lengths = (0.5**k for k in range(_HALVINGS + 1))
         return next((length for length in lengths if self.value(theta + length * step) < value), 0.0)
 
+    def left(self, theta: Tensor, slope: Tensor) -> float:
+        r"""Return :math:`\|\nabla\Phi(\theta)\|` as a multiple of the norm of an earlier gradient ``slope``."""
+        return float(self.gradient(theta).norm() / slope.norm())
+
+    def least_gradient(
+        self, theta: Tensor, slope: Tensor, space: KrylovSpace, damping: float, absolute: bool
+    ) -> tuple[float, float]:
+        r"""Return the damping whose step from ``theta`` leaves the smallest :math:`\|\nabla\Phi\|`, and :meth:`left`.
+
+        The damping is raised by factors of three until the norm no longer falls. Retraining ends where
+        :math:`\nabla\Phi = 0`, so the norm tells without labels how far a step is from that. No step leaves 1.
+        """
+        best, chosen = math.inf, damping
+        for _ in range(_RAISES + 1):
+            left = self.left(theta + space.solve(damping, absolute=absolute).x, slope)
+            if left >= best:
+                break
+            best, chosen, damping = left, damping, 3 * damping
+        return chosen, best
+
     def curve(self, theta: Tensor, space: KrylovSpace, dampings: list[float], absolute: bool) -> dict[str, list[float]]:
         r"""Return quality measures of the step from ``theta`` for every damping, without a retrained model.
 

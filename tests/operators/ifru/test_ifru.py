@@ -289,7 +289,8 @@ def test_a_foreign_model_is_given_the_same_damping(objective):
 
 
 @pytest.mark.parametrize("level", ["user", "interaction"])
-def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(level):
+def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(level, monkeypatch):
+    monkeypatch.setattr("graphunlearn.operators.ifru.method._LEFT", math.inf)  # without the rule that may follow
     graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=2)
     model = gu.nn.NGCF(graph.num_nodes, 8, 2)
     gu.fit(model, graph, epochs=20, lr=0.02, progress=False)
@@ -367,6 +368,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "curvature": curvature, "tol": 1e-11, "max_iter": 200, "negatives": 3}
+    options["warm_start"] = False  # so that every damping starts from the same embeddings
     before = parameters(model)
     dampings = [5.0, 20.0, 80.0]
     curve = IFRU(**options).damping_curve(model, graph, request, dampings)
@@ -377,7 +379,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
 
     retained, _ = graph.split(request)
     started = copy.deepcopy(model)
-    warm_start(started, graph, retained, 0)
+    warm_start(started, graph, retained, 0, scale=False)
     risk, theta0 = risk_of(started, retained, objective), parameters(started)
     leftover = risk_of(model, graph, objective).gradient(before)
 
@@ -405,6 +407,54 @@ def test_the_damping_curve_has_the_chosen_damping_in_its_middle():
     assert len(curve["damping"]) == len(curve["rho"]) == len(curve["residual"]) == len(curve["plain_residual"]) == 9
     assert curve["damping"] == sorted(curve["damping"])
     assert curve["damping"][4] == pytest.approx(curve["chosen"])
+
+
+@pytest.fixture(scope="module")
+def factored():
+    """Matrix factorisation whose ridge has no meaning, and a request of its most active users."""
+    graph = synthetic_interactions(num_users=120, num_items=90, interactions_per_user=15, seed=4)
+    model = build_model("mf", graph, 8).double()
+    reset_parameters(model, 0)
+    fit(model, graph, epochs=30, lr=0.03)
+    users = graph.degree[: graph.num_users].argsort(descending=True)[:12]
+    return model, graph, ForgetRequest.internal("user", users)
+
+
+@pytest.mark.parametrize("solver", ["cg", "krylov"])
+def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_taken(factored, solver):
+    model, graph, request = factored
+    options = {"negatives": 4, "tol": 1e-8, "max_iter": 200, "solver": solver}
+    result = IFRU(**options).unlearn(model, graph, request)
+    log, left = result.log, []
+    assert (log["damping_rule"], log["ridge_cosine"] < 0.5) == ("gradient", True)
+    assert log["gradient_left_by_ridge"] > 0.75
+    for k in range(11):  # one damping at a time, the gradient of the definition
+        plain = IFRU(**options, warm_start=False, damping=max(0.01, log["ridge"]) * 3**k)
+        problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
+        slopes = [problem.new.gradient(problem.start) - tilt]
+        moved = parameters(plain.unlearn(model, graph, request).model)
+        left.append(float((problem.new.gradient(moved) - tilt).norm() / slopes[0].norm()))
+        if len(left) > 1 and left[-1] >= left[-2]:
+            break
+    assert 1 < len(left) < 11
+    assert log["damping"] == pytest.approx(max(0.01, log["ridge"]) * 3 ** (len(left) - 2))
+    assert log["gradient_left"] == pytest.approx(left[-2], rel=1e-4)
+    plain = IFRU(**options, warm_start=False, damping=log["damping"]).unlearn(model, graph, request)
+    torch.testing.assert_close(parameters(result.model), parameters(plain.model))
+    assert log["gradient_left"] < 1
+    assert IFRU(**options).damping_curve(model, graph, request, [1.0])["chosen"] == log["damping"]
+
+
+@pytest.mark.parametrize("limit", ["_MEANT", "_LEFT"])
+def test_a_ridge_with_a_meaning_is_kept(factored, limit, monkeypatch):
+    model, graph, request = factored
+    monkeypatch.setattr(f"graphunlearn.operators.ifru.method.{limit}", -1.0 if limit == "_MEANT" else math.inf)
+    result = IFRU(negatives=4).unlearn(model, graph, request)
+    log = result.log
+    assert log["damping_rule"] == "ridge"
+    plain = IFRU(negatives=4, damping=log["damping"]).unlearn(model, graph, request)
+    assert torch.equal(parameters(result.model), parameters(plain.model))
+    assert ("gradient_left" in log) == (limit == "_LEFT")
 
 
 # ---- further steps
