@@ -36,7 +36,7 @@ __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _MEANT = 0.5  # with a lower cosine, the ridge may have no meaning
-_LEFT = 0.75  # largest share of the norm of the gradient that its step may then leave
+_HARM = 0.05  # largest share by which its step may then raise the retained risk above that of the trained model
 _DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
@@ -99,8 +99,9 @@ class IFRU(Unlearner):
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
       decrease. The ridge has no meaning where :math:`-\nabla R(\hat\theta)` and :math:`\hat\theta` have a cosine
-      below 0.5 and the step leaves more than three quarters of the norm of :math:`\nabla\Phi`. The start is then not
-      scaled, and :math:`\delta` is the one of :math:`3^k\delta` whose step leaves the smallest norm.
+      below 0.5 and the step raises the retained risk by more than 5 % above that of the trained model with the
+      embeddings of emptied nodes redrawn. The start is then not scaled, and :math:`\delta` is the one of
+      :math:`3^k\delta` whose step leaves the smallest norm of :math:`\nabla\Phi`.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
@@ -295,9 +296,9 @@ class IFRU(Unlearner):
     ) -> tuple[Tilted, nn.Module, Tensor, float, _Step | None, dict[str, Any]]:
         r"""Return what the first step needs: :math:`\Phi`, start, gradient and damping; the step, if known; the log.
 
-        Where the cosine of the ridge is not high, a damping that was chosen automatically is judged by its step. If the
-        step leaves too much of the norm of :math:`\nabla\Phi`, the start is not scaled, and the damping is the one whose
-        step leaves the smallest norm.
+        Where the cosine of the ridge is not high, a damping that was chosen automatically is judged by the retained
+        risk after its step. If that is too far above the retained risk of the trained model, with the embeddings of emptied
+        nodes redrawn, then the start is not scaled, and the damping is the one whose step leaves the least gradient.
         """
         problem, started, tilt, log = self._problem(model, graph, retained, request)
         tilted = Tilted(problem, tilt)
@@ -307,16 +308,19 @@ class IFRU(Unlearner):
         if not judged or log["ridge_cosine"] >= _MEANT or float(slope.norm()) == 0:
             return tilted, started, slope, damping, None, log
         step = self._step(problem, problem.start, -slope, damping)
-        log["gradient_left"] = tilted.left(problem.start + step.x, slope)
-        if log["gradient_left"] <= _LEFT:
+        plain = copy.deepcopy(model)
+        warm_start(plain, graph, retained, self.seed, scale=False)
+        deleted = torch.cat([p.detach().flatten() for p in plain.parameters() if p.requires_grad])
+        log["risk_change"] = problem.new.value(problem.start + step.x) / problem.new.value(deleted) - 1
+        if log["risk_change"] <= _HARM:
             return tilted, started, slope, damping, step, log
         problem, started, tilt, _ = self._problem(model, graph, retained, request, scale=False)
         tilted = Tilted(problem, tilt)
         slope = tilted.gradient(problem.start)
         space = self._space(problem, problem.start, -slope, damping)
         damping, left = tilted.least_gradient(problem.start, slope, space, damping, self.curvature == "absolute")
-        log |= {"damping": damping, "damping_rule": "gradient", "gradient_left_by_ridge": log["gradient_left"]}
-        return tilted, started, slope, damping, None, log | {"gradient_left": left}
+        log |= {"damping": damping, "damping_rule": "gradient", "gradient_left": left}
+        return tilted, started, slope, damping, None, log
 
     def _damping(self, tilted: Tilted, slope: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:

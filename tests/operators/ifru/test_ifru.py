@@ -26,6 +26,7 @@ from graphunlearn.nn import (
     risk_of,
 )
 from graphunlearn.operators import IFRU
+from graphunlearn.operators.baselines import UnlinkRedraw
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
 from graphunlearn.operators.ifru.method import _MOST_NEGATIVES
 from graphunlearn.operators.shared.correction import Tilted, equivalent_ridge
@@ -290,7 +291,7 @@ def test_a_foreign_model_is_given_the_same_damping(objective):
 
 @pytest.mark.parametrize("level", ["user", "interaction"])
 def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(level, monkeypatch):
-    monkeypatch.setattr("graphunlearn.operators.ifru.method._LEFT", math.inf)  # without the rule that may follow
+    monkeypatch.setattr("graphunlearn.operators.ifru.method._HARM", math.inf)  # without the rule that may follow
     graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=2)
     model = gu.nn.NGCF(graph.num_nodes, 8, 2)
     gu.fit(model, graph, epochs=20, lr=0.02, progress=False)
@@ -427,7 +428,12 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
     result = IFRU(**options).unlearn(model, graph, request)
     log, left = result.log, []
     assert (log["damping_rule"], log["ridge_cosine"] < 0.5) == ("gradient", True)
-    assert log["gradient_left_by_ridge"] > 0.75
+    assert log["risk_change"] > 0.05
+    ridge = IFRU(**options, damping=max(0.01, log["ridge"])).unlearn(model, graph, request).model
+    deleted = UnlinkRedraw().unlearn(model, graph, request).model
+    problem, *_ = IFRU(**options)._problem(model, graph, result.graph, request)
+    risks = [problem.new.value(parameters(m)) for m in (ridge, deleted)]
+    assert log["risk_change"] == pytest.approx(risks[0] / risks[1] - 1, rel=1e-4)
     for k in range(11):  # one damping at a time, the gradient of the definition
         plain = IFRU(**options, warm_start=False, damping=max(0.01, log["ridge"]) * 3**k)
         problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
@@ -445,7 +451,7 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
     assert IFRU(**options).damping_curve(model, graph, request, [1.0])["chosen"] == log["damping"]
 
 
-@pytest.mark.parametrize("limit", ["_MEANT", "_LEFT"])
+@pytest.mark.parametrize("limit", ["_MEANT", "_HARM"])
 def test_a_ridge_with_a_meaning_is_kept(factored, limit, monkeypatch):
     model, graph, request = factored
     monkeypatch.setattr(f"graphunlearn.operators.ifru.method.{limit}", -1.0 if limit == "_MEANT" else math.inf)
@@ -454,7 +460,7 @@ def test_a_ridge_with_a_meaning_is_kept(factored, limit, monkeypatch):
     assert log["damping_rule"] == "ridge"
     plain = IFRU(negatives=4, damping=log["damping"]).unlearn(model, graph, request)
     assert torch.equal(parameters(result.model), parameters(plain.model))
-    assert ("gradient_left" in log) == (limit == "_LEFT")
+    assert ("risk_change" in log) == (limit == "_HARM")
 
 
 # ---- further steps
