@@ -297,8 +297,9 @@ class IFRU(Unlearner):
         r"""Return what the first step needs: :math:`\Phi`, start, gradient and damping; the step, if known; the log.
 
         Where the cosine of the ridge is not high, a damping that was chosen automatically is judged by the retained
-        risk after its step. If that is too far above the retained risk of the trained model, with the embeddings of emptied
-        nodes redrawn, then the start is not scaled, and the damping is the one whose step leaves the least gradient.
+        risk after its step. If that is too far above the retained risk of the trained model, with the embeddings of
+        emptied nodes redrawn, then the start is not scaled, and the damping is the one whose step leaves the least
+        gradient.
         """
         problem, started, tilt, log = self._problem(model, graph, retained, request)
         tilted = Tilted(problem, tilt)
