@@ -127,7 +127,6 @@ def rows() -> list[Row]:
         _one_after_another(),
         _ledger(),
         *_recbole(),
-        _pruned(),
         _labels(),
         _sessions(),
         _shards(),
@@ -252,25 +251,6 @@ def _recbole() -> list[Row]:
             ("recbole_sessions",),
         ),
     ]
-
-
-def _pruned() -> Row:
-    scale = results("scale")["ml-1m"]
-    found = {name: {row["method"]: row for row in scale[name]["rows"]} for name in ("1 % of interactions", "one user")}
-    fast = {
-        name: found[name]["retrain"]["seconds"] / scale[name]["median_seconds_unprepared"]["ifru-pruned"]
-        for name in found
-    }
-    memory = [results("scale")["gowalla"][name]["peak_memory_mb"] for name in ("ifru-pruned", "ifru")]
-    return Row(
-        "a small request on a large graph",
-        "`IFRU(prune=0.999, min_degree_change=0.01)`",
-        f"Δp {span([found['1 % of interactions']['ifru-pruned']['dp_forget_over_floor']])}",
-        percents(recall(rows, "ifru-pruned") for rows in found.values()),
-        f"1 % of ML-1M {span([fast['1 % of interactions']])} faster, one user {span([fast['one user']])}; "
-        f"on Gowalla {number(memory[0])} instead of {number(memory[1])} MB",
-        ("scale",),
-    )
 
 
 def _labels() -> Row:

@@ -45,12 +45,9 @@ def forget(graph: gu.InteractionGraph, model: torch.nn.Module, count: int, **opt
 def main() -> None:
     made = {n: gu.datasets.synthetic_interactions(n // 34, n // 25, 34, popularity_exponent=0.5, seed=0) for n in SIZES}
     models = {n: train(made[n]) for n in SIZES}
-    pruned = {"prune": 0.999, "min_degree_change": 0.01}
     results = {
         "graph size, 100 forgotten": [forget(made[n], models[n], 100) for n in SIZES],
-        "graph size, 100 forgotten, pruned": [forget(made[n], models[n], 100, **pruned) for n in SIZES],
         "request size": [forget(made[FIXED], models[FIXED], n) for n in REQUESTS],
-        "request size, pruned": [forget(made[FIXED], models[FIXED], n, **pruned) for n in REQUESTS],
     }
     save("growth", results)
     draw(results, RESULTS / "growth.png")
@@ -66,9 +63,7 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
         (axes[0], "graph size, 100 forgotten", "interactions", "interactions in the graph (100 forgotten)"),
         (axes[1], "request size", "forgotten", "interactions forgotten (graph of 400,000)"),
     ):
-        for suffix, marker in (("", "o"), (", pruned", "s")):
-            rows = results[key + suffix]
-            ax.loglog([r[by] for r in rows], [r["seconds"] for r in rows], marker=marker, label="IFRU" + suffix)
+        ax.loglog([r[by] for r in results[key]], [r["seconds"] for r in results[key]], marker="o", label="IFRU")
         ax.set_xlabel(label)
         ax.set_ylabel("seconds")
         ax.grid(alpha=0.3)

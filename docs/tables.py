@@ -114,11 +114,6 @@ def ifru() -> str:
     cases += [("ML-1M", "1 % of the interactions", by_method(scale["1 % of interactions"]))]
     for data, what, methods in cases:
         rows.append([data, what.replace("%", " %").replace("  ", " "), *distances(methods["ifru"]), recalls(methods)])
-    for name, what in (("1 % of interactions", "1 % of the interactions, pruned"), ("one user", "one user, pruned")):
-        methods = by_method(scale[name])
-        row = methods["ifru-pruned"]
-        fast = methods["retrain"]["seconds"] / scale[name]["median_seconds_unprepared"]["ifru-pruned"]
-        rows.append(["ML-1M", what, *distances(row)[:2], times(fast), recalls(methods, "ifru-pruned")])
     headings = ["data", "what is forgotten", "Δp forgotten", "Δp test", "× faster", "quality: unlearned, retrained"]
     return table(headings, rows)
 

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import KrylovSpace, Solution, lanczos
+from graphunlearn.func import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.ifru.pruning import local_problem, pruned_nodes
+from graphunlearn.operators.ifru.active_rows import solve_on_rows
+from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
     adam_quadratic,
     equivalent_ridge,
-    preconditioned,
+    inverse_diagonal,
     sampled_ridge,
 )
 from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
@@ -52,6 +53,21 @@ class _Prepared:
     def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
         same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
         return all(same) and self.objective == objective
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step, the decrease that the undamped quadratic model predicts for it, and its log."""
+
+    x: Tensor
+    predicted: float
+    log: dict[str, float]
+    converged: bool
+
+    @classmethod
+    def of(cls, solution: Solution, predicted: float) -> _Step:
+        log = {"iterations": solution.iterations, "residual": solution.residual}
+        return cls(solution.x, predicted, log, solution.converged)
 
 
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
@@ -82,7 +98,10 @@ class IFRU(Unlearner):
     * The damping is the ridge that is equivalent to early stopping,
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
-      decrease.
+      decrease. The ridge has no meaning where :math:`-\nabla R(\hat\theta)` and :math:`\hat\theta` have a cosine
+      below 0.5 and the step raises the retained risk by more than 5 % above that of the trained model with the
+      embeddings of emptied nodes redrawn. The start is then not scaled, and :math:`\delta` is the one of
+      :math:`3^k\delta` whose step leaves the smallest norm of :math:`\nabla\Phi`.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
@@ -99,8 +118,14 @@ class IFRU(Unlearner):
             without any retained interaction are redrawn in either case.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
-        prune: Quantile of importance below which affected nodes are not corrected; ``None`` corrects all embeddings.
-        min_degree_change: With ``prune``, ignore endpoints that lose no more than this share of their interactions.
+        prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
+            corrects all embeddings. Nodes that lose interactions always count as corrected, so that at least as many
+            embeddings as such nodes may change. Which ones do is decided by their residual: those with the largest
+            right-hand side first, then those with the largest residual of the full system.
+            The quadratic model falls with every embedding that is added, and the step is shortened, or not taken,
+            unless :math:`\Phi` falls. ``log["relative_error"]`` tells how much of the full system is left unsolved.
+        min_degree_change: With ``prune``, nodes that lose no more than this share of their interactions do not count
+            towards the number of embeddings that may change.
         max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
             is at least the predicted decrease and the norm of its gradient keeps falling.
         solver: ``"cg"`` (preconditioned conjugate gradients), ``"krylov"`` (Lanczos) or ``"adam"`` (a fixed number of
@@ -126,6 +151,7 @@ class IFRU(Unlearner):
     name: ClassVar[str] = "ifru"
     checks_loss: ClassVar[bool] = True
     solves_tilted: ClassVar[bool] = True
+    _by_importance: ClassVar[bool] = False
     objective: Objective | None = None
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "gauss-newton"
     damping: float | None = None
@@ -142,6 +168,7 @@ class IFRU(Unlearner):
     max_iter: int = 40
     solver_lr: float = 1e4
     seed: int = 0
+    _least_gradient: bool = field(default=False, init=False, repr=False, compare=False)
     _prepared: _Prepared | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +181,10 @@ class IFRU(Unlearner):
         check("be positive", lambda value: 0 < value < math.inf, tol=self.tol, solver_lr=self.solver_lr)
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
             raise ArgumentError("solver", "be 'krylov' for curvature 'absolute'", f"{self.solver!r}")
+        conjugate = self.curvature != "absolute" and self.solver in ("auto", "cg")
+        if self.prune is not None and not self._by_importance and not conjugate:
+            got = f"{self.prune} with curvature {self.curvature!r} and solver {self.solver!r}"
+            raise ArgumentError("prune", "be None unless conjugate gradients solve the system", got)
         counts = {"max_steps": self.max_steps, "max_iter": self.max_iter, "negatives": self.negatives}
         check("be at least 1", lambda value: value is None or value >= 1, **counts)
 
@@ -176,7 +207,11 @@ class IFRU(Unlearner):
         return objective
 
     def _problem(
-        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+        self,
+        model: nn.Module,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        request: ForgetRequest,
     ) -> tuple[Problem, nn.Module, Tensor, dict[str, Any]]:
         """Return the problem, the model that the correction starts from, the tilt and the log."""
         objective, removed = self._objective(graph), request.mask(graph)
@@ -189,12 +224,15 @@ class IFRU(Unlearner):
             hops = num_hops(model, graph)
             kept, log["pruning"] = pruned_nodes(graph, removed, hops, self.prune, self.min_degree_change)
             if len(kept) == 0:
-                warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=4)
-            if linear_form(model, graph) is not None:
+                warnings.warn("pruning left no node to correct; lower 'prune' or 'min_degree_change'", stacklevel=5)
+            if self._by_importance and linear_form(model, graph) is not None:
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
                 if self.damping is None:
                     log["ridge"] = sampled_ridge(model, graph, objective)
                 return problem, started, problem.tilt(), log
+            if not self._by_importance and len(kept):
+                kept = None  # this limits the number of embeddings; the residual decides which
+                del log["pruning"]["importance_kept"]
         prepared, samples, gradient = self._prepared, None, None
         if prepared is not None and prepared.serves(graph, objective):
             samples = prepared.samples
@@ -206,57 +244,91 @@ class IFRU(Unlearner):
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        problem, started, tilt, log = self._problem(model, graph, retained, request)
-        tilted, theta = Tilted(problem, tilt), problem.start
-        damping, log = self._damping(tilted, log)
+        tilted, started, slope, damping, log = self._settle(model, graph, retained, request)
+        problem, theta = tilted.problem, tilted.problem.start
+        most = 0 if self.prune is None or self._by_importance else log["pruning"]["nodes_kept"]
         steps: list[dict[str, float]] = []
-        solution: Solution | None = None
-        slope = tilted.gradient(theta)
-        value = tilted.value(theta) if self.max_steps > 1 else 0.0
+        done: _Step | None = None
+        value = tilted.value(theta) if self.max_steps > 1 or most else 0.0
         for _ in range(self.max_steps):
             rhs = -slope if self.spillover or steps else problem.direct_gradient()
             if float(rhs.norm()) == 0:
                 break
-            solution, predicted = self._solve(problem, theta, rhs, damping)
-            steps.append({"iterations": solution.iterations, "residual": solution.residual})
-            moved = theta + solution.x
+            if most:
+                done, chosen = self._step_on_rows(tilted, theta, rhs, damping, most, value)
+                log["pruning"]["nodes_kept"] = len(chosen)
+            else:
+                done = self._step(problem, theta, rhs, damping)
+            steps.append(dict(done.log))
+            moved = theta + done.x
             if self.max_steps == 1:
                 theta = moved
                 break
             gradient, after = tilted.gradient(moved), tilted.value(moved)
-            rho, fall = (value - after) / predicted, float(gradient.norm() / slope.norm())
+            rho, fall = (value - after) / max(done.predicted, 1e-30), float(gradient.norm() / slope.norm())
             steps[-1] |= {"rho": rho, "tilted_residual": fall}
             if len(steps) > 1 and (after > value or fall >= 1):
                 break  # the last step did not help: keep the previous parameters
             theta, slope, value = moved, gradient, after
             if rho < 1 or fall >= 1:
                 break
+        if done is not None:
+            log |= {"relative_error": done.log["residual"], "relative_error_estimated": self.curvature == "absolute"}
+            if self._by_importance:
+                whole = global_problem(
+                    model, started, graph, retained, request.mask(graph), self._objective(graph), None
+                )
+                rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
+                product = whole.product(whole.start, self.curvature)
+                log["relative_error"] = error_in_full(whole, problem, theta - problem.start, product, rhs, damping)
         _write(model, started, graph, problem, theta)
-        if solution is not None and not solution.converged and self.solver != "adam":
+        if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
-                f"the influence system was solved to a relative residual of {solution.residual:.2g}, not {self.tol:g}, "
-                f"in {solution.iterations} products; raise 'max_iter' or 'damping'",
+                f"the influence system was solved to a relative residual of {done.log['residual']:.2g}, not "
+                f"{self.tol:g}, in {done.log['iterations']} products; raise 'max_iter' or 'damping'",
                 stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
+        """Yield variants that start from embeddings that are not scaled, with more and more damping.
+
+        Args:
+            log: The log of the step.
+        """
         plain = copy.copy(self)
         plain.warm_start = False
-        if self.warm_start:
+        if self.damping is None and self.prune is None and self.spillover and self.solver != "adam":
+            least = copy.copy(plain)
+            least._least_gradient = True
+            yield "without the scaled start, damping by the least gradient", least
+        elif self.warm_start:
             yield "without the scaled start", plain
         for factor in _HARDER:
             other = copy.copy(plain)
             other.damping = factor * max(log["damping"], self.min_damping)
             yield f"without the scaled start, damping {other.damping:.3g}", other
 
-    def _damping(self, tilted: Tilted, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    def _settle(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
+    ) -> tuple[Tilted, nn.Module, Tensor, float, dict[str, Any]]:
+        r"""Return what the first step needs: :math:`\Phi`, start, gradient and damping; and the log."""
+        problem, started, tilt, log = self._problem(model, graph, retained, request)
+        tilted = Tilted(problem, tilt)
+        slope = tilted.gradient(problem.start)
+        damping, log = self._damping(tilted, slope, log)
+        if self._least_gradient and float(slope.norm()) > 0:
+            space = self._space(problem, problem.start, -slope, damping)
+            damping, left = tilted.least_gradient(problem.start, slope, space, damping, self.curvature == "absolute")
+            log |= {"damping": damping, "damping_rule": "gradient", "gradient_left": left}
+        return tilted, started, slope, damping, log
+
+    def _damping(self, tilted: Tilted, slope: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
             return self.damping, log | {"damping": self.damping, "damping_rule": "given"}
         if "ridge" not in log:
             log["ridge"], log["ridge_cosine"] = equivalent_ridge(tilted.problem, tilted.tilt)
         damping = max(self.min_damping, log["ridge"])
-        slope = tilted.gradient(tilted.problem.start)
         if isinstance(tilted.problem.curved, LinearRisk) or float(slope.norm()) == 0:
             return damping, log | {"damping": damping, "damping_rule": "ridge"}
         space = self._space(tilted.problem, tilted.problem.start, -slope, damping)
@@ -269,21 +341,45 @@ class IFRU(Unlearner):
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
-    def _solve(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> tuple[Solution, float]:
-        r"""Return the step and the decrease of :math:`\Phi` that the undamped quadratic model predicts for it."""
+    def _step(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> _Step:
+        """Return the step in all free parameters."""
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
             space = self._space(problem, theta, rhs, damping)
             decrease = space.predicted_decrease(damping, absolute=absolute)
-            return space.solve(damping, self.tol, absolute=absolute), decrease
+            return _Step.of(space.solve(damping, self.tol, absolute=absolute), decrease)
         product = problem.product(theta, self.curvature, propagation=self.propagation)
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.new.samples), 1)
             solution = adam_quadratic(product, rhs, damping, lr, self.max_iter)
         else:
-            solution = preconditioned(problem, theta, product, rhs, damping, self.tol, self.max_iter)
+            inverse = inverse_diagonal(problem, theta, damping)
+            solution = conjugate_gradients(
+                product, rhs, damping=damping, preconditioner=inverse, tol=self.tol, max_iter=self.max_iter
+            )
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
-        return solution, 0.5 * (along + damping * square)  # at the solution, x'Hx = b'x - damping x'x
+        return _Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x
+
+    def _step_on_rows(
+        self, tilted: Tilted, theta: Tensor, rhs: Tensor, damping: float, most: int, value: float
+    ) -> tuple[_Step, Tensor]:
+        r"""Return a step in at most ``most`` embeddings that lowers :math:`\Phi`, and the nodes of these embeddings."""
+        problem = tilted.problem
+        assert problem.rows is not None
+        found = solve_on_rows(
+            problem.product(theta, self.curvature, propagation=self.propagation),
+            rhs,
+            problem.rows,
+            most,
+            damping=damping,
+            preconditioner=inverse_diagonal(problem, theta, damping),
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        length = tilted.falling(theta, found.x, value) if self.spillover else 1.0
+        error = float((rhs - length * found.product).norm() / rhs.norm())
+        log = {"iterations": found.iterations, "residual": error, "rounds": found.rounds, "length": length}
+        return _Step(length * found.x, found.decrease(rhs, damping, length), log, True), found.nodes
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest
@@ -320,11 +416,9 @@ class IFRU(Unlearner):
             The lists are empty if the gradient is zero.
         """
         retained, _ = graph.split(request)
-        problem, _, tilt, log = self._problem(model, graph, retained, request)
-        tilted, absolute = Tilted(problem, tilt), self.curvature == "absolute"
-        chosen, log = self._damping(tilted, log)
+        tilted, _, slope, chosen, _ = self._settle(model, graph, retained, request)
+        problem, absolute = tilted.problem, self.curvature == "absolute"
         dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
-        slope = tilted.gradient(problem.start)
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
         space = self._space(problem, problem.start, -slope, min(dampings))

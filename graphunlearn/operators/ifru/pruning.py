@@ -1,4 +1,4 @@
-"""Importance pruning: select the nodes to correct, and restrict both risks to their embeddings."""
+"""Importance pruning as published: select the nodes to correct, and restrict both risks to their embeddings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.func import Adjacency, csr
+from graphunlearn.func import Adjacency, Product, csr
 from graphunlearn.nn.encoding import LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
 
-__all__ = ["local_problem", "pruned_nodes"]
+__all__ = ["error_in_full", "local_problem", "pruned_nodes"]
 
 
 def pruned_nodes(
@@ -48,6 +48,27 @@ def pruned_nodes(
         "endpoints_ignored": len(below),
         "largest_degree_change_ignored": float(below.max()) if len(below) else 0.0,
     }
+
+
+@torch.no_grad()
+def error_in_full(whole: Problem, part: Problem, step: Tensor, product: Product, rhs: Tensor, damping: float) -> float:
+    r"""Return :math:`\|b - (H + \delta I)d\| / \|b\|` in all parameters, for a step :math:`d` found in a part of them.
+
+    Args:
+        whole: The problem over all parameters.
+        part: The problem that the step was found in.
+        step: The step :math:`d` in the parameters of ``part``.
+        product: :math:`v \mapsto Hv` in the parameters of ``whole``.
+        rhs: The right-hand side :math:`b` of ``whole``.
+        damping: The damping :math:`\delta`.
+    """
+    x = torch.zeros_like(whole.start)
+    if part.nodes is None:
+        x = step
+    else:
+        assert whole.rows is not None
+        x[torch.isin(whole.rows, part.nodes)] = step
+    return float((rhs - product(x) - damping * x).norm() / rhs.norm())
 
 
 @torch.no_grad()

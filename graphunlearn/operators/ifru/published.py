@@ -17,7 +17,10 @@ class PublishedIFRU(IFRU):
 
     The curvature is the undamped Hessian of matrix factorisation, without propagation. The solver is Adam with a
     learning rate of 10,000 over the number of interactions. Endpoints that lose at most 1 % of their interactions are
-    ignored, and the least important 40 % of the reached nodes are pruned. There is no warm start. The public code keeps
+    ignored, and the least important 40 % of the reached nodes are pruned: the system is restricted to the other nodes
+    and to their interactions, whatever it leaves unsolved elsewhere. How much that is in the full system, with
+    propagation, is ``log["relative_error"]``; above 1, the step is further from solving the full system than no step.
+    Computing it costs one gradient and one product on the whole graph. There is no warm start. The public code keeps
     the step with the best validation AUC, a signal unrelated to forgetting, and stops ten steps after the best one;
     here the number of steps, ``max_iter``, is fixed.
 
@@ -26,6 +29,7 @@ class PublishedIFRU(IFRU):
 
     name: ClassVar[str] = "ifru-published"
     on_rejection: Rejection = "keep"  # it is here to be compared
+    _by_importance: ClassVar[bool] = True
     curvature: Literal["gauss-newton", "absolute", "hessian"] = "hessian"
     damping: float | None = 0.0
     propagation: bool = False

@@ -237,7 +237,7 @@ def accept(
 
     Args:
         method: The method that made the step.
-        log: The log of the step.
+        log: The log of the step, which is changed if a milder step is accepted.
         model: The corrected model, which is changed if the step is rejected.
         before: The trained model.
         graph: The graph before forgetting.
@@ -267,9 +267,10 @@ def accept(
         outcome = "kept"
     elif not first.accepted:
         steps = _again(method, log, model, before, deleted, graph, retained, request, judging)
-        for outcome, words, found in steps:  # noqa: B007
+        for outcome, words, found, own_log in steps:  # noqa: B007
             tried.append({"what": words} | _figures(found) | {"accepted": found.accepted})
             if found.accepted:
+                log.update(own_log)
                 break
         else:
             outcome, found = "unlink-redraw", first
@@ -303,18 +304,18 @@ def _again(
     retained: Any,
     request: ForgetRequest,
     judging: Acceptance,
-) -> Iterator[tuple[str, str, Judged]]:
+) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
     """Leave milder and then shorter steps in the model, and yield what is known about each."""
     step = copy.deepcopy(model.state_dict())
     for words, other in method.milder(log):
         model.load_state_dict(before.state_dict())
-        other._unlearn(model, graph, retained, request)
-        yield "milder", words, judging.judge(model)
+        own_log = other._unlearn(model, graph, retained, request)
+        yield "milder", words, judging.judge(model), own_log
     start = deleted.state_dict()
     for share in SHORTER:
         mixed = {n: torch.lerp(start[n], v, share) if v.is_floating_point() else v for n, v in step.items()}
         model.load_state_dict(mixed)
-        yield "shortened", f"{share:g} of the step", judging.judge(model)
+        yield "shortened", f"{share:g} of the step", judging.judge(model), {}
 
 
 def _complain(method: Any, found: Judged) -> None:

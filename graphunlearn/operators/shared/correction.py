@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.func import KrylovSpace, Product, Solution, conjugate_gradients
+from graphunlearn.func import KrylovSpace, Product, Solution
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.right_hand_side import Problem
 
-__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "preconditioned", "sampled_ridge"]
+__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "sampled_ridge"]
 
+_HALVINGS = 6
 _TRUST, _RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
 
 
@@ -38,6 +39,31 @@ class Tilted:
     def gradient(self, theta: Tensor) -> Tensor:
         r"""Return :math:`\nabla\Phi(\theta)` in the free parameters ``[num_parameters]``."""
         return self.problem.restrict(self.problem.new.gradient(theta)) - self.tilt
+
+    def falling(self, theta: Tensor, step: Tensor, value: float) -> float:
+        r"""Return the largest of 1, 1/2, 1/4, ... by which a step lowers :math:`\Phi` below ``value``; else 0."""
+        lengths = (0.5**k for k in range(_HALVINGS + 1))
+        return next((length for length in lengths if self.value(theta + length * step) < value), 0.0)
+
+    def left(self, theta: Tensor, slope: Tensor) -> float:
+        r"""Return :math:`\|\nabla\Phi(\theta)\|` as a multiple of the norm of an earlier gradient ``slope``."""
+        return float(self.gradient(theta).norm() / slope.norm())
+
+    def least_gradient(
+        self, theta: Tensor, slope: Tensor, space: KrylovSpace, damping: float, absolute: bool
+    ) -> tuple[float, float]:
+        r"""Return the damping whose step from ``theta`` leaves the smallest :math:`\|\nabla\Phi\|`, and :meth:`left`.
+
+        The damping is raised by factors of three until the norm no longer falls. Retraining ends where
+        :math:`\nabla\Phi = 0`, so the norm tells without labels how far a step is from that. No step leaves 1.
+        """
+        best, chosen = math.inf, damping
+        for _ in range(_RAISES + 1):
+            left = self.left(theta + space.solve(damping, absolute=absolute).x, slope)
+            if left >= best:
+                break
+            best, chosen, damping = left, damping, 3 * damping
+        return chosen, best
 
     def curve(self, theta: Tensor, space: KrylovSpace, dampings: list[float], absolute: bool) -> dict[str, list[float]]:
         r"""Return quality measures of the step from ``theta`` for every damping, without a retrained model.
@@ -103,15 +129,12 @@ def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objectiv
     return -slope / max(float(risk.parameters.double().square().sum()), 1e-30)
 
 
-def preconditioned(
-    problem: Problem, theta: Tensor, product: Product, rhs: Tensor, damping: float, tol: float, max_iter: int
-) -> Solution:
-    """Solve by conjugate gradients, preconditioned with the diagonal of the curvature if it is known."""
-    preconditioner = None
-    if isinstance(problem.curved, LinearRisk):
-        inverse = 1 / (problem.curved.jacobi(theta) + max(damping, 1e-6))
-        preconditioner = lambda r: problem.restrict(inverse * r)  # noqa: E731
-    return conjugate_gradients(product, rhs, damping=damping, preconditioner=preconditioner, tol=tol, max_iter=max_iter)
+def inverse_diagonal(problem: Problem, theta: Tensor, damping: float) -> Product | None:
+    """Return the product with the inverse of the damped diagonal of the curvature; ``None`` if it is not known."""
+    if not isinstance(problem.curved, LinearRisk):
+        return None
+    inverse = 1 / (problem.curved.jacobi(theta) + max(damping, 1e-6))
+    return lambda r: problem.restrict(inverse * r)
 
 
 def adam_quadratic(product: Product, rhs: Tensor, damping: float, lr: float, steps: int) -> Solution:

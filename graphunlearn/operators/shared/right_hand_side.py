@@ -41,6 +41,7 @@ class Problem:
         gone: Mask of the parameters of emptied nodes, to which the trained gradient no longer applies.
         free: Mask of the parameters that may change; ``None`` means all.
         nodes: The nodes whose embeddings ``start`` holds; ``None`` if it holds all parameters of the model.
+        rows: The node whose embedding holds each parameter, or -1 ``[num_parameters]``; ``None`` if ``nodes`` is given.
     """
 
     old: Risk
@@ -51,6 +52,7 @@ class Problem:
     gone: Tensor | None
     free: Tensor | None
     nodes: Tensor | None = None
+    rows: Tensor | None = None
 
     @cached_property
     def curved(self) -> Risk:
@@ -115,7 +117,7 @@ def global_problem(
     emptied = graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
     free = None if kept is None else (torch.isin(rows, kept) | (rows < 0)).to(old.parameters.dtype)
-    return Problem(old, new, direct, old.parameters, new.parameters, gone, free)
+    return Problem(old, new, direct, old.parameters, new.parameters, gone, free, rows=rows)
 
 
 def _retained_samples(

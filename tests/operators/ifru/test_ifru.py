@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -26,8 +26,9 @@ from graphunlearn.nn import (
     reset_parameters,
     risk_of,
 )
+from graphunlearn.operators.ifru.active_rows import solve_on_rows
 from graphunlearn.operators.ifru.method import _MOST_NEGATIVES
-from graphunlearn.operators.shared.correction import equivalent_ridge
+from graphunlearn.operators.shared.correction import Tilted, equivalent_ridge
 from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import fresh_seed, warm_start
 
@@ -300,7 +301,7 @@ def test_a_model_that_is_not_linear_is_damped_until_the_step_can_be_trusted(leve
     model = gu.nn.NGCF(graph.num_nodes, 8, 2)
     gu.fit(model, graph, epochs=20, lr=0.02, progress=False)
     request = gu.ForgetRequest.internal(level, torch.tensor([1, 2]) if level == "user" else graph.pairs[:, :20])
-    method = gu.IFRU(tol=1e-3, max_iter=200)
+    method = IFRU(tol=1e-3, max_iter=200)
     log = method.unlearn(model, graph, request).log
     assert log["damping_rule"] == "trust"
     ridge = max(method.min_damping, log["ridge"])
@@ -373,6 +374,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "curvature": curvature, "tol": 1e-11, "max_iter": 200, "negatives": 3}
+    options["warm_start"] = False  # so that every damping starts from the same embeddings
     before = parameters(model)
     dampings = [5.0, 20.0, 80.0]
     curve = IFRU(**options).damping_curve(model, graph, request, dampings)
@@ -383,7 +385,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
 
     retained, _ = graph.split(request)
     started = copy.deepcopy(model)
-    warm_start(started, graph, retained, 0)
+    warm_start(started, graph, retained, 0, scale=False)
     risk, theta0 = risk_of(started, retained, objective), parameters(started)
     leftover = risk_of(model, graph, objective).gradient(before)
 
@@ -411,6 +413,43 @@ def test_the_damping_curve_has_the_chosen_damping_in_its_middle():
     assert len(curve["damping"]) == len(curve["rho"]) == len(curve["residual"]) == len(curve["plain_residual"]) == 9
     assert curve["damping"] == sorted(curve["damping"])
     assert curve["damping"][4] == pytest.approx(curve["chosen"])
+
+
+@pytest.fixture(scope="module")
+def factored():
+    """Matrix factorisation whose ridge has no meaning, and a request of its most active users."""
+    graph = synthetic_interactions(num_users=120, num_items=90, interactions_per_user=15, seed=4)
+    model = build_model("mf", graph, 8).double()
+    reset_parameters(model, 0)
+    fit(model, graph, epochs=30, lr=0.03)
+    users = graph.degree[: graph.num_users].argsort(descending=True)[:12]
+    return model, graph, ForgetRequest.internal("user", users)
+
+
+@pytest.mark.parametrize("solver", ["cg", "krylov"])
+def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_taken(factored, solver):
+    model, graph, request = factored
+    options = {"negatives": 4, "tol": 1e-8, "max_iter": 200, "solver": solver}
+    result = operators.IFRU(**options).unlearn(model, graph, request)
+    log, left = result.log, []
+    assert (log["damping_rule"], log["acceptance"]["outcome"]) == ("gradient", "milder")
+    ridge = IFRU(**options, damping=max(0.01, log["ridge"])).unlearn(model, graph, request)
+    assert not ridge.accepted
+    assert ridge.log["acceptance"]["corrected"] == log["acceptance"]["corrected"]
+    for k in range(11):  # one damping at a time, the gradient of the definition
+        plain = IFRU(**options, warm_start=False, damping=max(0.01, log["ridge"]) * 3**k)
+        problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
+        slopes = [problem.new.gradient(problem.start) - tilt]
+        moved = parameters(plain.unlearn(model, graph, request).model)
+        left.append(float((problem.new.gradient(moved) - tilt).norm() / slopes[0].norm()))
+        if len(left) > 1 and left[-1] >= left[-2]:
+            break
+    assert 1 < len(left) < 11
+    assert log["damping"] == pytest.approx(max(0.01, log["ridge"]) * 3 ** (len(left) - 2))
+    assert log["gradient_left"] == pytest.approx(left[-2], rel=1e-4)
+    plain = IFRU(**options, warm_start=False, damping=log["damping"]).unlearn(model, graph, request)
+    torch.testing.assert_close(parameters(result.model), parameters(plain.model))
+    assert log["gradient_left"] < 1
 
 
 # ---- further steps
@@ -504,11 +543,12 @@ def trained(request):
 def test_nothing_pruned_and_everything_in_reach_is_the_whole_problem(objective):
     graph = random_graph()  # two hops from any interaction reach every node
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
-    common = {"objective": objective, "tol": 1e-11, "max_iter": 300, "negatives": 3}
+    common = {"objective": objective, "tol": 1e-11, "max_iter": 300, "negatives": 3, "damping": 5.0}
     whole = IFRU(**common).unlearn(model, graph, request)
     part = IFRU(**common, prune=0.0).unlearn(model, graph, request)
     assert part.log["pruning"]["nodes_kept"] == graph.num_nodes
-    assert part.log["damping"] == pytest.approx(whole.log["damping"], rel=1e-9)
+    assert part.log["steps"][0]["length"] == 1
+    assert part.log["relative_error"] < 1e-9
     torch.testing.assert_close(part.model.embedding.weight, whole.model.embedding.weight, rtol=1e-7, atol=1e-8)
 
 
@@ -525,13 +565,18 @@ def test_the_price_of_pruning_rises_with_what_is_pruned(trained, level):
         result = IFRU(**common, prune=prune).unlearn(model, graph, request)
         errors.append(float((scores(result.model, whole.graph) - base - moved).norm() / moved.norm()))
         kept.append(result.log["pruning"]["nodes_kept"])
-        shares.append(result.log["pruning"]["importance_kept"])
-    # an approximation: paths that leave the reached nodes are ignored (measured: .03 to .15)
-    assert errors[0] < 0.25
-    assert errors[0] < errors[2]
+        shares.append(result.log["relative_error"])
+        # the full system from its definition, with the rows that were not chosen
+        problem, _, tilt, _ = IFRU(**common)._problem(model, graph, whole.graph, request)
+        tilted = Tilted(problem, tilt)
+        step = parameters(result.model) - problem.start
+        slope = tilted.gradient(problem.start)
+        left = problem.product(problem.start, "gauss-newton")(step) + 0.3 * step + slope
+        assert shares[-1] == pytest.approx(float(left.norm() / slope.norm()), rel=1e-6)
+        assert tilted.value(parameters(result.model)) < tilted.value(problem.start)
+    assert errors == sorted(errors)
+    assert shares == sorted(shares)
     assert kept == sorted(kept, reverse=True)
-    assert shares == sorted(shares, reverse=True)
-    assert shares[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["closed form", "autograd"])
@@ -543,18 +588,12 @@ def test_pruned_rows_stay_where_they_were(trained, kind):
     after = result.model if kind == "closed form" else result.model.inner
     changed = (after.embedding.weight != inner.embedding.weight).any(1)
     log = result.log["pruning"]
-    assert 0 < int(changed.sum()) <= log["nodes_kept"] < log["nodes_reached"] < graph.num_nodes
-    assert set(log) == {
-        "nodes_reached",
-        "nodes_kept",
-        "importance_kept",
-        "endpoints_ignored",
-        "largest_degree_change_ignored",
-    }
-    assert 0 < log["importance_kept"] < 1
-    assert (log["endpoints_ignored"], log["largest_degree_change_ignored"]) == (0, 0.0)
     endpoints = torch.cat([graph.pairs[0, request.mask(graph)], graph.pairs[1, request.mask(graph)] + graph.num_users])
-    assert changed[endpoints].all()  # what lost an interaction is never pruned
+    assert changed[endpoints].all()  # their rows are scaled or drawn anew
+    assert 0 < int(changed.sum()) <= log["nodes_kept"] + len(endpoints.unique())
+    assert log["nodes_kept"] < log["nodes_reached"] < graph.num_nodes
+    assert set(log) == {"nodes_reached", "nodes_kept", "endpoints_ignored", "largest_degree_change_ignored"}
+    assert (log["endpoints_ignored"], log["largest_degree_change_ignored"]) == (0, 0.0)
 
 
 def test_small_degree_changes_can_be_ignored(trained):
@@ -578,6 +617,32 @@ def test_a_removal_too_small_to_count_changes_nothing_but_the_start(trained, for
     assert result.log["steps"] == []
     assert result.log["pruning"]["nodes_kept"] == 0
     assert result.log["pruning"]["endpoints_ignored"] > 0
+
+
+@pytest.mark.parametrize("kind", ["closed form", "autograd"])
+@pytest.mark.parametrize("scale", [1.0, 40.0, -1.0], ids=["good", "too long", "uphill"])
+def test_a_pruned_step_that_would_raise_the_tilted_risk_is_shortened_or_not_taken(trained, kind, scale, monkeypatch):
+    inner, graph = trained
+    model, request = inner if kind == "closed form" else Wrapped(inner), REQUESTS["user"](graph)
+
+    def scaled(*args, **options):
+        found = solve_on_rows(*args, **options)
+        steps.append(scale * found.x)
+        return replace(found, x=steps[-1], product=scale * found.product)
+
+    steps = []
+
+    monkeypatch.setattr("graphunlearn.operators.ifru.method.solve_on_rows", scaled)
+    operator = IFRU(prune=0.5, negatives=2)
+    result = operator.unlearn(model, graph, request)
+    problem, _, tilt, _ = operator._problem(model, graph, result.graph, request)
+    phi = Tilted(problem, tilt).value
+    before, after = phi(problem.start), phi(parameters(result.model))
+    length = result.log["steps"][0]["length"]
+    assert length == next((0.5**k for k in range(7) if phi(problem.start + 0.5**k * steps[0]) < before), 0)
+    assert (length == 0) == (scale < 0)
+    assert after < before if length else after == before
+    assert result.log["relative_error"] == (pytest.approx(1) if length == 0 else result.log["steps"][0]["residual"])
 
 
 # ---- emptied nodes
@@ -651,6 +716,12 @@ def test_the_published_choices_run_and_report_their_residual(trained):
     assert step["residual"] > 0
     assert result.log["curvature"] == "hessian"
     assert result.log["pruning"]["nodes_kept"] > 0
+    # its error, from the curvature of the whole problem with propagation
+    plain = IFRU(curvature="hessian", warm_start=False)
+    problem, _, tilt, _ = plain._problem(model, graph, result.graph, REQUESTS["interaction"](graph))
+    slope, d = Tilted(problem, tilt).gradient(problem.start), parameters(result.model) - problem.start
+    left = problem.curved.curvature(problem.start, "hessian")(d) + slope
+    assert result.log["relative_error"] == pytest.approx(float(left.norm() / slope.norm()), rel=1e-6)
     again = IFRU.as_published(default_objective(graph), max_iter=20).unlearn(
         model, graph, REQUESTS["interaction"](graph)
     )
@@ -696,6 +767,8 @@ def test_curvature_without_propagation_is_that_of_matrix_factorisation(objective
         ({"negatives": 0}, "'negatives'"),
         ({"curvature": "gauss_newton"}, "'curvature'"),
         ({"solver": "kyrlov"}, "'solver'"),
+        ({"prune": 0.5, "curvature": "absolute"}, "'prune' must be None unless conjugate gradients solve the system"),
+        ({"prune": 0.5, "solver": "adam"}, "'prune' must be None unless conjugate gradients solve the system"),
         ({"curvature": "absolute", "solver": "cg"}, "'solver' must be 'krylov' for curvature 'absolute'"),
         ({"curvature": "absolute", "solver": "adam"}, "'solver' must be 'krylov' for curvature 'absolute'"),
     ],
