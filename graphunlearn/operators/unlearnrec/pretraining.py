@@ -106,7 +106,7 @@ def learn_influence(
         seed = 101 * simulation.seed + _PROBE_SEED + number
         seed += seed == training.seed  # a probe must not share the initialisation of the original
         generator = torch.Generator().manual_seed(seed)
-        design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
+        design = design_probe(graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
         probe = _trained_probe(model, graph, design, replace(training, seed=seed), checkpoint, files, log, options)
         pools = _pools(model, graph, probe, design, _HELD_OUT, generator)
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
@@ -176,21 +176,23 @@ def _pools(
 ) -> list[list[Pool]]:
     """Return the pools of interactions that either model can forget with a known outcome, for training and held out.
 
-    The interactions that the probe left out form three kinds of pool: the scattered ones, the bundled ones, and both
-    together, as in large requests.
+    Every kind of left out interactions and every rule of added pairs is a pool, and so are all left out interactions
+    together and all added pairs together.
     """
     unseen, natural = encode(probe, design.graph), encode(model, graph)
-    single = design.scattered.size(1)
-    group = torch.cat([torch.arange(single, device=graph.pairs.device), single + design.bundle])
     parts: list[list[Pool]] = [[], []]
-    removed = Pool(model, graph, design.left_out, score(unseen, design.left_out), group)
-    for into, whole in zip(parts, removed.split(share, generator)):
-        into += [whole.only(whole.group < single), whole.only(whole.group >= single), whole]
-    for odd in (design.lowest, design.others):
-        added = Pool(probe, design.graph, odd, score(natural, odd), odd[1])
-        for into, part in zip(parts, added.split(share, generator)):
-            into.append(part)
-    return [[pool for pool in part if pool.pairs.size(1)] for part in parts]
+    sides = ((model, graph, unseen, design.removed), (probe, design.graph, natural, design.injected))
+    for forgetting, on, other, kinds in sides:
+        split: list[list[Pool]] = [[], []]
+        for drawn in kinds.values():
+            if drawn.pairs.size(1):
+                pool = Pool(forgetting, on, drawn.pairs, score(other, drawn.pairs), drawn.group)
+                for into, part in zip(split, pool.split(share, generator)):
+                    into.append(part)
+        for into, pools in zip(parts, split):
+            pools = [pool for pool in pools if pool.pairs.size(1)]
+            into += [*pools, Pool.joined(pools)] if pools else []
+    return parts
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:
