@@ -10,12 +10,13 @@ from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import csr
+from graphunlearn.operators.shared.neighbours import random_walk
 
 __all__ = ["INJECTED", "REMOVED", "Drawn", "draw_injected", "draw_removed"]
 
 _CHUNK = 256  # users whose similarities to all items are computed at a time
 _POPULAR, _NICHE = 0.5, 0.2  # shares of the interactions that belong to popular and to niche items
-_BURSTS = 6  # fewest items that are promoted
+_BURSTS = 12  # fewest items that are promoted
 _WALKS = 8  # random walks per plausible pair, since most of them end at an item that the user holds
 _FACTOR = (0.3, 4.0)  # added interactions of a promoted item, as a multiple of those that it has
 
@@ -166,7 +167,7 @@ def draw_injected(graph: InteractionGraph, budget: int, generator: torch.Generat
     * ``popular``: a random user and an item drawn in proportion to its interactions;
     * ``dissimilar``: a random user and one of the third of all items that are least similar to those of the user;
     * ``plausible``: the ends of random walks of three steps;
-    * ``bursts``: random users who all get the same item, one of the more popular half of all items;
+    * ``bursts``: random users who all get the same random item, 0.3 to 4 times as many as the item has already;
     * ``erratic``: random items for a user, up to as many as the user has.
 
     Items with a single interaction and users with a single interaction get none. No rule looks at the scores of a
@@ -234,11 +235,8 @@ def _by_popularity(graph: InteractionGraph, budget: int, generator: torch.Genera
 
 def _plausible(graph: InteractionGraph, budget: int, generator: torch.Generator) -> Drawn:
     users, items = _able(graph)
-    users, adjacency = _draw(users, _WALKS * budget, generator), graph.adjacency
-    node = users
-    for _ in range(3):
-        place = torch.rand(len(node), generator=generator).to(node.device) * adjacency.degree[node]
-        node = adjacency.col[adjacency.rowptr[node].long() + place.long()].long()
+    users = _draw(users, _WALKS * budget, generator)
+    node = random_walk(graph, users, 3, generator)
     ends = torch.isin(node - graph.num_users, items)
     return _single(users[ends], node[ends] - graph.num_users)
 
@@ -270,7 +268,6 @@ def _dissimilar(graph: InteractionGraph, budget: int, generator: torch.Generator
 def _bursts(graph: InteractionGraph, budget: int, generator: torch.Generator) -> Drawn:
     users, items = _able(graph)
     degree = graph.adjacency.degree[graph.num_users :]
-    items = items[degree[items] >= degree[items].median()] if len(items) else items
     low, high = (torch.tensor(value).log() for value in _FACTOR)
     parts, count = [], 0
     for item in _sample(items, len(items), generator).tolist():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.fitting import FitSettings, _quiet, fit, reset_parameters, validator
+from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
+from graphunlearn.operators.unlearnrec.features import LARGE_LOSS
 from graphunlearn.operators.unlearnrec.probe import Pool, Probe, check_shares, design_probe
 
 __all__ = ["Simulation", "learn_influence"]
 
 _PROBE_SEED = 500_009  # added to seeds, so that a probe is unlikely to share its seed with another model
 _GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
+_COMPARED = 20_000  # most interactions by which the levels of two models are compared
 _HELD_OUT = 0.2  # share of the groups of interactions that only simulate requests for early stopping
 
 
@@ -110,8 +113,10 @@ def learn_influence(
         probe = _trained_probe(model, graph, design, replace(training, seed=seed), checkpoint, files, log, options)
         pools = _pools(model, graph, probe, design, _HELD_OUT, generator)
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
+            others: list[tuple[Tensor, Tensor]] = []
             for pool in part:
-                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
+                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress, others)))
+            into.append(others)
     if not any(judged) or not any(learned):
         got = f"{simulation.share} of {graph.num_interactions} interactions"
         raise ArgumentError("share", "leave out enough to learn from and to choose by", got)
@@ -181,18 +186,34 @@ def _pools(
     """
     unseen, natural = encode(probe, design.graph), encode(model, graph)
     parts: list[list[Pool]] = [[], []]
-    sides = ((model, graph, unseen, design.removed), (probe, design.graph, natural, design.injected))
-    for forgetting, on, other, kinds in sides:
+    some = torch.randperm(graph.num_interactions, generator=generator)[:_COMPARED].to(graph.pairs.device)
+    users, items = graph.pairs[:, some]
+    items = torch.cat([items, draw_negatives(graph, users, items, 1, 0).view(-1)])
+    compared = torch.stack([users.repeat(2), items])
+    as_original, as_probe = _matched(unseen, natural, compared), _matched(natural, unseen, compared)
+    sides = ((model, graph, as_original, design.removed), (probe, design.graph, as_probe, design.injected))
+    for forgetting, on, judge, kinds in sides:
         split: list[list[Pool]] = [[], []]
         for drawn in kinds.values():
             if drawn.pairs.size(1):
-                pool = Pool(forgetting, on, drawn.pairs, score(other, drawn.pairs), drawn.group)
+                pool = Pool(forgetting, on, drawn.pairs, judge(drawn.pairs), drawn.group, judge)
                 for into, part in zip(split, pool.split(share, generator)):
                     into.append(part)
         for into, pools in zip(parts, split):
             pools = [pool for pool in pools if pool.pairs.size(1)]
             into += [*pools, Pool.joined(pools)] if pools else []
     return parts
+
+
+def _matched(encoded: Encoded, wanted: Encoded, pairs: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of pairs that gives their scores by ``encoded``, at the level of the scores by ``wanted``.
+
+    One of two models is trained for longer, by chance, and its scores are larger. The scores are shifted and scaled so
+    that mean and standard deviation over ``pairs`` agree.
+    """
+    own, other = score(encoded, pairs), score(wanted, pairs)
+    scale = other.std() / own.std().clamp(min=torch.finfo(own.dtype).eps)
+    return lambda asked: other.mean() + scale * (score(encoded, asked) - own.mean())
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:
@@ -202,9 +223,17 @@ def _sizes(count: int, generator: torch.Generator) -> list[float]:
 
 
 def _described(
-    pool: Pool, sizes: list[float], generator: torch.Generator, log: dict[str, Any], progress: bool | None
+    pool: Pool,
+    sizes: list[float],
+    generator: torch.Generator,
+    log: dict[str, Any],
+    progress: bool | None,
+    others: list[tuple[Tensor, Tensor]],
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield features and target scores of simulated requests; record the largest share of a request in ``log``."""
+    """Yield features and target scores of simulated requests; record the largest share of a request in ``log``.
+
+    Features and target scores of items that lose a large share, for other users, are added to ``others``.
+    """
     simulated, quiet = pool.requests(sizes, generator), _quiet(progress)
     requests = tqdm(simulated, total=len(sizes), desc="simulating", unit="request", disable=quiet, leave=False)
     for removal, target in requests:
@@ -212,3 +241,7 @@ def _described(
         log["largest_share"] = max(log["largest_share"], share)
         if removal.pairs.size(1):
             yield removal.features(), target
+        if pool.judge is not None:
+            rest = removal.with_others(removal.removed_share[removal.graph.num_users :] >= LARGE_LOSS, generator)
+            if rest.pairs.size(1):
+                others.append((rest.features(), pool.judge(rest.pairs)))

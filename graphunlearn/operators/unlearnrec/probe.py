@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +51,8 @@ class Pool:
         target: Their scores by a model that was not trained on them ``[num]``.
         group: Group number of every interaction ``[num]``. A group is forgotten as a whole or not at all, because the
             model that provides the targets was trained without the whole group.
+        judge: Function from pairs ``[2, num]`` to their target scores ``[num]``; ``None`` if only those of ``pairs``
+            are known.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class Pool:
     pairs: Tensor
     target: Tensor
     group: Tensor
+    judge: Callable[[Tensor], Tensor] | None = None
 
     def split(self, share: float, generator: torch.Generator) -> tuple[Pool, Pool]:
         """Split the pool by groups.
