@@ -213,7 +213,12 @@ def _matched(encoded: Encoded, wanted: Encoded, pairs: Tensor) -> Callable[[Tens
     """
     own, other = score(encoded, pairs), score(wanted, pairs)
     scale = other.std() / own.std().clamp(min=torch.finfo(own.dtype).eps)
-    return lambda asked: other.mean() + scale * (score(encoded, asked) - own.mean())
+
+    @torch.no_grad()
+    def answer(asked: Tensor) -> Tensor:
+        return other.mean() + scale * (score(encoded, asked) - own.mean())
+
+    return answer
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:

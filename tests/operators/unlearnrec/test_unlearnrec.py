@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.nn import LightGCN
+from toys import factors
 
 import graphunlearn.operators.unlearnrec.pretraining as pretraining
 from graphunlearn.data import ForgetRequest, InteractionGraph
@@ -476,6 +477,17 @@ def test_scores_are_brought_to_the_level_of_the_other_model(trained):
     torch.testing.assert_close(judge(torch.cat([pairs, asked], 1)), expected)
     larger = type(wanted)(2 * own.queries, own.items)
     torch.testing.assert_close(pretraining._matched(larger, wanted, pairs)(asked), judge(asked))
+
+
+def test_a_model_whose_rows_are_its_parameters_is_served():
+    graph = synthetic_interactions(num_users=60, num_items=40, interactions_per_user=8, seed=0)
+    model = factors(graph, scale=0.1)
+    fit(model, graph, epochs=5)
+    model.zero_grad(set_to_none=True)
+    method = UnlearnRec(**FAST)
+    method.prepare(model, graph)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert method.unlearn(model, graph, edges(graph)).log["steered"] > 0
 
 
 def test_items_that_forgotten_users_promoted_are_brought_to_predicted_scores(trained):
