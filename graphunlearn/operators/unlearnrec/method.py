@@ -36,15 +36,17 @@ class UnlearnRec(Simulation, Unlearner):
 
     This class is a redesign by this package; :meth:`as_published` returns the method close to its description
     (:class:`~graphunlearn.operators.unlearnrec.published.PublishedUnlearnRec`). :meth:`prepare` trains an additional
-    model, the probe, on a graph from which some interactions were removed and to which some unlikely ones were added.
-    The probe provides simulated requests with known outcomes. A small network is fitted to them: it maps features of
+    model, the probe, on a graph from which some interactions were removed and to which some pairs were added, by the
+    rules in :mod:`~graphunlearn.operators.unlearnrec.kinds`. The probe provides simulated requests with known
+    outcomes. A small network is fitted to them: it maps features of
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
     1. Redraw the embeddings of emptied nodes.
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
-       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`).
-    3. Change the layer-0 embeddings of their users and items so that the interactions score :math:`t_{ui}`, with the
+       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`). If an item loses half of its interactions
+       or more with emptied users, its scores for some other users are predicted, too.
+    3. Change the layer-0 embeddings of their users and items so that these pairs score :math:`t_{ui}`, with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
     4. If ``epochs`` is positive, fine-tune towards the same targets.
 
@@ -57,7 +59,7 @@ class UnlearnRec(Simulation, Unlearner):
             training run.
         share: Share of the interactions that a probe is trained without. Much larger requests lie outside the
             simulated range.
-        odd_users: Share of the users who get an unlikely interaction in the graph of a probe.
+        odd_users: Number of pairs that two of the rules add to the graph of a probe together, as a share of the users.
         requests: Number of simulated requests of each kind.
         context: Whether the encoder also receives the mean features of the request.
         rounds: Number of steps towards the targets.

@@ -40,7 +40,8 @@ class Simulation:
     Args:
         probes: Number of probe models, each trained like the original.
         share: Share of the interactions that a probe is trained without, in (0, 0.5].
-        odd_users: Share of the users who get one unlikely interaction in the graph of a probe; 0 adds none.
+        odd_users: Number of pairs that two of the rules add to the graph of a probe together, as a share of the users;
+            0 adds none.
         requests: Number of simulated requests per model and kind; half of them are large, the other half have 8 to 128
             interactions.
         seed: Seed of all random choices and of the parameters of the probes.
@@ -76,7 +77,7 @@ def learn_influence(
     """Train ``encoder`` in place for a model and its graph, without any real request.
 
     A probe has the architecture of the original and other initial parameters. It is trained on a graph from which some
-    interactions were removed and to which some unlikely ones were added
+    interactions were removed and to which some pairs were added
     (:func:`~graphunlearn.operators.unlearnrec.probe.design_probe`). If the original forgets the removed interactions,
     their target scores are those of the probe. If the probe forgets the added interactions, their target scores are
     those of the original. Simulated requests are drawn from both sets.
