@@ -16,7 +16,7 @@ __all__ = ["INJECTED", "REMOVED", "Drawn", "draw_injected", "draw_removed"]
 
 _CHUNK = 256  # users whose similarities to all items are computed at a time
 _POPULAR, _NICHE = 0.5, 0.2  # shares of the interactions that belong to popular and to niche items
-_BURSTS = 30  # fewest items that are promoted
+_BURSTS = 12  # fewest items that are promoted
 _WALKS = 8  # random walks per plausible pair, since most of them end at an item that the user holds
 _FACTOR = (0.3, 4.0)  # added interactions of a promoted item, as a multiple of those that it has
 
@@ -272,7 +272,7 @@ def _bursts(graph: InteractionGraph, budget: int, generator: torch.Generator) ->
     parts, count = [], 0
     for item in _sample(items, len(items), generator).tolist():
         factor = (low + (high - low) * torch.rand(1, generator=generator)).exp()
-        num = min(max(2, round(float(factor) * int(degree[item]))), len(users) // 10)
+        num = min(max(2, round(float(factor) * int(degree[item]))), len(users) // 4)
         chosen = _sample(users, num, generator)
         parts.append(torch.stack([chosen, torch.full_like(chosen, item)]))
         count += num
