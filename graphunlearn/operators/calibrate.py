@@ -15,7 +15,7 @@ from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.block_step import emptied_rows_step
-from graphunlearn.operators.shared.neighbours import neighbour_means
+from graphunlearn.operators.shared.neighbours import neighbour_means, random_walk
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -89,14 +89,11 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
         tensor([[1],
                 [0]])
     """
-    generator, adjacency = torch.Generator().manual_seed(seed), graph.adjacency
+    generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(graph.num_interactions, (num,), generator=generator).to(graph.pairs.device)
     users, items = graph.pairs[:, chosen]
     uniform = draw_negatives(graph, users[: num // 2], items[: num // 2], 1, seed).view(-1)
-    node = items[num // 2 :] + graph.num_users
-    for _ in range(2):  # step to a user of the item, then to an item of that user
-        place = (torch.rand(len(node), generator=generator).to(node.device) * adjacency.degree[node]).long()
-        node = adjacency.col[adjacency.rowptr[node].long() + place].long()
+    node = random_walk(graph, items[num // 2 :] + graph.num_users, 2, generator)
     pairs = torch.stack([users, torch.cat([uniform, node - graph.num_users])])
     held = graph.pairs[0] * graph.num_items + graph.pairs[1]
     return pairs[:, ~torch.isin(pairs[0] * graph.num_items + pairs[1], held)]

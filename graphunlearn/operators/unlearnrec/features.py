@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encoding import Encoded, encode, score
-from graphunlearn.operators.shared.neighbours import neighbour_means
+from graphunlearn.operators.shared.neighbours import neighbour_means, random_walk
 from graphunlearn.operators.shared.warm_start import kept_share
 
-__all__ = ["NUM_FEATURES", "Removal"]
+__all__ = ["LARGE_LOSS", "NUM_FEATURES", "Removal"]
+
+LARGE_LOSS = 0.5
+"""Share of its interactions from which on an item's scores for other users are predicted, too."""
+_OTHERS, _PAIRS = 64, 16_384  # most other users per item, and most pairs with other users
 
 NUM_FEATURES = 21
 """Number of features of one forgotten interaction; see :meth:`Removal.features`."""
@@ -77,6 +81,29 @@ class Removal:
     def removed_share(self) -> Tensor:
         """The share of interactions that every node loses ``[num_nodes]``."""
         return 1 - kept_share(self.graph, self.retained)
+
+    def with_others(self, items: Tensor, generator: torch.Generator) -> Removal:
+        """Return the removal with pairs of some items and other users, in place of the forgotten interactions.
+
+        The other users are the ends of random walks of three steps on the retained graph, so that they are in the same
+        connected component.
+
+        Args:
+            items: Mask of the items; those without retained interactions are left out ``[num_items]``.
+            generator: Generator of the walks, on the CPU.
+
+        Returns:
+            The removal. No pair is in ``graph``, and no pair is repeated.
+        """
+        users = self.graph.num_users
+        chosen = (items & (self.retained.adjacency.degree[users:] > 0)).nonzero().view(-1)
+        start = chosen.repeat_interleave(max(1, min(_OTHERS, _PAIRS // max(1, len(chosen)))))
+        other = random_walk(self.retained, start + users, 3, generator)
+        keys = torch.unique(other * self.graph.num_items + start)
+        held = self.graph.pairs[0] * self.graph.num_items + self.graph.pairs[1]
+        keys = keys[~torch.isin(keys, held)]
+        pairs = torch.stack([keys // self.graph.num_items, keys % self.graph.num_items])
+        return replace(self, pairs=pairs, label=None)
 
     @torch.no_grad()
     def features(self) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn.encoding import Encoded, encode
@@ -24,7 +24,7 @@ from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder
-from graphunlearn.operators.unlearnrec.features import Removal
+from graphunlearn.operators.unlearnrec.features import LARGE_LOSS, Removal
 from graphunlearn.operators.unlearnrec.pretraining import Simulation, learn_influence
 
 __all__ = ["UnlearnRec"]
@@ -36,15 +36,17 @@ class UnlearnRec(Simulation, Unlearner):
 
     This class is a redesign by this package; :meth:`as_published` returns the method close to its description
     (:class:`~graphunlearn.operators.unlearnrec.published.PublishedUnlearnRec`). :meth:`prepare` trains an additional
-    model, the probe, on a graph from which some interactions were removed and to which some unlikely ones were added.
-    The probe provides simulated requests with known outcomes. A small network is fitted to them: it maps features of
+    model, the probe, on a graph from which some interactions were removed and to which some pairs were added, by the
+    rules in :mod:`~graphunlearn.operators.unlearnrec.kinds`. The probe provides simulated requests with known
+    outcomes. A small network is fitted to them: it maps features of
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
     1. Redraw the embeddings of emptied nodes.
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
-       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`).
-    3. Change the layer-0 embeddings of their users and items so that the interactions score :math:`t_{ui}`, with the
+       (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`). If an item loses half of its interactions
+       or more with emptied users, its scores for some other users are predicted, too.
+    3. Change the layer-0 embeddings of their users and items so that these pairs score :math:`t_{ui}`, with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
     4. If ``epochs`` is positive, fine-tune towards the same targets.
 
@@ -57,7 +59,7 @@ class UnlearnRec(Simulation, Unlearner):
             training run.
         share: Share of the interactions that a probe is trained without. Much larger requests lie outside the
             simulated range.
-        odd_users: Share of the users who get an unlikely interaction in the graph of a probe.
+        odd_users: Number of pairs that two of the rules add to the graph of a probe together, as a share of the users.
         requests: Number of simulated requests of each kind.
         context: Whether the encoder also receives the mean features of the request.
         rounds: Number of steps towards the targets.
@@ -143,15 +145,36 @@ class UnlearnRec(Simulation, Unlearner):
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}
         warm_start(model, graph, retained, self.seed, scale=False)
+        others = None
         if log["emptied_nodes"]:
+            others = self._others(model, graph, retained, removed, before)
             log["block_step"] = emptied_rows_step(model, graph, retained, removed, objective, before)
         removal = Removal.of(model, graph, retained, removed, before)
-        with torch.no_grad():
-            features = removal.features()
-            targets = encoder.to(features.device)(features.to(encoder.center.dtype)).to(features)
+        pairs, targets = removal.pairs, _answer(encoder, removal)
         log["steered"] = len(targets)
-        log |= steer(model, retained, removal.pairs, targets, encoded=removal.after, rounds=self.rounds)
+        if others is not None:
+            pairs, targets = torch.cat([pairs, others.pairs], 1), torch.cat([targets, _answer(encoder, others)])
+            log["steered_others"] = len(targets) - log["steered"]
+        log |= steer(model, retained, pairs, targets, encoded=removal.after, rounds=self.rounds)
         if self.epochs:
             tuning = replace(self.tuning, epochs=self.epochs, seed=self.seed)
-            log["tuning"] = tune(model, retained, removal.pairs, lambda _: targets, objective, tuning)
+            log["tuning"] = tune(model, retained, pairs, lambda _: targets, objective, tuning)
         return log
+
+    def _others(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor, before: Encoded
+    ) -> Removal:
+        """Return pairs of other users with the items that lose a large share to emptied users."""
+        items = graph.pairs[1, removed & graph.emptied(retained)[graph.pairs[0]]]
+        lost = torch.bincount(items, minlength=graph.num_items)
+        large = (lost > 0) & (lost >= LARGE_LOSS * graph.adjacency.degree[graph.num_users :])
+        removal = Removal.of(model, graph, retained, removed, before)
+        return removal.with_others(large, torch.Generator().manual_seed(self.seed))
+
+
+@torch.no_grad()
+def _answer(encoder: InfluenceEncoder, removal: Removal) -> Tensor:
+    """Return the scores that the encoder predicts for the pairs of a removal ``[num]``."""
+    features = removal.features()
+    answer: Tensor = encoder.to(features.device)(features.to(encoder.center.dtype)).to(features)
+    return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from tqdm import tqdm
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.fitting import FitSettings, _quiet, fit, reset_parameters, validator
+from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings, InfluenceEncoder, pretrain_encoder
+from graphunlearn.operators.unlearnrec.features import LARGE_LOSS
 from graphunlearn.operators.unlearnrec.probe import Pool, Probe, check_shares, design_probe
 
 __all__ = ["Simulation", "learn_influence"]
 
 _PROBE_SEED = 500_009  # added to seeds, so that a probe is unlikely to share its seed with another model
 _GOOD_ENOUGH, _ATTEMPTS, _NEXT_SEED = 0.8, 3, 10_007
+_COMPARED = 20_000  # most interactions by which the levels of two models are compared
 _HELD_OUT = 0.2  # share of the groups of interactions that only simulate requests for early stopping
 
 
@@ -37,7 +40,8 @@ class Simulation:
     Args:
         probes: Number of probe models, each trained like the original.
         share: Share of the interactions that a probe is trained without, in (0, 0.5].
-        odd_users: Share of the users who get one unlikely interaction in the graph of a probe; 0 adds none.
+        odd_users: Number of pairs that two of the rules add to the graph of a probe together, as a share of the users;
+            0 adds none.
         requests: Number of simulated requests per model and kind; half of them are large, the other half have 8 to 128
             interactions.
         seed: Seed of all random choices and of the parameters of the probes.
@@ -73,7 +77,7 @@ def learn_influence(
     """Train ``encoder`` in place for a model and its graph, without any real request.
 
     A probe has the architecture of the original and other initial parameters. It is trained on a graph from which some
-    interactions were removed and to which some unlikely ones were added
+    interactions were removed and to which some pairs were added
     (:func:`~graphunlearn.operators.unlearnrec.probe.design_probe`). If the original forgets the removed interactions,
     their target scores are those of the probe. If the probe forgets the added interactions, their target scores are
     those of the original. Simulated requests are drawn from both sets.
@@ -106,12 +110,14 @@ def learn_influence(
         seed = 101 * simulation.seed + _PROBE_SEED + number
         seed += seed == training.seed  # a probe must not share the initialisation of the original
         generator = torch.Generator().manual_seed(seed)
-        design = design_probe(model, graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
+        design = design_probe(graph, share=simulation.share, odd_users=simulation.odd_users, seed=seed)
         probe = _trained_probe(model, graph, design, replace(training, seed=seed), checkpoint, files, log, options)
         pools = _pools(model, graph, probe, design, _HELD_OUT, generator)
         for into, part, count in zip((learned, judged), pools, (simulation.requests, max(4, simulation.requests // 4))):
+            others: list[tuple[Tensor, Tensor]] = []
             for pool in part:
-                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress)))
+                into.append(list(_described(pool, _sizes(count, generator), generator, log, progress, others)))
+            into.append(others)
     if not any(judged) or not any(learned):
         got = f"{simulation.share} of {graph.num_interactions} interactions"
         raise ArgumentError("share", "leave out enough to learn from and to choose by", got)
@@ -176,21 +182,44 @@ def _pools(
 ) -> list[list[Pool]]:
     """Return the pools of interactions that either model can forget with a known outcome, for training and held out.
 
-    The interactions that the probe left out form three kinds of pool: the scattered ones, the bundled ones, and both
-    together, as in large requests.
+    Every kind of left out interactions and every rule of added pairs is a pool, and so are all left out interactions
+    together and all added pairs together.
     """
     unseen, natural = encode(probe, design.graph), encode(model, graph)
-    single = design.scattered.size(1)
-    group = torch.cat([torch.arange(single, device=graph.pairs.device), single + design.bundle])
     parts: list[list[Pool]] = [[], []]
-    removed = Pool(model, graph, design.left_out, score(unseen, design.left_out), group)
-    for into, whole in zip(parts, removed.split(share, generator)):
-        into += [whole.only(whole.group < single), whole.only(whole.group >= single), whole]
-    for odd in (design.lowest, design.others):
-        added = Pool(probe, design.graph, odd, score(natural, odd), odd[1])
-        for into, part in zip(parts, added.split(share, generator)):
-            into.append(part)
-    return [[pool for pool in part if pool.pairs.size(1)] for part in parts]
+    some = torch.randperm(graph.num_interactions, generator=generator)[:_COMPARED].to(graph.pairs.device)
+    users, items = graph.pairs[:, some]
+    items = torch.cat([items, draw_negatives(graph, users, items, 1, 0).view(-1)])
+    compared = torch.stack([users.repeat(2), items])
+    as_original, as_probe = _matched(unseen, natural, compared), _matched(natural, unseen, compared)
+    sides = ((model, graph, as_original, design.removed), (probe, design.graph, as_probe, design.injected))
+    for forgetting, on, judge, kinds in sides:
+        split: list[list[Pool]] = [[], []]
+        for drawn in kinds.values():
+            if drawn.pairs.size(1):
+                pool = Pool(forgetting, on, drawn.pairs, judge(drawn.pairs), drawn.group, judge)
+                for into, part in zip(split, pool.split(share, generator)):
+                    into.append(part)
+        for into, pools in zip(parts, split):
+            pools = [pool for pool in pools if pool.pairs.size(1)]
+            into += [*pools, Pool.joined(pools)] if pools else []
+    return parts
+
+
+def _matched(encoded: Encoded, wanted: Encoded, pairs: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of pairs that gives their scores by ``encoded``, at the level of the scores by ``wanted``.
+
+    One of two models is trained for longer, by chance, and its scores are larger. The scores are shifted and scaled so
+    that mean and standard deviation over ``pairs`` agree.
+    """
+    own, other = score(encoded, pairs), score(wanted, pairs)
+    scale = other.std() / own.std().clamp(min=torch.finfo(own.dtype).eps)
+
+    @torch.no_grad()
+    def answer(asked: Tensor) -> Tensor:
+        return other.mean() + scale * (score(encoded, asked) - own.mean())
+
+    return answer
 
 
 def _sizes(count: int, generator: torch.Generator) -> list[float]:
@@ -200,9 +229,17 @@ def _sizes(count: int, generator: torch.Generator) -> list[float]:
 
 
 def _described(
-    pool: Pool, sizes: list[float], generator: torch.Generator, log: dict[str, Any], progress: bool | None
+    pool: Pool,
+    sizes: list[float],
+    generator: torch.Generator,
+    log: dict[str, Any],
+    progress: bool | None,
+    others: list[tuple[Tensor, Tensor]],
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield features and target scores of simulated requests; record the largest share of a request in ``log``."""
+    """Yield features and target scores of simulated requests; record the largest share of a request in ``log``.
+
+    Features and target scores of items that lose a large share, for other users, are added to ``others``.
+    """
     simulated, quiet = pool.requests(sizes, generator), _quiet(progress)
     requests = tqdm(simulated, total=len(sizes), desc="simulating", unit="request", disable=quiet, leave=False)
     for removal, target in requests:
@@ -210,3 +247,7 @@ def _described(
         log["largest_share"] = max(log["largest_share"], share)
         if removal.pairs.size(1):
             yield removal.features(), target
+        if pool.judge is not None:
+            rest = removal.with_others(removal.removed_share[removal.graph.num_users :] >= LARGE_LOSS, generator)
+            if rest.pairs.size(1):
+                others.append((rest.features(), pool.judge(rest.pairs)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,10 +13,12 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.unlearnrec.features import Removal
+from graphunlearn.operators.unlearnrec.kinds import Drawn, draw_injected, draw_removed
 
 __all__ = ["Pool", "Probe", "check_shares", "design_probe"]
 
-_CHUNK, _MOST_ODD = 256, 2000  # users ranked at a time, and users ranked in total
+_MOST = 2000  # most pairs that every rule adds; bursts and erratic users may exceed it a little
+_RULES = 0.5  # pairs that every rule adds, as a multiple of the users that get one
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,14 @@ class Probe:
     graph, so its scores for them show how they score once the probe has forgotten them.
 
     Args:
-        graph: The original graph without ``scattered`` and ``bundled``, and with ``lowest`` and ``others`` added.
-        scattered: Interactions of the original graph, chosen independently of each other ``[2, num_scattered]``.
-        bundled: Interactions of users and items that lose a large share of their interactions ``[2, num_bundled]``.
-        bundle: The number of the user or item that each bundled interaction was removed for ``[num_bundled]``.
-        lowest: Added pairs that the original model ranks lowest ``[2, num_lowest]``.
-        others: Added pairs from anywhere in the ranking of the original model ``[2, num_others]``.
+        graph: The original graph without the interactions of ``removed``, and with the pairs of ``injected`` added.
+        removed: Interactions of the original graph that the probe is trained without, by kind.
+        injected: Pairs that the original graph lacks, by rule.
     """
 
     graph: InteractionGraph
-    scattered: Tensor
-    bundled: Tensor
-    bundle: Tensor
-    lowest: Tensor
-    others: Tensor
-
-    @property
-    def left_out(self) -> Tensor:
-        """All interactions that the probe is trained without ``[2, num_left_out]``."""
-        return torch.cat([self.scattered, self.bundled], 1)
+    removed: dict[str, Drawn]
+    injected: dict[str, Drawn]
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,8 @@ class Pool:
         target: Their scores by a model that was not trained on them ``[num]``.
         group: Group number of every interaction ``[num]``. A group is forgotten as a whole or not at all, because the
             model that provides the targets was trained without the whole group.
+        judge: Function from pairs ``[2, num]`` to their target scores ``[num]``; ``None`` if only those of ``pairs``
+            are known.
     """
 
     model: nn.Module
@@ -67,6 +60,7 @@ class Pool:
     pairs: Tensor
     target: Tensor
     group: Tensor
+    judge: Callable[[Tensor], Tensor] | None = None
 
     def split(self, share: float, generator: torch.Generator) -> tuple[Pool, Pool]:
         """Split the pool by groups.
@@ -89,6 +83,19 @@ class Pool:
     def only(self, mask: Tensor) -> Pool:
         """Return the pool restricted to the interactions in a boolean ``mask`` ``[num]``."""
         return replace(self, pairs=self.pairs[:, mask], target=self.target[mask], group=self.group[mask])
+
+    @staticmethod
+    def joined(pools: Sequence[Pool]) -> Pool:
+        """Return one pool of all interactions of pools of the same model; their groups stay apart."""
+        starts = [0]
+        for pool in pools:
+            starts.append(starts[-1] + (int(pool.group.max()) + 1 if len(pool.group) else 0))
+        return replace(
+            pools[0],
+            pairs=torch.cat([pool.pairs for pool in pools], 1),
+            target=torch.cat([pool.target for pool in pools]),
+            group=torch.cat([pool.group + start for pool, start in zip(pools, starts)]),
+        )
 
     def requests(self, sizes: Sequence[float], generator: torch.Generator) -> Iterator[tuple[Removal, Tensor]]:
         """Yield simulated requests with the target scores of their interactions.
@@ -120,19 +127,17 @@ def check_shares(share: float, odd_users: float) -> None:
 
 
 @torch.no_grad()
-def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd_users: float, seed: int) -> Probe:
-    """Choose the interactions that the probe leaves out and the pairs that it adds.
+def design_probe(graph: InteractionGraph, *, share: float, odd_users: float, seed: int) -> Probe:
+    """Choose the interactions that the probe leaves out and the pairs that are added.
 
-    Half of ``share`` is removed at random. The other half is removed from random users and items that each lose a large
-    share of their interactions, so that the simulated requests cover all removed shares. Each of a share ``odd_users``
-    of the users gets one added pair: half of them the item that ``model`` ranks lowest, the others an item from
-    anywhere in the ranking, low ranks being more likely.
+    The kinds of :func:`~graphunlearn.operators.unlearnrec.kinds.draw_removed` have equal parts of ``share``, and every
+    rule of :func:`~graphunlearn.operators.unlearnrec.kinds.draw_injected` adds about half as many pairs as a share
+    ``odd_users`` of the users is. Every user and every item keeps at least one interaction.
 
     Args:
-        model: The original model.
         graph: The training graph of the original model.
         share: Share of the interactions to leave out.
-        odd_users: Share of the users who get an added pair.
+        odd_users: Number of pairs that two rules add together, as a share of the users.
         seed: Seed of all random choices.
 
     Returns:
@@ -143,36 +148,27 @@ def design_probe(model: nn.Module, graph: InteractionGraph, *, share: float, odd
     """
     generator = torch.Generator().manual_seed(seed)
     check_shares(share, odd_users)
-    device, count = graph.pairs.device, graph.num_interactions
-    bundle = torch.full((count,), -1, device=device)
-    nodes = torch.randperm(graph.num_nodes, generator=generator).to(device)
-    losses = (0.3 + 0.6 * torch.rand(graph.num_nodes, generator=generator)).to(device)
-    degree = graph.adjacency.degree[nodes]
-    size = torch.cumsum((degree * losses).cpu().double(), 0)  # rounding on a GPU is not reproducible
-    heavy = nodes[(size <= 0.5 * share * count).to(device)]
-    entries = graph.adjacency.entries(heavy)
-    owner = torch.repeat_interleave(torch.arange(len(heavy), device=device), graph.adjacency.degree[heavy].long())
-    hit = torch.rand(len(entries), generator=generator).to(device) < losses[owner]
-    bundle[graph.adjacency.interaction[entries[hit]].long()] = owner[hit]
-    scattered = torch.zeros(count, dtype=torch.bool)
-    scattered[torch.randperm(count, generator=generator)[: round(0.5 * share * count)]] = True
-    scattered = scattered.to(device) & (bundle < 0)
-    removed = scattered | (bundle >= 0)
+    removed = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.pairs.device)
+    drawn = draw_removed(graph, share, generator)
+    for index, _ in drawn.values():
+        removed[index] = True
     removed &= ~_only(graph, removed)
-    scattered &= removed
-    bundled = removed & ~scattered
-    lowest, others = _odd_pairs(model, graph, odd_users, generator)
-    added = torch.cat([lowest, others], 1)
-    left = count - int(removed.sum())
+    kinds = {}
+    for name, (index, group) in drawn.items():
+        still = removed[index]
+        kinds[name] = Drawn(graph.pairs[:, index[still]], group[still])
+    rules = draw_injected(graph, min(round(_RULES * odd_users * graph.num_users), _MOST), generator)
+    added = torch.cat([rule.pairs for rule in rules.values()], 1)
+    left = graph.num_interactions - int(removed.sum())
     if left < 1 or int(removed.sum()) < 8:
-        got = f"{share} of {count}, which would leave out {int(removed.sum())} and keep {left}"
+        got = f"{share} of {graph.num_interactions}, which would leave out {int(removed.sum())} and keep {left}"
         raise ArgumentError("share", "leave out at least 8 interactions and keep some", got)
     pairs = torch.cat([graph.pairs[:, ~removed], added], 1)
     values = _attributes(graph, ~removed, added.size(1), generator)
-    probe = InteractionGraph.from_edges(pairs, graph.num_users, graph.num_items, **values).to(device)
+    probe = InteractionGraph.from_edges(pairs, graph.num_users, graph.num_items, **values).to(graph.pairs.device)
     for side in ("user", "item"):  # copy node features, which the model may use
         probe[side].update({name: value for name, value in graph[side].items() if name not in probe[side]})
-    return Probe(probe, graph.pairs[:, scattered], graph.pairs[:, bundled], bundle[bundled], lowest, others)
+    return Probe(probe, kinds, rules)
 
 
 def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:
@@ -180,31 +176,6 @@ def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:
     kept = torch.bincount(graph.pairs[0, ~removed], minlength=graph.num_users) == 0
     kept_items = torch.bincount(graph.pairs[1, ~removed], minlength=graph.num_items) == 0
     return kept[graph.pairs[0]] | kept_items[graph.pairs[1]]
-
-
-def _odd_pairs(
-    model: nn.Module, graph: InteractionGraph, share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return one pair not in the graph for some users: the lowest-ranked pairs and other pairs, each ``[2, num]``."""
-    device, degree = graph.pairs.device, graph.adjacency.degree
-    users = torch.randperm(graph.num_users, generator=generator)[: min(round(share * graph.num_users), _MOST_ODD)]
-    users = users.to(device)
-    users = users[degree[users] > 1]
-    depth = torch.rand(len(users), generator=generator).square().to(device)  # 0 is the bottom of the ranking
-    depth[: len(users) // 2] = 0
-    encoded, out = encode(model, graph), []
-    rare = degree[graph.num_users :] < 2
-    for batch, quantile in zip(users.split(_CHUNK), depth.split(_CHUNK)):
-        scores = encoded.queries[batch] @ encoded.items.t()
-        row = torch.repeat_interleave(torch.arange(len(batch), device=device), degree[batch].long())
-        scores[row, graph.adjacency.neighbors(batch) - graph.num_users] = torch.inf
-        scores[:, rare] = torch.inf
-        order, eligible = scores.argsort(dim=1), scores.isfinite().sum(1)
-        place = (quantile * (eligible - 1).clamp(min=0)).long()
-        out.append(torch.stack([batch, order.gather(1, place[:, None]).view(-1)]).masked_fill(eligible == 0, -1))
-    pairs = torch.cat(out, 1) if out else graph.pairs[:, :0]
-    first, second = pairs[:, : len(users) // 2], pairs[:, len(users) // 2 :]
-    return first[:, first[0] >= 0], second[:, second[0] >= 0]
 
 
 def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Tensor]:

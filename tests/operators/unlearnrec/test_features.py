@@ -8,7 +8,7 @@ from toys import light_gcn, random_graph
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import Encoded, encode
-from graphunlearn.operators.shared.neighbours import neighbour_means
+from graphunlearn.operators.shared.neighbours import neighbour_means, random_walk
 from graphunlearn.operators.unlearnrec.features import NUM_FEATURES, Removal
 
 
@@ -26,6 +26,16 @@ def neighbours(graph):
         lists[user].append(graph.num_users + item)
         lists[graph.num_users + item].append(user)
     return lists
+
+
+def test_random_walks_visit_every_neighbour_equally_often():
+    graph = random_graph(4, 5, 12)
+    dense = torch.zeros(9, 9, dtype=torch.double)
+    dense[graph.pairs[0], graph.pairs[1] + 4] = dense[graph.pairs[1] + 4, graph.pairs[0]] = 1
+    start = int((dense.sum(1) > 0).nonzero()[0])
+    ends = random_walk(graph, torch.full((40_000,), start), 3, torch.Generator().manual_seed(0))
+    expected = torch.linalg.matrix_power(dense / dense.sum(1, keepdim=True).clamp(min=1), 3)[start]
+    torch.testing.assert_close(torch.bincount(ends, minlength=9) / 40_000.0, expected.float(), atol=0.015, rtol=0)
 
 
 def test_neighbour_means_are_the_means_of_the_neighbours_and_zero_where_there_are_none():
@@ -69,6 +79,28 @@ def test_interactions_with_an_emptied_end_are_left_out():
     removal = Removal.of(light_gcn(graph), graph, graph.select(~removed), removed)
     assert removal.pairs.tolist() == [[0], [0]]
     assert removal.kept.tolist() == [True, False]
+
+
+def test_items_and_other_users_are_new_pairs_within_reach():
+    """Other users of an item are at most three steps away in what is retained, which has two components."""
+    halves = [random_graph(12, 8, 40, seed=seed, values=False).pairs for seed in (0, 1)]
+    graph = InteractionGraph.from_edges(torch.cat([halves[0], halves[1] + torch.tensor([[12], [8]])], 1), 24, 17)
+    removed = torch.zeros(80, dtype=torch.bool)
+    removed[::3] = True
+    removal = Removal.of(light_gcn(graph), graph, graph.select(~removed), removed)
+    chosen = torch.zeros(17, dtype=torch.bool)
+    chosen[[2, 5, 16]] = True  # the last item has no interaction
+    made = [removal.with_others(chosen, torch.Generator().manual_seed(seed)).pairs for seed in (0, 0, 1)]
+    assert torch.equal(made[0], made[1])
+    pairs = set(map(tuple, made[0].t().tolist()))
+    assert pairs and len(pairs) == made[0].size(1)
+    assert {item for _, item in pairs} == {2, 5} and all(user < 12 for user, _ in pairs)
+    held = set(map(tuple, graph.pairs.t().tolist()))
+    steps = torch.zeros(24, 17)
+    steps[tuple(removal.retained.pairs)] = 1
+    ends = ((steps @ steps.t() @ steps) > 0).nonzero().tolist()
+    assert pairs <= set(map(tuple, ends)) - held
+    assert removal.with_others(~chosen & False, torch.Generator()).features().shape == (0, NUM_FEATURES)
 
 
 def test_features_do_not_depend_on_a_rotation_of_the_rows():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import factors, light_gcn, random_graph
+from toys import light_gcn, random_graph
 
 from graphunlearn.nn import encode, score
 from graphunlearn.operators.unlearnrec.probe import Pool, _pick, _positions, design_probe
@@ -13,61 +13,56 @@ from graphunlearn.operators.unlearnrec.probe import Pool, _pick, _positions, des
 def designed(seed=0, **changes):
     graph = random_graph(40, 30, 400, seed=seed)
     model = light_gcn(graph, seed=seed)
-    return graph, model, design_probe(model, graph, **{"share": 0.2, "odd_users": 0.5, "seed": seed, **changes})
+    return graph, model, design_probe(graph, **{"share": 0.2, "odd_users": 0.5, "seed": seed, **changes})
 
 
 def as_set(pairs):
     return set(map(tuple, pairs.t().tolist()))
 
 
+def united(parts):
+    return set().union(*(as_set(drawn.pairs) for drawn in parts.values()))
+
+
 def test_a_probe_does_without_some_interactions_and_has_others():
     graph, _, probe = designed()
     had, has = as_set(graph.pairs), as_set(probe.graph.pairs)
-    left_out, added = as_set(probe.left_out), as_set(probe.lowest) | as_set(probe.others)
+    left_out, added = united(probe.removed), united(probe.injected)
     assert left_out < had
     assert not added & had
     assert has == (had - left_out) | added
-    assert not as_set(probe.scattered) & as_set(probe.bundled)
     assert 0.1 * 400 <= len(left_out) <= 0.25 * 400
-    assert abs(len(added) - 20) <= 2
-    assert len(probe.bundle) == probe.bundled.size(1)
+    for parts, total in ((probe.removed, left_out), (probe.injected, added)):
+        assert sum(drawn.pairs.size(1) for drawn in parts.values()) == len(total)  # no pair is of two kinds
+        assert all(len(drawn.group) == drawn.pairs.size(1) for drawn in parts.values())
 
 
 def test_nobody_loses_everything_and_some_lose_much():
     graph, _, probe = designed()
     before, after = graph.adjacency.degree, probe.graph.adjacency.degree
     assert bool((after[before > 0] > 0).all())
-    lost = torch.bincount(torch.cat([probe.left_out[0], probe.left_out[1] + 40]), minlength=70) / before.clamp(min=1)
-    assert float(lost.max()) >= 0.3
-
-
-def test_the_lowest_pairs_are_the_ones_the_model_ranks_lowest():
-    graph, model, probe = designed()
-    encoded = encode(model, graph)
-    scores = (encoded.queries @ encoded.items.t()).detach()
-    held, degree = as_set(graph.pairs), graph.adjacency.degree[40:]
-    for user, item in probe.lowest.t().tolist():
-        open_items = [j for j in range(30) if (user, j) not in held and degree[j] >= 2]
-        assert item == min(open_items, key=lambda j: float(scores[user, j]))
-    assert len(as_set(probe.others)) > 0
+    for side, name in ((0, "users"), (1, "items")):
+        lost = torch.bincount(probe.removed[name].pairs[side], minlength=40)
+        had = torch.bincount(graph.pairs[side], minlength=40)
+        assert float((lost / had.clamp(min=1)).max()) >= 0.3
 
 
 def test_ratings_and_labels_go_along():
     graph, _, probe = designed()
     of = {pair: (r, y) for pair, r, y in zip(map(tuple, graph.pairs.t().tolist()), graph.rating, graph.label)}
-    added = as_set(probe.lowest) | as_set(probe.others)
+    added = united(probe.injected)
     for pair, rating, label in zip(map(tuple, probe.graph.pairs.t().tolist()), probe.graph.rating, probe.graph.label):
         assert pair in added or of[pair] == (rating, label)
     assert set(probe.graph.label.tolist()) == {0.0, 1.0}
 
 
 def test_the_same_seed_gives_the_same_probe_whatever_the_global_state_and_leaves_that_alone():
-    graph, model, _ = designed()
+    graph, _, _ = designed()
     made = []
     for start, seed in ((5, 0), (6, 0), (5, 1)):
         torch.manual_seed(start)
         before = torch.get_rng_state()
-        made.append(design_probe(model, graph, share=0.2, odd_users=0.5, seed=seed))
+        made.append(design_probe(graph, share=0.2, odd_users=0.5, seed=seed))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(made[0].graph.pairs, made[1].graph.pairs)
     assert as_set(made[0].graph.pairs) != as_set(made[2].graph.pairs)
@@ -89,15 +84,16 @@ def test_shares_that_leave_nothing_are_refused(changes, message):
 
 def test_without_odd_users_nothing_is_added():
     _, _, probe = designed(odd_users=0.0)
-    assert probe.lowest.size(1) == probe.others.size(1) == 0
+    assert not united(probe.injected)
+    assert all(drawn.pairs.size(1) == 0 for drawn in probe.injected.values())
 
 
 def pool(seed=0):
     graph, model, probe = designed(seed)
     other = light_gcn(graph, seed=seed + 50)
     with torch.no_grad():
-        target = score(encode(other, probe.graph), probe.bundled)
-    return Pool(model, graph, probe.bundled, target, probe.bundle)
+        target = score(encode(other, probe.graph), probe.removed["users"].pairs)
+    return Pool(model, graph, probe.removed["users"].pairs, target, probe.removed["users"].group)
 
 
 def test_every_request_knows_the_target_of_each_of_its_interactions():
@@ -139,7 +135,12 @@ def test_positions_find_pairs_in_any_order():
     assert torch.equal(_positions(graph, graph.pairs[:, wanted]), wanted)
 
 
-def test_a_model_without_propagation_can_be_probed():
-    graph = random_graph(30, 20, 200)
-    probe = design_probe(factors(graph), graph, share=0.2, odd_users=0.3, seed=0)
-    assert probe.graph.num_nodes == graph.num_nodes
+def test_joined_pools_keep_their_targets_and_groups_apart():
+    made = pool()
+    first, second = made.only(made.group == made.group.min()), made.only(made.group != made.group.min())
+    joined = Pool.joined([second, first])
+    assert torch.equal(joined.pairs, torch.cat([second.pairs, first.pairs], 1))
+    assert torch.equal(joined.target, torch.cat([second.target, first.target]))
+    size = second.pairs.size(1)
+    assert not set(joined.group[:size].tolist()) & set(joined.group[size:].tolist())
+    assert len(joined.group.unique()) == len(made.group.unique())
