@@ -73,7 +73,7 @@ def judge_all(
             own = [m["forget"] for m in others]
             between = [distance_to_retrain(p, own[:k] + own[k + 1 :]) for k, p in enumerate(own)]
             spread = spread_of(distance_to_retrain(model["forget"], own), between)
-        model["verdict"] = decide(compared, spread, len(others))
+        model["verdict"] = decide(compared, spread, len(others), attacks.whole)
 
 
 def pass_rate(retrained: Sequence[Measured]) -> float | None:
@@ -125,7 +125,9 @@ def _compared(
             continue
         evidence, further = found[name]
         original = base[name][0] if name in base else evidence
-        compared[name] = compare(evidence, original, against, tests=tests)
+        compared[name] = compare(
+            evidence, original, against, tests=tests, two_sided=name == "target", limits=(0.0, 1.0)
+        )
         entry = compared[name].entry()
         if name in _ONE_SIDED:
             entry |= dict.fromkeys(("original", "leak_left", "leak_low", "leak_high"))

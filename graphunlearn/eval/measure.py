@@ -135,8 +135,9 @@ class Judge:
         self.rankers = {name: Ranker(self.retained, part, ks=(20, 10)) for name, part in groups.items()}
         users = self.forgotten.pairs[0]
         self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), [graph, *held, test], seed=0)
+        levels = [part.level for part in request.parts]
         self.attacks = InteractionAttacks(
-            graph, self.retained, self.forgotten, [*held, test], targets=targets, real=real
+            graph, self.retained, self.forgotten, [*held, test], targets=targets, real=real, levels=levels
         )
         self.left_out |= self.attacks.left_out
         alive = self.retained.active[: graph.num_users]

@@ -102,7 +102,8 @@ class SessionJudge:
         follows = self.test.position > 0
         self.next = follows.nonzero().flatten()
         self.targets, self.prefixes = targets, last_prefixes(graph, real)
-        self.attacks = SessionAttacks(graph, retained, forgotten, self.test, targets=targets, real=real)
+        levels = [part.level for part in request.parts]
+        self.attacks = SessionAttacks(graph, retained, forgotten, self.test, targets=targets, real=real, levels=levels)
         generator = torch.Generator().manual_seed(0)
         kept = (~forgotten & (graph.position > 0)).nonzero().flatten()
         self.margin_clicks = {

@@ -97,6 +97,36 @@ def test_redrawn_rows_hide_the_pairs_and_not_the_trace_in_the_items(audited):
     assert redrawn["fold_in"]["value"] == pytest.approx(unlink["fold_in"]["value"])
 
 
+def test_a_few_whole_users_are_not_forgotten_because_their_rows_are_drawn_anew(case, original):
+    """With fewer than five, the fold-in attack has no interval, and what reads the redrawn rows must not decide."""
+    users = case.train.pairs[0].unique()[:3]
+    few = dataclasses.replace(case, request=gu.ForgetRequest.internal("user", users))
+    audited = judged(original, few, retrain_seeds=4)
+    for method in audited.report["methods"][2:]:
+        assert method["attacks"]["fold_in"]["beyond"] is None
+        assert method["verdict"]["status"] != "like"
+    redrawn = rows(audited)["unlink-redraw"]
+    assert abs(redrawn["attacks"]["lira"]["beyond"]) < 1
+    assert redrawn["verdict"]["status"] == "undecided"
+    single = InteractionAttacks(case.train, *case.train.split(few.request), [case.test])
+    assert single.whole == {"fold_in": "at least 5 forgotten users of two interactions or more"}
+
+
+def test_attacks_that_a_request_needs():
+    pairs = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3], [0, 1, 0, 1, 2, 1, 3, 1]])
+    graph = gu.InteractionGraph.from_edges(pairs, 4, 4)
+
+    def needed(forgotten, levels=()):
+        request = gu.ForgetRequest.internal("interaction", pairs[:, forgotten])
+        return set(InteractionAttacks(graph, *graph.split(request), [], levels=levels).whole)
+
+    assert needed([0, 2]) == {"fold_in_items"}  # item 0 has no other users
+    assert needed([0, 3]) == set()
+    assert needed([0, 1]) == {"fold_in"}
+    assert needed([0, 3], ["user"]) == {"fold_in"}
+    assert needed([0, 3], ["item", "interaction"]) == {"fold_in_items"}
+
+
 def test_edges_are_told_by_the_membership_attack():
     graph = synthetic_interactions(num_users=80, num_items=60, interactions_per_user=14, seed=1)
     edges = removal(graph, "interaction", share=0.05, seed=0)

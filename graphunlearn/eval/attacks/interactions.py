@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
 from graphunlearn.eval.attacks.edges import EdgeRecovery
 from graphunlearn.eval.attacks.evidence import Evidence, units_of
-from graphunlearn.eval.attacks.fold_in import FoldIn
+from graphunlearn.eval.attacks.fold_in import NEEDED, WHOLE, FoldIn
 from graphunlearn.eval.attacks.matching import Matched, matched_pairs
 from graphunlearn.eval.attacks.membership import Observed, membership
 from graphunlearn.nn import Encoded, score
@@ -35,9 +35,12 @@ class InteractionAttacks:
             and item are trained on calibrate the membership attacks.
         targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
         real: Mask of the real users ``[num_users]``; by default those with an interaction left.
+        levels: The levels of the request: ``"user"``, ``"item"``, ``"interaction"``.
         seed: Seed of all choices.
 
     Attributes:
+        whole: The fold-in attacks without which a model cannot be judged as retraining, with what they need: those on
+            users (or items) if the request names them, or if a tenth of the forgotten interactions is theirs.
         left_out: Numbers of forgotten nodes that the fold-in attack cannot use, by reason.
     """
 
@@ -50,6 +53,7 @@ class InteractionAttacks:
         *,
         targets: Tensor | None = None,
         real: Tensor | None = None,
+        levels: Collection[str] = (),
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -72,6 +76,13 @@ class InteractionAttacks:
         users[forgotten.pairs[0]] = True
         self.users = users
         self.promoted = self._promoted(retained, targets, real, generator)
+        emptied = graph.emptied(retained)
+        of = {"user": emptied[forgotten.pairs[0]], "item": emptied[forgotten.pairs[1] + graph.num_users]}
+        self.whole = {
+            name: NEEDED[name]
+            for side, name in (("user", "fold_in"), ("item", "fold_in_items"))
+            if side in levels or float(of[side].double().mean()) >= WHOLE
+        }
         names = {"fold_in": "forgotten users with a single interaction, whom the fold-in attack cannot test"}
         names["fold_in_items"] = "forgotten items with a single interaction, which the fold-in attack cannot test"
         self.left_out = {names[name]: fold.left_out for name, fold in self.folds.items() if fold.left_out}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
 from graphunlearn.eval.attacks.evidence import Evidence, placements, units_of
+from graphunlearn.eval.attacks.fold_in import WHOLE
 from graphunlearn.eval.attacks.membership import Observed, membership
 from graphunlearn.eval.targets import last_prefixes
 from graphunlearn.nn.prefixes import encode_prefixes
@@ -120,7 +121,13 @@ class SessionAttacks:
         test: Test sessions, on which the membership attacks are calibrated.
         targets: Items that the forgotten sessions were made to promote ``[num_targets]``, or ``None``.
         real: Mask of the real sessions ``[num_sessions]``; by default those that are kept.
+        levels: The levels of the request: ``"session"``, ``"user"``, ``"item"``, ``"click"``.
         seed: Seed of all choices.
+
+    Attributes:
+        whole: The attacks without which a model cannot be judged as retraining, with what they need. A session has no
+            embedding of its own, so that none is needed for sessions. For items that are forgotten entirely, a fold-in
+            attack would be needed, and does not exist.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class SessionAttacks:
         *,
         targets: Tensor | None = None,
         real: Tensor | None = None,
+        levels: Collection[str] = (),
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -158,6 +166,9 @@ class SessionAttacks:
         kept = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions)
         self.targets, self.prefixes = targets, last_prefixes(graph, kept == graph.length if real is None else real)
         second = (graph.position > 0) & (2 * graph.position >= graph.length[graph.session])
+        of_items = graph.emptied(retained)[items[forgotten]].double()
+        apart = "item" in levels or float(of_items.mean()) >= WHOLE
+        self.whole = {"fold_in_items": "a fold-in attack on items of sessions, which does not exist"} if apart else {}
         gone = (kept == 0) & (graph.length >= 2)
         if bool(gone.any()):
             alive = ((kept == graph.length) & (graph.length >= 2)).nonzero().flatten()

@@ -239,7 +239,7 @@ def untold(entry: Mapping[str, Any]) -> str:
     Args:
         entry: The entry of one attack on one model.
     """
-    return NO_INTERVAL if entry.get("low") is None else NOTHING
+    return NO_INTERVAL if entry.get("beyond") is None else NOTHING
 
 
 def share(value: float) -> str:

@@ -29,11 +29,12 @@ _HINTS = {
         reveals as much as one far above, because the attacker can reverse the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
-        remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
-        {level:.0%}, shared by the attacks that decide (Bonferroni); it includes the chance in the choice of users or
-        sessions and of retrained models. Left: (value − retrained) / (original − retrained), where the original lies
-        further from retrained models than another retrained model would. TPR: share of forgotten examples found at
-        this share of false alarms, on the model and (in brackets) on retrained models.""",
+        remaining, and for promoted items a mean probability. The interval is that of the model's
+        value, at a level of {level:.0%}: the chance in the choice of users or sessions, by bootstrap. Left: (value −
+        retrained) / (original − retrained), where the original lies further from retrained models than another
+        retrained model would; the interval of this share includes the chance in the choice of retrained models and in
+        the seed of the model, at the same level, shared by the attacks that decide (Bonferroni). TPR: share of forgotten
+        examples found at this share of false alarms, on the model and (in brackets) on retrained models.""",
     "klom": """KLOM is the divergence between margins of several models of the method, from different originals, and
         margins of retrained models, example by example, in closed form for normal distributions; 0 is best. The floor
         is the same figure between two halves of the retrained models.""",
@@ -118,7 +119,7 @@ def _small(entry: Mapping[str, Any]) -> str:
     low, high = entry.get("low"), entry.get("high")
     if low is None or high is None:
         return ""
-    return f"<small>{_interval(max(0.0, low), min(1.0, high))}</small>"
+    return f"<small>{_interval(low, high)}</small>"
 
 
 def verdict_table(report: Mapping[str, Any]) -> str:
