@@ -75,7 +75,7 @@ class InteractionAttacks:
         users = torch.zeros(graph.num_users, dtype=torch.bool, device=graph.pairs.device)
         users[forgotten.pairs[0]] = True
         self.users = users
-        self.promoted = self._promoted(retained, targets, real, generator)
+        self.promoted = self._promoted(retained, [graph, *held], targets, real, generator)
         emptied = graph.emptied(retained)
         of = {"user": emptied[forgotten.pairs[0]], "item": emptied[forgotten.pairs[1] + graph.num_users]}
         self.whole = {
@@ -89,17 +89,21 @@ class InteractionAttacks:
 
     @staticmethod
     def _promoted(
-        retained: InteractionGraph, targets: Tensor | None, real: Tensor | None, generator: torch.Generator
+        retained: InteractionGraph,
+        known: Sequence[InteractionGraph],
+        targets: Tensor | None,
+        real: Tensor | None,
+        generator: torch.Generator,
     ) -> Tensor:
-        """Return pairs of remaining users and promoted items that the user has not interacted with ``[2, num]``."""
+        """Return pairs of remaining users and promoted items that are in no known graph ``[2, num]``."""
         if targets is None or not len(targets):
             return retained.pairs[:, :0]
         alive = retained.active[: retained.num_users]
         users = (alive if real is None else alive & real.to(alive.device)).nonzero().flatten()
         users = users[torch.randperm(len(users), generator=generator)[:MOST].to(users.device)]
         user, item = torch.cartesian_prod(users, targets.to(users.device)).t()
-        known = retained.pairs[0] * retained.num_items + retained.pairs[1]
-        free = ~torch.isin(user * retained.num_items + item, known)
+        pairs = torch.cat([graph.pairs for graph in known], 1)
+        free = ~torch.isin(user * retained.num_items + item, pairs[0] * retained.num_items + pairs[1])
         return torch.stack([user[free], item[free]])
 
     @staticmethod

@@ -33,8 +33,8 @@ _HINTS = {
         value, at a level of {level:.0%}: the chance in the choice of users or sessions, by bootstrap. Left: (value −
         retrained) / (original − retrained), where the original lies further from retrained models than another
         retrained model would; the interval of this share includes the chance in the choice of retrained models and in
-        the seed of the model, at the same level, shared by the attacks that decide (Bonferroni). TPR: share of forgotten
-        examples found at this share of false alarms, on the model and (in brackets) on retrained models.""",
+        the seed of the model, at the same level, shared by the attacks that decide (Bonferroni). TPR: share of
+        forgotten examples found at this share of false alarms, on the model and (in brackets) on retrained models.""",
     "klom": """KLOM is the divergence between margins of several models of the method, from different originals, and
         margins of retrained models, example by example, in closed form for normal distributions; 0 is best. The floor
         is the same figure between two halves of the retrained models.""",

@@ -200,7 +200,7 @@ def test_page_says_what_the_numbers_say(report, tmp_path):
         "It is right in 92% of comparisons if the model after is that of ifru, and in 77% if it is a retrained model.",
         "it finds the users in the request in 95% and 65%",
         "30 times faster than retraining",
-        "(the original on its own lists, as printed when it was trained: 0.7800)",
+        "(the original on its own lists and all test data, as the command 'train' measures it: 0.7800)",
         "0.7700± 0.0100",
     ):  # fmt: skip
         assert words in text, words
@@ -424,7 +424,7 @@ def test_summary_says_when_utility_suffered(report):
     assert "more than this" not in summary(complete(report))[0]
     report["methods"][2]["utility"]["auroc"] = 0.74
     assert (
-        "printed when it was trained: 0.7800); retrained models reach 0.7700 ± 0.0100, more than this"
+        "'train' measures it: 0.7800); retrained models reach 0.7700 ± 0.0100, more than this"
         in summary(complete(report))[0]
     )
 
