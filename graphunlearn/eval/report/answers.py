@@ -163,14 +163,28 @@ def _sentence(report: Mapping[str, Any], method: Mapping[str, Any], name: str, a
     told = _SENTENCES[attack.figure].format(before=before, retrained=retrained, after=after, who=who)
     if name in STRENGTH:
         return told
-    left, read = left_of(report, method, name), reading(method, name)
+    left = left_of(report, method, name)
     if left is None and untold(entry) == NO_INTERVAL:
         return f"{told} {FEW}"
     if left is None:
-        far = f" Yet {who} reveals {read}." if "forgotten" in read else ""
-        return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{far}"
-    between = "" if left.exact else f" ({LEVEL:.0%} interval {share(left.low or 0.0)} to {share(left.high or 0.0)})"
-    return f"{told} {share(left.share)} of the trace is left{between}: {read}."
+        away = "" if entry.get("leak_runs") else _away(entry, method, name)
+        return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{away}"
+    if left.runs is not None:
+        of = "" if left.exact else f" (from {share(left.low or 0.0)} to {share(left.high or 0.0)})"
+        return (
+            f"{told} In {left.runs[0]} of {left.runs[1]} runs, {share(left.share)} of the trace is left on average{of}."
+        )
+    between = f" ({LEVEL:.0%} interval {left.between})" if left.between else ""
+    return f"{told} {share(left.share)} of the trace is left{between}: {reading(method, name)}."
+
+
+def _away(entry: Mapping[str, Any], method: Mapping[str, Any], name: str) -> str:
+    """Return a sentence on a model that is far from retrained models although the original is not."""
+    if abs(entry.get("beyond") or 0.0) <= 1:
+        return ""
+    read = reading(method, name)
+    verb = "reveals" if "forgotten" in read else "lies"
+    return f" Yet {method['name']} {verb} {read.partition(', perhaps')[0]}."
 
 
 def _both(report: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:

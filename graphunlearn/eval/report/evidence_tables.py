@@ -23,8 +23,9 @@ __all__ = [
 ]
 
 _HINTS = {
-    "left": """Below each share stands its {level:.0%} interval. 0% is what retrained models reveal, 100% is what the
-        original reveals.""",
+    "left": """Below each share stands its {level:.0%} interval; over several runs, and over the retrained models, the
+        share is the mean, with the range, and with the number of runs (or models) in which the attack tells the
+        original from retrained models. 0% is what retrained models reveal, 100% is what the original reveals.""",
     "both": """How often an attacker who holds both models is right; guessing is right in 50%. A figure far below 50%
         reveals as much as one far above, because the attacker can reverse the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
@@ -66,8 +67,7 @@ def left_table(report: Mapping[str, Any]) -> str:
             if left is None:
                 cells.append("–" if entry is None else f"<small class=wrap>{untold(entry)}</small>")
             else:
-                between = "" if left.exact else f"<small class=below>{_interval(left.low, left.high)}</small>"
-                cells.append(share(left.share) + between)
+                cells.append(share(left.share) + (f"<small class=below>{left.between}</small>" if left.between else ""))
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     titles = [attack_of(report, name).short for name in attacks]
     if not rows:
@@ -158,8 +158,7 @@ def attack_table(report: Mapping[str, Any]) -> str:
             left, sd = left_of(report, method, name), (method.get("attacks_sd") or {}).get(name) or {}
             told = "–" if name in (*both, *STRENGTH) else untold(entry)
             if left is not None and told != "–":
-                between = "" if left.exact else f"<small>{_interval(left.low, left.high)}</small>"
-                told = share(left.share) + between
+                told = share(left.share) + (f"<small>{left.between}</small>" if left.between else "")
             cells = [
                 number(entry.get("original")),
                 f"<strong>{number(entry.get('value'), sd.get('value'))}</strong>",
