@@ -252,7 +252,10 @@ def audit(
 
 
 def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
-    """Train every retrained model that is not healthy once again with another seed, and keep the better one.
+    """Train every retrained model that is not healthy once again with another seed.
+
+    If the new model is healthy, it takes the place of the old one; otherwise the one with the higher validation metric
+    stays.
 
     Args:
         references: The retrained models; changed in place.
@@ -269,17 +272,18 @@ def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], Unl
         if entry["healthy"] is not False:
             continue
         name = f"the retrained model of seed {entry['seed']} (best epoch {entry['best_epoch']} of {entry['epochs']})"
-        again = train((entry["seed"] or 0) + ANOTHER + k)
+        seed = (entry["seed"] or 0) + ANOTHER + k
+        references[k] = again = train(seed)
         again.log["replaces"] = entry["seed"]
-        better = (again.log.get("validation") or 0.0) >= (entry["validation"] or 0.0)
-        if better:
-            references[k] = again
         if health(references)[k]["healthy"]:
-            told.append(f"{name[0].upper()}{name[1:]} was not healthy, and was trained again with another seed.")
+            told.append(f"{name[0].upper()}{name[1:]} was not healthy; one of seed {seed} takes its place.")
         else:
+            better = (again.log.get("validation") or 0.0) > (entry["validation"] or 0.0)
+            references[k] = again if better else result
             told.append(
-                f"Read this first: {name} is not healthy, nor is the one trained in its place. All distances to "
-                "retraining are uncertain."
+                f"Read this first: {name} is not healthy, nor is the one of seed {seed} that was trained in its place. "
+                f"The {'second' if better else 'first'} one, which is better on the validation data, is used. All "
+                "distances to retraining are uncertain."
             )
         references[k].log["health"] = told[-1]
     return told

@@ -286,7 +286,7 @@ def test_one_that_is_not_healthy_is_trained_again_once_and_named(sick, case, ori
     assert [r["seed"] for r in report["references"]] == [50, AGAIN, 52, 53]
     assert all(r["healthy"] for r in report["references"])
     assert report["notes"][0].startswith("The retrained model of seed 51 (best epoch")
-    assert report["notes"][0].endswith("was not healthy, and was trained again with another seed.")
+    assert report["notes"][0].endswith(f"was not healthy; one of seed {AGAIN} takes its place.")
 
 
 def test_if_it_persists_the_audit_says_so_first_and_the_better_one_stays(case, original, trainings):
@@ -299,6 +299,21 @@ def test_if_it_persists_the_audit_says_so_first_and_the_better_one_stays(case, o
     again = judged(original, case, references=found.references)
     assert len(asked) == 5  # once is enough
     assert again.report["notes"][0].startswith("Read this first: the retrained model of seed 51")
+
+
+def test_a_healthy_one_takes_the_place_of_a_higher_metric_in_the_first_plateau(case, original, trainings):
+    trainings({51: (1, 0.52), AGAIN: (20, 0.5)})
+    found = judged(original, case, retrain_seeds=4)
+    assert [r["seed"] for r in found.report["references"]] == [50, AGAIN, 52, 53]
+    assert found.report["references"][1]["healthy"] is True
+    assert found.warnings[0].endswith(f"one of seed {AGAIN} takes its place.")
+
+
+def test_of_two_that_are_not_healthy_the_better_one_stays_and_is_named(case, original, trainings):
+    trainings({51: (1, 0.1), AGAIN: (1, 0.3)})
+    found = judged(original, case, retrain_seeds=4)
+    assert [r["seed"] for r in found.report["references"]] == [50, AGAIN, 52, 53]
+    assert "The second one, which is better on the validation data, is used." in found.warnings[0]
 
 
 def test_healthy_ones_are_not_trained_again(case, original, trainings):

@@ -477,7 +477,7 @@ def one_run(left=None, low=None, high=None, **more):
 
 
 def test_intervals_of_several_runs_are_never_averaged():
-    """A mean of interval ends is no interval: what is left has a range instead, and the number of runs it is known in."""
+    """A mean of interval ends is no interval: what is left has a range, and the number of runs in which it is known."""
     (mean,) = aggregate([one_run(0.2, 0.0, 0.4), one_run(0.9, 0.8, 1.0), one_run()])
     found = mean["attacks"]["lira"]
     assert found["value"] == pytest.approx(np.mean([0.58, 0.86, 0.5]))
