@@ -14,7 +14,7 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import audit, auditing, bench, removal, session_clicks
 from graphunlearn.eval.attacks import InteractionAttacks
 from graphunlearn.eval.judging import klom_entry, pass_rate
-from graphunlearn.metrics.ensembles import klom
+from graphunlearn.metrics.ensembles import klom, klom_if_equal
 from graphunlearn.nn import FitSettings, build_model, encode, reset_parameters
 
 SETTINGS = FitSettings(epochs=50, batch_size=2048, lr=0.05, patience=50)
@@ -198,6 +198,11 @@ def test_klom_of_a_method_beside_that_of_retrained_models():
         assert found[part] == klom(own, theirs)
         assert found[f"floor_{part}"] == klom(theirs[:4], theirs[4:])
     assert (found["models"], found["retrained"]) == (4, 9)
+    assert found["expected_if_equal"] == klom_if_equal(4, 9)
+    default = klom_entry(models, retrained[:5])  # too few for halves, and not without a yardstick
+    assert default["floor_forget"] is None
+    assert default["expected_if_equal"] == pytest.approx(klom_if_equal(4, 5))
+    assert klom_entry(models, retrained[:3])["expected_if_equal"] is None
     assert klom_entry(models, retrained[:7])["floor_forget"] is None
     assert klom_entry(models[:2], retrained) is None
     assert klom_entry(models, retrained[:2]) is None
@@ -249,6 +254,68 @@ def test_attacks_need_no_held_out_data(case, original, retrained):
     (method,) = (m for m in report["methods"] if m["name"] == "unlink")
     assert method["verdict"]["status"] == "under"
     assert method["attacks"]["fold_in"]["leak_left"] > 0.25
+    assert sum("membership attacks are not calibrated and do not decide" in note for note in report["notes"]) == 1
+    json.dumps(report, allow_nan=False)
+
+
+def test_membership_attacks_without_calibration_do_not_decide():
+    """Two models that were trained for different times differ in all logits, which is no trace."""
+    graph = synthetic_interactions(num_users=80, num_items=60, interactions_per_user=14, seed=1)
+    edges = removal(graph, "interaction", share=0.05, seed=0)
+    model = trained(edges, "mf")
+    few = edges.test.select(torch.arange(edges.test.num_interactions) < 3)
+    found = {}
+    for name, test in (("all", edges.test), ("few", few)):
+        found[name] = judged(model, dataclasses.replace(edges, test=test), retrain_seeds=3)
+    (original, *_), (alone, *_) = (found[name].report["methods"] for name in ("all", "few"))
+    assert original["verdict"]["rule"].startswith("the membership attack (LiRA)")
+    assert alone["attacks"]["lira"]["leak_left"] is not None
+    assert "LiRA" not in alone["verdict"]["rule"]
+    assert not any("not calibrated" in note for note in found["all"].report["notes"])
+    assert any("not calibrated" in note for note in found["few"].report["notes"])
+    together = auditing.Audit.mean([found["few"]], {})
+    assert sum("not calibrated" in note for note in together.report["notes"]) == 1
+
+
+def test_controls_are_reported_with_their_match(audited):
+    found = audited.report["controls"]
+    assert found["controls"] == pytest.approx(found["forgotten"], rel=0.2)
+    assert abs(found["auroc"] - 0.5) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"retrain_seeds": 0}, r"'retrain_seeds' must be at least 1 without 'references' \(got 0\)"),
+        ({"retrain_seeds": -1}, r"'retrain_seeds' must be at least 1 without 'references' \(got -1\)"),
+        ({"retrain_seeds": 3, "shadow": -1}, r"'shadow' must be at least 0 \(got -1\)"),
+        ({"targets": torch.tensor([], dtype=torch.long)}, r"'targets' must name at least one item \(got none\)"),
+        (
+            {"targets": torch.tensor([1]), "real": torch.zeros(150, dtype=torch.bool)},
+            r"'real' must hold at least one user \(got none\)",
+        ),
+    ],
+)
+def test_numbers_of_models_and_targets_that_mean_nothing_are_refused(changes, sentence, case, original):
+    with pytest.raises(gu.errors.ArgumentError, match=sentence):
+        judged(original, case, **changes)
+
+
+def test_no_further_retrained_models_are_trained_if_there_are_some(case, original, retrained):
+    assert len(judged(original, case, references=retrained[:3], retrain_seeds=0).references) == 3
+
+
+def test_targets_that_every_real_user_has_are_not_measured(case, original, retrained):
+    """Nobody is left to recommend them to: null, and no error."""
+    item = int(case.train.adjacency.degree[150:].argmax())
+    real = torch.zeros(150, dtype=torch.bool)
+    real[case.train.pairs[0, case.train.pairs[1] == item]] = True
+    keywords = {"targets": torch.tensor([item]), "real": real, "retrain_seeds": 0}
+    report = judged(original, case, references=retrained[:3], **keywords).report
+    for method in report["methods"]:
+        assert method["attacks"]["target"] is None
+        assert method["target"]["probability"]["value"] is None
+        assert method["target"]["probability"].get("retrain_sd") is None
     json.dumps(report, allow_nan=False)
 
 
@@ -357,6 +424,7 @@ def test_sessions_are_judged_alike(sessions):
     assert found["unlink"]["attacks"]["click"]["leak_left"] == pytest.approx(1, abs=0.05)
     assert set(found["unlink"]["attacks"]) == {
         *("click", "transition", "lira", "rmia", "fold_in", "before_and_after", "target"),
+        *("fold_in_items", "edge_recovery_forgotten", "edge_recovery_kept"),
     }  # fmt: skip
     assert found["unlink"]["attacks"]["fold_in"] is None  # no session is forgotten as a whole
     json.dumps(sessions.report, allow_nan=False)

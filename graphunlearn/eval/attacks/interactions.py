@@ -12,8 +12,8 @@ from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
 from graphunlearn.eval.attacks.edges import EdgeRecovery
 from graphunlearn.eval.attacks.evidence import Evidence, units_of
 from graphunlearn.eval.attacks.fold_in import NEEDED, WHOLE, FoldIn
-from graphunlearn.eval.attacks.matching import Matched, matched_pairs
-from graphunlearn.eval.attacks.membership import Observed, membership
+from graphunlearn.eval.attacks.matching import Matched, match_of, matched_pairs
+from graphunlearn.eval.attacks.membership import FEWEST_ANCHORS, Observed, membership
 from graphunlearn.nn import Encoded, score
 
 __all__ = ["InteractionAttacks"]
@@ -39,6 +39,9 @@ class InteractionAttacks:
         seed: Seed of all choices.
 
     Attributes:
+        match: How well the controls of the forgotten pairs match them in the popularity of their items; see
+            :func:`~graphunlearn.eval.attacks.matching.match_of`.
+        calibrated: Whether there are enough test pairs to calibrate the membership attacks.
         whole: The fold-in attacks without which a model cannot be judged as retraining, with what they need: those on
             users (or items) if the request names them, or if a tenth of the forgotten interactions is theirs.
         left_out: Numbers of forgotten nodes that the fold-in attack cannot use, by reason.
@@ -63,8 +66,11 @@ class InteractionAttacks:
         self.confidence = None if part.label is None else 2 * part.label.double() - 1
         per_pair = 2 * max(2, -(-CONTROLS // max(2 * part.num_interactions, 1)))
         self.matched = matched_pairs(graph, part.pairs, held, per_pair=per_pair, seed=seed)
+        popularity = graph.adjacency.degree[graph.num_users :]
+        self.match = match_of(popularity, part.pairs[1], self.matched.controls[1], self.matched.owner)
         self.anchors = self._anchors(retained, held, generator)
         self.anchored = matched_pairs(graph, self.anchors, held, per_pair=2, seed=seed)
+        self.calibrated = self.anchors.size(1) + self.anchored.controls.size(1) >= FEWEST_ANCHORS
         self.folds = {
             "fold_in": FoldIn(graph, retained, held, side="user", seed=seed),
             "fold_in_items": FoldIn(graph, retained, held, side="item", seed=seed),
