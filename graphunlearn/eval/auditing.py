@@ -326,8 +326,7 @@ def _judge(
     if targets is not None and not targets.numel():
         raise ArgumentError("targets", "name at least one item", "none")
     if real is not None and not bool(real.any()):
-        kind = "session" if isinstance(graph, SessionGraph) else "user"
-        raise ArgumentError("real", f"hold at least one {kind}", "none")
+        raise ArgumentError("real", f"hold at least one {'session' if graph.kind == 'sessions' else 'user'}", "none")
     if isinstance(graph, SessionGraph):
         if trained_labels:
             raise ArgumentError("trained_labels", "go with interactions that carry labels", "it with sessions")

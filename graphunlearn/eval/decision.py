@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -114,8 +115,8 @@ def decide(
       nothing, while the trace in the embeddings of the others is still there.
     - For every other attack that separates the original, the share left is at most half on either side.
     - The probabilities of the forgotten data are not far from retrained models, example by example (more than 1.5 times
-      the noise floor, and more than another retrained model would be). If they are, the side of 0 on which the interval
-      of the share lies decides.
+      the noise floor, and more than another retrained model would be). If they are, the side of retrained models on
+      which the interval of the difference lies decides.
 
     In every other case the verdict is *undecided*.
 
@@ -181,9 +182,11 @@ def _unseen(name: str, made: bool, needs: str) -> Verdict:
 def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
     """Return the verdict on a model whose probabilities of forgotten data are far from those of retrained models."""
     rule = f"{rule}; and one by one, {spread.ratio:.1f} times as far from retrained models as two of those are apart"
-    if c.leak_low is not None and c.leak_low > 0:
+    toward = math.copysign(1.0, c.original - c.retrain_mean)
+    low, high = sorted(toward * (end or 0.0) for end in (c.difference_low, c.difference_high))
+    if low > 0:
         return Verdict("under", rule)
-    if c.leak_high is not None and c.leak_high < 0:
+    if high < 0:
         return Verdict("over", rule)
     return Verdict("undecided", rule, "a larger request")
 

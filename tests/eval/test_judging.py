@@ -410,7 +410,7 @@ def sessions():
     case = session_clicks(walks(num_sessions=200, num_items=60, step=0.5), share=0.5)
     model = trained(case, "gru4rec", 24, settings)
     keywords = {"objective": gu.CrossEntropy(), "settings": settings}
-    references = judged(model, case, retrain_seeds=5, **keywords).references
+    references = judged(model, case, retrain_seeds=7, **keywords).references
     another = dataclasses.replace(references[-1], method="another")
     return judged(model, case, [another], references[:-1], **keywords)
 
