@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from graphunlearn.eval.attacks.evidence import Comparison
-from graphunlearn.eval.decision import DECIDING, TOLERATED, says
+from graphunlearn.eval.decision import DECIDING, FEWEST, TOLERATED, says
 from graphunlearn.eval.report.verdict import REFERENCES, distance_unit
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "attack_of",
     "deciding",
     "entry_of",
+    "few",
     "left_of",
     "names",
     "reading",
@@ -257,13 +258,26 @@ def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> 
     return Left(entry["leak_left"], entry.get("leak_low"), entry.get("leak_high"))
 
 
-def untold(entry: Mapping[str, Any]) -> str:
-    """Return the words in place of an unknown share: no interval, or nothing measurable.
+def few(report: Mapping[str, Any]) -> bool:
+    """Return whether there are too few retrained models for any verdict. The verdict says so, and all else is silent.
 
     Args:
+        report: The report.
+    """
+    return 0 < len(report.get("references") or ()) < FEWEST
+
+
+def untold(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return the words in place of an unknown share: no interval, or nothing measurable; ``–`` with too few retrained
+    models, where no share is known.
+
+    Args:
+        report: The report.
         entry: The entry of one attack on one model.
     """
-    return NO_INTERVAL if entry.get("beyond") is None else NOTHING
+    if entry.get("beyond") is None:
+        return "–" if few(report) else NO_INTERVAL
+    return NOTHING
 
 
 def share(value: float) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.attacks.evidence import LEVEL
-from graphunlearn.eval.report.attacks import STRENGTH, attack_of, entry_of, left_of, names, share, untold
+from graphunlearn.eval.report.attacks import STRENGTH, attack_of, entry_of, few, left_of, names, share, untold
 from graphunlearn.eval.report.markup import number, percent, table
 from graphunlearn.eval.report.verdict import REFERENCES, judge
 
@@ -66,7 +66,7 @@ def left_table(report: Mapping[str, Any]) -> str:
         for name in attacks:
             left, entry = left_of(report, method, name), entry_of(method, name)
             if left is None:
-                cells.append("–" if entry is None else f"<small class=wrap>{untold(entry)}</small>")
+                cells.append("–" if entry is None else f"<small class=wrap>{untold(report, entry)}</small>")
             else:
                 cells.append(share(left.share) + (f"<small class=below>{left.between}</small>" if left.between else ""))
         rows.append((method["name"], cells, method["name"] in REFERENCES))
@@ -133,9 +133,11 @@ def verdict_table(report: Mapping[str, Any]) -> str:
     for method in report["methods"]:
         verdict, found = judge(method), method.get("verdict") or {}
         chip = f'<span class="chip {verdict.status}">{escape(verdict.label)}</span>'
-        cells = [chip, escape(found.get("rule") or "–"), escape(found.get("needs") or "–")]
+        reasons = ("–", "–") if few(report) else (found.get("rule") or "–", found.get("needs") or "–")
+        cells = [chip, *map(escape, reasons)]
         if method["name"] == "retrain":
-            cells = [_reference(report), escape(passed(report)), "–"]
+            known = report.get("retrain_pass_rate") is not None
+            cells = [_reference(report), escape(passed(report)) if known else "–", "–"]
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     head = ["model", "verdict", "reason", "what would decide"]
     return table("Verdicts", head, rows, _HINTS["verdicts"], text=(2, 3)) if rows else ""
@@ -157,7 +159,7 @@ def attack_table(report: Mapping[str, Any]) -> str:
             if entry is None:
                 continue
             left, sd = left_of(report, method, name), (method.get("attacks_sd") or {}).get(name) or {}
-            told = "–" if name in (*both, *STRENGTH) else untold(entry)
+            told = "–" if name in (*both, *STRENGTH) else untold(report, entry)
             if left is not None and told != "–":
                 told = share(left.share) + (f"<small>{left.between}</small>" if left.between else "")
             cells = [

@@ -264,7 +264,7 @@ def _left(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> st
     """Return the share of the trace that an attack finds, with its interval."""
     left = left_of(report, method, name)
     if left is None:
-        return "–" if (entry := entry_of(method, name)) is None else untold(entry)
+        return "–" if (entry := entry_of(method, name)) is None else untold(report, entry)
     return share(left.share) + (f" ({between})" if (between := left.between) else "")
 
 

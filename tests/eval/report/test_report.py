@@ -287,9 +287,27 @@ def test_an_attack_without_an_interval_does_not_say_what_is_left(report, tmp_pat
         for name in ("fold_in", "lira", "rmia"):
             entry_["attacks"][name] |= dict.fromkeys(("low", "high", "beyond", "leak_left", "leak_low", "leak_high"))
     text = words_of(report, tmp_path)
-    assert text.count("too few users, sessions or retrained models for an interval") == 3
+    assert text.count("too few users or sessions for an interval") == 3
     assert "nothing measurable to forget" not in text
     assert "no interval" in terminal_table(report)
+
+
+def test_too_few_retrained_models_are_said_once(report, tmp_path):
+    report["references"], report["retrain_pass_rate"] = references(2), None
+    for entry_ in report["methods"]:
+        for found in filter(None, entry_["attacks"].values()):
+            found |= dict.fromkeys(("beyond", "leak_left", "leak_low", "leak_high"))
+        rule = "2 retrained models, too few for a verdict"
+        entry_["verdict"] = verdict("undecided", rule, "at least 3 retrained models; five or more are better")
+    text, table = words_of(report, tmp_path), terminal_table(report)
+    for shown in (text, table):
+        assert shown.count("too few") == shown.count("at least 3") == shown.count("five or more") == 1
+        assert "no interval" not in shown
+        assert "nothing measurable to forget" not in shown
+    row = next(line for line in table.splitlines() if line.startswith("unlink"))
+    assert re.split(r"\s{2,}", row)[1:3] == ["undecided", "–"]
+    report["references"] = references(3)
+    assert words_of(report, tmp_path).count("too few retrained models to judge each of them") == 1
 
 
 @pytest.mark.parametrize(
