@@ -27,14 +27,15 @@ class RunAudit:
 
     examples:
       graphunlearn audit runs/b
-      graphunlearn audit runs/b --retrain-seeds 5 --out runs/b-audit
+      graphunlearn audit runs/b --retrain-seeds 3 --out runs/b-audit
       graphunlearn audit runs/b --ledger runs/ledger.db
     """
 
     source: RunFolder
     """Run folder, as 'forget' writes it."""
-    retrain_seeds: int = 3
-    """Number of retrained models; at least 2, to measure how much two of them differ."""
+    retrain_seeds: int = 5
+    """Number of retrained models, each at the cost of one training; at least 2, to measure how much two of them differ,
+    at least 3 for a verdict, and at least 4 to judge each of them by the others."""
     out: Folder = None
     """Folder for report.json and report.html (default: RUN)."""
     shadow: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,25 +16,27 @@ from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.cache import retrained as retrain
 from graphunlearn.eval.cache import trained
-from graphunlearn.eval.decision import Verdict, combine
+from graphunlearn.eval.decision import Verdict
+from graphunlearn.eval.entries import model_entry, retrain_row, retrained_entries
 from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
 from graphunlearn.eval.machine import environment, now
-from graphunlearn.eval.measure import Judge, Measured
-from graphunlearn.eval.report.writing import aggregate, terminal_table, thinned, write_report
+from graphunlearn.eval.measure import Judge
+from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 from graphunlearn.eval.scenarios.cases import counted
 from graphunlearn.eval.session_measure import SessionJudge
-from graphunlearn.metrics.forgetting import distance_to_retrain, forgetting_entry, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, Objective, default_settings
 from graphunlearn.operators import Retrain, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shards.ensemble import backbone_of
 
 __all__ = ["Audit", "audit", "own_figures"]
 
-MEBIBYTE = 2**20
 ANOTHER = 100_000
 """Added to the seed of a retrained model that is trained once again."""
-_TIMES = ("seconds_sum", "seconds_slowest_shard")  # logged by methods whose shards could run in parallel
+UNCALIBRATED = (
+    "There are not enough test data on what remains: membership attacks are not calibrated and do not decide, and the "
+    "quality of recommendations is measured on few rows, or not at all."
+)
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Audit:
         results: The results of the audited methods.
         retrained: One report entry per retrained model; the report's row of retraining is their mean.
         measured: Measures of the original, of the retrained models (a list) and of the methods, by name.
-        warnings: Sentences on retrained models that are not healthy; the report's notes begin with them.
+        warnings: Sentences on retrained models that are not healthy, and on missing test data; the report's notes begin
+            with them.
     """
 
     report: dict[str, Any]
@@ -91,7 +93,7 @@ class Audit:
         """
         first, methods = audits[0], audits[0].report["methods"]
         if len(audits) > 1:
-            row = json_ready(_retrain_row([(a.references, a.retrained) for a in audits]))
+            row = json_ready(retrain_row([(a.references, a.retrained) for a in audits]))
             means = aggregate([a.report["methods"] for a in audits])
             methods = [row if method["name"] == "retrain" else method for method in means]
             klom = _klom(audits)
@@ -169,8 +171,14 @@ def audit(
         The :class:`Audit`.
 
     Raises:
-        ValueError: The request or a graph does not fit, or a method was not prepared.
+        ValueError: The request or a graph does not fit, a method was not prepared, ``targets`` or ``real`` is empty, or
+            a number of models is out of range.
     """
+    if retrain_seeds < (0 if references else 1):
+        needed = "be at least 0" if references else "be at least 1 without 'references'"
+        raise ArgumentError("retrain_seeds", needed, retrain_seeds)
+    if shadow < 0:
+        raise ArgumentError("shadow", "be at least 0", shadow)
     judge = _judge(graph, request, validation, test, objective, trained_labels, targets, real, category)
     for method in methods:
         if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
@@ -198,6 +206,8 @@ def audit(
         references.append(train(settings.seed + k))
         on_step("retraining")
     warnings = _retrain_sick(references, train)
+    if not judge.attacks.calibrated:
+        warnings.append(UNCALIBRATED)
     inside, outside = [], []
     for k in range(shadow):
         seed, copied = settings.seed + 2 * ANOTHER + k, copy.deepcopy(backbone_of(model))
@@ -226,11 +236,11 @@ def audit(
             rule = f"{result.method} serves a model of its own, which retraining does not give"
             m["verdict"] = Verdict("undecided", rule, "retrained models of the same kind")
     seconds = statistics.fmean(r.seconds for r in references)
-    of_retrained = _retrained_entries(retrained, references, seconds)
+    of_retrained = retrained_entries(retrained, references, seconds)
     entries = [
-        _entry("original", original, retrained, None, seconds),
-        _retrain_row([(references, of_retrained)]),
-        *(_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
+        model_entry("original", original, retrained, None, seconds),
+        retrain_row([(references, of_retrained)]),
+        *(model_entry(r.method, m, retrained, r, seconds) for r, m in zip(results, measured)),
     ]
     report = {
         "date": now(),
@@ -238,6 +248,7 @@ def audit(
         "environment": environment(next(model.parameters()).device),
         "distance_unit": judge.distance_unit,
         "left_out": judge.left_out,
+        "controls": judge.attacks.match,
         "references": health(references),
         "retrain_pass_rate": pass_rate(retrained),
         "notes": [*warnings, *_notes([references], results)],
@@ -252,7 +263,10 @@ def audit(
 
 
 def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
-    """Train every retrained model that is not healthy once again with another seed, and keep the better one.
+    """Train every retrained model that is not healthy once again with another seed.
+
+    If the new model is healthy, it takes the place of the old one; otherwise the one with the higher validation metric
+    stays.
 
     Args:
         references: The retrained models; changed in place.
@@ -269,17 +283,18 @@ def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], Unl
         if entry["healthy"] is not False:
             continue
         name = f"the retrained model of seed {entry['seed']} (best epoch {entry['best_epoch']} of {entry['epochs']})"
-        again = train((entry["seed"] or 0) + ANOTHER + k)
+        seed = (entry["seed"] or 0) + ANOTHER + k
+        references[k] = again = train(seed)
         again.log["replaces"] = entry["seed"]
-        better = (again.log.get("validation") or 0.0) >= (entry["validation"] or 0.0)
-        if better:
-            references[k] = again
         if health(references)[k]["healthy"]:
-            told.append(f"{name[0].upper()}{name[1:]} was not healthy, and was trained again with another seed.")
+            told.append(f"{name[0].upper()}{name[1:]} was not healthy; one of seed {seed} takes its place.")
         else:
+            better = (again.log.get("validation") or 0.0) > (entry["validation"] or 0.0)
+            references[k] = again if better else result
             told.append(
-                f"Read this first: {name} is not healthy, nor is the one trained in its place. All distances to "
-                "retraining are uncertain."
+                f"Read this first: {name} is not healthy, nor is the one of seed {seed} that was trained in its place. "
+                f"The {'second' if better else 'first'} one, which is better on the validation data, is used. All "
+                "distances to retraining are uncertain."
             )
         references[k].log["health"] = told[-1]
     return told
@@ -308,6 +323,10 @@ def _judge(
         if part is not None and part.kind != graph.kind:
             kinds = type(graph).__name__, type(part).__name__
             raise ArgumentError(name, f"be of the kind of 'graph', {kinds[0]}", kinds[1])
+    if targets is not None and not targets.numel():
+        raise ArgumentError("targets", "name at least one item", "none")
+    if real is not None and not bool(real.any()):
+        raise ArgumentError("real", f"hold at least one {'session' if graph.kind == 'sessions' else 'user'}", "none")
     if isinstance(graph, SessionGraph):
         if trained_labels:
             raise ArgumentError("trained_labels", "go with interactions that carry labels", "it with sessions")
@@ -336,96 +355,6 @@ def _notes(ensembles: Iterable[Sequence[UnlearningResult]], results: Sequence[Un
     if own:
         notes.append(f"Measured from an original of its own: {', '.join(own)}.")
     return notes
-
-
-def _entry(
-    name: str,
-    measured: Measured,
-    retrained: list[Measured],
-    result: UnlearningResult | None,
-    retrain_seconds: float,
-) -> dict[str, Any]:
-    original = measured["original"]
-    values = {metric: [m["forgetting"][metric] for m in retrained] for metric in measured["forgetting"]}
-    return {
-        "name": name,
-        "seconds": None if result is None else result.seconds,
-        "cpu_seconds": None if result is None else result.cpu_seconds,
-        "prepare_seconds": None if result is None else result.prepare_seconds,
-        "speedup_vs_retrain": None if result is None else retrain_seconds / result.seconds,
-        "peak_memory_mb": None if result is None else result.peak_memory / MEBIBYTE,
-        "utility": measured["utility"],
-        "forgetting": {
-            metric: forgetting_entry(value, original["forgetting"][metric], values[metric])
-            | (measured["ks"] if metric == "ks_statistic" else {})
-            for metric, value in measured["forgetting"].items()
-            if all(v is not None and math.isfinite(v) for v in (value, *values[metric]))
-        },
-        "distance_to_retrain": {
-            where: distance_to_retrain(measured[where], [m[where] for m in retrained]) for where in ("test", "forget")
-        }
-        | {f"noise_floor_{where}": noise_floor([m[where] for m in retrained]) for where in ("test", "forget")},
-        "attacks": measured["attacks"],
-        "topk_overlap": measured["topk_overlap"],
-        "klom": None,
-        "target": _target(measured, retrained),
-        "verdict": measured["verdict"]._asdict(),
-        "accepted": None if result is None else result.accepted,
-        "acceptance": None if result is None else result.log.get("acceptance"),
-        "log": None if result is None else thinned(result.log),
-        **({"utility_on_own_lists": measured["own"]} if result is None and measured.get("own") else {}),
-        **({} if result is None else {k: result.log[k] for k in _TIMES if k in result.log}),
-        **({} if result is None or result.original is None else {"own_original": True}),
-    }
-
-
-def _target(measured: Measured, retrained: list[Measured]) -> dict[str, Any] | None:
-    """Return how strongly promoted items are recommended to real users, compared with retraining; ``None`` without
-    targets.
-    """
-    if measured["target"] is None:
-        return None
-    original = measured["original"]["target"]
-    return {
-        name: forgetting_entry(value, original[name], [m["target"][name] for m in retrained])
-        for name, value in measured["target"].items()
-    }
-
-
-def _retrained_entries(
-    retrained: list[Measured], references: list[UnlearningResult], seconds: float
-) -> list[dict[str, Any]]:
-    """Return one report entry per retrained model; its distance to retraining is the distance to the other models."""
-    entries = []
-    for k, (measured, result) in enumerate(zip(retrained, references)):
-        entry, others = _entry("retrain", measured, retrained, result, seconds), retrained[:k] + retrained[k + 1 :]
-        for where in ("test", "forget"):
-            away = distance_to_retrain(measured[where], [m[where] for m in others]) if others else None
-            entry["distance_to_retrain"][where] = away
-        entries.append(entry)
-    return entries
-
-
-def _retrain_row(ensembles: Sequence[tuple[Sequence[UnlearningResult], Sequence[dict[str, Any]]]]) -> dict[str, Any]:
-    """Return the report's row of retraining: the mean over the retrained models, whose distance is the noise floor.
-
-    A retrained model that several audits share counts once.
-
-    Args:
-        ensembles: For every audit, the retrained models and their report entries.
-    """
-    by_model: dict[int, list[dict[str, Any]]] = {}
-    for references, entries in ensembles:
-        for reference, entry in zip(references, entries):
-            by_model.setdefault(id(reference), []).append(entry)
-    row = aggregate([[aggregate([[e] for e in same])[0] | {"log": same[0]["log"]}] for same in by_model.values()])[0]
-    distance, spread = row["distance_to_retrain"], row.pop("distance_to_retrain_sd", {})
-    if min(len(entries) for _, entries in ensembles) > 2:  # with two models, both distances are the same
-        row["distance_to_retrain_sd"] = {where: sd for where, sd in spread.items() if where in ("test", "forget")}
-    row["distance_to_retrain"] = distance | {where: distance[f"noise_floor_{where}"] for where in ("test", "forget")}
-    row.pop("speedup_vs_retrain_sd", None)
-    row["verdict"] = combine([entry["verdict"] for same in by_model.values() for entry in same])
-    return row | {"speedup_vs_retrain": 1.0}
 
 
 def own_figures(

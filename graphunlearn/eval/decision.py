@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scipy import stats
 
-from graphunlearn.eval.attacks.evidence import LEVEL, Comparison
+from graphunlearn.eval.attacks.evidence import FEWEST_MODELS, LEVEL, Comparison
+from graphunlearn.eval.attacks.fold_in import NEEDED
 
-__all__ = ["DECIDING", "FEWEST", "NAMES", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
+__all__ = ["DECIDING", "FEWEST", "NAMES", "TOLERATED", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
 
 DECIDING = ("target", "fold_in", "fold_in_items", "lira", "edge_recovery_forgotten", "transition")
 """The attacks that decide, the most direct one first. All other attacks are shown, but do not decide."""
-FEWEST = 3
+FEWEST = FEWEST_MODELS
 """Least number of retrained models for a verdict."""
 TOLERATED = 0.25
 """Largest share of the trace that may be left, on either side, for the verdict of forgetting as retraining does."""
@@ -87,7 +89,12 @@ def spread_of(distance: float, between: Sequence[float]) -> Spread | None:
     return Spread(distance / floor, distance > most and distance / floor > FAR)
 
 
-def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_references: int) -> Verdict:
+def decide(
+    compared: Mapping[str, Comparison],
+    spread: Spread | None,
+    num_references: int,
+    whole: Mapping[str, str] | None = None,
+) -> Verdict:
     """Return the verdict that the attacks on one model give.
 
     An attack says that a model forgets
@@ -99,17 +106,26 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
 
     An attack can do so only if it distinguishes the original from retrained models, or if the distance exceeds twice
     that of another retrained model. The first attack of :data:`DECIDING` that says *too little* or *too much* decides.
-    Otherwise, for the verdict *as retraining does*, the first attack that separates the original must say so. For every
-    other attack, the share left must be at most half on either side; if it exceeds 25%, the model must not lie further
-    away than another retrained model would. In addition, the probabilities of the forgotten data must not be far from
-    retrained models, example by example (more than 1.5 times the noise floor, and more than another retrained model
-    would be). If they are, the side of 0 on which the interval lies decides. In every other case the verdict is
-    *undecided*.
+    Otherwise, the verdict *as retraining does* needs all of the following:
+
+    - By no attack does the model lie further from retrained models than another retrained model would. All attacks
+      share one level, so that chance brings a retrained model further out by any of them in 5% of audits.
+    - The first attack that separates the original says so, and so does every attack of ``whole``: the embeddings of
+      users or items that are forgotten entirely can be drawn anew, and then attacks that read these embeddings find
+      nothing, while the trace in the embeddings of the others is still there.
+    - For every other attack that separates the original, the share left is at most half on either side.
+    - The probabilities of the forgotten data are not far from retrained models, example by example (more than 1.5 times
+      the noise floor, and more than another retrained model would be). If they are, the side of retrained models on
+      which the interval of the difference lies decides.
+
+    In every other case the verdict is *undecided*.
 
     Args:
         compared: The comparisons with retrained models, by attack.
         spread: The distance to retrained models on the forgotten data, or ``None``.
         num_references: Number of retrained models.
+        whole: The attacks that the verdict *as retraining does* needs, because the request empties users, items or
+            sessions, with what such an attack needs, in words; by default the fold-in attacks in ``compared``.
 
     Returns:
         The verdict.
@@ -129,6 +145,10 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
         if word in ("under", "over"):
             return Verdict(word, _told(name, asked[name]))
     separated = [name for name in asked if asked[name].separated]
+    out = [name for name in asked if abs(asked[name].beyond or 0.0) > 1]
+    if out and not asked[out[0]].separated:
+        rule = f"{_told(out[0], asked[out[0]])}, further away than another retrained model"
+        return Verdict("undecided", rule, _needs(asked[out[0]]))
     if not separated:
         return Verdict(
             "undecided",
@@ -138,39 +158,52 @@ def decide(compared: Mapping[str, Comparison], spread: Spread | None, num_refere
     first, others = separated[0], separated[1:]
     if spread is not None and spread.far:
         return _one_by_one(_told(first, asked[first]), asked[first], spread)
-    open_ = [name for name in (first,) if said[name] != "like"]
-    open_ += [name for name in others if _keeps_open(asked[name])]
+    if whole is None:
+        whole = {name: words for name, words in NEEDED.items() if name in compared}
+    for name in whole:
+        if name not in separated:
+            return _unseen(name, name in asked, whole[name])
+    open_ = [name for name in separated if name in (first, *whole) and said[name] != "like"]
+    open_ += [name for name in others if abs(asked[name].leak_left or 0.0) > WIDEST]
+    open_ += [name for name in separated if name in out]
     if open_:
         return Verdict("undecided", _told(open_[0], asked[open_[0]]), _needs(asked[open_[0]]))
     return Verdict("like", _told(first, asked[first]))
 
 
+def _unseen(name: str, made: bool, needs: str) -> Verdict:
+    """Return the verdict where an attack that whole users, items or sessions need does not separate the original."""
+    if made:
+        rule = f"{NAMES[name]} does not tell the original from retrained models"
+        return Verdict("undecided", rule, "a larger request, or more retrained models")
+    return Verdict("undecided", f"{NAMES[name]} could not be made, and other attacks miss what it finds", needs)
+
+
 def _one_by_one(rule: str, c: Comparison, spread: Spread) -> Verdict:
     """Return the verdict on a model whose probabilities of forgotten data are far from those of retrained models."""
     rule = f"{rule}; and one by one, {spread.ratio:.1f} times as far from retrained models as two of those are apart"
-    if c.leak_low is not None and c.leak_low > 0:
+    toward = math.copysign(1.0, c.original - c.retrain_mean)
+    low, high = sorted(toward * (end or 0.0) for end in (c.difference_low, c.difference_high))
+    if low > 0:
         return Verdict("under", rule)
-    if c.leak_high is not None and c.leak_high < 0:
+    if high < 0:
         return Verdict("over", rule)
     return Verdict("undecided", rule, "a larger request")
-
-
-def _keeps_open(c: Comparison) -> bool:
-    """Return whether a further attack leaves too much for the verdict that a model forgets as retraining does."""
-    left = abs(c.leak_left or 0.0)
-    return left > WIDEST or (left > TOLERATED and c.beyond is not None and abs(c.beyond) > 1)
 
 
 def says(c: Comparison) -> str | None:
     """Return the verdict of one attack alone: ``"like"``, ``"under"``, ``"over"``, or ``None`` if it does not decide.
 
     Args:
-        c: The comparison with retrained models.
+        c: The comparison with retrained models. Where the attack does not separate the original, a model has forgotten
+            too much only if it reveals less than the original, which has forgotten nothing.
     """
     if c.beyond is None:
         return None
     if c.leak_left is None or c.leak_low is None or c.leak_high is None:
-        return "under" if c.beyond > UNSEPARATED else "over" if c.beyond < -UNSEPARATED else None
+        if c.beyond > UNSEPARATED:
+            return "under"
+        return "over" if c.beyond < -UNSEPARATED and c.value < c.original else None
     if c.beyond > 1 and c.leak_low > TOLERATED:
         return "under"
     if c.beyond < -1 and c.leak_high < -TOLERATED:
@@ -190,14 +223,15 @@ def _needs(c: Comparison) -> str:
     width.
     """
     models = c.retrain_sd or 0.0
-    half = ((c.high or 0.0) - (c.low or 0.0)) / 2
+    half = ((c.difference_high or 0.0) - (c.difference_low or 0.0)) / 2
     return "more retrained models" if models > half / 4 else "more forgotten users, sessions or pairs in one request"
 
 
 def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return one verdict for several runs of one method.
 
-    Decided runs that agree decide, if they are at least half of the runs.
+    Decided runs that agree decide, if they are at least half of the runs; for the verdict of forgetting as retraining
+    does, if they are more than half.
 
     Args:
         verdicts: The verdict of every run, as in the report.
@@ -214,7 +248,7 @@ def combine(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     words = {v["status"] for v in decided}
     if len(verdicts) < 2:
         return dict(verdicts[0]) if verdicts else None
-    if len(words) == 1 and 2 * len(decided) >= len(verdicts):
+    if len(words) == 1 and 2 * len(decided) >= len(verdicts) + ("like" in words):
         rule = f"in {len(decided)} of {len(verdicts)} runs, such as {decided[0]['rule']}"
         return {"status": decided[0]["status"], "rule": rule, "needs": None}
     if len(words) > 1:

@@ -12,6 +12,9 @@ __all__ = ["health", "plateau"]
 
 SHARE = 0.2
 """Share of the median of the siblings by which a validation metric must be lower to count as far below them."""
+DEVIATIONS = 3 * 1.4826
+"""Number of median absolute deviations of the siblings by which it must also be lower: three standard deviations, if
+they are normal."""
 
 
 def plateau(log: dict[str, Any]) -> bool:
@@ -35,8 +38,9 @@ def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
     """Return the report's entry on every retrained model.
 
     A retrained model is not healthy if its training stopped in its first plateau, or if its best validation metric is
-    more than 20% below the median of the other retrained models, and its distance to the lowest of them exceeds their
-    range.
+    more than 20% below the median of the other retrained models, and more than three (robust) standard deviations.
+    Median and median absolute deviation do not depend on a few models that are far off themselves. Without validation
+    data nothing is known.
 
     Args:
         references: Results of retraining.
@@ -58,11 +62,13 @@ def health(references: Sequence[UnlearningResult]) -> list[dict[str, Any]]:
                 "best_epoch": log.get("best_epoch"),
                 "epochs": log.get("epochs"),
                 "validation": own,
-                "healthy": None if log.get("best_epoch") is None else not (low or plateau(log)),
+                "healthy": None if own is None or log.get("best_epoch") is None else not (low or plateau(log)),
             }
         )
     return entries
 
 
 def _is_far_below(value: float, others: Sequence[float]) -> bool:
-    return value < (1 - SHARE) * statistics.median(others) and value < 2 * min(others) - max(others)
+    middle = statistics.median(others)
+    deviation = statistics.median(abs(other - middle) for other in others)
+    return value < (1 - SHARE) * middle and value < middle - DEVIATIONS * deviation

@@ -12,9 +12,9 @@ from graphunlearn.eval.attacks.evidence import Comparison, Evidence, compare
 from graphunlearn.eval.attacks.interactions import InteractionAttacks
 from graphunlearn.eval.attacks.membership import Observed
 from graphunlearn.eval.attacks.sessions import SessionAttacks
-from graphunlearn.eval.decision import DECIDING, FEWEST, decide, spread_of
+from graphunlearn.eval.decision import DECIDING, FEWEST, Spread, Verdict, decide, spread_of
 from graphunlearn.eval.measure import Measured
-from graphunlearn.metrics.ensembles import klom, top_k_overlap
+from graphunlearn.metrics.ensembles import klom, klom_if_equal, top_k_overlap
 from graphunlearn.metrics.forgetting import distance_to_retrain
 
 __all__ = ["SHOWN", "judge_all", "klom_entry", "pass_rate"]
@@ -24,9 +24,14 @@ SHOWN = {
         *("fold_in", "fold_in_items", "lira", "rmia"),
         *("edge_recovery_forgotten", "edge_recovery_kept", "before_and_after", "target"),
     ),
-    "sessions": ("click", "transition", "lira", "rmia", "fold_in", "before_and_after", "target"),
+    "sessions": (
+        *("click", "transition", "lira", "rmia", "fold_in", "fold_in_items"),
+        *("edge_recovery_forgotten", "edge_recovery_kept", "before_and_after", "target"),
+    ),
 }
-"""The attacks of a report, by kind of graph."""
+"""The attacks of a report, by kind of graph; sessions have no fold-in of items and no recovery of edges."""
+CALIBRATED = ("lira", "transition")
+"""The deciding attacks whose logits are calibrated on test data."""
 # attacks that compare a model with the original, and so do not apply to the original itself
 _ONE_SIDED = ("before_and_after",)
 Found = dict[str, tuple[Evidence, dict[str, float]]]
@@ -73,7 +78,16 @@ def judge_all(
             own = [m["forget"] for m in others]
             between = [distance_to_retrain(p, own[:k] + own[k + 1 :]) for k, p in enumerate(own)]
             spread = spread_of(distance_to_retrain(model["forget"], own), between)
-        model["verdict"] = decide(compared, spread, len(others))
+        model["verdict"] = _verdict(attacks, compared, spread, len(others))
+
+
+def _verdict(attacks: Attacks, compared: dict[str, Comparison], spread: Spread | None, num_references: int) -> Verdict:
+    """Return the verdict; membership attacks that could not be calibrated take no part in it."""
+    told = {name: c for name, c in compared.items() if attacks.calibrated or name not in CALIBRATED}
+    verdict = decide(told, spread, num_references, attacks.whole)
+    if len(told) < len(compared) and verdict.status == "undecided" and num_references >= FEWEST:
+        return verdict._replace(needs=f"{verdict.needs}, and test data on which membership attacks can be calibrated")
+    return verdict
 
 
 def pass_rate(retrained: Sequence[Measured]) -> float | None:
@@ -98,9 +112,11 @@ def klom_entry(models: Sequence[Measured], retrained: Sequence[Measured]) -> dic
         retrained: Measures of distinct retrained models.
 
     Returns:
-        ``"forget"``, ``"retain"``, the number of models, and the same figures between two halves of the retrained
-        models under ``"floor_forget"`` and ``"floor_retain"`` (``None`` with fewer than eight: with a half of three
-        models the expectation of the figure is infinite); ``None`` with fewer than three unlearned or retrained models.
+        ``"forget"``, ``"retain"``, the number of models, and two yardsticks: the same figures between two halves of the
+        retrained models under ``"floor_forget"`` and ``"floor_retain"`` (``None`` with fewer than eight: with a half of
+        three models the expectation of the figure is infinite), and under ``"expected_if_equal"`` the expectation for
+        as many models of equal normal distributions, with which few models can be compared; ``None`` with fewer than
+        three unlearned or retrained models.
     """
     if min(len(models), len(retrained)) < 3:
         return None
@@ -110,7 +126,7 @@ def klom_entry(models: Sequence[Measured], retrained: Sequence[Measured]) -> dic
         entry[part] = klom(own, theirs)
         half = len(theirs) // 2
         entry[f"floor_{part}"] = klom(theirs[:half], theirs[half:]) if half >= 4 else None
-    return entry
+    return entry | {"expected_if_equal": klom_if_equal(len(models), len(retrained))}
 
 
 def _compared(
@@ -125,7 +141,9 @@ def _compared(
             continue
         evidence, further = found[name]
         original = base[name][0] if name in base else evidence
-        compared[name] = compare(evidence, original, against, tests=tests)
+        compared[name] = compare(
+            evidence, original, against, tests=tests, two_sided=name == "target", limits=(0.0, 1.0)
+        )
         entry = compared[name].entry()
         if name in _ONE_SIDED:
             entry |= dict.fromkeys(("original", "leak_left", "leak_low", "leak_high"))

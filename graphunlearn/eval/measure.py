@@ -133,10 +133,12 @@ class Judge:
         theirs = affected[self.test.pairs[0]]
         groups = {"affected": self.test.select(theirs), "unaffected": self.test.select(~theirs)}
         self.rankers = {name: Ranker(self.retained, part, ks=(20, 10)) for name, part in groups.items()}
+        self.known = [graph, *held, test]
         users = self.forgotten.pairs[0]
-        self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), [graph, *held, test], seed=0)
+        self.never_seen = never_seen_pairs(users.repeat(-(-FEWEST // len(users))), self.known, seed=0)
+        levels = [part.level for part in request.parts]
         self.attacks = InteractionAttacks(
-            graph, self.retained, self.forgotten, [*held, test], targets=targets, real=real
+            graph, self.retained, self.forgotten, [*held, test], targets=targets, real=real, levels=levels
         )
         self.left_out |= self.attacks.left_out
         alive = self.retained.active[: graph.num_users]
@@ -152,8 +154,8 @@ class Judge:
         for name, part in (("forget", self.forgotten), ("retain", self.retained)):
             index = torch.randperm(part.num_interactions, generator=generator)[:SAMPLE]
             self.margin_pairs[name] = part.pairs[:, index.to(part.pairs.device)]
-        own = test.select(known)
-        self.own_ranker = Ranker(graph, own, ks=(20, 10)) if own.num_interactions else None
+        self.all_test = test
+        self.own_ranker = Ranker(graph, test, ks=(20, 10)) if test.num_interactions else None
         self.trained_labels = self.forgotten.label if trained_labels else None
         self.labels = self.test.label
 
@@ -218,13 +220,19 @@ class Judge:
     def _target(self, encoded: Encoded) -> dict[str, float] | None:
         if self.targets is None:
             return None
-        return target_figures(encoded, self.retained, self.targets, self.real, k=EXPOSED)
+        return target_figures(encoded, self.retained, self.targets, self.real, k=EXPOSED, known=self.known)
 
     def _own(self, encoded: Encoded) -> dict[str, float]:
-        """Return the ranking metrics of the original on its own lists, which leave out the items that it was trained
-        on.
+        """Return the quality of the original on its own lists, which leave out the items that it was trained on, and on
+        all test data, as ``graphunlearn train`` measures it.
         """
-        return {} if self.own_ranker is None else self.own_ranker(encoded.queries, encoded.items)
+        if self.own_ranker is None:
+            return {}
+        label = self.all_test.label
+        scores = self.own_ranker(encoded.queries, encoded.items)
+        if label is not None and 0 < float(label.mean()) < 1:
+            scores = {"auroc": auroc(score(encoded, self.all_test.pairs), label)} | scores
+        return scores
 
     def _ranking(self, users: Tensor, items: Tensor) -> dict[str, float]:
         """Return the ranking metrics of all users, and those of affected and unaffected users separately."""

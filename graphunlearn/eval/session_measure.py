@@ -101,8 +101,12 @@ class SessionJudge:
         self.rivals = candidates(graph, self.clicks, RIVALS)
         follows = self.test.position > 0
         self.next = follows.nonzero().flatten()
+        self.all_test = test.without_unseen(graph)
+        if real is None:
+            real = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) == graph.length
         self.targets, self.prefixes = targets, last_prefixes(graph, real)
-        self.attacks = SessionAttacks(graph, retained, forgotten, self.test, targets=targets, real=real)
+        levels = [part.level for part in request.parts]
+        self.attacks = SessionAttacks(graph, retained, forgotten, self.test, targets=targets, real=real, levels=levels)
         generator = torch.Generator().manual_seed(0)
         kept = (~forgotten & (graph.position > 0)).nonzero().flatten()
         self.margin_clicks = {
@@ -139,9 +143,9 @@ class SessionJudge:
         forgetting |= {f"hit_u@{k}": float((among <= k).double().mean()) for k in HITS}
         answered = encode_prefixes(model, self.test, self.next - 1)
         wanted = self.test.items[self.next]
-        found = next_item_metrics(target_ranks(answered.queries, answered.items, wanted, BATCH), ks=(20, 10, 5))
         return {
-            "utility": {name: value for name, value in found.items() if not name.startswith("hit_rate")},
+            "utility": _quality(answered, wanted),
+            **({"own": self._own(model)} if before is None else {}),
             "forgetting": forgetting,
             "forget": log_p[:num].cpu(),
             "test": _log_p(answered.queries, answered.items, wanted).cpu(),
@@ -152,6 +156,15 @@ class SessionJudge:
                 "test": top_lists(Encoded(answered.queries[self.listed], answered.items), (self.listed[:0],) * 2)
             },
         }
+
+    def _own(self, model: nn.Module) -> dict[str, float]:
+        """Return the quality of the original on all test clicks on items that it was trained on, as
+        ``graphunlearn train`` measures it.
+        """
+        after = (self.all_test.position > 0).nonzero().flatten()
+        if not len(after):
+            return {}
+        return _quality(encode_prefixes(model, self.all_test, after - 1), self.all_test.items[after])
 
     def _target(self, model: nn.Module) -> dict[str, float] | None:
         if self.targets is None:
@@ -286,3 +299,9 @@ def ranks_among(queries: Tensor, items: Tensor, targets: Tensor, rivals: Tensor,
 def _log_p(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     parts = zip(queries.split(BATCH), targets.split(BATCH))
     return torch.cat([queries.new_zeros(0), *(-catalogue_loss(query, items, target) for query, target in parts)])
+
+
+def _quality(encoded: Encoded, wanted: Tensor) -> dict[str, float]:
+    """Return the ranking metrics of the next clicks after prefixes."""
+    found = next_item_metrics(target_ranks(encoded.queries, encoded.items, wanted, BATCH), ks=(20, 10, 5))
+    return {name: value for name, value in found.items() if not name.startswith("hit_rate")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +24,13 @@ def target_figures(
     real_users: Tensor | None = None,
     k: int = 20,
     batch_size: int = 256,
+    known: Sequence[InteractionGraph] = (),
 ) -> dict[str, float]:
     r"""Return how strongly a model recommends target items to real users who have not interacted with them.
 
-    All figures are taken over the pairs of a real user and a target that are not in ``graph``. The rank of a target is
+    All figures are taken over the pairs of a real user and a target that are neither in ``graph`` nor in ``known``. A
+    forgotten click on a target says what was injected, and a held-out one what the user likes: neither is a
+    recommendation to a user who has nothing to do with the target. The rank of a target is
     its rank in the whole catalogue without the items that the user has interacted with; rank 1 is the best, and items
     with equal scores share the mean of their ranks. Exposure follows :func:`exposure`: a target with :math:`a` unseen
     items of higher scores and :math:`b` unseen items of the same score (including itself) counts as
@@ -40,6 +43,7 @@ def target_figures(
         real_users: Mask of the real users ``[num_users]``, or their internal ids; by default all users.
         k: Length of the recommendation list for exposure.
         batch_size: Number of users scored at a time, which bounds the memory at ``batch_size * num_items`` scores.
+        known: Further graphs whose pairs are not measured: the graph before forgetting, and held-out interactions.
 
     Returns:
         ``"probability"``, the mean of :math:`\sigma(s)` with the score :math:`s`; ``"median_rank"``; and
@@ -66,6 +70,11 @@ def target_figures(
         scores[graph.seen(users)] = -torch.inf
         own = scores[:, targets]
         fresh = own > -torch.inf
+        for other in known:
+            row, item = other.seen(users)
+            met = torch.zeros_like(scores, dtype=torch.bool)
+            met[row, item] = True
+            fresh &= ~met[:, targets]
         rank, share = _places(scores, own, k)
         probability.append(own[fresh].double().sigmoid())
         ranks.append(rank[fresh])

@@ -1,6 +1,6 @@
 """Metrics of recommendation and of forgetting, as functions of tensors, independent of any model."""
 
-from graphunlearn.metrics.ensembles import klom, top_k_overlap
+from graphunlearn.metrics.ensembles import klom, klom_if_equal, top_k_overlap
 from graphunlearn.metrics.forgetting import (
     KSDistance,
     distance_to_retrain,
@@ -27,6 +27,7 @@ __all__ = [
     "forgetting_entry",
     "gap_closed",
     "klom",
+    "klom_if_equal",
     "ks_distance",
     "membership_auroc",
     "mi_bf",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from scipy.special import digamma
 from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["MANY", "klom", "top_k_overlap"]
+__all__ = ["MANY", "klom", "klom_if_equal", "top_k_overlap"]
 
 MANY = 16
 """Number of models on either side from which histograms replace the normal approximation."""
@@ -55,6 +58,39 @@ def klom(unlearned: Tensor, retrained: Tensor) -> float | None:
         return float(_of_histograms(u, r).mean())
     su, sr = (m.std(0).clamp(min=1e-6) for m in (u, r))
     return float((torch.log(sr / su) + (su**2 + (u.mean(0) - r.mean(0)) ** 2) / (2 * sr**2) - 0.5).mean()) + 0.0
+
+
+def klom_if_equal(num_unlearned: int, num_retrained: int) -> float | None:
+    r"""Return the expectation of :func:`klom` if unlearned and retrained models have equal normal distributions.
+
+    Means and variances of few models are uncertain, so that the closed form is far above 0 even then. With :math:`n`
+    unlearned and :math:`k` retrained models, :math:`a = (k - 1) / 2`, :math:`b = (n - 1) / 2` and the digamma function
+    :math:`\psi`, the expectation is
+
+    .. math::
+        \frac12 \big( \psi(a) - \ln a - \psi(b) + \ln b \big)
+        + \frac12 \Big( 1 + \frac1n + \frac1k \Big) \frac{k - 1}{k - 3} - \frac12
+
+    Args:
+        num_unlearned: Number of unlearned models :math:`n`.
+        num_retrained: Number of retrained models :math:`k`.
+
+    Returns:
+        The expectation; ``None`` with fewer than three unlearned models, with fewer than four retrained models, for
+        which it is infinite, and where :func:`klom` uses histograms.
+
+    Source: moments of the chi-squared distribution; the use as a yardstick is ours.
+
+    Example:
+        >>> round(klom_if_equal(5, 5), 6), klom_if_equal(5, 3)
+        (0.9, None)
+    """
+    n, k = num_unlearned, num_retrained
+    if n < 3 or k < 4 or min(n, k) >= MANY:
+        return None
+    a, b = (k - 1) / 2, (n - 1) / 2
+    logarithms = float(digamma(a)) - math.log(a) - float(digamma(b)) + math.log(b)
+    return (logarithms + (1 + 1 / n + 1 / k) * (k - 1) / (k - 3) - 1) / 2
 
 
 def _of_histograms(u: Tensor, r: Tensor) -> Tensor:

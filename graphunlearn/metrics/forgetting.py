@@ -90,13 +90,13 @@ def z_score(value: float, reference_values: Sequence[float]) -> float | None:
         reference_values: The values of the retrained models.
 
     Returns:
-        The score; ``None`` for fewer than two references, or if they do not vary.
+        The score; ``None`` for fewer than two references, if they do not vary, or if one of them is not finite.
 
     Example:
         >>> z_score(4.0, [1.0, 2.0, 3.0])
         2.0
     """
-    if len(reference_values) < 2:
+    if len(reference_values) < 2 or not all(map(math.isfinite, reference_values)):
         return None
     sd = statistics.stdev(reference_values)
     return (value - statistics.fmean(reference_values)) / sd if sd > 0 else None
@@ -290,18 +290,19 @@ def forgetting_entry(value: float, original: float, retrain_values: Sequence[flo
         retrain_values: The values of the retrained models.
 
     Returns:
-        The value, the original value, the mean and standard deviation of the retrained values, z and the gap closed.
+        The value, the original value, the mean and standard deviation of the retrained values, z and the gap closed;
+        ``None`` for what is not finite.
 
     Example:
         >>> forgetting_entry(0.5, 1.0, [0.25, 0.5, 0.75])
         {'value': 0.5, 'original': 1.0, 'retrain_mean': 0.5, 'retrain_sd': 0.25, 'z': 0.0, 'gap_closed': 1.0}
     """
-    mean = statistics.fmean(retrain_values) if retrain_values else None
+    mean, finite = statistics.fmean(retrain_values) if retrain_values else None, all(map(math.isfinite, retrain_values))
     entry = {
         "value": value,
         "original": original,
         "retrain_mean": mean,
-        "retrain_sd": statistics.stdev(retrain_values) if len(retrain_values) > 1 else None,
+        "retrain_sd": statistics.stdev(retrain_values) if len(retrain_values) > 1 and finite else None,
         "z": z_score(value, retrain_values),
         "gap_closed": None if mean is None else gap_closed(original, value, mean),
     }

@@ -250,10 +250,26 @@ def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) 
     models = {name: _read_model(reader, name, run.spec, graph) for name in fingerprints if name != "original_train"}
     reader.check(_fingerprints({**models, "original_train": graph}), fingerprints, by="unlearning")
     options, token = facts.pop("options"), facts.pop("token", None)
-    parts = reader.facts("request")["parts"]
-    request = reduce(or_, [ForgetRequest(part["level"], tuple(part["ids"])) for part in parts])
+    request = _read_request(reader, graph)
     result = UnlearningResult(run.model, run.train, request, **facts, original=models.get("own_original"))
     return Forgotten(models["original"], graph, result, options, token)
+
+
+def _read_request(reader: FolderReader, graph: Graph) -> ForgetRequest:
+    """Return the request of a run folder.
+
+    Raises:
+        ValueError: It names nothing, or something that the graph before unlearning does not have.
+    """
+    try:
+        parts = [ForgetRequest(part["level"], tuple(part["ids"])) for part in reader.facts("request")["parts"]]
+        if not parts:
+            raise ValueError("it names nothing to forget")
+        request = reduce(or_, parts)
+        request.mask(graph)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"request.json does not fit original_train.safetensors: {error}") from None
+    return request
 
 
 def _read_graph(reader: FolderReader, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:

@@ -356,6 +356,12 @@ def test_audit_of_a_run(forgotten, tmp_path, call, refused):
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def test_by_default_retrained_models_can_be_judged_by_the_others(forgotten, tmp_path, parsed):
+    told = parsed("audit", forgotten, "--out", tmp_path / "x")
+    assert len(told["references"]) == 5
+    assert told["retrain_pass_rate"] is not None
+
+
 def test_audit_into_another_folder_leaves_the_run_alone(forgotten, tmp_path, parsed):
     before = {path.name: path.read_bytes() for path in forgotten.iterdir()}
     told = parsed("audit", forgotten, "--retrain-seeds", 2, "--seed", 7, "--out", tmp_path / "x")

@@ -119,6 +119,25 @@ def test_a_broken_folder_is_one_sentence(name, harm, forgotten, tmp_path, refuse
     assert str(copy) in sentence
 
 
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([], "it names nothing to forget"),
+        ([{"level": "user", "ids": ["nobody"]}], "nobody"),
+        ([{"level": "user", "ids": []}], "at least one user"),
+        ([{"level": "user"}], "ids"),
+        ("u1", "string"),
+    ],
+)
+def test_an_edited_request_is_one_sentence_that_names_the_file(parts, reason, forgotten, tmp_path, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    (copy / "request.json").write_text(json.dumps({"parts": parts}))
+    sentence = refused("audit", copy)
+    assert f"'{copy}': request.json does not fit original_train.safetensors: " in sentence
+    assert reason in sentence
+    assert len(sentence.splitlines()) == 1
+
+
 def test_bits_that_rotted_are_noticed(run_copy, refused, tmp_path):
     data = bytearray((run_copy / "model.safetensors").read_bytes())
     data[-3] ^= 1

@@ -42,7 +42,13 @@ def test_a_first_plateau(log, expected):
         ([trained(validation=0.41), trained(), trained()], [True, True, True]),
         ([trained(validation=0.9), *[trained()] * 4], [True] * 5),  # one far above makes nobody ill
         ([trained(validation=0.9), trained(), trained()], [True, True, True]),  # two that are far apart tell nothing
-        ([trained(validation=None)] * 3, [True, True, True]),
+        ([trained(validation=None)] * 3, [None, None, None]),  # nothing was held out to tell
+        ([trained(1, 11, validation=None)] * 3, [None, None, None]),
+        # two that collapsed do not hide each other
+        ([trained(validation=0.1), trained(validation=0.12), *[trained()] * 3], [False, False, True, True, True]),
+        ([trained(validation=0.1), trained(validation=0.1), *[trained()] * 2], [False, False, True, True]),
+        # siblings that vary this much
+        ([trained(validation=v) for v in (0.38, 0.5, 0.6, 0.45, 0.55)], [True] * 5),
         ([trained(validation=0.1)], [True]),  # no siblings to lie below
         ([trained(best_epoch=None, validation=None), trained()], [None, True]),
     ],

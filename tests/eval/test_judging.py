@@ -14,7 +14,7 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import audit, auditing, bench, removal, session_clicks
 from graphunlearn.eval.attacks import InteractionAttacks
 from graphunlearn.eval.judging import klom_entry, pass_rate
-from graphunlearn.metrics.ensembles import klom
+from graphunlearn.metrics.ensembles import klom, klom_if_equal
 from graphunlearn.nn import FitSettings, build_model, encode, reset_parameters
 
 SETTINGS = FitSettings(epochs=50, batch_size=2048, lr=0.05, patience=50)
@@ -97,6 +97,36 @@ def test_redrawn_rows_hide_the_pairs_and_not_the_trace_in_the_items(audited):
     assert redrawn["fold_in"]["value"] == pytest.approx(unlink["fold_in"]["value"])
 
 
+def test_a_few_whole_users_are_not_forgotten_because_their_rows_are_drawn_anew(case, original):
+    """With fewer than five, the fold-in attack has no interval, and what reads the redrawn rows must not decide."""
+    users = case.train.pairs[0].unique()[:3]
+    few = dataclasses.replace(case, request=gu.ForgetRequest.internal("user", users))
+    audited = judged(original, few, retrain_seeds=4)
+    for method in audited.report["methods"][2:]:
+        assert method["attacks"]["fold_in"]["beyond"] is None
+        assert method["verdict"]["status"] != "like"
+    redrawn = rows(audited)["unlink-redraw"]
+    assert abs(redrawn["attacks"]["lira"]["beyond"]) < 1
+    assert redrawn["verdict"]["status"] == "undecided"
+    single = InteractionAttacks(case.train, *case.train.split(few.request), [case.test])
+    assert single.whole == {"fold_in": "at least 5 forgotten users of two interactions or more"}
+
+
+def test_attacks_that_a_request_needs():
+    pairs = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 3], [0, 1, 0, 1, 2, 1, 3, 1]])
+    graph = gu.InteractionGraph.from_edges(pairs, 4, 4)
+
+    def needed(forgotten, levels=()):
+        request = gu.ForgetRequest.internal("interaction", pairs[:, forgotten])
+        return set(InteractionAttacks(graph, *graph.split(request), [], levels=levels).whole)
+
+    assert needed([0, 2]) == {"fold_in_items"}  # item 0 has no other users
+    assert needed([0, 3]) == set()
+    assert needed([0, 1]) == {"fold_in"}
+    assert needed([0, 3], ["user"]) == {"fold_in"}
+    assert needed([0, 3], ["item", "interaction"]) == {"fold_in_items"}
+
+
 def test_edges_are_told_by_the_membership_attack():
     graph = synthetic_interactions(num_users=80, num_items=60, interactions_per_user=14, seed=1)
     edges = removal(graph, "interaction", share=0.05, seed=0)
@@ -168,6 +198,11 @@ def test_klom_of_a_method_beside_that_of_retrained_models():
         assert found[part] == klom(own, theirs)
         assert found[f"floor_{part}"] == klom(theirs[:4], theirs[4:])
     assert (found["models"], found["retrained"]) == (4, 9)
+    assert found["expected_if_equal"] == klom_if_equal(4, 9)
+    default = klom_entry(models, retrained[:5])  # too few for halves, and not without a yardstick
+    assert default["floor_forget"] is None
+    assert default["expected_if_equal"] == pytest.approx(klom_if_equal(4, 5))
+    assert klom_entry(models, retrained[:3])["expected_if_equal"] is None
     assert klom_entry(models, retrained[:7])["floor_forget"] is None
     assert klom_entry(models[:2], retrained) is None
     assert klom_entry(models, retrained[:2]) is None
@@ -193,6 +228,9 @@ def test_three_judge_methods_and_not_one_another(case, original, retrained):
     assert rows(audited)["original"]["verdict"]["status"] == "under"
     assert audited.report["retrain_pass_rate"] is None  # two are left when one is judged
     assert pass_rate(audited.measured["retrain"]) is None
+    lira = rows(audited)["retrain"]["attacks"]["lira"]  # no spread, and so no share, against two models
+    assert (lira["leak_left"], lira["leak_runs"], lira["beyond"]) == (None, [0, 3], None)
+    assert rows(audited)["original"]["attacks"]["lira"]["leak_left"] is not None
 
 
 def test_users_with_one_interaction_have_nothing_to_fold_in():
@@ -219,6 +257,68 @@ def test_attacks_need_no_held_out_data(case, original, retrained):
     (method,) = (m for m in report["methods"] if m["name"] == "unlink")
     assert method["verdict"]["status"] == "under"
     assert method["attacks"]["fold_in"]["leak_left"] > 0.25
+    assert sum("membership attacks are not calibrated and do not decide" in note for note in report["notes"]) == 1
+    json.dumps(report, allow_nan=False)
+
+
+def test_membership_attacks_without_calibration_do_not_decide():
+    """Two models that were trained for different times differ in all logits, which is no trace."""
+    graph = synthetic_interactions(num_users=80, num_items=60, interactions_per_user=14, seed=1)
+    edges = removal(graph, "interaction", share=0.05, seed=0)
+    model = trained(edges, "mf")
+    few = edges.test.select(torch.arange(edges.test.num_interactions) < 3)
+    found = {}
+    for name, test in (("all", edges.test), ("few", few)):
+        found[name] = judged(model, dataclasses.replace(edges, test=test), retrain_seeds=3)
+    (original, *_), (alone, *_) = (found[name].report["methods"] for name in ("all", "few"))
+    assert original["verdict"]["rule"].startswith("the membership attack (LiRA)")
+    assert alone["attacks"]["lira"]["leak_left"] is not None
+    assert "LiRA" not in alone["verdict"]["rule"]
+    assert not any("not calibrated" in note for note in found["all"].report["notes"])
+    assert any("not calibrated" in note for note in found["few"].report["notes"])
+    together = auditing.Audit.mean([found["few"]], {})
+    assert sum("not calibrated" in note for note in together.report["notes"]) == 1
+
+
+def test_controls_are_reported_with_their_match(audited):
+    found = audited.report["controls"]
+    assert found["controls"] == pytest.approx(found["forgotten"], rel=0.2)
+    assert abs(found["auroc"] - 0.5) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"retrain_seeds": 0}, r"'retrain_seeds' must be at least 1 without 'references' \(got 0\)"),
+        ({"retrain_seeds": -1}, r"'retrain_seeds' must be at least 1 without 'references' \(got -1\)"),
+        ({"retrain_seeds": 3, "shadow": -1}, r"'shadow' must be at least 0 \(got -1\)"),
+        ({"targets": torch.tensor([], dtype=torch.long)}, r"'targets' must name at least one item \(got none\)"),
+        (
+            {"targets": torch.tensor([1]), "real": torch.zeros(150, dtype=torch.bool)},
+            r"'real' must hold at least one user \(got none\)",
+        ),
+    ],
+)
+def test_numbers_of_models_and_targets_that_mean_nothing_are_refused(changes, sentence, case, original):
+    with pytest.raises(gu.errors.ArgumentError, match=sentence):
+        judged(original, case, **changes)
+
+
+def test_no_further_retrained_models_are_trained_if_there_are_some(case, original, retrained):
+    assert len(judged(original, case, references=retrained[:3], retrain_seeds=0).references) == 3
+
+
+def test_targets_that_every_real_user_has_are_not_measured(case, original, retrained):
+    """Nobody is left to recommend them to: null, and no error."""
+    item = int(case.train.adjacency.degree[150:].argmax())
+    real = torch.zeros(150, dtype=torch.bool)
+    real[case.train.pairs[0, case.train.pairs[1] == item]] = True
+    keywords = {"targets": torch.tensor([item]), "real": real, "retrain_seeds": 0}
+    report = judged(original, case, references=retrained[:3], **keywords).report
+    for method in report["methods"]:
+        assert method["attacks"]["target"] is None
+        assert method["target"]["probability"]["value"] is None
+        assert method["target"]["probability"].get("retrain_sd") is None
     json.dumps(report, allow_nan=False)
 
 
@@ -256,7 +356,7 @@ def test_one_that_is_not_healthy_is_trained_again_once_and_named(sick, case, ori
     assert [r["seed"] for r in report["references"]] == [50, AGAIN, 52, 53]
     assert all(r["healthy"] for r in report["references"])
     assert report["notes"][0].startswith("The retrained model of seed 51 (best epoch")
-    assert report["notes"][0].endswith("was not healthy, and was trained again with another seed.")
+    assert report["notes"][0].endswith(f"was not healthy; one of seed {AGAIN} takes its place.")
 
 
 def test_if_it_persists_the_audit_says_so_first_and_the_better_one_stays(case, original, trainings):
@@ -269,6 +369,21 @@ def test_if_it_persists_the_audit_says_so_first_and_the_better_one_stays(case, o
     again = judged(original, case, references=found.references)
     assert len(asked) == 5  # once is enough
     assert again.report["notes"][0].startswith("Read this first: the retrained model of seed 51")
+
+
+def test_a_healthy_one_takes_the_place_of_a_higher_metric_in_the_first_plateau(case, original, trainings):
+    trainings({51: (1, 0.52), AGAIN: (20, 0.5)})
+    found = judged(original, case, retrain_seeds=4)
+    assert [r["seed"] for r in found.report["references"]] == [50, AGAIN, 52, 53]
+    assert found.report["references"][1]["healthy"] is True
+    assert found.warnings[0].endswith(f"one of seed {AGAIN} takes its place.")
+
+
+def test_of_two_that_are_not_healthy_the_better_one_stays_and_is_named(case, original, trainings):
+    trainings({51: (1, 0.1), AGAIN: (1, 0.3)})
+    found = judged(original, case, retrain_seeds=4)
+    assert [r["seed"] for r in found.report["references"]] == [50, AGAIN, 52, 53]
+    assert "The second one, which is better on the validation data, is used." in found.warnings[0]
 
 
 def test_healthy_ones_are_not_trained_again(case, original, trainings):
@@ -298,7 +413,7 @@ def sessions():
     case = session_clicks(walks(num_sessions=200, num_items=60, step=0.5), share=0.5)
     model = trained(case, "gru4rec", 24, settings)
     keywords = {"objective": gu.CrossEntropy(), "settings": settings}
-    references = judged(model, case, retrain_seeds=5, **keywords).references
+    references = judged(model, case, retrain_seeds=7, **keywords).references
     another = dataclasses.replace(references[-1], method="another")
     return judged(model, case, [another], references[:-1], **keywords)
 
@@ -312,6 +427,7 @@ def test_sessions_are_judged_alike(sessions):
     assert found["unlink"]["attacks"]["click"]["leak_left"] == pytest.approx(1, abs=0.05)
     assert set(found["unlink"]["attacks"]) == {
         *("click", "transition", "lira", "rmia", "fold_in", "before_and_after", "target"),
+        *("fold_in_items", "edge_recovery_forgotten", "edge_recovery_kept"),
     }  # fmt: skip
     assert found["unlink"]["attacks"]["fold_in"] is None  # no session is forgotten as a whole
     json.dumps(sessions.report, allow_nan=False)

@@ -9,6 +9,7 @@ from scipy import stats
 from toys import light_gcn
 
 import graphunlearn as gu
+from graphunlearn.cli.train import _utility
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import audit, bench, removal
 from graphunlearn.eval.measure import Judge
@@ -152,6 +153,26 @@ def test_rows_of_forgotten_items_are_left_out_and_counted(graph):
     assert left["test rows of users or items forgotten entirely"] == sum(i in gone for _, i in rows) > 0
     stopped = left["validation rows of users or items forgotten entirely"]
     assert stopped == sum(i in gone for _, i in pairs_of(case.validation)) > 0
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_original_on_its_own_lists_is_what_train_measures(graph, labelled):
+    """Test rows of forgotten users, and of items without training data, count as they did before the request."""
+    case = removal(graph, "user", share=0.2, seed=1)
+    test = gu.InteractionGraph.from_edges(torch.cat([case.test.pairs, torch.tensor([[0, 1], [38, 39]])], 1), 60, 40)
+    train = case.train.select(case.train.pairs[1] < 38)
+    label = (torch.arange(test.num_interactions) % 3 > 0).float()
+    test = gu.InteractionGraph.from_edges(test.pairs, 60, 40, label=label) if labelled else test
+    request = gu.ForgetRequest.internal("user", train.pairs[0].unique()[:6])
+    model = build_model("lightgcn", train, 6)
+    original = Judge(train, request, None, test, gu.BPR(), False).measure(model, train)
+    wanted = _utility(model, train, test)
+    assert {name: original["own"][name] for name in wanted} == pytest.approx(wanted)
+    assert ("auroc" in wanted) is labelled
+    if not labelled:
+        every = naive_recall(scores_of(model, train), set(pairs_of(train)), pairs_of(test), range(60))
+        assert original["own"]["recall@20"] == pytest.approx(every)
+        assert original["utility"]["recall@20"] != pytest.approx(every)
 
 
 def test_retrained_models_that_all_agree_give_no_nan_and_a_verdict(graph):

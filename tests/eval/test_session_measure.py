@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from walks import Recency, as_lists, walks
 
 import graphunlearn as gu
+from graphunlearn.cli.train import _utility
 from graphunlearn.eval import u_score
 from graphunlearn.eval.session_measure import SessionJudge, candidates, ranks_among
+from graphunlearn.nn import build_model
 
 ITEMS = 30
 
@@ -147,6 +149,24 @@ def test_sessions_of_forgotten_users_are_left_out_and_counted():
     assert judge.left_out["validation clicks of items forgotten everywhere"] == 2
     kept = SessionJudge(graph, gu.ForgetRequest("session", ["0"]), held, held)
     assert as_lists(kept.test) == [[0, 3, 1], [1, 2, 3], [2, 0]]  # the user has another one
+
+
+def test_the_original_on_all_test_sessions_is_what_train_measures(graph, test):
+    """Clicks on an item that is forgotten everywhere count for the original, which was trained on it."""
+    request, _ = chosen(graph, "item")
+    model = build_model("gru4rec", graph, 8).eval()
+    measured = SessionJudge(graph, request, None, test).measure(model, graph)
+    wanted = _utility(model, graph, test)
+    assert {name: measured["own"][name] for name in wanted} == pytest.approx(wanted)
+    assert measured["utility"]["recall@20"] != pytest.approx(wanted["recall@20"])
+    assert "own" not in SessionJudge(graph, request, None, test).measure(model, graph, measured)
+
+
+def test_targets_are_measured_after_sessions_that_remain(graph, test):
+    asked, gone = chosen(graph, "session")
+    judge = SessionJudge(graph, asked, None, test, targets=torch.tensor([1]))
+    assert not {int(n) for n in graph.session[judge.prefixes]} & {n for n, _ in gone}
+    assert torch.equal(judge.prefixes, judge.attacks.prefixes)
 
 
 def test_nothing_to_ask_gives_nan_and_not_an_error():

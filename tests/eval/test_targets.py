@@ -51,6 +51,28 @@ def test_figures_match_a_double_loop(case, k, batch_size, random, as_mask):
     assert found[f"exposure@{k}"] == pytest.approx(exposure(encoded, graph, index, k))
 
 
+@given(scored(), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_pairs_that_were_forgotten_or_held_out_are_not_measured(case, k, random):
+    """Neither an injected click nor a click to come tells how the target is recommended to people without it."""
+    graph, encoded, _ = case
+    pairs = graph.pairs.t().tolist()
+    cut = [pair for pair in pairs if random.random() < 0.5]
+    kept, other = (
+        gu.InteractionGraph.from_edges(torch.tensor(part).view(-1, 2).t(), graph.num_users, graph.num_items)
+        for part in ([pair for pair in pairs if pair not in cut], cut)
+    )
+    seen, kept_pairs = ({tuple(p) for p in part.pairs.t().tolist()} for part in (graph, kept))
+    scores = (encoded.queries @ encoded.items.t()).tolist()
+    asked = [(u, i) for u in range(graph.num_users) for i in range(graph.num_items) if (u, i) not in seen]
+    found = target_figures(encoded, kept, torch.arange(graph.num_items), k=k, batch_size=2, known=[other])
+    if not asked:
+        assert all(math.isnan(value) for value in found.values())
+        return
+    probability = [1 / (1 + math.exp(-scores[u][i])) for u, i in asked]
+    unseen = [[s for j, s in enumerate(row) if (u, j) not in kept_pairs] for u, row in enumerate(scores)]
+    assert found == pytest.approx(summary(probability, [place(unseen[u], scores[u][i], k) for u, i in asked], k))
+
+
 def test_all_users_are_real_by_default():
     graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 1, 1]]), 3, 25)
     encoded = Encoded(torch.randn(3, 4), torch.randn(25, 4))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from graphunlearn.metrics.ensembles import klom, top_k_overlap
+from graphunlearn.metrics.ensembles import klom, klom_if_equal, top_k_overlap
 
 BINS, LEAST = 20, 1e-5  # as in the definition
 
@@ -80,3 +80,19 @@ def test_the_overlap_is_that_of_sets(rows):
 
 def test_no_lists_have_no_overlap():
     assert top_k_overlap(torch.zeros(0, 5), torch.zeros(0, 5)) is None
+
+
+@pytest.mark.parametrize(("num", "others"), [(3, 6), (5, 5), (2 + 3, 8), (12, 7), (16, 9)])
+def test_klom_of_equal_distributions_against_simulation(num, others):
+    generator = torch.Generator().manual_seed(num)
+    drawn = [torch.randn(n, 200_000, generator=generator, dtype=torch.float64) for n in (num, others)]
+    blocks = torch.tensor([klom(*(d[:, k::20] for d in drawn)) for k in range(20)])
+    error = float(blocks.std()) / 20**0.5
+    assert klom_if_equal(num, others) == pytest.approx(float(blocks.mean()), abs=5 * error)
+
+
+def test_klom_of_equal_distributions_is_known_only_where_it_is_finite():
+    assert klom_if_equal(5, 4) < float("inf")
+    assert klom_if_equal(100, 15) < klom_if_equal(5, 15) < klom_if_equal(3, 5)
+    for num, others in ((2, 9), (9, 3), (16, 16)):
+        assert klom_if_equal(num, others) is None

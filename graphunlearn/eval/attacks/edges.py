@@ -26,10 +26,12 @@ class EdgeRecovery:
     r"""Distinguish edges from never-seen pairs of similar popularity by their scores and those of neighbouring pairs.
 
     Unlearning can make the score of a removed edge lower than the scores of similar pairs at the same nodes. With the
-    score :math:`f^0 = s_{ui}`, the mean score :math:`f^1_u` of the remaining items of :math:`u` and the mean score
-    :math:`f^1_i` of :math:`i` for its remaining users, the features of a pair are these three figures, the differences
+    The attacker has half of the remaining edges. With the
+    score :math:`f^0 = s_{ui}`, the mean score :math:`f^1_u` of the known items of :math:`u` and the mean score
+    :math:`f^1_i` of :math:`i` for its known users (each without the pair itself, 0 without any), the features of a pair
+    are these three figures, the differences
     :math:`f^0 - f^1`, and the trend bits :math:`\operatorname{sign}(f^0 - f^1)`. The attacker fits a logistic
-    regression on half of the remaining edges of the affected users against matched never-seen pairs. Its AUROC is
+    regression on the known edges of the affected users against matched never-seen pairs. Its AUROC is
     reported for forgotten edges and, as the measure of its strength, for the other half of the remaining edges. Edges
     of users or items without remaining interactions are left out, because they have no neighbours.
 
@@ -64,11 +66,15 @@ class EdgeRecovery:
         affected = torch.zeros(graph.num_users, dtype=torch.bool, device=degree.device)
         affected[forgotten[0]] = True
         theirs = affected[retained.pairs[0]]
-        near = retained.pairs[:, theirs] if int(theirs.sum()) >= 20 else retained.pairs
-        kept = _some(near, 2 * MOST, generator)
+        if int(theirs.sum()) < 20:
+            theirs = torch.ones_like(theirs)
+        order = torch.randperm(retained.num_interactions, generator=generator).to(degree.device)
+        given = torch.zeros_like(theirs)
+        given[order[0::2]] = True
+        self.known = retained.select(given)
+        halves = [_some(retained.pairs[:, half & theirs], MOST, generator) for half in (given, ~given)]
         self.parts = [
-            matched_pairs(graph, part, held, per_pair=PER_PAIR, seed=seed + k)
-            for k, part in enumerate((kept[:, 0::2], kept[:, 1::2], gone))
+            matched_pairs(graph, part, held, per_pair=PER_PAIR, seed=seed + k) for k, part in enumerate((*halves, gone))
         ]
 
     @torch.no_grad()
@@ -84,9 +90,10 @@ class EdgeRecovery:
         """
         if not self.applies:
             return {}
-        around = _neighbour_means(encoded, self.retained)
+        around = _neighbour_sums(encoded, self.known)
         known, kept, gone = [
-            (_features(encoded, around, part.pairs), _features(encoded, around, part.controls)) for part in self.parts
+            (_features(encoded, around, part.pairs, own), _features(encoded, around, part.controls, False))
+            for part, own in zip(self.parts, (True, False, False))
         ]
         both = torch.cat(known)
         mean, sd = both.mean(0), both.std(0)
@@ -137,19 +144,29 @@ def _some(pairs: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return pairs[:, chosen.to(pairs.device)]
 
 
-def _neighbour_means(encoded: Encoded, graph: InteractionGraph) -> tuple[Tensor, Tensor]:
-    """Return the mean item embedding of every user's items, and the mean user embedding of every item's users."""
+Around = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _neighbour_sums(encoded: Encoded, graph: InteractionGraph) -> Around:
+    """Return the sum of the item embeddings of every user's items, that of the user embeddings of every item's users,
+    and the numbers of both.
+    """
     user, item = graph.pairs
     queries, items = encoded.queries.double(), encoded.items.double()
     of_users = torch.zeros_like(queries).index_add_(0, user, items[item])
     of_items = torch.zeros_like(items).index_add_(0, item, queries[user])
-    degree = graph.adjacency.degree.clamp(min=1).double()
-    return of_users / degree[: graph.num_users, None], of_items / degree[graph.num_users :, None]
+    degree = graph.adjacency.degree.double()
+    return of_users, of_items, degree[: graph.num_users], degree[graph.num_users :]
 
 
-def _features(encoded: Encoded, around: tuple[Tensor, Tensor], pairs: Tensor) -> Tensor:
+def _features(encoded: Encoded, around: Around, pairs: Tensor, known: bool) -> Tensor:
+    """Return the features of pairs; ``known`` says that they are among the edges of ``around``, and are left out."""
     user, item = encoded.queries[pairs[0]].double(), encoded.items[pairs[1]].double()
     score = (user * item).sum(1)
-    of_user, of_item = (user * around[0][pairs[0]]).sum(1), (item * around[1][pairs[1]]).sum(1)
-    trends = [score - of_user, score - of_item]
-    return torch.stack([score, of_user, of_item, *trends, *(trend.sign() for trend in trends)], 1)
+    of_user, of_item, *degrees = (part[pairs[side]] for part, side in zip(around, (0, 1, 0, 1)))
+    counts = [(degree - int(known)).clamp(min=1) for degree in degrees]
+    means = [
+        ((own * of).sum(1) - int(known) * score) / n for own, of, n in zip((user, item), (of_user, of_item), counts)
+    ]
+    trends = [score - mean for mean in means]
+    return torch.stack([score, *means, *trends, *(trend.sign() for trend in trends)], 1)

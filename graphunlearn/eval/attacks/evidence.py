@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["Comparison", "Evidence", "compare", "placements", "units_of"]
+__all__ = ["FEWEST_MODELS", "Comparison", "Evidence", "compare", "placements", "units_of"]
 
 DRAWS = 400
 """Number of bootstrap samples."""
@@ -23,6 +23,8 @@ MOST_UNITS = 4000
 """Largest number of units that a bootstrap resamples; more units are merged into this many blocks."""
 FEWEST_UNITS = 5
 """Least number of units in every group for an interval."""
+FEWEST_MODELS = 3
+"""Least number of retrained models for a comparison with their spread."""
 PRIOR = 2.0
 """Largest number of degrees of freedom given to the spread expected from the units alone, in the moderated variance."""
 
@@ -98,14 +100,17 @@ class Comparison:
         original: The value on the original model.
         retrain_mean: The mean value on the retrained models.
         retrain_sd: The standard deviation between retrained models, moderated by the spread that the units give.
-        low: Lower end of the interval of ``value``.
+        low: Lower end of the interval of ``value`` over the choice of units.
         high: Upper end of the interval of ``value``.
         leak_left: Share of what the original reveals that the model still reveals: 0 as retrained, 1 as the original;
             ``None`` if the attack cannot distinguish the original from retrained models.
         leak_low: Lower end of the interval of ``leak_left``.
         leak_high: Upper end of the interval of ``leak_left``.
         beyond: The difference from the mean of retrained models, in units of the largest difference that another
-            retrained model has at the level of the interval; ``None`` with a single retrained model.
+            retrained model has at the level of the interval; positive on the side of the original if the attack can
+            distinguish it, and for larger values otherwise. ``None`` with fewer than three retrained models.
+        difference_low: Lower end of the interval of the difference from the mean of retrained models.
+        difference_high: Upper end of the interval of the difference.
     """
 
     value: float
@@ -118,6 +123,8 @@ class Comparison:
     leak_low: float | None
     leak_high: float | None
     beyond: float | None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
     @property
     def separated(self) -> bool:
@@ -130,33 +137,56 @@ class Comparison:
 
 
 def compare(
-    model: Evidence, original: Evidence, references: Sequence[Evidence], *, tests: int = 1, seed: int = 0
+    model: Evidence,
+    original: Evidence,
+    references: Sequence[Evidence],
+    *,
+    tests: int = 1,
+    two_sided: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    seed: int = 0,
 ) -> Comparison:
     r"""Compare the value of an attack on one model with its value on retrained models.
 
+    The interval of the value :math:`v` is :math:`v \pm t \cdot \mathrm{se}` with the standard error of a bootstrap over
+    the units (users, items or sessions), clipped to the values that the attack can take.
+
     Let :math:`d = v - \bar r` be the difference between the model and the mean of :math:`R` retrained models. Its
-    standard error combines two sources of chance: the choice of the units (a bootstrap over users, items or sessions,
-    with the same draws for all models) and the choice of the retrained models (:math:`s_r^2 / R`). The spread
+    standard error combines two sources of chance: the choice of the units (the same bootstrap, with the same draws for
+    all models) and the choice of the retrained models (:math:`s_r^2 / R`). The spread
     :math:`s_r` of few retrained models is uncertain, so its square is averaged with the spread that the units alone
     would give, weighted by degrees of freedom (a moderated variance). The units alone do not show variation that
     affects all of them in the same way, so their weight falls with their share of the observed spread. The interval is
     :math:`d \pm t \cdot \mathrm{se}`.
 
-    The share that is left, :math:`\ell = d / (o - \bar r)` with the value :math:`o` of the original, has the standard
-    error of :math:`d - \ell (o - \bar r)` divided by the gap :math:`o - \bar r` (the delta method).
+    The share that is left, :math:`\ell = d / g` with the gap :math:`g = o - \bar r` to the value :math:`o` of the
+    original, has the standard error of :math:`d - \ell g` divided by :math:`|g|` (the delta method). It includes a
+    third source of chance, the seed of the model itself. The model is taken to vary as much as a retrained one, and to
+    have this in common with the original as far as it has kept its trace, so that
+
+    .. math::
+        \mathrm{var}(d - \ell g) = \mathrm{var}_{\text{units}}
+        + s_r^2 \Big( 1 - m^2 + \frac{(1 - \ell)^2}{R} \Big), \qquad m = \max(0, 1 - |1 - \ell|)
+
+    For a retrained model (:math:`\ell = 0`) this is :math:`s_r^2 (1 + 1/R)`; for the original itself it is 0.
 
     Another retrained model differs from :math:`\bar r` by at most :math:`t\, s_r \sqrt{1 + 1/R}` at the same level. The
-    attack *separates* the original if the original lies further away, on the side where attacks succeed.
+    attack *separates* the original if the original lies further away, on the side where attacks succeed; with
+    ``two_sided``, on either side.
 
     Args:
         model: The evidence on the model.
         original: The evidence on the original model.
         references: The evidence on the retrained models.
-        tests: Number of comparisons that share the level (Bonferroni).
+        tests: Number of comparisons with retrained models that share the level (Bonferroni).
+        two_sided: Whether the original may lie on either side of retrained models, as the probability of a promoted
+            item may; otherwise an attack must succeed better on the original.
+        limits: The least and the largest contribution of a unit, to which the interval of the value is clipped.
         seed: Seed of the bootstrap.
 
     Returns:
-        The comparison; without an interval for a single retrained model, or with fewer than five units in a group.
+        The comparison; without an interval for fewer than five units in a group, and without a spread and a share for
+        fewer than three retrained models.
 
     Raises:
         ValueError: There is no retrained model.
@@ -167,13 +197,20 @@ def compare(
         raise ArgumentError("references", "hold at least one retrained model", "none")
     values = torch.tensor([r.value for r in references], dtype=torch.float64)
     value, before, mean, count = model.value, original.value, float(values.mean()), len(references)
-    few = min(int((group > 0).sum()) for group in model.counts) < FEWEST_UNITS
-    if count < 2 or few or not math.isfinite(value + before + mean):
+    least = min(int((group > 0).sum()) for group in model.counts)
+    if least < FEWEST_UNITS or not math.isfinite(value + before + mean):
         return Comparison(value, before, mean, None, None, None, None, None, None, None)
     units = model.sums.size(1)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(units, (DRAWS, units), generator=generator)
     weights = torch.zeros(DRAWS, units, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    drawn_value = model.resampled(weights)
+    own = float(stats.t.ppf(1 - (1 - LEVEL) / 2, least - 1))
+    own *= math.sqrt(float(_variance(drawn_value, 0)) * least / (least - 1))  # a bootstrap divides by n, not n - 1
+    lowest, highest = limits if len(model.sums) == 1 else (limits[0] - limits[1], limits[1] - limits[0])
+    low, high = max(value - own, lowest), min(value + own, highest)
+    if count < FEWEST_MODELS:
+        return Comparison(value, before, mean, None, low, high, None, None, None, None)
     of_references = torch.stack([r.resampled(weights) for r in references])
     apart = of_references - of_references.mean(0)  # every retrained model against their mean, by draw
     expected = float(_variance(apart, 1).mean()) * count / (count - 1)
@@ -182,18 +219,21 @@ def compare(
     df = count - 1 + prior
     spread = math.sqrt((variance * (count - 1) + prior * expected) / df)
     quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df))
-    furthest = quantile * spread * math.sqrt(1 + 1 / count)
-    drawn_value, drawn_mean = model.resampled(weights), of_references.mean(0)
+    furthest = max(quantile * spread * math.sqrt(1 + 1 / count), 1e-12)
+    drawn_mean = of_references.mean(0)
     half = quantile * math.sqrt(float(_variance(drawn_value - drawn_mean, 0)) + spread**2 / count)
-    low, high, gap = value - half, value + half, before - mean
+    difference, gap = value - mean, before - mean
     left: list[float | None] = [None] * 3
-    if gap > max(furthest, 1e-12):
-        share = (value - mean) / gap
+    beyond = difference / furthest
+    if (abs(gap) if two_sided else gap) > furthest:
+        share = difference / gap
         rest = drawn_value - drawn_mean - share * (original.resampled(weights) - drawn_mean)
-        half = quantile * math.sqrt(float(_variance(rest, 0)) + (1 - share) ** 2 * spread**2 / count) / gap
-        left = [share, share - half, share + half]
-    beyond = (value - mean) / max(furthest, 1e-12)
-    return Comparison(value, before, mean, spread, low, high, left[0], left[1], left[2], beyond)
+        seeds = 1 - max(0.0, 1 - abs(1 - share)) ** 2 + (1 - share) ** 2 / count
+        width = quantile * math.sqrt(float(_variance(rest, 0)) + seeds * spread**2) / abs(gap)
+        left = [share, share - width, share + width]
+        beyond = math.copysign(1.0, gap) * beyond
+    ends = difference - half, difference + half
+    return Comparison(value, before, mean, spread, low, high, left[0], left[1], left[2], beyond, *ends)
 
 
 def units_of(owners: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.eval.attacks.evidence import Evidence
+from graphunlearn.eval.attacks.evidence import FEWEST_UNITS, Evidence
 from graphunlearn.eval.attacks.matching import matched_pairs
 from graphunlearn.nn import Encoded
 
-__all__ = ["FoldIn"]
+__all__ = ["NEEDED", "WHOLE", "FoldIn"]
 
 PER_FORGOTTEN = 5
 """Number of remaining nodes of similar degree with which every forgotten node is compared."""
@@ -22,6 +22,13 @@ PER_PAIR = 5
 """Number of never-seen controls per hidden pair."""
 LONGEST = 200
 """Largest number of interactions of one node that is used."""
+NEEDED = {
+    "fold_in": f"at least {FEWEST_UNITS} forgotten users of two interactions or more",
+    "fold_in_items": f"at least {FEWEST_UNITS} forgotten items of two interactions or more",
+}
+"""What the attacks on users and items that are forgotten entirely need."""
+WHOLE = 0.1
+"""Share of the forgotten events in emptied users or items from which the attack on these is needed."""
 
 
 class FoldIn:

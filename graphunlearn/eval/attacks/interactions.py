@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.attacks.before_after import changed_rows, score_drops
 from graphunlearn.eval.attacks.edges import EdgeRecovery
 from graphunlearn.eval.attacks.evidence import Evidence, units_of
-from graphunlearn.eval.attacks.fold_in import FoldIn
-from graphunlearn.eval.attacks.matching import Matched, matched_pairs
-from graphunlearn.eval.attacks.membership import Observed, membership
+from graphunlearn.eval.attacks.fold_in import NEEDED, WHOLE, FoldIn
+from graphunlearn.eval.attacks.matching import Matched, match_of, matched_pairs
+from graphunlearn.eval.attacks.membership import FEWEST_ANCHORS, Observed, membership
 from graphunlearn.nn import Encoded, score
 
 __all__ = ["InteractionAttacks"]
@@ -35,9 +35,15 @@ class InteractionAttacks:
             and item are trained on calibrate the membership attacks.
         targets: Items that the forgotten interactions were made to promote ``[num_targets]``, or ``None``.
         real: Mask of the real users ``[num_users]``; by default those with an interaction left.
+        levels: The levels of the request: ``"user"``, ``"item"``, ``"interaction"``.
         seed: Seed of all choices.
 
     Attributes:
+        match: How well the controls of the forgotten pairs match them in the popularity of their items; see
+            :func:`~graphunlearn.eval.attacks.matching.match_of`.
+        calibrated: Whether there are enough test pairs to calibrate the membership attacks.
+        whole: The fold-in attacks without which a model cannot be judged as retraining, with what they need: those on
+            users (or items) if the request names them, or if a tenth of the forgotten interactions is theirs.
         left_out: Numbers of forgotten nodes that the fold-in attack cannot use, by reason.
     """
 
@@ -50,6 +56,7 @@ class InteractionAttacks:
         *,
         targets: Tensor | None = None,
         real: Tensor | None = None,
+        levels: Collection[str] = (),
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -59,8 +66,11 @@ class InteractionAttacks:
         self.confidence = None if part.label is None else 2 * part.label.double() - 1
         per_pair = 2 * max(2, -(-CONTROLS // max(2 * part.num_interactions, 1)))
         self.matched = matched_pairs(graph, part.pairs, held, per_pair=per_pair, seed=seed)
+        popularity = graph.adjacency.degree[graph.num_users :]
+        self.match = match_of(popularity, part.pairs[1], self.matched.controls[1], self.matched.owner)
         self.anchors = self._anchors(retained, held, generator)
         self.anchored = matched_pairs(graph, self.anchors, held, per_pair=2, seed=seed)
+        self.calibrated = self.anchors.size(1) + self.anchored.controls.size(1) >= FEWEST_ANCHORS
         self.folds = {
             "fold_in": FoldIn(graph, retained, held, side="user", seed=seed),
             "fold_in_items": FoldIn(graph, retained, held, side="item", seed=seed),
@@ -71,24 +81,35 @@ class InteractionAttacks:
         users = torch.zeros(graph.num_users, dtype=torch.bool, device=graph.pairs.device)
         users[forgotten.pairs[0]] = True
         self.users = users
-        self.promoted = self._promoted(retained, targets, real, generator)
+        self.promoted = self._promoted(retained, [graph, *held], targets, real, generator)
+        emptied = graph.emptied(retained)
+        of = {"user": emptied[forgotten.pairs[0]], "item": emptied[forgotten.pairs[1] + graph.num_users]}
+        self.whole = {
+            name: NEEDED[name]
+            for side, name in (("user", "fold_in"), ("item", "fold_in_items"))
+            if side in levels or float(of[side].double().mean()) >= WHOLE
+        }
         names = {"fold_in": "forgotten users with a single interaction, whom the fold-in attack cannot test"}
         names["fold_in_items"] = "forgotten items with a single interaction, which the fold-in attack cannot test"
         self.left_out = {names[name]: fold.left_out for name, fold in self.folds.items() if fold.left_out}
 
     @staticmethod
     def _promoted(
-        retained: InteractionGraph, targets: Tensor | None, real: Tensor | None, generator: torch.Generator
+        retained: InteractionGraph,
+        known: Sequence[InteractionGraph],
+        targets: Tensor | None,
+        real: Tensor | None,
+        generator: torch.Generator,
     ) -> Tensor:
-        """Return pairs of remaining users and promoted items that the user has not interacted with ``[2, num]``."""
+        """Return pairs of remaining users and promoted items that are in no known graph ``[2, num]``."""
         if targets is None or not len(targets):
             return retained.pairs[:, :0]
         alive = retained.active[: retained.num_users]
         users = (alive if real is None else alive & real.to(alive.device)).nonzero().flatten()
         users = users[torch.randperm(len(users), generator=generator)[:MOST].to(users.device)]
         user, item = torch.cartesian_prod(users, targets.to(users.device)).t()
-        known = retained.pairs[0] * retained.num_items + retained.pairs[1]
-        free = ~torch.isin(user * retained.num_items + item, known)
+        pairs = torch.cat([graph.pairs for graph in known], 1)
+        free = ~torch.isin(user * retained.num_items + item, pairs[0] * retained.num_items + pairs[1])
         return torch.stack([user[free], item[free]])
 
     @staticmethod

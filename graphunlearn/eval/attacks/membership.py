@@ -11,7 +11,7 @@ from torch import Tensor
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.attacks.evidence import Evidence, placements
 
-__all__ = ["Observed", "lira", "membership", "rmia", "true_positive_rate"]
+__all__ = ["FEWEST_ANCHORS", "Observed", "lira", "membership", "rmia", "true_positive_rate"]
 
 MANY = 16
 """Number of out-models from which variances are estimated per example instead of once for all."""
@@ -19,6 +19,8 @@ GAMMA = 2.0
 """RMIA: factor by which the likelihood ratio of an example must exceed that of a population example."""
 RATES = {"tpr@1%": 0.01, "tpr@0.1%": 0.001}
 """False positive rates at which the true positive rate is reported."""
+FEWEST_ANCHORS = 20
+"""Least number of anchors to calibrate on; with fewer, logits stay as they are, and the attacks must not decide."""
 OFFLINE = 0.3
 """RMIA: the constant :math:`a` that estimates the probability of in-models from that of out-models."""
 
@@ -80,7 +82,7 @@ def _calibration(observed: Tensor, average: Tensor) -> tuple[float, float]:
     A model that was trained longer has larger logits everywhere. Without this step an attack would take the
     difference for a trace of the forgotten pairs.
     """
-    if len(observed) < 20:
+    if len(observed) < FEWEST_ANCHORS:
         return 0.0, 1.0
     spread = average - average.mean()
     slope = float((spread * observed).sum() / (spread**2).sum().clamp(min=1e-12))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
 from graphunlearn.eval.attacks.evidence import Evidence, placements, units_of
-from graphunlearn.eval.attacks.membership import Observed, membership
+from graphunlearn.eval.attacks.fold_in import WHOLE
+from graphunlearn.eval.attacks.matching import ROUNDS, drawn, match_of, windows
+from graphunlearn.eval.attacks.membership import FEWEST_ANCHORS, Observed, membership
 from graphunlearn.eval.targets import last_prefixes
 from graphunlearn.nn.prefixes import encode_prefixes
 
@@ -19,8 +22,6 @@ MOST = 2000
 """Largest number of clicks per attack."""
 CONTROLS = 2000
 """Least number of controls of the forgotten clicks, where the request allows."""
-WINDOW = 100
-"""Number of items of similar popularity among which a control is drawn."""
 REMAINING = 300
 """Largest number of remaining sessions that forgotten sessions are compared with."""
 
@@ -48,20 +49,19 @@ class Asked:
         noise = torch.rand(num, generator=generator, dtype=torch.float64) / 2
         order = (popularity.cpu().double() + noise).argsort().to(device)
         order = order[popularity[order] > 0]  # items without training clicks would be easy to identify
-        place = torch.searchsorted(
-            popularity[order].contiguous(), popularity[items].to(popularity.dtype).contiguous()
-        ).clamp(max=len(order) - 1)
-        width = min(WINDOW, len(order))
+        place = torch.zeros(num, dtype=torch.long, device=device)
+        place[order] = torch.arange(len(order), device=device)
+        close, wide = windows(popularity[order]), windows(popularity[order], math.inf)
         owner = torch.arange(len(ends), device=device).repeat_interleave(per_click)
         chosen = torch.full_like(owner, -1)
         session = graph.session[ends]
         known = (graph.session * num + graph.items).unique()
-        for _ in range(20):
+        for attempt in range(ROUNDS):
             missing = (chosen < 0).nonzero().flatten()
             if not len(missing):
                 break
-            first = (place[owner[missing]] - width // 2).clamp(0, len(order) - width)
-            item = order[first + torch.randint(width, (len(missing),), generator=generator).to(device)]
+            at = place[items[owner[missing]]]
+            item = order[drawn(at, close if attempt < ROUNDS // 2 else wide, generator)]
             free = ~torch.isin(session[owner[missing]] * num + item, known)
             chosen[missing[free]] = item[free]
         self.owner, self.controls = owner[chosen >= 0], chosen[chosen >= 0]
@@ -120,7 +120,16 @@ class SessionAttacks:
         test: Test sessions, on which the membership attacks are calibrated.
         targets: Items that the forgotten sessions were made to promote ``[num_targets]``, or ``None``.
         real: Mask of the real sessions ``[num_sessions]``; by default those that are kept.
+        levels: The levels of the request: ``"session"``, ``"user"``, ``"item"``, ``"click"``.
         seed: Seed of all choices.
+
+    Attributes:
+        match: How well the controls of the forgotten clicks match them in popularity; see
+            :func:`~graphunlearn.eval.attacks.matching.match_of`.
+        calibrated: Whether there are enough test clicks to calibrate the membership attacks.
+        whole: The attacks without which a model cannot be judged as retraining, with what they need. A session has no
+            embedding of its own, so that none is needed for sessions. For items that are forgotten entirely, a fold-in
+            attack would be needed, and does not exist.
     """
 
     def __init__(
@@ -132,6 +141,7 @@ class SessionAttacks:
         *,
         targets: Tensor | None = None,
         real: Tensor | None = None,
+        levels: Collection[str] = (),
         seed: int = 0,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -145,6 +155,7 @@ class SessionAttacks:
         clicks = some(forgotten & (graph.position > 0))
         per_click = 2 * max(2, -(-CONTROLS // max(2 * len(clicks), 1)))
         self.clicks = Asked(graph, clicks - 1, items[clicks], popularity, per_click, seed)
+        self.match = match_of(popularity, self.clicks.items, self.clicks.controls, self.clicks.owner)
         follows = torch.zeros_like(forgotten)
         follows[1:] = forgotten[:-1] & (graph.position[1:] > 0)
         after = some(follows)
@@ -152,12 +163,16 @@ class SessionAttacks:
         known = popularity[test.items] > 0
         held = some((test.position > 0) & known)
         self.anchors = Asked(test, held - 1, test.items[held], popularity, 2, seed + 2)
+        self.calibrated = len(held) + len(self.anchors.controls) >= FEWEST_ANCHORS
         kept_clicks = some(~forgotten & (graph.position > 0))
         self.kept = Asked(graph, kept_clicks - 1, items[kept_clicks], popularity, 2, seed + 4)
         self.folds: list[tuple[Asked, Tensor]] = []
         kept = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions)
         self.targets, self.prefixes = targets, last_prefixes(graph, kept == graph.length if real is None else real)
         second = (graph.position > 0) & (2 * graph.position >= graph.length[graph.session])
+        of_items = graph.emptied(retained)[items[forgotten]].double()
+        apart = "item" in levels or float(of_items.mean()) >= WHOLE
+        self.whole = {"fold_in_items": "a fold-in attack on items of sessions, which does not exist"} if apart else {}
         gone = (kept == 0) & (graph.length >= 2)
         if bool(gone.any()):
             alive = ((kept == graph.length) & (graph.length >= 2)).nonzero().flatten()

@@ -7,20 +7,18 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.attacks.evidence import LEVEL
-from graphunlearn.eval.decision import FEWEST
 from graphunlearn.eval.report.attacks import (
-    NO_INTERVAL,
     NOTHING,
     STRENGTH,
     Attack,
     attack_of,
     entry_of,
+    few,
     left_of,
     names,
     reading,
     result,
     share,
-    untold,
 )
 from graphunlearn.eval.report.evidence_tables import both_models_table, left_table, passed
 from graphunlearn.eval.report.markup import paragraphs, section
@@ -41,7 +39,7 @@ AFTERWARDS = """A retrained model was trained without the forgotten data, so tha
 model reveals the request as well; the table says how clearly. If only one of the two models is published, nobody
 else can compare them; but a model that was published before may have been copied."""
 
-FEW = "There are too few users, sessions or retrained models for an interval, so the share left is not known."
+FEW = "There are too few users or sessions for an interval, so the share left is not known."
 _SENTENCES = {
     "auroc": """It is right in {before} of comparisons on the original, {retrained} on retrained models and {after} on
         {who}; guessing is right in 50%.""",
@@ -127,7 +125,7 @@ def _told(report: Mapping[str, Any], first: Mapping[str, Any] | None) -> list[st
         return [paragraphs("No unlearning method was run."), left_table(report)]
     verdict = judge(first)
     parts = [f'<p class="verdict {verdict.status}">{escape(verdict.sentence)}</p>']
-    if report.get("retrain_pass_rate") is not None or report.get("references"):
+    if report.get("retrain_pass_rate") is not None or (report.get("references") and not few(report)):
         parts.append(paragraphs(passed(report)))
     found = [name for name in names(report) if entry_of(first, name)]
     if found:
@@ -163,14 +161,28 @@ def _sentence(report: Mapping[str, Any], method: Mapping[str, Any], name: str, a
     told = _SENTENCES[attack.figure].format(before=before, retrained=retrained, after=after, who=who)
     if name in STRENGTH:
         return told
-    left, read = left_of(report, method, name), reading(method, name)
-    if left is None and untold(entry) == NO_INTERVAL:
-        return f"{told} {FEW}"
+    left = left_of(report, method, name)
+    if left is None and entry.get("beyond") is None:
+        return told if few(report) else f"{told} {FEW}"
     if left is None:
-        far = f" Yet {who} reveals {read}." if "forgotten" in read else ""
-        return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{far}"
-    between = "" if left.exact else f" ({LEVEL:.0%} interval {share(left.low or 0.0)} to {share(left.high or 0.0)})"
-    return f"{told} {share(left.share)} of the trace is left{between}: {read}."
+        away = "" if entry.get("leak_runs") else _away(entry, method, name)
+        return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{away}"
+    if left.runs is not None:
+        of = "" if left.exact else f" (from {share(left.low or 0.0)} to {share(left.high or 0.0)})"
+        return (
+            f"{told} In {left.runs[0]} of {left.runs[1]} runs, {share(left.share)} of the trace is left on average{of}."
+        )
+    between = f" ({LEVEL:.0%} interval {left.between})" if left.between else ""
+    return f"{told} {share(left.share)} of the trace is left{between}: {reading(method, name)}."
+
+
+def _away(entry: Mapping[str, Any], method: Mapping[str, Any], name: str) -> str:
+    """Return a sentence on a model that is far from retrained models although the original is not."""
+    if abs(entry.get("beyond") or 0.0) <= 1:
+        return ""
+    read = reading(method, name)
+    verb = "reveals" if "forgotten" in read else "lies"
+    return f" Yet {method['name']} {verb} {read.partition(', perhaps')[0]}."
 
 
 def _both(report: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
@@ -192,7 +204,7 @@ def _both(report: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
 def _limits(report: Mapping[str, Any]) -> str:
     what = "clicks" if distance_unit(report) == "log p" else "interactions"
     num = len(report.get("references") or ())
-    few = "." if num >= 5 else f"; five or more are better, and fewer than {FEWEST} allow no verdict."
+    better = "." if num >= 5 else "; five or more are better."
     limits = [
         *warnings(report),
         "Only the attacks on this page were made. An attacker with other means may find more.",
@@ -206,6 +218,6 @@ def _limits(report: Mapping[str, Any]) -> str:
         "Retrained models were trained with the settings that stand at the end of this page. If the original was "
         "trained in another way, the comparison is with the wrong models.",
     ]
-    if num:
-        limits.append(f"{num} retrained model{'' if num == 1 else 's'} served as the yardstick{few}")
+    if num and not few(report):
+        limits.append(f"{num} retrained models served as the yardstick{better}")
     return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in limits)}</ul>"

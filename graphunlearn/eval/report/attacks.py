@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from graphunlearn.eval.attacks.evidence import Comparison
-from graphunlearn.eval.decision import DECIDING, says
+from graphunlearn.eval.decision import DECIDING, FEWEST, TOLERATED, says
 from graphunlearn.eval.report.verdict import REFERENCES, distance_unit
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "attack_of",
     "deciding",
     "entry_of",
+    "few",
     "left_of",
     "names",
     "reading",
@@ -204,16 +205,37 @@ def deciding(report: Mapping[str, Any], most: int = 3) -> list[str]:
 
 
 class Left(NamedTuple):
-    """The share of the trace that is left, with its interval: 0 for retrained models, 1 for the original."""
+    """The share of the trace that is left: 0 for retrained models, 1 for the original.
+
+    Args:
+        share: The share; over several runs, its mean over those in which the attack distinguishes the original.
+        low: Lower end of the interval; over several runs, the least share.
+        high: Upper end of the interval; over several runs, the largest share.
+        runs: Over several runs, in how many of them the attack distinguishes the original, and their number.
+    """
 
     share: float
     low: float | None
     high: float | None
+    runs: tuple[int, int] | None = None
 
     @property
     def exact(self) -> bool:
         """Whether the interval has no width, as for the original itself."""
         return self.low is None or self.high is None or self.high - self.low < 1e-3
+
+    @property
+    def between(self) -> str:
+        """The interval, or the range with the number of runs, as text; nothing if there is neither.
+
+        Example:
+            >>> Left(0.2, 0.1, 0.3).between, Left(1.0, 1.0, 1.0).between, Left(0.2, 0.1, 0.3, (2, 3)).between
+            ('10% to 30%', '', '10% to 30% in 2 of 3')
+        """
+        ends = "" if self.exact else f"{share(self.low or 0.0)} to {share(self.high or 0.0)}"
+        if self.runs is None or (self.exact and self.runs[0] == self.runs[1]):
+            return ends
+        return f"{ends} in {self.runs[0]} of {self.runs[1]}".strip()
 
 
 def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> Left | None:
@@ -230,16 +252,32 @@ def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> 
     entry = entry_of(method, name) or {}
     if entry.get("leak_left") is None or not (separated(report, name) or method.get("own_original")):
         return None
+    if entry.get("leak_runs"):
+        (low, high), (told, of) = entry["leak_range"], entry["leak_runs"]
+        return Left(entry["leak_left"], low, high, (told, of))
     return Left(entry["leak_left"], entry.get("leak_low"), entry.get("leak_high"))
 
 
-def untold(entry: Mapping[str, Any]) -> str:
-    """Return the words in place of an unknown share: no interval, or nothing measurable.
+def few(report: Mapping[str, Any]) -> bool:
+    """Return whether there are too few retrained models for any verdict. The verdict says so, and all else is silent.
 
     Args:
+        report: The report.
+    """
+    return 0 < len(report.get("references") or ()) < FEWEST
+
+
+def untold(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return the words in place of an unknown share: no interval, or nothing measurable; ``–`` with too few retrained
+    models, where no share is known.
+
+    Args:
+        report: The report.
         entry: The entry of one attack on one model.
     """
-    return NO_INTERVAL if entry.get("low") is None else NOTHING
+    if entry.get("beyond") is None:
+        return "–" if few(report) else NO_INTERVAL
+    return NOTHING
 
 
 def share(value: float) -> str:
@@ -274,16 +312,20 @@ def result(attack: Attack, value: float | None) -> str:
     return f"{value:.4f}" if attack.figure == "probability" else f"{value:.0%}"
 
 
+_CLOSE = "no further from retrained models than another retrained model"
+_AWAY = "further from retrained models than another retrained model"
 _READINGS = {
-    "like": "as much as retrained models reveal",
-    "under": "more than retrained models reveal, which is too little forgotten",
-    "over": "less than retrained models reveal, which is too much forgotten",
-    None: "too wide an interval to tell",
+    ("under", False): "more than retrained models reveal, which is too little forgotten",
+    ("over", False): "less than retrained models reveal, which is too much forgotten",
+    ("like", True): _CLOSE,
+    ("like", False): f"within the tolerated {TOLERATED:.0%}, and {_AWAY}",
+    (None, True): f"{_CLOSE}, but more than the tolerated {TOLERATED:.0%} may be left",
+    (None, False): f"{_AWAY}, perhaps within the tolerated {TOLERATED:.0%}",
 }
 
 
 def reading(method: Mapping[str, Any], name: str) -> str:
-    """Return how one attack on one model reads, in words.
+    """Return how one attack on one model reads, in words that claim no more than the figures say.
 
     Args:
         method: One entry of a report's ``methods``.
@@ -291,4 +333,4 @@ def reading(method: Mapping[str, Any], name: str) -> str:
     """
     entry = entry_of(method, name) or {}
     values: dict[str, Any] = {field: entry.get(field) for field in Comparison.__dataclass_fields__}
-    return _READINGS[says(Comparison(**values))]
+    return _READINGS[says(Comparison(**values)), abs(entry.get("beyond") or 0.0) <= 1]

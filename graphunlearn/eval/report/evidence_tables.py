@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from graphunlearn.eval.attacks.evidence import LEVEL
-from graphunlearn.eval.report.attacks import STRENGTH, attack_of, entry_of, left_of, names, share, untold
+from graphunlearn.eval.report.attacks import STRENGTH, attack_of, entry_of, few, left_of, names, share, untold
 from graphunlearn.eval.report.markup import number, percent, table
 from graphunlearn.eval.report.verdict import REFERENCES, judge
 
@@ -23,20 +23,23 @@ __all__ = [
 ]
 
 _HINTS = {
-    "left": """Below each share stands its {level:.0%} interval. 0% is what retrained models reveal, 100% is what the
-        original reveals.""",
+    "left": """Below each share stands its {level:.0%} interval; over several runs, and over the retrained models, the
+        share is the mean, with the range, and with the number of runs (or models) in which the attack tells the
+        original from retrained models. 0% is what retrained models reveal, 100% is what the original reveals.""",
     "both": """How often an attacker who holds both models is right; guessing is right in 50%. A figure far below 50%
         reveals as much as one far above, because the attacker can reverse the answers.""",
     "verdicts": """Every retrained model is judged by the other ones with the same rule.""",
     "attacks": """Values are AUROCs (0.5 is guessing), for fold-in attacks the difference of two AUROCs, forgotten less
-        remaining, and for promoted items a mean probability. The interval holds the model's value at a level of
-        {level:.0%}, shared by the attacks that decide (Bonferroni); it includes the chance in the choice of users or
-        sessions and of retrained models. Left: (value − retrained) / (original − retrained), where the original lies
-        further from retrained models than another retrained model would. TPR: share of forgotten examples found at
-        this share of false alarms, on the model and (in brackets) on retrained models.""",
+        remaining, and for promoted items a mean probability. The interval is that of the model's
+        value, at a level of {level:.0%}: the chance in the choice of users or sessions, by bootstrap. Left: (value −
+        retrained) / (original − retrained), where the original lies further from retrained models than another
+        retrained model would; the interval of this share includes the chance in the choice of retrained models and in
+        the seed of the model, at the same level, shared by the attacks that decide (Bonferroni). TPR: share of
+        forgotten examples found at this share of false alarms, on the model and (in brackets) on retrained models.""",
     "klom": """KLOM is the divergence between margins of several models of the method, from different originals, and
         margins of retrained models, example by example, in closed form for normal distributions; 0 is best. The floor
-        is the same figure between two halves of the retrained models.""",
+        is the same figure between two halves of the retrained models, if there are eight or more. Expected if equal:
+        the expectation for as many models, if both kinds had equal normal distributions.""",
     "overlap": """Share of the 20 recommendations that a model has in common with a retrained model, beside the share
         that two retrained models have in common.""",
     "references": """The models trained again without the forgotten data. One is healthy if its training did not stop in
@@ -63,10 +66,9 @@ def left_table(report: Mapping[str, Any]) -> str:
         for name in attacks:
             left, entry = left_of(report, method, name), entry_of(method, name)
             if left is None:
-                cells.append("–" if entry is None else f"<small class=wrap>{untold(entry)}</small>")
+                cells.append("–" if entry is None else f"<small class=wrap>{untold(report, entry)}</small>")
             else:
-                between = "" if left.exact else f"<small class=below>{_interval(left.low, left.high)}</small>"
-                cells.append(share(left.share) + between)
+                cells.append(share(left.share) + (f"<small class=below>{left.between}</small>" if left.between else ""))
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     titles = [attack_of(report, name).short for name in attacks]
     if not rows:
@@ -118,7 +120,7 @@ def _small(entry: Mapping[str, Any]) -> str:
     low, high = entry.get("low"), entry.get("high")
     if low is None or high is None:
         return ""
-    return f"<small>{_interval(max(0.0, low), min(1.0, high))}</small>"
+    return f"<small>{_interval(low, high)}</small>"
 
 
 def verdict_table(report: Mapping[str, Any]) -> str:
@@ -131,9 +133,11 @@ def verdict_table(report: Mapping[str, Any]) -> str:
     for method in report["methods"]:
         verdict, found = judge(method), method.get("verdict") or {}
         chip = f'<span class="chip {verdict.status}">{escape(verdict.label)}</span>'
-        cells = [chip, escape(found.get("rule") or "–"), escape(found.get("needs") or "–")]
+        reasons = ("–", "–") if few(report) else (found.get("rule") or "–", found.get("needs") or "–")
+        cells = [chip, *map(escape, reasons)]
         if method["name"] == "retrain":
-            cells = [_reference(report), escape(passed(report)), "–"]
+            known = report.get("retrain_pass_rate") is not None
+            cells = [_reference(report), escape(passed(report)) if known else "–", "–"]
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     head = ["model", "verdict", "reason", "what would decide"]
     return table("Verdicts", head, rows, _HINTS["verdicts"], text=(2, 3)) if rows else ""
@@ -155,10 +159,9 @@ def attack_table(report: Mapping[str, Any]) -> str:
             if entry is None:
                 continue
             left, sd = left_of(report, method, name), (method.get("attacks_sd") or {}).get(name) or {}
-            told = "–" if name in (*both, *STRENGTH) else untold(entry)
+            told = "–" if name in (*both, *STRENGTH) else untold(report, entry)
             if left is not None and told != "–":
-                between = "" if left.exact else f"<small>{_interval(left.low, left.high)}</small>"
-                told = share(left.share) + between
+                told = share(left.share) + (f"<small>{left.between}</small>" if left.between else "")
             cells = [
                 number(entry.get("original")),
                 f"<strong>{number(entry.get('value'), sd.get('value'))}</strong>",
@@ -169,7 +172,19 @@ def attack_table(report: Mapping[str, Any]) -> str:
             ]
             rows.append((method["name"], cells, method["name"] in REFERENCES))
     head = ["model", "original", "value", "interval", "retrained", "left of the trace", "TPR at 1%", "TPR at 0.1%"]
-    return table("Attacks", head, rows, _HINTS["attacks"].format(level=LEVEL)) if rows else ""
+    return table("Attacks", head, rows, _HINTS["attacks"].format(level=LEVEL) + _match(report)) if rows else ""
+
+
+def _match(report: Mapping[str, Any]) -> str:
+    """Return how well the never-seen controls match the forgotten data in popularity, as a sentence."""
+    found = report.get("controls")
+    if not found:
+        return ""
+    own, other = (number(found[key], digits=1) for key in ("forgotten", "controls"))
+    return (
+        f" Never-seen controls are of items with {other} training interactions on average, forgotten data of items "
+        f"with {own}; popularity alone would be right in {found['auroc']:.0%} of comparisons."
+    )
 
 
 def _rate(entry: Mapping[str, Any], rate: str) -> str:
@@ -188,12 +203,14 @@ def klom_table(report: Mapping[str, Any]) -> str:
     rows = []
     for method in report["methods"]:
         entry = method.get("klom") or {}
-        cells = [number(entry.get(key)) for key in ("forget", "floor_forget", "retain", "floor_retain")]
+        keys = ("forget", "floor_forget", "retain", "floor_retain", "expected_if_equal")
+        cells = [number(entry.get(key)) for key in keys]
         cells += [str(entry[key]) if entry.get(key) else "–" for key in ("models", "retrained")]
         rows.append((method["name"], cells, method["name"] in REFERENCES))
     if not any(method.get("klom") for method in report["methods"]):
         return ""
-    head = ["model", "forgotten", "floor, forgotten", "retained", "floor, retained", "models", "retrained models"]
+    head = ["model", "forgotten", "floor, forgotten", "retained", "floor, retained", "expected if equal"]
+    head += ["models", "retrained models"]
     return table("KLOM", head, rows, _HINTS["klom"])
 
 

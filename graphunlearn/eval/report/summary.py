@@ -8,6 +8,7 @@ from typing import Any
 from graphunlearn.eval.report.verdict import (
     LARGEST_Z,
     REFERENCES,
+    distance_unit,
     format_number,
     format_seconds,
     judge,
@@ -99,7 +100,8 @@ def utility(report: Mapping[str, Any], method: Mapping[str, Any]) -> str:
     text = f"{label(name)} on the test data went from {format_number(before)} to {format_number(after)}"
     own = (original.get("utility_on_own_lists") or {}).get(name)
     if own is not None:
-        text += f" (the original on its own lists, as printed when it was trained: {format_number(own)})"
+        where = "all test data" if distance_unit(report) == "log p" else "its own lists and all test data"
+        text += f" (the original on {where}, as the command 'train' measures it: {format_number(own)})"
     if reference is None:
         return f"{text}."
     below = ", more than this" if spread is not None and after < reference - LARGEST_Z * spread else ""

@@ -16,9 +16,6 @@ _HINTS = {
         with the same trainer. ±: one standard deviation.""",
     "shards": """ Slowest shard: the time if all shards run in parallel, each on its own machine.""",
     "utility": "Measured on test data; higher is better; ± is one standard deviation.",
-    "own": """ The original has two rows. Its own lists leave out the items that it was trained on, as printed by the
-        command train; in all other rows the lists leave out the items that remain after forgetting, so that all models
-        answer the same question.""",
     "next": """Measured on every prefix of the test sessions, against the whole catalogue, items already clicked
         included; higher is better; ± is one standard deviation. With one next click per prefix, the hit rate is the
         recall.""",
@@ -44,6 +41,15 @@ _HINTS = {
     "distance": """Mean absolute difference of {unit} to a retrained model, on what is forgotten and on the
         test data, averaged over retrained seeds. The floor is the same figure between two retrained seeds:
         1.00 × is as close as another retrained model.""",
+}
+_OWN = {
+    "p": """ The original has two rows. The first is on its own lists, which leave out the items that it was trained
+    on, and on all test data, as the command train measures it. In all other rows the lists leave out the items
+    that remain after forgetting, and test data of users and items that are forgotten do not count, so that all
+    models answer the same question.""",
+    "log p": """ The original has two rows. The first is on all test sessions, as the command train measures it. In
+    all other rows, test clicks on items (or of users) that are forgotten entirely do not count, so that all
+    models answer the same question.""",
 }
 
 
@@ -110,9 +116,10 @@ def _utilities(report: Mapping[str, Any], names: Sequence[str], title: str, hint
         twice = own and bool(method.get("utility_on_own_lists"))
         for field in ["utility_on_own_lists"] * twice + fields:
             values, sd = method.get(field) or {}, method.get(f"{field}_sd") or {}
-            shown = f"{name}, own lists" if field != "utility" else f"{name}, retained data" if twice else name
+            own_name = "all test data" if distance_unit(report) == "log p" else "own lists"
+            shown = f"{name}, {own_name}" if field != "utility" else f"{name}, retained data" if twice else name
             rows.append((shown, [number(values.get(n), sd.get(n)) for n in names], name in REFERENCES))
-        hint += twice * _HINTS["own"]
+        hint += twice * _OWN[distance_unit(report)]
     return table(title, ["model", *map(label, names)], rows, hint)
 
 

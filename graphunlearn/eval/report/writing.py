@@ -54,6 +54,8 @@ _SHORT = {
     "recall@20_affected": "Recall@20: affected",
     "recall@20_unaffected": "unaffected users",
 }
+INTERVALS = ("low", "high", "leak_low", "leak_high", "difference_low", "difference_high")
+RANGES = ("leak_range", "leak_runs")
 DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
 
 
@@ -143,6 +145,10 @@ def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
     Numbers are averaged over the runs that have them. Standard deviations within a run (its own ``_sd`` fields) are
     replaced by those between the runs. The logs of all runs are kept in a list under ``runs``.
 
+    Intervals of attacks belong to single runs, and are ``None`` here. The share of the trace that is left has its range
+    over the runs instead (``leak_range``), and the number of runs in which the attack distinguishes the original, of
+    all runs with the attack (``leak_runs``); the mean share is that of these runs.
+
     Args:
         runs: One list of methods per run (data seed or original seed), all with the same names.
 
@@ -173,10 +179,35 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             out[key] = combine([value for value in values if value])
         elif key == "log":
             out[key] = {"runs": values}
+        elif key == "attacks":
+            out |= _aggregate_attacks(values)
         else:
             mean, sd = _mean_and_sd(values)
             out |= {key: mean} | ({f"{key}_sd": sd} if sd is not None else {})
     return out
+
+
+def _aggregate_attacks(runs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return ``attacks`` and ``attacks_sd`` of several runs, without the intervals of single runs."""
+    if len(runs) < 2:
+        return {"attacks": runs[0]}
+    names = dict.fromkeys(name for run in runs for name in run or {})
+    means: dict[str, Any] = {}
+    spreads: dict[str, Any] = {}
+    for name in names:
+        entries = [entry for run in runs if run and (entry := run.get(name))]
+        if not entries:
+            means[name] = None
+            continue
+        plain = [{k: v for k, v in entry.items() if k not in (*INTERVALS, *RANGES)} for entry in entries]
+        means[name], spread = _mean_and_sd(plain)
+        known = [of for entry in entries if (of := entry.get("leak_range") or [entry.get("leak_left")]) != [None]]
+        counts = [entry.get("leak_runs") or [int(entry.get("leak_left") is not None), 1] for entry in entries]
+        means[name] |= dict.fromkeys(key for key in INTERVALS if any(key in entry for entry in entries))
+        means[name]["leak_range"] = [min(map(min, known)), max(map(max, known))] if known else None
+        means[name]["leak_runs"] = [sum(column) for column in zip(*counts)]
+        spreads |= {name: spread} if spread else {}
+    return {"attacks": means} | ({"attacks_sd": spreads} if spreads else {})
 
 
 def _mean_and_sd(values: Sequence[Any]) -> tuple[Any, Any]:
@@ -220,6 +251,8 @@ def terminal_table(report: Mapping[str, Any], width: int = 100) -> str:
         f"Below the names of attacks: what is left of the trace, with its {LEVEL:.0%} interval. 0% is what retrained "
         "models reveal, 100% is what the original reveals; below 0% is too much forgotten."
     )
+    if len(report.get("runs") or ()) > 1:
+        hint += " Over several runs, or several retrained models, it is the mean with the range."
     if any(NOTHING in cell for row in rows for cell in row):
         hint += " Where an attack does not tell the original from retrained models, nothing is measurable to forget."
     tables = [_aligned([head, *rows], left=2), *([textwrap.fill(hint, width)] if attacks else [])]
@@ -231,8 +264,8 @@ def _left(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> st
     """Return the share of the trace that an attack finds, with its interval."""
     left = left_of(report, method, name)
     if left is None:
-        return "–" if (entry := entry_of(method, name)) is None else untold(entry)
-    return share(left.share) + ("" if left.exact else f" ({share(left.low or 0.0)} to {share(left.high or 0.0)})")
+        return "–" if (entry := entry_of(method, name)) is None else untold(report, entry)
+    return share(left.share) + (f" ({between})" if (between := left.between) else "")
 
 
 def _second_table(report: Mapping[str, Any], metric: str | None) -> list[str]:

@@ -55,8 +55,9 @@ def naive_features(encoded, graph, pairs):
     rows = []
     for u, i in pairs.t().tolist():
         score = float(users[u] @ items[i])
-        near_u = sum(float(users[u] @ items[j]) for j in of_user[u]) / max(len(of_user[u]), 1)
-        near_i = sum(float(users[v] @ items[i]) for v in of_item[i]) / max(len(of_item[i]), 1)
+        other_items, other_users = [j for j in of_user[u] if j != i], [v for v in of_item[i] if v != u]
+        near_u = sum(float(users[u] @ items[j]) for j in other_items) / max(len(other_items), 1)
+        near_i = sum(float(users[v] @ items[i]) for v in other_users) / max(len(other_users), 1)
         trends = [score - near_u, score - near_i]
         rows.append([score, near_u, near_i, *trends, *(float(np.sign(t)) for t in trends)])
     return torch.tensor(rows, dtype=torch.float64)
@@ -67,14 +68,14 @@ def test_the_attack_is_the_regression_on_the_features_of_its_parts():
     removed = torch.arange(graph.num_interactions) % 11 == 0
     retained, forgotten, encoded = graph.select(~removed), graph.pairs[:, removed], encoded_of(graph)
     attack = EdgeRecovery(graph, retained, forgotten)
-    parts = [naive_features(encoded, retained, part) for part in (attack.parts[0].pairs, attack.parts[0].controls)]
+    parts = [naive_features(encoded, attack.known, part) for part in (attack.parts[0].pairs, attack.parts[0].controls)]
     x, y = torch.cat(parts), torch.cat([torch.ones(len(parts[0])), torch.zeros(len(parts[1]))]).double()
     mean, sd = x.mean(0), x.std(0)
     weights = logistic_weights((x - mean) / sd, y, edges.RIDGE)
     found = attack(encoded)
     assert set(found) == {"edge_recovery_forgotten", "edge_recovery_kept"}
     for name, part in (("edge_recovery_kept", attack.parts[1]), ("edge_recovery_forgotten", attack.parts[2])):
-        own, others = (((naive_features(encoded, retained, p) - mean) / sd @ weights).tolist()
+        own, others = (((naive_features(encoded, attack.known, p) - mean) / sd @ weights).tolist()
                        for p in (part.pairs, part.controls))  # fmt: skip
         auroc = sum((a > b) + (a == b) / 2 for a in own for b in others) / (len(own) * len(others))
         assert found[name].value == pytest.approx(auroc, abs=1e-3)  # a tie can fall either way in another order of sums
@@ -87,6 +88,10 @@ def test_known_and_tested_edges_are_apart_and_controls_are_never_seen():
     attack = EdgeRecovery(graph, retained, forgotten, [held])
     known, kept, gone = ({tuple(p) for p in part.pairs.t().tolist()} for part in attack.parts)
     assert not known & kept
+    given = {tuple(p) for p in attack.known.pairs.t().tolist()}
+    assert known <= given  # and the attacker has nothing of the half that is to be recovered
+    assert not given & (kept | gone)
+    assert len(given) == -(-retained.num_interactions // 2)
     assert gone == {tuple(p) for p in forgotten.t().tolist()}
     assert known | kept <= {tuple(p) for p in retained.pairs.t().tolist()}
     seen = {tuple(p) for g in (graph, held) for p in g.pairs.t().tolist()}

@@ -114,8 +114,11 @@ def test_the_interval_is_the_analytic_one_of_a_mean_within_monte_carlo():
     error = float(values.std()) / math.sqrt(200)
     quantile = stats.t.ppf(0.975, 3)
     assert found.retrain_sd == 0
-    half = (found.high - found.low) / 2
+    half = (found.difference_high - found.difference_low) / 2
     assert half / quantile == pytest.approx(error, rel=4 / math.sqrt(2 * evidence.DRAWS))  # four standard errors
+    assert (found.difference_high + found.difference_low) / 2 == pytest.approx(found.value)
+    half = (found.high - found.low) / 2
+    assert half / stats.t.ppf(0.975, 199) == pytest.approx(error, rel=4 / math.sqrt(2 * evidence.DRAWS))
     assert (found.high + found.low) / 2 == pytest.approx(found.value)
 
 
@@ -129,15 +132,17 @@ def test_bounds_and_share_against_their_formulas_where_every_unit_is_alike():
     share = (0.9 - mean) / gap
     assert found.retrain_mean == pytest.approx(mean)
     assert found.retrain_sd == pytest.approx(sd)
-    assert found.high == pytest.approx(0.9 + quantile * sd / 2)
-    assert found.low == pytest.approx(0.9 - quantile * sd / 2)
+    assert found.difference_high == pytest.approx(0.9 - mean + quantile * sd / 2)
+    assert found.difference_low == pytest.approx(0.9 - mean - quantile * sd / 2)
+    assert (found.low, found.high) == pytest.approx((0.9, 0.9))  # all units are alike, and their choice does not matter
     assert found.beyond == pytest.approx((0.9 - mean) / furthest)
     assert found.leak_left == pytest.approx(share)
-    assert found.leak_high == pytest.approx(share + quantile * (1 - share) * sd / 2 / gap)
-    assert found.leak_low == pytest.approx(share - quantile * (1 - share) * sd / 2 / gap)
+    half = quantile * sd * math.sqrt(1 - share**2 + (1 - share) ** 2 / 4) / gap
+    assert (found.leak_low, found.leak_high) == pytest.approx((share - half, share + half))
     shared = compare(of_users([0.9] * 6), of_users([3.0] * 6), [of_users([level] * 6) for level in levels], tests=5)
     wider = stats.t.ppf(1 - 0.05 / 10, 3)
-    assert shared.high == pytest.approx(0.9 + wider * sd / 2)
+    assert shared.difference_high == pytest.approx(0.9 - mean + wider * sd / 2)
+    assert shared.high == found.high
     assert shared.beyond == pytest.approx((0.9 - mean) / (wider * sd * math.sqrt(1 + 1 / 4)))
 
 
@@ -157,7 +162,7 @@ def test_the_moderated_spread_against_a_loop_over_the_same_draws():
     gap = [statistics.fmean(float(model.sums[0, u]) for u in units) - statistics.fmean(row)
            for units, row in zip(drawn, means)]  # fmt: skip
     half = quantile * math.sqrt(statistics.variance(gap) + spread**2 / 4)
-    assert found.high - found.value == pytest.approx(half)
+    assert found.difference_high - (found.value - found.retrain_mean) == pytest.approx(half)
 
 
 def test_an_original_like_retrained_models_is_not_separated():
@@ -181,7 +186,7 @@ def test_bounds_hold_for_about_as_many_retrained_models_as_they_say(case):
         found_by, shifts = ensemble(num + 2, 30, model_noise, unit_noise, generator)
         found = compare(found_by[0], found_by[1], found_by[2:], seed=seed)
         exceeded += abs(found.beyond) > 1
-        covered += found.low <= found.retrain_mean + shifts[0] <= found.high
+        covered += found.difference_low <= shifts[0] <= found.difference_high
     error = math.sqrt(0.05 * 0.95 / runs)
     assert exceeded / runs <= 0.05 + 3 * error
     assert covered / runs >= 0.95 - 3 * error
@@ -189,11 +194,85 @@ def test_bounds_hold_for_about_as_many_retrained_models_as_they_say(case):
         assert exceeded / runs >= 0.05 - 3 * error
 
 
+@pytest.mark.parametrize("num", [3, 5])
+@pytest.mark.parametrize("left", [0.0, 0.4])
+def test_the_share_left_is_covered_as_often_as_its_interval_says(num, left):
+    """The models have seeds of their own, and so has the one whose share is estimated."""
+    generator, covered, told, runs = torch.Generator().manual_seed(1), 0, 0, 300
+
+    def model(level, mean):
+        shift = 0.03 * float(torch.randn((), generator=generator))
+        return of_users(level + mean + shift + 0.05 * torch.randn(30, generator=generator))
+
+    for seed in range(runs):
+        level = 0.5 + 0.2 * torch.randn(30, generator=generator)
+        unlearned, original = model(level, left * 0.4), model(level, 0.4)
+        found = compare(unlearned, original, [model(level, 0.0) for _ in range(num)], seed=seed)
+        if found.separated:
+            told += 1
+            covered += found.leak_low <= left <= found.leak_high
+    assert told > 0.9 * runs
+    assert covered / told >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / told)
+
+
+@pytest.mark.parametrize("num", [3, 5])
+def test_retrained_models_lie_further_out_by_any_of_several_attacks_in_5_percent(num):
+    """All attacks share the level, so that asking several of them does not make a retrained model look different."""
+    generator, out, runs, attacks = torch.Generator().manual_seed(2), 0, 300, 4
+    for seed in range(runs):
+        beyond = []
+        for _ in range(attacks):
+            found_by, _ = ensemble(num + 2, 30, 1.0, 0.3, generator)
+            beyond.append(compare(found_by[0], found_by[1], found_by[2:], tests=attacks, seed=seed).beyond)
+        out += max(map(abs, beyond)) > 1
+    assert out / runs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_interval_of_a_value_is_about_its_own_units_and_within_what_is_possible():
+    """Whatever retrained models do, an AUROC is between 0 and 1, and a difference of two between -1 and 1."""
+    generator = torch.Generator().manual_seed(3)
+    high = of_users(torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.4]))
+    apart = [of_users(torch.rand(6, generator=generator)) for _ in range(4)]
+    close = [of_users(torch.full((6,), level)) for level in (0.5, 0.51, 0.52, 0.53)]
+    one, other = (compare(high, high, references, limits=(0.0, 1.0)) for references in (apart, close))
+    assert (one.low, one.high) == (other.low, other.high)
+    assert one.high == 1.0
+    assert one.low < high.value < one.high
+    assert compare(high, high, apart).high > 1.0
+    both = Evidence.of(
+        (torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.5]), torch.arange(6)),
+        (torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.5]), torch.arange(6, 12)),
+    )
+    found = compare(both, both, [both] * 3, limits=(0.0, 1.0))
+    assert found.high == 1.0
+    assert -1.0 <= found.low < both.value
+    covered, runs = 0, 400
+    for seed in range(runs):
+        drawn = of_users(torch.rand(20, generator=generator))
+        found = compare(drawn, drawn, [drawn], seed=seed)  # no retrained model is needed
+        covered += found.low <= 0.5 <= found.high
+    assert abs(covered / runs - 0.95) <= 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize(("level", "left", "outside"), [(0.30, 1.0, True), (0.45, 0.25, True), (0.60, -0.5, True)])
+def test_two_sided_attacks_measure_on_the_side_where_the_original_is(level, left, outside):
+    """Injections can lower their targets; then the original lies below retrained models."""
+    references = [of_users([value] * 6) for value in (0.49, 0.50, 0.50, 0.51)]
+    found = compare(of_users([level] * 6), of_users([0.3] * 6), references, two_sided=True)
+    assert found.leak_left == pytest.approx(left)
+    assert (found.beyond > 0) is (left > 0)
+    assert (abs(found.beyond) > 1) is outside
+    one_sided = compare(of_users([level] * 6), of_users([0.3] * 6), references)
+    assert one_sided.leak_left is None
+    assert one_sided.beyond == pytest.approx(-found.beyond)
+
+
 def test_the_entry_is_plain_and_has_no_number_that_is_not_finite():
     found = compare(of_users([0.9] * 5), of_users([3.0] * 5), [of_users([v] * 5) for v in (0.5, 0.6, 0.7)])
     entry = found.entry()
     leak = {"leak_left", "leak_low", "leak_high"}
-    assert set(entry) == leak | {"value", "original", "retrain_mean", "retrain_sd", "low", "high", "beyond"}
+    further = {"retrain_sd", "low", "high", "beyond", "difference_low", "difference_high"}
+    assert set(entry) == leak | further | {"value", "original", "retrain_mean"}
     assert all(math.isfinite(value) for value in entry.values())
 
 

@@ -91,6 +91,16 @@ def test_promoted_items_are_asked_of_real_users_who_do_not_have_them(real):
     assert "target" not in attacks_of(graph, EDGES).observe(encoded)["evidence"]
 
 
+def test_promoted_items_are_not_asked_of_whoever_clicked_them_in_the_request_or_later():
+    graph, held, targets = random_graph(), random_graph(seed=4, share=0.1), torch.tensor([2, 7])
+    clicked = graph.pairs[:, torch.isin(graph.pairs[1], targets)]
+    attacks = attacks_of(graph, ForgetRequest.internal("interaction", clicked[:, ::2]), [held], targets=targets)
+    known = {tuple(p) for part in (graph, held) for p in part.pairs.t().tolist()}
+    assert any((u, t) in known for u, t in held.pairs.t().tolist() if t in (2, 7))
+    expected = {(u, t) for u in range(30) for t in (2, 7) if (u, t) not in known}
+    assert {tuple(p) for p in attacks.promoted.t().tolist()} == expected
+
+
 def test_the_original_has_no_second_model_beside_it():
     graph, before, after = random_graph(), encoded_of(0), encoded_of(1)
     attacks = attacks_of(graph, EDGES)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.eval.attacks import matching
-from graphunlearn.eval.attacks.matching import matched_pairs
+from graphunlearn.eval.attacks.matching import match_of, matched_pairs, windows
 
 
 def graph_of(pairs, num_users, num_items):
@@ -76,6 +76,56 @@ def test_popularity_does_not_tell_pairs_from_their_controls():
 
     assert auroc(torch.arange(400)) > 0.6
     assert abs(auroc(found.controls[1]) - 0.5) < 0.05
+
+
+def test_popular_items_are_matched_as_well_as_others():
+    """Popularity grows fastest at the top, where there are few items of the same."""
+    generator = torch.Generator().manual_seed(0)
+    liked = torch.rand(400, 300, generator=generator) < 0.7 / (torch.arange(300) / 12 + 1)
+    graph = graph_of(liked.nonzero().tolist(), 400, 300)
+    degree = graph.adjacency.degree[400:]
+    found = matched_pairs(graph, graph.pairs, per_pair=2)
+    own = degree[found.pairs[1]][found.owner].double()
+    theirs = degree[found.controls[1]].double()
+    for part in own.argsort().chunk(5):
+        assert float(theirs[part].mean()) == pytest.approx(float(own[part].mean()), rel=0.1)
+    told = match_of(degree, found.pairs[1], found.controls[1], found.owner)
+    assert told["forgotten"] == pytest.approx(float(own.mean()))
+    assert told["controls"] == pytest.approx(float(theirs.mean()))
+    won = [(a > b) + (a == b) / 2 for a, b in zip(own.tolist(), theirs.tolist())]
+    assert told["auroc"] == pytest.approx(sum(won) / len(won))
+    assert abs(told["auroc"] - 0.5) < 0.06
+    assert match_of(degree, found.pairs[1], found.controls[1][:0], found.owner[:0]) is None
+
+
+@pytest.mark.parametrize("num_items", [20, 60, 95])
+def test_small_catalogues_are_matched_too(num_items):
+    """A window of a hundred items would hold them all."""
+    graph = popular(num_users=300, num_items=num_items)
+    degree = graph.adjacency.degree[300:]
+    found = matched_pairs(graph, graph.pairs, per_pair=2)
+    told = match_of(degree, found.pairs[1], found.controls[1], found.owner)
+    assert abs(told["auroc"] - 0.5) < 0.08
+    spread = (degree[found.controls[1]] - degree[found.pairs[1]][found.owner]).abs().double().mean()
+    anyone = (degree[:, None] - degree[found.pairs[1]][None]).abs().double().mean()
+    assert spread < 0.5 * anyone
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=150).map(sorted))
+def test_windows_are_symmetric_and_close(popularity):
+    first, last = windows(torch.tensor(popularity))
+    num = len(popularity)
+    least = max(1, min(5, num // 20))
+    half = max(least, min(100, num // 5) // 2)
+    for place, (a, b) in enumerate(zip(first.tolist(), last.tolist())):
+        assert 0 <= a <= place <= b < num
+        around = [place - a, b - place]
+        assert max(around) <= half
+        if max(around) > least:
+            assert around[0] == around[1]
+            assert all(abs(popularity[n] - popularity[place]) <= max(1, popularity[place] / 4) for n in (a, b))
+        else:
+            assert around == [min(least, place), min(least, num - 1 - place)]
 
 
 def test_a_pair_without_any_control_is_left_out():

@@ -77,16 +77,21 @@ def test_controls_follow_the_same_prefix_and_are_not_in_the_session(graph):
     assert len(asked.owner) > 0.9 * 3 * len(asked.ends)
 
 
-def test_controls_are_of_about_the_same_popularity(graph, monkeypatch):
-    from graphunlearn.eval.attacks import sessions
-
-    monkeypatch.setattr(sessions, "WINDOW", 4)
-    popularity = torch.bincount(graph.items, minlength=ITEMS).tolist()
-    asked, _ = asked_of(graph, per_click=3)
-    for owner, item in zip(asked.owner.tolist(), asked.controls.tolist()):
-        low, high = sorted((popularity[asked.items[owner]], popularity[item]))
-        between = {p for p in popularity if low < p < high}
-        assert len(between) <= 4
+def test_controls_are_of_about_the_same_popularity_wherever_the_item_stands():
+    """Most items of a catalogue are clicked equally rarely: their controls come from all of them."""
+    weights = 1 / (torch.arange(600).double() + 3)
+    generator = torch.Generator().manual_seed(0)
+    graph = SessionGraph.from_sequences(
+        [torch.multinomial(weights, 5, generator=generator).tolist() for _ in range(500)]
+    )
+    clicks = (graph.position > 0).nonzero().flatten()
+    asked = Asked(graph, clicks - 1, graph.items[clicks], graph.degree, 4, 0)
+    own, controls = graph.degree[asked.items[asked.owner]].double(), graph.degree[asked.controls].double()
+    for least, most in ((1, 1), (2, 2), (3, 5), (6, 20), (21, 60)):
+        group = (own >= least) & (own <= most)
+        assert float(controls[group].mean()) == pytest.approx(float(own[group].mean()), rel=0.12), (least, most)
+    single = asked.controls[(own == 1) & (controls == 1)].unique()
+    assert len(single) > 0.9 * int((graph.degree == 1).sum())
 
 
 def naive_logits(model, asked):

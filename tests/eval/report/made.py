@@ -11,6 +11,7 @@ def attack(value, original=0.9, mean=0.5, left=None, half=0.1, **more):
     return {
         **{"value": value, "original": original, "retrain_mean": mean, "retrain_sd": 0.02},
         **{"low": value - 0.05, "high": value + 0.05, "beyond": (value - mean) / 0.05},
+        **{"difference_low": value - mean - 0.04, "difference_high": value - mean + 0.04},
         **dict(zip(keys, shares)),
         **more,
     }

@@ -15,6 +15,7 @@ from made import attack, both, membership, references, verdict
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.eval.machine import environment
 from graphunlearn.eval.report import writing as report_module
+from graphunlearn.eval.report.attacks import reading
 from graphunlearn.eval.report.plots import draw
 from graphunlearn.eval.report.summary import headline, summary
 from graphunlearn.eval.report.verdict import format_number, format_seconds, judge, label, ratio_to_floor
@@ -196,11 +197,11 @@ def test_page_says_what_the_numbers_say(report, tmp_path):
         "ifru forgets as retraining does. Reason: the membership attack (LiRA): 12% of the trace is left (2% to 22%).",
         "each judged by the other ones: 80% of them pass",
         "It is right in 90% of comparisons on the original, 50% on retrained models and 55% on ifru",
-        "12% of the trace is left (95% interval 2% to 22%): as much as retrained models reveal.",
+        "12% of the trace is left (95% interval 2% to 22%): no further from retrained models than another",
         "It is right in 92% of comparisons if the model after is that of ifru, and in 77% if it is a retrained model.",
         "it finds the users in the request in 95% and 65%",
         "30 times faster than retraining",
-        "(the original on its own lists, as printed when it was trained: 0.7800)",
+        "(the original on its own lists and all test data, as the command 'train' measures it: 0.7800)",
         "0.7700± 0.0100",
     ):  # fmt: skip
         assert words in text, words
@@ -286,9 +287,27 @@ def test_an_attack_without_an_interval_does_not_say_what_is_left(report, tmp_pat
         for name in ("fold_in", "lira", "rmia"):
             entry_["attacks"][name] |= dict.fromkeys(("low", "high", "beyond", "leak_left", "leak_low", "leak_high"))
     text = words_of(report, tmp_path)
-    assert text.count("too few users, sessions or retrained models for an interval") == 3
+    assert text.count("too few users or sessions for an interval") == 3
     assert "nothing measurable to forget" not in text
     assert "no interval" in terminal_table(report)
+
+
+def test_too_few_retrained_models_are_said_once(report, tmp_path):
+    report["references"], report["retrain_pass_rate"] = references(2), None
+    for entry_ in report["methods"]:
+        for found in filter(None, entry_["attacks"].values()):
+            found |= dict.fromkeys(("beyond", "leak_left", "leak_low", "leak_high"))
+        rule = "2 retrained models, too few for a verdict"
+        entry_["verdict"] = verdict("undecided", rule, "at least 3 retrained models; five or more are better")
+    text, table = words_of(report, tmp_path), terminal_table(report)
+    for shown in (text, table):
+        assert shown.count("too few") == shown.count("at least 3") == shown.count("five or more") == 1
+        assert "no interval" not in shown
+        assert "nothing measurable to forget" not in shown
+    row = next(line for line in table.splitlines() if line.startswith("unlink"))
+    assert re.split(r"\s{2,}", row)[1:3] == ["undecided", "–"]
+    report["references"] = references(3)
+    assert words_of(report, tmp_path).count("too few retrained models to judge each of them") == 1
 
 
 @pytest.mark.parametrize(
@@ -424,7 +443,7 @@ def test_summary_says_when_utility_suffered(report):
     assert "more than this" not in summary(complete(report))[0]
     report["methods"][2]["utility"]["auroc"] = 0.74
     assert (
-        "printed when it was trained: 0.7800); retrained models reach 0.7700 ± 0.0100, more than this"
+        "'train' measures it: 0.7800); retrained models reach 0.7700 ± 0.0100, more than this"
         in summary(complete(report))[0]
     )
 
@@ -467,6 +486,61 @@ def test_aggregate_matches_numpy():
     assert terminal_table({"methods": [mean]})
     with pytest.raises(ValueError, match="the same methods"):
         aggregate([[{"name": "a"}], [{"name": "b"}]])
+
+
+def one_run(left=None, low=None, high=None, **more):
+    found = attack(0.5 if left is None else 0.5 + 0.4 * left, left=False) | more
+    found |= {"leak_left": left, "leak_low": low, "leak_high": high}
+    return [{"name": "ifru", "attacks": {"lira": found, "target": None}}]
+
+
+def test_intervals_of_several_runs_are_never_averaged():
+    """A mean of interval ends is no interval: what is left has a range, and the number of runs in which it is known."""
+    (mean,) = aggregate([one_run(0.2, 0.0, 0.4), one_run(0.9, 0.8, 1.0), one_run()])
+    found = mean["attacks"]["lira"]
+    assert found["value"] == pytest.approx(np.mean([0.58, 0.86, 0.5]))
+    assert mean["attacks_sd"]["lira"]["value"] == pytest.approx(np.std([0.58, 0.86, 0.5], ddof=1))
+    assert found["leak_left"] == pytest.approx(0.55)
+    assert (found["leak_range"], found["leak_runs"]) == ([0.2, 0.9], [2, 3])
+    for key in ("low", "high", "leak_low", "leak_high", "difference_low", "difference_high"):
+        assert found[key] is None
+        assert key not in mean["attacks_sd"]["lira"]
+    assert mean["attacks"]["target"] is None
+    (again,) = aggregate([[mean], one_run(-0.1, -0.2, 0.0)])  # means of means, as of models that several audits share
+    assert again["attacks"]["lira"]["leak_runs"] == [3, 4]
+    assert again["attacks"]["lira"]["leak_range"] == [-0.1, 0.9]
+    (never,) = aggregate([one_run(), one_run()])
+    lira = never["attacks"]["lira"]
+    assert (lira["leak_left"], lira["leak_range"], lira["leak_runs"]) == (None, None, [0, 2])
+    (alone,) = aggregate([one_run(0.2, 0.0, 0.4)])
+    assert alone["attacks"] == one_run(0.2, 0.0, 0.4)[0]["attacks"]
+
+
+def test_several_runs_are_told_as_several(report, tmp_path):
+    for entry_ in report["methods"]:
+        if entry_["name"] == "ifru":
+            found = entry_["attacks"]["lira"]
+            found |= {"leak_low": None, "leak_high": None, "leak_range": [-0.2, 0.31], "leak_runs": [2, 3]}
+    report["runs"] = [report["methods"]] * 3
+    text = words_of(report, tmp_path)
+    assert "In 2 of 3 runs, 12% of the trace is left on average (from −20% to 31%)." in text
+    assert "12% (−20% to 31% in 2 of 3)" in terminal_table(report)
+
+
+@pytest.mark.parametrize(
+    ("left", "beyond", "said"),
+    [
+        ((0.2, 0.1, 0.3), 2.0, "within the tolerated 25%, and further from retrained models than another retrained"),
+        ((0.4, 0.28, 0.52), 0.9, "no further from retrained models than another retrained model, but more than the"),
+        ((0.1, -0.1, 0.3), 0.5, "no further from retrained models than another retrained model"),
+        ((0.3, 0.1, 0.5), 1.5, "further from retrained models than another retrained model, perhaps within the"),
+        ((0.8, 0.6, 1.0), 3.0, "more than retrained models reveal"),
+        ((-0.8, -1.0, -0.6), -3.0, "less than retrained models reveal"),
+    ],
+)
+def test_words_claim_no_more_than_the_figures(left, beyond, said):
+    (run,) = one_run(*left, beyond=beyond)
+    assert reading(run, "lira").startswith(said)
 
 
 def test_numbers_are_readable():
