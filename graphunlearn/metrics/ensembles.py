@@ -57,7 +57,7 @@ def klom(unlearned: Tensor, retrained: Tensor) -> float | None:
     if count >= MANY:
         return float(_of_histograms(u, r).mean())
     su, sr = (m.std(0).clamp(min=1e-6) for m in (u, r))
-    return float((torch.log(sr / su) + (su**2 + (u.mean(0) - r.mean(0)) ** 2) / (2 * sr**2) - 0.5).mean()) + 0.0
+    return float((torch.log(sr / su) + (su**2 + (u.mean(0) - r.mean(0)) ** 2) / (2 * sr**2) - 0.5).mean())
 
 
 def klom_if_equal(num_unlearned: int, num_retrained: int) -> float | None:

@@ -222,6 +222,12 @@ def test_vectors_can_be_given_themselves():
     assert min_norm_weights([torch.ones(2), torch.zeros(2)]).dtype == torch.float32
 
 
+def test_a_list_of_one_vector_has_the_weight_one():
+    found = min_norm_point([torch.tensor([3.0, 4.0])])
+    assert found.weights.tolist() == [1.0]
+    assert (found.squared_norm, found.gap) == (25.0, 0.0)
+
+
 def test_whole_numbers_have_weights_that_are_not():
     for given_ in ([torch.tensor([2, 0]), torch.tensor([0, 1])], torch.tensor([[4, 0], [0, 1]])):
         torch.testing.assert_close(min_norm_weights(given_), torch.tensor([0.2, 0.8], dtype=torch.float64))

@@ -156,6 +156,17 @@ def test_cg_does_not_depend_on_the_scale_of_the_right_hand_side(b):
     torch.testing.assert_close(tiny.x * 1e12, one.x, rtol=1e-2, atol=1e-2)  # both within the tolerance of 1e-4 / .01
 
 
+def test_cg_stops_at_a_residual_that_equals_the_tolerance(b):
+    solution = conjugate_gradients(times(spectrum(POSITIVE)), b, tol=1.0)  # zero has the residual 1
+    assert (solution.iterations, solution.residual, solution.converged) == (0, 1.0, True)
+
+
+def test_cg_takes_up_to_a_hundred_steps_by_default():
+    matrix = torch.diag(torch.logspace(-6, 0, 300, dtype=torch.float64))
+    solution = conjugate_gradients(times(matrix), torch.ones(300, dtype=torch.float64))
+    assert (solution.iterations, solution.converged) == (100, False)
+
+
 # ---- Lanczos
 
 
@@ -243,6 +254,14 @@ def test_absolute_is_the_absolute_value_of_the_matrix(b, values):
         assert b @ solution.x > 0  # a descent direction, whatever the signs
 
 
+def test_signs_count_unless_absolute_is_asked_for(b):
+    matrix = spectrum(INDEFINITE)
+    space = lanczos(times(matrix), b, damping=0.4, tol=0.0)
+    x = torch.linalg.solve(matrix + 0.4 * torch.eye(8, dtype=torch.float64), b)
+    torch.testing.assert_close(space.coefficients(0.4) @ space.basis, x, **EXACT)
+    assert space.predicted_decrease(0.4) == pytest.approx(float(b @ x - 0.5 * x @ matrix @ x), rel=1e-8)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])
 def test_the_residual_of_absolute_is_what_the_last_product_changed(b, steps):
     matrix = spectrum(INDEFINITE)
@@ -265,6 +284,14 @@ def test_an_exhausted_space_solves_absolute_exactly():
     assert solution.converged
 
 
+def test_the_space_of_a_zero_matrix_is_exhausted(b):
+    space = lanczos(times(torch.zeros(8, 8, dtype=torch.float64)), b, damping=2.0, absolute=True)
+    assert space.exhausted
+    solution = space.solve(2.0, absolute=True)
+    torch.testing.assert_close(solution.x, b / 2, **EXACT)
+    assert (solution.residual, solution.converged) == (0.0, True)
+
+
 def test_absolute_changes_nothing_where_there_is_nothing_negative(b):
     matrix = spectrum(POSITIVE)
     space = lanczos(times(matrix), b, damping=0.1, tol=1e-2)
@@ -281,6 +308,12 @@ def test_lanczos_stops_as_soon_as_the_smallest_damping_is_solved(b):
     shorter = lanczos(times(matrix), b, damping=5.0, tol=0.0, max_iter=k - 1)
     assert shorter.residual(5.0) > 0.05
     assert not lanczos(times(matrix), b, damping=0.0, tol=1e-10, max_iter=2).solve(0.0, tol=1e-10).converged
+
+
+def test_lanczos_stops_at_a_residual_that_equals_the_tolerance():
+    matrix, b = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64), torch.tensor([1.0, 0.0]).double()
+    space = lanczos(times(matrix), b, damping=0.0, tol=0.5)
+    assert (len(space.basis), space.residual(0.0)) == (1, 0.5)  # x = [1/2, 0] leaves b - Hx = [0, -1/2]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,26 @@ def test_adjacency_knows_both_directions_and_their_interaction(graph):
     assert entries == sorted(entries, key=lambda e: e[:2])  # rows in order, columns ascending within
 
 
+@given(graphs())
+def test_the_edge_index_holds_both_directions_sorted_by_target(graph):
+    edges = [(user, item + graph.num_users) for user, item in graph.pairs.t().tolist()]
+    edges += [(item, user) for user, item in edges]
+    edge_index = graph.adjacency.edge_index
+    assert edge_index.dtype == torch.long
+    assert edge_index.shape == (2, 2 * graph.num_interactions)
+    assert [tuple(edge) for edge in edge_index.t().tolist()] == sorted(edges, key=lambda edge: edge[::-1])
+
+
+def test_the_edge_index_of_inference_can_be_trained_with():
+    adjacency = random_graph().adjacency
+    with torch.inference_mode():
+        edge_index = adjacency.edge_index
+    assert adjacency.edge_index is edge_index
+    x = torch.randn(13, 2, requires_grad=True)
+    x.index_select(0, edge_index[0]).sum().backward()  # which saves the index
+    assert x.grad is not None
+
+
 @given(graphs(min_interactions=1), st.data())
 def test_select_is_building_anew(graph, data):
     count = graph.num_interactions

@@ -78,6 +78,12 @@ def test_gap_closed_is_two_sided(unlearned, expected):
     assert gap_closed(-0.8, -unlearned, -0.2) == pytest.approx(expected)
 
 
+def test_the_share_of_the_gap_has_no_unit_and_no_negative_zero():
+    for unit in (1e-9, 1e-3, 1e6):  # such as that of a loss per interaction, or of a sum
+        assert gap_closed(3 * unit, 2 * unit, 1 * unit) == pytest.approx(0.5)
+    assert str(gap_closed(0.5, 0.5, 0.75)) == "0.0"  # (0.5 - 0.5) / -0.25 is -0.0
+
+
 def test_no_gap_no_share():
     assert gap_closed(0.3, 0.1, 0.3) is None
     assert gap_closed(0.3, 0.1, 0.1 + 0.2) is None  # 0.30000000000000004

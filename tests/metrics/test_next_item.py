@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
+from graphunlearn.metrics.next_item import next_item_metrics, score_ranks, target_ranks
 
 
 @st.composite
@@ -28,6 +28,20 @@ def test_ranks_match_a_naive_loop(case):
         order = sorted(scores, reverse=True)
         places = [place for place, score in enumerate(order, 1) if score == scores[target]]
         assert rank == sum(places) / len(places)  # the mean rank of all that tie
+
+
+@given(cases())
+def test_ranks_of_scores_are_those_of_the_embeddings_that_they_come_from(case):
+    queries, items, targets, batch_size = case
+    parts = []
+
+    def scores(part):
+        parts.append(part)
+        return queries[part] @ items.t()
+
+    assert torch.equal(score_ranks(scores, targets, batch_size), target_ranks(*case))
+    assert [i for part in parts for i in range(len(queries))[part]] == list(range(len(queries)))
+    assert all(part.stop - part.start <= batch_size for part in parts)
 
 
 @given(cases(), st.integers(1, 10))
@@ -68,7 +82,21 @@ def test_rows_that_are_not_finite_are_refused(bad):
         rows[1, 1] = 1
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match=r"'scores' must return finite scores \(got NaN or infinite ones\)"):
+        score_ranks(lambda part: torch.tensor([[1.0, bad]]), torch.tensor([0]))
+
+
+def test_the_lists_have_five_ten_and_twenty_items_by_default():
+    metrics = next_item_metrics(torch.tensor([1.0, 6.0, 11.0, 21.0]))
+    recall = {name: value for name, value in metrics.items() if name.startswith("recall")}
+    assert recall == {"recall@5": 0.25, "recall@10": 0.5, "recall@20": 0.75}
+
+
 def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match=r"'batch_size' must be at least 1 \(got 0\)"):
+        score_ranks(lambda part: torch.ones(1, 1), torch.tensor([0]), batch_size=0)
     with pytest.raises(ValueError, match=r"'batch_size' must be at least 1 \(got 0\)"):
         target_ranks(torch.ones(1, 1), torch.ones(1, 1), torch.tensor([0]), batch_size=0)
     with pytest.raises(ValueError, match=r"'ks' must hold positive list lengths \(got \(0,\)\)"):

@@ -77,6 +77,30 @@ def test_several_ks_and_chosen_metrics():
             assert result[f"{name}@{k}"] == pytest.approx(expected[f"{name}@{k}"], abs=1e-5)
 
 
+@given(cases())
+@settings(deadline=None)
+def test_scores_rank_as_the_embeddings_that_they_come_from(case):
+    users, items, seen, test, k, batch_size = case
+    ranker = Ranker(seen, test, ks=(k,), batch_size=batch_size)
+    expected = ranker(users, items)
+    assert ranker.scored(lambda batch: users[batch] @ items.t()) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "got"),
+    [
+        (torch.ones(1, 4), r"\[1, 4\], finite: True"),
+        (torch.ones(2, 3), r"\[2, 3\], finite: True"),
+        (torch.tensor([[1.0, math.nan, 2.0]]), r"\[1, 3\], finite: False"),
+        (torch.tensor([[1.0, -math.inf, 2.0]]), r"\[1, 3\], finite: False"),
+    ],
+)
+def test_scores_that_cannot_be_ranked_are_refused(scores, got):
+    ranker = Ranker(graph([(0, 0)], 2, 3), graph([(1, 1)], 2, 3))
+    with pytest.raises(ValueError, match=rf"'scores' must return finite scores of shape \[1, 3\] \(got {got}\)"):
+        ranker.scored(lambda batch: scores)
+
+
 def test_a_ranker_keeps_no_state_between_calls():
     seen, test = graph([(0, 0), (1, 1)], 2, 4), graph([(0, 2), (1, 3)], 2, 4)
     ranker = Ranker(seen, test, ks=(1,))

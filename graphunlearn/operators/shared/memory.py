@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,6 @@ def _resident() -> int:
     """Return the resident memory of the process in bytes; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * 4096
+            return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0

@@ -9,7 +9,7 @@ from toys import factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.nn import BCE, BPR, Encoded, SampledBCE, SquaredError, encode, fit
+from graphunlearn.nn import BCE, BPR, Encoded, InBatchSoftmax, SampledBCE, SquaredError, encode, fit
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.operators import Calibrate, UnlinkRedraw
 from graphunlearn.operators.shared import block_step as module
@@ -93,6 +93,22 @@ def test_parts_that_fit_into_memory_give_the_same(graph, monkeypatch):
     torch.testing.assert_close(models[0].embedding.weight, models[1].embedding.weight)
 
 
+def test_the_ridge_of_some_samples_is_scaled_to_all_of_them(graph, monkeypatch):
+    """With errors that are all the same, every sample tells the same."""
+    model, request, objective = factors(graph), request_of("user", graph), SquaredError(weight_decay=0.0)
+    with torch.no_grad():
+        model.embedding.weight[:] = torch.tensor([0.5, 0.2, 0.1])
+    graph["user", "interacts", "item"].rating = torch.full((30,), 4.0, dtype=torch.float64)
+    retained, _ = graph.split(request)
+    score = 0.5**2 + 0.2**2 + 0.1**2
+    expected = 30 * (4 - score) * score / (7 * score)  # over seven items
+    for most in (1, 7, 30):
+        monkeypatch.setattr(module, "_SAMPLED", most)
+        before = encode(model, graph)
+        log = emptied_rows_step(copy.deepcopy(model), graph, retained, request.mask(graph), objective, before)
+        assert log["ridge_items"] == pytest.approx(expected)
+
+
 def test_with_fixed_users_and_squared_error_the_step_is_retraining(graph):
     """Items that minimise the squared error and a ridge: one step with the factor 1 gives the minimiser without."""
     model, ridge, request = factors(graph), 0.4, request_of("user", graph)
@@ -133,12 +149,25 @@ def test_without_an_emptied_node_nothing_changes(graph):
     assert torch.equal(model.embedding.weight, before["embedding.weight"])
 
 
-def test_models_that_are_not_linear_are_left_alone_and_the_log_says_so(graph):
-    model, request = two_tower(graph), request_of("user", graph)
+SKIPPED = {
+    "nonlinear": (two_tower, BPR(), "TwoTower does not propagate one table linearly"),
+    "no layer 0": (
+        lambda graph: light_gcn(graph, alpha=torch.tensor([0.0, 0.5, 0.5])),
+        BPR(),
+        "LightGCN gives no weight to layer 0",
+    ),
+    "coupled": (light_gcn, InBatchSoftmax(batch_size=8), "the margins of one sample of InBatchSoftmax are coupled"),
+}
+
+
+@pytest.mark.parametrize("kind", SKIPPED)
+def test_what_has_no_such_step_is_left_alone_and_the_log_says_so(kind, graph):
+    make, objective, reason = SKIPPED[kind]
+    model, request = make(graph), request_of("user", graph)
     retained, _ = graph.split(request)
     before = copy.deepcopy(model.state_dict())
-    log = emptied_rows_step(model, graph, retained, request.mask(graph), BPR(), encode(model, graph))
-    assert log == {"skipped": "TwoTower does not propagate one table linearly"}
+    log = emptied_rows_step(model, graph, retained, request.mask(graph), objective, encode(model, graph))
+    assert log == {"skipped": reason}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

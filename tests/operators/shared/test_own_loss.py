@@ -168,6 +168,15 @@ def test_a_method_warns_once_of_a_loss_that_does_not_fit(graph, ranked):
     assert told(gu.UnlearnRec(objective=SampledBCE(negatives=4)), ranked, graph)
 
 
+def test_graphs_are_checked_from_a_thousand_interactions_on():
+    graph = gu.datasets.synthetic_interactions(num_users=90, num_items=50, interactions_per_user=16, seed=0)
+    method, graph = gu.IFRU(objective=SampledBCE(negatives=4)), graph.select(torch.arange(1000))
+    model = MatrixFactorization(graph.num_nodes, 8)
+    gu.fit(model, graph, objective=BPR(), epochs=20, lr=0.05)
+    assert not told(method, model, graph.select(torch.arange(999)))
+    assert told(method, model, graph)
+
+
 @pytest.mark.parametrize(
     "objective", [BPR(), SampledBCE(), InBatchSoftmax(batch_size=256)], ids=["bpr", "bce", "batch"]
 )

@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import REQUESTS, Wrapped, factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.nn import BCE, BPR, risk_of
+from graphunlearn.nn import BCE, BPR, InBatchSoftmax, SampledSoftmax, risk_of
 from graphunlearn.operators import influence
+from graphunlearn.operators.shared.right_hand_side import global_problem
 
 OBJECTIVES = {"bpr": BPR(weight_decay=0.05, negatives=3), "bce": BCE(weight_decay=0.05)}
 
@@ -66,3 +67,73 @@ def test_every_removal_reaches_through_stored_negatives():
     for name, objective in OBJECTIVES.items():
         counts[name] = influence(model, graph, retained, removed, objective)[2]
     assert counts["bpr"] > counts["bce"]
+
+
+@pytest.mark.parametrize(
+    "shared", [InBatchSoftmax(batch_size=8, negatives=5), SampledSoftmax(negatives=5, proposal="popularity")], ids=repr
+)
+def test_draws_that_depend_on_other_users_are_those_of_the_retained_graph(make_request, shared):
+    graph = random_graph(12, 10, 34)
+    model, request = light_gcn(graph), make_request(graph)
+    removed = request.mask(graph)
+    retained, _ = graph.split(request)
+    before, after = shared.samples(graph), shared.samples(retained)
+    users = graph.pairs[0, removed]
+    others = ~torch.isin(after.users, users)
+    assert not torch.equal(before.select(~removed).negatives[others], after.negatives[others])
+    direct, spillover, _ = influence(model, graph, retained, removed, shared)
+    whole = risk_of(model, graph, shared).gradient(parameters(model))
+    whole = whole - risk_of(model, retained, shared).gradient(parameters(model))
+    torch.testing.assert_close(direct + spillover, whole, rtol=1e-10, atol=1e-10)
+    problem = global_problem(model, model, graph, retained, removed, shared, None)
+    assert torch.equal(problem.new.samples.negatives, after.by_user().negatives)
+
+
+# ---- the problem over all parameters
+
+
+def node_of(model, graph):
+    """The node of every parameter: two tables, then a tower that belongs to none."""
+    dim = model.user_table.weight.size(1)
+    nodes = torch.arange(graph.num_nodes).repeat_interleave(dim)
+    return torch.cat([nodes, torch.full((sum(p.numel() for p in model.tower.parameters()),), -1)])
+
+
+def test_emptied_nodes_have_no_gradient_left_and_pruned_ones_do_not_move(objective):
+    graph = random_graph(12, 10, 34)
+    model, request, kept = two_tower(graph), REQUESTS["user"](graph), torch.tensor([0, 2, 5, 14])
+    removed = request.mask(graph)
+    retained, _ = graph.split(request)
+    nodes, theta = node_of(model, graph), parameters(model)
+    emptied = torch.isin(nodes, graph.emptied(retained).nonzero().view(-1))
+    tilt = risk_of(model, graph, objective).gradient(theta)
+    direct = risk_of(model, graph, objective, objective.samples(graph).select(removed)).gradient(theta)
+    assert float(tilt[emptied].abs().max()) > 0
+    assert float(direct[emptied].abs().max()) > 0
+    for nodes_kept, free in ((None, nodes > -2), (kept, torch.isin(nodes, kept) | (nodes == -1))):
+        problem = global_problem(model, model, graph, retained, removed, objective, nodes_kept)
+        torch.testing.assert_close(problem.tilt(), tilt * ~emptied * free)
+        torch.testing.assert_close(problem.direct_gradient(), direct * ~emptied * free)
+        torch.testing.assert_close(problem.tilt(theta.clone()), theta * ~emptied * free)  # a gradient at hand
+        torch.testing.assert_close(problem.restrict(theta), theta * free)
+        vector = torch.randn_like(theta)
+        expected = problem.curved.curvature(theta, "gauss-newton")(vector * free) * free
+        torch.testing.assert_close(problem.product(theta, "gauss-newton")(vector), expected)
+
+
+def test_the_curvature_takes_sixteen_negatives_and_can_leave_out_the_propagation():
+    graph = random_graph(12, 10, 34)
+    request, objective = REQUESTS["interaction"](graph), BPR(negatives=20)
+    model, retained = light_gcn(graph), graph.split(request)[0]
+    problem = global_problem(model, model, graph, retained, request.mask(graph), objective, None)
+    assert problem.curved.samples.negatives.shape == (retained.num_interactions, 16)
+    theta, plain = problem.start, factors(graph)
+    plain.embedding.weight.data = model.embedding.weight.data
+    fewer, samples = objective.first_negatives(objective.samples(retained), 16)
+    for kind in ("gauss-newton", "hessian"):
+        expected = risk_of(plain, retained, fewer, samples).curvature(theta, kind)
+        vector = torch.randn_like(theta)
+        torch.testing.assert_close(problem.product(theta, kind, propagation=False)(vector), expected(vector))
+    deep = global_problem(two_tower(graph), two_tower(graph), graph, retained, request.mask(graph), objective, None)
+    with pytest.raises(ValueError, match=r"'propagation' must be True where tables are not propagated linearly"):
+        deep.product(deep.start, "hessian", propagation=False)

@@ -17,6 +17,7 @@ from graphunlearn.operators.shared.steer import (
     _Differentiable,
     _dual,
     _length,
+    _Linear,
     _Local,
     _metric,
     _two,
@@ -66,6 +67,14 @@ def test_any_model_with_reachable_rows_is_served(kind):
     before = error(made, graph, pairs, target)
     steer(made, graph, pairs, target, rounds=10, damping=1e-4)
     assert error(made, graph, pairs, target) < 0.3 * before
+
+
+def test_by_default_there_are_two_rounds_with_little_damping():
+    graph, model, pairs, target = case()
+    other = copy.deepcopy(model)
+    log = steer(model, graph, pairs, target)
+    assert log == steer(other, graph, pairs, target, rounds=2, floor=0.3, damping=0.01)
+    assert torch.equal(model.embedding.weight, other.embedding.weight)
 
 
 def test_no_pairs_change_nothing_bit_for_bit():
@@ -203,6 +212,70 @@ def test_derivatives_agree_with_the_dense_propagation():
     assert float(((space.gain - exact) / exact).abs().mean()) < 0.4
 
 
+def without_layer_0():
+    graph, _, pairs, target = case()
+    return graph, light_gcn(graph, dim=4, alpha=torch.tensor([0.0, 0.5, 0.5]).double()), pairs, target
+
+
+def test_without_layer_0_the_maps_are_those_of_the_dense_propagation():
+    graph, model, _, _ = without_layer_0()
+    table, weight = initial_table(model, graph), 1.0 + graph.adjacency.degree.double()
+    space, dense = _Linear(linear_form(model, graph), table, weight, table), dense_form(model, graph)
+    change = torch.randn_like(table)
+    torch.testing.assert_close(space.effect(change), dense @ change)
+    torch.testing.assert_close(space.direction(change), (dense.t() @ change) / weight[:, None])
+    torch.testing.assert_close(space.response(change), dense @ torch.diag(1 / weight) @ dense.t() @ change)
+
+
+def test_scores_reach_their_targets_without_layer_0():
+    graph, model, pairs, target = without_layer_0()
+    before = error(model, graph, pairs, target)
+    log = steer(model, graph, pairs, target, rounds=12, damping=1e-6)
+    assert log["errors"][-1] == pytest.approx(error(model, graph, pairs, target))
+    assert log["errors"][-1] < 0.1 * before
+
+
+@pytest.mark.parametrize("dim", [1, 16, 32, 33, 80])
+def test_the_estimate_of_a_diagonal_is_near_it_whatever_the_width(dim):
+    graph = random_graph(12, 10, 60, values=False)
+    model = light_gcn(graph, dim=dim, alpha=torch.tensor([0.0, 0.5, 0.5]).double())
+    table, weight = initial_table(model, graph), 1.0 + graph.adjacency.degree.double()
+    space = _Linear(linear_form(model, graph), table, weight, table)
+    exact = (dense_form(model, graph).square() / weight).sum(1)
+    assert space.gain.shape == exact.shape
+    assert float(((space.gain - exact) / exact).abs().mean()) < 0.4
+
+
+def kernel_of(pattern, rows, images, gain):
+    """The matrix of the dual problem, pair by pair, where the response is diagonal."""
+    num, (users, items) = len(pattern.rows), rows
+    kernel = torch.zeros(num, num, dtype=torch.float64)
+    for a, (u, i) in enumerate(zip(pattern.rows.tolist(), pattern.cols.tolist())):
+        for b, (v, j) in enumerate(zip(pattern.rows.tolist(), pattern.cols.tolist())):
+            kernel[a, b] += gain[u] * (items[i] @ images[1][j]) if u == v else 0.0
+            kernel[a, b] += gain[len(users) + i] * (users[u] @ images[0][v]) if i == j else 0.0
+    return kernel
+
+
+def test_the_multipliers_solve_the_damped_dual_problem_with_embeddings_of_any_size():
+    """Also with a pair of two zero embeddings, which no change of them can move to first order."""
+    graph, model, _, _ = case()
+    pairs = torch.tensor([[0, 0, 1, 2, 3, 11], [0, 1, 1, 2, 3, 9]])
+    table, weight = initial_table(model, graph), 1.0 + graph.adjacency.degree.double()
+    space = _Local(linear_form(model, graph), table, weight, table)
+    scale = torch.logspace(0, -3, 12, dtype=torch.float64)
+    scale[11] = 0
+    rows = table[:12] * scale[:, None], table[12:] * scale[[0, 1, 2, 3, 4, 5, 6, 7, 8, 11], None]
+    images = rows[0] @ _metric(table, 12, 0.3), rows[1] @ _metric(table, 12, 0.3)
+    pattern, residual = PairPattern(pairs[0], pairs[1], (12, 10)), torch.randn(6, dtype=torch.float64)
+    kernel = kernel_of(pattern, rows, images, space.gain)
+    ridge = 0.01 * kernel.diagonal().mean()
+    dual = _dual(pattern, rows, images, space, residual, 0.01)
+    assert torch.isfinite(dual).all()
+    assert float((kernel @ dual + ridge * dual - residual).norm() / residual.norm()) <= 0.05
+    assert float(dual[5] / (residual[5] / ridge)) == pytest.approx(1, abs=0.15)
+
+
 @given(st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_the_length_is_the_best_near_one(seed):
@@ -217,6 +290,20 @@ def test_the_length_is_the_best_near_one(seed):
 
     best = minimize_scalar(loss, bounds=(0.001, 2.0), method="bounded").x
     assert loss(length) <= loss(best) * 1.02 + 1e-9
+
+
+def test_the_length_is_the_minimum_even_where_products_of_two_changes_are_large():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        first, second = (torch.randn(12, dtype=torch.float64, generator=generator).abs() for _ in range(2))
+        length = float(0.3 + 1.5 * torch.rand(1, generator=generator))
+        assert _length(length * first + length**2 * second, first, second) == pytest.approx(length, abs=1e-3)
+
+
+def test_the_length_stays_between_a_thousandth_and_two():
+    first, nothing = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    assert _length(5 * first, first, nothing) == 2.0
+    assert _length(-5 * first, first, nothing) == 0.001
 
 
 def test_a_step_without_effect_keeps_its_length():

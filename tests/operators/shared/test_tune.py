@@ -1,11 +1,13 @@
 """Fine-tuning: the terms against loops, what moves, and what is switched off."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from toys import light_gcn, random_graph
 
-from graphunlearn.nn import BPR, NGCF, encode, score
+from graphunlearn.nn import BPR, NGCF, SimGCL, auxiliary_loss, encode, score
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 
 
@@ -28,6 +30,20 @@ def test_the_terms_of_the_first_step_equal_loops():
     assert history[0]["risk"] == pytest.approx(risk)
     assert history[0]["target"] == pytest.approx(expected)
     assert history[0]["preserve"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_risk_includes_the_contrastive_loss_of_the_model():
+    graph, _, pairs, target = case()
+    model, objective = SimGCL(graph.num_nodes, 4, 2).double(), BPR()
+    with torch.no_grad():
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(3 * 1_000_003 + 1))
+        samples = objective.samples(graph, epoch=1_000_001).select(order)
+        extra = auxiliary_loss(model, graph, samples, seed=3, epoch=1_000_001, step=0)
+        risk = objective(encode(model, graph), samples).mean() + extra
+    assert float(extra) > 0
+    settings = TuneSettings(epochs=1, batch_size=1000, seed=3)
+    history = tune(model, graph, pairs, lambda _: target, objective, settings)
+    assert history[0]["risk"] == pytest.approx(float(risk))
 
 
 def test_preservation_is_the_mean_squared_change_of_the_scores_in_the_batch():
@@ -101,6 +117,22 @@ def test_the_same_seed_gives_the_same_rows():
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
+def test_by_default_there_are_three_epochs_with_every_term():
+    graph, model, pairs, target = case()
+    history = tune(model, graph, pairs, lambda _: target, BPR(), TuneSettings())
+    assert [entry["epoch"] for entry in history] == [1.0, 2.0, 3.0]
+    assert all(history[-1][name] > 0 for name in ("risk", "target", "preserve"))
+
+
+def test_the_smallest_settings_are_served():
+    graph, model, pairs, target = case()
+    settings = TuneSettings(epochs=1, batch_size=1, lr=1e-6, preserve=0.0)
+    (entry,) = tune(model, graph, pairs, lambda _: target, BPR(), settings)
+    with torch.no_grad():
+        risk = BPR()(encode(model, graph), BPR().samples(graph, epoch=1_000_001)).mean()
+    assert entry["risk"] == pytest.approx(float(risk), rel=1e-3)  # the steps are tiny
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,6 +140,8 @@ def test_the_same_seed_gives_the_same_rows():
         ({"lr": 0.0}, "'lr' must be positive"),
         ({"batch_size": 0}, "'batch_size' must be at least 1"),
         ({"target": -1.0}, "'target' must be finite"),
+        ({"risk": math.inf}, "'risk' must be finite"),
+        ({"preserve": math.nan}, "'preserve' must be finite"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
