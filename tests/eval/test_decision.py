@@ -228,3 +228,24 @@ def test_a_model_equal_to_a_retrained_one_is_never_too_little_or_too_much(case, 
     model = references[which % len(references)]
     found = decide(compared(model, original, references), NEAR, len(references))
     assert found.status in ("like", "undecided")
+
+
+@pytest.mark.parametrize("num", [3, 5])
+def test_retrained_models_pass_in_95_percent_of_draws_and_the_original_in_none(num):
+    """Models vary by their seeds, alike in all units, and by unit; all of three attacks tell the original."""
+    generator, passed, liked, runs, names = torch.Generator().manual_seed(4), 0, 0, 200, ("fold_in", "lira", "target")
+
+    def model(level, gap):
+        shift = 0.02 * float(torch.randn((), generator=generator))
+        return of_users((level + gap + shift + 0.05 * torch.randn(40, generator=generator)).tolist())
+
+    for _ in range(runs):
+        level = {name: 0.2 * torch.randn(40, generator=generator) for name in names}
+        original, another = ({name: model(level[name], gap) for name in names} for gap in (0.6, 0.0))
+        references = [{name: model(level[name], 0.0) for name in names} for _ in range(num)]
+        status = decide(compared(another, original, references), None, num).status
+        passed += status in ("like", "undecided")
+        liked += status == "like"
+        assert decide(compared(original, original, references), None, num).status in ("under", "undecided")
+    assert passed / runs >= 0.95
+    assert liked / runs > 0.5

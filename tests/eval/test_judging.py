@@ -229,7 +229,7 @@ def test_three_judge_methods_and_not_one_another(case, original, retrained):
     assert audited.report["retrain_pass_rate"] is None  # two are left when one is judged
     assert pass_rate(audited.measured["retrain"]) is None
     lira = rows(audited)["retrain"]["attacks"]["lira"]  # no spread, and so no share, against two models
-    assert (lira["leak_left"], lira["leak_runs"], lira["beyond"]) == (None, [0, 3], None)
+    assert (lira["leak_left"], lira["runs_told"], lira["runs"], lira["beyond"]) == (None, 0, 3, None)
     assert rows(audited)["original"]["attacks"]["lira"]["leak_left"] is not None
 
 

@@ -165,7 +165,7 @@ def _sentence(report: Mapping[str, Any], method: Mapping[str, Any], name: str, a
     if left is None and entry.get("beyond") is None:
         return told if few(report) else f"{told} {FEW}"
     if left is None:
-        away = "" if entry.get("leak_runs") else _away(entry, method, name)
+        away = "" if entry.get("runs") else _away(entry, method, name)
         return f"{told} The attack does not tell the original from retrained models: {NOTHING} to forget.{away}"
     if left.runs is not None:
         of = "" if left.exact else f" (from {share(left.low or 0.0)} to {share(left.high or 0.0)})"

@@ -252,9 +252,8 @@ def left_of(report: Mapping[str, Any], method: Mapping[str, Any], name: str) -> 
     entry = entry_of(method, name) or {}
     if entry.get("leak_left") is None or not (separated(report, name) or method.get("own_original")):
         return None
-    if entry.get("leak_runs"):
-        (low, high), (told, of) = entry["leak_range"], entry["leak_runs"]
-        return Left(entry["leak_left"], low, high, (told, of))
+    if entry.get("runs"):
+        return Left(entry["leak_left"], entry["leak_least"], entry["leak_most"], (entry["runs_told"], entry["runs"]))
     return Left(entry["leak_left"], entry.get("leak_low"), entry.get("leak_high"))
 
 

@@ -55,7 +55,7 @@ _SHORT = {
     "recall@20_unaffected": "unaffected users",
 }
 INTERVALS = ("low", "high", "leak_low", "leak_high", "difference_low", "difference_high")
-RANGES = ("leak_range", "leak_runs")
+RANGES = ("leak_least", "leak_most", "runs_told", "runs")
 DISTANCE = ("test", "forget", "noise_floor_test", "noise_floor_forget")
 
 
@@ -146,8 +146,8 @@ def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
     replaced by those between the runs. The logs of all runs are kept in a list under ``runs``.
 
     Intervals of attacks belong to single runs, and are ``None`` here. The share of the trace that is left has its range
-    over the runs instead (``leak_range``), and the number of runs in which the attack distinguishes the original, of
-    all runs with the attack (``leak_runs``); the mean share is that of these runs.
+    over the runs instead (``leak_least`` to ``leak_most``), and the number of runs in which the attack distinguishes
+    the original (``runs_told``), of all runs with the attack (``runs``); the mean share is that of these runs.
 
     Args:
         runs: One list of methods per run (data seed or original seed), all with the same names.
@@ -201,13 +201,20 @@ def _aggregate_attacks(runs: Sequence[Mapping[str, Any] | None]) -> dict[str, An
             continue
         plain = [{k: v for k, v in entry.items() if k not in (*INTERVALS, *RANGES)} for entry in entries]
         means[name], spread = _mean_and_sd(plain)
-        known = [of for entry in entries if (of := entry.get("leak_range") or [entry.get("leak_left")]) != [None]]
-        counts = [entry.get("leak_runs") or [int(entry.get("leak_left") is not None), 1] for entry in entries]
+        shares = [entry[key] for entry in entries for key in _ends(entry) if entry.get(key) is not None]
+        counts = [
+            (entry.get("runs_told", int(entry.get("leak_left") is not None)), entry.get("runs", 1)) for entry in entries
+        ]
         means[name] |= dict.fromkeys(key for key in INTERVALS if any(key in entry for entry in entries))
-        means[name]["leak_range"] = [min(map(min, known)), max(map(max, known))] if known else None
-        means[name]["leak_runs"] = [sum(column) for column in zip(*counts)]
+        means[name] |= {"leak_least": min(shares, default=None), "leak_most": max(shares, default=None)}
+        means[name] |= dict(zip(("runs_told", "runs"), map(sum, zip(*counts))))
         spreads |= {name: spread} if spread else {}
     return {"attacks": means} | ({"attacks_sd": spreads} if spreads else {})
+
+
+def _ends(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields that hold the least and the largest share that is left, of one run or of several."""
+    return ("leak_least", "leak_most") if "runs" in entry else ("leak_left",)
 
 
 def _mean_and_sd(values: Sequence[Any]) -> tuple[Any, Any]:

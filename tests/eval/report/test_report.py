@@ -501,17 +501,17 @@ def test_intervals_of_several_runs_are_never_averaged():
     assert found["value"] == pytest.approx(np.mean([0.58, 0.86, 0.5]))
     assert mean["attacks_sd"]["lira"]["value"] == pytest.approx(np.std([0.58, 0.86, 0.5], ddof=1))
     assert found["leak_left"] == pytest.approx(0.55)
-    assert (found["leak_range"], found["leak_runs"]) == ([0.2, 0.9], [2, 3])
+    keys = ("leak_least", "leak_most", "runs_told", "runs")
+    assert [found[key] for key in keys] == [0.2, 0.9, 2, 3]
     for key in ("low", "high", "leak_low", "leak_high", "difference_low", "difference_high"):
         assert found[key] is None
         assert key not in mean["attacks_sd"]["lira"]
     assert mean["attacks"]["target"] is None
     (again,) = aggregate([[mean], one_run(-0.1, -0.2, 0.0)])  # means of means, as of models that several audits share
-    assert again["attacks"]["lira"]["leak_runs"] == [3, 4]
-    assert again["attacks"]["lira"]["leak_range"] == [-0.1, 0.9]
+    assert [again["attacks"]["lira"][key] for key in keys] == [-0.1, 0.9, 3, 4]
     (never,) = aggregate([one_run(), one_run()])
     lira = never["attacks"]["lira"]
-    assert (lira["leak_left"], lira["leak_range"], lira["leak_runs"]) == (None, None, [0, 2])
+    assert (lira["leak_left"], [lira[key] for key in keys]) == (None, [None, None, 0, 2])
     (alone,) = aggregate([one_run(0.2, 0.0, 0.4)])
     assert alone["attacks"] == one_run(0.2, 0.0, 0.4)[0]["attacks"]
 
@@ -520,7 +520,8 @@ def test_several_runs_are_told_as_several(report, tmp_path):
     for entry_ in report["methods"]:
         if entry_["name"] == "ifru":
             found = entry_["attacks"]["lira"]
-            found |= {"leak_low": None, "leak_high": None, "leak_range": [-0.2, 0.31], "leak_runs": [2, 3]}
+            found |= {"leak_low": None, "leak_high": None, "leak_least": -0.2, "leak_most": 0.31}
+            found |= {"runs_told": 2, "runs": 3}
     report["runs"] = [report["methods"]] * 3
     text = words_of(report, tmp_path)
     assert "In 2 of 3 runs, 12% of the trace is left on average (from −20% to 31%)." in text
