@@ -187,6 +187,17 @@ class EventGraph(Stored):
         """
         return self.active & ~retained.active
 
+    def placed(self, part: ForgetRequest) -> ForgetRequest:
+        """Return a request of one level with the positions of clicks checked against the items that it names.
+
+        Args:
+            part: The request.
+
+        Raises:
+            ValueError: Other items are at these positions.
+        """
+        return part
+
     def split(self, *requests: ForgetRequest) -> tuple[Self, Self]:
         """Split the graph into the retained graph and the graph of the forget set.
 
@@ -271,7 +282,9 @@ def divide(
         elsewhere |= graph.holds(part)
     elsewhere &= ~train.holds(part)
     parts = [tuple(e for e, out in zip(part.index, elsewhere.tolist()) if out is held) for held in (False, True)]
-    learned, held = (ForgetRequest(part.level, index, part.raw) if index else None for index in parts)
+    learned, held = (
+        ForgetRequest(part.level, index, part.raw).naming(part.items) if index else None for index in parts
+    )
     return learned, held
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -207,7 +208,7 @@ def _odd_pairs(
     return first[:, first[0] >= 0], second[:, second[0] >= 0]
 
 
-def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Any]:
     """Return ratings and labels of the kept interactions, followed by values drawn from them for the added pairs."""
     drawn = torch.randint(int(kept.sum()), (added,), generator=generator).to(kept.device)
     values = {name: graph[EDGE_TYPE].get(name) for name in ("rating", "label")}
