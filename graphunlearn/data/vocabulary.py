@@ -19,6 +19,7 @@ from graphunlearn.errors import ArgumentError
 __all__ = ["IdError", "Vocabulary", "canonical_id", "canonical_ids", "preview"]
 
 MISSING = frozenset({"", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
+QUOTES = "'\""
 WHITE = " \t\r\n\f\v"
 """The characters that are no part of an id at its ends; other blank characters are."""
 EXACT = 2.0**53
@@ -41,7 +42,13 @@ def preview(values: Iterable[Any], count: int = 3) -> str:
     """
     values = list(values)
     more = f" and {len(values) - count} more" if len(values) > count else ""
-    return ", ".join(repr(value) for value in values[:count]) + more
+    return ", ".join(map(brief, values[:count])) + more
+
+
+def brief(value: Any, longest: int = 60) -> str:
+    """Return the representation of a value for a message, without the end of a long one."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}...{text[0] if text[0] in QUOTES else ''}"
 
 
 class IdError(ArgumentError):
@@ -88,7 +95,7 @@ def canonical_id(value: Any) -> str:
         if value < exact:
             return str(int(value))
         raise IdError("ids", f"be below 2**{int(exact).bit_length() - 1} where they are floats", f"{value!r}", WIDE)
-    raise IdError("ids", "be text or whole numbers from 0", f"{value!r}")
+    raise IdError("ids", "be text or whole numbers from 0", brief(value))
 
 
 def canonical_ids(values: Iterable[Any], numeric: bool | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphunlearn.data.vocabulary import WHITE, preview
+from graphunlearn.data.vocabulary import WHITE, brief, preview
 from graphunlearn.errors import ArgumentError
 
 # Column names in lower case without punctuation, by role; earlier names take precedence.
@@ -27,7 +27,7 @@ NAMES = {
 }
 # Names that may as well be an id, such as the title of a book: alone, they do not make a header.
 WORDS = {"customer", "member", "movie", "product", "asin", "artist", "track", "song", "book", "isbn", "business", "poi"}
-SEPARATORS = ("\t", "::", ";", ",", " ")
+SEPARATORS = ("\t", "::", ";", ",", "|", " ")
 TYPE = re.compile(r":(token|float)(_seq)?$")
 DATE = re.compile(r"[12][0-9]{3}-[01][0-9]-[0-3][0-9]([T ][0-9:.,+Z-]*)?")
 Column = str | int | None
@@ -109,8 +109,8 @@ def is_number(text: str) -> bool:
 def fields(line: str, separator: str) -> list[str]:
     """Return the fields of one line; quotes around whole fields are taken off."""
     if separator == " ":
-        cells = re.split(" +", line.strip(" "))
-    elif len(separator) == 1 and '"' in line:
+        line = re.sub(" +", " ", line.strip(" "))
+    if len(separator) == 1 and '"' in line:
         try:
             cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
         except csv.Error:  # a field that is too long
@@ -148,17 +148,18 @@ def sniff_separator(lines: Sequence[str], layout: Layout, suffix: str = "") -> t
 
 def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
     """Whether the lines are users followed by any number of items: only whole numbers, and no predominant length."""
-    rows = [line.split() for line in lines]
+    rows = [fields(line.strip(WHITE), separator or " ") for line in lines]
     usual = Counter(map(len, rows)).most_common(1)[0][1]
-    varying = separator in {" ", "\t"} and len(rows) > 1 and 2 * usual <= len(rows)
-    return varying and _whole(rows)
+    least = 2 if separator in {" ", "\t"} else 3  # two rows with commas may as well be a table that is cut off
+    return len(rows) >= least and 2 * usual <= len(rows) and _whole(rows)
 
 
 def looks_like_lists(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether rows of one width may be lists: whole numbers, a user of its own in every row, and no times."""
-    if len(rows[0]) < 3 or not _whole(rows) or len({row[0] for row in rows}) < len(rows):
+    """Whether rows of one width may be lists: whole numbers, a user or a count first in every row, and no times."""
+    width = len(rows[0])
+    if width < 3 or not _whole(rows) or any(_is_time(column) for column in list(zip(*rows))[2:]):
         return False
-    return not any(_is_time(column) for column in list(zip(*rows))[2:])
+    return len({row[0] for row in rows}) == len(rows) or all(row[0] == str(width - 1) for row in rows)
 
 
 def _whole(rows: Sequence[Sequence[str]]) -> bool:
@@ -209,8 +210,8 @@ def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout
         if certain or len(first) > 1:
             return certain or not any(map(is_number, first)), "" if certain else f"its first line may be data ({shown})"
         return False, f"its first line was taken as data ({shown}); 'header=True' skips it"
-    if above:
-        return True, ""
+    if above and len(first) > 1:
+        return True, "" if needed else f"its first line was taken as a header ({shown})"
     return False, "" if any(
         map(is_number, first)
     ) else f"it was taken to have no header: its first line is data ({shown})"
@@ -321,11 +322,11 @@ def _position(role: str, column: str | int, names: Sequence[str] | int, width: i
             raise ArgumentError(role, f"be a column below {width} of '{source}'", column)
         return column
     if isinstance(names, int):
-        raise ArgumentError(role, f"be a column number, since '{source}' has no header", f"{column!r}")
+        raise ArgumentError(role, f"be a column number, since '{source}' has no header", brief(column))
     for same in (str, lambda name: TYPE.sub("", str(name)), plain):
         matches = [i for i, name in enumerate(names) if same(name) == same(column)]
         if matches:
             return matches[0]
     close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
-    raise ArgumentError(role, f"name a column of '{source}'", f"{column!r}; {hint}")
+    raise ArgumentError(role, f"name a column of '{source}'", f"{brief(column)}; {hint}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.io.columns import INTERACTIONS, Layout
-from graphunlearn.data.vocabulary import MISSING, IdError, Vocabulary, canonical_ids
+from graphunlearn.data.vocabulary import MISSING, IdError, Vocabulary, brief, canonical_ids
 
 Where = Callable[[int], str]
 Numeric = Mapping[str, bool]
@@ -94,7 +94,7 @@ def _ids(column: pd.Series[Any], role: str, where: Where, numeric: bool | None, 
     for position, text in enumerate(ids):
         if len(text) > LONGEST or "\n" in text:
             row = int(np.argmax(codes == position))
-            got = f"{text[:20]!r}... of {len(text):,} characters"
+            got = f"{brief(text)} of {len(text):,} characters"
             raise ValueError(f"{where(row)}: {role} ids must be one line of at most {LONGEST:,} characters (got {got})")
     merged, categories = pd.factorize(np.array(ids, dtype=object))
     return pd.Categorical.from_codes(merged[codes], categories=pd.Index(categories, dtype=object))
@@ -131,17 +131,13 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
         kind = "number below 2**63" if whole or is_time else f"number of at most {largest:.3g}"
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {_shown(column.iloc[row])})")
+        raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {brief(str(column.iloc[row]))})")
     exact = whole or (is_time and pd.api.types.is_integer_dtype(values))
     return values.to_numpy(dtype=np.int64 if exact else np.float64)
 
 
-def _shown(value: Any) -> str:
-    text = repr(str(value))
-    return text if len(text) < 60 else f"{text[:40]}..."
-
-
 def _seconds(times: pd.Series[Any]) -> pd.Series[Any]:
     """Return dates as seconds since 1970, as integers if all are whole seconds."""
-    seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    start = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds end in 2262
+    seconds = (times.dt.as_unit("us") - start) / pd.Timedelta(seconds=1)
     return seconds.astype(np.int64) if (seconds % 1 == 0).all() else seconds

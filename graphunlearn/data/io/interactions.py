@@ -105,14 +105,12 @@ class Conversions(EventGraph, HeteroData):
             graph[node_type].vocabulary = vocabulary
         graph[EDGE_TYPE].edge_index = pairs
         graph[EDGE_TYPE].update(attributes)
-        # Sorted by user and item, repeated pairs are neighbours, and the last of a run is the last occurrence.
-        order = graph.adjacency.interaction[: pairs.size(1)].long()
-        repeated = (pairs[:, order[1:]] == pairs[:, order[:-1]]).all(0)
+        codes = (pairs[0] * max(len(items), 1) + pairs[1]).cpu().numpy()
+        repeated = pd.Series(codes).duplicated(keep="last").to_numpy()
         if not repeated.any():
             return graph
         warn(f"{int(repeated.sum())} repeated (user, item) pairs were collapsed; the last occurrence of each was kept")
-        keep = torch.ones(pairs.size(1), dtype=torch.bool, device=pairs.device)
-        keep[order[:-1][repeated]] = False
+        keep = torch.from_numpy(~repeated).to(pairs.device)
         return graph.select(keep)
 
     @classmethod

@@ -14,7 +14,6 @@ from graphunlearn.data.io.columns import (
     INTERACTIONS,
     Column,
     Layout,
-    fields,
     find_columns,
     looks_like_lists,
     plain,
@@ -73,16 +72,18 @@ def read_rows(
     sniffed = sniff_separator(first, layout, suffix_of(path)) if reading.sep is None else (reading.sep, [])
     separator, others = sniffed
     if maybe_lists and not given and reading.header is None and sniff_lists(first, separator):
+        if separator != " " and separator != "\t":
+            warn(f"'{path}' was read as lists of a user and any number of items, since its lines differ in length")
         return read_lists(path, text, separator, numeric)
     separator = separator or ","
     if others:
         shown = ", ".join(f"sep={other!r}" for other in others)
         warn(f"'{path}' was cut at every {separator!r}, but {shown} would fit as well")
-    rows = [fields(line, separator) for line in first]
+    cells = cut(path, text, separator)
+    rows = cells.rows()
     header, doubt = sniff_header(rows, given, layout) if reading.header is None else (reading.header, "")
     order = layout.order if header else sniff_order(rows, given, layout, path)
     names = rows[0] if header else len(rows[0])
-    cells = cut(path, text, separator)
     _check_width(path, cells, header)
     columns = find_columns(names, given, path, layout, order)
     if doubt:
@@ -98,7 +99,7 @@ def read_rows(
         _check_repeated(path, frame, columns, rows[0], layout, line)
     clean = tidy(frame, lambda row: f"'{path}', line {line[row]}", layout, numeric)
     ignored = [rows[0][at] if header else at + 1 for at in range(len(rows[0])) if at not in columns.values()]
-    lists = maybe_lists and not given and looks_like_lists(rows) and clean["user"].nunique() == len(clean)
+    lists = maybe_lists and not given and looks_like_lists(rows) and clean["user"].nunique() in (1, len(clean))
     if not request:
         _tell(path, header, columns, order != layout.order, ignored, lists)
     places = {role: rows[0][at] if header else at + 1 for role, at in columns.items()}

@@ -35,16 +35,29 @@ class Cells(NamedTuple):
     Args:
         width: Number of fields of every line that is not blank ``[num_lines]``.
         line: Number of these lines in the file, from 1 ``[num_lines]``.
-        start: Position in ``text`` of the first field of every line ``[num_lines]``, or ``None`` for parsed rows.
         text: The text without quotes, or the rows that were parsed.
         separator: The separator in ``text``.
+        start: Position in ``text`` of every line ``[num_lines]``; empty for parsed rows.
+        cuts: Position in ``text`` of every separator; empty for parsed rows.
     """
 
     width: Array
     line: Array
-    start: Array | None
     text: bytes | list[list[str]]
     separator: str
+    start: Array = np.empty(0, dtype=np.int64)
+    cuts: Array = np.empty(0, dtype=np.int64)
+
+    def rows(self, count: int = 100) -> list[list[str]]:
+        """Return the fields of the first lines that are not blank."""
+        if isinstance(self.text, bytes):
+            starts = self.start[:count].tolist()
+            ends = [self.text.find(b"\n", start) for start in starts]
+            lines = [self.text[a : b if b >= 0 else None] for a, b in zip(starts, ends)]
+            rows = [line.decode().split(self.separator) for line in lines]
+        else:
+            rows = self.text[:count]
+        return [[field.strip(WHITE) for field in row] for row in rows]
 
 
 def check_file(path: Path) -> None:
@@ -90,7 +103,7 @@ def read_text(path: Path, reading: Reading) -> bytes:
     wrong = data.find(0)
     if wrong < 0:
         try:
-            data.decode()
+            _ = data.isascii() or data.decode()
         except UnicodeDecodeError as error:
             wrong = error.start
     if wrong >= 0:
@@ -139,20 +152,18 @@ def cut(path: Path, text: bytes, separator: str) -> Cells:
     if plain is not None:
         return _simple(plain, separator)
     reasons = []
-    for escape in (None, "\\") if b'\\"' in text else (None,):
+    found: list[Cells] = []
+    for variant in dict.fromkeys([text, text.replace(b'\\"', b'""')]):
         try:
-            rows, line = _parsed(text, separator, escape)
+            found.append(_parsed(variant, separator))
         except csv.Error as error:
             reasons.append(str(error))
             continue
-        width = np.array([len(row) for row in rows])
-        if escape is None and (width != width[0]).any() and b'\\"' in text:
-            continue  # backslashes may explain it
-        return _rows(path, rows, width, line, separator)
-    if separator in {",", ";"}:
-        if not reasons:
-            rows, line = _parsed(text, separator, None)
-            return _rows(path, rows, np.array([len(row) for row in rows]), line, separator)
+        if (found[-1].width == found[-1].width[0]).all():
+            break
+    if found:
+        return _several_lines(path, found[-1])
+    if separator in {",", ";", "|"}:
         raise ValueError(f"'{path}', {reasons[0]}")
     if re.search(rb'(?m)(?:^|%b)"[^"\n]*"(?:$|%b)' % ((re.escape(separator.encode()),) * 2), text):
         warn(f"'{path}': quotes were kept as part of the values, since not all of them surround a whole field")
@@ -165,11 +176,17 @@ def _simple(text: bytes, separator: str) -> Cells:
     ends = np.flatnonzero(symbols == ord("\n"))
     if not text.endswith(b"\n"):
         ends = np.append(ends, len(text))
-    separators = np.flatnonzero(symbols == ord(separator))
+    cuts = np.flatnonzero(symbols == ord(separator))
     starts = np.append(0, ends[:-1] + 1)
-    width = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
     filled = np.flatnonzero(ends > starts)
-    return Cells(width[filled], filled + 1, starts[filled], text, separator)
+    starts, ends = starts[filled], ends[filled]
+    each, rest = divmod(cuts.size, max(filled.size, 1))
+    square = cuts.reshape(-1, each) if each and not rest else None
+    if square is not None and (square[:, 0] >= starts).all() and (square[:, -1] < ends).all():
+        width = np.full(filled.size, each + 1)
+    else:
+        width = np.diff(np.searchsorted(cuts, ends), prepend=0) + 1
+    return Cells(width, filled + 1, text, separator, starts, cuts)
 
 
 def _without_quotes(text: bytes, separator: str) -> bytes | None:
@@ -189,14 +206,15 @@ def _without_quotes(text: bytes, separator: str) -> bytes | None:
     return text.replace(b'"', b"")
 
 
-def _parsed(text: bytes, separator: str, escape: str | None) -> tuple[list[list[str]], list[int]]:
-    """Return the rows of a text with quotes, and the numbers of their last lines.
+def _parsed(text: bytes, separator: str) -> Cells:
+    """Return the fields of a text with quotes.
 
     Raises:
         csv.Error: A quote is not closed or a field too long; the message names the line.
     """
-    stream = io.StringIO(text.decode(), newline="\n")
-    reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True, escapechar=escape)
+    reader = csv.reader(
+        io.StringIO(text.decode(), newline="\n"), delimiter=separator, skipinitialspace=True, strict=True
+    )
     rows: list[list[str]] = []
     line: list[int] = []
     while True:
@@ -208,18 +226,18 @@ def _parsed(text: bytes, separator: str, escape: str | None) -> tuple[list[list[
             what = f"have fields below {csv.field_size_limit():,} characters" if limit else "close its quotes"
             raise csv.Error(f"line {first}: must {what} (got {error})") from None
         if row is None:
-            return rows, line
+            return Cells(np.array([len(row) for row in rows]), np.array(line), rows, separator)
         if row:
             rows.append(row)
             line.append(reader.line_num)
 
 
-def _rows(path: Path, rows: list[list[str]], width: Array, line: list[int], separator: str) -> Cells:
-    """Return parsed rows as cells; warn of rows that take several lines."""
-    several = sum(any("\n" in field for field in row) for row in rows)
-    if several:
-        warn(f"'{path}': {several} of {len(rows)} rows take several lines, inside quotes")
-    return Cells(width, np.array(line), None, rows, separator)
+def _several_lines(path: Path, cells: Cells) -> Cells:
+    """Return the cells; warn of rows that take several lines, inside quotes."""
+    count = sum(isinstance(row, list) and any("\n" in field for field in row) for row in cells.text)
+    if count:
+        warn(f"'{path}': {count} of {len(cells.text)} rows take several lines, inside quotes")
+    return cells
 
 
 def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[int], decimal: str) -> dict[int, Any]:
@@ -238,7 +256,7 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
     if not isinstance(cells.text, bytes):
         columns = list(zip(*cells.text[header:]))
         return {at: pd.Series(columns[at], dtype=object) for at in wanted}
-    plain = set(ids) & _plain_numbers(cells, header)
+    plain = _plain_numbers(cells, header, ids)
     skipped = int(cells.line[0]) if header else 0
     found = _parse(cells, skipped, sorted(wanted), {at: object for at in ids if at not in plain}, decimal)
     again = [at for at in plain if found[at].dtype.kind not in "iu"]
@@ -266,22 +284,17 @@ def _parse(cells: Cells, skipped: int, wanted: list[int], types: dict[int, Any],
     return {at: frame[at] for at in wanted}
 
 
-def _plain_numbers(cells: Cells, header: bool) -> set[int]:
-    """Return the columns whose fields begin with a digit, and not with a zero that leads others."""
+def _plain_numbers(cells: Cells, header: bool, ids: Sequence[int]) -> set[int]:
+    """Return the columns of ids whose fields begin with a digit, and not with a zero before another digit."""
     assert isinstance(cells.text, bytes)
-    assert cells.start is not None
-    symbols = np.frombuffer(cells.text + b"\n", dtype=np.uint8)
-    rows, width = len(cells.line), int(cells.width[0])
-    starts = np.empty((width, rows), dtype=np.int64)
-    starts[0] = cells.start
-    separators = np.flatnonzero(symbols == ord(cells.separator))
-    starts[1:] = separators.reshape(rows, width - 1).T + 1
+    symbols = np.frombuffer(cells.text + b"\n\n", dtype=np.uint8)
+    cuts = cells.cuts.reshape(len(cells.line), -1)[int(header) :]
     found = set()
-    for at, start in enumerate(starts[:, int(header) :]):
-        first, second = symbols[start], symbols[np.minimum(start + 1, symbols.size - 1)]
-        digit = (first >= ord("0")) & (first <= ord("9"))
-        leading = (first == ord("0")) & (second >= ord("0")) & (second <= ord("9"))
-        if digit.all() and not leading.any():
+    for at in ids:
+        start = cuts[:, at - 1] + 1 if at else cells.start[int(header) :]
+        first = symbols[start] - ord("0")  # what is below a digit wraps to large numbers
+        zeros = start[first == 0] + 1
+        if (first < 10).all() and not (symbols[zeros] - ord("0") < 10).any():
             found.add(at)
     return found
 
