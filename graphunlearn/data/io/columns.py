@@ -328,5 +328,5 @@ def _position(role: str, column: str | int, names: Sequence[str] | int, width: i
         if matches:
             return matches[0]
     close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
+    hint = f"{f'did you mean {close[0]!r}? ' if close else ''}there are {preview(names, 6)}"
     raise ArgumentError(role, f"name a column of '{source}'", f"{brief(column)}; {hint}")

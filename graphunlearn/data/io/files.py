@@ -90,9 +90,21 @@ def _read(
     if suffix_of(path) in JSON_LINES:
         return read_json_lines(path, text, columns, layout, numeric, request)
     if reading.lists and layout is INTERACTIONS and not request:
-        return read_lists(path, text, reading.sep, numeric)
+        return read_lists(path, text, reading.sep or sniff_separator(head(text), layout)[0], numeric)
     maybe = layout is INTERACTIONS and reading.lists is None and not request
     return read_rows(path, text, columns, layout, reading, numeric, maybe, request)
+
+
+def layout_of(level: str) -> Layout:
+    """Return the columns of a file that names what to forget.
+
+    Args:
+        level: ``"user"``, ``"item"``, ``"session"``, ``"interaction"`` or ``"click"``.
+    """
+    pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
+    layout = pairs or replace(CLICKS if level == "session" else INTERACTIONS, required=(level,))
+    used = (*layout.required, "item") if level == "click" else layout.required
+    return replace(layout, roles={role: layout.roles[role] for role in used}, order=layout.required, gaps=())
 
 
 def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any]:
@@ -115,10 +127,7 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
             header although it needs one.
     """
     path = Path(path)
-    pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
-    layout = pairs or replace(CLICKS if level == "session" else INTERACTIONS, required=(level,))
-    used = (*layout.required, "item") if level == "click" else layout.required
-    layout = replace(layout, roles={role: layout.roles[role] for role in used}, order=layout.required, gaps=())
+    layout, pairs = layout_of(level), level in ("interaction", "click")
     reading, columns = Reading.take(given)
     if suffix_of(path) not in (".parquet", *JSON_LINES):
         text = read_text(path, reading)

@@ -83,7 +83,7 @@ def _ids(column: pd.Series[Any], role: str, where: Where, numeric: bool | None, 
         values = [[*column.cat.categories, None][i] for i in order.tolist()]  # code -1 stands for a missing id
     else:
         codes, uniques = pd.factorize(column.to_numpy() if column.dtype.kind in "iu" else column, use_na_sentinel=False)
-        values = list(uniques)
+        values = list(uniques if column.dtype.kind == "O" else np.asarray(uniques))  # floats keep their type
     try:
         ids = canonical_ids(values, numeric)
     except IdError as error:

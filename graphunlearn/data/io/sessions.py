@@ -112,6 +112,10 @@ class SessionConversions(EventGraph):
         """Return a request with the positions of clicks checked against the items that it names; see ``places``."""
         return placed(self, part)
 
+    def shared(self, other: EventGraph) -> int:
+        """Return how many sessions have an id that another graph has too."""
+        return len(set(self.vocabulary("session").ids) & set(other.vocabulary("session").ids))
+
     @classmethod
     def from_sequences(
         cls,

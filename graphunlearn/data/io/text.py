@@ -236,7 +236,7 @@ def _several_lines(path: Path, cells: Cells) -> Cells:
     """Return the cells; warn of rows that take several lines, inside quotes."""
     count = sum(isinstance(row, list) and any("\n" in field for field in row) for row in cells.text)
     if count:
-        warn(f"'{path}': {count} of {len(cells.text)} rows take several lines, inside quotes")
+        warn(f"'{path}': {count} {'row takes' if count == 1 else 'rows take'} several lines, inside quotes")
     return cells
 
 
@@ -255,7 +255,8 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
     """
     if not isinstance(cells.text, bytes):
         columns = list(zip(*cells.text[header:]))
-        return {at: pd.Series(columns[at], dtype=object) for at in wanted}
+        found = {at: pd.Series(columns[at], dtype=object) for at in wanted}
+        return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
     plain = _plain_numbers(cells, header, ids)
     skipped = int(cells.line[0]) if header else 0
     found = _parse(cells, skipped, sorted(wanted), {at: object for at in ids if at not in plain}, decimal)
@@ -281,7 +282,14 @@ def _parse(cells: Cells, skipped: int, wanted: list[int], types: dict[int, Any],
         low_memory=False,
         decimal=decimal,
     )
-    return {at: frame[at] for at in wanted}
+    return {at: frame[at] if at in types else _with_points(frame[at], decimal) for at in wanted}
+
+
+def _with_points(column: pd.Series[Any], decimal: str) -> pd.Series[Any]:
+    """Return a column with decimal points where it holds text."""
+    if decimal == "." or column.dtype.kind in "iufb":
+        return column
+    return column.astype(object).map(lambda text: text.replace(decimal, ".") if isinstance(text, str) else text)
 
 
 def _plain_numbers(cells: Cells, header: bool, ids: Sequence[int]) -> set[int]:
