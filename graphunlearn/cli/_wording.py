@@ -47,7 +47,9 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
     except UnknownError as error:
         raise ArgumentError(option, f"hold some of the {error.nodes} of '--data'", error.got) from error
     except ColumnError as error:
-        raise error.renamed(hint=_column_hint(error, model)) from error
+        named = error.renamed(hint=_column_hint(error, model))
+        named.expected += f", or one that '--{error.role}-column' names"
+        raise named from error
     except ArgumentError as error:
         name = {"path": option, "index": option, "max_size": "--max-size"}.get(error.argument)
         name = f"--{error.argument}-column" if error.argument in COLUMNS else name
@@ -122,5 +124,4 @@ def _column_hint(error: ColumnError, model: str | None) -> str:
         role, kind, what = OTHER[error.role]
         if {plain(name) for name in error.names} & set(names[role]):
             return f"the file looks like {what}, which '--model {listed(models_of(kind), 'or')}' reads"
-    known = listed(names[error.role][:6], "or")
-    return f"it is known by names such as {known}, and '--{error.role}-column' gives another"
+    return f"it is known by names such as {listed(names[error.role][:6], 'or')}"

@@ -57,7 +57,7 @@ def test_options_in_messages(write, capsys):
     wrong = failure(capsys, "read", path, "--user-column", "whom", "--item-column", "what")
     assert "'--user-column' must name a column of" in wrong
     assert "there are 'who', 'what'" in wrong
-    assert "'--user-column' gives another" in failure(capsys, "read", write("who,what,n\na,b,1\n"))
+    assert "or one that '--user-column' names (got columns" in failure(capsys, "read", write("who,what,n\na,b,1\n"))
     assert "'--max-size' raises the limit" in failure(capsys, "read", path, "--max-size", "3")
     assert "'--max-size' must be a number of bytes" in failure(capsys, "read", path, "--max-size", "x")
     assert "'--header' must be left out with --no-header" in failure(capsys, "read", path, "--header", "--no-header")

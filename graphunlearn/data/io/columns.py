@@ -210,11 +210,17 @@ def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout
         if certain or len(first) > 1:
             return certain or not any(map(is_number, first)), "" if certain else f"its first line may be data ({shown})"
         return False, f"its first line was taken as data ({shown}); 'header=True' skips it"
+    if (
+        len(first) > 1
+        and not any(map(is_number, first))
+        and any(named.get(role, "book") not in WORDS for role in needed)
+    ):
+        return True, ""  # some of the columns are missing, which is an error
     if above and len(first) > 1:
         return True, "" if needed else f"its first line was taken as a header ({shown})"
     return False, "" if any(
         map(is_number, first)
-    ) else f"it was taken to have no header: its first line is data ({shown})"
+    ) else f"it was taken to have no header: its first line is data (got {shown})"
 
 
 def sniff_order(

@@ -128,7 +128,7 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
     if not wrong.any():
         largest = 2.0**63 if whole or is_time else float(torch.finfo(torch.get_default_dtype()).max)
         wrong = (np.abs(numbers) >= largest) if whole or is_time else (np.abs(numbers) > largest)
-        kind = "number below 2**63" if whole or is_time else f"number of at most {largest:.3g}"
+        kind = f"{'whole ' * whole}number below 2**63" if whole or is_time else f"number of at most {largest:.3g}"
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {brief(str(column.iloc[row]))})")

@@ -34,6 +34,11 @@ def test_a_first_row_that_is_data_is_kept(write, text, expected):
     assert ids(read_frame(write(text))) == expected
 
 
+def test_a_header_that_lacks_a_column_is_an_error(write):
+    with pytest.raises(ValueError, match=r"must have a column of items \(got columns 'user', 'what'\)"):
+        read_frame(write("user,what\nann,dune\n"))
+
+
 @pytest.mark.parametrize("header", ["user:token,item:token", "user,item", "USER ID,Item-Id", "customer,isbn"])
 def test_headers(write, header):
     assert ids(read_frame(write(f"{header}\n1,2\n"))) == [("1", "2")]

@@ -1,6 +1,7 @@
 """Quotes, sizes, and ids as they are written."""
 
 import gzip
+from datetime import datetime, timezone
 
 import pytest
 
@@ -138,4 +139,6 @@ def test_numbers_that_do_not_fit(write, text, message):
 def test_decimal_commas_and_dates_far_away(write):
     assert read_frame(write("user;item;rating\n1;2;3,5\n"), decimal=",")["rating"].tolist() == [3.5]
     assert read_frame(write('user;item;rating\n"1;""";2;3,5\n'), decimal=",")["rating"].tolist() == [3.5]
-    assert read_frame(write("user,item,date\n1,2,2410-07-13\n"))["time"].tolist() == [13902192000]
+    assert read_frame(write("user,item,date\n1,2,2410-07-13\n"))["time"].tolist() == [
+        int(datetime(2410, 7, 13, tzinfo=timezone.utc).timestamp())
+    ]
