@@ -95,9 +95,9 @@ def read_rows(
     found = columns_of(cells, header, list(columns.values()), ids, reading.decimal)
     frame = pd.DataFrame({role: found[at] for role, at in columns.items()})
     line = cells.line[int(header) :]
-    if header:
-        _check_repeated(path, frame, columns, rows[0], layout, line)
     clean = tidy(frame, lambda row: f"'{path}', line {line[row]}", layout, numeric)
+    if header:
+        _check_repeated(path, clean, {role: plain(rows[0][at]) for role, at in columns.items()}, layout, line)
     ignored = [rows[0][at] if header else at + 1 for at in range(len(rows[0])) if at not in columns.values()]
     lists = maybe_lists and not given and looks_like_lists(rows) and clean["user"].nunique() in (1, len(clean))
     if not request:
@@ -146,19 +146,15 @@ def tell_ignored(path: Path, names: Sequence[str]) -> None:
         warn(f"'{path}': {what} not used ({preview(names, 6)})")
 
 
-def _check_repeated(
-    path: Path, frame: pd.DataFrame, columns: dict[str, int], names: Sequence[str], layout: Layout, line: Any
-) -> None:
+def _check_repeated(path: Path, frame: pd.DataFrame, names: dict[str, str], layout: Layout, line: Any) -> None:
     """Raise ValueError if a row repeats the header, as where files were joined."""
     repeats = np.ones(len(frame), dtype=bool)
     for role in layout.required:
-        if frame[role].dtype.kind in "iuf":
-            return
-        text = frame[role].astype(object)
-        same = {
-            value for value in pd.unique(text) if isinstance(value, str) and plain(value) == plain(names[columns[role]])
-        }
-        repeats &= text.isin(same).to_numpy() if same else False
+        if role in layout.ids:
+            same = [at for at, text in enumerate(frame[role].cat.categories) if plain(text) == names[role]]
+            if not same:
+                return
+            repeats &= frame[role].cat.codes.isin(same).to_numpy()
     if repeats.any():
         raise ValueError(f"'{path}', line {line[int(np.argmax(repeats))]}: must be a row (got the header again)")
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -200,10 +201,11 @@ def _without_quotes(text: bytes, separator: str) -> bytes | None:
     opening, closing = quotes[::2], quotes[1::2]
     if not (edge[opening].all() and edge[closing + 2].all()):
         return None
-    before = np.flatnonzero(ends)
-    if (np.searchsorted(before, opening) != np.searchsorted(before, closing)).any():
+    turns = np.zeros(len(text), dtype=np.int8)
+    turns[opening], turns[closing] = 1, -1
+    if (ends & (np.cumsum(turns, dtype=np.int8) > 0)).any():
         return None
-    return text.replace(b'"', b"")
+    return text.translate(None, b'"')
 
 
 def _parsed(text: bytes, separator: str) -> Cells:
@@ -259,30 +261,38 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
         return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
     plain = _plain_numbers(cells, header, ids)
     skipped = int(cells.line[0]) if header else 0
-    found = _parse(cells, skipped, sorted(wanted), {at: object for at in ids if at not in plain}, decimal)
-    again = [at for at in plain if found[at].dtype.kind not in "iu"]
-    if again:
-        found |= _parse(cells, skipped, sorted(again), dict.fromkeys(again, object), decimal)
+    fast = plain >= set(ids)  # in pieces, whose types are then alike
+    found = _parse(cells, skipped, sorted(wanted), {}, decimal, fast)
+    if fast and any(column.dtype.kind not in "iuf" for column in found.values()):
+        found = _parse(cells, skipped, sorted(wanted), {}, decimal)
+    # whole numbers are what was written if they look like it, and text always is; other types are read again as text
+    as_text = {at: object for at in ids if found[at].dtype.kind not in ("iuO" if at in plain else "O")}
+    if as_text:
+        found |= _parse(cells, skipped, sorted(as_text), as_text, decimal)
     if any(len(column) != len(cells.line) - header for column in found.values()):
         raise ValueError("the rows of a file must be counted alike in two ways (got different counts)")
-    return found
+    return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
 
 
-def _parse(cells: Cells, skipped: int, wanted: list[int], types: dict[int, Any], decimal: str) -> dict[int, Any]:
+def _parse(
+    cells: Cells, skipped: int, wanted: list[int], types: dict[int, Any], decimal: str, in_pieces: bool = False
+) -> dict[int, Any]:
     assert isinstance(cells.text, bytes)
-    frame = pd.read_csv(
-        io.BytesIO(cells.text),
-        sep=cells.separator,
-        header=None,
-        skiprows=skipped,
-        usecols=wanted,
-        dtype=types,
-        quoting=csv.QUOTE_NONE,
-        skipinitialspace=True,
-        low_memory=False,
-        decimal=decimal,
-    )
-    return {at: frame[at] if at in types else _with_points(frame[at], decimal) for at in wanted}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+        frame = pd.read_csv(
+            io.BytesIO(cells.text),
+            sep=cells.separator,
+            header=None,
+            skiprows=skipped,
+            usecols=wanted,
+            dtype=types,
+            quoting=csv.QUOTE_NONE,
+            skipinitialspace=True,
+            low_memory=in_pieces,
+            decimal=decimal,
+        )
+    return {at: frame[at] for at in wanted}
 
 
 def _with_points(column: pd.Series[Any], decimal: str) -> pd.Series[Any]:
