@@ -82,7 +82,10 @@ def _ids(column: pd.Series[Any], role: str, where: Where, numeric: bool | None, 
         codes, order = pd.factorize(column.cat.codes.to_numpy())
         values = [[*column.cat.categories, None][i] for i in order.tolist()]  # code -1 stands for a missing id
     else:
-        codes, uniques = pd.factorize(column.to_numpy() if column.dtype.kind in "iu" else column, use_na_sentinel=False)
+        whole = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu"
+        codes, uniques = pd.factorize(column.to_numpy() if whole else column, use_na_sentinel=False)
+        if whole and (not uniques.size or uniques.min() >= 0):
+            return pd.Categorical.from_codes(codes, categories=pd.Index(list(map(str, uniques.tolist())), dtype=object))
         values = list(uniques if column.dtype.kind == "O" else np.asarray(uniques))  # floats keep their type
     try:
         ids = canonical_ids(values, numeric)

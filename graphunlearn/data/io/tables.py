@@ -29,6 +29,8 @@ from graphunlearn.data.schema import warn
 from graphunlearn.data.vocabulary import WHITE, preview
 from graphunlearn.errors import ArgumentError
 
+DIGITS = frozenset("0123456789")
+
 __all__ = ["read_column", "read_lists", "read_rows", "read_table", "tell_ignored", "told"]
 
 
@@ -151,7 +153,11 @@ def _check_repeated(path: Path, frame: pd.DataFrame, names: dict[str, str], layo
     repeats = np.ones(len(frame), dtype=bool)
     for role in layout.required:
         if role in layout.ids:
-            same = [at for at, text in enumerate(frame[role].cat.categories) if plain(text) == names[role]]
+            same = [
+                at
+                for at, text in enumerate(frame[role].cat.categories)
+                if text[0] not in DIGITS and plain(text) == names[role]
+            ]
             if not same:
                 return
             repeats &= frame[role].cat.codes.isin(same).to_numpy()

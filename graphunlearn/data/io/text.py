@@ -261,9 +261,8 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
         return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
     plain = _plain_numbers(cells, header, ids)
     skipped = int(cells.line[0]) if header else 0
-    fast = plain >= set(ids)  # in pieces, whose types are then alike
-    found = _parse(cells, skipped, sorted(wanted), {}, decimal, fast)
-    if fast and any(column.dtype.kind not in "iuf" for column in found.values()):
+    found = _parse(cells, skipped, sorted(wanted), {}, decimal, in_pieces=True)
+    if not all(map(_is_uniform, found.values())):
         found = _parse(cells, skipped, sorted(wanted), {}, decimal)
     # whole numbers are what was written if they look like it, and text always is; other types are read again as text
     as_text = {at: object for at in ids if found[at].dtype.kind not in ("iuO" if at in plain else "O")}
@@ -293,6 +292,11 @@ def _parse(
             decimal=decimal,
         )
     return {at: frame[at] for at in wanted}
+
+
+def _is_uniform(column: pd.Series[Any]) -> bool:
+    """Whether the pieces of a column had one type."""
+    return column.dtype.kind in "iuf" or pd.api.types.infer_dtype(column, skipna=True) == "string"
 
 
 def _with_points(column: pd.Series[Any], decimal: str) -> pd.Series[Any]:

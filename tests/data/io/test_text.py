@@ -106,6 +106,16 @@ def test_one_rule_for_the_ids_of_a_column(write, users, expected, extra):
     assert read_frame(write(text))["user"].tolist() == expected
 
 
+def test_a_large_file_whose_parts_look_different(write):
+    rows = ["x1,a", "007,1.0"]
+    text = "user,item\n" + "".join(f"{row}\n" * 150_000 for row in rows)
+    frame = read_frame(write(text))
+    assert ids(frame.drop_duplicates()) == [tuple(row.split(",")) for row in rows]
+    assert len(frame) == 300_000
+    numbers = read_frame(write("user,item\n" + "5,1\n" * 150_000 + "18446744073709551615,2.0\n" * 150_000))
+    assert ids(numbers.drop_duplicates()) == [("5", "1"), ("18446744073709551615", "2")]
+
+
 def test_ids_mean_what_they_mean_in_the_graph(write):
     numbers = InteractionGraph.from_file(write("user,item\n1,a\n2,b\n"))
     test = InteractionGraph.from_file(write("user,item\n1.0,b\n2,a\nx,a\n"), like=numbers, header=True)
