@@ -41,8 +41,8 @@ class Learner:
     """Options of the commands that read data and train models on them."""
 
     data: Annotated[str, arg(metavar="FILE")]
-    """File of interactions, or of clicks in sessions for a session model (.csv, .tsv, .txt, .inter, .jsonl, .parquet, also
-    .gz), or the name of a known data set."""
+    """File of interactions, or of clicks in sessions for a session model (.csv, .tsv, .txt, .inter, .jsonl, .parquet,
+    also .gz), or the name of a known data set."""
     test: File = None
     """File of held-out interactions or sessions, instead of a part of the data."""
     threshold: Annotated[float | None, optional("RATING")] = None
