@@ -100,3 +100,10 @@ def mutation(session: nox.Session) -> None:
     """How many small changes of the numerical core the tests notice; hours, and it goes on where it was stopped."""
     session.install(*PINNED, "-e", ".[test]")
     session.run("python", "benchmarks/mutation.py", *session.posargs, env=THREADS)
+
+
+@nox.session(python=NEWEST)
+def fuzz(session: nox.Session) -> None:
+    """2,600 files in many layouts, half of them damaged: what readers lose in silence, and what they do not catch."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("python", "tests/data/io/fuzz.py", *(session.posargs or ("2600", "0")), env=THREADS)

@@ -2,6 +2,7 @@
 
 commands:
   demo      run all steps on synthetic ratings or sessions, without any file
+  read      show how a file is understood: columns, counts, first rows and warnings
   train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
@@ -12,6 +13,7 @@ commands:
 
 first steps:
   graphunlearn demo
+  graphunlearn read ratings.csv
   graphunlearn train --data ratings.csv --out runs/a
   graphunlearn forget runs/a --users 196 186 --out runs/b
   graphunlearn audit runs/b
@@ -62,6 +64,7 @@ __all__ = ["main"]
 
 VERBS = {
     "demo": "Demo",
+    "read": "Read",
     "train": "Train",
     "prepare": "Prepare",
     "forget": "Forget",

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._text import WORDS, counted, listed, note
 from graphunlearn.cli._wording import reading
 from graphunlearn.errors import ArgumentError
@@ -48,12 +49,26 @@ def check_asked(asked: Asked) -> None:
         raise ValueError(f"what to forget must be given with {named} (got none of them)")
 
 
-def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
+def request_options(file: FileOptions, level: str) -> dict[str, Any]:
+    """Return how a file of a request is to be read, as arguments of a reader.
+
+    Args:
+        file: The options; those of columns that the level lacks are left out.
+        level: The level of the request.
+    """
+    from graphunlearn.data.io.files import layout_of
+
+    given = file.given(layout_of(level), strict=False)
+    return {name: value for name, value in given.items() if name not in ("lists", "decimal")}
+
+
+def request_of(asked: Asked, spec: ModelSpec, file: FileOptions | None = None) -> ForgetRequest:
     """Return the forget request.
 
     Args:
         asked: The values of the options.
         spec: The model to unlearn from.
+        file: How the files are to be read.
 
     Raises:
         ArgumentError: A level exists only for models of the other kind, or an id or a file is malformed.
@@ -70,7 +85,8 @@ def request_of(asked: Asked, spec: ModelSpec) -> ForgetRequest:
         if given:
             with reading(OPTIONS[level]):
                 if level in FILES:
-                    parts += [ForgetRequest.from_file(path, level) for path in given]
+                    how = request_options(file or FileOptions(), level)
+                    parts += [ForgetRequest.from_file(path, level, **how) for path in given]
                 else:
                     parts.append(ForgetRequest(level, tuple(given)))
     repeated = sum(part.num_duplicates for part in parts)
@@ -137,13 +153,17 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
     sentences: list[str] = []
     names = {level: OPTIONS[level].removeprefix("--") for level, kind in ONLY.items() if kind == run.spec.kind}
     counts = {f"held_out_{name}": 0 for name in names.values()}
-    for part in request.parts:
+    for part in map(run.train.placed, request.parts):
         if part.level in ("user", "item"):
             parts.append(part)
             sentences += _forget_held_out(part, run)
             continue
         learned, held = divide(part, run.train, [getattr(run, name) for name in HELD_OUT])
-        _drop_held_out(part if part.level == "interaction" else held, run)
+        also = _also_held_out(learned, run) if part.level == "session" else 0
+        _drop_held_out(held if part.level == "click" else part, run)
+        if also:
+            have = "has" if also == 1 else "have"
+            sentences.append(f"{also} of the forgotten sessions {have} held-out clicks, which are dropped as well")
         name, only_held = names[part.level], 0 if held is None else len(held)
         counts[f"held_out_{name}"] = only_held
         parts += [] if learned is None else [learned]
@@ -157,6 +177,14 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
         reason = f"{sum(counts.values())}, all of them held out from it"
         raise ArgumentError(OPTIONS[level], f"hold {one} that the model learned from", reason)
     return reduce(or_, parts), counts, sentences
+
+
+def _also_held_out(part: ForgetRequest | None, run: Run) -> int:
+    """Return how many sessions of a request occur in held-out data."""
+    if part is None:
+        return 0
+    held = [getattr(run, name).holds(part) for name in HELD_OUT]
+    return int(reduce(or_, held).sum())
 
 
 def _drop_held_out(part: ForgetRequest | None, run: Run) -> None:
@@ -177,9 +205,12 @@ def _forget_held_out(part: ForgetRequest, run: Run) -> list[str]:
     sentences = []
     if part.level == "user" and run.spec.kind == "sessions" and run.train.user is None:
         raise ArgumentError("--users", "go with sessions that carry users", "sessions that do not")
-    nodes = run.train.vocabulary(part.level).lookup(part.index)
     for name in HELD_OUT:
         graph = getattr(run, name)
+        if part.level == "user" and graph.kind == "sessions" and graph.user is None:
+            continue
+        nodes = graph.vocabulary(part.level).lookup(part.index)  # users of sessions have other numbers there
+        nodes = nodes[nodes >= 0]
         gone = torch.isin(graph.ends(part.level), nodes.to(graph.device))
         count = int(gone.sum())
         if count:

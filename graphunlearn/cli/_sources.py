@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -10,12 +11,14 @@ from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Int, Running, optional
 from graphunlearn.cli._options import Learning, Training, misplaced
-from graphunlearn.cli._text import WORDS, counted, note
+from graphunlearn.cli._reading import FileOptions
+from graphunlearn.cli._text import WORDS, counted, listed, note
 from graphunlearn.cli._wording import how_to_get, reading
 from graphunlearn.errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
     from graphunlearn.data import InteractionGraph, SessionGraph
+    from graphunlearn.data.splits import By
     from graphunlearn.eval.scenarios.cases import G
 
 
@@ -38,8 +41,8 @@ class Learner:
     """Options of the commands that read data and train models on them."""
 
     data: Annotated[str, arg(metavar="FILE")]
-    """File of interactions, or of clicks in sessions for a session model (.csv, .tsv, .txt, .inter, .parquet, also
-    .gz), or the name of a known data set."""
+    """File of interactions, or of clicks in sessions for a session model (.csv, .tsv, .txt, .inter, .jsonl, .parquet,
+    also .gz), or the name of a known data set."""
     test: File = None
     """File of held-out interactions or sessions, instead of a part of the data."""
     threshold: Annotated[float | None, optional("RATING")] = None
@@ -50,6 +53,7 @@ class Learner:
     """Use only this number of sessions, the last ones of the data."""
     collapse_repeats: bool = False
     """Count consecutive clicks of a session on one item as one; positions then count the remaining clicks."""
+    file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     learning: Annotated[Learning, arg(name="")] = field(default_factory=Learning)
     training: Annotated[Training, arg(name="")] = field(default_factory=Training)
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
@@ -84,7 +88,7 @@ class Learner:
             graph = last_sessions(graph, self.last_sessions)
         if self.test is not None:
             with reading("--test", self.learning.model):
-                test = type(graph).from_file(self.test, like=graph)
+                test = type(graph).from_file(self.test, like=graph, **self.given())
         elif test is not None and self.last_sessions is not None:
             with reading("--data", self.learning.model):
                 test = SessionGraph.from_frame(test.to_frame(), like=graph)  # the items of `graph` have new numbers
@@ -118,10 +122,16 @@ class Learner:
         name = path.name.partition(".")[0] or path.name
         if path.is_file():
             with reading("--data", self.learning.model):
-                return Loaded(name, GRAPHS[self.learning.kind].from_file(path), None)
+                return Loaded(name, GRAPHS[self.learning.kind].from_file(path, **self.given()), None)
         found = self._named()
         divided = isinstance(found, (datasets.Split, datasets.SessionSplit))
         return Loaded(name, *(found if divided else (found, None)))
+
+    def given(self) -> dict[str, Any]:
+        """Return how the files are to be read, as arguments of a reader."""
+        from graphunlearn.data.io.columns import CLICKS, INTERACTIONS
+
+        return self.file.given(INTERACTIONS if self.learning.kind == "interactions" else CLICKS)
 
     def _named(self) -> Any:
         """Return the data set named by ``--data``."""
@@ -195,29 +205,61 @@ def last_sessions(graph: SessionGraph, count: int) -> SessionGraph:
     )
 
 
-def cut(graph: G, test: G | None, shares: tuple[float, float, float], seed: int) -> tuple[G, G, G]:
-    """Split data into training, validation and test parts, interactions at random and sessions by time.
+def cut(
+    graph: G, test: G | None, shares: tuple[float, float, float], seed: int, by: By | None = None
+) -> tuple[G, G, G]:
+    """Split data into training, validation and test parts.
 
     Args:
         graph: All data, or the data without the test part.
         test: The test part, if it is separate.
         shares: Shares of training, validation and test data; the last one is unused if ``test`` is given.
-        seed: Seed of the random split.
+        seed: Seed of what is drawn.
+        by: How to split (default: interactions at random and sessions by time).
 
     Returns:
         Training, validation and test data.
 
     Raises:
-        ArgumentError: A share that is used is not positive, or the shares do not add up to 1.
+        ArgumentError: A share that is used is not positive, the shares do not add up to 1, or the data lack times or
+            users that the split needs.
     """
     from graphunlearn.eval.scenarios.cases import cut_by_time, split_up
 
     used = shares if test is None else shares[:2]
     if not all(share > 0 for share in used) or not sum(used) <= 1 + 1e-6 or (test is None and sum(used) < 1 - 1e-6):
         raise ArgumentError("--split", "be positive and add up to 1", " ".join(map(str, shares)))
+    if by is not None:
+        try:
+            parts = graph.split_by(by, [share / sum(used) for share in used], seed)
+        except ArgumentError as error:
+            raise error.renamed("--split-by" if error.argument == "by" else None) from None
+        for name, part in zip(("training", "validation", "test"), parts):
+            if not part.num_interactions:
+                raise ArgumentError("--split-by", f"leave {graph.unit}s for the {name} part", f"none with {by}")
+        return parts[0], parts[1], parts[2] if test is None else test
     if graph.kind == "sessions":
         return cut_by_time(graph, test, shares)
     return split_up(graph, test, shares, seed)
+
+
+def tell_shared(test: InteractionGraph | SessionGraph, parts: Mapping[str, Any]) -> None:
+    """Print how many interactions or sessions of a test file are in other parts of the data as well.
+
+    Args:
+        test: The data of the test file.
+        parts: The other parts, by their name.
+    """
+    unit = "sessions" if test.kind == "sessions" else "interactions"
+    total = test.sizes[unit]
+    counts = {name: test.shared(part) for name, part in parts.items()}
+    found = [f"{count:,} {'is' if count == 1 else 'are'} in the {name}" for name, count in counts.items() if count]
+    means = {
+        "sessions": "sessions count as the same where their ids are",
+        "interactions": "those of training are not ranked, and those of validation decided when training stopped",
+    }
+    if found:
+        note(f"of the {counted(total, f'test {unit}')}, {listed(found, 'and')}; {means[unit]}")
 
 
 def sizes(graph: InteractionGraph | SessionGraph) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphunlearn.cli._options import models_of
+from graphunlearn.cli._reading import COLUMNS
 from graphunlearn.cli._text import listed
 from graphunlearn.errors import ArgumentError, ExistsError
 
@@ -45,15 +47,37 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
     except UnknownError as error:
         raise ArgumentError(option, f"hold some of the {error.nodes} of '--data'", error.got) from error
     except ColumnError as error:
-        raise error.renamed(hint=_column_hint(error, model)) from error
+        named = error.renamed(hint=_column_hint(error, model))
+        named.expected += f", or one that '--{error.role}-column' names"
+        raise named from error
     except ArgumentError as error:
-        raise error.renamed(option if error.argument in ("path", "index") else None) from error
+        name = {"path": option, "index": option, "max_size": "--max-size"}.get(error.argument)
+        name = f"--{error.argument}-column" if error.argument in COLUMNS else name
+        raise error.renamed(name, hint=as_options(error.hint)) from error
     finally:
         for warning in caught:
             told = warning.message
             if isinstance(told, LeftOutWarning):
                 told = UserWarning(_left_out(told, option))
+            elif issubclass(warning.category, UserWarning):
+                told = UserWarning(as_options(str(told)))
             warnings.showwarning(told, warning.category, warning.filename, warning.lineno)
+
+
+def as_options(text: str) -> str:
+    """Return advice of a reader with options in place of its arguments.
+
+    Args:
+        text: The advice.
+
+    Example:
+        >>> as_options("lists=True reads lists, or user=0, item=1 takes the columns")
+        "'--lists' reads lists, or '--user-column 0', '--item-column 1' takes the columns"
+    """
+    for name, option in (("lists=True", "'--lists'"), ("'header=True'", "'--header'"), ("'max_size'", "'--max-size'")):
+        text = text.replace(name, option)
+    text = re.sub(rf"\b({'|'.join(COLUMNS)})=(\d+)\b", r"'--\1-column \2'", text)
+    return re.sub(r"\bsep=('[^']*')", r"--sep \1", text)
 
 
 def naming_option(error: ArgumentError, command: Any) -> ArgumentError:

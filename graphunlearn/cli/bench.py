@@ -13,7 +13,8 @@ from graphunlearn.cli._fields import File, Float, Int, Out, optional
 from graphunlearn.cli._methods import BENCHED, build_method, check_method
 from graphunlearn.cli._options import models_of
 from graphunlearn.cli._reports import Caching, check_retrain_seeds, command, written
-from graphunlearn.cli._sources import Learner, sizes
+from graphunlearn.cli._requests import request_options
+from graphunlearn.cli._sources import Learner, sizes, tell_shared
 from graphunlearn.cli._text import WORDS, Answer, device_of, listed, note
 from graphunlearn.cli._wording import reading
 from graphunlearn.errors import ArgumentError
@@ -239,10 +240,13 @@ class Bench(Learner):
         asked = None
         if self.request is not None:
             with reading("--request"):
-                asked = ForgetRequest.from_file(self.request, self.level or LISTED[self.learning.kind][0])
+                level = self.level or LISTED[self.learning.kind][0]
+                asked = ForgetRequest.from_file(self.request, level, **request_options(self.file, level))
         category = self._category() if self.scenario == "sensitive" else []
         clicks = self.scenario == "session-clicks"  # this scenario collapses repeats itself and notes it in the report
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats and not clicks)
+        if self.test is not None:
+            tell_shared(test, {"training and validation data": graph})
         labelled = graph.kind == "interactions" and graph.label is not None
         keywords = {"test": test} | ({} if self.share is None else {"share": self.share})
         if asked is not None:
@@ -277,7 +281,8 @@ class Bench(Learner):
                 place = f"{ROOT_VARIABLE} must name a folder with ml-100k/u.item for '--category' without '--items'"
                 raise ValueError(f"{place} (got {'none' if folder is None else f'{folder} without it'})")
         with reading("--items"):
-            return read_ids(path, "item") if self.category is None else items_of_category(path, self.category)
+            given = request_options(self.file, "item")
+            return read_ids(path, "item", **given) if self.category is None else items_of_category(path, self.category)
 
     def _flipped(self) -> Making:
         """Return the same as :meth:`_scenario`, for flipped labels."""

@@ -14,6 +14,7 @@ from tyro.conf import arg
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
 from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
+from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
 from graphunlearn.cli._text import Answer, counted, device_of, note
 from graphunlearn.cli.prepare import file_of, method_for
@@ -63,8 +64,8 @@ class Forget:
     sessions: Ids = ()
     """Sessions to forget."""
     clicks: Files = ()
-    """Files of clicks to forget, a session and a position in it per line; positions count from 0 in the session in RUN,
-    which an earlier 'forget' may have shortened.
+    """Files of clicks to forget, a session and a position in it per line, and the item if there is a column of it,
+    which is then checked; positions count from 0 in the session in RUN, which an earlier 'forget' may have shortened.
     """
     method: Annotated[str | None, optional("NAME")] = None
     """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
@@ -75,6 +76,7 @@ class Forget:
     """Folder to write."""
     seed: Int = None
     """Seed of the method, if the method draws random numbers."""
+    file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     ledger: File = None
     """Ledger to which the request is added; it is created if it does not exist ('graphunlearn ledger --help')."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
@@ -89,7 +91,7 @@ class Forget:
         if self.ledger is None:
             check_out(self.out, self.running.overwrite)
         check_asked(asked)
-        return self.forget(partial(request_of, asked))
+        return self.forget(partial(request_of, asked, file=self.file))
 
     def forget(self, asking: Callable[[ModelSpec], ForgetRequest], ledger: Ledger | None = None) -> Answer:
         """Forget a request and write the folder.

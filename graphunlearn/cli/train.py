@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from graphunlearn.cli._fields import Out
+from graphunlearn.cli._fields import Out, optional
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
-from graphunlearn.cli._sources import Learner, cut
+from graphunlearn.cli._sources import Learner, cut, tell_shared
 from graphunlearn.cli._text import Answer, columns, device_of, note
 from graphunlearn.errors import ArgumentError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from graphunlearn.runs.run import Graph
 
 __all__ = ["Train"]
+
+SplitBy = Literal["random", "time", "loo", "user"]
 
 
 @dataclass(kw_only=True)
@@ -36,6 +38,7 @@ class Train(Learner):
     examples:
       graphunlearn train --data ratings.csv --out runs/a
       graphunlearn train --data ratings.csv --threshold 3 --out runs/a     # learn which ratings are above 3
+      graphunlearn train --data log.csv --user-column who --item-column what --split-by time --out runs/a
       graphunlearn train --data train.txt --test test.txt --model sgl --dim 64 --layers 3 --out runs/a
       graphunlearn train --data clicks.csv --model gru4rec --out runs/g    # clicks.csv: session,item,time
       graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
@@ -45,6 +48,9 @@ class Train(Learner):
     """Folder to write."""
     split: Annotated[tuple[float, float, float], arg(metavar="SHARE SHARE SHARE")] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test part; with --test the last one is unused."""
+    split_by: Annotated[SplitBy | None, optional("{random,time,loo,user}")] = None
+    """How to split: at random, the latest last, the last one of every user (loo; --split is unused), or within every
+    user by time (default: random, for sessions time)."""
     seed: int = 0
     """Seed of the random split, of the initial parameters and of the order of the training samples."""
     floors: bool = False
@@ -66,8 +72,10 @@ class Train(Learner):
         settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
         test = None if test is None else test.to(device)
-        graphs: tuple[Graph, Graph, Graph] = cut(graph.to(device), test, self.split, self.seed)
+        graphs: tuple[Graph, Graph, Graph] = cut(graph.to(device), test, self.split, self.seed, self.split_by)
         _check_parts(*graphs)
+        if self.test is not None:
+            tell_shared(graphs[2], {"training part": graphs[0], "validation part": graphs[1]})
         labelled = graph.kind == "interactions" and graph.label is not None
         objective, spec = self.learning.loss(labelled), self.learning.spec()
         train = graphs[0]
@@ -88,7 +96,9 @@ class Train(Learner):
                 )
             summary = asdict(result) | {"epochs": len(result.history)}
             del summary["history"]
-            about = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
+            about: dict[str, Any] = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
+            if self.split_by is not None:
+                about["split_by"] = self.split_by
             if spec.kind == "sessions":
                 about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
             run = Run(spec, model, *graphs, objective, settings, about)

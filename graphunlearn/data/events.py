@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphunlearn.data.io.storage import Stored
 from graphunlearn.data.request import ForgetRequest
+from graphunlearn.data.splits import By, divided
 from graphunlearn.data.vocabulary import Vocabulary, preview
 from graphunlearn.errors import ArgumentError
 
@@ -187,6 +188,17 @@ class EventGraph(Stored):
         """
         return self.active & ~retained.active
 
+    def placed(self, part: ForgetRequest) -> ForgetRequest:
+        """Return a request of one level with the positions of clicks checked against the items that it names.
+
+        Args:
+            part: The request.
+
+        Raises:
+            ValueError: Other items are at these positions.
+        """
+        return part
+
     def split(self, *requests: ForgetRequest) -> tuple[Self, Self]:
         """Split the graph into the retained graph and the graph of the forget set.
 
@@ -210,6 +222,54 @@ class EventGraph(Stored):
             raise ArgumentError("requests", "hold at least one request", "none")
         forget = reduce(or_, requests).mask(self)
         return self.keep(~forget), self.keep(forget)
+
+    def split_by(self, by: By, fractions: Sequence[float], seed: int = 0) -> tuple[Self, ...]:
+        """Split the interactions, or whole sessions, into disjoint graphs.
+
+        :func:`~graphunlearn.data.splits.divided` defines the parts.
+
+        Args:
+            by: ``"random"``, ``"time"``, ``"loo"`` (the last one of every user, and the one before) or ``"user"``
+                (those of every user, by time).
+            fractions: Share of every part; the shares add up to 1. ``"loo"`` uses their number alone.
+            seed: Seed of what is drawn.
+
+        Returns:
+            One graph per fraction, all with the numbers of this graph.
+
+        Raises:
+            ValueError: ``by`` is unknown or needs times or users that are not there, or the fractions do not fit.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> pairs, time = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 0]]), torch.tensor([5, 9, 7, 1])
+            >>> graph = gu.InteractionGraph.from_edges(pairs, time=time)
+            >>> [part.pairs.t().tolist() for part in graph.split_by("loo", [0.8, 0.1, 0.1])]
+            [[[0, 0], [1, 0]], [[0, 2]], [[0, 1]]]
+        """
+        num, user, time = self._units()
+        parts = divided(by, fractions, num, user=user, time=time, seed=seed)
+        return tuple(self.select(part.to(self.device)) for part in parts)
+
+    def _units(self) -> tuple[int, Tensor | None, Tensor | None]:
+        """Return the number of what is split, and the user and the time of every one."""
+        raise NotImplementedError
+
+    def select(self, index: Tensor) -> Self:
+        """Return the graph with some of its interactions, or of its sessions.
+
+        Args:
+            index: Their positions, or a mask.
+        """
+        raise NotImplementedError
+
+    def shared(self, other: Self) -> int:
+        """Return how many interactions are in another graph too, or how many sessions have an id that is there too.
+
+        Args:
+            other: A graph with the same users and items; of sessions, any.
+        """
+        raise NotImplementedError
 
     def without(self, part: ForgetRequest) -> Self:
         """Return the graph without the events that a request of one level names.
@@ -271,7 +331,9 @@ def divide(
         elsewhere |= graph.holds(part)
     elsewhere &= ~train.holds(part)
     parts = [tuple(e for e, out in zip(part.index, elsewhere.tolist()) if out is held) for held in (False, True)]
-    learned, held = (ForgetRequest(part.level, index, part.raw) if index else None for index in parts)
+    learned, held = (
+        ForgetRequest(part.level, index, part.raw).naming(part.items) if index else None for index in parts
+    )
     return learned, held
 
 

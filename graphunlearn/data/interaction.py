@@ -366,6 +366,21 @@ class InteractionGraph(Conversions):
         permutation = torch.randperm(self.num_interactions, generator=torch.Generator().manual_seed(seed))
         return tuple(self.select(part) for part in permutation.to(self.pairs.device).tensor_split(cuts))
 
+    def _units(self) -> tuple[int, Tensor | None, Tensor | None]:
+        return self.num_interactions, self.pairs[0], self.time
+
+    def shared(self, other: Self) -> int:
+        """Return how many interactions are in another graph of the same users and items too.
+
+        Example:
+            >>> import torch
+            >>> a, b = (InteractionGraph.from_edges(torch.tensor([[0, 1], [0, n]]), 2, 3) for n in (1, 2))
+            >>> a.shared(b)
+            1
+        """
+        codes = (graph.pairs[0].cpu() * self.num_items + graph.pairs[1].cpu() for graph in (self, other))
+        return int(torch.isin(*codes).sum())
+
     def binarize(self, threshold: float) -> Self:
         """Return the graph with ``label`` 1 where the rating is above ``threshold`` and 0 elsewhere.
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -40,6 +41,9 @@ class Events(Protocol):
     def unit(self) -> str:
         """Name of one event, ``"interaction"`` or ``"click"``."""
 
+    def placed(self, part: ForgetRequest) -> ForgetRequest:
+        """Return a request of one level with the positions of clicks checked against their items."""
+
     def match(self, level: str, index: tuple[Any, ...], raw: bool) -> Tensor:
         """Return the positions of the events that a request of one level names ``[num_matches]``."""
 
@@ -71,6 +75,7 @@ class ForgetRequest:
 
     Attributes:
         num_duplicates: Number of repeated entries that were dropped.
+        items: The items of clicks by session and position, where they are known; see :meth:`naming`.
 
     Raises:
         ValueError: The level is unknown, an id is malformed, or ``index`` is empty.
@@ -85,6 +90,7 @@ class ForgetRequest:
     index: tuple[Any, ...]
     raw: bool = True
     num_duplicates: int = field(default=0, init=False, compare=False)
+    items: dict[tuple[str, int], str] = field(default_factory=dict, init=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         if self.level == "mixed" and all(isinstance(part, ForgetRequest) for part in self.index):
@@ -149,26 +155,55 @@ class ForgetRequest:
         return cls(level, tuple(entries), raw=False)
 
     @classmethod
-    def from_file(cls, path: str | Path, level: Level = "interaction") -> ForgetRequest:
+    def from_file(cls, path: str | Path, level: Level = "interaction", **given: Any) -> ForgetRequest:
         """Read a request from a file with rows of ``user,item`` or ``session,position``, or with one id per line.
 
         Args:
             path: The file, in any format that a graph can be read from. A header is optional.
             level: The level of the request. For users, items and sessions, the file has one id per line; if its rows
-                have several columns, the column of that level is read.
+                have several columns, they need a header, and the column of that level is read. At level ``"click"``, a
+                column of items is read too, and positions are checked against it.
+            **given: Names or numbers of columns, and ``sep``, ``header`` and ``max_size``, as for a graph.
 
         Returns:
-            The request, by raw ids.
+            The request, by raw ids, which mean what they mean in the graph that the request is applied to.
 
         Raises:
             ValueError: The file is malformed (with its line number) or empty.
         """
-        return cls(level, tuple(read_ids(path, level)))
+        found = read_ids(path, level, **given)
+        if level != "click" or len(found[0]) == 2:
+            return cls(level, tuple(found))
+        items: dict[tuple[str, int], str] = {}
+        for session, position, item in found:
+            if items.setdefault((session, position), item) != item:
+                got = f"{items[session, position]!r} and {item!r} at position {position} of session {session!r}"
+                raise ArgumentError(path, "name one item per click", got)
+        return cls(level, tuple(items)).naming(items)
 
     @property
     def parts(self) -> tuple[ForgetRequest, ...]:
         """The requests of one level that this request consists of."""
         return self.index if self.level == "mixed" else (self,)
+
+    def naming(self, items: Mapping[tuple[str, int], str]) -> ForgetRequest:
+        """Return this request for clicks with the items that are meant.
+
+        When the request is applied to a graph, positions are checked against the items: positions that count from 1
+        are recognised, and others are refused.
+
+        Args:
+            items: Raw ids of items by session and position; clicks that the request does not hold are ignored.
+
+        Example:
+            >>> request = ForgetRequest("click", [("s", 1)]).naming({("s", 1): "b", ("t", 0): "a"})
+            >>> request, request.items
+            (ForgetRequest('click', [('s', 1)]), {('s', 1): 'b'})
+        """
+        request = ForgetRequest(self.level, self.index, self.raw)
+        object.__setattr__(request, "num_duplicates", self.num_duplicates)
+        request.items.update({click: items[click] for click in self.index if click in items} if items else {})
+        return request
 
     def __len__(self) -> int:
         return sum(len(part.index) for part in self.parts)
@@ -180,7 +215,9 @@ class ForgetRequest:
         for part in (*self.parts, *other.parts):
             key = (part.level, part.raw)
             known = merged.get(key)
-            merged[key] = part if known is None else ForgetRequest(part.level, known.index + part.index, part.raw)
+            if known is not None:
+                part = ForgetRequest(part.level, known.index + part.index, part.raw).naming(known.items | part.items)
+            merged[key] = part
         parts = tuple(merged.values())
         return parts[0] if len(parts) == 1 else ForgetRequest("mixed", parts)
 
@@ -206,7 +243,7 @@ class ForgetRequest:
             tensor([False, False,  True, False, False])
         """
         mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
-        for part in self.parts:
+        for part in map(graph.placed, self.parts):
             mask[graph.match(part.level, part.index, part.raw)] = True
         count = int(mask.sum())
         if count == 0:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphunlearn.data.vocabulary import Vocabulary
+from graphunlearn.data.vocabulary import Vocabulary, canonical_ids
 from graphunlearn.errors import ArgumentError
 
 EDGE_TYPE = ("user", "interacts", "item")
@@ -180,7 +180,7 @@ def check_nodes(
         ValueError: A node number is out of range, or the number of raw ids is not the number of nodes.
     """
     try:
-        vocabulary = None if ids is None else ids if isinstance(ids, Vocabulary) else Vocabulary(ids)
+        vocabulary = None if ids is None else ids if isinstance(ids, Vocabulary) else Vocabulary(canonical_ids(ids))
     except ArgumentError as error:
         raise error.renamed(f"{node_type}_ids") from None
     low, high = (int(nodes.min()), int(nodes.max())) if nodes.numel() else (0, -1)

@@ -13,7 +13,8 @@ from torch_geometric.data import Batch, Data
 from graphunlearn.data.events import Kind
 from graphunlearn.data.io.sessions import SessionConversions
 from graphunlearn.data.request import ForgetRequest
-from graphunlearn.data.schema import as_mask, check_index, cuts_of
+from graphunlearn.data.schema import as_mask, check_index
+from graphunlearn.data.splits import divided
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 
@@ -425,8 +426,7 @@ class SessionGraph(SessionConversions, Data):
             raise ArgumentError("train", f"have the same {self.num_items} items", f"others, {train.num_items}")
         seen = torch.zeros(self.num_items, dtype=torch.bool, device=self.device)
         seen[train.x.to(self.device)] = True
-        keep = seen[self.items]
-        graph = self.keep(keep)
+        graph = self.keep(keep := seen[self.items])
         graph._store.num_left_out = self.num_left_out + int((~keep).sum())
         return graph
 
@@ -448,11 +448,12 @@ class SessionGraph(SessionConversions, Data):
             >>> [part.session_ids for part in graph.time_split([0.67, 0.33])]
             [['1', '2'], ['0']]
         """
-        cuts = cuts_of(fractions, self.num_sessions)
-        order = torch.arange(self.num_sessions, device=self.device)
-        if self.time is not None:
-            order = torch.argsort(self.time[self.click_ptr[1:] - 1], stable=True)
-        return tuple(self.select(part) for part in order.tensor_split(cuts))
+        num, _, time = self._units()
+        order = time if time is not None else torch.arange(num)
+        return tuple(self.select(part.to(self.device)) for part in divided("time", fractions, num, time=order))
+
+    def _units(self) -> tuple[int, Tensor | None, Tensor | None]:
+        return self.num_sessions, self.user, None if self.time is None else self.time[self.click_ptr[1:] - 1]
 
     def subgraph(self, subset: Tensor) -> Self:
         """Return the graph of the clicks on the nodes in ``subset`` (a mask or indices ``[n]``); see :meth:`keep`."""

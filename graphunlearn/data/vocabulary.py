@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,14 @@ from graphunlearn.errors import ArgumentError
 __all__ = ["IdError", "Vocabulary", "canonical_id", "canonical_ids", "preview"]
 
 MISSING = frozenset({"", "NA", "N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"})
-_DECIMAL = re.compile(r"[+-]?\d+(\.\d*)?")
+QUOTES = "'\""
+WHITE = " \t\r\n\f\v"
+"""The characters that are no part of an id at its ends; other blank characters are."""
+EXACT = 2.0**53
+"""The floats below are exact whole numbers; above, different ids become one float."""
+WIDE = "store such ids as text or as integers"
+_WHOLE = re.compile(r"(0|[1-9][0-9]*)(\.0*)?")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 
 
 def preview(values: Iterable[Any], count: int = 3) -> str:
@@ -34,7 +42,13 @@ def preview(values: Iterable[Any], count: int = 3) -> str:
     """
     values = list(values)
     more = f" and {len(values) - count} more" if len(values) > count else ""
-    return ", ".join(repr(value) for value in values[:count]) + more
+    return ", ".join(map(brief, values[:count])) + more
+
+
+def brief(value: Any, longest: int = 60) -> str:
+    """Return the representation of a value for a message, without the end of a long one."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}...{text[0] if text[0] in QUOTES else ''}"
 
 
 class IdError(ArgumentError):
@@ -50,64 +64,84 @@ class IdError(ArgumentError):
 
 
 def canonical_id(value: Any) -> str:
-    """Return one raw id as a string: ``196``, ``196.0``, ``numpy.int64(196)``, ``tensor(196)`` are all ``"196"``.
+    """Return one raw id as text: ``196``, ``196.0``, ``numpy.int64(196)`` and ``tensor(196)`` are ``"196"``.
+
+    Text is returned as it is, without the spaces around it; what it means is for the vocabulary to say (see
+    :func:`canonical_ids`).
 
     Args:
         value: A string, an integer, an integral float, or a NumPy or torch scalar of these.
 
     Raises:
-        IdError: The id is missing, negative, fractional or of another type.
+        IdError: The id is missing, negative, fractional, of another type, or a float so large that its last digits are
+            lost.
 
     Example:
-        >>> canonical_id(196.0), canonical_id(" b7 ")
-        ('196', 'b7')
+        >>> canonical_id(196.0), canonical_id(" b7 "), canonical_id("196.0")
+        ('196', 'b7', '196.0')
     """
+    exact = EXACT
     if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0:
+        if isinstance(value, np.floating):
+            exact = min(exact, 2.0 ** (np.finfo(value.dtype).nmant + 1))
         value = value.item()
     if isinstance(value, str):
-        value = value.strip()
+        value = value.strip(WHITE)
         if value not in MISSING:
             return value
-    elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return str(value)
-    elif isinstance(value, float) and value >= 0 and value.is_integer():
+    elif isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value >= 0 and value % 1 == 0:
         return str(int(value))
-    raise IdError("ids", "be text or whole numbers from 0", f"{value!r}")
+    elif isinstance(value, float) and value >= 0 and value.is_integer():
+        if value < exact:
+            return str(int(value))
+        raise IdError("ids", f"be below 2**{int(exact).bit_length() - 1} where they are floats", f"{value!r}", WIDE)
+    raise IdError("ids", "be text or whole numbers from 0", brief(value))
 
 
-def canonical_ids(values: Sequence[Any], numbers_as_text: bool = False) -> list[str]:
-    """Return the raw ids of one column as strings.
+def canonical_ids(values: Iterable[Any], numeric: bool | None = None) -> list[str]:
+    """Return the raw ids of one vocabulary as text, by one rule for all of them.
+
+    If all ids are whole numbers without leading zeros, they are numbers, and ``1``, ``1.0`` and ``"1"`` are one id. One
+    other id (``"007"``, ``"+5"``, ``"b"``) makes all of them verbatim text.
 
     Args:
         values: The ids.
-        numbers_as_text: Whether numbers are given as text, as in a file. If so, in a column with only numbers,
-            ``"196.0"`` becomes ``"196"``, a negative or fractional number is an error, and ``"007"`` is unchanged.
+        numeric: Whether the ids belong to a vocabulary of numbers (default: by the rule). In one of numbers, an id that
+            is not a number is verbatim text.
 
     Raises:
-        IdError: An id is missing, negative, fractional or of another type.
+        IdError: An id is missing or of another type, or all ids are numbers and one is negative, fractional or a float
+            whose last digits are lost.
 
     Example:
-        >>> canonical_ids(["196.0", "22", "007"], numbers_as_text=True)
-        ['196', '22', '007']
-        >>> canonical_ids(["1.5", "b"], numbers_as_text=True)
-        ['1.5', 'b']
+        >>> canonical_ids(["196.0", "22"]), canonical_ids(["196.0", "007"])
+        (['196', '22'], ['196.0', '007'])
     """
-    numbers = numbers_as_text and all(isinstance(value, str) and _DECIMAL.fullmatch(value.strip()) for value in values)
     ids: list[str] = []
     for position, value in enumerate(values):
         try:
-            ids.append(_whole(value.strip()) if numbers else canonical_id(value))
+            ids.append(canonical_id(value))
         except IdError as error:
             error.position = position
             raise
-    return ids
+    if numeric is None:
+        numeric = all(map(_WHOLE.fullmatch, ids))
+        if not numeric and all(map(_NUMBER.fullmatch, ids)):
+            at = next((n for n, text in enumerate(ids) if text[0] == "-" or text.partition(".")[2].strip("0")), None)
+            if at is not None:
+                expected = "be whole and not negative in a column of numbers"
+                raise IdError("ids", expected, ids[at], position=at)
+    return list(map(_number, ids, range(len(ids)))) if numeric else ids
 
 
-def _whole(text: str) -> str:
-    head, _, fraction = text.partition(".")
-    if text[0] == "-" or fraction.strip("0"):
-        raise IdError("ids", "be whole and not negative in a column of numbers", text)
-    return head.removeprefix("+")
+def _number(text: str, position: int = 0) -> str:
+    """Return an id of a vocabulary of numbers without the zeros after the decimal point."""
+    if "." not in text or not _WHOLE.fullmatch(text):
+        return text
+    whole = text.partition(".")[0]
+    if int(whole) >= EXACT:
+        raise IdError("ids", "be below 2**53 where they have a decimal point", text, WIDE, position=position)
+    return whole
 
 
 class Vocabulary:
@@ -124,8 +158,10 @@ class Vocabulary:
 
     Example:
         >>> vocabulary = Vocabulary(["196", "186"])
-        >>> vocabulary.lookup([186, "7"])
-        tensor([ 1, -1])
+        >>> vocabulary.lookup([186, "186.0", "7"])
+        tensor([ 1,  1, -1])
+        >>> Vocabulary(["196", "x"]).lookup(["196.0"])
+        tensor([-1])
     """
 
     def __init__(self, ids: Iterable[Any] | int) -> None:
@@ -148,16 +184,25 @@ class Vocabulary:
     def _position(self) -> dict[str, int]:
         return {text: i for i, text in enumerate(self.ids)}
 
+    @cached_property
+    def numeric(self) -> bool:
+        """Whether all ids are whole numbers without leading zeros, so that ``"1.0"`` means ``"1"``."""
+        if self.is_range:
+            return True
+        digits = "".join(self.ids)
+        plain = not digits or (digits.isascii() and digits.isdecimal())
+        return plain and not any(text[0] == "0" and len(text) > 1 for text in self.ids)
+
     def lookup(self, ids: Iterable[Any]) -> Tensor:
         """Return the node of every raw id ``[num_ids]``; -1 for unknown ids.
 
         Args:
-            ids: Raw ids.
+            ids: Raw ids, which mean what they mean in this vocabulary; see :func:`canonical_ids`.
 
         Raises:
             IdError: A value is not a valid id.
         """
-        found = (self._position.get(canonical_id(value), -1) for value in ids)
+        found = (self._position.get(text, -1) for text in canonical_ids(ids, self.numeric))
         return torch.tensor(list(found), dtype=torch.long)
 
     def take(self, index: Tensor) -> Vocabulary:

@@ -212,7 +212,10 @@ def test_bad_files_name_the_line(write, content, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"user": "usr_id"}, r"'user' must name a column of '.*' \(got 'usr_id'; did you mean 'user_id'\?\)"),
+        (
+            {"user": "usr_id"},
+            r"'user' must name a column of '.*' \(got 'usr_id'; did you mean 'user_id'\? there are 'user_id', 'item'",
+        ),
         ({"rating": "zzz"}, r"'rating' must name a column of .* \(got 'zzz'; there are 'user_id', 'item', 'stars'\)"),
         ({"item": 3}, r"'item' must be a column below 3 of .* \(got 3\)"),
         ({"item": -1}, r"'item' must be a column below 3 of .* \(got -1\)"),

@@ -259,7 +259,7 @@ def test_describe_and_fingerprint(graph):
         ("session_id;item_id;position\n11;5;0\n12;6;1\n", "item", ("5", "6")),
         ("session\nS1\nS2\n", "session", ("S1", "S2")),
         ("S1\nS2\n", "session", ("S1", "S2")),
-        ("11\n12.0\n", "session", ("11", "12")),
+        ("11\n12.0\n", "session", ("11", "12.0")),
     ],
 )
 def test_from_file(tmp_path, text, level, expected):

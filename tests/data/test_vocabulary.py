@@ -37,7 +37,11 @@ def test_text_is_left_alone():
     ("values", "expected"),
     [
         (["196.0", "22", "7."], ["196", "22", "7"]),
-        (["007", "+5"], ["007", "5"]),
+        (["007", "+5"], ["007", "+5"]),
+        (["196.0", "007"], ["196.0", "007"]),
+        (["+4912", "4912"], ["+4912", "4912"]),
+        (["1", "1.0", 1, 1.0, np.uint64(2**64 - 1)], ["1", "1", "1", "1", "18446744073709551615"]),
+        (["1", "1.0", "x"], ["1", "1.0", "x"]),
         (["1.5", "x"], ["1.5", "x"]),
         (["-5", "x"], ["-5", "x"]),
         (["1e5", "2"], ["1e5", "2"]),
@@ -45,7 +49,7 @@ def test_text_is_left_alone():
     ],
 )
 def test_a_column_of_text(values, expected):
-    assert canonical_ids(values, numbers_as_text=True) == expected
+    assert canonical_ids(values) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,11 +58,18 @@ def test_a_column_of_text(values, expected):
         (["1", "2.5"], 1, r"must be whole and not negative in a column of numbers \(got 2.5\)"),
         (["-1", "2"], 0, r"must be whole and not negative in a column of numbers \(got -1\)"),
         (["a", "b", ""], 2, r"'ids' must be text .* \(got ''\)"),
+        (
+            [1.0, 2.0**53],
+            1,
+            r"must be below 2\*\*53 where they are floats \(got 9007199254740992.0\); store such ids as",
+        ),
+        ([np.float32(2**24)], 0, r"must be below 2\*\*24 where they are floats"),
+        (["1", "9007199254740993.0"], 1, r"must be below 2\*\*53 where they have a decimal point"),
     ],
 )
 def test_a_column_with_a_bad_id(values, position, message):
     with pytest.raises(IdError, match=message) as caught:
-        canonical_ids(values, numbers_as_text=True)
+        canonical_ids(values)
     assert caught.value.position == position
 
 
@@ -75,6 +86,27 @@ def test_lookup_is_the_position(ids, asked):
     assert vocabulary.lookup(asked).tolist() == expected
     assert vocabulary.lookup(asked).dtype == torch.int64
     assert [vocabulary[i] for i in range(len(vocabulary))] == ids
+
+
+def test_lookup_by_the_rule_of_the_vocabulary():
+    numbers = Vocabulary(["1", "20"])
+    assert numbers.numeric
+    assert numbers.lookup(["1", 1, 1.0, "1.0", "1.", "01", "+1", "x", "20.00"]).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        0,
+        -1,
+        -1,
+        -1,
+        1,
+    ]
+    text = Vocabulary(["1", "1.0", "007"])
+    assert not text.numeric
+    assert text.lookup(["1", 1, 1.0, "1.0", "7", "007"]).tolist() == [0, 0, 0, 1, -1, 2]
+    for ids, numeric in ((["0", "10"], True), (["00"], False), (["-1"], False), (["\u0663"], False), ([], True)):
+        assert Vocabulary(ids).numeric is numeric
 
 
 @given(st.integers(0, 20))

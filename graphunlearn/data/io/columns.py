@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphunlearn.data.vocabulary import preview
+from graphunlearn.data.vocabulary import WHITE, brief, preview
 from graphunlearn.errors import ArgumentError
 
 # Column names in lower case without punctuation, by role; earlier names take precedence.
@@ -25,7 +25,11 @@ NAMES = {
     "session": "sessionid session sid sessionkey visit visitid",
     "position": "position pos step",
 }
-SEPARATORS = ("\t", "::", ";", ",", " ")
+# Names that may as well be an id, such as the title of a book: alone, they do not make a header.
+WORDS = {"customer", "member", "movie", "product", "asin", "artist", "track", "song", "book", "isbn", "business", "poi"}
+SEPARATORS = ("\t", "::", ";", ",", "|", " ")
+TYPE = re.compile(r":(token|float)(_seq)?$")
+DATE = re.compile(r"[12][0-9]{3}-[01][0-9]-[0-3][0-9]([T ][0-9:.,+Z-]*)?")
 Column = str | int | None
 
 
@@ -85,12 +89,12 @@ CLICKS = Layout(
     gaps=("user",),
 )
 PLACE = ("session", "position")
-PLACES = Layout(_roles(*PLACE), order=PLACE, required=PLACE, ids=("session",), whole=("position",))
+PLACES = Layout(_roles(*PLACE, "item"), order=PLACE, required=PLACE, ids=("session", "item"), whole=("position",))
 
 
 def plain(name: str) -> str:
     """Return a column name without its type, case and punctuation: ``"user_id:token"`` is ``"userid"``."""
-    return re.sub(r"[^a-z0-9]", "", str(name).split(":")[0].lower())
+    return re.sub(r"[\W_]", "", TYPE.sub("", str(name)).lower())
 
 
 def is_number(text: str) -> bool:
@@ -103,53 +107,174 @@ def is_number(text: str) -> bool:
 
 
 def fields(line: str, separator: str) -> list[str]:
-    """Return the fields of one line; quotes are interpreted if the separator is a comma or a semicolon."""
-    if separator in {",", ";"}:
-        return [field.strip() for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
-    return [field.strip() for field in (line.split() if separator == " " else line.split(separator))]
+    """Return the fields of one line; quotes around whole fields are taken off."""
+    if separator == " ":
+        line = re.sub(" +", " ", line.strip(" "))
+    if len(separator) == 1 and '"' in line:
+        try:
+            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+        except csv.Error:  # a field that is too long
+            cells = line.split(separator)
+    else:
+        cells = line.split(separator)
+    return [cell.strip(WHITE).removeprefix('"').removesuffix('"') for cell in cells]
 
 
-def sniff_separator(lines: Sequence[str]) -> str | None:
-    """Return the separator that gives most lines the same number of fields, or ``None`` for a single column."""
-    best: tuple[int, str | None] = (0, None)
+def sniff_separator(lines: Sequence[str], layout: Layout, suffix: str = "") -> tuple[str | None, list[str]]:
+    """Return the separator that gives most lines the same number of fields.
+
+    Args:
+        lines: The first lines.
+        layout: The possible columns.
+        suffix: Suffix of the file, which decides between separators that fit equally well, as a header does.
+
+    Returns:
+        The separator, or ``None`` for a single column, and the other separators that fit equally well.
+    """
+    agreeing = {}
     for separator in SEPARATORS:
         widths = Counter(len(fields(line, separator)) for line in lines)
-        agreeing = max((count for width, count in widths.items() if width > 1), default=0)
-        if agreeing > best[0]:
-            best = (agreeing, separator)
-    return best[1]
+        agreeing[separator] = max((count for width, count in widths.items() if width > 1), default=0)
+    best = max(agreeing.values())
+    if not best:
+        return None, []
+    fitting = [separator for separator, count in agreeing.items() if count == best]
+    usual = {".tsv": "\t", ".csv": ","}.get(suffix)
+    named = [s for s in fitting if set(layout.required) <= _named(fields(lines[0], s), layout).keys()]
+    chosen = named[0] if named else usual if usual in fitting and usual == "\t" else fitting[0]
+    others = [] if named else [s for s in fitting if s not in (chosen, " ")]
+    return chosen, others
 
 
 def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:
     """Whether the lines are users followed by any number of items: only whole numbers, and no predominant length."""
-    rows = [line.split() for line in lines]
+    rows = [fields(line.strip(WHITE), separator or " ") for line in lines]
     usual = Counter(map(len, rows)).most_common(1)[0][1]
-    varying = separator in {" ", "\t"} and len(rows) > 1 and 2 * usual <= len(rows)
-    return varying and all(field.isdecimal() for row in rows for field in row)
+    least = 2 if separator in {" ", "\t"} else 3  # two rows with commas may as well be a table that is cut off
+    return len(rows) >= least and 2 * usual <= len(rows) and _whole(rows)
 
 
-def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout = INTERACTIONS) -> bool:
-    """Whether the first row is a header.
+def looks_like_lists(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows of one width may be lists: whole numbers, a user or a count first in every row, and no times."""
+    width = len(rows[0])
+    if width < 3 or not _whole(rows) or any(_is_time(column) for column in list(zip(*rows))[2:]):
+        return False
+    return len({row[0] for row in rows}) == len(rows) or all(row[0] == str(width - 1) for row in rows)
 
-    A header contains a common or a requested column name, or it is all text above at least one column of numbers.
+
+def _whole(rows: Sequence[Sequence[str]]) -> bool:
+    return all(field.isascii() and field.isdecimal() for row in rows for field in row)
+
+
+def _named(row: Sequence[str], layout: Layout) -> dict[str, str]:
+    """Return the roles whose columns a row names, with the plain name."""
+    found = {plain(field): field for field in row if not is_number(field)}
+    named = {}
+    for role, aliases in layout.roles.items():
+        known = next((alias for alias in aliases if alias in found), None)
+        if known is not None:
+            named[role] = known
+    return named
+
+
+def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout) -> tuple[bool, str]:
+    """Whether the first row is a header: it names the columns that are needed, or one that the caller named.
+
+    A row of text above a column of numbers counts as a header too, since it cannot be data; its columns are then not
+    found, which is an error.
 
     Args:
         rows: Fields of the first rows.
         given: Name or number of the column of every role that the caller specified.
         layout: The possible columns.
+
+    Returns:
+        Whether it is one, and a sentence if that is not certain.
+
+    Example:
+        >>> sniff_header([["user_id", "item_id"], ["ann", "dune"]], {}, INTERACTIONS)
+        (True, '')
+        >>> sniff_header([["user:4", "item:3"], ["user:5", "item:3"]], {}, INTERACTIONS)[0]
+        False
     """
     first, rest = rows[0], rows[1:]
-    named = {name for names in layout.roles.values() for name in names}
     asked = {plain(name) for name in given.values() if isinstance(name, str)}
-    if any(plain(field) in named | asked and not is_number(field) for field in first):
+    if any(TYPE.search(field) for field in first) or asked & {plain(field) for field in first if not is_number(field)}:
+        return True, ""
+    named = _named(first, layout)
+    above = not any(map(is_number, first)) and any(all(map(is_number, column)) for column in zip(*rest) if column)
+    needed = [role for role in layout.required if given.get(role) is None]
+    shown = preview(first, 4)
+    if needed and all(role in named for role in needed):
+        certain = above or any(named[role] not in WORDS for role in needed)
+        if certain or len(first) > 1:
+            return certain or not any(map(is_number, first)), "" if certain else f"its first line may be data ({shown})"
+        return False, f"its first line was taken as data ({shown}); 'header=True' skips it"
+    if (
+        len(first) > 1
+        and not any(map(is_number, first))
+        and any(named.get(role, "book") not in WORDS for role in needed)
+    ):
+        return True, ""  # some of the columns are missing, which is an error
+    if above and len(first) > 1:
+        return True, "" if needed else f"its first line was taken as a header ({shown})"
+    return False, "" if any(
+        map(is_number, first)
+    ) else f"it was taken to have no header: its first line is data (got {shown})"
+
+
+def sniff_order(
+    rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout, source: str | Path
+) -> tuple[str, ...]:
+    """Return the order of the columns of a table without a header; a column of dates or times is recognised.
+
+    Args:
+        rows: Fields of the first rows.
+        given: Number of the column of every role that the caller specified.
+        layout: The possible columns.
+        source: The file.
+
+    Returns:
+        The order of the layout, with the time moved to where dates or Unix times are.
+
+    Raises:
+        ArgumentError: The column that would be the item holds what looks like times.
+
+    Example:
+        >>> sniff_order([["11", "2014-04-07T10:51:09.277Z", "900"]], {}, CLICKS, "clicks.dat")
+        ('session', 'time', 'item')
+    """
+    order, asked = layout.order, {role for role, column in given.items() if column is not None}
+    if asked or "time" not in order:
+        return order
+    columns = list(zip(*rows))[: len(order)]
+    usual = order.index("time")
+    if usual < len(columns) and _is_time(columns[usual]):
+        return order
+    dates = [at for at, column in enumerate(columns) if all(map(DATE.fullmatch, column))]
+    times = dates or [at for at in (*range(2, len(columns)), 1) if at < len(columns) and _is_time(columns[at])]
+    if not times or (times == [1] and not dates and len(columns) == 2):
+        return order
+    at, others = times[0], [role for role in order if role != "time"]
+    if at == 1 and not dates:
+        hint = f"{', '.join(f'{role}={n}' for n, role in enumerate(order[:2]))} takes the columns as they are"
+        raise ArgumentError(source, "have a header or named columns", f"times in the place of the {order[1]}s", hint)
+    return (*others[:at], "time", *others[at:])
+
+
+def _is_time(column: Sequence[str]) -> bool:
+    """Whether all fields are dates, or seconds or milliseconds since 1970 of the years 1985 to 2096."""
+    if all(map(DATE.fullmatch, column)):
         return True
-    if not rest or any(map(is_number, first)):
-        return False
-    return any(all(map(is_number, column)) for column in zip(*rest))
+    return all(is_number(text) and (5e8 <= float(text) < 4e9 or 5e11 <= float(text) < 4e12) for text in column)
 
 
 def find_columns(
-    names: Sequence[str] | int, given: dict[str, Column], source: str | Path, layout: Layout = INTERACTIONS
+    names: Sequence[str] | int,
+    given: dict[str, Column],
+    source: str | Path,
+    layout: Layout = INTERACTIONS,
+    order: Sequence[str] | None = None,
 ) -> dict[str, int]:
     """Return the position of every role's column.
 
@@ -158,6 +283,7 @@ def find_columns(
         given: Name or position of the column of every role that the caller specified.
         source: The file, or the name of the argument that holds the table.
         layout: The possible columns.
+        order: Roles of the columns of a table without a header (default: as in the layout).
 
     Returns:
         Positions of the columns, by role.
@@ -178,7 +304,7 @@ def find_columns(
     found = {role: _position(role, column, names, width, source) for role, column in asked.items()}
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
-        found |= dict(zip([role for role in layout.order if role not in found], free))
+        found |= dict(zip([role for role in order or layout.order if role not in found], free))
     else:
         position = {plain(name): i for i, name in reversed(list(enumerate(names))) if i not in found.values()}
         for role, aliases in layout.roles.items():
@@ -195,16 +321,18 @@ def find_columns(
 
 
 def _position(role: str, column: str | int, names: Sequence[str] | int, width: int, source: str | Path) -> int:
+    if isinstance(column, str) and column.isdecimal() and (isinstance(names, int) or column not in names):
+        column = int(column)
     if isinstance(column, int):
         if not 0 <= column < width:
             raise ArgumentError(role, f"be a column below {width} of '{source}'", column)
         return column
     if isinstance(names, int):
-        raise ArgumentError(role, f"be a column number, since '{source}' has no header", f"{column!r}")
-    for same in (str, lambda name: str(name).split(":")[0], plain):
+        raise ArgumentError(role, f"be a column number, since '{source}' has no header", brief(column))
+    for same in (str, lambda name: TYPE.sub("", str(name)), plain):
         matches = [i for i, name in enumerate(names) if same(name) == same(column)]
         if matches:
             return matches[0]
     close = difflib.get_close_matches(column, [str(name) for name in names], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {preview(names, 6)}"
-    raise ArgumentError(role, f"name a column of '{source}'", f"{column!r}; {hint}")
+    hint = f"{f'did you mean {close[0]!r}? ' if close else ''}there are {preview(names, 6)}"
+    raise ArgumentError(role, f"name a column of '{source}'", f"{brief(column)}; {hint}")

@@ -33,6 +33,72 @@ Parts = tuple[Tensor, Vocabulary, Vocabulary, dict[str, Tensor]]
 """Pairs of users and items ``[2, num_interactions]``, raw ids of users, raw ids of items, and attributes by name."""
 
 
+NUMBERING = "items_offset=N says that items are numbered from N, and items_offset=0 that they are not"
+
+
+def one_direction(pairs: Tensor, offset: int | None) -> Tensor:
+    """Return the positions of the edges from users to items.
+
+    Args:
+        pairs: Edges in both directions ``[2, num_edges]``.
+        offset: Number of the first item, which is the number of users.
+
+    Raises:
+        ValueError: There is no offset, or an edge is not there in the other direction.
+    """
+    if offset is None:
+        raise ArgumentError("items_offset", "say with 'undirected' at which number items begin", "none")
+    forth = pairs[1] >= offset
+    there, back = pairs[:, forth], pairs[:, ~forth].flip(0)
+    if not torch.equal(torch.unique(there, dim=1), torch.unique(back, dim=1)):
+        raise ArgumentError("edge_index", "have every edge in both directions with 'undirected'", "some in one")
+    return forth.nonzero().flatten()
+
+
+def check_numbering(pairs: Tensor, num_users: int | None) -> None:
+    """Raise ArgumentError if items are numbered after users, or edges are there in both directions.
+
+    Args:
+        pairs: Users and items as they were given ``[2, num_interactions]``.
+        num_users: Number of users, if it was given.
+    """
+    if pairs.size(1) < 2 or int(pairs.min()) < 0:
+        return
+    low, high = pairs.min(0).values, pairs.max(0).values
+    turned = pairs[0] > pairs[1]
+    half = int(turned.sum())
+    if 2 <= half == pairs.size(1) - half and int(low.max()) < int(high.min()):
+        there, back = (torch.stack([low[side], high[side]]).unique(dim=1) for side in (~turned, turned))
+        if torch.equal(there, back):
+            got = "both, and items numbered after users"
+            hint = f"items_offset={int(high.min())}, undirected=True takes one direction, items_offset=0 all of them"
+            raise ArgumentError("edge_index", "hold every edge in one direction, from user to item", got, hint)
+    users = int(pairs[0].max()) + 1 if num_users is None else num_users
+    if users > 1 and int(pairs[1].min()) >= users:
+        got = f"items from {int(pairs[1].min())} for {users} users, as if they were numbered after users"
+        raise ArgumentError("edge_index", "hold items numbered from 0", got, NUMBERING)
+
+
+def shifted(pairs: Tensor, offset: int) -> Tensor:
+    """Return pairs with the items numbered from 0.
+
+    Args:
+        pairs: Users, and items numbered from ``offset`` ``[2, num_interactions]``.
+        offset: Number of the first item.
+
+    Raises:
+        ValueError: The offset is negative, an item is below it, or a user is not.
+    """
+    if offset < 0:
+        raise ArgumentError("items_offset", "not be negative", offset)
+    if offset and pairs.numel():
+        if int(pairs[1].min()) < offset:
+            raise ArgumentError("edge_index", f"hold items from {offset}", f"item {int(pairs[1].min())}")
+        if int(pairs[0].max()) >= offset:
+            raise ArgumentError("edge_index", f"hold users below {offset}", f"user {int(pairs[0].max())}")
+    return torch.stack([pairs[0], pairs[1] - offset])
+
+
 def relation_of(data: HeteroData, relation: EdgeType | None) -> EdgeType:
     """Return the requested relation, or the only one between two node types, not counting mirrored ``rev_`` ones.
 

@@ -10,26 +10,33 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Column, Layout, sniff_separator
-from graphunlearn.data.io.tables import SUFFIXES, head, read_column, read_lists, read_parquet, read_rows, read_text
+from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Layout, sniff_separator
+from graphunlearn.data.io.frame import Numeric
+from graphunlearn.data.io.options import Reading
+from graphunlearn.data.io.tables import read_column, read_lists, read_rows
+from graphunlearn.data.io.text import JSON_LINES, SUFFIXES, head, read_text, suffix_of
+from graphunlearn.data.io.typed import read_json_lines, read_parquet
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["SUFFIXES", "read_clicks", "read_frame", "read_ids", "write_atomic"]
 
 
-def read_frame(path: str | os.PathLike[str], *, lists: bool | None = None, **columns: Column) -> pd.DataFrame:
-    r"""Read a table of interactions; separator, header and unspecified columns are detected.
+def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
+    r"""Read a table of interactions; what is not given is detected.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also with ``.gz``) or ``.parquet`` file.
-        lists: Whether each line is a user followed by any number of items (default: detected).
-        **columns: Names or numbers of the columns ``user``, ``item``, ``rating``, ``time`` (dates become seconds since
-            1970) and ``label``. By default, columns are found by their names; without a header, the first four are
-            user, item, rating and time.
+        path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data``, ``.jsonl`` or ``.ndjson`` (also with
+            ``.gz``) or ``.parquet`` file.
+        numeric: For ``"user"`` and ``"item"``, whether the ids are those of a vocabulary of numbers (default: they are
+            numbers if all of them are whole numbers without leading zeros).
+        **given: Names or numbers of the columns ``user``, ``item``, ``rating``, ``time`` (dates become seconds since
+            1970) and ``label``; by default, columns are found by their names, and without a header, the first four are
+            user, item, rating and time. Also the arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``,
+            ``decimal``, ``header``, ``lists`` and ``max_size``.
 
     Returns:
         A table with the columns ``user`` and ``item`` (categories of raw ids, in order of first appearance) and, if the
-        file has them, ``rating``, ``time`` and ``label``.
+        file has them, ``rating``, ``time`` and ``label``. ``attrs["read"]`` says how the file was understood.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -42,16 +49,18 @@ def read_frame(path: str | os.PathLike[str], *, lists: bool | None = None, **col
         >>> read_frame(path)["user"].tolist()
         ['196', '186']
     """
-    return _read(Path(path), columns, INTERACTIONS, lists)
+    return _read(Path(path), given, INTERACTIONS, numeric)
 
 
-def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame:
-    r"""Read a table of clicks in sessions; separator, header and unspecified columns are detected.
+def read_clicks(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
+    r"""Read a table of clicks in sessions; what is not given is detected.
 
     Args:
         path: A file in a format of :func:`read_frame`.
-        **columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``. By
-            default, columns are found by their names; without a header, the first three are session, item and time.
+        numeric: For ``"session"``, ``"item"`` and ``"user"``, as in :func:`read_frame`.
+        **given: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``; by
+            default, columns are found by their names, and without a header, the first three are session, item and time,
+            or session, time and item if dates show it. Also ``sep``, ``decimal``, ``header`` and ``max_size``.
 
     Returns:
         A table in the order of the file, with the columns ``session`` and ``item`` (categories of raw ids) and, if the
@@ -68,47 +77,69 @@ def read_clicks(path: str | os.PathLike[str], **columns: Column) -> pd.DataFrame
         >>> read_clicks(path).values.tolist()
         [['3', '21', 139.94], ['3', '7', 141.5]]
     """
-    return _read(Path(path), columns, CLICKS, lists=False)
+    return _read(Path(path), given, CLICKS, numeric)
 
 
-def _read(path: Path, given: dict[str, Column], layout: Layout, lists: bool | None) -> pd.DataFrame:
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(path, given, layout)
-    text = read_text(path)
-    return read_lists(path, text) if lists else read_rows(path, text, given, layout, maybe_lists=lists is None)
+def _read(
+    path: Path, given: dict[str, Any], layout: Layout, numeric: Numeric | None, request: bool = False
+) -> pd.DataFrame:
+    reading, columns = Reading.take(given)
+    if suffix_of(path) == ".parquet":
+        return read_parquet(path, columns, layout, reading, numeric, request)
+    text = read_text(path, reading)
+    if suffix_of(path) in JSON_LINES:
+        return read_json_lines(path, text, columns, layout, numeric, request)
+    if reading.lists and layout is INTERACTIONS and not request:
+        return read_lists(path, text, reading.sep or sniff_separator(head(text), layout)[0], numeric)
+    maybe = layout is INTERACTIONS and reading.lists is None and not request
+    return read_rows(path, text, columns, layout, reading, numeric, maybe, request)
 
 
-def read_ids(path: str | os.PathLike[str], level: str) -> list[Any]:
-    """Read the ids or pairs of a forget request from a file.
+def layout_of(level: str) -> Layout:
+    """Return the columns of a file that names what to forget.
+
+    Args:
+        level: ``"user"``, ``"item"``, ``"session"``, ``"interaction"`` or ``"click"``.
+    """
+    pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
+    layout = pairs or replace(CLICKS if level == "session" else INTERACTIONS, required=(level,))
+    used = (*layout.required, "item") if level == "click" else layout.required
+    return replace(layout, roles={role: layout.roles[role] for role in used}, order=layout.required, gaps=())
+
+
+def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any]:
+    """Read the ids or pairs of a forget request from a file; no row is left out.
 
     Args:
         path: A file in a format of :func:`read_frame`, from whose rows the columns of ``level`` are read, or a file
             with one id per line and an optional header.
         level: ``"user"``, ``"item"``, ``"session"``, ``"interaction"`` or ``"click"``.
+        **given: Names or numbers of columns, and ``sep``, ``header`` and ``max_size``, as in :func:`read_frame`.
 
     Returns:
-        Raw ids; at level ``"interaction"`` pairs of user and item, at level ``"click"`` pairs of session and position.
+        Raw ids as they are written, since the vocabulary of the graph says what they mean; at level ``"interaction"``
+        pairs of user and item, at level ``"click"`` pairs of session and position, or with an item column, triples of
+        session, position and item.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is malformed, or has only one column although the level needs pairs.
+        ValueError: The file is malformed, or has only one column although the level needs pairs, or several without a
+            header although it needs one.
     """
     path = Path(path)
-    pairs = {"interaction": INTERACTIONS, "click": PLACES}.get(level)
-    layout = pairs or replace(CLICKS if level == "session" else INTERACTIONS, required=(level,))
-    if path.suffix.lower() == ".parquet":
-        frame = read_parquet(path, {}, layout)
-    else:
-        text = read_text(path)
-        separator = sniff_separator(head(text))
+    layout, pairs = layout_of(level), level in ("interaction", "click")
+    reading, columns = Reading.take(given)
+    if suffix_of(path) not in (".parquet", *JSON_LINES):
+        text = read_text(path, reading)
+        separator = reading.sep or sniff_separator(head(text), layout, suffix_of(path))[0]
         if pairs and separator is None:
             what = "a user and an item" if level == "interaction" else "a session and a position"
             raise ArgumentError(path, f"hold {what} per line", "one column")
-        if not pairs and separator in {None, " "}:
-            return read_column(path, text, level, layout)
-        frame = read_rows(path, text, {}, layout)
-    columns = [frame[role].tolist() for role in layout.required]
-    return list(zip(*columns)) if pairs else columns[0]
+        if not pairs and separator in {None, " "} and not any(columns.values()):
+            return read_column(path, text, level, layout, reading.header)
+    frame = _read(path, given, layout, dict.fromkeys(layout.ids, False), request=True)
+    found = [frame[role].tolist() for role in layout.roles if role in frame]
+    return list(zip(*found)) if pairs else found[0]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> Path:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from graphunlearn.data.io.columns import INTERACTIONS, Layout
-from graphunlearn.data.vocabulary import MISSING, IdError, Vocabulary, canonical_ids
+from graphunlearn.data.vocabulary import MISSING, IdError, Vocabulary, brief, canonical_ids
 
 Where = Callable[[int], str]
+Numeric = Mapping[str, bool]
+Array = np.ndarray[Any, Any]
+LONGEST = 4096
+"""The largest number of characters of an id."""
 
 
 def categories(numbers: Tensor, vocabulary: Vocabulary) -> Any:
@@ -25,14 +30,29 @@ def categories(numbers: Tensor, vocabulary: Vocabulary) -> Any:
     return pd.Categorical.from_codes(numbers.cpu().numpy(), categories=pd.Index(vocabulary.ids))
 
 
-def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout = INTERACTIONS) -> pd.DataFrame:
+def numbered(graph: Any, roles: Sequence[str]) -> dict[str, bool] | None:
+    """Return for every role whether its ids are numbers in a graph.
+
+    Args:
+        graph: The graph, or ``None``.
+        roles: ``"user"``, ``"item"`` or ``"session"``.
+    """
+    if graph is None:
+        return None
+    return {role: graph.vocabulary(role).numeric for role in roles if len(graph.vocabulary(role))}
+
+
+def tidy(
+    frame: pd.DataFrame, where: Where, layout: Layout = INTERACTIONS, numeric: Numeric | None = None
+) -> pd.DataFrame:
     """Check and convert the columns of a table.
 
     Args:
         frame: The table; its columns are named by their role.
         where: Function that describes the location of a row in error messages.
-        text: Whether the ids come from a text file, where ``"196.0"`` in a column of numbers means ``"196"``.
         layout: The possible columns.
+        numeric: For roles whose vocabulary is known, whether its ids are numbers; the ids of other roles are numbers if
+            all of them are. See :func:`~graphunlearn.data.vocabulary.canonical_ids`.
 
     Returns:
         A table with the same rows. Ids are categories of strings in order of first appearance; other columns are
@@ -44,43 +64,50 @@ def tidy(frame: pd.DataFrame, where: Where, text: bool = False, layout: Layout =
     columns: dict[str, Any] = {}
     for name, column in frame.items():
         role = str(name)
-        if role in layout.gaps:
-            columns[role] = _ids_with_gaps(column, role, where, text)
-        elif role in layout.ids:
-            columns[role] = _ids(column, role, where, text)
+        if role in layout.ids:
+            columns[role] = _ids(column, role, where, (numeric or {}).get(role), role in layout.gaps)
         else:
             columns[role] = _numbers(column, role, where, role in layout.whole)
     return pd.DataFrame(columns)
 
 
-def _ids_with_gaps(column: pd.Series[Any], role: str, where: Where, text: bool) -> pd.Categorical[Any]:
-    known = np.flatnonzero(~(column.isna() | column.isin(MISSING)).to_numpy())
-    found = _ids(column.iloc[known], role, lambda row: where(int(known[row])), text)
-    codes = np.full(len(column), -1)
-    codes[known] = found.codes
-    return pd.Categorical.from_codes(codes, categories=found.categories)
-
-
-def _ids(column: pd.Series[Any], role: str, where: Where, text: bool) -> pd.Categorical[Any]:
+def _ids(column: pd.Series[Any], role: str, where: Where, numeric: bool | None, gaps: bool) -> pd.Categorical[Any]:
+    if gaps:
+        known = np.flatnonzero(~(column.isna() | column.isin(MISSING)).to_numpy())
+        found = _ids(column.iloc[known], role, lambda row: where(int(known[row])), numeric, False)
+        codes = np.full(len(column), -1)
+        codes[known] = found.codes
+        return pd.Categorical.from_codes(codes, categories=found.categories)
     if isinstance(column.dtype, pd.CategoricalDtype):  # its own codes may be in any order, and some unused
         codes, order = pd.factorize(column.cat.codes.to_numpy())
-        known = [*column.cat.categories, None]  # code -1 stands for a missing id
-        values = [known[i] for i in order.tolist()]
+        values = [[*column.cat.categories, None][i] for i in order.tolist()]  # code -1 stands for a missing id
     else:
-        codes, uniques = pd.factorize(column, use_na_sentinel=False)
-        values = list(uniques)
+        whole = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu"
+        codes, uniques = pd.factorize(column.to_numpy() if whole else column, use_na_sentinel=False)
+        if whole and (not uniques.size or uniques.min() >= 0):
+            return pd.Categorical.from_codes(codes, categories=pd.Index(list(map(str, uniques.tolist())), dtype=object))
+        values = list(uniques if column.dtype.kind == "O" else np.asarray(uniques))  # floats keep their type
     try:
-        ids = canonical_ids(values, numbers_as_text=text)
+        ids = canonical_ids(values, numeric)
     except IdError as error:
         row = int(np.argmax(codes == error.position))
-        problem = f"{role} ids must {error.expected} (got {error.got})"
-        problem = f"the {role} is missing" if pd.isna(values[error.position]) else problem
+        problem = f"{role} ids must {error.expected} (got {error.got}){f'; {error.hint}' if error.hint else ''}"
+        problem = f"the {role} is missing" if _is_missing(values[error.position]) else problem
         raise ValueError(f"{where(row)}: {problem}") from None
+    for position, text in enumerate(ids):
+        if len(text) > LONGEST or "\n" in text:
+            row = int(np.argmax(codes == position))
+            got = f"{brief(text)} of {len(text):,} characters"
+            raise ValueError(f"{where(row)}: {role} ids must be one line of at most {LONGEST:,} characters (got {got})")
     merged, categories = pd.factorize(np.array(ids, dtype=object))
-    return pd.Categorical.from_codes(merged[codes], categories=pd.Index(categories))
+    return pd.Categorical.from_codes(merged[codes], categories=pd.Index(categories, dtype=object))
 
 
-def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np.ndarray[Any, Any]:
+def _is_missing(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Array:
     is_time = role == "time"
     kind = "finite number or a date" if is_time else "whole number from 0" if whole else "finite number"
     dates = None
@@ -100,16 +127,20 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> np
             # values that are neither numbers nor dates or, in a mixture, of another kind than the first value
             wrong = wrong & no_date if (wrong & no_date).any() else wrong != wrong[0]
     if whole:
-        wrong |= (numbers < 0) | (numbers % 1 != 0) | (numbers >= 2**63)
+        wrong |= (numbers < 0) | (numbers % 1 != 0)
+    if not wrong.any():
+        largest = 2.0**63 if whole or is_time else float(torch.finfo(torch.get_default_dtype()).max)
+        wrong = (np.abs(numbers) >= largest) if whole or is_time else (np.abs(numbers) > largest)
+        kind = f"{'whole ' * whole}number below 2**63" if whole or is_time else f"number of at most {largest:.3g}"
     if wrong.any():
         row = int(np.argmax(wrong))
-        kind = "whole number below 2**63" if whole and numbers[row] >= 2**63 else kind
-        raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {str(column.iloc[row])!r})")
+        raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {brief(str(column.iloc[row]))})")
     exact = whole or (is_time and pd.api.types.is_integer_dtype(values))
     return values.to_numpy(dtype=np.int64 if exact else np.float64)
 
 
 def _seconds(times: pd.Series[Any]) -> pd.Series[Any]:
     """Return dates as seconds since 1970, as integers if all are whole seconds."""
-    seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    start = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds end in 2262
+    seconds = (times.dt.as_unit("us") - start) / pd.Timedelta(seconds=1)
     return seconds.astype(np.int64) if (seconds % 1 == 0).all() else seconds

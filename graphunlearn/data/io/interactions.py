@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import exchange
 from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import Column
-from graphunlearn.data.io.frame import categories
+from graphunlearn.data.io.frame import categories, numbered
 from graphunlearn.data.io.left_out import tell_left_out
 from graphunlearn.data.io.tables import read_table
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_attribute, check_nodes, check_pairs, warn
@@ -39,6 +39,8 @@ class Conversions(EventGraph, HeteroData):
         num_users: int | None = None,
         num_items: int | None = None,
         *,
+        items_offset: int | None = None,
+        undirected: bool = False,
         user_ids: Iterable[Any] | None = None,
         item_ids: Iterable[Any] | None = None,
         rating: Tensor | None = None,
@@ -51,6 +53,11 @@ class Conversions(EventGraph, HeteroData):
             edge_index: Users and items, each numbered from 0 ``[2, num_interactions]``.
             num_users: Number of users (default: the number of raw ids, or the largest user plus one).
             num_items: Number of items (default: the number of raw ids, or the largest item plus one).
+            items_offset: Number of the first item in ``edge_index``, such as ``num_users`` where items are numbered
+                after users (default: 0). Without it, and without a number of items, numbers that are plainly those of
+                nodes are refused.
+            undirected: Whether ``edge_index`` has every edge in both directions, of which the one from the user to the
+                item is taken.
             user_ids: Raw id of every user (default: its number).
             item_ids: Raw id of every item (default: its number).
             rating: Ratings ``[num_interactions]``.
@@ -61,20 +68,33 @@ class Conversions(EventGraph, HeteroData):
             The graph, with copies of the tensors.
 
         Raises:
-            ValueError: Types, ranges or lengths do not fit, or a rating, time or label is not finite.
+            ValueError: Types, ranges or lengths do not fit, a rating, time or label is not finite, or items are
+                numbered after users or edges are in both directions although the arguments do not say so.
 
         Example:
             >>> import torch, graphunlearn as gu
             >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [1, 0]]), user_ids=["ann", "bob"])
             >>> graph.user_ids, graph.item_ids
             (['ann', 'bob'], ['0', '1'])
+            >>> nodes = torch.tensor([[0, 0, 1, 2, 3, 3], [2, 3, 3, 0, 0, 1]])  # items are the nodes 2 and 3
+            >>> gu.InteractionGraph.from_edges(nodes, items_offset=2, undirected=True).pairs
+            tensor([[0, 0, 1],
+                    [0, 1, 1]])
         """
         pairs = check_pairs(edge_index)
-        users = check_nodes("user", pairs[0], num_users, user_ids)
-        items = check_nodes("item", pairs[1], num_items, item_ids)
         given = {"rating": rating, "time": time, "label": label}
         values = {name: value for name, value in given.items() if value is not None}
         checked = {name: check_attribute(name, v, pairs.size(1), pairs.device) for name, v in values.items()}
+        if undirected:
+            items_offset = num_users if items_offset is None else items_offset
+            forth = exchange.one_direction(pairs, items_offset)
+            pairs, checked = pairs[:, forth], {name: value[forth] for name, value in checked.items()}
+        known = len(item_ids) if isinstance(item_ids, Sized) else num_items
+        if items_offset is None and (known is None or (pairs.numel() and int(pairs[1].max()) >= known)):
+            exchange.check_numbering(pairs, num_users)
+        pairs = exchange.shifted(pairs, items_offset or 0)
+        users = check_nodes("user", pairs[0], num_users, user_ids)
+        items = check_nodes("item", pairs[1], num_items, item_ids)
         return cls._from_parts(pairs, users, items, checked)
 
     @classmethod
@@ -85,14 +105,12 @@ class Conversions(EventGraph, HeteroData):
             graph[node_type].vocabulary = vocabulary
         graph[EDGE_TYPE].edge_index = pairs
         graph[EDGE_TYPE].update(attributes)
-        # Sorted by user and item, repeated pairs are neighbours, and the last of a run is the last occurrence.
-        order = graph.adjacency.interaction[: pairs.size(1)].long()
-        repeated = (pairs[:, order[1:]] == pairs[:, order[:-1]]).all(0)
+        codes = (pairs[0] * max(len(items), 1) + pairs[1]).cpu().numpy()
+        repeated = pd.Series(codes).duplicated(keep="last").to_numpy()
         if not repeated.any():
             return graph
         warn(f"{int(repeated.sum())} repeated (user, item) pairs were collapsed; the last occurrence of each was kept")
-        keep = torch.ones(pairs.size(1), dtype=torch.bool, device=pairs.device)
-        keep[order[:-1][repeated]] = False
+        keep = torch.from_numpy(~repeated).to(pairs.device)
         return graph.select(keep)
 
     @classmethod
@@ -133,7 +151,7 @@ class Conversions(EventGraph, HeteroData):
             (['196', '186'], ['a', 'b'], [3.0, 4.0, 5.0])
         """
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-        return cls._from_tidy(read_table(df, "df", given), like)
+        return cls._from_tidy(read_table(df, "df", given, numeric=numbered(like, SIDES)), like)
 
     @classmethod
     def _from_tidy(cls, frame: pd.DataFrame, like: Self | None) -> Self:
@@ -164,21 +182,23 @@ class Conversions(EventGraph, HeteroData):
         time: Column = None,
         label: Column = None,
         *,
-        lists: bool | None = None,
         like: Self | None = None,
+        **reading: Any,
     ) -> Self:
         """Make a graph from the rows of a file; see :func:`~graphunlearn.data.io.files.read_frame` for the formats.
 
         Args:
-            path: The file. Separator, header and unspecified columns are detected.
+            path: The file. What is not given is detected.
             user: Name or number of the column of users.
             item: Name or number of the column of items.
             rating: Name or number of the column of ratings.
             time: Name or number of the column of times.
             label: Name or number of the column of labels.
-            lists: Whether each line is a user followed by any number of items (default: detected).
-            like: A graph whose users and items, with their numbers, the new graph uses, as for a test file. Rows with
-                other users or items are left out and counted in :attr:`num_left_out`.
+            like: A graph whose users and items, with their numbers, the new graph uses, as for a test file. Ids mean
+                what they mean in that graph, and lines are lists if those of its file were. Rows with other users or
+                items are left out and counted in :attr:`num_left_out`.
+            **reading: The arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``, ``decimal``,
+                ``header``, ``lists`` (whether each line is a user followed by any number of items) and ``max_size``.
 
         Returns:
             The graph; without ``like``, nodes are numbered in order of first appearance.
@@ -187,8 +207,14 @@ class Conversions(EventGraph, HeteroData):
             FileNotFoundError: The file does not exist.
             ValueError: The file cannot be read as such a table; the message names the line.
         """
-        frame = io.read_frame(path, user=user, item=item, rating=rating, time=time, label=label, lists=lists)
-        return cls._from_tidy(frame, like)
+        if like is not None and like._global_store.get("lists"):
+            reading = {"lists": True} | reading
+        given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
+        frame = io.read_frame(path, numeric=numbered(like, SIDES), **given, **reading)
+        graph = cls._from_tidy(frame, like)
+        if frame.attrs["read"]["form"].startswith("lists"):
+            graph._global_store["lists"] = True
+        return graph
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row per interaction: raw ids (as categories), and rating, time and label if present.

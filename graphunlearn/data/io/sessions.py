@@ -16,9 +16,11 @@ from graphunlearn.data.events import EventGraph
 from graphunlearn.data.io import files as io
 from graphunlearn.data.io.columns import CLICKS, Column
 from graphunlearn.data.io.exchange import to_session_network
-from graphunlearn.data.io.frame import categories
+from graphunlearn.data.io.frame import categories, numbered
 from graphunlearn.data.io.left_out import tell_left_out
 from graphunlearn.data.io.tables import read_table
+from graphunlearn.data.places import placed
+from graphunlearn.data.request import ForgetRequest
 from graphunlearn.data.schema import check_attribute, check_nodes, check_sequences, check_users, warn
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -63,6 +65,8 @@ def arrange(frame: pd.DataFrame, source: str) -> Clicks:
     if (np.diff(order) < 0).any():
         by = " and ".join(["session", *inner[:1]])
         warn(f"{source}: the clicks were not in order, and were sorted by {by}")
+    if "position" in frame and _from_one(frame["position"].to_numpy()[order], session[order]):
+        warn(f"{source}: positions begin at 1 in this file, and at 0 in the graph and in requests for clicks")
     roles = [role for role in CLICKS.ids if role in frame]
     vocabularies = {role: Vocabulary(frame[role].cat.categories) for role in roles}
     item = frame["item"].cat.codes.to_numpy(dtype=np.int64)
@@ -71,6 +75,13 @@ def arrange(frame: pd.DataFrame, source: str) -> Clicks:
         user = _users(frame["user"].cat.codes.to_numpy(dtype=np.int64), session, len(vocabularies["session"]), source)
     time = torch.tensor(frame["time"].to_numpy()[order]) if "time" in frame else None
     return Clicks(torch.from_numpy(session[order]), torch.from_numpy(item[order]), time, user, vocabularies)
+
+
+def _from_one(position: Array, session: Array) -> bool:
+    """Whether the positions of every session are 1, 2, 3, ..., given clicks that are sorted."""
+    first = np.diff(session, prepend=-1) != 0
+    start = np.flatnonzero(first)[np.cumsum(first) - 1]
+    return bool((position == np.arange(len(position)) - start + 1).all())
 
 
 def _users(user: Array, session: Array, num_sessions: int, source: str) -> Tensor:
@@ -96,6 +107,14 @@ class SessionConversions(EventGraph):
     @abstractmethod
     def collapse(self) -> Self:
         """Return the graph with every run of consecutive clicks on one item reduced to its first click."""
+
+    def placed(self, part: ForgetRequest) -> ForgetRequest:
+        """Return a request with the positions of clicks checked against the items that it names; see ``places``."""
+        return placed(self, part)
+
+    def shared(self, other: EventGraph) -> int:
+        """Return how many sessions have an id that another graph has too."""
+        return len(set(self.vocabulary("session").ids) & set(other.vocabulary("session").ids))
 
     @classmethod
     def from_sequences(
@@ -183,7 +202,7 @@ class SessionConversions(EventGraph):
             >>> graph.session_ids, graph.item_ids, graph.items, graph.time
             (['7', '9'], ['a', 'b'], tensor([0, 1, 0]), tensor([1.5000, 2.0000, 1.0000], dtype=torch.float64))
         """
-        clean = read_table(frame, "frame", columns, CLICKS)
+        clean = read_table(frame, "frame", columns, CLICKS, numeric=numbered(like, CLICKS.ids))
         return cls._from_clicks(arrange(clean, "'frame'"), collapse_repeats, like)
 
     @classmethod
@@ -193,21 +212,23 @@ class SessionConversions(EventGraph):
         *,
         collapse_repeats: bool = False,
         like: EventGraph | None = None,
-        **columns: Column,
+        **given: Any,
     ) -> Self:
         """Make a graph from a file with one click per row.
 
         Columns are found by their names (``session_id``, ``ItemId``, ``Time``, ``timestamp``, ``eventdate``,
-        ``position``, ``timeframe``, ...); without a header, the columns are session, item and time. Rows are treated
-        as in :meth:`from_frame`.
+        ``position``, ``timeframe``, ...); without a header, the columns are session, item and time, or session, time
+        and item where dates show it. Rows are treated as in :meth:`from_frame`.
 
         Args:
-            path: A ``.csv``, ``.tsv``, ``.txt``, ``.inter``, ``.dat``, ``.data`` (also ``.gz``) or ``.parquet`` file.
+            path: The file; see :func:`~graphunlearn.data.io.files.read_clicks` for the formats.
             collapse_repeats: Whether to drop clicks on the same item as the previous click; positions then count the
                 remaining clicks.
-            like: A graph whose items, with their numbers, the new graph uses, as for a test file. Clicks on other items
-                are left out and counted in ``num_left_out``.
-            **columns: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``.
+            like: A graph whose items, with their numbers, the new graph uses, as for a test file. Ids mean what they
+                mean in that graph. Clicks on other items are left out and counted in ``num_left_out``.
+            **given: Names or numbers of the columns ``session``, ``item``, ``time``, ``position`` and ``user``, and the
+                arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``, ``decimal``, ``header`` and
+                ``max_size``.
 
         Returns:
             The graph; without ``like``, items are numbered in order of first appearance.
@@ -216,7 +237,8 @@ class SessionConversions(EventGraph):
             FileNotFoundError: The file does not exist.
             ValueError: The file cannot be read as such a table; the message names the line.
         """
-        return cls._from_clicks(arrange(io.read_clicks(path, **columns), f"'{path}'"), collapse_repeats, like)
+        clicks = arrange(io.read_clicks(path, numeric=numbered(like, CLICKS.ids), **given), f"'{path}'")
+        return cls._from_clicks(clicks, collapse_repeats, like)
 
     @classmethod
     def _from_clicks(cls, clicks: Clicks, collapse_repeats: bool, like: EventGraph | None) -> Self:

@@ -16,7 +16,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.io.files import write_atomic
-from graphunlearn.data.io.tables import check_file
+from graphunlearn.data.io.text import check_file
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
 

@@ -1,12 +1,8 @@
-"""Reading of tables with rows, lists or a single column from files; errors name the malformed line."""
+"""Reading of tables with rows, lists or a single column from text files; errors name the malformed line."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import re
-import zlib
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,83 +14,53 @@ from graphunlearn.data.io.columns import (
     INTERACTIONS,
     Column,
     Layout,
-    fields,
     find_columns,
-    is_number,
+    looks_like_lists,
     plain,
     sniff_header,
     sniff_lists,
+    sniff_order,
     sniff_separator,
 )
-from graphunlearn.data.io.frame import tidy
+from graphunlearn.data.io.frame import Numeric, tidy
+from graphunlearn.data.io.options import Reading
+from graphunlearn.data.io.text import Cells, columns_of, cut, head, lists_with_counts, split_lists, suffix_of
 from graphunlearn.data.schema import warn
-from graphunlearn.data.vocabulary import IdError, canonical_ids, preview
-from graphunlearn.errors import ArgumentError, FileError
+from graphunlearn.data.vocabulary import WHITE, preview
+from graphunlearn.errors import ArgumentError
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
-SUFFIXES = (*TEXT_SUFFIXES, *(suffix + ".gz" for suffix in TEXT_SUFFIXES), ".parquet")
+DIGITS = frozenset("0123456789")
 
-
-def read_text(path: Path) -> bytes:
-    """Return the text of a file as UTF-8 bytes with line feeds as line ends.
-
-    Args:
-        path: The file, whose suffix must be that of a text file, with or without ``.gz``.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file has another suffix, is empty, is not UTF-8, or is a damaged gzip file.
-    """
-    name = path.name.lower()
-    check_file(path)
-    if not name.endswith(SUFFIXES):
-        raise ArgumentError("path", f"end in {', '.join(TEXT_SUFFIXES)} (also with .gz) or .parquet", f"'{path}'")
-    data = path.read_bytes()
-    if name.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ArgumentError(path, "be a whole gzip file", f"a truncated or damaged one: {error}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    wrong = data.find(0)
-    if wrong < 0:
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            wrong = error.start
-    if wrong >= 0:
-        line = data.count(b"\n", 0, wrong) + 1
-        raise ValueError(f"'{path}', line {line}: must be UTF-8 text (got byte 0x{data[wrong]:02x})")
-    if not data.strip():
-        raise ArgumentError(path, "hold at least one row", "an empty file")
-    if not data.endswith(b"\n"):
-        warn(f"'{path}' has no newline at its end: the last line may be cut off")
-    return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
+__all__ = ["read_column", "read_lists", "read_rows", "read_table", "tell_ignored", "told"]
 
 
-def check_file(path: Path) -> None:
-    """Raise FileError if a file does not exist."""
-    if not path.is_file():
-        raise FileError("path", "be an existing file", f"'{path}'")
-
-
-def head(text: bytes, count: int = 100) -> list[str]:
-    """Return the first ``count`` lines of a text that are not blank."""
-    lines = text[: 1 << 20].decode(errors="ignore").split("\n", 2 * count)[: 2 * count]
-    return [line for line in lines if line.strip()][:count]
+def told(frame: pd.DataFrame, **facts: Any) -> pd.DataFrame:
+    """Return a table that carries how it was read: ``frame.attrs["read"]``."""
+    frame.attrs["read"] = {"rows": len(frame), **facts}
+    return frame
 
 
 def read_rows(
-    path: Path, text: bytes, given: dict[str, Column], layout: Layout = INTERACTIONS, maybe_lists: bool = False
+    path: Path,
+    text: bytes,
+    given: dict[str, Column],
+    layout: Layout = INTERACTIONS,
+    reading: Reading | None = None,
+    numeric: Numeric | None = None,
+    maybe_lists: bool = False,
+    request: bool = False,
 ) -> pd.DataFrame:
     """Read a table of rows.
 
     Args:
         path: The file, for error messages.
-        text: Its text, as :func:`read_text` returns it.
+        text: Its text, as :func:`~graphunlearn.data.io.text.read_text` returns it.
         given: Name or number of the column of every role that the caller specified.
         layout: The possible columns.
+        reading: How to read.
+        numeric: Whether the ids of a role are numbers; see :func:`~graphunlearn.data.io.frame.tidy`.
         maybe_lists: Whether the lines may also be a user followed by any number of items, which is then detected.
+        request: Whether the file names what to forget, where other columns need not be used.
 
     Returns:
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
@@ -102,132 +68,176 @@ def read_rows(
     Raises:
         ValueError: The table is malformed; the message names the line.
     """
+    reading = reading or Reading()
+    given = {role: column for role, column in given.items() if column is not None}
     first = head(text)
-    separator = sniff_separator(first) or ","
-    rows = [fields(line, separator) for line in first]
-    if maybe_lists and not any(given.values()) and sniff_lists(first, separator):
-        return read_lists(path, text)
-    header = sniff_header(rows, given, layout)
-    columns = find_columns(rows[0] if header else len(rows[0]), given, path, layout)
-    if not header and not any(map(is_number, rows[0])):
-        warn(f"'{path}' was taken to have no header: its first line is data (got {preview(rows[0], 4)})")
-    if separator == "::":
-        text, separator = text.replace(b"::", b"\t"), "\t"
-    elif separator == " ":
-        text = re.sub(rb"(?m)^ +", b"", re.sub(rb" +", b" ", text))
-    width, line = _count_fields(text, separator)
-    wrong = width != len(rows[0])
+    sniffed = sniff_separator(first, layout, suffix_of(path)) if reading.sep is None else (reading.sep, [])
+    separator, others = sniffed
+    if maybe_lists and not given and reading.header is None and sniff_lists(first, separator):
+        if separator != " " and separator != "\t":
+            warn(f"'{path}' was read as lists of a user and any number of items, since its lines differ in length")
+        return read_lists(path, text, separator, numeric)
+    separator = separator or ","
+    if others:
+        shown = ", ".join(f"sep={other!r}" for other in others)
+        warn(f"'{path}' was cut at every {separator!r}, but {shown} would fit as well")
+    cells = cut(path, text, separator)
+    rows = cells.rows()
+    header, doubt = sniff_header(rows, given, layout) if reading.header is None else (reading.header, "")
+    order = layout.order if header else sniff_order(rows, given, layout, path)
+    names = rows[0] if header else len(rows[0])
+    _check_width(path, cells, header)
+    columns = find_columns(names, given, path, layout, order)
+    if doubt:
+        warn(f"'{path}': {doubt}")
+    if request and not header and len(rows[0]) > len(layout.required) and not given:
+        what = " and ".join(layout.required)
+        raise ArgumentError(path, f"hold one {what} per line or have a header", f"{len(rows[0])} fields without one")
+    ids = [columns[role] for role in layout.ids if role in columns]
+    found = columns_of(cells, header, list(columns.values()), ids, reading.decimal)
+    frame = pd.DataFrame({role: found[at] for role, at in columns.items()})
+    line = cells.line[int(header) :]
+    clean = tidy(frame, lambda row: f"'{path}', line {line[row]}", layout, numeric)
+    if header:
+        _check_repeated(path, clean, {role: plain(rows[0][at]) for role, at in columns.items()}, layout, line)
+    ignored = [rows[0][at] if header else at + 1 for at in range(len(rows[0])) if at not in columns.values()]
+    lists = maybe_lists and not given and looks_like_lists(rows) and clean["user"].nunique() in (1, len(clean))
+    if not request:
+        _tell(path, header, columns, order != layout.order, ignored, lists)
+    places = {role: rows[0][at] if header else at + 1 for role, at in columns.items()}
+    return told(clean, form="rows", separator=reading.sep or separator, header=header, columns=places, ignored=ignored)
+
+
+def _check_width(path: Path, cells: Cells, header: bool) -> None:
+    wrong = cells.width != cells.width[0]
     if wrong.any():
         at = int(np.argmax(wrong))
-        expected = f"{len(rows[0])} fields like line {line[0]}"
-        raise ValueError(f"'{path}', line {line[at]}: must have {expected} (got {width[at]})")
-    if len(line) == header:
+        expected = f"{cells.width[0]} fields like line {cells.line[0]}"
+        raise ValueError(f"'{path}', line {cells.line[at]}: must have {expected} (got {cells.width[at]})")
+    if len(cells.line) == header:
         raise ArgumentError(path, "hold at least one row", "only a header")
-    frame = pd.read_csv(
-        io.BytesIO(text),
-        sep=separator,
-        header=None,
-        skiprows=int(line[0]) if header else 0,
-        usecols=sorted(columns.values()),
-        dtype={columns[role]: object for role in layout.ids if role in columns},  # keeps ids as they are written
-        quoting=csv.QUOTE_MINIMAL if separator in {",", ";"} else csv.QUOTE_NONE,
-        skipinitialspace=True,
-        low_memory=False,
+
+
+def _tell(path: Path, header: bool, columns: dict[str, int], moved: bool, ignored: Sequence[Any], lists: bool) -> None:
+    """Warn of columns that were not used, or whose meaning is not certain.
+
+    Raises:
+        ArgumentError: There is no header, and there are more columns than a table without one can have.
+    """
+    if header:
+        tell_ignored(path, ignored)
+        return
+    taken = ", ".join(
+        f"column {at + 1} is the {role}" for role, at in sorted(columns.items(), key=lambda pair: pair[1])
     )
-    frame = frame[list(columns.values())].set_axis(list(columns), axis=1)
-    return tidy(frame, lambda row: f"'{path}', line {line[row + header]}", text=True, layout=layout)
+    hint = "lists=True reads a user and items per line"
+    if ignored and lists:
+        got = f"{len(columns) + len(ignored)} without one"
+        raise ArgumentError(path, f"have a header or at most {len(columns)} columns", got, hint)
+    if ignored or moved:
+        also = f"; {'column' if len(ignored) == 1 else 'columns'} {', '.join(map(str, ignored))} not used"
+        warn(f"'{path}' has no header: {taken}{also if ignored else ''}")
+    elif lists:
+        warn(f"'{path}' has no header: {taken}; {hint}")
 
 
-def _count_fields(text: bytes, separator: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the number of fields and the line number of every line that is not blank."""
-    if b'"' in text and separator in {",", ";"}:
-        reader = csv.reader(io.StringIO(text.decode()), delimiter=separator, skipinitialspace=True)
-        counted = [(len(row), reader.line_num) for row in reader if row]
-        width, line = np.array(counted).T
-        return width, line
-    symbols = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero(symbols == ord("\n"))
-    if not text.endswith(b"\n"):
-        ends = np.append(ends, len(text))
-    separators = np.flatnonzero(symbols == ord(separator))
-    width = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
-    filled = np.flatnonzero(np.diff(ends, prepend=-1) > 1)
-    return width[filled], filled + 1
+def tell_ignored(path: Path, names: Sequence[str]) -> None:
+    """Warn of columns that were not used."""
+    if names:
+        what = "a column was" if len(names) == 1 else f"{len(names)} columns were"
+        warn(f"'{path}': {what} not used ({preview(names, 6)})")
 
 
-def read_lists(path: Path, text: bytes) -> pd.DataFrame:
-    """Read lines that consist of a user and any number of items.
+def _check_repeated(path: Path, frame: pd.DataFrame, names: dict[str, str], layout: Layout, line: Any) -> None:
+    """Raise ValueError if a row repeats the header, as where files were joined."""
+    repeats = np.ones(len(frame), dtype=bool)
+    for role in layout.required:
+        if role in layout.ids:
+            same = [
+                at
+                for at, text in enumerate(frame[role].cat.categories)
+                if text[0] not in DIGITS and plain(text) == names[role]
+            ]
+            if not same:
+                return
+            repeats &= frame[role].cat.codes.isin(same).to_numpy()
+    if repeats.any():
+        raise ValueError(f"'{path}', line {line[int(np.argmax(repeats))]}: must be a row (got the header again)")
+
+
+def read_lists(path: Path, text: bytes, separator: str | None, numeric: Numeric | None = None) -> pd.DataFrame:
+    """Read lines that consist of a user and any number of items, or of a count and as many items.
 
     Args:
         path: The file, for error messages.
-        text: Its text, as :func:`read_text` returns it.
+        text: Its text, as :func:`~graphunlearn.data.io.text.read_text` returns it.
+        separator: Text between fields (default: spaces and tabs).
+        numeric: Whether the ids of a role are numbers; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Returns:
-        A clean table with the columns ``user`` and ``item``, one row per interaction.
+        A clean table with the columns ``user`` and ``item``, one row per interaction. If every line begins with the
+        count of its items, users are the numbers of the lines, from 0.
 
     Raises:
         ValueError: No user has an item, or an id is malformed.
     """
-    rows = [line.split() for line in text.decode().split("\n")]
+    rows = split_lists(text, separator)
+    filled = [row for row in rows if row]
+    counted = lists_with_counts(filled)
+    if counted:
+        numbers = iter(range(len(filled)))
+        rows = [[str(next(numbers)), *row[1:]] if row else row for row in rows]
+        warn(f"'{path}': every line begins with the count of its items; users are the numbers of the lines, from 0")
     counts = np.array([max(len(row) - 1, 0) for row in rows])
+    empty = sum(len(row) == 1 for row in rows)
     line = np.repeat(np.arange(len(rows)) + 1, counts)
     users = np.repeat(np.array([row[0] if row else "" for row in rows], dtype=object), counts)
     items = np.array(list(chain.from_iterable(row[1:] for row in rows)), dtype=object)
     if not len(items):
         raise ArgumentError(path, "hold at least one user with an item", "none")
-    return tidy(pd.DataFrame({"user": users, "item": items}), lambda row: f"'{path}', line {line[row]}", text=True)
+    if empty:
+        were = "user without items was" if empty == 1 else "users without items were"
+        warn(f"'{path}': {empty} {were} left out")
+    frame = tidy(
+        pd.DataFrame({"user": users, "item": items}), lambda row: f"'{path}', line {line[row]}", numeric=numeric
+    )
+    return told(frame, form="lists with counts" if counted else "lists", separator=separator or " ", header=False)
 
 
-def read_column(path: Path, text: bytes, level: str, layout: Layout) -> list[str]:
-    """Read a single column of raw ids.
+def read_column(path: Path, text: bytes, level: str, layout: Layout, header: bool | None = None) -> list[str]:
+    """Read a single column of raw ids, as they are written.
 
     Args:
         path: The file, for error messages.
-        text: Its text, as :func:`read_text` returns it.
+        text: Its text, as :func:`~graphunlearn.data.io.text.read_text` returns it.
         level: The role of the column, such as ``"user"``.
         layout: The possible columns, whose names identify a header.
+        header: Whether the first line is a header (default: detected).
 
     Raises:
         ValueError: An id is malformed; the message names the line.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(text.decode().split("\n"), 1) if line.strip()]
-    if plain(lines[0][1]) in layout.roles[level]:
-        lines = lines[1:]
-    try:
-        return canonical_ids([line.strip('"') for _, line in lines], numbers_as_text=True)
-    except IdError as error:
-        number = lines[error.position][0]
-        raise ValueError(f"'{path}', line {number}: {level} ids must {error.expected} (got {error.got})") from None
-
-
-def read_parquet(path: Path, given: dict[str, Column], layout: Layout = INTERACTIONS) -> pd.DataFrame:
-    """Read a table from a parquet file.
-
-    Args:
-        path: The file.
-        given: Name or number of the column of every role that the caller specified.
-        layout: The possible columns.
-
-    Returns:
-        A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ImportError: Pyarrow is not installed.
-        ValueError: The file is broken, or the table is empty or malformed.
-    """
-    check_file(path)
-    try:
-        frame = pd.read_parquet(path)
-    except ImportError:
-        raise ImportError(f"'{path}' needs pyarrow to be read: python -m pip install 'graphunlearn[parquet]'") from None
-    except (OSError, ValueError) as error:
-        raise ArgumentError(path, "be a whole parquet file", f"a broken one: {error}") from None
-    return read_table(frame, path, given, layout, first=1)
+    lines = [(number, line.strip(WHITE)) for number, line in enumerate(text.decode().split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if header is None:
+        rows = [[line.strip('"')] for _, line in lines]
+        header, doubt = sniff_header(rows, {}, layout)
+        if doubt and header is False and plain(rows[0][0]) in layout.roles[level]:
+            warn(f"'{path}': {doubt}")
+    kept = lines[int(header) :]
+    ids = [line[1:-1].replace('""', '"') if len(line) > 1 and line[0] == line[-1] == '"' else line for _, line in kept]
+    frame = pd.DataFrame({level: pd.Series(ids, dtype=object)})
+    clean = tidy(frame, lambda row: f"'{path}', line {kept[row][0]}", layout, dict.fromkeys([level], False))
+    return clean[level].tolist()
 
 
 def read_table(
-    frame: pd.DataFrame, source: str | Path, given: dict[str, Column], layout: Layout = INTERACTIONS, first: int = 0
+    frame: pd.DataFrame,
+    source: str | Path,
+    given: dict[str, Column],
+    layout: Layout = INTERACTIONS,
+    first: int = 0,
+    numeric: Numeric | None = None,
 ) -> pd.DataFrame:
     """Return the columns of a table in memory that a layout has, checked and converted.
 
@@ -237,6 +247,7 @@ def read_table(
         given: Name or position of the column of every role that the caller specified.
         layout: The possible columns.
         first: Number of the first row in error messages.
+        numeric: Whether the ids of a role are numbers; see :func:`~graphunlearn.data.io.frame.tidy`.
 
     Returns:
         A clean table; see :func:`~graphunlearn.data.io.frame.tidy`.
@@ -248,4 +259,4 @@ def read_table(
     if frame.empty:
         raise ArgumentError(source, "hold at least one row", "none")
     frame = frame.iloc[:, list(columns.values())].set_axis(list(columns), axis=1)
-    return tidy(frame, lambda row: f"'{source}', row {row + first}", layout=layout)
+    return tidy(frame, lambda row: f"'{source}', row {row + first}", layout, numeric)

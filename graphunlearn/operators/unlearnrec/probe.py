@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,7 +179,7 @@ def _only(graph: InteractionGraph, removed: Tensor) -> Tensor:
     return kept[graph.pairs[0]] | kept_items[graph.pairs[1]]
 
 
-def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _attributes(graph: InteractionGraph, kept: Tensor, added: int, generator: torch.Generator) -> dict[str, Any]:
     """Return ratings and labels of the kept interactions, followed by values drawn from them for the added pairs."""
     drawn = torch.randint(int(kept.sum()), (added,), generator=generator).to(kept.device)
     values = {name: graph[EDGE_TYPE].get(name) for name in ("rating", "label")}
