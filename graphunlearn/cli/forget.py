@@ -195,11 +195,12 @@ class Forget:
 
 def _acceptance(result: UnlearningResult) -> str:
     """Return the line that says whether the correction was accepted; empty if the first step was."""
-    found = result.log.get("acceptance", {"outcome": "corrected"})
-    if found.get("outcome", "corrected") == "corrected":
+    found = result.log.get("acceptance", {})
+    outcome = found.get("outcome", "corrected" if result.accepted else "unlink-redraw")
+    if outcome in ("corrected", "not judged"):
         return ""
     if result.accepted:
         return f"the first correction was worse than deleting the edges; accepted: {found['tried'][-1]['what']}\n"
-    if found["outcome"] == "kept":
+    if outcome == "kept":
         return "the correction is worse than deleting the edges; it is kept, since on_rejection is keep\n"
     return "not corrected: the edges are deleted, and no correction was better than that (see log.acceptance)\n"

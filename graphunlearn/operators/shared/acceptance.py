@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
-from graphunlearn.errors import RejectedError
+from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Sampled
@@ -245,8 +245,8 @@ def accept(
         request: The request.
 
     Returns:
-        The record: ``"accepted"``, ``"outcome"`` (``"corrected"``, ``"milder"``, ``"shortened"``, ``"unlink-redraw"``
-        or ``"kept"``), the figures of the deleted and the corrected model, the limit, and ``"tried"``.
+        The record: ``"accepted"``, ``"outcome"`` (``"corrected"``, ``"milder"``, ``"shortened"``, ``"unlink-redraw"``,
+        ``"kept"`` or ``"not judged"``), the figures of the deleted and the corrected model, the limit, and ``"tried"``.
 
     Raises:
         RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
@@ -257,9 +257,11 @@ def accept(
         deleted = copy.deepcopy(before)
         warm_start(deleted, graph, retained, seed, scale=False)
     criterion = fitting_loss(method, before, graph)
-    judging = Acceptance(
-        criterion, before, deleted, graph, retained, request, solves=type(method).solves_tilted, seed=seed
-    )
+    solves = type(method).solves_tilted
+    try:
+        judging = Acceptance(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
+    except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
+        return {"accepted": True, "outcome": "not judged", "reason": str(error)}
     first = found = judging.judge(model)
     tried: list[dict[str, Any]] = []
     outcome = "corrected"

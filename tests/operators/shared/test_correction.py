@@ -8,13 +8,13 @@ from torch.nn.functional import cosine_similarity
 from torch.nn.utils import vector_to_parameters
 from toys import REQUESTS, factors, light_gcn, random_graph, two_tower
 
-from graphunlearn.func import lanczos
+from graphunlearn.func import conjugate_gradients, lanczos
 from graphunlearn.nn import BCE, BPR, SquaredError, encode, risk_of
 from graphunlearn.operators.shared.correction import (
     Tilted,
     adam_quadratic,
     equivalent_ridge,
-    preconditioned,
+    inverse_diagonal,
     sampled_ridge,
 )
 from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
@@ -104,11 +104,12 @@ def test_the_preconditioner_does_not_change_the_solution(model_of):
     theta, rhs = problem.start, torch.randn_like(problem.start)
     product = problem.product(theta, "gauss-newton")
     dense = torch.stack([product(e) for e in torch.eye(len(theta), dtype=torch.float64)], 1)
-    solution = preconditioned(problem, theta, product, rhs, 0.5, 1e-10, 300)
+    how = {"damping": 0.5, "preconditioner": inverse_diagonal(problem, theta, 0.5), "tol": 1e-10}
+    solution = conjugate_gradients(product, rhs, **how, max_iter=300)
     assert solution.converged
     expected = torch.linalg.solve(dense + 0.5 * torch.eye(len(theta), dtype=torch.float64), rhs)
     torch.testing.assert_close(solution.x, expected, rtol=1e-7, atol=1e-8)
-    assert not preconditioned(problem, theta, product, rhs, 0.5, 1e-10, 1).converged
+    assert not conjugate_gradients(product, rhs, **how, max_iter=1).converged
 
 
 def naive_adam(matrix, rhs, damping, lr, steps):
