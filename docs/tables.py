@@ -55,6 +55,7 @@ def tables() -> dict[str, str]:
         "ledger": ledger(),
         "yardstick": yardstick(),
         "whole-users": whole_users(),
+        "acceptance": acceptance(),
     }
 
 
@@ -289,3 +290,25 @@ def whole_users() -> str:
                 left = percent(case["leak_left"][method])
                 rows.append([name.removesuffix(" seed 0"), METHODS.get(method, method), left, *recall])
     return table(["case", "method", "trace left", "Recall@20", "retrained"], rows)
+
+
+def acceptance() -> str:
+    """Return what became of every correction that was compared with deleting the edges."""
+    rows = []
+    for case, entry in found("acceptance")["cells"].items():
+        name, model, loss, which, *given = case.split()
+        for run in entry.get("runs", []):
+            deleted = run["unlink-redraw"]
+            for method in (m for m in run if m != "unlink-redraw"):
+                told = run[method]
+                about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which]
+                steps = (deleted, told["first"], told["final"])
+                near, recall = (
+                    [show(step[key], digits) for step in steps]
+                    for key, show, digits in (("over_floor", number, 2), ("recall@20", number, 3))
+                )
+                worse = " ".join("yes" if told[key] else "no" for key in ("first_worse", "worse"))
+                outcome = told["acceptance"]["outcome"]
+                rows.append([*about, METHODS[method], outcome, " ".join(near), " ".join(recall), worse])
+    headings = ["data", "model", "loss", "scenario", "method", "outcome", "Δp test ×", "Recall@20", "worse"]
+    return table(headings, rows)

@@ -202,3 +202,37 @@ def test_rebuilding_knows_its_limits():
     assert rebuild_method("retrain", gu.BPR(), {}) == gu.Retrain(objective=gu.BPR())
     assert rebuild_method("of another package", gu.BPR(), {}) is None
     assert "ifru-published" in method_names()
+
+
+WRECKING = ("--method", "ifru", "--option", "solver=adam", "solver_lr=1e9", "max_iter=3")
+
+
+def test_a_bad_correction_is_refused_and_the_edges_are_deleted(trained, tmp_path, call, parsed):
+    ledger = tmp_path / "ledger.db"
+    words = ("forget", trained, "--users", "u1", *WRECKING, "--ledger", ledger, "--out", tmp_path / "x")
+    status, out, err = call(*words)
+    assert status == 0
+    assert "not corrected: the edges are deleted, and no correction was better than that" in out
+    assert "worse than deleting the edges: the mean loss of what remains is" in err
+    run, after = Run.load(trained), Run.load(tmp_path / "x")
+    deleted = gu.operators.UnlinkRedraw().unlearn(run.model, run.train, gu.ForgetRequest("user", ["u1"]))
+    assert fingerprint(after.model) == fingerprint(deleted.model)
+    assert not after.forgotten.result.accepted
+    assert after.forgotten.result.log["acceptance"]["outcome"] == "unlink-redraw"
+    assert parsed("ledger", "show", ledger)["entries"][0]["accepted"] is False
+    told = parsed("audit", tmp_path / "x", "--retrain-seeds", "2", "--out", tmp_path / "report")
+    (method,) = [m for m in told["methods"] if m["name"] == "ifru"]
+    assert method["accepted"] is False
+    assert method["acceptance"]["limit"] < method["acceptance"]["corrected"]["risk"]
+    assert any(note.startswith("No correction by ifru was accepted") for note in told["notes"])
+
+
+def test_a_bad_correction_can_be_kept_or_be_an_error(trained, tmp_path, call, refused):
+    words = ("forget", trained, "--users", "u1", *WRECKING)
+    sentence = refused(*words, "on_rejection=raise", "--out", tmp_path / "x")
+    assert "worse than deleting the edges" in sentence
+    assert not (tmp_path / "x").exists()
+    status, out, _ = call(*words, "on_rejection=keep", "--out", tmp_path / "y")
+    assert status == 0
+    assert "it is kept, since on_rejection is keep" in out
+    assert not Run.load(tmp_path / "y").forgotten.result.accepted
