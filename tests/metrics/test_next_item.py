@@ -44,6 +44,18 @@ def test_ranks_of_scores_are_those_of_the_embeddings_that_they_come_from(case):
     assert all(part.stop - part.start <= batch_size for part in parts)
 
 
+def test_scores_are_asked_for_256_queries_at_a_time_by_default():
+    asked = []
+
+    def scores(part):
+        asked.append((part.start, part.stop))
+        return torch.arange(3.0).repeat(len(range(600)[part]), 1)
+
+    ranks = score_ranks(scores, torch.zeros(600, dtype=torch.long))
+    assert ranks.tolist() == [3.0] * 600
+    assert asked == [(0, 256), (256, 512), (512, 768)]
+
+
 @given(cases(), st.integers(1, 10))
 def test_metrics_match_a_naive_loop(case, k):
     ranks = target_ranks(*case)

@@ -19,7 +19,7 @@ _FEW = 5  # least number of embeddings to average, so that their random parts ca
 def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGraph | SessionGraph) -> Tensor:
     """Return the share of interactions (or clicks) that every node keeps; 1 for nodes without any ``[num_rows]``."""
     before, after = graph.degree, retained.degree
-    return torch.where(before > 0, after / before.clamp(min=1), 1.0)
+    return torch.where(before > 0, after / before, 1.0)
 
 
 def fresh_seed(seed: int) -> int:

@@ -101,7 +101,9 @@ def node_of(model, graph):
 
 def test_emptied_nodes_have_no_gradient_left_and_pruned_ones_do_not_move(objective):
     graph = random_graph(12, 10, 34)
-    model, request, kept = two_tower(graph), REQUESTS["user"](graph), torch.tensor([0, 2, 5, 14])
+    model, request, kept = two_tower(graph), REQUESTS["user"](graph), torch.tensor([1, 2, 5, 14])
+    for name, shape in (("wide", (2, 5)), ("scale", ())):  # of other shapes than a table
+        model.tower.register_parameter(name, torch.nn.Parameter(torch.ones(shape, dtype=torch.float64)))
     removed = request.mask(graph)
     retained, _ = graph.split(request)
     nodes, theta = node_of(model, graph), parameters(model)

@@ -83,6 +83,18 @@ def test_emptied_rows_are_drawn_from_the_models_own_initialisation():
     assert not torch.equal(again.embedding.weight[2], other.embedding.weight[2])
 
 
+def test_emptied_items_of_two_tables_are_drawn_from_the_table_of_items():
+    graph = random_graph()
+    retained = removal(graph, (graph.pairs[1] == 3).nonzero().view(-1))
+    model, fresh = two_tower(graph), two_tower(graph)
+    before = model.item_table.weight.detach().clone()
+    warm_start(model, graph, retained, seed=3, scale=False)
+    reset_parameters(fresh, fresh_seed(3))
+    assert torch.equal(model.item_table.weight[3], fresh.item_table.weight[3])
+    others = torch.arange(6) != 3
+    assert torch.equal(model.item_table.weight[others], before[others])
+
+
 def test_frozen_rows_stay():
     # what is not trained is not corrected either: the correction would be solved for rows that the model never gets
     graph = random_graph()
