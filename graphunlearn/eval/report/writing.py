@@ -143,7 +143,8 @@ def aggregate(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any
     """Return the mean of the ``methods`` of several runs, with sample standard deviations under the suffix ``_sd``.
 
     Numbers are averaged over the runs that have them. Standard deviations within a run (its own ``_sd`` fields) are
-    replaced by those between the runs. The logs of all runs are kept in a list under ``runs``.
+    replaced by those between the runs. The logs and acceptances of all runs are kept in lists under ``runs``, and
+    ``accepted`` says whether all corrections were.
 
     Intervals of attacks belong to single runs, and are ``None`` here. The share of the trace that is left has its range
     over the runs instead (``leak_least`` to ``leak_most``), and the number of runs in which the attack distinguishes
@@ -177,7 +178,9 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             out[key] = values[0]
         elif key == "verdict":
             out[key] = combine([value for value in values if value])
-        elif key == "log":
+        elif key == "accepted":
+            out[key] = None if None in values else all(values)
+        elif key in ("log", "acceptance"):
             out[key] = {"runs": values}
         elif key == "attacks":
             out |= _aggregate_attacks(values)

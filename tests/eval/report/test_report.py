@@ -488,6 +488,21 @@ def test_aggregate_matches_numpy():
         aggregate([[{"name": "a"}], [{"name": "b"}]])
 
 
+def test_a_correction_is_accepted_over_several_runs_if_it_is_in_each():
+    def one(accepted):
+        record = {"outcome": "corrected" if accepted else "unlink-redraw", "limit": 1.0, "tried": []}
+        return [{"name": "ifru", "accepted": accepted, "acceptance": record}, {"name": "retrain", "accepted": None}]
+
+    both, retrain = aggregate([one(True), one(False)])
+    assert both == {
+        "name": "ifru",
+        "accepted": False,
+        "acceptance": {"runs": [m[0]["acceptance"] for m in map(one, (1, 0))]},
+    }
+    assert retrain == {"name": "retrain", "accepted": None}
+    assert aggregate([one(True), one(True)])[0]["accepted"] is True
+
+
 def one_run(left=None, low=None, high=None, **more):
     found = attack(0.5 if left is None else 0.5 + 0.4 * left, left=False) | more
     found |= {"leak_left": left, "leak_low": low, "leak_high": high}
