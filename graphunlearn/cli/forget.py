@@ -197,8 +197,10 @@ def _acceptance(result: UnlearningResult) -> str:
     """Return the line that says whether the correction was accepted; empty if the first step was."""
     found = result.log.get("acceptance", {})
     outcome = found.get("outcome", "corrected" if result.accepted else "unlink-redraw")
-    if outcome in ("corrected", "not judged"):
+    if outcome == "corrected":
         return ""
+    if outcome == "not judged":
+        return f"the correction was not compared with deleting the edges: {found['reason']}\n"
     if result.accepted:
         return f"the first correction was worse than deleting the edges; accepted: {found['tried'][-1]['what']}\n"
     if outcome == "kept":

@@ -59,7 +59,7 @@ def model_entry(
         "klom": None,
         "target": _target(measured, retrained),
         "verdict": measured["verdict"]._asdict(),
-        "accepted": None if result is None else result.accepted,
+        "accepted": None if result is None or "acceptance" not in result.log else result.accepted,
         "acceptance": None if result is None else result.log.get("acceptance"),
         "log": None if result is None else thinned(result.log),
         **({"utility_on_own_lists": measured["own"]} if result is None and measured.get("own") else {}),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.operators.base import _evaluating
+from graphunlearn.operators.shared.evaluating import evaluating
 
 __all__ = ["BUDGET", "Drift", "Gradient", "distance", "gradient_scale"]
 
@@ -160,7 +160,7 @@ def _gradient(
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     size = _CHUNK[graph.kind]
     device = next(model.parameters()).device
-    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         for index in torch.arange(len(samples), device=device).split(size):
             loss = objective.losses(model, graph, samples.select(index))
             if signs is not None:

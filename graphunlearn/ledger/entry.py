@@ -210,7 +210,8 @@ def entry_facts(
         "graph_after": after[1],
         "seconds": result.seconds,
     }
-    facts |= {"accepted": result.accepted} if "acceptance" in result.log else {}
+    judged = result.log.get("acceptance", {"outcome": "not judged"})["outcome"] != "not judged"
+    facts |= {"accepted": result.accepted} if judged else {}
     return facts if pending["out"] is None else facts | {"out": pending["out"]}
 
 

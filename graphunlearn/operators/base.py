@@ -6,7 +6,6 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -20,6 +19,7 @@ from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.acceptance import accept
 from graphunlearn.operators.shared.checks import check_choices, check_precision
+from graphunlearn.operators.shared.evaluating import evaluating
 from graphunlearn.operators.shared.memory import peak_memory
 from graphunlearn.operators.shared.own_loss import warn_of_another_loss
 from graphunlearn.operators.shared.preparation import Kept, Preparation
@@ -115,7 +115,8 @@ class Unlearner(ABC):
     field ``adapt`` and its value is true.
 
     Every correction is compared with deleting the edges and redrawing the embeddings of emptied nodes; see
-    :class:`~graphunlearn.operators.shared.acceptance.Acceptance`. A correction that is worse is replaced by a milder
+    :class:`~graphunlearn.operators.shared.acceptance.Acceptance`. The loss is that of the field ``objective`` of the
+    method, or the shared default without such a field. A correction that is worse is replaced by a milder
     one; :meth:`milder` names what a method offers. If none is accepted, ``on_rejection`` decides.
 
     Args:
@@ -229,7 +230,7 @@ class Unlearner(ABC):
         """
         self._check_arguments(model, graph)
         start = time.perf_counter()
-        with torch.inference_mode(False), torch.enable_grad(), _evaluating(model):
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             self._prepare(model, graph, None if checkpoint is None else Path(checkpoint), progress)
         self.prepare_seconds = time.perf_counter() - start
         if self.preparation is not None:
@@ -325,13 +326,19 @@ class Unlearner(ABC):
         device = next(model.parameters()).device
         try:
             # methods need gradients even if the caller is inside no_grad or inference_mode
-            with torch.inference_mode(False), torch.enable_grad(), _evaluating(corrected), peak_memory(device) as peak:
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                evaluating(before, corrected),
+                peak_memory(device) as peak,
+            ):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
                 log = self._unlearn(corrected, graph, retained, request)
                 self._check_finite(corrected)
                 if self.judged and 0 < retained.num_interactions < graph.num_interactions:
                     log["acceptance"] = accept(self, log, corrected, before, graph, retained, request)
+                    self._check_finite(corrected)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -438,7 +445,7 @@ class Unlearner(ABC):
             raise ArgumentError("graph", f"be on the model's device, {device}", graph.device)
         if graph.kind == "sessions":  # a few sessions suffice: they share the item table with all others
             graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             encode(model, graph)  # raises an error if the model does not fit the graph
         warn_of_another_loss(self, model, graph)
 
@@ -446,15 +453,3 @@ class Unlearner(ABC):
 def _not_finite(model: nn.Module) -> list[str]:
     """Return the names of the parameters that hold NaN or infinity."""
     return [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode and afterwards restore the mode of every submodule."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

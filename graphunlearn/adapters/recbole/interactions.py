@@ -18,7 +18,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
 from graphunlearn.nn import BPR, SGL, Encoded, MatrixFactorization, encode, num_hops
 from graphunlearn.nn.encoding import _check_size
-from graphunlearn.operators.base import _evaluating
+from graphunlearn.operators.shared.evaluating import evaluating
 
 __all__ = ["MODELS", "PropagatedNGCF", "graph_of", "objective_of", "refreshed", "settled", "to_native", "write_back"]
 
@@ -249,7 +249,7 @@ def check_same(model: nn.Module, native: nn.Module, graph: InteractionGraph) -> 
     Raises:
         ValueError: The embeddings differ.
     """
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         mine, theirs = encode(native, graph), rows_of(model)
     for name, own, other in zip(("user", "item"), (mine.queries, mine.items), theirs):
         same = own.shape == other[1:].shape

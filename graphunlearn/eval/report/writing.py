@@ -181,7 +181,7 @@ def _aggregate_method(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif key == "accepted":
             out[key] = None if None in values else all(values)
         elif key in ("log", "acceptance"):
-            out[key] = {"runs": values}
+            out[key] = {"runs": values} if key == "log" or any(values) else None
         elif key == "attacks":
             out |= _aggregate_attacks(values)
         else:

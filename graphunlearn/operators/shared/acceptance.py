@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Sampled
-from graphunlearn.operators.shared.own_loss import fitting_loss
+from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["Acceptance", "Judged", "accept"]
@@ -40,11 +41,12 @@ class Judged:
         risk: Mean loss per retained interaction or click.
         tilted: :math:`\Phi`, divided by the number of retained interactions; ``None`` for sessions.
         gradient: :math:`\|\nabla\Phi\|`, divided in the same way; ``None`` for sessions.
+            Also ``None`` without trainable parameters; all figures are ``None`` if parameters are not finite.
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
     """
 
-    risk: float
+    risk: float | None
     tilted: float | None
     gradient: float | None
     accepted: bool
@@ -104,10 +106,11 @@ class Acceptance:
     def _reference(self) -> None:
         """Measure the deleted model on what is chosen."""
         self.losses = self._losses(self.deleted, self.retained)
-        self.risk = float((self.losses * self.weight).sum() / self.number)
-        spread = ((self.losses - self.risk).square() * self.weight).sum() / self.number
-        self.error = float((spread / self.number).sqrt())
-        self.tilt = self._tilt() if self.graph.kind == "interactions" else None
+        self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
+        spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
+        self.error = float((spread / max(self.number, 1)).sqrt())
+        trains = any(p.requires_grad for p in self.before.parameters())
+        self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
         self.tilted, self.steepness = self._slope(self.deleted, self.risk)
 
     def judge(self, model: nn.Module) -> Judged:
@@ -116,6 +119,9 @@ class Acceptance:
         Args:
             model: The corrected model.
         """
+        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+        if bad:
+            return Judged(None, None, None, False, f"{bad[0]} holds NaN or infinity")
         losses = self._losses(model, self.retained)
         risk = float((losses * self.weight).sum() / self.number)
         change = (losses - self.losses) * self.weight / self.number
@@ -132,7 +138,8 @@ class Acceptance:
             reason = f"the mean loss of what remains is {risk:.4g}, above the limit of {self.limit:.4g}"
         elif tilted is not None and steepness is not None and self.tilted is not None and self.steepness is not None:
             most = self.steepness * (1.0 if self.solves else STEEPER) * (1 + 1e-6)
-            if steepness > most and (tilted > self.tilted if self.solves else risk > self.risk):
+            rises = not tilted <= self.tilted if self.solves else risk > self.risk
+            if not steepness <= most and rises:
                 reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
         return Judged(risk, tilted, steepness, not reason, reason)
 
@@ -251,17 +258,20 @@ def accept(
     Raises:
         RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
     """
-    seed = getattr(method, "seed", 0)
+    seed = getattr(method, "seed", 0) or 0
     deleted = before
     if bool(graph.emptied(retained).any()):
         deleted = copy.deepcopy(before)
-        warm_start(deleted, graph, retained, seed, scale=False)
+        with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
+            warm_start(deleted, graph, retained, seed, scale=False)
     criterion = fitting_loss(method, before, graph)
     solves = type(method).solves_tilted
     try:
         judging = Acceptance(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
     except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
         return {"accepted": True, "outcome": "not judged", "reason": str(error)}
+    if not judging.number:
+        return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
     first = found = judging.judge(model)
     tried: list[dict[str, Any]] = []
     outcome = "corrected"
@@ -279,6 +289,7 @@ def accept(
             model.load_state_dict(deleted.state_dict())
     if not found.accepted and method.on_rejection != "keep":
         _complain(method, first)
+    pass_on_loss(method, before, model, graph)
     return {
         "accepted": found.accepted,
         "outcome": outcome,
@@ -311,13 +322,21 @@ def _again(
     step = copy.deepcopy(model.state_dict())
     for words, other in method.milder(log):
         model.load_state_dict(before.state_dict())
-        own_log = other._unlearn(model, graph, retained, request)
+        try:
+            own_log = other._unlearn(model, graph, retained, request)
+        except FloatingPointError as error:
+            yield "milder", words, Judged(None, None, None, False, str(error)), {}
+            continue
         yield "milder", words, judging.judge(model), own_log
     start = deleted.state_dict()
     for share in SHORTER:
-        mixed = {n: torch.lerp(start[n], v, share) if v.is_floating_point() else v for n, v in step.items()}
+        mixed = {n: torch.lerp(start[n], v, share) if _is_float(v) else v for n, v in step.items()}
         model.load_state_dict(mixed)
         yield "shortened", f"{share:g} of the step", judging.judge(model), {}
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _complain(method: Any, found: Judged) -> None:

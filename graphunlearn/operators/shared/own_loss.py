@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data.schema import warn
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, losses_by_fit, stationarity
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
@@ -21,9 +22,9 @@ _SEEN = "_losses_checked"  # where a method keeps what it has checked
 def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
     """Warn if the model is far from stationary for the loss of a method and near stationary for another loss.
 
-    Only methods with a true ``checks_loss`` are checked, each once per loss and kind of model. A model that is not
-    near stationary for any loss, such as an untrained one, gives no warning. Graphs with fewer than 1,000 interactions
-    are not checked.
+    Only methods with a true ``checks_loss`` are checked, each once per loss and model; a corrected model counts as
+    checked. A model that is not near stationary for any loss, such as an untrained one, gives no warning. Graphs with
+    fewer than 1,000 interactions are not checked.
 
     Args:
         method: The unlearning method.
@@ -35,8 +36,10 @@ def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
     if graph.num_interactions < _FEWEST:
         return
     objective = method.objective or default_objective(graph)
+    if not isinstance(objective, Objective) or not any(p.requires_grad for p in model.parameters()):
+        return
     key, seen = _key(model, objective), method.__dict__.setdefault(_SEEN, {})
-    if key in seen or not key[1] or not isinstance(objective, Objective):
+    if key in seen:
         return
     seen[key] = None
     given = stationarity(model, graph, objective)
@@ -67,13 +70,27 @@ def fitting_loss(method: Any, model: nn.Module, graph: Any) -> Criterion:
         trained with another one, that loss.
     """
     objective: Criterion = getattr(method, "objective", None) or default_objective(graph)
-    better: Criterion | None = method.__dict__.get(_SEEN, {}).get(_key(model, objective))
-    return better or objective
+    seen: dict[Any, Criterion | None] = method.__dict__.get(_SEEN, {})
+    return (seen.get(_key(model, objective)) if seen else None) or objective
 
 
-def _key(model: nn.Module, objective: Any) -> tuple[Any, ...]:
-    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters() if p.requires_grad)
-    return type(model), shapes, repr(objective)
+def pass_on_loss(method: Any, before: nn.Module, after: nn.Module, graph: Any) -> None:
+    """Let a corrected model count as checked, with what was found for the model that it comes from.
+
+    Args:
+        method: The unlearning method.
+        before: The model before the correction.
+        after: The corrected model.
+        graph: The training graph of the model before.
+    """
+    seen: dict[Any, Any] = method.__dict__.get(_SEEN, {})
+    objective = getattr(method, "objective", None) or default_objective(graph)
+    if seen and (key := _key(before, objective)) in seen:
+        seen[_key(after, objective)] = seen[key]
+
+
+def _key(model: nn.Module, objective: Any) -> tuple[str, str]:
+    return fingerprint(model), repr(objective)
 
 
 def _name(objective: Objective) -> str:

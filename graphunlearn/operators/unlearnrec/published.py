@@ -21,8 +21,9 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import initial_table, write_table
 from graphunlearn.nn.training.fitting import _quiet
 from graphunlearn.nn.training.objective import Objective, Samples, default_objective
-from graphunlearn.operators.base import Rejection, Unlearner, _evaluating
+from graphunlearn.operators.base import Rejection, Unlearner
 from graphunlearn.operators.shared.checks import check
+from graphunlearn.operators.shared.evaluating import evaluating
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.operators.unlearnrec.published_encoder import (
     MOST_ROWS,
@@ -230,7 +231,7 @@ def pretrain(
         >>> len(history)
         3
     """
-    with _evaluating(model):
+    with evaluating(model):
         backbone = FrozenBackbone(model, graph)
         encoder.check(backbone.table)
         losses, progress = Losses(backbone, objective, settings), _Progress(encoder, settings.lr)
@@ -313,7 +314,7 @@ def finetune(
     if epochs and not (settings.lambda_model or settings.lambda_unlearn or settings.lambda_preserve):
         raise ArgumentError("settings", "give lambda_model, lambda_unlearn or lambda_preserve to fine-tune", "0")
     history = []
-    with _evaluating(model):
+    with evaluating(model):
         backbone = FrozenBackbone(model, graph)
         encoder.check(backbone.table)
         losses, mlp = Losses(backbone, objective, settings), copy.deepcopy(encoder.mlp).requires_grad_()
