@@ -224,7 +224,7 @@ class Judge:
 
     def _own(self, encoded: Encoded) -> dict[str, float]:
         """Return the quality of the original on its own lists, which leave out the items that it was trained on, and on
-        all test data, as ``graphunlearn train`` measures it.
+        all test data, as it was measured after training.
         """
         if self.own_ranker is None:
             return {}
