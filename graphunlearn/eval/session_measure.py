@@ -158,9 +158,7 @@ class SessionJudge:
         }
 
     def _own(self, model: nn.Module) -> dict[str, float]:
-        """Return the quality of the original on all test clicks on items that it was trained on, as
-        ``graphunlearn train`` measures it.
-        """
+        """Return the quality of the original on all test clicks on known items, as it was measured after training."""
         after = (self.all_test.position > 0).nonzero().flatten()
         if not len(after):
             return {}

@@ -41,7 +41,7 @@ QUICK = {
     "cau": {"steps": 2, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 2, "epochs": 1, "validation": HELD_OUT},
     "unlearnrec-published": {"epochs": 1, "published": PublishedSettings(epochs=1)},
-    "unlearnrec": {"settings": FitSettings(epochs=1), "share": 0.7, "requests": 1},
+    "unlearnrec": {"settings": FitSettings(epochs=1), "share": 0.5, "requests": 1},
 }
 GRAPHS = {
     "interactions": random_graph(9, 8, 36, seed=1, values=False),
