@@ -71,6 +71,7 @@ class Evaluate:
     def _read(self, run: Run) -> Graph:
         """Return the data of the file, with labels, or only the positive interactions, as the run was trained."""
         from graphunlearn.data.io.columns import CLICKS, INTERACTIONS
+        from graphunlearn.nn import BCE
         from graphunlearn.runs.run import GRAPHS
 
         assert self.test is not None
@@ -86,7 +87,7 @@ class Evaluate:
                     expected = f"have ratings, because the run was trained with '--threshold {threshold:g}'"
                     raise ArgumentError("--test", expected, "none")
                 graph = graph.binarize(threshold)
-            if run.train.label is None and graph.label is not None:
+            if type(run.objective) is not BCE and graph.label is not None:
                 graph = graph.select(graph.label > 0)
         tell_shared(graph, {"training part": run.train, "validation part": run.validation})
         return graph
