@@ -6,6 +6,8 @@ commands:
   train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
+  recommend list the best items for users, or the next items for sessions
+  evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
   ledger    show or verify the record of all requests, or continue an interrupted one
   bench     compare methods with retrained models in a scenario
@@ -17,6 +19,7 @@ first steps:
   graphunlearn train --data ratings.csv --out runs/a
   graphunlearn forget runs/a --users 196 186 --out runs/b
   graphunlearn audit runs/b
+  graphunlearn recommend runs/b --users 22
 
 sessions (clicks.csv: session,item,time; forget.csv: session,position):
   graphunlearn demo --kind sessions
@@ -68,6 +71,8 @@ VERBS = {
     "train": "Train",
     "prepare": "Prepare",
     "forget": "Forget",
+    "recommend": "Recommend",
+    "evaluate": "Evaluate",
     "audit": "RunAudit",
     "ledger": "ShowLedger",
     "bench": "Bench",

@@ -27,12 +27,13 @@ OTHER = {
 
 
 @contextmanager
-def reading(option: str, model: str | None = None) -> Iterator[None]:
+def reading(option: str, model: str | None = None, known: str = "'--data'") -> Iterator[None]:
     """Reword the errors and warnings of a block that reads the file or the ids of an option.
 
     Args:
         option: The option.
         model: Name of the model that learns from the file, if one does.
+        known: What contains the users and items that are known, in words.
 
     Raises:
         ArgumentError: The file or an id is wrong.
@@ -45,7 +46,7 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
         with warnings.catch_warnings(record=True) as caught:
             yield
     except UnknownError as error:
-        raise ArgumentError(option, f"hold some of the {error.nodes} of '--data'", error.got) from error
+        raise ArgumentError(option, f"hold some of the {error.nodes} of {known}", error.got) from error
     except ColumnError as error:
         named = error.renamed(hint=_column_hint(error, model))
         named.expected += f", or one that '--{error.role}-column' names"
@@ -58,7 +59,7 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
         for warning in caught:
             told = warning.message
             if isinstance(told, LeftOutWarning):
-                told = UserWarning(_left_out(told, option))
+                told = UserWarning(_left_out(told, option, known))
             elif issubclass(warning.category, UserWarning):
                 told = UserWarning(as_options(str(told)))
             warnings.showwarning(told, warning.category, warning.filename, warning.lineno)
@@ -109,10 +110,10 @@ def how_to_get(card: Card) -> str:
     return f"{command if card.download else ''}{card.by_hand}"
 
 
-def _left_out(warning: LeftOutWarning, option: str) -> str:
+def _left_out(warning: LeftOutWarning, option: str, known: str) -> str:
     were = "was" if warning.count == 1 else "were"
     what = f"{warning.count} of {warning.total} {warning.unit} of '{option}' {were} left out"
-    return f"{what}: '--data' does not contain their {warning.nodes}"
+    return f"{what}: {known} does not contain their {warning.nodes}"
 
 
 def _column_hint(error: ColumnError, model: str | None) -> str:

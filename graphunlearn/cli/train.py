@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import Out, optional
+from graphunlearn.cli._quality import quality
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
 from graphunlearn.cli._sources import Learner, cut, tell_shared
@@ -59,8 +60,6 @@ class Train(Learner):
 
     def run(self) -> Answer:
         """Train and write the folder."""
-        import torch
-
         from graphunlearn.eval.report.verdict import format_number, format_seconds, label
         from graphunlearn.nn import fit, reset_parameters
         from graphunlearn.nn.floors import floor_metrics
@@ -103,15 +102,13 @@ class Train(Learner):
                 about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
             run = Run(spec, model, *graphs, objective, settings, about)
             run.save(self.out, self.running.overwrite)
-        with torch.no_grad():
-            scores = _utility(model, train, graphs[2])
+        scores = _utility(model, train, graphs[2])
         data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
         table = ""
         if self.floors:
             held_out = {"validation": graphs[1].without_unseen(train), "test": graphs[2].without_unseen(train)}
-            with torch.no_grad():
-                data["validation"] = _utility(model, train, graphs[1])
+            data["validation"] = _utility(model, train, graphs[1])
             data["floors"] = floor_metrics(train, held_out)
             table = f"{_table(spec.name, data)}\n"
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
@@ -174,20 +171,7 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
 
 
 def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
-    """Return the quality of recommendations on the test data; for sessions, of the click after every prefix."""
-    from graphunlearn.data import SessionGraph
-    from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
-    from graphunlearn.metrics.ranking import Ranker, auroc
-    from graphunlearn.nn import CrossEntropy, encode, encode_prefixes, score
-
-    if isinstance(test, SessionGraph):
-        sessions = test.without_unseen(train)
-        samples = CrossEntropy().samples(sessions)
-        states, items, *_ = encode_prefixes(model, sessions, samples.ends)
-        scores = next_item_metrics(target_ranks(states, items, samples.target), ks=(20,))
-        return {name: scores[name] for name in ("recall@20", "mrr@20", "ndcg@20")}
-    encoded = encode(model, train)
-    scores = Ranker(train, test, ks=(20,), metrics=("recall", "ndcg"))(encoded.queries, encoded.items)
-    if test.label is not None and 0 < float(test.label.mean()) < 1:
-        scores = {"auroc": auroc(score(encoded, test.pairs), test.label)} | scores
-    return scores
+    """Return the metrics of the test data that the command prints; see :func:`graphunlearn.cli._quality.quality`."""
+    scores = quality(model, train, test, ks=(20,))[0]
+    shown = ("auroc", "recall@20", "ndcg@20") if train.kind == "interactions" else ("recall@20", "mrr@20", "ndcg@20")
+    return {name: scores[name] for name in shown if name in scores}

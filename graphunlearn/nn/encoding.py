@@ -17,7 +17,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
 from graphunlearn.nn.precision import check_precision
 
-__all__ = ["Encoded", "LinearForm", "encode", "linear_form", "num_hops", "recommend", "score"]
+__all__ = ["Encoded", "LinearForm", "best_items", "encode", "linear_form", "num_hops", "recommend", "score"]
 
 
 class Encoded(NamedTuple):
@@ -266,6 +266,45 @@ def recommend(
         >>> gu.recommend(gu.nn.SRGNN(sessions.num_items, 8), sessions, k=2).shape
         torch.Size([2, 2])
     """
+    return best_items(model, graph, k, users, batch_size=batch_size)[0]
+
+
+@torch.no_grad()
+def best_items(
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    k: int,
+    queries: Tensor | None = None,
+    candidates: Tensor | None = None,
+    batch_size: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    r"""Return the ``k`` best items for every user or session together with their scores.
+
+    .. math::
+        s_{qi} = \langle e_q, e_i \rangle
+
+    Args:
+        model: The recommender.
+        graph: The graph to propagate on; see :func:`recommend`, which returns the items alone.
+        k: Number of items per query.
+        queries: Internal user ids or session indices ``[num]``; all by default.
+        candidates: Mask of the items that may be returned ``[num_items]``; all by default.
+        batch_size: Queries scored at a time.
+
+    Returns:
+        Internal item ids and scores ``[num, k]``, best first. If fewer than ``k`` items remain for a query, places are
+        ``-1`` with a score of minus infinity.
+
+    Raises:
+        ValueError: See :func:`recommend`.
+
+    Example:
+        >>> import torch, torch_geometric, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), num_users=2, num_items=3)
+        >>> model = torch_geometric.nn.LightGCN(5, 8, num_layers=1)
+        >>> best_items(model, graph, 2, torch.tensor([0]), candidates=torch.tensor([True, False, True]))[0]
+        tensor([[ 2, -1]])
+    """
     if not 1 <= k <= graph.num_items:
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     check_precision(model)
@@ -275,14 +314,17 @@ def recommend(
         if bad:
             got = f"NaN or infinity in {bad} of {len(rows)} {name} embeddings"
             raise ArgumentError("model", "give finite embeddings", got)
-    users = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if users is None else users
-    out = []
-    for batch in users.split(batch_size):
+    queries = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if queries is None else queries
+    found, values = [], []
+    for batch in queries.split(batch_size):
         scores = encoded.queries[batch] @ encoded.items.t()
         if not bool(torch.isfinite(scores).all()):  # products overflow in single precision
             scores = (encoded.queries[batch].double() @ encoded.items.double().t()).nan_to_num()
         seen = torch.zeros_like(scores, dtype=torch.bool)
         seen[graph.seen(batch)] = True
-        items = scores.masked_fill_(seen, -torch.inf).topk(k).indices
-        out.append(items.masked_fill(seen.gather(1, items), -1))
-    return torch.cat(out)
+        if candidates is not None:
+            seen[:, ~candidates] = True
+        best, items = scores.masked_fill_(seen, -torch.inf).topk(k)
+        found.append(items.masked_fill(seen.gather(1, items), -1))
+        values.append(best)
+    return torch.cat(found), torch.cat(values)

@@ -1,6 +1,7 @@
 """Encoding against PyG and dense propagation; scores and recommendations against plain loops."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from graphunlearn.nn import (
     score,
     stationarity,
 )
+from graphunlearn.nn.encoding import best_items
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, a few layers of sums of a dozen terms
 
@@ -321,6 +323,20 @@ def test_recommend_to_some_users_in_the_order_asked():
     users = torch.tensor([5, 0, 5])
     assert torch.equal(recommend(model, graph, 3, users=users), recommend(model, graph, 3)[users])
     assert recommend(model, graph, 3, users=users[:0]).shape == (0, 3)
+
+
+@torch.no_grad()
+def test_best_items_are_candidates_with_their_scores():
+    graph = random_graph()
+    model, candidates = factors(graph), torch.tensor([True, False, True, True, False, True])
+    items, scores = best_items(model, graph, 6, candidates=candidates, batch_size=2)
+    encoded = encode(model, graph)
+    every = recommend(model, graph, 6)
+    for user, (row, values) in enumerate(zip(items.tolist(), scores.tolist())):
+        expected = [item for item in every[user].tolist() if item >= 0 and candidates[item]]
+        assert row == expected + [-1] * (6 - len(expected))
+        products = [float(encoded.queries[user] @ encoded.items[item]) for item in expected]
+        assert values == pytest.approx(products + [-math.inf] * (6 - len(expected)))
 
 
 @pytest.mark.parametrize("k", [0, -1, 7])
