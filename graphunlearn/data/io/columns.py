@@ -177,6 +177,18 @@ def _named(row: Sequence[str], layout: Layout) -> dict[str, str]:
     return named
 
 
+def names_columns(row: Sequence[str], layout: Layout) -> bool:
+    """Whether a row holds no number and names a column that the layout requires, by a name that is not a plain word."""
+    named = _named(row, layout)
+    typed = any(TYPE.search(field) for field in row)
+    return not any(map(is_number, row)) and (typed or any(named.get(r, "book") not in WORDS for r in layout.required))
+
+
+def named_roles(row: Sequence[str], layout: Layout) -> set[str]:
+    """Return the roles whose columns a row names."""
+    return set(_named(row, layout))
+
+
 def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout) -> tuple[bool, str]:
     """Whether the first row is a header: it names the columns that are needed, or one that the caller named.
 

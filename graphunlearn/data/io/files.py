@@ -13,7 +13,7 @@ import pandas as pd
 from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Layout, sniff_separator
 from graphunlearn.data.io.frame import Numeric
 from graphunlearn.data.io.options import Reading
-from graphunlearn.data.io.tables import read_column, read_lists, read_rows
+from graphunlearn.data.io.tables import lists_as_trained, read_column, read_lists, read_rows
 from graphunlearn.data.io.text import JSON_LINES, SUFFIXES, head, read_text, suffix_of
 from graphunlearn.data.io.typed import read_json_lines, read_parquet
 from graphunlearn.errors import ArgumentError
@@ -21,7 +21,9 @@ from graphunlearn.errors import ArgumentError
 __all__ = ["SUFFIXES", "read_clicks", "read_frame", "read_ids", "write_atomic"]
 
 
-def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
+def read_frame(
+    path: str | os.PathLike[str], *, numeric: Numeric | None = None, form: str | None = None, **given: Any
+) -> pd.DataFrame:
     r"""Read a table of interactions; what is not given is detected.
 
     Args:
@@ -29,6 +31,8 @@ def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, 
             ``.gz``) or ``.parquet`` file.
         numeric: For ``"user"`` and ``"item"``, whether the ids are those of a vocabulary of numbers (default: they are
             numbers if all of them are whole numbers without leading zeros).
+        form: For a test file, the form of its training file, ``attrs["read"]["form"]``: lines without a header are then
+            lists if those were, with counts if those had counts.
         **given: Names or numbers of the columns ``user``, ``item``, ``rating``, ``time`` (dates become seconds since
             1970) and ``label``; by default, columns are found by their names, and without a header, the first four are
             user, item, rating and time. Also the arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``,
@@ -49,7 +53,7 @@ def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, 
         >>> read_frame(path)["user"].tolist()
         ['196', '186']
     """
-    return _read(Path(path), given, INTERACTIONS, numeric)
+    return _read(Path(path), given, INTERACTIONS, numeric, form=form)
 
 
 def read_clicks(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
@@ -81,7 +85,12 @@ def read_clicks(path: str | os.PathLike[str], *, numeric: Numeric | None = None,
 
 
 def _read(
-    path: Path, given: dict[str, Any], layout: Layout, numeric: Numeric | None, request: bool = False
+    path: Path,
+    given: dict[str, Any],
+    layout: Layout,
+    numeric: Numeric | None,
+    request: bool = False,
+    form: str | None = None,
 ) -> pd.DataFrame:
     reading, columns = Reading.take(given)
     if suffix_of(path) == ".parquet":
@@ -89,8 +98,13 @@ def _read(
     text = read_text(path, reading)
     if suffix_of(path) in JSON_LINES:
         return read_json_lines(path, text, columns, layout, numeric, request)
-    if reading.lists and layout is INTERACTIONS and not request:
-        return read_lists(path, text, reading.sep or sniff_separator(head(text), layout)[0], numeric)
+    as_trained = (form or "").startswith("lists")
+    lists = reading.lists
+    if lists is None and as_trained and not any(column is not None for column in columns.values()):
+        lists = not reading.header and lists_as_trained(path, head(text), reading, numeric)
+    if lists and layout is INTERACTIONS and not request:
+        separator = reading.sep or sniff_separator(head(text), layout)[0]
+        return read_lists(path, text, separator, numeric, reading.header, "counts" in form if as_trained else None)
     maybe = layout is INTERACTIONS and reading.lists is None and not request
     return read_rows(path, text, columns, layout, reading, numeric, maybe, request)
 
