@@ -74,8 +74,9 @@ def as_options(text: str) -> str:
         >>> as_options("lists=True reads lists, or user=0, item=1 takes the columns")
         "'--lists' reads lists, or '--user-column 0', '--item-column 1' takes the columns"
     """
-    for name, option in (("lists=True", "'--lists'"), ("'header=True'", "'--header'"), ("'max_size'", "'--max-size'")):
-        text = text.replace(name, option)
+    options = {"lists=True": "--lists", "'header=True'": "--header", "'header=False'": "--no-header"}
+    for name, option in (options | {"'max_size'": "--max-size"}).items():
+        text = text.replace(name, f"'{option}'")
     text = re.sub(rf"\b({'|'.join(COLUMNS)})=(\d+)\b", r"'--\1-column \2'", text)
     return re.sub(r"\bsep=('[^']*')", r"--sep \1", text)
 

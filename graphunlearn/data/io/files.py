@@ -149,7 +149,7 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
         if pairs and separator is None:
             what = "a user and an item" if level == "interaction" else "a session and a position"
             raise ArgumentError(path, f"hold {what} per line", "one column")
-        if not pairs and separator in {None, " "} and not any(columns.values()):
+        if not pairs and separator in {None, " "} and all(column is None for column in columns.values()):
             return read_column(path, text, level, layout, reading.header)
     frame = _read(path, given, layout, dict.fromkeys(layout.ids, False), request=True)
     found = [frame[role].tolist() for role in layout.roles if role in frame]

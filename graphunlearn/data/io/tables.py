@@ -86,7 +86,7 @@ def read_rows(
         warn(f"'{path}' was cut at every {separator!r}, but {shown} would fit as well")
     cells = cut(path, text, separator)
     rows = cells.rows()
-    header, doubt = sniff_header(rows, given, layout) if reading.header is None else (reading.header, "")
+    header, doubt = sniff_header(rows, given, layout, path) if reading.header is None else (reading.header, "")
     order = layout.order if header else sniff_order(rows, given, layout, path)
     names = rows[0] if header else len(rows[0])
     _check_width(path, cells, header)
@@ -187,7 +187,7 @@ def lists_as_trained(path: Path, lines: Sequence[str], reading: Reading, numeric
     widths = set(map(len, rows))
     decimal = (numeric or {}).get("item") and any(not field.isdecimal() for row in rows for field in row if field)
     if widths <= {3, 4} and len(widths) == 1 and (decimal or separator not in {None, " ", "\t"}):
-        hint = "lists=True reads lists like those of the training file, lists=False reads rows"
+        hint = "lists=True reads lists like those of the training file, user=0, item=1 reads rows"
         raise ArgumentError(path, "have a header or hold lists", "rows that may hold ratings", hint)
     return True
 
@@ -224,7 +224,7 @@ def read_lists(
         others = sorted(named_roles(rows[first], INTERACTIONS) - {"user", "item"})
         named = names_columns(rows[first], INTERACTIONS)
         if others and named:
-            hint = "lists=False reads rows"
+            hint = "leave out lists=True"
             raise ArgumentError(path, "hold lists of a user and items", f"a header with {others[0]}s", hint)
         if named and header is None:
             warn(f"'{path}': its first line names columns and was skipped ({preview(rows[first], 4)})")
@@ -278,8 +278,8 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout, header: boo
     lines = [(number, line) for number, line in lines if line]
     if header is None:
         rows = [[line.strip('"')] for _, line in lines]
-        header, doubt = sniff_header(rows, {}, layout)
-        if doubt and header is False and plain(rows[0][0]) in layout.roles[level]:
+        header, doubt = sniff_header(rows, {}, layout, path)
+        if doubt:
             warn(f"'{path}': {doubt}")
     kept = lines[int(header) :]
     ids = [line[1:-1].replace('""', '"') if len(line) > 1 and line[0] == line[-1] == '"' else line for _, line in kept]
