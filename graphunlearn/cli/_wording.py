@@ -51,7 +51,7 @@ def reading(option: str, model: str | None = None) -> Iterator[None]:
         named.expected += f", or one that '--{error.role}-column' names"
         raise named from error
     except ArgumentError as error:
-        name = {"path": option, "index": option, "max_size": "--max-size"}.get(error.argument)
+        name = {"path": option, "index": option, "max_size": "--max-size", "lists": "--lists"}.get(error.argument)
         name = f"--{error.argument}-column" if error.argument in COLUMNS else name
         raise error.renamed(name, hint=as_options(error.hint)) from error
     finally:

@@ -336,7 +336,7 @@ def find_columns(
 
     Raises:
         ColumnError: A required column is missing.
-        ValueError: A specified column does not exist.
+        ValueError: A specified column does not exist, or has two roles.
         TypeError: The layout has no such role.
 
     Example:
@@ -348,6 +348,10 @@ def find_columns(
     width = names if isinstance(names, int) else len(names)
     asked = {role: column for role, column in given.items() if column is not None}
     found = {role: _position(role, column, names, width, source) for role, column in asked.items()}
+    for role, at in found.items():
+        twin = next(other for other, place in found.items() if place == at)
+        if twin != role:
+            raise ArgumentError(role, f"be another column of '{source}' than the {twin}", brief(asked[role]))
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
         found |= dict(zip([role for role in order or layout.order if role not in found], free))

@@ -93,20 +93,33 @@ def _read(
     form: str | None = None,
 ) -> pd.DataFrame:
     reading, columns = Reading.take(given)
+    if reading.lists:
+        _check_lists(path, columns, layout, request)
     if suffix_of(path) == ".parquet":
         return read_parquet(path, columns, layout, reading, numeric, request)
     text = read_text(path, reading)
     if suffix_of(path) in JSON_LINES:
         return read_json_lines(path, text, columns, layout, numeric, request)
-    as_trained = (form or "").startswith("lists")
+    as_trained = layout is INTERACTIONS and not request and (form or "").startswith("lists")
     lists = reading.lists
     if lists is None and as_trained and not any(column is not None for column in columns.values()):
         lists = not reading.header and lists_as_trained(path, head(text), reading, numeric)
-    if lists and layout is INTERACTIONS and not request:
+    if lists:
         separator = reading.sep or sniff_separator(head(text), layout)[0]
-        return read_lists(path, text, separator, numeric, reading.header, "counts" in form if as_trained else None)
+        return read_lists(path, text, separator, numeric, reading.header, "counts" in str(form) if as_trained else None)
     maybe = layout is INTERACTIONS and reading.lists is None and not request
     return read_rows(path, text, columns, layout, reading, numeric, maybe, request)
+
+
+def _check_lists(path: Path, columns: dict[str, Any], layout: Layout, request: bool) -> None:
+    """Raise ArgumentError if a file cannot hold lists of a user and items."""
+    expected = "be left out for a file that holds no lists of a user and items"
+    if layout is not INTERACTIONS or request:
+        raise ArgumentError("lists", expected, "a request" if request else "clicks in sessions")
+    if suffix_of(path) in (".parquet", *JSON_LINES):
+        raise ArgumentError("lists", expected, f"'{path}'")
+    if named := [role for role, column in columns.items() if column is not None]:
+        raise ArgumentError("lists", "be left out where columns are given", f"both lists and {', '.join(named)}")
 
 
 def layout_of(level: str) -> Layout:
@@ -143,6 +156,8 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
     path = Path(path)
     layout, pairs = layout_of(level), level in ("interaction", "click")
     reading, columns = Reading.take(given)
+    if reading.lists:
+        _check_lists(path, columns, layout, request=True)
     if suffix_of(path) not in (".parquet", *JSON_LINES):
         text = read_text(path, reading)
         separator = reading.sep or sniff_separator(head(text), layout, suffix_of(path))[0]

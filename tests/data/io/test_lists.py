@@ -3,7 +3,7 @@
 import pytest
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.data.io.files import read_frame
+from graphunlearn.data.io.files import read_clicks, read_frame, read_ids
 
 LISTS = "1 2 3\n2 3 4 5\n3 2\n4 5 4 3 2\n"
 
@@ -64,3 +64,15 @@ def test_a_header_above_lists(write):
     assert len(read_frame(path, lists=True, header=False)) == 6
     with pytest.raises(ValueError, match=r"must hold lists of a user and items \(got a header with ratings\)"):
         read_frame(write("user,item,rating\n1,2,3\n2,3,5\n"), lists=True)
+
+
+def test_lists_go_with_interactions_in_text_and_without_columns(write):
+    path = write("1 2 3\n2 3 4 5\n", "lists.txt")
+    with pytest.raises(ValueError, match=r"'lists' must be left out for a file .* \(got clicks in sessions\)"):
+        read_clicks(path, lists=True)
+    with pytest.raises(ValueError, match=r"'lists' must be left out for a file .* \(got a request\)"):
+        read_ids(path, "user", lists=True)
+    with pytest.raises(ValueError, match=r"'lists' must be left out for a file .* \(got '.*rows.jsonl'\)"):
+        read_frame(write('{"user":1,"item":2}\n', "rows.jsonl"), lists=True)
+    with pytest.raises(ValueError, match=r"'lists' must be left out where columns are given \(got both lists and user"):
+        read_frame(path, lists=True, user=1)
