@@ -52,7 +52,7 @@ def reading(option: str, model: str | None = None, known: str = "'--data'") -> I
         named.expected += f", or one that '--{error.role}-column' names"
         raise named from error
     except ArgumentError as error:
-        name = {"path": option, "index": option, "max_size": "--max-size"}.get(error.argument)
+        name = {"path": option, "index": option, "max_size": "--max-size", "lists": "--lists"}.get(error.argument)
         name = f"--{error.argument}-column" if error.argument in COLUMNS else name
         raise error.renamed(name, hint=as_options(error.hint)) from error
     finally:
@@ -75,8 +75,9 @@ def as_options(text: str) -> str:
         >>> as_options("lists=True reads lists, or user=0, item=1 takes the columns")
         "'--lists' reads lists, or '--user-column 0', '--item-column 1' takes the columns"
     """
-    for name, option in (("lists=True", "'--lists'"), ("'header=True'", "'--header'"), ("'max_size'", "'--max-size'")):
-        text = text.replace(name, option)
+    options = {"lists=True": "--lists", "'header=True'": "--header", "'header=False'": "--no-header"}
+    for name, option in (options | {"'max_size'": "--max-size"}).items():
+        text = text.replace(name, f"'{option}'")
     text = re.sub(rf"\b({'|'.join(COLUMNS)})=(\d+)\b", r"'--\1-column \2'", text)
     return re.sub(r"\bsep=('[^']*')", r"--sep \1", text)
 

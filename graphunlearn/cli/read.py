@@ -56,6 +56,8 @@ class Read:
             raise ArgumentError("--rows", "not be negative", self.rows)
         if self.request is not None and self.kind is not None:
             raise ArgumentError("--kind", "be left out with --request", "both")
+        if self.request is not None and self.file.lists:
+            raise ArgumentError("--lists", "be left out with --request", "both")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with reading("FILE"):

@@ -131,3 +131,13 @@ def test_forget_reads_as_told(write, tmp_path, capsys):
     assert main([*words, "--method", "unlink", "--out", str(tmp_path / "f")]) == 0
     graph = gu.InteractionGraph.load(tmp_path / "f" / "train.safetensors")
     assert graph.num_interactions < gu.InteractionGraph.load(tmp_path / "r" / "train.safetensors").num_interactions
+
+
+def test_lists_that_do_not_fit(write, capsys):
+    path = write("1 2 3\n2 3 4 5\n", "lists.txt")
+    assert "'--lists' must be left out for a file" in failure(capsys, "read", path, "--lists", "--kind", "sessions")
+    assert "'--lists' must be left out with --request" in failure(capsys, "read", path, "--lists", "--request", "user")
+    assert "'--lists' must be left out where" in failure(capsys, "read", path, "--lists", "--user-column", "1")
+    rows = write("user,item\n1,2\n", "rows.csv")
+    wrong = failure(capsys, "read", rows, "--user-column", "item", "--item-column", "item")
+    assert "'--item-column' must be another column of" in wrong

@@ -20,8 +20,9 @@ def graphs(draw, min_interactions=0, values=True):
     }
     attributes = {}
     if values and count:
-        numbers = st.lists(st.integers(-5, 5), min_size=count, max_size=count)
         for name in draw(st.sets(st.sampled_from(["rating", "time", "label"]))):
+            low, high = (0, 1) if name == "label" else (-5, 5)
+            numbers = st.lists(st.integers(low, high), min_size=count, max_size=count)
             attributes[name] = torch.tensor(draw(numbers), dtype=torch.int64 if name == "time" else torch.float64)
     pairs = torch.tensor(chosen, dtype=torch.long).view(-1, 2).t()
     return InteractionGraph.from_edges(pairs, num_users, num_items, **ids, **attributes)

@@ -83,7 +83,7 @@ def test_one_row_in_many_layouts(write, text, name):
         ("item,user\na,b\n", {"user": "item", "item": "user"}, [("a", "b")]),
         ("7,8,9\n1,2,3\n", {"user": 2, "item": 0}, [("9", "7", 8.0), ("3", "1", 2.0)]),
         ("user,item,x\n1,2,3\n", {"rating": 2}, [("1", "2", 3.0)]),
-        ("1,2,3\n", {"label": 2}, [("1", "2", 3.0)]),
+        ("1,2,1\n", {"label": 2}, [("1", "2", 1.0)]),
         ("user,item,label\n1,2,0\n", {}, [("1", "2", 0.0)]),
         ("SessionId\tItemId\tTime\n3\t21\t139.94\n", {"user": "SessionId"}, [("3", "21", 139.94)]),
     ],

@@ -30,6 +30,7 @@ WORDS = {"customer", "member", "movie", "product", "asin", "artist", "track", "s
 SEPARATORS = ("\t", "::", ";", ",", "|", " ")
 TYPE = re.compile(r":(token|float)(_seq)?$")
 DATE = re.compile(r"[12][0-9]{3}-[01][0-9]-[0-3][0-9]([T ][0-9:.,+Z-]*)?")
+WORD = re.compile(r"[A-Za-z][A-Za-z _-]*")
 Column = str | int | None
 
 
@@ -177,19 +178,37 @@ def _named(row: Sequence[str], layout: Layout) -> dict[str, str]:
     return named
 
 
-def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout) -> tuple[bool, str]:
+def names_columns(row: Sequence[str], layout: Layout) -> bool:
+    """Whether a row holds no number and names a column that the layout requires, by a name that is not a plain word."""
+    named = _named(row, layout)
+    typed = any(TYPE.search(field) for field in row)
+    return not any(map(is_number, row)) and (typed or any(named.get(r, "book") not in WORDS for r in layout.required))
+
+
+def named_roles(row: Sequence[str], layout: Layout) -> set[str]:
+    """Return the roles whose columns a row names."""
+    return set(_named(row, layout))
+
+
+def sniff_header(
+    rows: Sequence[Sequence[str]], given: dict[str, Column], layout: Layout, source: str | Path = "file"
+) -> tuple[bool, str]:
     """Whether the first row is a header: it names the columns that are needed, or one that the caller named.
 
     A row of text above a column of numbers counts as a header too, since it cannot be data; its columns are then not
-    found, which is an error.
+    found, which is an error. If the caller gave the numbers of all columns, such a row must name a known column.
 
     Args:
         rows: Fields of the first rows.
         given: Name or number of the column of every role that the caller specified.
         layout: The possible columns.
+        source: The file.
 
     Returns:
-        Whether it is one, and a sentence if that is not certain.
+        Whether it is one, and a sentence if that is not certain, or if the line of a single column is skipped.
+
+    Raises:
+        ArgumentError: The columns are given by number, and the first row may be a header of unknown names.
 
     Example:
         >>> sniff_header([["user_id", "item_id"], ["ann", "dune"]], {}, INTERACTIONS)
@@ -199,28 +218,55 @@ def sniff_header(rows: Sequence[Sequence[str]], given: dict[str, Column], layout
     """
     first, rest = rows[0], rows[1:]
     asked = {plain(name) for name in given.values() if isinstance(name, str)}
-    if any(TYPE.search(field) for field in first) or asked & {plain(field) for field in first if not is_number(field)}:
+    if asked & {plain(field) for field in first if not is_number(field)}:
         return True, ""
     named = _named(first, layout)
     above = not any(map(is_number, first)) and any(all(map(is_number, column)) for column in zip(*rest) if column)
     needed = [role for role in layout.required if given.get(role) is None]
     shown = preview(first, 4)
-    if needed and all(role in named for role in needed):
+    if len(first) == 1:
+        return _sniff_name(first[0], named, above)
+    typed = [field for field in first if TYPE.search(field)]
+    if len(typed) == len(first) or (typed and needed):
+        return True, ""
+    if not needed:
+        return _sniff_by_number(first, named, above, layout, source)
+    if all(role in named for role in needed):
         certain = above or any(named[role] not in WORDS for role in needed)
-        if certain or len(first) > 1:
-            return certain or not any(map(is_number, first)), "" if certain else f"its first line may be data ({shown})"
-        return False, f"its first line was taken as data ({shown}); 'header=True' skips it"
-    if (
-        len(first) > 1
-        and not any(map(is_number, first))
-        and any(named.get(role, "book") not in WORDS for role in needed)
-    ):
+        return certain or not any(map(is_number, first)), "" if certain else f"its first line may be data ({shown})"
+    if not any(map(is_number, first)) and any(named.get(role, "book") not in WORDS for role in needed):
         return True, ""  # some of the columns are missing, which is an error
-    if above and len(first) > 1:
-        return True, "" if needed else f"its first line was taken as a header ({shown})"
-    return False, "" if any(
-        map(is_number, first)
-    ) else f"it was taken to have no header: its first line is data (got {shown})"
+    if above:
+        return True, ""  # as above
+    return False, _no_header(first)
+
+
+def _no_header(first: Sequence[str]) -> str:
+    certain = any(map(is_number, first))
+    return "" if certain else f"it was taken to have no header: its first line is data (got {preview(first, 4)})"
+
+
+def _sniff_name(first: str, named: dict[str, str], above: bool) -> tuple[bool, str]:
+    """Whether the first line of a single column is a known name, and what to say of it."""
+    if not named or not WORD.fullmatch(TYPE.sub("", first)):
+        return False, ""
+    if above or any(name not in WORDS for name in named.values()):
+        return True, f"its first line was skipped as a header ({first!r}); 'header=False' keeps it"
+    return False, f"its first line was taken as data ({first!r}); 'header=True' skips it"
+
+
+def _sniff_by_number(
+    first: Sequence[str], named: dict[str, str], above: bool, layout: Layout, source: str | Path
+) -> tuple[bool, str]:
+    """Whether the first row is a header where all columns are given by number, and what to say of it."""
+    shown = preview(first, 4)
+    known = {role for role, name in named.items() if above or name not in WORDS}
+    if known and (above or set(layout.required) <= known) and not any(map(is_number, first)):
+        return True, f"its first line was taken as a header ({shown})"
+    if above and all(WORD.fullmatch(TYPE.sub("", field)) for field in first):
+        hint = "'header=True' skips it, 'header=False' keeps it"
+        raise ArgumentError(source, "begin with a row or the name of a known column", shown, hint)
+    return False, _no_header(first)
 
 
 def sniff_order(
@@ -238,7 +284,7 @@ def sniff_order(
         The order of the layout, with the time moved to where dates or Unix times are.
 
     Raises:
-        ArgumentError: The column that would be the item holds what looks like times.
+        ArgumentError: The column that would be the item, or the first one, holds what looks like times.
 
     Example:
         >>> sniff_order([["11", "2014-04-07T10:51:09.277Z", "900"]], {}, CLICKS, "clicks.dat")
@@ -252,13 +298,13 @@ def sniff_order(
     if usual < len(columns) and _is_time(columns[usual]):
         return order
     dates = [at for at, column in enumerate(columns) if all(map(DATE.fullmatch, column))]
-    times = dates or [at for at in (*range(2, len(columns)), 1) if at < len(columns) and _is_time(columns[at])]
-    if not times or (times == [1] and not dates and len(columns) == 2):
+    times = dates or [at for at in (*range(2, len(columns)), 1, 0) if at < len(columns) and _is_time(columns[at])]
+    if not times or (not dates and len(columns) == 2):
         return order
     at, others = times[0], [role for role in order if role != "time"]
-    if at == 1 and not dates:
+    if at < 2 and not dates:
         hint = f"{', '.join(f'{role}={n}' for n, role in enumerate(order[:2]))} takes the columns as they are"
-        raise ArgumentError(source, "have a header or named columns", f"times in the place of the {order[1]}s", hint)
+        raise ArgumentError(source, "have a header or named columns", f"times in the place of the {order[at]}s", hint)
     return (*others[:at], "time", *others[at:])
 
 
@@ -290,7 +336,7 @@ def find_columns(
 
     Raises:
         ColumnError: A required column is missing.
-        ValueError: A specified column does not exist.
+        ValueError: A specified column does not exist, or has two roles.
         TypeError: The layout has no such role.
 
     Example:
@@ -302,6 +348,10 @@ def find_columns(
     width = names if isinstance(names, int) else len(names)
     asked = {role: column for role, column in given.items() if column is not None}
     found = {role: _position(role, column, names, width, source) for role, column in asked.items()}
+    for role, at in found.items():
+        twin = next(other for other, place in found.items() if place == at)
+        if twin != role:
+            raise ArgumentError(role, f"be another column of '{source}' than the {twin}", brief(asked[role]))
     if isinstance(names, int):
         free = [position for position in range(width) if position not in found.values()]
         found |= dict(zip([role for role in order or layout.order if role not in found], free))

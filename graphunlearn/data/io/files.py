@@ -13,7 +13,7 @@ import pandas as pd
 from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Layout, sniff_separator
 from graphunlearn.data.io.frame import Numeric
 from graphunlearn.data.io.options import Reading
-from graphunlearn.data.io.tables import read_column, read_lists, read_rows
+from graphunlearn.data.io.tables import lists_as_trained, read_column, read_lists, read_rows
 from graphunlearn.data.io.text import JSON_LINES, SUFFIXES, head, read_text, suffix_of
 from graphunlearn.data.io.typed import read_json_lines, read_parquet
 from graphunlearn.errors import ArgumentError
@@ -21,7 +21,9 @@ from graphunlearn.errors import ArgumentError
 __all__ = ["SUFFIXES", "read_clicks", "read_frame", "read_ids", "write_atomic"]
 
 
-def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
+def read_frame(
+    path: str | os.PathLike[str], *, numeric: Numeric | None = None, form: str | None = None, **given: Any
+) -> pd.DataFrame:
     r"""Read a table of interactions; what is not given is detected.
 
     Args:
@@ -29,6 +31,8 @@ def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, 
             ``.gz``) or ``.parquet`` file.
         numeric: For ``"user"`` and ``"item"``, whether the ids are those of a vocabulary of numbers (default: they are
             numbers if all of them are whole numbers without leading zeros).
+        form: For a test file, the form of its training file, ``attrs["read"]["form"]``: lines without a header are then
+            lists if those were, with counts if those had counts.
         **given: Names or numbers of the columns ``user``, ``item``, ``rating``, ``time`` (dates become seconds since
             1970) and ``label``; by default, columns are found by their names, and without a header, the first four are
             user, item, rating and time. Also the arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``,
@@ -49,7 +53,7 @@ def read_frame(path: str | os.PathLike[str], *, numeric: Numeric | None = None, 
         >>> read_frame(path)["user"].tolist()
         ['196', '186']
     """
-    return _read(Path(path), given, INTERACTIONS, numeric)
+    return _read(Path(path), given, INTERACTIONS, numeric, form=form)
 
 
 def read_clicks(path: str | os.PathLike[str], *, numeric: Numeric | None = None, **given: Any) -> pd.DataFrame:
@@ -81,18 +85,41 @@ def read_clicks(path: str | os.PathLike[str], *, numeric: Numeric | None = None,
 
 
 def _read(
-    path: Path, given: dict[str, Any], layout: Layout, numeric: Numeric | None, request: bool = False
+    path: Path,
+    given: dict[str, Any],
+    layout: Layout,
+    numeric: Numeric | None,
+    request: bool = False,
+    form: str | None = None,
 ) -> pd.DataFrame:
     reading, columns = Reading.take(given)
+    if reading.lists:
+        _check_lists(path, columns, layout, request)
     if suffix_of(path) == ".parquet":
         return read_parquet(path, columns, layout, reading, numeric, request)
     text = read_text(path, reading)
     if suffix_of(path) in JSON_LINES:
         return read_json_lines(path, text, columns, layout, numeric, request)
-    if reading.lists and layout is INTERACTIONS and not request:
-        return read_lists(path, text, reading.sep or sniff_separator(head(text), layout)[0], numeric)
+    as_trained = layout is INTERACTIONS and not request and (form or "").startswith("lists")
+    lists = reading.lists
+    if lists is None and as_trained and not any(column is not None for column in columns.values()):
+        lists = not reading.header and lists_as_trained(path, head(text), reading, numeric)
+    if lists:
+        separator = reading.sep or sniff_separator(head(text), layout)[0]
+        return read_lists(path, text, separator, numeric, reading.header, "counts" in str(form) if as_trained else None)
     maybe = layout is INTERACTIONS and reading.lists is None and not request
     return read_rows(path, text, columns, layout, reading, numeric, maybe, request)
+
+
+def _check_lists(path: Path, columns: dict[str, Any], layout: Layout, request: bool) -> None:
+    """Raise ArgumentError if a file cannot hold lists of a user and items."""
+    expected = "be left out for a file that holds no lists of a user and items"
+    if layout is not INTERACTIONS or request:
+        raise ArgumentError("lists", expected, "a request" if request else "clicks in sessions")
+    if suffix_of(path) in (".parquet", *JSON_LINES):
+        raise ArgumentError("lists", expected, f"'{path}'")
+    if named := [role for role, column in columns.items() if column is not None]:
+        raise ArgumentError("lists", "be left out where columns are given", f"both lists and {', '.join(named)}")
 
 
 def layout_of(level: str) -> Layout:
@@ -129,13 +156,15 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
     path = Path(path)
     layout, pairs = layout_of(level), level in ("interaction", "click")
     reading, columns = Reading.take(given)
+    if reading.lists:
+        _check_lists(path, columns, layout, request=True)
     if suffix_of(path) not in (".parquet", *JSON_LINES):
         text = read_text(path, reading)
         separator = reading.sep or sniff_separator(head(text), layout, suffix_of(path))[0]
         if pairs and separator is None:
             what = "a user and an item" if level == "interaction" else "a session and a position"
             raise ArgumentError(path, f"hold {what} per line", "one column")
-        if not pairs and separator in {None, " "} and not any(columns.values()):
+        if not pairs and separator in {None, " "} and all(column is None for column in columns.values()):
             return read_column(path, text, level, layout, reading.header)
     frame = _read(path, given, layout, dict.fromkeys(layout.ids, False), request=True)
     found = [frame[role].tolist() for role in layout.roles if role in frame]

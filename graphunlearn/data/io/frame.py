@@ -64,11 +64,32 @@ def tidy(
     columns: dict[str, Any] = {}
     for name, column in frame.items():
         role = str(name)
+        if role != "label":
+            ids = f"{role} ids must be text or whole numbers from 0"
+            _check_types(column, ids if role in layout.ids else f"the {role} must be a number", where)
         if role in layout.ids:
             columns[role] = _ids(column, role, where, (numeric or {}).get(role), role in layout.gaps)
         else:
             columns[role] = _numbers(column, role, where, role in layout.whole)
+        if role == "label":
+            _check_labels(columns[role], where)
     return pd.DataFrame(columns)
+
+
+def _check_types(column: pd.Series[Any], what: str, where: Where) -> None:
+    """Raise ValueError for true and false among objects, where they would equal 1 and 0."""
+    if column.dtype.kind == "O" and {bool, np.bool_} & set(map(type, column)):
+        row = next(at for at, value in enumerate(column) if isinstance(value, (bool, np.bool_)))
+        raise ValueError(f"{where(row)}: {what} (got {column.iloc[row]})")
+
+
+def _check_labels(labels: Array, where: Where) -> None:
+    """Raise ValueError for labels other than 0 and 1."""
+    wrong = (labels != 0) & (labels != 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        hint = "read the column as ratings, of which 'binarize' or '--threshold' makes labels"
+        raise ValueError(f"{where(row)}: the label must be 0 or 1 (got {labels[row]:g}); {hint}")
 
 
 def _ids(column: pd.Series[Any], role: str, where: Where, numeric: bool | None, gaps: bool) -> pd.Categorical[Any]:

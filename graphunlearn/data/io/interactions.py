@@ -195,8 +195,8 @@ class Conversions(EventGraph, HeteroData):
             time: Name or number of the column of times.
             label: Name or number of the column of labels.
             like: A graph whose users and items, with their numbers, the new graph uses, as for a test file. Ids mean
-                what they mean in that graph, and lines are lists if those of its file were. Rows with other users or
-                items are left out and counted in :attr:`num_left_out`.
+                what they mean in that graph, and lines without a header are lists if those of its file were. Rows with
+                other users or items are left out and counted in :attr:`num_left_out`.
             **reading: The arguments of :class:`~graphunlearn.data.io.options.Reading`: ``sep``, ``decimal``,
                 ``header``, ``lists`` (whether each line is a user followed by any number of items) and ``max_size``.
 
@@ -207,13 +207,13 @@ class Conversions(EventGraph, HeteroData):
             FileNotFoundError: The file does not exist.
             ValueError: The file cannot be read as such a table; the message names the line.
         """
-        if like is not None and like._global_store.get("lists"):
-            reading = {"lists": True} | reading
+        form = None if like is None else like._global_store.get("lists")
+        form = "lists" if form is True else form  # as older files have it
         given = {"user": user, "item": item, "rating": rating, "time": time, "label": label}
-        frame = io.read_frame(path, numeric=numbered(like, SIDES), **given, **reading)
+        frame = io.read_frame(path, numeric=numbered(like, SIDES), form=form, **given, **reading)
         graph = cls._from_tidy(frame, like)
         if frame.attrs["read"]["form"].startswith("lists"):
-            graph._global_store["lists"] = True
+            graph._global_store["lists"] = frame.attrs["read"]["form"]
         return graph
 
     def to_frame(self) -> pd.DataFrame:

@@ -14,8 +14,11 @@ from graphunlearn.data.io.columns import (
     INTERACTIONS,
     Column,
     Layout,
+    fields,
     find_columns,
     looks_like_lists,
+    named_roles,
+    names_columns,
     plain,
     sniff_header,
     sniff_lists,
@@ -31,7 +34,7 @@ from graphunlearn.errors import ArgumentError
 
 DIGITS = frozenset("0123456789")
 
-__all__ = ["read_column", "read_lists", "read_rows", "read_table", "tell_ignored", "told"]
+__all__ = ["lists_as_trained", "read_column", "read_lists", "read_rows", "read_table", "tell_ignored", "told"]
 
 
 def told(frame: pd.DataFrame, **facts: Any) -> pd.DataFrame:
@@ -83,7 +86,7 @@ def read_rows(
         warn(f"'{path}' was cut at every {separator!r}, but {shown} would fit as well")
     cells = cut(path, text, separator)
     rows = cells.rows()
-    header, doubt = sniff_header(rows, given, layout) if reading.header is None else (reading.header, "")
+    header, doubt = sniff_header(rows, given, layout, path) if reading.header is None else (reading.header, "")
     order = layout.order if header else sniff_order(rows, given, layout, path)
     names = rows[0] if header else len(rows[0])
     _check_width(path, cells, header)
@@ -165,7 +168,38 @@ def _check_repeated(path: Path, frame: pd.DataFrame, names: dict[str, str], layo
         raise ValueError(f"'{path}', line {line[int(np.argmax(repeats))]}: must be a row (got the header again)")
 
 
-def read_lists(path: Path, text: bytes, separator: str | None, numeric: Numeric | None = None) -> pd.DataFrame:
+def lists_as_trained(path: Path, lines: Sequence[str], reading: Reading, numeric: Numeric | None) -> bool:
+    """Whether the lines of a test file are lists, as those of its training file were: it has no header.
+
+    Args:
+        path: The file, for error messages.
+        lines: Its first lines.
+        reading: How to read.
+        numeric: Whether the ids of a role are numbers.
+
+    Raises:
+        ValueError: The lines may be lists as well as rows with ratings.
+    """
+    separator = reading.sep or sniff_separator(lines, INTERACTIONS, suffix_of(path))[0]
+    rows = [fields(line.strip(WHITE), separator or " ") for line in lines]
+    if reading.header is None and names_columns(rows[0], INTERACTIONS):
+        return False
+    widths = set(map(len, rows))
+    decimal = (numeric or {}).get("item") and any(not field.isdecimal() for row in rows for field in row if field)
+    if widths <= {3, 4} and len(widths) == 1 and (decimal or separator not in {None, " ", "\t"}):
+        hint = "lists=True reads lists like those of the training file, user=0, item=1 reads rows"
+        raise ArgumentError(path, "have a header or hold lists", "rows that may hold ratings", hint)
+    return True
+
+
+def read_lists(
+    path: Path,
+    text: bytes,
+    separator: str | None,
+    numeric: Numeric | None = None,
+    header: bool | None = None,
+    counted: bool | None = None,
+) -> pd.DataFrame:
     """Read lines that consist of a user and any number of items, or of a count and as many items.
 
     Args:
@@ -173,17 +207,38 @@ def read_lists(path: Path, text: bytes, separator: str | None, numeric: Numeric 
         text: Its text, as :func:`~graphunlearn.data.io.text.read_text` returns it.
         separator: Text between fields (default: spaces and tabs).
         numeric: Whether the ids of a role are numbers; see :func:`~graphunlearn.data.io.frame.tidy`.
+        header: Whether the first line is a header (default: if it names columns, which is told).
+        counted: Whether every line begins with the count of its items (default: detected).
 
     Returns:
         A clean table with the columns ``user`` and ``item``, one row per interaction. If every line begins with the
         count of its items, users are the numbers of the lines, from 0.
 
     Raises:
-        ValueError: No user has an item, or an id is malformed.
+        ValueError: No user has an item, an id is malformed, the header names other columns, or a line does not begin
+            with a count although ``counted`` says so.
     """
     rows = split_lists(text, separator)
+    first = next(at for at, row in enumerate(rows) if row)
+    if header is not False:
+        others = sorted(named_roles(rows[first], INTERACTIONS) - {"user", "item"})
+        named = names_columns(rows[first], INTERACTIONS)
+        if others and named:
+            hint = "leave out lists=True"
+            raise ArgumentError(path, "hold lists of a user and items", f"a header with {others[0]}s", hint)
+        if named and header is None:
+            warn(f"'{path}': its first line names columns and was skipped ({preview(rows[first], 4)})")
+        header = bool(header or named)
+        rows[first] = [] if header else rows[first]
     filled = [row for row in rows if row]
-    counted = lists_with_counts(filled)
+    if counted:
+        wrong = next((at for at, row in enumerate(rows) if row and row[0] != str(len(row) - 1)), None)
+        if wrong is not None:
+            got = f"{preview(rows[wrong], 4)}"
+            what = "must begin with the count of its items, as in the file of the training part"
+            raise ValueError(f"'{path}', line {wrong + 1}: {what} (got {got})")
+    elif counted is None:
+        counted = lists_with_counts(filled)
     if counted:
         numbers = iter(range(len(filled)))
         rows = [[str(next(numbers)), *row[1:]] if row else row for row in rows]
@@ -201,7 +256,9 @@ def read_lists(path: Path, text: bytes, separator: str | None, numeric: Numeric 
     frame = tidy(
         pd.DataFrame({"user": users, "item": items}), lambda row: f"'{path}', line {line[row]}", numeric=numeric
     )
-    return told(frame, form="lists with counts" if counted else "lists", separator=separator or " ", header=False)
+    return told(
+        frame, form="lists with counts" if counted else "lists", separator=separator or " ", header=bool(header)
+    )
 
 
 def read_column(path: Path, text: bytes, level: str, layout: Layout, header: bool | None = None) -> list[str]:
@@ -221,8 +278,8 @@ def read_column(path: Path, text: bytes, level: str, layout: Layout, header: boo
     lines = [(number, line) for number, line in lines if line]
     if header is None:
         rows = [[line.strip('"')] for _, line in lines]
-        header, doubt = sniff_header(rows, {}, layout)
-        if doubt and header is False and plain(rows[0][0]) in layout.roles[level]:
+        header, doubt = sniff_header(rows, {}, layout, path)
+        if doubt:
             warn(f"'{path}': {doubt}")
     kept = lines[int(header) :]
     ids = [line[1:-1].replace('""', '"') if len(line) > 1 and line[0] == line[-1] == '"' else line for _, line in kept]

@@ -265,7 +265,8 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
     if not all(map(_is_uniform, found.values())):
         found = _parse(cells, skipped, sorted(wanted), {}, decimal)
     # whole numbers are what was written if they look like it, and text always is; other types are read again as text
-    as_text = {at: object for at in ids if found[at].dtype.kind not in ("iuO" if at in plain else "O")}
+    kept = {at for at in ids if found[at].dtype.kind in ("iuO" if at in plain else "O")}
+    as_text = {at: object for at in ids if at not in kept or pd.api.types.infer_dtype(found[at]) == "boolean"}
     if as_text:
         found |= _parse(cells, skipped, sorted(as_text), as_text, decimal)
     if any(len(column) != len(cells.line) - header for column in found.values()):

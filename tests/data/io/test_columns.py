@@ -163,3 +163,18 @@ def test_plain_names():
         "user4",
         "item",
     ]
+
+
+@pytest.mark.parametrize(("text", "columns"), [("user,item\n1,2\n", ("item", "item")), ("1,2\n", (1, "1"))])
+def test_one_column_for_two_roles(write, text, columns):
+    with pytest.raises(ValueError, match=r"'item' must be another column of '.*' than the user \(got '?(item|1)'?\)"):
+        read_frame(write(text), user=columns[0], item=columns[1])
+
+
+@pytest.mark.parametrize("label", ["5", "-1", "0.5"])
+def test_labels_are_zero_or_one(write, label):
+    message = rf"data.csv', line 3: the label must be 0 or 1 \(got {label}\); read the column as ratings, .*'--thresho"
+    with pytest.raises(ValueError, match=message):
+        read_frame(write(f"user,item,label\n1,2,1\n2,2,{label}\n3,2,0\n"))
+    frame = read_frame(write(f"user,item,click\n1,2,1\n2,2,{label}\n3,2,0\n"), rating="click")
+    assert frame["rating"].tolist() == [1, float(label), 0]

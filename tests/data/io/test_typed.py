@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.io.files import read_frame
+from graphunlearn.data.io.files import read_clicks, read_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not used")
 
@@ -91,3 +91,20 @@ def test_float_ids_that_lost_digits(tmp_path):
     single = pd.DataFrame({"user": np.array([1, 2**24], dtype=np.float32), "item": [1, 2]})
     with pytest.raises(ValueError, match=r"'df', row 1: user ids must be below 2\*\*24 where they are floats"):
         InteractionGraph.from_frame(single)
+
+
+@pytest.mark.parametrize("row", [{"user": True, "item": 2}, {"user": 1, "item": False}])
+def test_true_and_false_are_no_ids(tmp_path, row):
+    role = "user" if row["user"] is True else "item"
+    with pytest.raises(ValueError, match=rf"line 2: {role} ids must be text or whole numbers from 0 \(got"):
+        read_frame(lines(tmp_path, {"user": 1, "item": 0}, row))
+    with pytest.raises(ValueError, match=rf"row 1: {role} ids must be text or whole numbers from 0 \(got"):
+        InteractionGraph.from_frame(pd.DataFrame([{"user": 1, "item": 0}, row], dtype=object))
+
+
+def test_true_and_false_are_labels_and_text(tmp_path):
+    found = read_frame(lines(tmp_path, *({"user": 1, "item": at, "label": at == 1} for at in range(2))))
+    assert found["label"].tolist() == [0, 1]
+    path = tmp_path / "clicks.csv"
+    path.write_text("session,item,user\na,1,True\na,2,\nb,3,False\n")
+    assert read_clicks(path)["user"].tolist()[::2] == ["True", "False"]
