@@ -141,7 +141,7 @@ def cut(path: Path, text: bytes, separator: str) -> Cells:
     Raises:
         ValueError: A quote is not closed, a field is too long, or the text has the character 0x1F.
     """
-    if len(separator) > 1:
+    if len(separator.encode()) > 1:
         if UNIT.encode() in text:
             raise ArgumentError(path, "be without the character 0x1F", "one")
         text, separator = text.replace(separator.encode(), UNIT.encode()), UNIT

@@ -84,3 +84,9 @@ def test_times_in_the_first_column_are_asked_for(write, read, role):
     assert read(path, **{role: 0}, item=1)[role].tolist() == ["1396861869", "1396861870"]
     pairs = write("1396861869,11\n1396861870,12\n")
     assert read(pairs)[role].tolist() == ["1396861869", "1396861870"]
+
+
+@pytest.mark.parametrize("separator", ["¦", "，", "│", "§", "::"])
+def test_separators_of_several_bytes(write, separator):
+    path = write("".join(separator.join(row) + "\n" for row in (("user", "item"), ("a", "b"), ("æ", "¨c"))))
+    assert read_frame(path, sep=separator).to_numpy().tolist() == [["a", "b"], ["æ", "¨c"]]

@@ -247,3 +247,27 @@ def test_without_a_loss_of_what_remains_nothing_is_judged():
     assert result.accepted
     assert result.log["acceptance"]["outcome"] == "not judged"
     assert "label 0" in result.log["acceptance"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("solves", "tilted", "steepness", "risk", "accepted"),
+    [
+        (True, 0.9, 2.0, 1.01, True),  # the tilted risk falls
+        (True, 1.1, 0.5, 1.01, True),  # its gradient falls
+        (True, 1.1, 2.0, 0.99, False),  # neither falls
+        (True, float("nan"), 2.0, 0.99, False),
+        (False, 1.1, 2.9, 1.01, True),  # below three times
+        (False, 1.1, 3.2, 1.01, False),
+        (False, 1.1, 3.2, 0.99, True),  # the risk falls
+    ],
+)
+def test_the_rule_of_the_tilted_risk(trained, monkeypatch, solves, tilted, steepness, risk, accepted):
+    model, graph, request = trained
+    judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
+    judge.tilted, judge.steepness = 1.0, 1.0
+    monkeypatch.setattr(judge, "_slope", lambda *_: (tilted, steepness))
+    monkeypatch.setattr(judge, "_losses", lambda *_: judge.losses * risk)
+    found = judge.judge(model)
+    assert found.accepted is accepted
+    assert ("the gradient of the tilted risk" in found.reason) is not accepted
+    assert found.risk == pytest.approx(judge.risk * risk)
