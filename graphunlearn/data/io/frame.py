@@ -88,7 +88,7 @@ def _check_labels(labels: Array, where: Where) -> None:
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row = int(np.argmax(wrong))
-        hint = "read the column as ratings, of which 'binarize' or '--threshold' makes labels"
+        hint = "read the column as ratings, of which a threshold makes labels"
         raise ValueError(f"{where(row)}: the label must be 0 or 1 (got {labels[row]:g}); {hint}")
 
 
