@@ -173,7 +173,7 @@ def test_one_column_for_two_roles(write, text, columns):
 
 @pytest.mark.parametrize("label", ["5", "-1", "0.5"])
 def test_labels_are_zero_or_one(write, label):
-    message = rf"data.csv', line 3: the label must be 0 or 1 \(got {label}\); read the column as ratings, of which a thresho"
+    message = rf"data.csv', line 3: the label must be 0 or 1 \(got {label}\); read the column as ratings, of"
     with pytest.raises(ValueError, match=message):
         read_frame(write(f"user,item,label\n1,2,1\n2,2,{label}\n3,2,0\n"))
     frame = read_frame(write(f"user,item,click\n1,2,1\n2,2,{label}\n3,2,0\n"), rating="click")
