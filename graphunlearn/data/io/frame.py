@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -134,7 +136,7 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
     dates = None
     if is_time and not pd.api.types.is_numeric_dtype(column):
         form = None if column.dtype.kind == "M" else "ISO8601"
-        dates = pd.to_datetime(column, utc=True, errors="coerce", format=form)
+        dates = _far_dates(pd.to_datetime(column, utc=True, errors="coerce", format=form), column)
         if not dates.isna().any():
             column, dates = _seconds(dates), None
     values = pd.to_numeric(column, errors="coerce")
@@ -160,8 +162,24 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
     return values.to_numpy(dtype=np.int64 if exact else np.float64)
 
 
+def _far_dates(dates: pd.Series[Any], column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return dates with those after 2262 and before 1677, which pandas before 3 takes for missing ones."""
+    missing = dates.isna() & column.notna()
+    if not missing.any() or not hasattr(dates, "dt"):
+        return dates
+    found: dict[int, pd.Timestamp] = {}
+    for place in map(int, np.flatnonzero(missing)):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(str(column.iloc[place]))
+            found[place] = pd.Timestamp(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
+    if found:
+        dates = dates.dt.as_unit("us").copy()
+        for place, value in found.items():
+            dates.iloc[place] = value.tz_convert("UTC")
+    return dates
+
+
 def _seconds(times: pd.Series[Any]) -> pd.Series[Any]:
     """Return dates as seconds since 1970, as integers if all are whole seconds."""
-    start = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds end in 2262
-    seconds = (times.dt.as_unit("us") - start) / pd.Timedelta(seconds=1)
-    return seconds.astype(np.int64) if (seconds % 1 == 0).all() else seconds
+    micro = times.dt.as_unit("us").astype(np.int64)  # nanoseconds end in 2262
+    return micro // 10**6 if (micro % 10**6 == 0).all() else micro / 10**6
