@@ -273,9 +273,20 @@ def yardstick() -> str:
         for row in read(path)["results"]["rows"]:
             left = ["" if row.get(key) is None else percent(row[key]) for key in columns]
             near = [times(row.get("distance_forget")), times(row.get("distance_test")), number(row.get("recall@20"), 3)]
-            named = [DATA.get(row["data"], row["data"]), row["scenario"], row["method"], row["verdict"]]
+            model = (BACKBONES | SESSION_MODELS)[row["model"]]
+            named = [DATA.get(row["data"], row["data"]), model, row["scenario"], row["method"], row["verdict"]]
             rows.append([*named, *left, *near])
-    headings = ["data", "scenario", "method", "verdicts", *columns.values(), "Δp forgotten", "Δp test", "Recall@20"]
+    headings = [
+        "data",
+        "model",
+        "scenario",
+        "method",
+        "verdicts",
+        *columns.values(),
+        "Δp forgotten",
+        "Δp test",
+        "Recall@20",
+    ]
     filled = [n for n in range(len(headings)) if any(row[n] for row in rows)]
     return table([headings[n] for n in filled], [[row[n] for n in filled] for row in rows])
 
