@@ -251,25 +251,25 @@ class EventGraph(Stored):
         parts = divided(by, fractions, num, user=user, time=time, seed=seed)
         return tuple(self.select(part.to(self.device)) for part in parts)
 
+    @abstractmethod
     def _units(self) -> tuple[int, Tensor | None, Tensor | None]:
         """Return the number of what is split, and the user and the time of every one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def select(self, index: Tensor) -> Self:
         """Return the graph with some of its interactions, or of its sessions.
 
         Args:
             index: Their positions, or a mask.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def shared(self, other: Self) -> int:
         """Return how many interactions are in another graph too, or how many sessions have an id that is there too.
 
         Args:
             other: A graph with the same users and items; of sessions, any.
         """
-        raise NotImplementedError
 
     def without(self, part: ForgetRequest) -> Self:
         """Return the graph without the events that a request of one level names.

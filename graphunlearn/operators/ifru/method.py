@@ -98,10 +98,9 @@ class IFRU(Unlearner):
     * The damping is the ridge that is equivalent to early stopping,
       :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For a
       model that does not propagate linearly, it is raised until :math:`\Phi` falls by at least half of the predicted
-      decrease. The ridge has no meaning where :math:`-\nabla R(\hat\theta)` and :math:`\hat\theta` have a cosine
-      below 0.5 and the step raises the retained risk by more than 5 % above that of the trained model with the
-      embeddings of emptied nodes redrawn. The start is then not scaled, and :math:`\delta` is the one of
-      :math:`3^k\delta` whose step leaves the smallest norm of :math:`\nabla\Phi`.
+      decrease. If the step is not accepted (:class:`~graphunlearn.operators.shared.acceptance.Acceptance`), the start
+      is not scaled, and :math:`\delta` is raised by factors of three until the norm of :math:`\nabla\Phi` after the
+      step no longer falls. If that is not accepted either, 5 and 25 times the first damping are tried.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.

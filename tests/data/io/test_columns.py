@@ -7,16 +7,6 @@ from graphunlearn.data.io.columns import INTERACTIONS, plain, sniff_separator
 from graphunlearn.data.io.files import read_clicks, read_frame
 
 
-@pytest.fixture
-def write(tmp_path):
-    def writer(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_text(content, encoding="utf-8")
-        return path
-
-    return writer
-
-
 def ids(frame):
     return list(zip(*(frame[role].tolist() for role in frame.columns[:2])))
 

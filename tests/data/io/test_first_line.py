@@ -7,17 +7,6 @@ import pytest
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.io.files import read_clicks, read_frame
 
-
-@pytest.fixture
-def write(tmp_path):
-    def writer(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_text(content, encoding="utf-8")
-        return path
-
-    return writer
-
-
 PAIRS = [("u0", "080442957X"), ("u1", "0195153448"), ("u2", "0002005018")]
 
 

@@ -8,16 +8,6 @@ from graphunlearn.data.io.files import read_clicks, read_frame, read_ids
 LISTS = "1 2 3\n2 3 4 5\n3 2\n4 5 4 3 2\n"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def writer(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_text(content, encoding="utf-8")
-        return path
-
-    return writer
-
-
 def ids(graph):
     users, items = graph.pairs.tolist()
     return [(graph.user_ids[u], graph.item_ids[i]) for u, i in zip(users, items)]

@@ -9,16 +9,6 @@ from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.io.files import read_frame
 
 
-@pytest.fixture
-def write(tmp_path):
-    def writer(content, name="data.csv"):
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return writer
-
-
 def ids(frame):
     return list(zip(frame["user"].tolist(), frame["item"].tolist()))
 
