@@ -87,6 +87,8 @@ def canonical_id(value: Any) -> str:
         value = value.item()
     if isinstance(value, str):
         value = value.strip(WHITE)
+        if not _is_unicode(value):
+            raise IdError("ids", "be Unicode text", f"{value!a}, half of a character")
         if value not in MISSING:
             return value
     elif isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value >= 0 and value % 1 == 0:
@@ -96,6 +98,11 @@ def canonical_id(value: Any) -> str:
             return str(int(value))
         raise IdError("ids", f"be below 2**{int(exact).bit_length() - 1} where they are floats", f"{value!r}", WIDE)
     raise IdError("ids", "be text or whole numbers from 0", brief(value))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written to files; JSON can spell halves of characters, which cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def canonical_ids(values: Iterable[Any], numeric: bool | None = None) -> list[str]:

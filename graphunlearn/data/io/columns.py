@@ -132,7 +132,7 @@ def sniff_separator(lines: Sequence[str], layout: Layout, suffix: str = "") -> t
     Returns:
         The separator, or ``None`` for a single column, and the other separators that fit equally well.
     """
-    agreeing = {}
+    agreeing, lines = {}, _whole_rows(lines)
     for separator in SEPARATORS:
         widths = Counter(len(fields(line, separator)) for line in lines)
         agreeing[separator] = max((count for width, count in widths.items() if width > 1), default=0)
@@ -145,6 +145,19 @@ def sniff_separator(lines: Sequence[str], layout: Layout, suffix: str = "") -> t
     chosen = named[0] if named else usual if usual in fitting and usual == "\t" else fitting[0]
     others = [] if named else [s for s in fitting if s not in (chosen, " ")]
     return chosen, others
+
+
+def _whole_rows(lines: Sequence[str]) -> list[str]:
+    """Return lines in which those that a quote holds together are one; a quote that stays open holds none."""
+    rows: list[str] = []
+    start = None
+    for line in lines:
+        rows.append(line)
+        if line.count('"') % 2:
+            if start is not None:
+                rows[start:] = [" ".join(rows[start:])]
+            start = len(rows) - 1 if start is None else None
+    return rows
 
 
 def sniff_lists(lines: Sequence[str], separator: str | None) -> bool:

@@ -80,7 +80,7 @@ def tidy(
 
 def _check_types(column: pd.Series[Any], what: str, where: Where) -> None:
     """Raise ValueError for true and false among objects, where they would equal 1 and 0."""
-    if column.dtype.kind == "O" and {bool, np.bool_} & set(map(type, column)):
+    if pd.api.types.is_object_dtype(column.dtype) and {bool, np.bool_} & set(map(type, column)):
         row = next(at for at, value in enumerate(column) if isinstance(value, (bool, np.bool_)))
         raise ValueError(f"{where(row)}: {what} (got {column.iloc[row]})")
 
@@ -135,8 +135,7 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
     kind = "finite number or a date" if is_time else "whole number from 0" if whole else "finite number"
     dates = None
     if is_time and not pd.api.types.is_numeric_dtype(column):
-        form = None if column.dtype.kind == "M" else "ISO8601"
-        dates = _far_dates(pd.to_datetime(column, utc=True, errors="coerce", format=form), column)
+        dates = _dates(column, where)
         if not dates.isna().any():
             column, dates = _seconds(dates), None
     values = pd.to_numeric(column, errors="coerce")
@@ -160,6 +159,26 @@ def _numbers(column: pd.Series[Any], role: str, where: Where, whole: bool) -> Ar
         raise ValueError(f"{where(row)}: the {role} must be a {kind} (got {brief(str(column.iloc[row]))})")
     exact = whole or (is_time and pd.api.types.is_integer_dtype(values))
     return values.to_numpy(dtype=np.int64 if exact else np.float64)
+
+
+def _dates(column: pd.Series[Any], where: Where) -> pd.Series[Any]:
+    """Return the dates of a column, which are missing where it holds numbers or other text.
+
+    Raises:
+        ValueError: A typed date is further from 1970 than 64 bits of microseconds reach.
+    """
+    if column.dtype.kind != "M":
+        numbers = pd.to_numeric(column, errors="coerce")
+        column = column.where(numbers.isna())  # a number is no date: 1000 is not the year 1000
+        dates = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+        return _far_dates(dates, column)
+    dates = pd.to_datetime(column, utc=True, errors="coerce")
+    with suppress(pd.errors.OutOfBoundsDatetime):
+        return dates.dt.as_unit("us")
+    largest = np.iinfo(np.int64).max // 10**6
+    seconds = dates.dt.tz_convert(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+    row = int(np.argmax(np.abs(seconds) > largest))
+    raise ValueError(f"{where(row)}: the time must be within 292,000 years of 1970 (got {seconds[row]:,} seconds)")
 
 
 def _far_dates(dates: pd.Series[Any], column: pd.Series[Any]) -> pd.Series[Any]:

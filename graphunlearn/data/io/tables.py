@@ -97,7 +97,7 @@ def read_rows(
         what = " and ".join(layout.required)
         raise ArgumentError(path, f"hold one {what} per line or have a header", f"{len(rows[0])} fields without one")
     ids = [columns[role] for role in layout.ids if role in columns]
-    found = columns_of(cells, header, list(columns.values()), ids, reading.decimal)
+    found = columns_of(path, cells, header, list(columns.values()), ids, reading.decimal)
     frame = pd.DataFrame({role: found[at] for role, at in columns.items()})
     line = cells.line[int(header) :]
     clean = tidy(frame, lambda row: f"'{path}', line {line[row]}", layout, numeric)

@@ -8,7 +8,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from graphunlearn.data.io.columns import is_number
 from graphunlearn.data.io.options import Reading
 from graphunlearn.data.schema import warn
-from graphunlearn.data.vocabulary import WHITE
+from graphunlearn.data.vocabulary import WHITE, brief
 from graphunlearn.errors import ArgumentError, FileError
 
 ROWS = (".csv", ".tsv", ".txt", ".inter", ".dat", ".data")
 JSON_LINES = (".jsonl", ".ndjson")
 _TEXT = (*ROWS, *JSON_LINES)
 SUFFIXES = (*_TEXT, *(suffix + ".gz" for suffix in _TEXT), ".parquet")
+PACKED = (".bz2", ".xz", ".zip", ".zst", ".7z", ".rar", ".tar", ".tgz")
 UNIT = "\x1f"
 """A character that stands for a separator of several characters."""
 Array = np.ndarray[Any, Any]
@@ -87,7 +89,8 @@ def read_text(path: Path, reading: Reading) -> bytes:
     """
     check_file(path)
     if not path.name.lower().endswith(SUFFIXES):
-        raise ArgumentError("path", f"end in {', '.join(_TEXT)} (also with .gz) or .parquet", f"'{path}'")
+        hint = "decompress it first" if path.suffix.lower() in PACKED else ""
+        raise ArgumentError("path", f"end in {', '.join(_TEXT)} (also with .gz) or .parquet", f"'{path}'", hint)
     reading.check_size(path, path.stat().st_size)
     data = path.read_bytes()
     if path.name.lower().endswith(".gz"):
@@ -110,7 +113,7 @@ def read_text(path: Path, reading: Reading) -> bytes:
     if wrong >= 0:
         line = data.count(b"\n", 0, wrong) + 1
         raise ValueError(f"'{path}', line {line}: must be UTF-8 text (got byte 0x{data[wrong]:02x})")
-    if not data.strip():
+    if not data or data.isspace():
         raise ArgumentError(path, "hold at least one row", "an empty file")
     if not data.endswith(b"\n"):
         warn(f"'{path}' has no newline at its end: the last line may be cut off")
@@ -146,7 +149,7 @@ def cut(path: Path, text: bytes, separator: str) -> Cells:
             raise ArgumentError(path, "be without the character 0x1F", "one")
         text, separator = text.replace(separator.encode(), UNIT.encode()), UNIT
     elif separator == " ":
-        text = re.sub(rb"(?m)^ +", b"", re.sub(rb" +", b" ", text))
+        text = _single_spaces(text)
     if b'"' not in text:
         return _simple(text, separator)
     plain = _without_quotes(text, separator)
@@ -169,6 +172,16 @@ def cut(path: Path, text: bytes, separator: str) -> Cells:
     if re.search(rb'(?m)(?:^|%b)"[^"\n]*"(?:$|%b)' % ((re.escape(separator.encode()),) * 2), text):
         warn(f"'{path}': quotes were kept as part of the values, since not all of them surround a whole field")
     return _simple(text, separator)
+
+
+def _single_spaces(text: bytes) -> bytes:
+    """Return a text with one space for every run of spaces outside quotes, and none at the start of a line."""
+    if b'"' in text:
+        quoted = rb'(?<![^ \n])"[^"\n]*"(?![^ \n])'
+        text = re.sub(quoted + rb"| +", lambda found: found[0] if found[0][:1] == b'"' else b" ", text)
+    else:
+        text = re.sub(rb" +", b" ", text)
+    return re.sub(rb"(?m)^ ", b"", text)
 
 
 def _simple(text: bytes, separator: str) -> Cells:
@@ -242,10 +255,13 @@ def _several_lines(path: Path, cells: Cells) -> Cells:
     return cells
 
 
-def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[int], decimal: str) -> dict[int, Any]:
+def columns_of(
+    path: Path, cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[int], decimal: str
+) -> dict[int, Any]:
     """Return some columns of a text: ids as they are written, or as whole numbers; others as numbers where they are.
 
     Args:
+        path: The file, for error messages.
         cells: The fields, as many in every line.
         header: Whether the first line is a header.
         wanted: Positions of the columns.
@@ -254,11 +270,18 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
 
     Returns:
         The columns by position ``[num_rows]``.
+
+    Raises:
+        ValueError: A number has another decimal point.
     """
+
+    def numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+        return _with_points(column, decimal, lambda row: f"'{path}', line {cells.line[row + header]}")
+
     if not isinstance(cells.text, bytes):
         columns = list(zip(*cells.text[header:]))
         found = {at: pd.Series(columns[at], dtype=object) for at in wanted}
-        return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
+        return {at: column if at in ids else numbers(column) for at, column in found.items()}
     plain = _plain_numbers(cells, header, ids)
     skipped = int(cells.line[0]) if header else 0
     found = _parse(cells, skipped, sorted(wanted), {}, decimal, in_pieces=True)
@@ -271,7 +294,7 @@ def columns_of(cells: Cells, header: bool, wanted: Sequence[int], ids: Sequence[
         found |= _parse(cells, skipped, sorted(as_text), as_text, decimal)
     if any(len(column) != len(cells.line) - header for column in found.values()):
         raise ValueError("the rows of a file must be counted alike in two ways (got different counts)")
-    return {at: column if at in ids else _with_points(column, decimal) for at, column in found.items()}
+    return {at: column if at in ids else numbers(column) for at, column in found.items()}
 
 
 def _parse(
@@ -300,11 +323,19 @@ def _is_uniform(column: pd.Series[Any]) -> bool:
     return column.dtype.kind in "iuf" or pd.api.types.infer_dtype(column, skipna=True) == "string"
 
 
-def _with_points(column: pd.Series[Any], decimal: str) -> pd.Series[Any]:
-    """Return a column with decimal points where it holds text."""
+def _with_points(column: pd.Series[Any], decimal: str, where: Callable[[int], str]) -> pd.Series[Any]:
+    """Return a column with decimal points where it holds text.
+
+    Raises:
+        ValueError: A number with a point, which is no decimal point here.
+    """
     if decimal == "." or column.dtype.kind in "iufb":
         return column
-    return column.astype(object).map(lambda text: text.replace(decimal, ".") if isinstance(text, str) else text)
+    values = column.astype(object).tolist()
+    for row, text in enumerate(values):
+        if isinstance(text, str) and "." in text and is_number(text.replace(decimal, "")):
+            raise ValueError(f"{where(row)}: numbers must have {decimal!r} as decimal point (got {brief(text)})")
+    return pd.Series([text.replace(decimal, ".") if isinstance(text, str) else text for text in values], dtype=object)
 
 
 def _plain_numbers(cells: Cells, header: bool, ids: Sequence[int]) -> set[int]:

@@ -58,8 +58,9 @@ def read_parquet(
         if kind is None:
             raise ArgumentError(path, f"have one column '{name}'", schema.names.count(name))
         inner = kind.value_type if types.is_dictionary(kind) else kind
-        if types.is_nested(inner) or types.is_binary(inner) or types.is_large_binary(inner):
-            raise ArgumentError(path, f"hold one number or text per row in '{name}'", f"{kind}")
+        unfit = (types.is_nested, types.is_binary, types.is_large_binary, types.is_time, types.is_duration)
+        if any(is_unfit(inner) for is_unfit in unfit):
+            raise ArgumentError(path, f"hold one number, text or date per row in '{name}'", f"{kind}")
     try:
         table = file.read(columns=list(dict.fromkeys(names)))
         frame = table.to_pandas(integer_object_nulls=True, date_as_object=False, ignore_metadata=True)

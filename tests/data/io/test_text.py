@@ -142,3 +142,44 @@ def test_decimal_commas_and_dates_far_away(write):
     assert read_frame(write("user,item,date\n1,2,2410-07-13\n"))["time"].tolist() == [
         int(datetime(2410, 7, 13, tzinfo=timezone.utc).timestamp())
     ]
+
+
+def test_numbers_are_no_dates_where_a_quote_makes_the_column_text(write):
+    rows = "1,{},1000\n2,5,2000\n"
+    plain = read_frame(write("user,item,time\n" + rows.format("23")))
+    assert plain["time"].tolist() == [1000, 2000]
+    assert read_frame(write("user,item,time\n" + rows.format('"2,3"')))["time"].tolist() == [1000, 2000]
+    mixed = write('user,item,time\n1,"2,3",2001-01-01\n2,5,2000\n')
+    with pytest.raises(ValueError, match=r"line 3: the time must be a finite number or a date \(got '2000'\)"):
+        read_frame(mixed)
+
+
+@pytest.mark.parametrize("number", ["1.000", "3.5", "1.000,5"])
+def test_a_point_is_refused_where_numbers_have_decimal_commas(write, number):
+    with pytest.raises(ValueError, match=r"line 2: numbers must have ',' as decimal point \(got '" + number):
+        read_frame(write(f"user;item;rating\n1;2;{number}\n2;5;3,5\n"), decimal=",")
+    dates = read_frame(write("user;item;rating;time\n1;2;3,5;2001-01-01 00:00:00.5\n"), decimal=",")
+    assert dates["time"].tolist() == [978307200.5]
+
+
+@pytest.mark.filterwarnings("ignore:.*no header")
+def test_spaces_in_quotes_are_part_of_an_id(write):
+    text = '"a  b"   x\n  "a b" x\nc   y\n'
+    assert read_frame(write(text))["user"].tolist() == ["a  b", "a b", "c"]
+    assert read_frame(write(text.replace('"', "").replace("a  b", "d").replace("a b", "e")))["item"].tolist() == list(
+        "xxy"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*several lines", "ignore:.*not used")
+def test_text_of_several_lines_does_not_decide_the_separator(write):
+    text = 'user,item,title\n1,2,"a\nb;c;d\ne;f;g\nh;i;j"\n2,3,"x;x;x\ny"\n'
+    frame = read_frame(write(text))
+    assert (frame["user"].tolist(), frame["item"].tolist()) == (["1", "2"], ["2", "3"])
+
+
+@pytest.mark.parametrize("name", ["a.csv.zip", "a.bz2", "a.csv.XZ"])
+def test_packed_files_are_to_be_decompressed(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"must end in .*; decompress it first"):
+        read_frame(tmp_path / name)

@@ -52,6 +52,7 @@ def test_json_lines(tmp_path):
         ('{"user": 1, "item": 9007199254740992.0}', r"line 2: item ids must be below 2\*\*53 where they are floats"),
         ('{"user": 1, "user": 2, "item": 3}', "line 2: .* a name occurs twice"),
         ('{"user": 1, "item": NaN}', "line 2: .* NaN is no JSON"),
+        ('{"user": 1, "item": "\\ud800"}', "line 2: item ids must be Unicode text .* half of a character"),
         ("[" * 100_000, "line 2: .* nested too deeply"),
     ],
 )
@@ -73,7 +74,7 @@ def test_parquet_keeps_large_ids(tmp_path):
 @pytest.mark.parametrize("items", [[[1], [2]], [{"a": 1}, {"a": 2}], [b"x", b"y"]])
 def test_nested_parquet(tmp_path, items):
     path = written(tmp_path, pd.DataFrame({"user": [1, 2], "item": items}))
-    with pytest.raises(ValueError, match=r"data.parquet' must hold one number or text per row in 'item' \(got "):
+    with pytest.raises(ValueError, match=r"data.parquet' must hold one number, text or date per row in 'item' \(got "):
         read_frame(path)
     other = written(tmp_path, pd.DataFrame({"user": [1, 2], "item": [3, 4], "genres": items}))
     assert read_frame(other)["item"].tolist() == ["3", "4"]
@@ -108,3 +109,23 @@ def test_true_and_false_are_labels_and_text(tmp_path):
     path = tmp_path / "clicks.csv"
     path.write_text("session,item,user\na,1,True\na,2,\nb,3,False\n")
     assert read_clicks(path)["user"].tolist()[::2] == ["True", "False"]
+
+
+def test_parquet_times_out_of_range_or_of_other_kinds(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "data.parquet"
+    for kind, value, message in (
+        (arrow.timestamp("ms"), 2**61, "row 1: the time must be within 292,000 years of 1970"),
+        (arrow.date32(), 2**30, "row 1: the time must be within 292,000 years of 1970"),
+        (arrow.duration("us"), 5, r"hold one number, text or date per row in 'time' \(got duration"),
+        (arrow.time64("us"), 5, r"hold one number, text or date per row in 'time' \(got time64"),
+    ):
+        times = arrow.array([value, 1], kind)
+        parquet.write_table(arrow.table({"user": [1, 2], "item": [3, 4], "time": times}), path)
+        with pytest.raises(ValueError, match=message):
+            read_frame(path)
+    times = arrow.array([10**4, 1], arrow.date32())
+    parquet.write_table(arrow.table({"user": [1, 2], "item": [3, 4], "time": times}), path)
+    assert read_frame(path)["time"].tolist() == [864_000_000, 86_400]
