@@ -426,5 +426,7 @@ def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: Forg
     """Return the result that an entry describes, with the given model and graph."""
     log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
     if entry.accepted is not None:
-        log["acceptance"] = {"accepted": entry.accepted}
+        kept = (entry.settings or {}).get("on_rejection") == "keep"
+        outcome = "corrected" if entry.accepted else "kept" if kept else "unlink-redraw"
+        log["acceptance"] = {"accepted": entry.accepted, "outcome": outcome}
     return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

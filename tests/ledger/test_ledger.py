@@ -606,3 +606,13 @@ def test_a_budget_is_positive(budget, file):
     with pytest.raises(ValueError, match="'budget' must be positive and finite"):
         gu.Ledger(file, budget=budget)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(("rejection", "outcome"), [("keep", "kept"), ("unlink", "unlink-redraw")])
+@pytest.mark.filterwarnings("ignore:.*worse than deleting")
+def test_a_repeated_request_tells_what_became_of_a_bad_correction(ledger, start, rejection, outcome):
+    method = gu.IFRU(solver="adam", solver_lr=1e9, max_iter=3, on_rejection=rejection)
+    first = ledger.unlearn(method, *start, user("1"))
+    again = ledger.unlearn(method, first.model, first.graph, user("1"))
+    assert first.log["acceptance"]["outcome"] == outcome
+    assert again.log["acceptance"] == {"accepted": False, "outcome": outcome}
