@@ -6,7 +6,7 @@ Nouns: :class:`InteractionGraph`, :class:`SessionGraph`, :class:`ForgetRequest`,
 :class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
 
 Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`stationarity`, :func:`audit`,
-:func:`compact`, :func:`export`, :func:`load_export`.
+:func:`compact`, :func:`extend`, :func:`export`, :func:`load_export`.
 
 Everything else lives in subpackages, such as the models in :mod:`graphunlearn.nn`; they are imported at first use.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SampledSoftmax,
         SquaredError,
         encode,
+        extend,
         fit,
         recommend,
         score,
@@ -90,6 +91,7 @@ __all__ = [
     "compact",
     "encode",
     "export",
+    "extend",
     "fit",
     "load_export",
     "recommend",
@@ -103,7 +105,7 @@ _HOMES = {
     "eval": "audit",
     "ledger": "Ledger",
     "nn": "BCE BPR CrossEntropy Encoded InBatchSoftmax Objective SampledBCE SampledSoftmax SquaredError encode "
-    "fit recommend score stationarity",
+    "extend fit recommend score stationarity",
     "operators": "CAU IFRU SISA SRU AscentFineTune Calibrate FineTune GradientAscent NegativeKL Retrain "
     "Unlearner UnlearningResult UnlearnRec Unlink compact",
     "runs": "export load_export",

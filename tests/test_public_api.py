@@ -20,7 +20,8 @@ NOUNS = ["InteractionGraph", "SessionGraph", "ForgetRequest", "Encoded", "Unlear
 LOSSES = ["Objective", "BPR", "BCE", "CrossEntropy", "SquaredError", "SampledBCE", "SampledSoftmax", "InBatchSoftmax"]
 METHODS = ["IFRU", "UnlearnRec", "Calibrate", "CAU", "SISA", "SRU"]
 BASELINES = ["Retrain", "Unlink", "FineTune", "GradientAscent", "AscentFineTune", "NegativeKL"]
-VERBS = ["encode", "score", "recommend", "fit", "stationarity", "audit", "compact", "export", "load_export"]
+VERBS = ["encode", "score", "recommend", "fit", "stationarity", "audit", "compact", "extend", "export"]
+VERBS += ["load_export"]
 PROMISED = [*NOUNS, *LOSSES, *METHODS, *BASELINES, *VERBS, "ArgumentError"]
 UTILITIES = [
     "k_hop_ball",

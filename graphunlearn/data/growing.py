@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,10 +46,9 @@ def grown(graph: G, new: G) -> G:
     """
     if new.kind != graph.kind:
         raise ArgumentError("new", f"be a graph of {graph.kind}, as 'graph' is", f"one of {new.kind}")
-    if isinstance(graph, InteractionGraph):
-        assert isinstance(new, InteractionGraph)
-        return _with_interactions(graph, new)
-    return _with_sessions(graph, new)
+    join: Any = _with_interactions if graph.kind == "interactions" else _with_sessions
+    joined: G = join(graph, new)
+    return joined
 
 
 def numbered_in(part: G, graph: G) -> G:
@@ -72,20 +71,27 @@ def numbered_in(part: G, graph: G) -> G:
         >>> numbered_in(part, graph).pairs.tolist()
         [[0], [1]]
     """
-    sides = SIDES if isinstance(part, InteractionGraph) else ("item",)
-    known = {side: graph.vocabulary(side) for side in sides}
-    index = {side: _index(part, side, known[side]) for side in sides}
-    if isinstance(part, InteractionGraph):
-        _check_bare("part", part)
-        pairs = torch.stack([index[side][ends] for side, ends in zip(SIDES, part.pairs)])
-        return type(part)._from_parts(pairs, known["user"], known["item"], part._values())
+    move: Any = _interactions_in if part.kind == "interactions" else _sessions_in
+    moved: G = move(part, graph)
+    return moved
+
+
+def _interactions_in(part: InteractionGraph, graph: InteractionGraph) -> InteractionGraph:
+    _check_bare("part", part)
+    known = {side: graph.vocabulary(side) for side in SIDES}
+    pairs = torch.stack([_index(part, side, known[side])[ends] for side, ends in zip(SIDES, part.pairs)])
+    return type(part)._from_parts(pairs, known["user"], known["item"], part._values())
+
+
+def _sessions_in(part: SessionGraph, graph: SessionGraph) -> SessionGraph:
+    known = graph.vocabulary("item")
+    index = _index(part, "item", known)
     users = None if part.user is None else part.vocabulary("user")
     target = part.target
     values = {"time": part.time, "user": part.user, "num_left_out": part.num_left_out or None}
     if target is not None:
-        values["target"] = torch.where(target < 0, target, index["item"][target.clamp(min=0)])
-    items = index["item"][part.items]
-    return type(part)._build(items, part.length, known["item"], part.vocabulary("session"), users, **values)
+        values["target"] = torch.where(target < 0, target, index[target.clamp(min=0)])
+    return type(part)._build(index[part.items], part.length, known, part.vocabulary("session"), users, **values)
 
 
 def _with_interactions(graph: InteractionGraph, new: InteractionGraph) -> InteractionGraph:

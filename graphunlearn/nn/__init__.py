@@ -1,6 +1,7 @@
 """Models, training objectives and the training loop."""
 
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
+from graphunlearn.nn.extending import Extended, add_rows, extend
 from graphunlearn.nn.loss_fit import Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorization, SASRec, SimGCL
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
@@ -25,6 +26,7 @@ __all__ = [
     "Criterion",
     "CrossEntropy",
     "Encoded",
+    "Extended",
     "FitResult",
     "FitSettings",
     "GRU4Rec",
@@ -43,6 +45,7 @@ __all__ = [
     "SimGCL",
     "SquaredError",
     "Stationarity",
+    "add_rows",
     "auxiliary_loss",
     "build_model",
     "catalogue_loss",
@@ -50,6 +53,7 @@ __all__ = [
     "default_settings",
     "encode",
     "encode_prefixes",
+    "extend",
     "fit",
     "info_nce",
     "keep_rows",

@@ -15,7 +15,7 @@ from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.tables import node_rows
 
-__all__ = ["keep_rows"]
+__all__ = ["keep_rows", "with_tables"]
 
 SIZES = ("num_{}s", "n_{}s", "{}_num", "{}_count")
 """Names under which models hold the numbers of users, items and nodes."""
@@ -56,25 +56,42 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
         True
     """
     counts, index = _counts(graph, kept), _rows(graph, kept)
-    new: dict[int, Any] = {}
+    new: dict[int, nn.Parameter] = {}
     for name, nodes in node_rows(model, graph).items():
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
-    made = copy.deepcopy(model, dict(new))  # copies all but the tables, for which the smaller ones stand
-    smaller = {id(table) for table in new.values()}
+    return with_tables(model, new, counts, "keep_rows")
+
+
+def with_tables(
+    model: nn.Module, tables: Mapping[int, nn.Parameter], counts: Mapping[str, tuple[int, int]], rule: str
+) -> nn.Module:
+    """Return a copy of a model with tables of other sizes.
+
+    Args:
+        model: The model.
+        tables: The new tables, by the ``id`` of the parameter that each replaces.
+        counts: The numbers of users, items and nodes before and after, by node type.
+        rule: Name of the function that a model of another kind is registered with, for error messages.
+
+    Raises:
+        ValueError: The model holds something else with as many entries as there are users or items.
+    """
+    made = copy.deepcopy(model, dict[int, Any](tables))  # copies all but the tables, for which the new ones stand
+    ours = {id(table) for table in tables.values()}
     for module in made.modules():
-        if isinstance(module, nn.Embedding) and id(module.weight) in smaller:
+        if isinstance(module, nn.Embedding) and id(module.weight) in ours:
             if module.padding_idx is not None:
-                raise _unclear(model, "an embedding with a row for padding")
+                raise _unclear(model, "an embedding with a row for padding", rule)
             module.num_embeddings = module.weight.size(0)
         for name, (before, after) in counts.items():
             for attribute in (form.format(name) for form in SIZES):
                 if type(vars(module).get(attribute)) is int and vars(module)[attribute] == before:
                     setattr(module, attribute, after)
     changed = {before for before, after in counts.values() if before != after}
-    for what in _left(made, changed, smaller):
-        raise _unclear(model, what)
+    for what in _left(made, changed, ours):
+        raise _unclear(model, what, rule)
     return made
 
 
@@ -117,8 +134,8 @@ def _left(model: nn.Module, changed: set[int], smaller: set[int]) -> Iterator[st
                 yield f"'{prefix}{name}' of {' × '.join(map(str, sizes))} entries"
 
 
-def _unclear(model: nn.Module, what: str) -> ArgumentError:
+def _unclear(model: nn.Module, what: str, rule: str) -> ArgumentError:
     name = type(model).__name__
-    hint = f"tell how it becomes smaller with @graphunlearn.nn.keep_rows.register({name})"
+    hint = f"tell how it changes its size with @graphunlearn.nn.{rule}.register({name})"
     expected = "hold nothing but embedding tables with an entry per user or item"
     return ArgumentError("model", expected, f"{name} with {what}", hint)
