@@ -351,7 +351,7 @@ class Ledger:
                 raise PendingError.of(self.path, pending)
             before, after = _prints(store, model, graph), _prints(store, compacted.model, compacted.graph)
             small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
-            if _prints(store, *small) != after:
+            if _prints(store, *small) != after or small[1].num_interactions != graph.num_interactions:
                 raise ArgumentError("compacted", "be made of the model and the graph", "another")
             done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
             if not done:
