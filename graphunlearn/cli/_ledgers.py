@@ -57,7 +57,7 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     if pending is None or "out" not in pending.command:
         return None
     out = Path(pending.command["out"])
-    _clear(out)
+    cleared(out)
     if _token(out) != pending.token:
         return None
     try:
@@ -67,6 +67,20 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
         raise ValueError(f"{error}; the pending request wrote '{out}': move it away to repeat the request") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")
     return entry
+
+
+def cleared(out: Path) -> None:
+    """Restore a folder whose replacement was interrupted, and delete its unfinished successor.
+
+    Args:
+        out: The folder.
+    """
+    for role in ("old", "new"):
+        for left in out.parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
+            if role == "old" and not out.exists():
+                left.rename(out)
+            else:
+                shutil.rmtree(left)
 
 
 def relative_to_ledger(out: Path, ledger: Ledger) -> str:
@@ -132,16 +146,6 @@ def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     figures |= {"verdict": judge(method).short, "seeds": report["seeds"]}
     plain: dict[str, Any] = json_ready(figures)
     return plain
-
-
-def _clear(out: Path) -> None:
-    """Restore a folder whose replacement was interrupted, and delete its unfinished successor."""
-    for role in ("old", "new"):
-        for left in out.parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
-            if role == "old" and not out.exists():
-                left.rename(out)
-            else:
-                shutil.rmtree(left)
 
 
 def _token(out: Path) -> str | None:

@@ -8,28 +8,29 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.ledger.chain import RETRAINING, as_result, check_newest, checked_entries, drift_of
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
+from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner, UnlearningResult
+from graphunlearn.operators.compacting import Compacted
 
 __all__ = ["Ledger"]
 
 Graph: TypeAlias = InteractionGraph | SessionGraph
 Save: TypeAlias = Callable[[UnlearningResult], object]
-RETRAINING = "retrain"
-"""Name of the method that resets the drift, because it trains a new model."""
 
 
 class Ledger:
@@ -192,19 +193,19 @@ class Ledger:
         asked = request if asked is None else asked
         with self._open() as store:
             digest, given = asked.digest(store.key()), _prints(store, model, graph)
-            pending, entries = store.request(), _checked(store)
+            pending, entries = store.request(), checked_entries(store)
             newest = _newest(entries)
             if pending is not None and digest != pending.request.digest(store.key()):
                 raise PendingError.of(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
-                return _as_result(self._commit(store, pending.entry), model, graph, request)
+                return as_result(self._commit(store, pending.entry), model, graph, request)
             done = _entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
                     raise ArgumentError("request", "not be done yet", f"one that is finished, as entry {done.number}")
-                return _as_result(done, model, graph, request)
-            _check_newest(newest, *given)
+                return as_result(done, model, graph, request)
+            check_newest(newest, *given)
             facts = {
                 "request": as_facts(asked),
                 "digest": digest,
@@ -224,7 +225,7 @@ class Ledger:
                 if self.budget is not None and method.name != RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model if result.original is None else result.original, graph, result.model, result.graph
-                    entry["drift"] = asdict(Drift.after(_drift(entries), *models, loss, self.budget))
+                    entry["drift"] = asdict(Drift.after(drift_of(entries), *models, loss, self.budget))
                 store.begin(facts | {"entry": entry})
             except BaseException:
                 if pending is None or pending.entry is None:
@@ -317,6 +318,53 @@ class Ledger:
                 content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
             return _append(store, content | ({} if out is None else {"out": str(out)}))
 
+    def record_erased(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        compacted: Compacted,
+        *,
+        save: Callable[[], object] | None = None,
+        out: str | Path | None = None,
+    ) -> LedgerEntry:
+        """Record the newest model without the rows of emptied users and items; requests and drift go on from it.
+
+        The entry holds the numbers of users and items that went, and no ids. If it is the newest already, the call
+        changes nothing.
+
+        Args:
+            model: The newest model of the ledger.
+            graph: Its graph.
+            compacted: What :func:`~graphunlearn.compact` made of them.
+            save: A function that writes the smaller model and graph atomically; it is called before the entry is added.
+            out: The path that ``save`` writes to; it is recorded in the entry.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ValueError: A request is pending, the model is not the newest, or ``compacted`` is not made of it.
+        """
+        with self._open() as store:
+            pending, newest = store.request(), _newest(checked_entries(store))
+            if pending is not None:
+                raise PendingError.of(self.path, pending)
+            before, after = _prints(store, model, graph), _prints(store, compacted.model, compacted.graph)
+            small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
+            if _prints(store, *small) != after or small[1].num_interactions != graph.num_interactions:
+                raise ArgumentError("compacted", "be made of the model and the graph", "another")
+            done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
+            if not done:
+                check_newest(newest, *before)
+            if save is not None:
+                save()
+            if done and newest is not None:
+                return newest
+            content: dict[str, Any] = {"kind": "erased", "erased": dict(compacted.gone)}
+            content |= {"model_before": before[0], "graph_before": before[1]}
+            content |= {"model_after": after[0], "graph_after": after[1]}
+            return _append(store, content | ({} if out is None else {"out": str(out)}))
+
     def verify(self, model: nn.Module | None = None) -> int:
         """Check that no entry was changed, removed or inserted, and that each starts from the model of the previous.
 
@@ -330,7 +378,7 @@ class Ledger:
             ValueError: A check failed; the message names the first such entry.
         """
         with self._open(write=False) as store:
-            entries = _checked(store)
+            entries = checked_entries(store)
         if model is not None:
             newest = _newest(entries)
             if newest is None:
@@ -386,47 +434,3 @@ def _entry_of(
         if entry.digest == digest and (not clicks or entry.graph_before == graph):
             return entry
     return None
-
-
-def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
-    """Raise an error if the model or the graph is not the newest."""
-    if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
-        return
-    where = "" if newest.out is None else f", saved to '{newest.out}'"
-    wanted = f"be the newest model of the ledger, that of entry {newest.number}{where}, with its graph"
-    hint = "an older model still contains what was forgotten since"
-    raise ArgumentError("model", wanted, "another", hint)
-
-
-def _checked(store: Store) -> list[LedgerEntry]:
-    """Return all entries; raise an error if one was changed or does not start from the model of the previous one."""
-    store.check_rows()
-    entries = store.entries()
-    models = [entry for entry in entries if entry.kind != "audited"]
-    for one, two in pairwise(models):
-        if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            got = f"'{store.path}', where entry {two.number} does not start from the model of entry {one.number}"
-            raise ArgumentError("ledger", "continue from every model", got)
-    store.check_guards()
-    return entries
-
-
-def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
-    """Return the drift since a model was last trained; ``None`` if nothing has been forgotten since."""
-    drift = None
-    for entry in entries:
-        if entry.kind == "retrained" or entry.method == RETRAINING:
-            drift = None
-        elif entry.drift is not None:
-            drift = Drift(**entry.drift)
-    return drift
-
-
-def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
-    """Return the result that an entry describes, with the given model and graph."""
-    log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
-    if entry.accepted is not None:
-        kept = (entry.settings or {}).get("on_rejection") == "keep"
-        outcome = "corrected" if entry.accepted else "kept" if kept else "unlink-redraw"
-        log["acceptance"] = {"accepted": entry.accepted, "outcome": outcome}
-    return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

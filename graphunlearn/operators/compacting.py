@@ -16,7 +16,7 @@ from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.operators.base import UnlearningResult
 from graphunlearn.operators.shared.evaluating import evaluating
 
-__all__ = ["Compacted", "compact"]
+__all__ = ["Compacted", "compact", "emptied_by"]
 
 SESSIONS = 256  # number of sessions whose states are compared
 CLOSE = 1e-5  # largest difference between embeddings, relative to the largest entry; sums differ in single precision
@@ -134,16 +134,34 @@ def compact(result: UnlearningResult, *earlier: UnlearningResult, inactive: bool
         active = active_nodes(graph, name)
         stays = active.clone() if inactive else torch.ones_like(active)
         for each in () if inactive else (result, *earlier):
-            if each.emptied is None:
-                got, hint = "one that was read from a ledger", "inactive=True removes all without events"
-                raise ArgumentError("result", "tell which users and items its request emptied", got, hint)
             if len(each.graph.vocabulary(name)) != active.numel():
                 got = f"{len(each.graph.vocabulary(name))}"
                 raise ArgumentError("earlier", f"have the {active.numel()} {name}s of the result", got)
-            for nodes in (each.emptied[name], named_nodes(graph, each.request)[name]):
-                stays[nodes.to(stays.device)] = False
+            stays[emptied_by(each)[name].to(stays.device)] = False
         kept[name] = (stays | active).nonzero().flatten()
     return Compacted.of(result.model, graph, kept)
+
+
+def emptied_by(result: UnlearningResult) -> dict[str, Tensor]:
+    """Return the users and items that a request has emptied, and those that it names and that have no events.
+
+    Args:
+        result: The result of an unlearning method.
+
+    Returns:
+        Their numbers ``[num]``, by node type.
+
+    Raises:
+        ValueError: The result does not tell what its request emptied.
+    """
+    if result.emptied is None:
+        got, hint = "one that was read from a ledger", "inactive=True removes all without events"
+        raise ArgumentError("result", "tell which users and items its request emptied", got, hint)
+    found = {}
+    for name, named in named_nodes(result.graph, result.request).items():
+        nodes = torch.cat([result.emptied[name], named.to(result.emptied[name].device)]).unique()
+        found[name] = nodes[~active_nodes(result.graph, name)[nodes]]
+    return found
 
 
 def _check_same(model: nn.Module, graph: Any, made: nn.Module, small: Any, kept: Mapping[str, Tensor]) -> None:
