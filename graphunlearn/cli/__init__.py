@@ -6,6 +6,7 @@ commands:
   train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
+  extend    add new data to a run, and go on training from its model
   erase     remove the rows and ids of forgotten users and items from a run
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
@@ -73,6 +74,7 @@ VERBS = {
     "train": "Train",
     "prepare": "Prepare",
     "forget": "Forget",
+    "extend": "Extend",
     "erase": "Erase",
     "recommend": "Recommend",
     "evaluate": "Evaluate",

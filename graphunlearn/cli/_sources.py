@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphunlearn.data import InteractionGraph, SessionGraph
     from graphunlearn.data.splits import By
     from graphunlearn.eval.scenarios.cases import G
+    from graphunlearn.runs.run import Graph, Run
 
 
 class Loaded(NamedTuple):
@@ -241,6 +242,37 @@ def cut(
     if graph.kind == "sessions":
         return cut_by_time(graph, test, shares)
     return split_up(graph, test, shares, seed)
+
+
+def read_as_trained(run: Run, path: Path, option: str, file: FileOptions, like: Graph | None = None) -> Graph:
+    """Read a file as the data of a run: with labels, or only the positive interactions, as the run was trained.
+
+    Args:
+        run: The run.
+        path: The file.
+        option: Name of its option, for error messages.
+        file: How the file is to be read.
+        like: The graph whose users and items are taken; by default those of the file.
+
+    Raises:
+        ArgumentError: The file is malformed or has no ratings, or a threshold of the run leaves nothing.
+    """
+    from graphunlearn.data.io.columns import CLICKS, INTERACTIONS
+    from graphunlearn.nn import BCE
+    from graphunlearn.runs.run import GRAPHS
+
+    kind, threshold = run.spec.kind, run.about.get("threshold")
+    given = file.given(INTERACTIONS if kind == "interactions" else CLICKS)
+    with reading(option, run.spec.name, known=None if like is None else "the run"):
+        graph: Any = GRAPHS[kind].from_file(path, like=like, **given).to(run.train.device)
+    if graph.kind == "sessions":
+        return graph.collapse() if run.about.get("collapse_repeats") else graph
+    if threshold is not None:
+        if graph.rating is None:
+            expected = f"have ratings, because the run was trained with '--threshold {threshold:g}'"
+            raise ArgumentError(option, expected, "none")
+        graph = graph.binarize(threshold)
+    return graph.select(graph.label > 0) if type(run.objective) is not BCE and graph.label is not None else graph
 
 
 def tell_shared(test: InteractionGraph | SessionGraph, parts: Mapping[str, Any]) -> None:

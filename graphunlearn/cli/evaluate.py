@@ -10,9 +10,8 @@ from tyro.conf import arg
 from graphunlearn.cli._fields import File, Printing, RunFolder
 from graphunlearn.cli._quality import quality
 from graphunlearn.cli._reading import FileOptions
-from graphunlearn.cli._sources import tell_shared
+from graphunlearn.cli._sources import read_as_trained, tell_shared
 from graphunlearn.cli._text import Answer, columns, counted, device_of, note
-from graphunlearn.cli._wording import reading
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -70,25 +69,8 @@ class Evaluate:
 
     def _read(self, run: Run) -> Graph:
         """Return the data of the file, with labels, or only the positive interactions, as the run was trained."""
-        from graphunlearn.data.io.columns import CLICKS, INTERACTIONS
-        from graphunlearn.nn import BCE
-        from graphunlearn.runs.run import GRAPHS
-
         assert self.test is not None
-        kind, threshold = run.spec.kind, run.about.get("threshold")
-        given = self.file.given(INTERACTIONS if kind == "interactions" else CLICKS)
-        with reading("--test", run.spec.name, known="the run"):
-            graph: Graph = GRAPHS[kind].from_file(self.test, like=run.train, **given).to(run.train.device)
-        if graph.kind == "sessions":
-            graph = graph.collapse() if run.about.get("collapse_repeats") else graph
-        else:
-            if threshold is not None:
-                if graph.rating is None:
-                    expected = f"have ratings, because the run was trained with '--threshold {threshold:g}'"
-                    raise ArgumentError("--test", expected, "none")
-                graph = graph.binarize(threshold)
-            if type(run.objective) is not BCE and graph.label is not None:
-                graph = graph.select(graph.label > 0)
+        graph = read_as_trained(run, self.test, "--test", self.file, like=run.train)
         tell_shared(graph, {"training part": run.train, "validation part": run.validation})
         return graph
 

@@ -176,6 +176,8 @@ class Run:
             facts |= _forgotten_facts(self.forgotten, _fingerprints(before))
             facts["request"]["emptied"] = _united(self.emptied, result)
             parts |= before
+        elif self.emptied:
+            facts["request"] = {"emptied": self.emptied}
         with replaced(out, overwrite) as folder:
             models = {}
             for name, part in parts.items():
