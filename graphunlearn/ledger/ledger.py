@@ -42,6 +42,10 @@ class Ledger:
     3. ``save(result)`` writes the new model and graph; it must be atomic.
     4. One transaction adds the entry and erases the ids.
 
+    One process at a time works on requests, and others that want to wait until it is done or has ended. Reading is
+    possible at any time. A program that shares a ledger with others loads the newest model in a ``with`` block
+    (``with ledger: ...``), so that no other request comes in between.
+
     If the process is killed at any point, repeating the call finishes the request. Given the old model, the call
     repeats the method; given the new model, if it was saved, the call only adds the entry. Until then, the ledger
     accepts no other request.
@@ -63,9 +67,10 @@ class Ledger:
     Args:
         path: The file; it is created if it does not exist.
         budget: Drift above which the ledger warns; ``None`` measures no drift.
+        wait: Seconds to wait while another process works on a request; ``None`` waits until that one is done.
 
     Raises:
-        ValueError: The file is not a ledger, is damaged, or is in use by another process.
+        ValueError: The file is not a ledger or is damaged.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -82,19 +87,21 @@ class Ledger:
         2
     """
 
-    def __init__(self, path: str | Path, *, budget: float | None = BUDGET) -> None:
+    def __init__(self, path: str | Path, *, budget: float | None = BUDGET, wait: float | None = None) -> None:
         if budget is not None and not 0 < budget < math.inf:
             raise ArgumentError("budget", "be positive and finite, or None to measure no drift", budget)
-        self.path, self.budget = Path(path), budget
+        if wait is not None and not 0 <= wait < math.inf:
+            raise ArgumentError("wait", "be finite and not negative, or None to wait for as long as it takes", wait)
+        self.path, self.budget, self.wait = Path(path), budget, wait
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
-            with Store.writing(self.path):
+            with Store.writing(self.path, wait):
                 pass
         self.entries()
 
     def __enter__(self) -> Ledger:
-        """Lock the ledger against other processes until the block ends."""
-        opened = Store.writing(self.path)
+        """Keep other processes from working on requests until the block ends; wait for one that does."""
+        opened = Store.writing(self.path, self.wait)
         self._held = opened, opened.__enter__()
         return self
 
@@ -105,11 +112,11 @@ class Ledger:
 
     @contextmanager
     def _open(self, write: bool = True) -> Iterator[Store]:
-        """Open the store, unless the ledger is locked by a ``with`` block, which has opened it already."""
+        """Open the store, unless a ``with`` block has opened it already."""
         if self._held is not None:
             yield self._held[1]
             return
-        with (Store.writing if write else Store.reading)(self.path) as store:
+        with Store.writing(self.path, self.wait) if write else Store.reading(self.path) as store:
             yield store
 
     def entries(self) -> list[LedgerEntry]:
