@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from graphunlearn.errors import ArgumentError
@@ -17,8 +19,8 @@ __all__ = ["lease"]
 
 _PATIENCE = 1.0
 """Seconds of waiting after which the caller is told of it."""
-_POLL = (0.005, 0.1)
-"""Shortest and longest pause in seconds between two attempts."""
+_PAUSE = 0.03
+"""Mean pause in seconds between two attempts of a process that waits; it is random, so that all have equal chances."""
 _held: dict[Path, int] = {}
 """The threads of this process that hold a lease, by the file of the lock."""
 
@@ -28,7 +30,8 @@ def lease(path: Path, wait: float | None = None) -> Iterator[None]:
     """Hold the right to write to a ledger; another process that asks for it waits.
 
     The lock is one of the operating system on the file ``.NAME.lock`` beside the ledger, so that it ends with the
-    process, however that ends. It does not lock the ledger itself: others can read it meanwhile.
+    process, however that ends. It does not lock the ledger itself: others can read it meanwhile. Whoever is next holds
+    a second lock, ``.NAME.next``, so that a process that asks again and again does not keep the others out.
 
     Args:
         path: The ledger.
@@ -43,42 +46,46 @@ def lease(path: Path, wait: float | None = None) -> Iterator[None]:
     if _held.get(file) == threading.get_ident():
         got = f"'{path}', which an enclosing call writes to"
         raise ArgumentError("ledger", "be written to through one object at a time", got)
-    descriptor = _waited(path, file, wait)
-    _held[file] = threading.get_ident()
-    try:
+    waiting = _Waiting(path, wait)
+    with ExitStack() as stack:
+        with waiting.for_lock(file.with_suffix(".next"), _PAUSE):
+            stack.enter_context(waiting.for_lock(file, _PAUSE / 10))
+        _held[file] = threading.get_ident()
+        stack.callback(_held.pop, file)
         yield
-    finally:
-        del _held[file]
-        with suppress(OSError):  # Windows does not delete an open file: it stays, and is of use again
-            file.unlink()
-        os.close(descriptor)
 
 
-def _waited(path: Path, file: Path, wait: float | None) -> int:
-    """Return the descriptor of the locked file, when other processes have released it."""
-    start, pause, told = time.monotonic(), _POLL[0], False
-    while True:
-        descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
+class _Waiting:
+    """Waits for locks, and knows for how long it has waited."""
+
+    def __init__(self, path: Path, wait: float | None) -> None:
+        self.path, self.wait = path, math.inf if wait is None else wait
+        self.start, self.told = time.monotonic(), False
+
+    @contextmanager
+    def for_lock(self, file: Path, pause: float) -> Iterator[None]:
+        """Hold the lock on a file, which is created and in the end deleted, when others have released it."""
+        while (descriptor := _locked(file)) is None:
+            waited = time.monotonic() - self.start
+            if waited >= self.wait:
+                hint = "try again when that one is done"
+                raise ArgumentError("ledger", "not be in use by another process", f"'{self.path}'", hint)
+            if waited > _PATIENCE and not self.told:
+                told = f"'{self.path}' is in use by another process; waiting until that one is done"
+                warnings.warn(told, stacklevel=2)
+                self.told = True
+            time.sleep(random.uniform(0.5, 1.5) * pause)
         try:
-            if _locked(descriptor) and _is_still(descriptor, file):
-                return descriptor
-        except BaseException:
+            yield
+        finally:
+            with suppress(OSError):  # Windows does not delete an open file: it stays, and is of use again
+                file.unlink()
             os.close(descriptor)
-            raise
-        os.close(descriptor)
-        waited = time.monotonic() - start
-        if wait is not None and waited >= wait:
-            hint = "try again when that one is done"
-            raise ArgumentError("ledger", "not be in use by another process", f"'{path}'", hint)
-        if waited > _PATIENCE and not told:
-            warnings.warn(f"'{path}' is in use by another process; waiting until that one is done", stacklevel=5)
-            told = True
-        time.sleep(pause)
-        pause = min(2 * pause, _POLL[1])
 
 
-def _locked(descriptor: int) -> bool:
-    """Lock an open file, unless another process or thread holds the lock; return whether it was locked."""
+def _locked(file: Path) -> int | None:
+    """Return the descriptor of a file, locked; ``None`` if another process or thread has locked it."""
+    descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -88,14 +95,12 @@ def _locked(descriptor: int) -> bool:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _is_still(descriptor: int, file: Path) -> bool:
-    """Whether the locked file is still the one of that name, which the last holder may have deleted."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
+        if os.path.samestat(os.fstat(descriptor), file.stat()):  # the last holder has not deleted it since
+            return descriptor
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch import nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.drift import BUDGET, Drift
+from graphunlearn.ledger.entries import RETRAINING, check_newest, drift_of, entry_of, newest_of
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
@@ -28,8 +30,6 @@ __all__ = ["Ledger"]
 
 Graph: TypeAlias = InteractionGraph | SessionGraph
 Save: TypeAlias = Callable[[UnlearningResult], object]
-RETRAINING = "retrain"
-"""Name of the method that resets the drift, because it trains a new model."""
 
 
 class Ledger:
@@ -141,6 +141,49 @@ class Ledger:
         with self._open(write=False) as store:
             return _prints(store, model, graph)
 
+    def digest(self, request: ForgetRequest) -> str:
+        """Return the keyed digest of a request, as its entry contains it.
+
+        Raises:
+            ValueError: The key is missing.
+        """
+        with self._open(write=False) as store:
+            return request.digest(store.key())
+
+    def keyed(self, texts: Iterable[str]) -> list[bytes]:
+        """Return keyed digests of texts, such as ids, which reveal nothing to those without the key.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            The HMAC-SHA256 of each text.
+
+        Raises:
+            ValueError: The key is missing.
+        """
+        with self._open(write=False) as store:
+            key = store.key()
+        return [hmac.digest(key, text.encode(), "sha256") for text in texts]
+
+    @property
+    def drift(self) -> Drift | None:
+        """The drift since the model was last trained; ``None`` if nothing has been forgotten or measured since."""
+        return drift_of(self.entries())
+
+    def check_newest(self, model: str, graph: str) -> None:
+        """Check that a model is the newest of the ledger; any model is, if there is no entry yet.
+
+        Args:
+            model: The fingerprint of the model.
+            graph: The fingerprint of its graph, without the key.
+
+        Raises:
+            ValueError: The model or the graph is not the newest, or the key is missing.
+        """
+        with self._open(write=False) as store:
+            check_newest(newest_of(store.entries()), model, keyed(graph, store.key()))
+
     def find(self, request: ForgetRequest, model: nn.Module, graph: Graph) -> LedgerEntry | None:
         """Return the entry of a finished request.
 
@@ -155,7 +198,7 @@ class Ledger:
         """
         with self._open(write=False) as store:
             digest, given = request.digest(store.key()), _prints(store, model, graph)
-            return _entry_of(store.entries(), digest, request, *given)
+            return entry_of(store.entries(), digest, request, *given)
 
     def unlearn(
         self,
@@ -200,18 +243,18 @@ class Ledger:
         with self._open() as store:
             digest, given = asked.digest(store.key()), _prints(store, model, graph)
             pending, entries = store.request(), _checked(store)
-            newest = _newest(entries)
+            newest = newest_of(entries)
             if pending is not None and digest != pending.request.digest(store.key()):
                 raise PendingError.of(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
                 return _as_result(self._commit(store, pending.entry), model, graph, request)
-            done = _entry_of(entries, digest, asked, *given)
+            done = entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
                     raise ArgumentError("request", "not be done yet", f"one that is finished, as entry {done.number}")
                 return _as_result(done, model, graph, request)
-            _check_newest(newest, *given)
+            check_newest(newest, *given)
             facts = {
                 "request": as_facts(asked),
                 "digest": digest,
@@ -231,7 +274,7 @@ class Ledger:
                 if self.budget is not None and method.name != RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model if result.original is None else result.original, graph, result.model, result.graph
-                    entry["drift"] = asdict(Drift.after(_drift(entries), *models, loss, self.budget))
+                    entry["drift"] = asdict(Drift.after(drift_of(entries), *models, loss, self.budget))
                 store.begin(facts | {"entry": entry})
             except BaseException:
                 if pending is None or pending.entry is None:
@@ -315,7 +358,7 @@ class Ledger:
             ValueError: A request is pending.
         """
         with self._open() as store:
-            pending, newest = store.request(), _newest(store.entries())
+            pending, newest = store.request(), newest_of(store.entries())
             if pending is not None:
                 raise PendingError.of(self.path, pending)
             after = _prints(store, model, graph)
@@ -339,7 +382,7 @@ class Ledger:
         with self._open(write=False) as store:
             entries = _checked(store)
         if model is not None:
-            newest = _newest(entries)
+            newest = newest_of(entries)
             if newest is None:
                 raise ArgumentError("ledger", "have a model to compare with", f"'{self.path}' without entries")
             if fingerprint(model) != newest.model_after:
@@ -368,43 +411,6 @@ def _prints(store: Store, model: nn.Module, graph: Graph) -> tuple[str, str]:
     return fingerprint(model), keyed(graph.fingerprint(), store.key())
 
 
-def _newest(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
-    """Return the entry of the newest model; ``None`` if there is none."""
-    return next((entry for entry in reversed(entries) if entry.kind != "audited"), None)
-
-
-def _entry_of(
-    entries: Sequence[LedgerEntry], digest: str, request: ForgetRequest, model: str, graph: str
-) -> LedgerEntry | None:
-    """Return the entry of a request; ``None`` if it is not finished or the ledger does not contain the model.
-
-    Clicks are identified by positions in a graph, so a request with clicks only matches an entry of the same graph. A
-    model that was retrained on other data may have learned the forgotten data again; only entries since then count.
-    """
-    known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
-    clicks = any(part.level == "click" for part in request.parts)
-    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
-    for place in reversed(anew):
-        after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
-        if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:
-            entries = entries[place:]
-            break
-    for entry in entries if model in known else []:
-        if entry.digest == digest and (not clicks or entry.graph_before == graph):
-            return entry
-    return None
-
-
-def _check_newest(newest: LedgerEntry | None, model: str, graph: str) -> None:
-    """Raise an error if the model or the graph is not the newest."""
-    if newest is None or (newest.model_after, newest.graph_after) == (model, graph):
-        return
-    where = "" if newest.out is None else f", saved to '{newest.out}'"
-    wanted = f"be the newest model of the ledger, that of entry {newest.number}{where}, with its graph"
-    hint = "an older model still contains what was forgotten since"
-    raise ArgumentError("model", wanted, "another", hint)
-
-
 def _checked(store: Store) -> list[LedgerEntry]:
     """Return all entries; raise an error if one was changed or does not start from the model of the previous one."""
     store.check_rows()
@@ -416,17 +422,6 @@ def _checked(store: Store) -> list[LedgerEntry]:
             raise ArgumentError("ledger", "continue from every model", got)
     store.check_guards()
     return entries
-
-
-def _drift(entries: Sequence[LedgerEntry]) -> Drift | None:
-    """Return the drift since a model was last trained; ``None`` if nothing has been forgotten since."""
-    drift = None
-    for entry in entries:
-        if entry.kind == "retrained" or entry.method == RETRAINING:
-            drift = None
-        elif entry.drift is not None:
-            drift = Drift(**entry.drift)
-    return drift
 
 
 def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
