@@ -113,6 +113,7 @@ _PACKAGES = {
     "datasets",
     "eval",
     "func",
+    "jobs",
     "ledger",
     "metrics",
     "nn",
