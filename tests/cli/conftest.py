@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
+import crashing
 import pytest
 from click_files import rows_of, walks, write_rows
 from quick import QUICK
@@ -111,3 +114,20 @@ def parsed(call):
         return json.loads(out)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """The library that counts calls and kills; skipped where none can be made."""
+    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    if not sys.platform.startswith("linux") or compiler is None:
+        pytest.skip("needs Linux and a C compiler")
+    source = tmp_path_factory.mktemp("shim") / "shim.c"
+    source.write_text(crashing.SHIM)
+    library = source.with_suffix(".so")
+    made = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"the C compiler cannot make a shared library: {made.stderr[-200:]}")
+    return library

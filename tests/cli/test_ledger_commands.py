@@ -419,23 +419,6 @@ def test_an_empty_ledger(file, call, parsed):
 # ---- kill -9 at every write
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    """The library that counts calls and kills; skipped where none can be made."""
-    compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
-    if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("needs Linux and a C compiler")
-    source = tmp_path_factory.mktemp("shim") / "shim.c"
-    source.write_text(crashing.SHIM)
-    library = source.with_suffix(".so")
-    made = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"the C compiler cannot make a shared library: {made.stderr[-200:]}")
-    return library
-
-
 def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call):
     """A new ledger at every call; a run replaced in place, and sessions, at every seventh."""
     stages = [tmp_path / name for name in ("new", "onto-itself", "sessions")]
