@@ -6,7 +6,7 @@ Nouns: :class:`InteractionGraph`, :class:`SessionGraph`, :class:`ForgetRequest`,
 :class:`UnlearningResult`, and the :class:`Ledger` of one request after another.
 
 Verbs: :func:`encode`, :func:`score`, :func:`recommend`, :func:`fit`, :func:`stationarity`, :func:`audit`,
-:func:`export`, :func:`load_export`.
+:func:`compact`, :func:`export`, :func:`load_export`.
 
 Everything else lives in subpackages, such as the models in :mod:`graphunlearn.nn`; they are imported at first use.
 """
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnlearningResult,
         UnlearnRec,
         Unlink,
+        compact,
     )
     from graphunlearn.runs import export, load_export
 
@@ -86,6 +87,7 @@ __all__ = [
     "Unlink",
     "__version__",
     "audit",
+    "compact",
     "encode",
     "export",
     "fit",
@@ -103,7 +105,7 @@ _HOMES = {
     "nn": "BCE BPR CrossEntropy Encoded InBatchSoftmax Objective SampledBCE SampledSoftmax SquaredError encode "
     "fit recommend score stationarity",
     "operators": "CAU IFRU SISA SRU AscentFineTune Calibrate FineTune GradientAscent NegativeKL Retrain "
-    "Unlearner UnlearningResult UnlearnRec Unlink",
+    "Unlearner UnlearningResult UnlearnRec Unlink compact",
     "runs": "export load_export",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

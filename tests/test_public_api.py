@@ -20,7 +20,7 @@ NOUNS = ["InteractionGraph", "SessionGraph", "ForgetRequest", "Encoded", "Unlear
 LOSSES = ["Objective", "BPR", "BCE", "CrossEntropy", "SquaredError", "SampledBCE", "SampledSoftmax", "InBatchSoftmax"]
 METHODS = ["IFRU", "UnlearnRec", "Calibrate", "CAU", "SISA", "SRU"]
 BASELINES = ["Retrain", "Unlink", "FineTune", "GradientAscent", "AscentFineTune", "NegativeKL"]
-VERBS = ["encode", "score", "recommend", "fit", "stationarity", "audit", "export", "load_export"]
+VERBS = ["encode", "score", "recommend", "fit", "stationarity", "audit", "compact", "export", "load_export"]
 PROMISED = [*NOUNS, *LOSSES, *METHODS, *BASELINES, *VERBS, "ArgumentError"]
 UTILITIES = [
     "k_hop_ball",

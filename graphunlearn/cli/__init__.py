@@ -6,6 +6,7 @@ commands:
   train     train a recommender on a file of ratings, or of clicks in sessions
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
+  erase     remove the rows and ids of forgotten users and items from a run
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
@@ -38,6 +39,7 @@ requests one after another, none lost and none applied twice:
   graphunlearn forget runs/e --users 186 --ledger runs/ledger.db --out runs/f
   graphunlearn ledger show runs/ledger.db
   graphunlearn ledger verify runs/ledger.db
+  graphunlearn erase runs/f --ledger runs/ledger.db --out runs/clean
 
 deletion requests with a due date, worked off by a daily call:
   graphunlearn job submit --ids users.csv --due 2026-12-20 --run runs/live --ledger runs/ledger.db
@@ -77,6 +79,7 @@ VERBS = {
     "train": "Train",
     "prepare": "Prepare",
     "forget": "Forget",
+    "erase": "Erase",
     "recommend": "Recommend",
     "evaluate": "Evaluate",
     "audit": "RunAudit",

@@ -53,6 +53,7 @@ class RunAudit:
 
         from graphunlearn.eval import Audit, audit
         from graphunlearn.eval.auditing import own_figures
+        from graphunlearn.runs.erasing import ERASED
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run
 
@@ -64,7 +65,8 @@ class RunAudit:
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
             expected = "be a folder that 'forget' wrote, with the original still in it"
-            raise ArgumentError("run", expected, f"'{self.source}'")
+            gone = ", from which 'erase' has removed the earlier model and data" if run.about.get(ERASED) else ""
+            raise ArgumentError("run", expected, f"'{self.source}'{gone}")
         number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:

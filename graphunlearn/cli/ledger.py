@@ -77,7 +77,7 @@ class ShowLedger:
         lines = ["no entries yet"]
         if entries:
             lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6)), f"last hash: {entries[-1].hash}"]
-            drift = next((entry.drift for entry in reversed(entries) if entry.kind != "audited"), None)
+            drift = next((entry.drift for entry in reversed(entries) if entry.kind not in ("audited", "erased")), None)
             if drift and drift["spent"] > drift["budget"]:
                 lines.append("retrain now: the drift exceeds its budget")
         return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
@@ -195,6 +195,9 @@ def _row(entry: LedgerEntry) -> tuple[str, ...]:
     time, model = entry.time.replace("T", " ").removesuffix("+00:00"), (entry.model_after or "")[:12]
     if entry.kind == "audited":
         return str(entry.number), time, f"audit of {entry.of}", "", "", "", "", ""
+    if entry.erased is not None:
+        gone = ", ".join(counted(entry.erased[name], f"{name}s") for name in ("user", "item") if entry.erased.get(name))
+        return str(entry.number), time, f"erased: {gone or 'nothing'}", "", "", "", "", model
     if entry.kind == "retrained" or entry.request is None:
         return str(entry.number), time, entry.kind, "", "", "", "", model
     parts = entry.request.get("parts", [entry.request])

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from graphunlearn.data import ForgetRequest
-from graphunlearn.data.io.folders import clear_leftovers
 from graphunlearn.data.vocabulary import canonical_id
 from graphunlearn.errors import ArgumentError
 from graphunlearn.jobs.job import LEVELS, Batch, Job, JobLevel, due_date, utc_now
-from graphunlearn.jobs.plan import Wanted, learned_part, plan, without_held_out
 from graphunlearn.jobs.store import Id, JobStore, all_jobs, chunked, open_batch, withdraw
-from graphunlearn.ledger import Ledger, LedgerEntry
-from graphunlearn.ledger.entry import PendingError, PendingRequest
-from graphunlearn.ledger.places import relative_to_ledger, run_folder_of
-from graphunlearn.nn.identity import fingerprint
-from graphunlearn.operators import CAU, IFRU, Retrain, Unlearner, UnlearningResult
+from graphunlearn.jobs.work import Settings, Work, older
+from graphunlearn.ledger import Ledger
+from graphunlearn.ledger.entry import PendingError
+from graphunlearn.ledger.places import relative_to_ledger
+from graphunlearn.operators import Unlearner
+from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.folder import FolderReader, whole
 from graphunlearn.runs.run import GRAPHS, ModelSpec, Run
 
 __all__ = ["Jobs"]
 
-MakeMethod: TypeAlias = Callable[[Run, Path], Unlearner]
 FAILURES = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError)
 WAITING = ("PENDING", "FAILED")
 
@@ -186,7 +182,9 @@ class Jobs:
         *,
         within: int = 1,
         everything: bool = False,
-        method: MakeMethod | None = None,
+        method: Callable[[Run, Path], Unlearner] | None = None,
+        compact: bool | None = None,
+        renumbered: Callable[[Compacted], object] | None = None,
         device: str = "cpu",
         tell: Callable[[str], object] | None = None,
     ) -> list[Batch]:
@@ -201,6 +199,10 @@ class Jobs:
                 job that waits for a daily call is done, at any hour of the day, with a day to spare.
             everything: Whether jobs are worked off whose due date is later.
             method: Function that returns the method for a run and its folder; by default IFRU, for sessions CAU.
+            compact: Whether users and items without training events leave the model, the vocabulary and the held-out
+                data. By default they do, unless the method goes on with a preparation, which fits the rows as they are.
+            renumbered: Function that receives which row became which before the smaller run is written; it may be
+                called again after an interruption.
             device: Device to compute on.
             tell: Function that receives sentences on the progress.
 
@@ -213,19 +215,18 @@ class Jobs:
         if within < 0:
             raise ArgumentError("within", "not be negative", within)
         worked: list[int] = []
+        settings = Settings(method, compact, renumbered, device, tell)
         with self.ledger:
             pending = self.ledger.pending
             if pending is not None and "batch" not in pending.command:
                 raise PendingError.of(self.ledger.path, pending)
             while (number := self._next(within, everything, worked)) is not None:
                 worked.append(number)
-                work = _Work(self, number, method or _default, device, tell or (lambda _: None))
+                work = Work(self.ledger, self.store, number, self.clock, settings)
                 try:
                     work.run()
                 except FAILURES as error:
-                    pending = self.ledger.pending
-                    mine = pending is not None and pending.command.get("batch") == work.token
-                    self.store.fail(number, _second(self.clock()), work.told(error), free=not mine)
+                    self.store.fail(number, _second(self.clock()), work.told(error), free=work.unchanged())
         return [batch for batch in self.store.batches() if batch.number in worked]
 
     def _next(self, within: int, everything: bool, worked: Sequence[int]) -> int | None:
@@ -267,168 +268,13 @@ class Jobs:
                 if error.argument != "model":
                     raise
                 if attempt:
-                    raise _older(folder, error) from None
+                    raise older(folder, error) from None
         if level not in GRAPHS[kind].levels:
             known = ", ".join(name for name in GRAPHS[kind].levels if name in LEVELS)
             raise ArgumentError("level", f"be one that the data of the run have, {known}", f"{level!r}")
 
     def _in(self, connection: Any, number: int) -> Job:
         return next(job for job in all_jobs(connection) if job.number == number)
-
-
-class _Work:
-    """The work on one batch."""
-
-    def __init__(self, jobs: Jobs, number: int, make: MakeMethod, device: str, tell: Callable[[str], object]) -> None:
-        self.jobs, self.number, self.make, self.device, self.tell = jobs, number, make, device, tell
-        self.store, self.ledger = jobs.store, jobs.ledger
-        self.batch = next(batch for batch in self.store.batches() if batch.number == number)
-        self.facts = self.store.facts(number)
-        self.token = self.facts["token"]
-        self.folder = run_folder_of(self.batch.run, self.ledger.path)
-
-    def run(self) -> None:
-        """Work off the batch, from wherever an interruption has left it."""
-        clear_leftovers(self.folder)
-        pending = self.ledger.pending
-        if pending is not None and pending.command.get("batch") != self.token:
-            raise PendingError.of(self.ledger.path, pending)
-        entry = self._entered()
-        if entry is None:
-            entry = self._forget(pending)
-        facts = {} if entry is None else _facts_of(entry)
-        self.store.finish(self.number, _second(self.jobs.clock()), facts)
-
-    def told(self, error: BaseException) -> str:
-        """Return the sentence of an error, without what may name somebody."""
-        text = " ".join(str(error).split()) or type(error).__name__
-        ids = {
-            part
-            for job in self._wanted()
-            for value in job.ids
-            for part in ([value] if isinstance(value, str) else value)
-        }
-        words = {*re.findall(r"'([^']*)'", text), *re.findall(r'"([^"]*)"', text), *re.split(r"[\s,;:()'\"]+", text)}
-        return f"{type(error).__name__}, whose text names ids" if words & ids else text
-
-    def _wanted(self) -> list[Wanted]:
-        jobs = [self.jobs.job(number) for number in self.batch.jobs]
-        return [Wanted(job.number, job.level, self.store.ids(job.number)) for job in jobs]
-
-    def _entered(self) -> LedgerEntry | None:
-        """Return the entry of the batch, if it was entered before an interruption."""
-        digest, after = self.facts.get("digest"), self.facts.get("entries_before", 0)
-        found = (entry for entry in self.ledger.entries() if entry.number > after and entry.digest == digest)
-        return None if digest is None else next(found, None)
-
-    def _forget(self, pending: PendingRequest | None) -> LedgerEntry | None:
-        """Forget what occurs in the data, replace the run folder, and return the entry."""
-        self.tell(f"reading {self.folder}")
-        run = Run.load(self.folder, self.device)
-        asked = self._planned(run) if pending is None else pending.request
-        if asked is None:
-            return None
-        if pending is not None and pending.after == self.ledger.fingerprints(run.model, run.train):
-            return self.ledger.finish(run.model, run.train)  # the folder was written before the interruption
-        after = without_held_out(run, asked)
-        learned = learned_part(asked, run)
-        if learned is None and pending is None:
-            self.tell("nothing of it is in the training data")
-            try:
-                self.ledger.check_newest(fingerprint(run.model), run.train.fingerprint())
-            except ArgumentError as error:
-                raise (_older(self.folder, error) if error.argument == "model" else error) from None
-            after.save(self.folder, overwrite=True)
-            return None
-        method = self._method(after)
-        self.tell(f"forgetting {len(asked):,} ids with {method.name}")
-
-        def keep(folder: Path) -> None:
-            method.save(folder / f"{method.name}.safetensors")
-
-        def save(result: UnlearningResult) -> None:
-            now = self.ledger.pending
-            about = after.about | {"token": None if now is None else now.token, "deleted": _added(after, asked)}
-            new = replace(after, model=result.model, train=result.graph, about=about, forgotten=None)
-            goes_on = method.keeps is not None and method.asks_preparation(result.model)
-            self.tell(f"writing {self.folder}")
-            new.save(self.folder, overwrite=True, also=keep if goes_on else None)
-
-        place = relative_to_ledger(self.folder, self.ledger.path)
-        given: dict[str, Any] = {"out": place, "objective": run.objective, "asked": asked}
-        command = {"batch": self.token, "out": str(self.folder.absolute())}
-        try:
-            self.ledger.unlearn(method, run.model, run.train, learned or asked, save=save, command=command, **given)
-        except ArgumentError as error:
-            if error.argument == "model" and error.expected.startswith("be the newest"):
-                raise _older(self.folder, error) from None
-            raise
-        return self._entered()
-
-    def _planned(self, run: Run) -> ForgetRequest | None:
-        """Find what occurs in the data, store the counts, and return the request."""
-        wanted = self._wanted()
-        self.tell(f"looking for {sum(len(job.ids) for job in wanted):,} ids")
-        made = plan(run, wanted, self.ledger.keyed, lambda level, marks: self.store.known(level, marks, self.number))
-        if self.facts.get("learned") is False:  # an interruption may have come after the held-out data were written
-            return made.request
-        facts: dict[str, Any] = {"learned": False}
-        if made.request is not None and learned_part(made.request, run) is not None:
-            digest, entries = self.ledger.digest(made.request), len(self.ledger.entries())
-            facts = {"learned": True, "digest": digest, "entries_before": entries}
-        counts = {job.job: self._counts(job, made.counts[job.job]) for job in wanted}
-        self.store.plan(self.number, facts, counts, made.digests)
-        self.facts |= facts
-        return made.request
-
-    def _counts(self, wanted: Wanted, counts: dict[str, int]) -> dict[str, int]:
-        """Return the counts of a job; ids that turned out to be the same in the data are duplicates."""
-        job = self.jobs.job(wanted.job)
-        ids = sum(counts[name] for name in ("deleted", "already_deleted", "not_found")) + job.withdrawn
-        return counts | {"ids": ids, "duplicates": job.ids + job.duplicates - ids}
-
-    def _method(self, run: Run) -> Unlearner:
-        """Return the method of the batch, which is a retraining if the drift exceeds its budget."""
-        drift, budget = self.ledger.drift, self.ledger.budget
-        if drift is None or budget is None or drift.spent <= budget:
-            return self.make(run, self.folder)
-        reason = f"the drift is {drift.spent:.3g} after {drift.requests} requests, and its budget {budget:g}"
-        self.tell(f"retraining, since {reason}")
-        self.store.note(self.number, {"retrained_because": reason})
-        return _filled(Retrain(), run)
-
-
-def _default(run: Run, folder: Path) -> Unlearner:
-    """Return the default method for a run."""
-    return _filled(CAU() if run.spec.kind == "sessions" else IFRU(), run)
-
-
-def _filled(method: Unlearner, run: Run) -> Unlearner:
-    """Return a method with the loss, the validation data and the training settings of a run."""
-    validation = run.validation.without_unseen(run.train)
-    return method.filled(objective=run.objective, validation=validation, settings=run.settings)
-
-
-def _added(run: Run, request: ForgetRequest) -> dict[str, int]:
-    """Return how many ids of each level jobs have deleted from a run so far."""
-    counts = dict(run.about.get("deleted", {}))
-    for part in request.parts:
-        counts[part.level] = counts.get(part.level, 0) + len(part)
-    return counts
-
-
-def _facts_of(entry: LedgerEntry) -> dict[str, Any]:
-    """Return what is kept of the entry of a batch."""
-    request = entry.request or {}
-    removed = request.get("interactions", request.get("clicks", 0))
-    facts = {"entry": entry.number, "method": entry.method, "drift": entry.drift, "seconds": entry.seconds}
-    return facts | {"interactions": removed}
-
-
-def _older(folder: Path, error: ArgumentError) -> ArgumentError:
-    """Return the error about a run folder that is not the newest of the ledger."""
-    expected = f"hold {error.expected.removeprefix('be ')}"
-    return ArgumentError("run", expected, f"'{folder}', with another", error.hint)
 
 
 def _second(time: datetime) -> str:

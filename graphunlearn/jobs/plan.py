@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import ForgetRequest
+from graphunlearn.data.renumbering import active_nodes, node_types
 from graphunlearn.data.vocabulary import canonical_id, canonical_ids
 from graphunlearn.errors import ArgumentError
 from graphunlearn.jobs.job import JobLevel
 from graphunlearn.jobs.store import Id
 from graphunlearn.runs.run import PARTS, Run
 
-__all__ = ["Plan", "Wanted", "learned_part", "plan", "present", "without", "without_held_out"]
+__all__ = ["Plan", "Wanted", "emptied_ids", "learned_part", "plan", "present", "without", "without_held_out"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def present(graph: Any, level: JobLevel, ids: Sequence[Id], *, optional: bool = 
     if level == "interaction":
         return cast(Tensor, graph.holds(ForgetRequest(level, tuple(ids))))
     nodes = graph.vocabulary(level).lookup(ids)
-    return (nodes >= 0) & _active(graph, level)[nodes.clamp(min=0)]
+    if not len(graph.vocabulary(level)):
+        return nodes >= 0
+    return (nodes >= 0) & active_nodes(graph, level).cpu()[nodes.clamp(min=0)]
 
 
 def without(graph: Any, request: ForgetRequest) -> Any:
@@ -136,6 +139,12 @@ def without(graph: Any, request: ForgetRequest) -> Any:
         graph: The graph, of training or of held-out data.
         request: The request, by raw ids.
     """
+    gone = _named(graph, request)
+    return graph.keep(~gone) if bool(gone.any()) else graph
+
+
+def _named(graph: Any, request: ForgetRequest) -> Tensor:
+    """Return a mask of the interactions or clicks that a request names; ids that do not occur are ignored."""
     gone = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
     for part in request.parts:
         level = cast(JobLevel, part.level)
@@ -147,7 +156,7 @@ def without(graph: Any, request: ForgetRequest) -> Any:
             flags[graph.vocabulary(level).lookup(here)] = True
             ends = graph.ends(level)
             gone |= (ends >= 0) & flags.to(graph.device)[ends.clamp(min=0)]
-    return graph.keep(~gone) if bool(gone.any()) else graph
+    return gone
 
 
 def learned_part(request: ForgetRequest, run: Run) -> ForgetRequest | None:
@@ -175,12 +184,29 @@ def without_held_out(run: Run, request: ForgetRequest) -> Run:
     return replace(run, **{name: without(getattr(run, name), request) for name in PARTS if name != "train"})
 
 
-def _active(graph: Any, level: JobLevel) -> Tensor:
-    """Return which users, items or sessions have interactions or clicks; a mask on the CPU."""
-    active = torch.zeros(max(len(graph.vocabulary(level)), 1), dtype=torch.bool)
-    ends = graph.ends(level).cpu()
-    active[ends[ends >= 0]] = True
-    return active
+def emptied_ids(run: Run, wanted: Sequence[Wanted], learned: ForgetRequest | None) -> dict[str, list[str]]:
+    """Return the users and items that will have no training events: those that are named, and those that are emptied.
+
+    Args:
+        run: The run before forgetting.
+        wanted: The ids of the jobs.
+        learned: What will be forgotten from the training data; ``None`` if nothing will.
+
+    Returns:
+        Raw ids by node type. Ids that keep events may be among them.
+    """
+    train: Any = run.train
+    stay = slice(None) if learned is None else ~_named(train, learned)
+    found: dict[str, list[str]] = {}
+    for name in node_types(train):
+        vocabulary = train.vocabulary(name)
+        emptied, ends = active_nodes(train, name), train.ends(name)[stay]
+        emptied[ends[ends >= 0]] = False
+        named = [value for job in wanted if job.level == name for value in _as_in_the_data(run, job)]
+        nodes = vocabulary.lookup(cast(list[str], named)) if named else torch.zeros(0, dtype=torch.long)
+        emptied[nodes[nodes >= 0].to(emptied.device)] = True
+        found[name] = [vocabulary[node] for node in emptied.nonzero().flatten().tolist()]
+    return found
 
 
 def _as_in_the_data(run: Run, job: Wanted) -> list[Id]:

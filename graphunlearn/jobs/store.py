@@ -190,6 +190,7 @@ class JobStore:
         facts: Mapping[str, Any],
         counts: Mapping[int, Mapping[str, int]],
         digests: Iterable[tuple[str, bytes]],
+        emptied: Mapping[str, Sequence[str]],
     ) -> None:
         """Store what a batch will do, before anything is changed: counts, and digests of the ids that it deletes.
 
@@ -198,14 +199,29 @@ class JobStore:
             facts: What is to be kept of the batch, in JSON types.
             counts: Counts of each of its jobs.
             digests: Level and digest of every id that is deleted.
+            emptied: Ids that may be without events afterwards, by node type; they are stored until the batch ends.
         """
         with self.writing() as connection:
             connection.execute("DELETE FROM served WHERE batch = ?", (batch,))
+            connection.execute("DELETE FROM ids WHERE job = ?", (-batch,))
+            pairs = [(name, value) for name, values in emptied.items() for value in values]
+            _put(connection, -batch, (chunk for chunk, _ in chunked(pairs)))
             rows = ((level, digest, batch) for level, digest in digests)
             connection.executemany("INSERT OR IGNORE INTO served VALUES (?, ?, ?)", rows)
             for number, values in counts.items():
                 _set(connection, number, values)
             _note(connection, batch, facts)
+
+    def emptied(self, batch: int) -> dict[str, list[str]]:
+        """Return the ids that may be without events after a batch, by node type.
+
+        Args:
+            batch: The batch.
+        """
+        found: dict[str, list[str]] = {}
+        for pair in self.ids(-batch):
+            found.setdefault(pair[0], []).append(pair[1])
+        return found
 
     def finish(self, batch: int, time: str, facts: Mapping[str, Any]) -> None:
         """End a batch: its jobs are done, and their ids are erased.
@@ -216,7 +232,8 @@ class JobStore:
             facts: What is to be kept of the batch, in JSON types.
         """
         with self.writing() as connection:
-            connection.execute("DELETE FROM ids WHERE job IN (SELECT number FROM job WHERE batch = ?)", (batch,))
+            own = "job = -? OR job IN (SELECT number FROM job WHERE batch = ?)"
+            connection.execute(f"DELETE FROM ids WHERE {own}", (batch, batch))
             done = "UPDATE job SET state = 'DONE', finished = ?, error = NULL WHERE batch = ?"
             connection.execute(done, (time, batch))
             connection.execute("UPDATE batch SET finished = ? WHERE number = ?", (time, batch))
@@ -237,6 +254,7 @@ class JobStore:
             _note(connection, batch, {"error": error})
             if free:
                 connection.execute("DELETE FROM served WHERE batch = ?", (batch,))
+                connection.execute("DELETE FROM ids WHERE job = ?", (-batch,))
                 zero = "deleted = 0, returned = 0, already_deleted = 0, not_found = 0, batch = NULL"
                 connection.execute(f"UPDATE job SET {zero} WHERE batch = ?", (batch,))
                 connection.execute("UPDATE batch SET finished = ? WHERE number = ?", (time, batch))

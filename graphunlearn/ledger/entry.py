@@ -25,7 +25,7 @@ class LedgerEntry:
         number: Number of the entry in the ledger, from 1.
         time: Time of writing, in UTC.
         kind: ``"forgotten"`` for a request, ``"audited"`` for the result of an audit, ``"retrained"`` for a retrained
-            model.
+            model, ``"erased"`` for a model without the rows of emptied users and items.
         package: Version of this package.
         hash: SHA-256 of the entry together with the hash of the previous entry.
         digest: Keyed digest of the request (:meth:`~graphunlearn.ForgetRequest.digest`).
@@ -43,11 +43,12 @@ class LedgerEntry:
         out: Path that the model was saved to.
         of: Number of the audited entry.
         figures: Results of the audit.
+        erased: Numbers of users and items whose rows went, by node type.
     """
 
     number: int
     time: str
-    kind: Literal["forgotten", "audited", "retrained"]
+    kind: Literal["forgotten", "audited", "retrained", "erased"]
     package: str
     hash: str
     digest: str | None = None
@@ -64,6 +65,7 @@ class LedgerEntry:
     out: str | None = None
     of: int | None = None
     figures: dict[str, Any] | None = None
+    erased: dict[str, int] | None = None
 
     @classmethod
     def read(cls, content: str, hash: str) -> LedgerEntry:

@@ -9,22 +9,35 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.ledger.chain import (
+    RETRAINING,
+    append,
+    append_erased,
+    as_result,
+    check_newest,
+    checked_entries,
+    drift_of,
+    entry_of,
+    newest_of,
+    prints_of,
+)
 from graphunlearn.ledger.drift import BUDGET, Drift
-from graphunlearn.ledger.entries import RETRAINING, check_newest, drift_of, entry_of, newest_of
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
+from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner, UnlearningResult
+from graphunlearn.operators.compacting import Compacted
 
 __all__ = ["Ledger"]
 
@@ -42,9 +55,8 @@ class Ledger:
     3. ``save(result)`` writes the new model and graph; it must be atomic.
     4. One transaction adds the entry and erases the ids.
 
-    One process at a time works on requests, and others that want to wait until it is done or has ended. Reading is
-    possible at any time. A program that shares a ledger with others loads the newest model in a ``with`` block
-    (``with ledger: ...``), so that no other request comes in between.
+    One process at a time works on requests, others wait until it is done or has ended, and all can read. A program
+    that shares a ledger with others loads the newest model in a block ``with ledger:``, so that nothing comes between.
 
     If the process is killed at any point, repeating the call finishes the request. Given the old model, the call
     repeats the method; given the new model, if it was saved, the call only adds the entry. Until then, the ledger
@@ -139,29 +151,15 @@ class Ledger:
             ValueError: The key is missing.
         """
         with self._open(write=False) as store:
-            return _prints(store, model, graph)
+            return prints_of(store, model, graph)
 
     def digest(self, request: ForgetRequest) -> str:
-        """Return the keyed digest of a request, as its entry contains it.
-
-        Raises:
-            ValueError: The key is missing.
-        """
+        """Return the keyed digest of a request, as its entry contains it."""
         with self._open(write=False) as store:
             return request.digest(store.key())
 
     def keyed(self, texts: Iterable[str]) -> list[bytes]:
-        """Return keyed digests of texts, such as ids, which reveal nothing to those without the key.
-
-        Args:
-            texts: The texts.
-
-        Returns:
-            The HMAC-SHA256 of each text.
-
-        Raises:
-            ValueError: The key is missing.
-        """
+        """Return the HMAC-SHA256 of every text, such as an id, which reveals nothing to those without the key."""
         with self._open(write=False) as store:
             key = store.key()
         return [hmac.digest(key, text.encode(), "sha256") for text in texts]
@@ -197,7 +195,7 @@ class Ledger:
             The entry; ``None`` if the request is not finished or the ledger does not contain the model.
         """
         with self._open(write=False) as store:
-            digest, given = request.digest(store.key()), _prints(store, model, graph)
+            digest, given = request.digest(store.key()), prints_of(store, model, graph)
             return entry_of(store.entries(), digest, request, *given)
 
     def unlearn(
@@ -241,19 +239,19 @@ class Ledger:
         """
         asked = request if asked is None else asked
         with self._open() as store:
-            digest, given = asked.digest(store.key()), _prints(store, model, graph)
-            pending, entries = store.request(), _checked(store)
+            digest, given = asked.digest(store.key()), prints_of(store, model, graph)
+            pending, entries = store.request(), checked_entries(store)
             newest = newest_of(entries)
             if pending is not None and digest != pending.request.digest(store.key()):
                 raise PendingError.of(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
-                return _as_result(self._commit(store, pending.entry), model, graph, request)
+                return as_result(self._commit(store, pending.entry), model, graph, request)
             done = entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
                     raise ArgumentError("request", "not be done yet", f"one that is finished, as entry {done.number}")
-                return _as_result(done, model, graph, request)
+                return as_result(done, model, graph, request)
             check_newest(newest, *given)
             facts = {
                 "request": as_facts(asked),
@@ -270,7 +268,7 @@ class Ledger:
             store.begin(facts)
             try:
                 result = method.unlearn(model, graph, request)
-                entry = entry_facts(facts, method, graph, result, _prints(store, result.model, result.graph))
+                entry = entry_facts(facts, method, graph, result, prints_of(store, result.model, result.graph))
                 if self.budget is not None and method.name != RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model if result.original is None else result.original, graph, result.model, result.graph
@@ -308,7 +306,7 @@ class Ledger:
                 raise ArgumentError(
                     "ledger", "have a pending request whose method has finished", f"'{self.path}' without one"
                 )
-            if _prints(store, model, graph) != pending.after:
+            if prints_of(store, model, graph) != pending.after:
                 raise ArgumentError("model", "be the result of the pending request, with its graph", "another")
             return self._commit(store, pending.entry)
 
@@ -340,7 +338,7 @@ class Ledger:
             known = [entry.number for entry in store.entries() if entry.kind == "forgotten"]
             if number not in known:
                 raise ArgumentError("number", f"be one of a request, {', '.join(map(str, known))}", number)
-            return _append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
+            return append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
 
     def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
         """Record a retrained model as the newest one; the drift starts again from zero.
@@ -361,11 +359,73 @@ class Ledger:
             pending, newest = store.request(), newest_of(store.entries())
             if pending is not None:
                 raise PendingError.of(self.path, pending)
-            after = _prints(store, model, graph)
+            after = prints_of(store, model, graph)
             content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
             if newest is not None:
                 content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
-            return _append(store, content | ({} if out is None else {"out": str(out)}))
+            return append(store, content | ({} if out is None else {"out": str(out)}))
+
+    def record_erased(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        compacted: Compacted,
+        *,
+        save: Callable[[], object] | None = None,
+        out: str | Path | None = None,
+    ) -> LedgerEntry:
+        """Record the newest model without the rows of emptied users and items; requests and drift go on from it.
+
+        The entry holds the numbers of users and items that went, and no ids. If it is the newest already, the call
+        changes nothing.
+
+        Args:
+            model: The newest model of the ledger.
+            graph: Its graph.
+            compacted: What :func:`~graphunlearn.compact` made of them.
+            save: A function that writes the smaller model and graph atomically; it is called before the entry is added.
+            out: The path that ``save`` writes to; it is recorded in the entry.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ValueError: A request is pending, the model is not the newest, or ``compacted`` is not made of it.
+        """
+        with self._open() as store:
+            pending, newest = store.request(), newest_of(checked_entries(store))
+            if pending is not None:
+                raise PendingError.of(self.path, pending)
+            before, after = prints_of(store, model, graph), prints_of(store, compacted.model, compacted.graph)
+            small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
+            if prints_of(store, *small) != after or small[1].num_interactions != graph.num_interactions:
+                raise ArgumentError("compacted", "be made of the model and the graph", "another")
+            done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
+            if not done:
+                check_newest(newest, *before)
+            if save is not None:
+                save()
+            if done and newest is not None:
+                return newest
+            return append_erased(store, compacted.gone, after, before, out)
+
+    def record_saved_erasure(
+        self, model: nn.Module, graph: Graph, gone: Mapping[str, int], *, out: str | Path | None = None
+    ) -> LedgerEntry:
+        """Record an erased model that was saved before :meth:`record_erased` was interrupted.
+
+        Args:
+            model: The saved model, which the caller has recognised as made of the newest one.
+            graph: Its graph.
+            gone: Numbers of users and items that went.
+            out: The path that they were saved to.
+        """
+        with self._open() as store:
+            newest, after = newest_of(checked_entries(store)), prints_of(store, model, graph)
+            if newest is not None and (newest.model_after, newest.graph_after) == after:
+                return newest
+            before = None if newest is None else (str(newest.model_after), str(newest.graph_after))
+            return append_erased(store, gone, after, before, out)
 
     def verify(self, model: nn.Module | None = None) -> int:
         """Check that no entry was changed, removed or inserted, and that each starts from the model of the previous.
@@ -380,7 +440,7 @@ class Ledger:
             ValueError: A check failed; the message names the first such entry.
         """
         with self._open(write=False) as store:
-            entries = _checked(store)
+            entries = checked_entries(store)
         if model is not None:
             newest = newest_of(entries)
             if newest is None:
@@ -391,7 +451,7 @@ class Ledger:
 
     def _commit(self, store: Store, entry: Mapping[str, Any]) -> LedgerEntry:
         """Add the entry of a finished request, and warn if the drift exceeds the budget."""
-        added = _append(store, entry)
+        added = append(store, entry)
         if added.drift is not None and added.drift["spent"] > added.drift["budget"]:
             warnings.warn(
                 f"retrain now: the drift is {added.drift['spent']:.2g} after {added.drift['requests']} "
@@ -399,34 +459,3 @@ class Ledger:
                 stacklevel=3,
             )
         return added
-
-
-def _append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
-    store.append(content)
-    return store.entries()[-1]
-
-
-def _prints(store: Store, model: nn.Module, graph: Graph) -> tuple[str, str]:
-    """Return the fingerprint of a model and the keyed fingerprint of its graph."""
-    return fingerprint(model), keyed(graph.fingerprint(), store.key())
-
-
-def _checked(store: Store) -> list[LedgerEntry]:
-    """Return all entries; raise an error if one was changed or does not start from the model of the previous one."""
-    store.check_rows()
-    entries = store.entries()
-    models = [entry for entry in entries if entry.kind != "audited"]
-    for one, two in pairwise(models):
-        if (one.model_after, one.graph_after) != (two.model_before, two.graph_before):
-            got = f"'{store.path}', where entry {two.number} does not start from the model of entry {one.number}"
-            raise ArgumentError("ledger", "continue from every model", got)
-    store.check_guards()
-    return entries
-
-
-def _as_result(entry: LedgerEntry, model: nn.Module, graph: Graph, request: ForgetRequest) -> UnlearningResult:
-    """Return the result that an entry describes, with the given model and graph."""
-    log: dict[str, Any] = {"ledger": {"entry": entry.number} | ({} if entry.drift is None else {"drift": entry.drift})}
-    if entry.accepted is not None:
-        log["acceptance"] = {"accepted": entry.accepted}
-    return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)

@@ -5,6 +5,7 @@ from graphunlearn.nn.loss_fit import Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorization, SASRec, SimGCL
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
 from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
+from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
 from graphunlearn.nn.training.criterion import Criterion
@@ -51,6 +52,7 @@ __all__ = [
     "encode_prefixes",
     "fit",
     "info_nce",
+    "keep_rows",
     "kind_of",
     "linear_form",
     "losses_by_fit",

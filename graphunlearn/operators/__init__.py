@@ -6,6 +6,7 @@ from graphunlearn.operators.baselines.retrain import Retrain
 from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedraw
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
+from graphunlearn.operators.compacting import Compacted, compact
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
@@ -22,6 +23,7 @@ __all__ = [
     "SRU",
     "AscentFineTune",
     "Calibrate",
+    "Compacted",
     "EncoderSettings",
     "FineTune",
     "GradientAscent",
@@ -34,6 +36,7 @@ __all__ = [
     "UnlearningResult",
     "Unlink",
     "UnlinkRedraw",
+    "compact",
     "influence",
     "registry",
 ]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.data.renumbering import emptied_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
@@ -55,6 +56,7 @@ class UnlearningResult:
         log: A JSON-serialisable record of the run, such as the damping, residuals, iterations and touched rows.
         original: The model that the correction started from, if the method serves a model of its own instead of the
             one passed; ``None`` otherwise. Measure forgetting relative to this model.
+        emptied: Users and items that the request left without events, by node type; ``None`` if unknown.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class UnlearningResult:
     peak_memory: int
     log: dict[str, Any] = field(default_factory=dict)
     original: nn.Module | None = None
+    emptied: dict[str, Tensor] | None = field(default=None, repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -351,7 +354,8 @@ class Unlearner(ABC):
             self.preparation.note(corrected, retained)
         original, prepared = None if base is model else base, self.prepare_seconds
         seen = (seconds, cpu, prepared, peak())
-        return UnlearningResult(corrected, retained, request, self.name, *seen, log, original)
+        found = (log, original, emptied_nodes(graph, retained))
+        return UnlearningResult(corrected, retained, request, self.name, *seen, *found)
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants of the method that make a milder step, with a description of each.

@@ -16,6 +16,7 @@ from torch import nn
 from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import part_sizes
+from graphunlearn.data.renumbering import emptied_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
     BCE,
@@ -32,6 +33,7 @@ from graphunlearn.nn import (
 )
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
+from graphunlearn.operators.compacting import emptied_by
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
@@ -114,6 +116,8 @@ class Run:
         settings: The training settings, including the seed.
         about: Information for readers: the data set, the split and the course of the training.
         forgotten: The model and the data before unlearning; ``None`` for a run without unlearning.
+        emptied: Raw ids, by node type, of the users and items that requests have emptied and that still have rows;
+            ``None`` if the run does not tell. They are in ``request.json``.
     """
 
     spec: ModelSpec
@@ -125,6 +129,7 @@ class Run:
     settings: FitSettings
     about: dict[str, Any] = field(default_factory=dict)
     forgotten: Forgotten | None = None
+    emptied: dict[str, list[str]] | None = None
 
     @property
     def dataset(self) -> dict[str, Any]:
@@ -169,6 +174,7 @@ class Run:
             before = {"original": self.forgotten.original, "original_train": self.forgotten.graph}
             before |= {} if result.original is None else {"own_original": result.original}
             facts |= _forgotten_facts(self.forgotten, _fingerprints(before))
+            facts["request"]["emptied"] = _united(self.emptied, result)
             parts |= before
         with replaced(out, overwrite) as folder:
             models = {}
@@ -219,6 +225,10 @@ class Run:
         reader.check(_fingerprints({"model": run.model, **graphs}), facts["fingerprints"], by="run")
         if reader.has("unlearning.json"):
             run.forgotten = _read_forgotten(reader, run, device)
+        if reader.has("request.json"):
+            run.emptied = reader.facts("request").get("emptied")
+            if run.emptied is None and run.forgotten is not None:  # written by an earlier version
+                run.emptied = _united(None, run.forgotten.result)
         return run
 
 
@@ -240,6 +250,15 @@ def _forgotten_facts(forgotten: Forgotten, fingerprints: dict[str, str]) -> dict
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
+def _united(emptied: dict[str, list[str]] | None, result: UnlearningResult) -> dict[str, list[str]]:
+    """Return the raw ids of those whom earlier requests have emptied, and of those whom a result has."""
+    found = {}
+    for name, nodes in emptied_by(result).items():
+        ids = result.graph.vocabulary(name)
+        found[name] = list(dict.fromkeys([*(emptied or {}).get(name, ()), *(ids[n] for n in nodes.tolist())]))
+    return found
+
+
 def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) -> Forgotten | None:
     """Return the model and the data before unlearning, or ``None`` if the user deleted their files."""
     facts = reader.facts("unlearning")
@@ -251,7 +270,8 @@ def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) 
     reader.check(_fingerprints({**models, "original_train": graph}), fingerprints, by="unlearning")
     options, token = facts.pop("options"), facts.pop("token", None)
     request = _read_request(reader, graph)
-    result = UnlearningResult(run.model, run.train, request, **facts, original=models.get("own_original"))
+    own, emptied = models.get("own_original"), emptied_nodes(graph, run.train)
+    result = UnlearningResult(run.model, run.train, request, **facts, original=own, emptied=emptied)
     return Forgotten(models["original"], graph, result, options, token)
 
 

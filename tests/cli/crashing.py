@@ -1,4 +1,6 @@
-"""Kills ``graphunlearn forget --ledger`` at every write, and looks at what is left: run by ``test_ledger_commands.py``.
+"""Kills ``graphunlearn forget --ledger`` or ``erase --ledger`` at every write, and looks at what is left.
+
+It is run by ``test_ledger_commands.py`` and ``test_erase.py``.
 
 A shared library that is loaded before the C library counts every call that changes what is on the disk, and kills the
 process at a chosen one: before it is made, or for writes when half of it is. Everything is imported once; then a child
@@ -122,15 +124,17 @@ class Crashes:
 
     Args:
         stage: The folder that the command is given in.
-        words: What follows ``graphunlearn forget``; ``--ledger l.db``.
+        words: What follows the verb; ``--ledger l.db``.
         source: Its run folder.
         out: The run folder that it writes.
         entries: How many entries there are afterwards.
+        verb: The command.
+        beside: Another file that it writes, and nothing if it writes none.
     """
 
-    def __init__(self, stage, words, source, out, entries):
-        self.stage, self.source, self.out, self.entries = stage, source, out, entries
-        self.forget = cli._parse("forget", words)
+    def __init__(self, stage, words, source, out, entries, verb, beside):
+        self.stage, self.source, self.out, self.entries, self.beside = stage, source, out, entries, beside
+        self.forget = cli._parse(verb, words)
         self.verify, self.resume = (ShowLedger(action=action, file=Path("l.db")) for action in ("verify", "resume"))
         self.scene = stage.with_name(f"{stage.name}.scene")
         self.old = files(stage / source)
@@ -180,19 +184,19 @@ class Crashes:
         )
         call(self.verify)
         names = {path.name for path in Path().iterdir()}
-        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "l.db.key", self.out}
+        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "l.db.key", self.out, *self.beside}
         return where
 
     def pending(self):
         return gu.Ledger("l.db").pending
 
 
-def crash_everywhere(stage, words, source, out, entries, every, start):
+def crash_everywhere(stage, words, source, out, entries, every, start, verb="forget", beside=()):
     """Kill the command at every ``every``-th call from ``start`` on, and at the last ones, and tell of it.
 
     Every third of these is then killed once more, when it is half done.
     """
-    crashes = Crashes(stage, words, source, out, entries)
+    crashes = Crashes(stage, words, source, out, entries, verb, beside)
     total, seen, kills = crashes.kill(-1, 0), set(), 0
     places = [at for at in range(1, total + 1) if (at - 1) % every == start or at > total - 2]
     for place, at in enumerate(places):

@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.prefixes import encode_prefixes
+from graphunlearn.nn.renumbering import keep_rows
+from graphunlearn.nn.tables import item_tables
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.operators.shared.preparation import Kept
 
@@ -153,6 +157,20 @@ def _(model: ShardEnsemble, graph: SessionGraph) -> Encoded:
 @encode_prefixes.register
 def _(model: ShardEnsemble, graph: SessionGraph, ends: Tensor) -> Encoded:
     return model.combine([encode_prefixes(shard, graph, ends) for shard in model.shards])
+
+
+@item_tables.register
+def _(model: ShardEnsemble, num_items: int) -> list[Tensor]:
+    return [table for shard in model.shards for table in item_tables(shard, num_items)]
+
+
+@keep_rows.register
+def _(model: ShardEnsemble, graph: SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
+    made = keep_rows.dispatch(nn.Module)(model, graph, kept)
+    assert isinstance(made, ShardEnsemble)
+    made.graph = keep_nodes(graph, kept).fingerprint()
+    made.seed = int(fingerprint(made)[:8], 16)  # the earlier seed is a hash of the model before forgetting
+    return made
 
 
 def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attention: bool, seed: int) -> float:

@@ -1,0 +1,124 @@
+"""Models without the rows of some users and items."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data.data import BaseData
+
+from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.tables import node_rows
+
+__all__ = ["keep_rows"]
+
+SIZES = ("num_{}s", "n_{}s", "{}_num", "{}_count")
+"""Names under which models hold the numbers of users, items and nodes."""
+OWN = ("torch_geometric", "graphunlearn")
+"""Packages whose models hold nothing of a graph but tables that are known."""
+
+
+@singledispatch
+def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a model with the rows of some users and items only, in the same order.
+
+    The rows are those of :func:`~graphunlearn.nn.tables.node_rows`. Attributes such as ``num_items`` get the new
+    numbers. Register a function for your own model class if it holds embeddings elsewhere, or anything else with an
+    entry for every user or item::
+
+        @graphunlearn.nn.keep_rows.register
+        def _(model: MyModel, graph, kept):
+            return MyModel(model.users[kept["user"]], model.items[kept["item"]])
+
+    Args:
+        model: The model; it is not changed.
+        graph: The graph of the model.
+        kept: Numbers of the users and items that stay, in ascending order ``[num_new]``, by node type.
+
+    Returns:
+        The copy, whose other parameters and buffers are the same.
+
+    Raises:
+        ValueError: The model holds something with as many entries as there are users or items, and nothing tells to
+            which of them they belong.
+
+    Example:
+        >>> import torch, graphunlearn as gu
+        >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
+        >>> model = gu.nn.MatrixFactorization(4, 8)
+        >>> kept = {"user": torch.tensor([1]), "item": torch.tensor([0, 1])}
+        >>> torch.equal(keep_rows(model, graph, kept).embedding.weight, model.embedding.weight[1:])
+        True
+    """
+    counts, index = _counts(graph, kept), _rows(graph, kept)
+    new: dict[int, Any] = {}
+    for name, nodes in node_rows(model, graph).items():
+        table = model.get_parameter(name)
+        rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
+        new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
+    made = copy.deepcopy(model, dict(new))  # copies all but the tables, for which the smaller ones stand
+    smaller = {id(table) for table in new.values()}
+    for module in made.modules():
+        if isinstance(module, nn.Embedding) and id(module.weight) in smaller:
+            if module.padding_idx is not None:
+                raise _unclear(model, "an embedding with a row for padding")
+            module.num_embeddings = module.weight.size(0)
+        for name, (before, after) in counts.items():
+            for attribute in (form.format(name) for form in SIZES):
+                if type(vars(module).get(attribute)) is int and vars(module)[attribute] == before:
+                    setattr(module, attribute, after)
+    changed = {before for before, after in counts.values() if before != after}
+    for what in _left(made, changed, smaller):
+        raise _unclear(model, what)
+    return made
+
+
+def _counts(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Return the numbers of users, items and nodes before and after."""
+    counts = {name: (len(graph.vocabulary(name)), len(kept[name])) for name in kept}
+    if graph.kind == "sessions":
+        return counts
+    return counts | {"node": (graph.num_rows, sum(after for _, after in counts.values()))}
+
+
+def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> Tensor:
+    """Return the rows that stay of a table with all users and items (only items for sessions) ``[num_new]``."""
+    if graph.kind == "sessions":
+        return kept["item"].cpu()
+    return torch.cat([kept["user"].cpu(), kept["item"].cpu() + len(graph.vocabulary("user"))])
+
+
+def _left(model: nn.Module, changed: set[int], smaller: set[int]) -> Iterator[str]:
+    """Yield descriptions of what still has an entry per user or item."""
+    for path, module in model.named_modules():
+        prefix, package = f"{path}." if path else "", type(module).__module__.partition(".")[0]
+        if package in OWN:
+            continue
+        for name, child in module.named_children():
+            table = child.weight if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) else None
+            if table is not None and id(table) not in smaller and len(table) in changed:
+                yield f"a table '{prefix}{name}' of {len(table)} rows"
+        held = {} if package == "torch" else {**module._parameters, **module._buffers, **vars(module)}
+        for name, value in held.items():
+            if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if isinstance(value, BaseData):
+                yield f"a graph as '{prefix}{name}'"
+            shape = getattr(value, "shape", None)
+            sizes = tuple(shape) if isinstance(shape, tuple) else ()
+            if isinstance(value, (list, tuple, dict, set)):
+                sizes = (len(value),)
+            if changed & {size for size in sizes if isinstance(size, int)}:
+                yield f"'{prefix}{name}' of {' × '.join(map(str, sizes))} entries"
+
+
+def _unclear(model: nn.Module, what: str) -> ArgumentError:
+    name = type(model).__name__
+    hint = f"tell how it becomes smaller with @graphunlearn.nn.keep_rows.register({name})"
+    expected = "hold nothing but embedding tables with an entry per user or item"
+    return ArgumentError("model", expected, f"{name} with {what}", hint)

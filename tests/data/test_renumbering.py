@@ -1,0 +1,127 @@
+"""Graphs with fewer nodes say by raw id what a list of events without the others says."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import graphs, session_graphs
+
+import graphunlearn as gu
+from graphunlearn.data.renumbering import active_nodes, emptied_nodes, keep_nodes, named_nodes, new_numbers, node_types
+
+
+@st.composite
+def parts(draw, source):
+    """A graph, and some of its nodes of every type."""
+    graph = draw(source)
+    kept = {}
+    for name in node_types(graph):
+        size = len(graph.vocabulary(name))
+        kept[name] = torch.tensor(sorted(draw(st.sets(st.sampled_from(range(size))))), dtype=torch.long)
+    return graph, kept
+
+
+def rows_of(graph):
+    """Every interaction by raw ids, with its attributes."""
+    values = [getattr(graph, name) for name in ("rating", "time", "label")]
+    values = [[None] * graph.num_interactions if value is None else value.tolist() for value in values]
+    users, items = graph.user_ids, graph.item_ids
+    return [(users[u], items[i], *rest) for u, i, *rest in zip(*graph.pairs.tolist(), *values)]
+
+
+@given(parts(graphs()))
+def test_interactions_are_those_between_nodes_that_stay(case):
+    graph, kept = case
+    before = rows_of(graph)
+    part = keep_nodes(graph, kept)
+    users, items = ([graph.vocabulary(name)[n] for n in kept[name].tolist()] for name in ("user", "item"))
+    assert (part.user_ids, part.item_ids) == (users, items)
+    assert rows_of(part) == [row for row in before if row[0] in users and row[1] in items]
+    assert (part.num_users, part.num_items) == (len(users), len(items))
+    assert part.validate()
+    assert rows_of(graph) == before
+
+
+def sessions_of(graph):
+    """Every session by raw ids: its id, its user, and the items and times of its clicks."""
+    items, out = graph.item_ids, []
+    for n, (start, stop) in enumerate(zip(graph.click_ptr[:-1].tolist(), graph.click_ptr[1:].tolist())):
+        user = None if graph.user is None else int(graph.user[n])
+        user = graph.vocabulary("user")[user] if user is not None and user >= 0 else user
+        times = [None] * (stop - start) if graph.time is None else graph.time[start:stop].tolist()
+        out.append(
+            (graph.session_ids[n], user, [(items[i], t) for i, t in zip(graph.items[start:stop].tolist(), times)])
+        )
+    return out
+
+
+@given(parts(session_graphs()))
+def test_sessions_lose_the_clicks_of_items_and_go_with_their_users(case):
+    graph, kept = case
+    part = keep_nodes(graph, kept)
+    items = {graph.item_ids[n] for n in kept["item"].tolist()}
+    users = {graph.vocabulary("user")[n] for n in kept.get("user", torch.arange(0)).tolist()} | {None, -1}
+    wanted = []
+    for name, user, clicks in sessions_of(graph):
+        left = [click for click in clicks if click[0] in items]
+        wanted += [(name, user, left)] if left and user in users else []
+    assert sessions_of(part) == wanted
+    assert part.item_ids == [graph.item_ids[n] for n in kept["item"].tolist()]
+    assert part.validate()
+
+
+def test_prefixes_lose_their_targets():
+    graph = gu.SessionGraph.from_sequences([[0, 1, 2], [2, 0]]).prefixes()
+    part = keep_nodes(graph, {"item": torch.tensor([0, 2])})
+    assert part.target.tolist() == [1, 0]  # of the items 2 and 0; the first prefix, whose target is 1, is gone
+    assert part.items.tolist() == [0, 1]
+
+
+def test_features_and_other_relations_follow_their_nodes():
+    graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2], [0, 0, 1]]), 3, 2)
+    graph["user"].x = torch.arange(6.0).view(3, 2)
+    graph["user", "follows", "user"].edge_index = torch.tensor([[0, 0, 2], [1, 2, 0]])
+    part = keep_nodes(graph, {"user": torch.tensor([0, 2])})
+    assert part["user"].x.tolist() == [[0.0, 1.0], [4.0, 5.0]]
+    assert part["user", "follows", "user"].edge_index.tolist() == [[0, 1], [1, 0]]
+    assert (part.num_users, part.num_items, part.pairs.tolist()) == (2, 2, [[0, 1], [0, 1]])
+
+
+@given(graphs(min_interactions=1), st.data())
+def test_emptied_nodes_had_events_and_have_none(graph, data):
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=(n := graph.num_interactions), max_size=n)))
+    retained = graph.keep(mask)
+    before = {(s, n) for pair in graph.pairs.t().tolist() for s, n in zip(("user", "item"), pair)}
+    after = {(s, n) for pair in retained.pairs.t().tolist() for s, n in zip(("user", "item"), pair)}
+    found = {(s, n) for s, nodes in emptied_nodes(graph, retained).items() for n in nodes.tolist()}
+    assert found == before - after
+    active = {(s, n) for s in ("user", "item") for n in active_nodes(retained, s).nonzero().flatten().tolist()}
+    assert active == after
+
+
+def test_users_of_sessions_are_emptied_with_their_last_session():
+    graph = gu.SessionGraph.from_sequences([[0], [1], [1]], user=torch.tensor([0, 1, -1]), user_ids=["a", "b", "c"])
+    found = emptied_nodes(graph, graph.select(torch.tensor([1, 2])))
+    assert {name: nodes.tolist() for name, nodes in found.items()} == {"user": [0], "item": [0]}
+    bare = gu.SessionGraph.from_sequences([[0], [1]])
+    assert node_types(bare) == ("item",)
+
+
+def test_requests_name_nodes_by_themselves_and_in_pairs():
+    graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]), 3, 2, user_ids=["a", "b", "c"])
+    request = gu.ForgetRequest("user", ["c", "z"]) | gu.ForgetRequest("interaction", [("a", "1")])
+    found = named_nodes(graph, request | gu.ForgetRequest.internal("item", torch.tensor([0])))
+    assert {name: sorted(nodes.tolist()) for name, nodes in found.items()} == {"user": [0, 2], "item": [0, 1]}
+    clicks = gu.SessionGraph.from_sequences([[0, 1]], session_ids=["s"])
+    assert named_nodes(clicks, gu.ForgetRequest("session", ["s"]))["item"].tolist() == []
+
+
+def test_new_numbers_are_the_places_among_those_that_stay():
+    assert new_numbers(torch.tensor([1, 3]), 5).tolist() == [-1, 0, -1, 1, -1]
+
+
+@pytest.mark.parametrize("kept", [[1, 0], [0, 0], [0, 9]])
+def test_bad_numbers_are_refused(kept):
+    graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
+    with pytest.raises(gu.ArgumentError, match="'kept' must"):
+        keep_nodes(graph, {"user": torch.tensor(kept)})

@@ -1,0 +1,111 @@
+"""Models with fewer rows: what is cut, what is kept, and what nobody can cut."""
+
+import pytest
+import torch
+from torch import nn
+from toys import TwoTower, light_gcn, random_graph
+
+import graphunlearn as gu
+from graphunlearn.nn import keep_rows
+
+KEPT = {"user": torch.tensor([0, 2, 3, 6]), "item": torch.tensor([1, 2, 5])}
+
+
+@pytest.fixture
+def graph():
+    return random_graph(7, 6, 20)
+
+
+def test_the_rows_of_one_table_are_those_of_users_then_items(graph):
+    model = light_gcn(graph)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made = keep_rows(model, graph, KEPT)
+    assert torch.equal(made.embedding.weight, before["embedding.weight"][[0, 2, 3, 6, 8, 9, 12]])
+    assert (made.num_nodes, made.embedding.num_embeddings) == (7, 7)
+    assert torch.equal(made.alpha, before["alpha"])
+    assert (model.num_nodes, len(model.embedding.weight)) == (13, 13)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_two_tables_are_cut_each_on_its_side(graph):
+    model = TwoTower(7, 6)
+    made = keep_rows(model, graph, KEPT)
+    assert torch.equal(made.user_table.weight, model.user_table.weight[KEPT["user"]])
+    assert torch.equal(made.item_table.weight, model.item_table.weight[KEPT["item"]])
+    assert made.tower.weight is not model.tower.weight
+    assert torch.equal(made.tower.weight, model.tower.weight)
+
+
+def test_tied_tables_stay_tied_and_frozen_ones_frozen(graph):
+    model = TwoTower(7, 6)
+    model.again_item = nn.Embedding(6, 3)
+    model.again_item.weight = model.item_table.weight
+    model.user_table.weight.requires_grad_(False)
+    made = keep_rows(model, graph, KEPT)
+    assert made.again_item.weight is made.item_table.weight
+    assert (made.again_item.num_embeddings, made.item_table.num_embeddings) == (3, 3)
+    assert not made.user_table.weight.requires_grad
+    assert made.item_table.weight.requires_grad
+
+
+def refused(model, graph, what):
+    with pytest.raises(gu.ArgumentError) as error:
+        keep_rows(model, graph, KEPT)
+    assert str(error.value).startswith("'model' must hold nothing but embedding tables with an entry per user or item")
+    assert what in str(error.value)
+    assert f"keep_rows.register({type(model).__name__})" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("norm_adj", torch.eye(13).to_sparse(), "'norm_adj' of 13 × 13 entries"),
+        ("cached", torch.zeros(7, 3), "'cached' of 7 × 3 entries"),
+        ("names", [str(n) for n in range(7)], "'names' of 7 entries"),
+        ("degrees", torch.zeros(6).numpy(), "'degrees' of 6 entries"),
+        ("graph", random_graph(2, 2, 3), "a graph as 'graph'"),
+    ],
+)
+def test_what_else_has_an_entry_per_node_is_refused(graph, name, value, what):
+    model = TwoTower(7, 6)
+    setattr(model, name, value)
+    refused(model, graph, what)
+
+
+def test_buffers_and_bare_parameters_are_refused(graph):
+    model = TwoTower(7, 6)
+    model.register_buffer("seen", torch.zeros(6))
+    refused(model, graph, "'seen' of 6 entries")
+    model = TwoTower(7, 6)
+    model.bias = nn.Parameter(torch.zeros(7))
+    refused(model, graph, "'bias' of 7 entries")
+
+
+def test_tables_of_either_side_are_refused_where_both_have_as_many_rows():
+    graph, model = random_graph(6, 6, 20), TwoTower(6, 6)
+    model.first, model.second = nn.Embedding(6, 3), nn.Embedding(6, 3)
+    kept = {"user": torch.arange(5), "item": torch.arange(6)}
+    with pytest.raises(gu.ArgumentError, match="a table 'first' of 6 rows"):
+        keep_rows(model, graph, kept)
+    del model.first, model.second
+    assert len(keep_rows(model, graph, kept).user_table.weight) == 5
+
+
+def test_padding_is_refused(graph):
+    model = TwoTower(7, 6)
+    model.user_table = nn.Embedding(7, 3, padding_idx=0)
+    refused(model, graph, "an embedding with a row for padding")
+
+
+def test_a_registered_function_decides(graph):
+    class Own(nn.Module):
+        def __init__(self, users, items):
+            super().__init__()
+            self.users, self.items = nn.Parameter(users), nn.Parameter(items)
+
+    @keep_rows.register
+    def _(model: Own, graph, kept):
+        return Own(model.users.detach()[kept["user"]], model.items.detach()[kept["item"]])
+
+    model = Own(torch.randn(7, 3), torch.randn(6, 3))
+    assert torch.equal(keep_rows(model, graph, KEPT).users, model.users[KEPT["user"]])
