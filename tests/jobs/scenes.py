@@ -10,6 +10,7 @@ import graphunlearn as gu
 from graphunlearn.jobs import Jobs
 from graphunlearn.runs import ModelSpec, Run
 
+SIDES = ("user", "item")
 START = datetime(2026, 12, 1, 2, 30, tzinfo=timezone.utc)
 
 
@@ -35,9 +36,8 @@ def unlink(run, folder):
 
 def graph_of(rows, users=40, items=12):
     """A graph of pairs of user and item numbers, with the ids reader-0, reader-1, ... and book-0, ..."""
-    pairs = torch.tensor(sorted(rows), dtype=torch.long).t().reshape(2, -1)
-    vocabulary = {"user_ids": [f"reader-{k}" for k in range(users)], "item_ids": [f"book-{k}" for k in range(items)]}
-    return gu.InteractionGraph.from_edges(pairs, users, items, **vocabulary)
+    names = sorted((f"reader-{u}", f"book-{i}") for u, i in rows)
+    return named_graph(names, [f"reader-{k}" for k in range(users)], [f"book-{k}" for k in range(items)])
 
 
 def some_rows(seed=0, users=40, items=12, each=4):
@@ -60,13 +60,28 @@ def rows_of(graph):
 
 
 def returns(folder, ledger, rows):
-    """Add rows to the training data of a run, as after further training, and record it as the newest model."""
+    """Add rows, by raw ids, to the training data of a run, as further training does, and record the newest model."""
     run = Run.load(folder)
-    known = {tuple(pair) for pair in run.train.pairs.t().tolist()}
-    train = graph_of(known | set(rows))
-    after = replace(run, train=train)
+    both = sorted(rows_of(run.train) | set(rows))
+    ids = [
+        list(dict.fromkeys([*run.train.vocabulary(name).ids, *(row[k] for row in both)]))
+        for k, name in enumerate(SIDES)
+    ]
+    parts = {
+        name: named_graph(both if name == "train" else sorted(rows_of(getattr(run, name))), *ids)
+        for name in ("train", "validation", "test")
+    }
+    torch.manual_seed(len(both))
+    after = replace(run, model=run.spec.build(parts["train"]), **parts)
     after.save(folder, overwrite=True)
-    gu.Ledger(ledger).record_retrained(after.model, train, out=folder.name)
+    gu.Ledger(ledger).record_retrained(after.model, after.train, out=folder.name)
+
+
+def named_graph(rows, user_ids, item_ids):
+    """A graph of rows of raw ids, with users and items in the given order."""
+    numbers = [{value: k for k, value in enumerate(ids)} for ids in (user_ids, item_ids)]
+    pairs = torch.tensor([[numbers[0][u], numbers[1][i]] for u, i in rows], dtype=torch.long).reshape(-1, 2).t()
+    return gu.InteractionGraph.from_edges(pairs, len(user_ids), len(item_ids), user_ids=user_ids, item_ids=item_ids)
 
 
 def raw(folder, *, but=()):

@@ -1,5 +1,6 @@
 """A month of random days beside a plain model of what is to happen: sets of rows, and loops over them."""
 
+import json
 from random import Random
 
 import pytest
@@ -24,8 +25,8 @@ def a_request(random, model):
     return level, ids + random.sample(ids, random.randint(0, 1))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_month(seed, tmp_path):
+@pytest.mark.parametrize(("seed", "compact"), [(0, None), (1, None), (2, True), (3, False)])
+def test_a_month(seed, compact, tmp_path):
     random, clock = Random(seed), Clock()
     all_rows = some_rows(seed)
     held_out = set(random.sample(sorted(all_rows), 25))
@@ -53,11 +54,12 @@ def test_a_month(seed, tmp_path):
             assert gone == model.jobs[number - 1]["withdrawn"] - before
         if random.random() < 0.3:  # some come back, some are new
             rows = {(random.randrange(40), random.randrange(12)) for _ in range(3)}
+            rows = {(f"reader-{u}", f"book-{i}") for u, i in rows}
             returns(folder, tmp_path / "ledger.db", rows)
-            model.train |= {(f"reader-{u}", f"book-{i}") for u, i in rows}
+            model.train |= rows
         within = random.choice([0, 1, 1, 2])
         model.run(clock.day(), within)
-        for batch in jobs.run(within=within, method=unlink):
+        for batch in jobs.run(within=within, method=unlink, compact=compact):
             assert batch.error is None
         run = Run.load(folder)
         assert (rows_of(run.train), rows_of(run.test)) == (model.train, model.test)
@@ -65,11 +67,13 @@ def test_a_month(seed, tmp_path):
         assert [{name: job[name] for name in COUNTED} for job in told] == [
             {name: job[name] for name in COUNTED} for job in model.jobs
         ]
-        ledger_files = raw(tmp_path, but=[path.name for path in folder.iterdir()])
-        waiting_for = {str(value) for job in model.jobs for value in job["ids"]}
+        held, everything = raw(tmp_path, but=[path.name for path in folder.iterdir()]), raw(tmp_path)
+        waiting_for = json.dumps([job["ids"] for job in model.jobs])
         for k in range(45):
-            asked = any(f"reader-{k}'" in f"{value}'" for value in waiting_for)
-            assert asked or f'"reader-{k}"'.encode() not in ledger_files
+            name = f'"reader-{k}"'
+            assert (name in waiting_for) == (name.encode() in held)
+            if ("user", f"reader-{k}") in model.served and not any(row[0] == name[1:-1] for row in model.train):
+                assert compact is False or name in waiting_for or name.encode() not in everything
         clock.tomorrow()
     for job in jobs.status():
         assert job.ids == job.withdrawn + job.deleted + job.already_deleted + job.not_found or job.state == "PENDING"
