@@ -117,6 +117,7 @@ _PACKAGES = {
     "datasets",
     "eval",
     "func",
+    "jobs",
     "ledger",
     "metrics",
     "nn",

@@ -23,7 +23,7 @@ FLOORS = (
     ("datasets",),
     ("operators",),
     ("ledger", "runs"),
-    ("eval", "adapters", "testing"),
+    ("eval", "adapters", "testing", "jobs"),
     ("cli",),
 )
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

@@ -12,6 +12,7 @@ commands:
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
   ledger    show or verify the record of all requests, or continue an interrupted one
+  job       collect deletion requests with a due date, and work off what is due
   bench     compare methods with retrained models in a scenario
   datasets  list the named data sets and show which are on this machine, or download them
 
@@ -40,6 +41,11 @@ requests one after another, none lost and none applied twice:
   graphunlearn ledger show runs/ledger.db
   graphunlearn ledger verify runs/ledger.db
   graphunlearn erase runs/f --ledger runs/ledger.db --out runs/clean
+
+deletion requests with a due date, worked off by a daily call:
+  graphunlearn job submit --ids users.csv --due 2026-12-20 --run runs/live --ledger runs/ledger.db
+  graphunlearn job run --ledger runs/ledger.db
+  graphunlearn job report runs/ledger.db
 
 options of all commands:
   -h, --help     describe a command, with examples (graphunlearn train --help)
@@ -80,6 +86,7 @@ VERBS = {
     "evaluate": "Evaluate",
     "audit": "RunAudit",
     "ledger": "ShowLedger",
+    "job": "DeletionJob",
     "bench": "Bench",
     "datasets": "Datasets",
 }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +48,14 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     Raises:
         ValueError: The folder has been changed since it was written.
     """
+    from graphunlearn.data.io.folders import clear_leftovers
     from graphunlearn.runs.run import Run
 
     pending = ledger.pending
     if pending is None or "out" not in pending.command:
         return None
     out = Path(pending.command["out"])
-    cleared(out)
+    clear_leftovers(out)
     if _token(out) != pending.token:
         return None
     try:
@@ -67,46 +65,6 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
         raise ValueError(f"{error}; the pending request wrote '{out}': move it away to repeat the request") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")
     return entry
-
-
-def cleared(out: Path) -> None:
-    """Restore a folder whose replacement was interrupted, and delete its unfinished successor.
-
-    Args:
-        out: The folder.
-    """
-    for role in ("old", "new"):
-        for left in out.parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
-            if role == "old" and not out.exists():
-                left.rename(out)
-            else:
-                shutil.rmtree(left)
-
-
-def relative_to_ledger(out: Path, ledger: Ledger) -> str:
-    """Return the path of a run folder relative to the ledger, so that both can be moved together.
-
-    Args:
-        out: The folder.
-        ledger: The ledger.
-
-    Returns:
-        The path; absolute if the folder is on another drive.
-    """
-    try:
-        return Path(os.path.relpath(out.absolute(), ledger.path.absolute().parent)).as_posix()
-    except ValueError:
-        return str(out.absolute())
-
-
-def run_folder_of(path: str, file: Path) -> Path:
-    """Return a run folder from the path in an entry; the reverse of :func:`relative_to_ledger`.
-
-    Args:
-        path: The path in the entry.
-        file: The file of the ledger.
-    """
-    return Path(os.path.relpath(file.absolute().parent / path))
 
 
 def entry_of_run(ledger: Ledger, run: Run) -> int:
@@ -150,8 +108,12 @@ def audit_figures(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _token(out: Path) -> str | None:
     """Return the token of the request that a run folder was written for, if any."""
-    try:
-        facts = json.loads((out / "unlearning.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts.get("token") if isinstance(facts, dict) else None
+    for name in ("unlearning.json", "run.json"):  # a deletion job writes no unlearning.json
+        try:
+            facts = json.loads((out / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(facts, dict):
+            token = facts.get("token") if name == "unlearning.json" else facts.get("about", {}).get("token")
+            return token if isinstance(token, str) else None
+    return None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from glob import escape
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Out, RunFolder, Running
-from graphunlearn.cli._ledgers import cleared, existing, finished, relative_to_ledger
+from graphunlearn.cli._id_map import check_table, table_of
+from graphunlearn.cli._ledgers import existing, finished
 from graphunlearn.cli._methods import preparable
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._text import Answer, counted, device_of, listed
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Erase"]
 
-TABLES = (".csv", ".parquet")
 REPLACES = "'--overwrite' replaces it"
 
 
@@ -66,25 +64,27 @@ class Erase:
 
     def run(self) -> Answer:
         """Erase, and write the folder."""
+        from graphunlearn.data.io.folders import clear_leftovers
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run
 
         if self.out.resolve() == self.source.resolve():
             raise ArgumentError("--out", "be another folder than the run", f"'{self.out}'")
         if self.id_map is not None:
-            _check_table(self.id_map, (self.source, self.out))
+            check_table(self.id_map, (self.source, self.out))
         check_out(self.out, overwrite=True)  # whether it may be replaced is asked below: it may be finished already
         if self.ledger is None:
-            cleared(self.out)
+            clear_leftovers(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), None)
         with existing(self.ledger) as ledger:
             finished(ledger)
-            cleared(self.out)
+            clear_leftovers(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), ledger)
 
     def _erase(self, before: Run, ledger: Ledger | None) -> Answer:
         """Erase, write the table and the folder, and add the entry."""
         from graphunlearn.data import write_atomic
+        from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.runs.erasing import erase, id_map
         from graphunlearn.runs.folder import check_out
 
@@ -99,7 +99,7 @@ class Erase:
         written = _is_written(self.out, erased.run)
         if not written:
             check_out(self.out, self.running.overwrite)
-        table = b"" if self.id_map is None else _table(id_map(small), self.id_map.suffix)
+        table = b"" if self.id_map is None else table_of(id_map(small), self.id_map.suffix)
         if self.id_map is not None and not self.running.overwrite and _other(self.id_map, table):
             raise ExistsError("--id-map", "be a new file", f"'{self.id_map}', which exists", REPLACES)
 
@@ -113,7 +113,7 @@ class Erase:
         if ledger is None:
             save()
         else:
-            place = relative_to_ledger(self.out, ledger)
+            place = relative_to_ledger(self.out, ledger.path)
             entry = ledger.record_erased(before.model, before.train, small, save=save, out=place)
         return self._answer(erased, None if entry is None else entry.number)
 
@@ -148,31 +148,6 @@ class Erase:
             f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
         return Answer(data | ({} if entry is None else {"entry": entry}), "\n".join(lines))
-
-
-def _check_table(table: Path, folders: Sequence[Path]) -> None:
-    """Check the path of the table before any work is done for it, and delete what an interrupted call left of it."""
-    if table.suffix not in TABLES:
-        raise ArgumentError("--id-map", f"end with {listed(TABLES, 'or')}", f"'{table}'")
-    parent = table.resolve().parent
-    if not parent.is_dir():
-        raise ArgumentError("--id-map", "be in an existing folder", f"'{table}'")
-    if any(folder.resolve() in (parent, *parent.parents) for folder in folders):
-        raise ArgumentError("--id-map", "be outside of run folders", f"'{table}'")
-    for left in parent.glob(f".{escape(table.name)}.*.part"):
-        left.unlink()
-
-
-def _table(columns: Mapping[str, Sequence[Any]], suffix: str) -> bytes:
-    """Return the content of a CSV or Parquet file."""
-    import pandas as pd
-
-    frame, content = pd.DataFrame(columns), BytesIO()
-    if suffix == ".csv":
-        frame.to_csv(content, index=False)
-    else:
-        frame.to_parquet(content, index=False)
-    return content.getvalue()
 
 
 def _other(path: Path, content: bytes) -> bool:

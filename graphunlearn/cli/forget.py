@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
-from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
+from graphunlearn.cli._ledgers import finished
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
@@ -105,6 +105,7 @@ class Forget:
         """
         from graphunlearn.eval.report.verdict import format_seconds
         from graphunlearn.ledger import Ledger
+        from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Forgotten, Run
 
@@ -149,7 +150,7 @@ class Forget:
             result = method.unlearn(run.model, run.train, request)
             save(result)
         else:
-            place = relative_to_ledger(self.out, ledger)
+            place = relative_to_ledger(self.out, ledger.path)
             facts: dict[str, Any] = {"asked": asked, "command": self._command(), "out": place}
             result = ledger.unlearn(method, run.model, run.train, request, save=save, objective=run.objective, **facts)
         data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
@@ -179,6 +180,8 @@ class Forget:
 
     def _done(self, entry: LedgerEntry) -> Answer:
         """Return the result of a command whose request is already in the ledger."""
+        from graphunlearn.ledger.places import run_folder_of
+
         assert self.ledger is not None
         where = "" if entry.out is None else f"; the new run is {run_folder_of(entry.out, self.ledger)}"
         text = f"done already: entry {entry.number} of {self.ledger}, {entry.time}{where}"

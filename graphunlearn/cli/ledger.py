@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from graphunlearn.cli._fields import Printing, Running, optional
-from graphunlearn.cli._ledgers import existing, finished, relative_to_ledger, run_folder_of
+from graphunlearn.cli._ledgers import existing, finished
 from graphunlearn.cli._text import Answer, columns, counted
 from graphunlearn.cli.forget import Forget
 from graphunlearn.errors import ArgumentError
@@ -84,6 +84,7 @@ class ShowLedger:
 
     def _verify(self) -> Answer:
         from graphunlearn.ledger import Ledger
+        from graphunlearn.ledger.places import run_folder_of
         from graphunlearn.ledger.store import Store, key_file
 
         data: dict[str, Any] = {"key": key_file(self.file).exists()}
@@ -116,6 +117,10 @@ class ShowLedger:
             pending = ledger.pending
             if pending is None:
                 raise ArgumentError("ledger", "have a pending request to resume", f"'{self.file}' without one")
+            if "batch" in pending.command:
+                hint = f"'graphunlearn job run --ledger {self.file}' finishes it"
+                got = "one of a deletion job"
+                raise ArgumentError("ledger", "have a pending request of 'graphunlearn forget' to resume", got, hint)
             if not pending.command:
                 got = "one of a Python program, which must repeat its call of Ledger.unlearn"
                 raise ArgumentError("ledger", "have a pending request of 'graphunlearn forget' to resume", got)
@@ -147,12 +152,13 @@ class ShowLedger:
 
     def _retrained(self) -> Answer:
         from graphunlearn.ledger import Ledger
+        from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.runs.run import Run
 
         if self.run_folder is None:
             raise ArgumentError("--run", "name the run of the retrained model", "none")
         run, ledger = Run.load(self.run_folder), Ledger(self.file)
-        entry = ledger.record_retrained(run.model, run.train, out=relative_to_ledger(self.run_folder, ledger))
+        entry = ledger.record_retrained(run.model, run.train, out=relative_to_ledger(self.run_folder, self.file))
         same = entry.graph_before == entry.graph_after
         what = "the data of the newest entry" if same else "other data than those of the newest entry"
         text = f"entry {entry.number} of {self.file}: retrained on {what}; the drift starts again from zero"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,9 +14,21 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.ledger.entry import LedgerEntry
 from graphunlearn.ledger.store import Store
+from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators.base import UnlearningResult
 
-__all__ = ["RETRAINING", "as_result", "check_newest", "checked_entries", "drift_of"]
+__all__ = [
+    "RETRAINING",
+    "append",
+    "append_erased",
+    "as_result",
+    "check_newest",
+    "checked_entries",
+    "drift_of",
+    "entry_of",
+    "newest_of",
+    "prints_of",
+]
 
 RETRAINING = "retrain"
 """Name of the method that resets the drift, because it trains a new model."""
@@ -63,3 +76,55 @@ def as_result(entry: LedgerEntry, model: nn.Module, graph: Any, request: ForgetR
         outcome = "corrected" if entry.accepted else "kept" if kept else "unlink-redraw"
         log["acceptance"] = {"accepted": entry.accepted, "outcome": outcome}
     return UnlearningResult(model, graph, request, str(entry.method), entry.seconds or 0.0, 0.0, None, 0, log)
+
+
+def newest_of(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
+    """Return the entry of the newest model; ``None`` if there is none."""
+    return next((entry for entry in reversed(entries) if entry.kind != "audited"), None)
+
+
+def entry_of(
+    entries: Sequence[LedgerEntry], digest: str, request: ForgetRequest, model: str, graph: str
+) -> LedgerEntry | None:
+    """Return the entry of a request; ``None`` if it is not finished or the ledger does not contain the model.
+
+    Clicks are identified by positions in a graph, so a request with clicks only matches an entry of the same graph. A
+    model that was retrained on other data may have learned the forgotten data again; only entries since then count.
+    """
+    known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
+    clicks = any(part.level == "click" for part in request.parts)
+    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
+    for place in reversed(anew):
+        after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
+        if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:
+            entries = entries[place:]
+            break
+    for entry in entries if model in known else []:
+        if entry.digest == digest and (not clicks or entry.graph_before == graph):
+            return entry
+    return None
+
+
+def append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
+    """Add an entry, and return it."""
+    store.append(content)
+    return store.entries()[-1]
+
+
+def append_erased(
+    store: Store,
+    gone: Mapping[str, int],
+    after: tuple[str, str],
+    before: tuple[str, str] | None,
+    out: str | Path | None,
+) -> LedgerEntry:
+    """Add the entry of a model without the rows of emptied users and items, and return it."""
+    content: dict[str, Any] = {"kind": "erased", "erased": dict(gone)}
+    content |= {} if before is None else {"model_before": before[0], "graph_before": before[1]}
+    content |= {"model_after": after[0], "graph_after": after[1]}
+    return append(store, content | ({} if out is None else {"out": str(out)}))
+
+
+def prints_of(store: Store, model: nn.Module, graph: Any) -> tuple[str, str]:
+    """Return the fingerprint of a model and the keyed fingerprint of its graph."""
+    return fingerprint(model), keyed(graph.fingerprint(), store.key())

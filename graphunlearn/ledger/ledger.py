@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,18 @@ from torch import nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
-from graphunlearn.ledger.chain import RETRAINING, as_result, check_newest, checked_entries, drift_of
+from graphunlearn.ledger.chain import (
+    RETRAINING,
+    append,
+    append_erased,
+    as_result,
+    check_newest,
+    checked_entries,
+    drift_of,
+    entry_of,
+    newest_of,
+    prints_of,
+)
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.store import Store, now
@@ -43,6 +55,9 @@ class Ledger:
     3. ``save(result)`` writes the new model and graph; it must be atomic.
     4. One transaction adds the entry and erases the ids.
 
+    One process at a time works on requests, others wait until it is done or has ended, and all can read. A program
+    that shares a ledger with others loads the newest model in a block ``with ledger:``, so that nothing comes between.
+
     If the process is killed at any point, repeating the call finishes the request. Given the old model, the call
     repeats the method; given the new model, if it was saved, the call only adds the entry. Until then, the ledger
     accepts no other request.
@@ -64,9 +79,10 @@ class Ledger:
     Args:
         path: The file; it is created if it does not exist.
         budget: Drift above which the ledger warns; ``None`` measures no drift.
+        wait: Seconds to wait while another process works on a request; ``None`` waits until that one is done.
 
     Raises:
-        ValueError: The file is not a ledger, is damaged, or is in use by another process.
+        ValueError: The file is not a ledger or is damaged.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -83,19 +99,21 @@ class Ledger:
         2
     """
 
-    def __init__(self, path: str | Path, *, budget: float | None = BUDGET) -> None:
+    def __init__(self, path: str | Path, *, budget: float | None = BUDGET, wait: float | None = None) -> None:
         if budget is not None and not 0 < budget < math.inf:
             raise ArgumentError("budget", "be positive and finite, or None to measure no drift", budget)
-        self.path, self.budget = Path(path), budget
+        if wait is not None and not 0 <= wait < math.inf:
+            raise ArgumentError("wait", "be finite and not negative, or None to wait for as long as it takes", wait)
+        self.path, self.budget, self.wait = Path(path), budget, wait
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
-            with Store.writing(self.path):
+            with Store.writing(self.path, wait):
                 pass
         self.entries()
 
     def __enter__(self) -> Ledger:
-        """Lock the ledger against other processes until the block ends."""
-        opened = Store.writing(self.path)
+        """Keep other processes from working on requests until the block ends; wait for one that does."""
+        opened = Store.writing(self.path, self.wait)
         self._held = opened, opened.__enter__()
         return self
 
@@ -106,11 +124,11 @@ class Ledger:
 
     @contextmanager
     def _open(self, write: bool = True) -> Iterator[Store]:
-        """Open the store, unless the ledger is locked by a ``with`` block, which has opened it already."""
+        """Open the store, unless a ``with`` block has opened it already."""
         if self._held is not None:
             yield self._held[1]
             return
-        with (Store.writing if write else Store.reading)(self.path) as store:
+        with Store.writing(self.path, self.wait) if write else Store.reading(self.path) as store:
             yield store
 
     def entries(self) -> list[LedgerEntry]:
@@ -133,7 +151,36 @@ class Ledger:
             ValueError: The key is missing.
         """
         with self._open(write=False) as store:
-            return _prints(store, model, graph)
+            return prints_of(store, model, graph)
+
+    def digest(self, request: ForgetRequest) -> str:
+        """Return the keyed digest of a request, as its entry contains it."""
+        with self._open(write=False) as store:
+            return request.digest(store.key())
+
+    def keyed(self, texts: Iterable[str]) -> list[bytes]:
+        """Return the HMAC-SHA256 of every text, such as an id, which reveals nothing to those without the key."""
+        with self._open(write=False) as store:
+            key = store.key()
+        return [hmac.digest(key, text.encode(), "sha256") for text in texts]
+
+    @property
+    def drift(self) -> Drift | None:
+        """The drift since the model was last trained; ``None`` if nothing has been forgotten or measured since."""
+        return drift_of(self.entries())
+
+    def check_newest(self, model: str, graph: str) -> None:
+        """Check that a model is the newest of the ledger; any model is, if there is no entry yet.
+
+        Args:
+            model: The fingerprint of the model.
+            graph: The fingerprint of its graph, without the key.
+
+        Raises:
+            ValueError: The model or the graph is not the newest, or the key is missing.
+        """
+        with self._open(write=False) as store:
+            check_newest(newest_of(store.entries()), model, keyed(graph, store.key()))
 
     def find(self, request: ForgetRequest, model: nn.Module, graph: Graph) -> LedgerEntry | None:
         """Return the entry of a finished request.
@@ -148,8 +195,8 @@ class Ledger:
             The entry; ``None`` if the request is not finished or the ledger does not contain the model.
         """
         with self._open(write=False) as store:
-            digest, given = request.digest(store.key()), _prints(store, model, graph)
-            return _entry_of(store.entries(), digest, request, *given)
+            digest, given = request.digest(store.key()), prints_of(store, model, graph)
+            return entry_of(store.entries(), digest, request, *given)
 
     def unlearn(
         self,
@@ -192,15 +239,15 @@ class Ledger:
         """
         asked = request if asked is None else asked
         with self._open() as store:
-            digest, given = asked.digest(store.key()), _prints(store, model, graph)
+            digest, given = asked.digest(store.key()), prints_of(store, model, graph)
             pending, entries = store.request(), checked_entries(store)
-            newest = _newest(entries)
+            newest = newest_of(entries)
             if pending is not None and digest != pending.request.digest(store.key()):
                 raise PendingError.of(self.path, pending)
             if pending is not None and pending.after == given:
                 assert pending.entry is not None
                 return as_result(self._commit(store, pending.entry), model, graph, request)
-            done = _entry_of(entries, digest, asked, *given)
+            done = entry_of(entries, digest, asked, *given)
             if done is not None and newest is not None:
                 if (newest.model_after, newest.graph_after) != given:
                     raise ArgumentError("request", "not be done yet", f"one that is finished, as entry {done.number}")
@@ -221,7 +268,7 @@ class Ledger:
             store.begin(facts)
             try:
                 result = method.unlearn(model, graph, request)
-                entry = entry_facts(facts, method, graph, result, _prints(store, result.model, result.graph))
+                entry = entry_facts(facts, method, graph, result, prints_of(store, result.model, result.graph))
                 if self.budget is not None and method.name != RETRAINING:
                     loss = objective or getattr(method, "objective", None) or default_objective(graph)
                     models = model if result.original is None else result.original, graph, result.model, result.graph
@@ -259,7 +306,7 @@ class Ledger:
                 raise ArgumentError(
                     "ledger", "have a pending request whose method has finished", f"'{self.path}' without one"
                 )
-            if _prints(store, model, graph) != pending.after:
+            if prints_of(store, model, graph) != pending.after:
                 raise ArgumentError("model", "be the result of the pending request, with its graph", "another")
             return self._commit(store, pending.entry)
 
@@ -291,7 +338,7 @@ class Ledger:
             known = [entry.number for entry in store.entries() if entry.kind == "forgotten"]
             if number not in known:
                 raise ArgumentError("number", f"be one of a request, {', '.join(map(str, known))}", number)
-            return _append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
+            return append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
 
     def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
         """Record a retrained model as the newest one; the drift starts again from zero.
@@ -309,14 +356,14 @@ class Ledger:
             ValueError: A request is pending.
         """
         with self._open() as store:
-            pending, newest = store.request(), _newest(store.entries())
+            pending, newest = store.request(), newest_of(store.entries())
             if pending is not None:
                 raise PendingError.of(self.path, pending)
-            after = _prints(store, model, graph)
+            after = prints_of(store, model, graph)
             content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
             if newest is not None:
                 content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
-            return _append(store, content | ({} if out is None else {"out": str(out)}))
+            return append(store, content | ({} if out is None else {"out": str(out)}))
 
     def record_erased(
         self,
@@ -346,12 +393,12 @@ class Ledger:
             ValueError: A request is pending, the model is not the newest, or ``compacted`` is not made of it.
         """
         with self._open() as store:
-            pending, newest = store.request(), _newest(checked_entries(store))
+            pending, newest = store.request(), newest_of(checked_entries(store))
             if pending is not None:
                 raise PendingError.of(self.path, pending)
-            before, after = _prints(store, model, graph), _prints(store, compacted.model, compacted.graph)
+            before, after = prints_of(store, model, graph), prints_of(store, compacted.model, compacted.graph)
             small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
-            if _prints(store, *small) != after or small[1].num_interactions != graph.num_interactions:
+            if prints_of(store, *small) != after or small[1].num_interactions != graph.num_interactions:
                 raise ArgumentError("compacted", "be made of the model and the graph", "another")
             done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
             if not done:
@@ -360,10 +407,25 @@ class Ledger:
                 save()
             if done and newest is not None:
                 return newest
-            content: dict[str, Any] = {"kind": "erased", "erased": dict(compacted.gone)}
-            content |= {"model_before": before[0], "graph_before": before[1]}
-            content |= {"model_after": after[0], "graph_after": after[1]}
-            return _append(store, content | ({} if out is None else {"out": str(out)}))
+            return append_erased(store, compacted.gone, after, before, out)
+
+    def record_saved_erasure(
+        self, model: nn.Module, graph: Graph, gone: Mapping[str, int], *, out: str | Path | None = None
+    ) -> LedgerEntry:
+        """Record an erased model that was saved before :meth:`record_erased` was interrupted.
+
+        Args:
+            model: The saved model, which the caller has recognised as made of the newest one.
+            graph: Its graph.
+            gone: Numbers of users and items that went.
+            out: The path that they were saved to.
+        """
+        with self._open() as store:
+            newest, after = newest_of(checked_entries(store)), prints_of(store, model, graph)
+            if newest is not None and (newest.model_after, newest.graph_after) == after:
+                return newest
+            before = None if newest is None else (str(newest.model_after), str(newest.graph_after))
+            return append_erased(store, gone, after, before, out)
 
     def verify(self, model: nn.Module | None = None) -> int:
         """Check that no entry was changed, removed or inserted, and that each starts from the model of the previous.
@@ -380,7 +442,7 @@ class Ledger:
         with self._open(write=False) as store:
             entries = checked_entries(store)
         if model is not None:
-            newest = _newest(entries)
+            newest = newest_of(entries)
             if newest is None:
                 raise ArgumentError("ledger", "have a model to compare with", f"'{self.path}' without entries")
             if fingerprint(model) != newest.model_after:
@@ -389,7 +451,7 @@ class Ledger:
 
     def _commit(self, store: Store, entry: Mapping[str, Any]) -> LedgerEntry:
         """Add the entry of a finished request, and warn if the drift exceeds the budget."""
-        added = _append(store, entry)
+        added = append(store, entry)
         if added.drift is not None and added.drift["spent"] > added.drift["budget"]:
             warnings.warn(
                 f"retrain now: the drift is {added.drift['spent']:.2g} after {added.drift['requests']} "
@@ -397,40 +459,3 @@ class Ledger:
                 stacklevel=3,
             )
         return added
-
-
-def _append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
-    store.append(content)
-    return store.entries()[-1]
-
-
-def _prints(store: Store, model: nn.Module, graph: Graph) -> tuple[str, str]:
-    """Return the fingerprint of a model and the keyed fingerprint of its graph."""
-    return fingerprint(model), keyed(graph.fingerprint(), store.key())
-
-
-def _newest(entries: Sequence[LedgerEntry]) -> LedgerEntry | None:
-    """Return the entry of the newest model; ``None`` if there is none."""
-    return next((entry for entry in reversed(entries) if entry.kind != "audited"), None)
-
-
-def _entry_of(
-    entries: Sequence[LedgerEntry], digest: str, request: ForgetRequest, model: str, graph: str
-) -> LedgerEntry | None:
-    """Return the entry of a request; ``None`` if it is not finished or the ledger does not contain the model.
-
-    Clicks are identified by positions in a graph, so a request with clicks only matches an entry of the same graph. A
-    model that was retrained on other data may have learned the forgotten data again; only entries since then count.
-    """
-    known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
-    clicks = any(part.level == "click" for part in request.parts)
-    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
-    for place in reversed(anew):
-        after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
-        if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:
-            entries = entries[place:]
-            break
-    for entry in entries if model in known else []:
-        if entry.digest == digest and (not clicks or entry.graph_before == graph):
-            return entry
-    return None

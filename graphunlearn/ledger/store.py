@@ -9,7 +9,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from graphunlearn._version import __version__
 from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
+from graphunlearn.ledger.lease import lease
 
 __all__ = ["Store", "chained", "key_file", "now", "read_key"]
 
@@ -33,11 +34,13 @@ CREATE TRIGGER entry_is_kept BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'an entry is never deleted'); END
 """
 WRITING = (
-    "PRAGMA locking_mode = EXCLUSIVE",  # holds the lock from the first transaction until the file is closed
-    "PRAGMA journal_mode = TRUNCATE",  # removes deleted ids from the journal after each transaction
+    "PRAGMA journal_mode = DELETE",  # the journal, which may hold ids, is gone after each transaction
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
+    "PRAGMA temp_store = MEMORY",
 )
+BUSY = 30.0
+"""Seconds to wait for the transactions of other processes."""
 KEY_BYTES = 32
 
 
@@ -55,7 +58,7 @@ class Store:
         """Return whether ``path`` holds a ledger or another SQLite database; false if its creation was interrupted.
 
         Raises:
-            ValueError: The file is not an SQLite file, or another process is writing to it.
+            ValueError: The file is not an SQLite file.
         """
         if not path.is_file():
             return False
@@ -68,7 +71,7 @@ class Store:
         """Open a ledger for reading.
 
         Raises:
-            ValueError: The ledger does not exist or is damaged, or another process is writing to it.
+            ValueError: The ledger does not exist or is damaged.
             OSError: The file cannot be read.
         """
         if not path.is_file():
@@ -80,36 +83,40 @@ class Store:
 
     @classmethod
     @contextmanager
-    def writing(cls, path: Path) -> Iterator[Store]:
-        """Open a ledger for exclusive writing; a ledger that does not exist is created, with its key.
+    def writing(cls, path: Path, wait: float | None = None) -> Iterator[Store]:
+        """Open a ledger as its only writer; a ledger that does not exist is created, with its key.
+
+        Other processes that write wait until the block ends. Those that read do so meanwhile, since the file is locked
+        for the time of a transaction only.
+
+        Args:
+            path: The file.
+            wait: Seconds to wait for another writer; ``None`` waits until that one is done.
 
         Raises:
-            ValueError: The file is not a ledger or is damaged, or another process has it open.
+            ValueError: The file is not a ledger or is damaged, or another process writes to it for longer than
+                ``wait``.
             OSError: The file cannot be written.
         """
         if path.is_dir():
             raise ArgumentError("ledger", "be a file", f"'{path}', which is a folder")
         if not path.absolute().parent.is_dir():
             raise ArgumentError("ledger", "be in a folder that exists", f"'{path}'")
-        # only the owner may read the file, because it holds the ids of a pending request
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        with closing(_connected(path)) as connection:
-            with _told(path):
-                new = _is_empty(connection)
-                if not new:
-                    _check_format(path, connection)
-                for statement in WRITING:
-                    connection.execute(statement)
-                connection.execute("BEGIN EXCLUSIVE")
-                if new and _is_empty(connection):
-                    _make(path, connection)
-                connection.execute("COMMIT")
-            try:
-                yield cls(path, connection)
-            finally:
-                with suppress(sqlite3.Error):  # otherwise an empty journal file would be left
-                    connection.execute("PRAGMA locking_mode = NORMAL")
-                    connection.execute("PRAGMA journal_mode = DELETE")
+        with lease(path, wait):
+            # only the owner may read the file, because it holds the ids of a pending request
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            with closing(_connected(path)) as connection:
+                store = cls(path, connection)
+                with _told(path):
+                    new = _is_empty(connection)
+                    if not new:
+                        _check_format(path, connection)
+                    for statement in WRITING:
+                        connection.execute(statement)
+                if new:
+                    with store._transaction():
+                        _make(path, connection)
+                yield store
 
     def rows(self) -> list[tuple[int, str, str]]:
         """Return the number, content and hash of all entries; entry 0 was written when the ledger was created.
@@ -310,7 +317,7 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY, isolation_level=None)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -89,6 +89,36 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def kill(work, at, half):
+    """Do some work in a child that is killed; return ``None`` if it was, and otherwise how many calls it made."""
+    shim = ctypes.CDLL(None)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        shim.crash_at(at, half)
+        try:
+            work()
+            os.write(write, str(shim.crash_count()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    told = os.read(read, 100)
+    os.close(read)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return None
+    assert told, "the command failed"
+    return int(told)
+
+
+def call(command):
+    """Run a command without a word."""
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        warnings.simplefilter("ignore")
+        return command.run()
+
+
 class Crashes:
     """Kills a command in copies of a folder.
 
@@ -106,11 +136,10 @@ class Crashes:
         self.stage, self.source, self.out, self.entries, self.beside = stage, source, out, entries, beside
         self.forget = cli._parse(verb, words)
         self.verify, self.resume = (ShowLedger(action=action, file=Path("l.db")) for action in ("verify", "resume"))
-        self.shim = ctypes.CDLL(None)
         self.scene = stage.with_name(f"{stage.name}.scene")
         self.old = files(stage / source)
         self.set_up()
-        self.call(self.forget)
+        call(self.forget)
         self.new = self.model_of(self.out)
 
     def set_up(self):
@@ -119,43 +148,21 @@ class Crashes:
         shutil.copytree(self.stage, self.scene)
         os.chdir(self.scene)
 
-    def call(self, command):
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            return command.run()
-
     def model_of(self, folder):
         run = Run.load(Path(folder))
         return fingerprint(run.model), run.train.fingerprint()
 
     def kill(self, at, half):
-        """Run the command in a child that is killed; return whether it was, and how many calls it made if not."""
+        """Run the command in a child that is killed; see :func:`kill`."""
         self.set_up()
-        read, write = os.pipe()
-        child = os.fork()
-        if not child:
-            self.shim.crash_at(at, half)
-            try:
-                self.call(self.forget)
-                os.write(write, str(self.shim.crash_count()).encode())
-            finally:
-                os._exit(0)
-        os.close(write)
-        told = os.read(read, 100)
-        os.close(read)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL
-            return None
-        assert told, "the command failed"
-        return int(told)
+        return kill(lambda: call(self.forget), at, half)
 
     def look(self, finish):
         """Look at what is left, finish the request, and look again; return what the folder was."""
         ledger, out = Path("l.db"), Path(self.out)
         made = ledger.is_file() and ledger.stat().st_size > 0
         if made:
-            self.call(self.verify)
+            call(self.verify)
         if self.source == self.out:  # replaced in place: old, new, or put aside for a moment
             where = "aside" if not out.exists() else "old" if files(out) == self.old else "new"
             assert where != "new" or self.model_of(out) == self.new
@@ -164,9 +171,9 @@ class Crashes:
             where = "new" if out.exists() else "old"
             assert not out.exists() or self.model_of(out) == self.new
         if finish == "resume" and made and self.pending() is not None:
-            self.call(self.resume)
+            call(self.resume)
         else:
-            self.call(self.forget)
+            call(self.forget)
         entries = gu.Ledger("l.db").entries()
         assert [entry.number for entry in entries] == list(range(1, self.entries + 1))
         assert self.pending() is None
@@ -175,7 +182,7 @@ class Crashes:
         assert (entries[-1].model_after, entries[-1].graph_after) == gu.Ledger("l.db").fingerprints(
             run.model, run.train
         )
-        self.call(self.verify)
+        call(self.verify)
         names = {path.name for path in Path().iterdir()}
         assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "l.db.key", self.out, *self.beside}
         return where

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import pytest
 import torch
@@ -531,30 +532,100 @@ def test_later_formats_are_told(ledger, file):
         ledger.entries()
 
 
-def test_one_process_at_a_time(ledger, file, start):
-    code = f"""
-import sqlite3
-connection = sqlite3.connect({str(file)!r}, isolation_level=None)
+HOLDING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN EXCLUSIVE")
 print("held", flush=True)
 input()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+
+
+def holding(file):
+    """A process that has a transaction open until it is told to end."""
+    other = subprocess.Popen([sys.executable, "-c", HOLDING, str(file)], stdin=-1, stdout=-1, text=True)
+    assert other.stdout.readline() == "held\n"
+    return other
+
+
+def test_a_transaction_of_another_process_is_waited_for(ledger, file, start):
+    for call in (ledger.entries, lambda: ledger.unlearn(gu.Unlink(), *start, user("3"))):
+        with holding(file) as other, ThreadPoolExecutor() as pool:
+            waiting = pool.submit(call)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+            other.communicate("\n")
+            waiting.result()
+    assert len(ledger.entries()) == 1
+
+
+def test_a_transaction_that_does_not_end_is_told(ledger, file, start, monkeypatch):
+    monkeypatch.setattr("graphunlearn.ledger.store.BUSY", 0.05)
+    with holding(file) as other:
         for call in (ledger.entries, ledger.verify, lambda: ledger.unlearn(gu.Unlink(), *start, user("3"))):
             with pytest.raises(ValueError, match=r"'ledger' must not be in use by another process .*try again"):
                 call()
         other.communicate("\n")
-    ledger.unlearn(gu.Unlink(), *start, user("3"))
-    assert len(ledger.entries()) == 1
 
 
-def test_the_method_runs_with_the_ledger_locked(ledger, file, start):
+def test_while_a_method_runs_others_read_and_none_writes(ledger, file, start):
     def save(_):
-        with pytest.raises(ValueError, match="must not be in use"):
-            gu.Ledger(file)
+        assert gu.Ledger(file).pending.request == user("3")
+        assert gu.Ledger(file).verify() == 0
+        with pytest.raises(ValueError, match="must be written to through one object at a time"):
+            gu.Ledger(file).drop()
+        with ThreadPoolExecutor() as pool:
+            for other in (gu.Ledger(file, wait=0), gu.Ledger(file, wait=0.1)):
+                with pytest.raises(ValueError, match="must not be in use by another process"):
+                    pool.submit(other.drop).result()
 
     ledger.unlearn(gu.Unlink(), *start, user("3"), save=save)
+    assert sorted(path.name for path in file.parent.iterdir()) == ["ledger.db", "ledger.db.key"]
+
+
+@pytest.mark.parametrize("wait", [-1, math.inf, math.nan])
+def test_a_time_to_wait_is_one(wait, file):
+    with pytest.raises(ValueError, match="'wait' must be finite and not negative"):
+        gu.Ledger(file, wait=wait)
+
+
+SERVING = """
+import sys
+from pathlib import Path
+import graphunlearn as gu
+
+folder, mine, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+ledger = gu.Ledger(folder / "ledger.db", budget=None)
+for k in range(count):
+    with ledger:
+        run = gu.runs.Run.load(folder / "run")
+        request = gu.ForgetRequest("user", [str(mine * count + k)])
+        save = lambda result: gu.runs.Run(
+            run.spec, result.model, result.graph, run.validation, run.test, run.objective, run.settings
+        ).save(folder / "run", overwrite=True)
+        ledger.unlearn(gu.Unlink(), run.model, run.train, request, save=save)
+    assert len(ledger.entries()) > k
+"""
+
+
+def test_processes_take_turns(tmp_path):
+    """Three processes with four requests each on one run folder, all of which read as well."""
+    graph = random_graph(20, 9, 120, values=False)
+    spec = gu.runs.ModelSpec("lightgcn", 4, 1)
+    run = gu.runs.Run(spec, spec.build(graph), graph, graph, graph, gu.BPR(), gu.nn.FitSettings())
+    run.save(tmp_path / "run")
+    command = [sys.executable, "-c", SERVING, str(tmp_path)]
+    others = [subprocess.Popen([*command, str(k), "4"], stderr=-1, text=True) for k in range(3)]
+    for other in others:
+        told = other.communicate()[1]
+        assert other.returncode == 0, told[-2000:]
+    ledger, last = gu.Ledger(tmp_path / "ledger.db"), gu.runs.Run.load(tmp_path / "run")
+    assert ledger.verify(last.model) == 12
+    assert last.train.pairs[0].unique().tolist() == list(range(12, 20))
+    key = bytes.fromhex(key_file(ledger.path).read_text())
+    served = [entry.digest for entry in ledger.entries()]
+    assert sorted(served) == sorted(user(str(k)).digest(key) for k in range(12))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.key", "run"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -7,11 +7,12 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from graphunlearn.errors import ArgumentError, ExistsError
 
-__all__ = ["check_folder", "replaced_folder"]
+__all__ = ["check_folder", "clear_leftovers", "replaced_folder"]
 
 
 def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder") -> None:
@@ -82,6 +83,28 @@ def replaced_folder(out: Path) -> Iterator[Path]:
             old.rename(target)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_leftovers(out: Path) -> None:
+    """Restore a folder whose replacement was interrupted, and delete what :func:`replaced_folder` left beside it.
+
+    Args:
+        out: The folder; no other process may be writing it.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> out = pathlib.Path(tempfile.mkdtemp(), "a")
+        >>> out.with_name(".a.0123abcd.old").mkdir()
+        >>> clear_leftovers(out)
+        >>> [path.name for path in out.parent.iterdir()]
+        ['a']
+    """
+    for role in ("old", "new"):
+        for left in out.absolute().parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
+            if role == "old" and not out.exists():
+                left.rename(out)
+            else:
+                shutil.rmtree(left)
 
 
 def _reason(error: BaseException) -> str:
