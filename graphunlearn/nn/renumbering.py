@@ -20,7 +20,7 @@ __all__ = ["keep_rows"]
 SIZES = ("num_{}s", "n_{}s", "{}_num", "{}_count")
 """Names under which models hold the numbers of users, items and nodes."""
 OWN = ("torch_geometric", "graphunlearn")
-"""Packages whose models hold nothing of a graph but tables that are known."""
+"""Packages whose models hold nothing of a graph but tables that are known, and whose layers are of other sizes."""
 
 
 @singledispatch
@@ -57,7 +57,8 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
     """
     counts, index = _counts(graph, kept), _rows(graph, kept)
     new: dict[int, Any] = {}
-    for name, nodes in node_rows(model, graph).items():
+    tables = node_rows(model, graph)
+    for name, nodes in tables.items():
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
@@ -73,8 +74,11 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
                 if type(vars(module).get(attribute)) is int and vars(module)[attribute] == before:
                     setattr(module, attribute, after)
     changed = {before for before, after in counts.values() if before != after}
-    for what in _left(made, changed, smaller):
+    for what in _left(made, changed, {before for before, _ in counts.values()}, smaller):
         raise _unclear(model, what)
+    for side, nodes in _sides(graph, counts).items():
+        if not any(rows.start <= nodes.start and nodes.stop <= rows.stop for rows in tables.values()):
+            raise _unclear(model, f"no table of {side}s that is found")
     return made
 
 
@@ -86,6 +90,12 @@ def _counts(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) 
     return counts | {"node": (graph.num_rows, sum(after for _, after in counts.values()))}
 
 
+def _sides(graph: InteractionGraph | SessionGraph, counts: Mapping[str, tuple[int, int]]) -> dict[str, slice]:
+    """Return the rows of a table with all users and items that belong to a side from which some go."""
+    sides = dict(zip(("item",) if graph.kind == "sessions" else ("user", "item"), graph.sides))
+    return {name: rows for name, rows in sides.items() if counts[name][0] != counts[name][1]}
+
+
 def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> Tensor:
     """Return the rows that stay of a table with all users and items (only items for sessions) ``[num_new]``."""
     if graph.kind == "sessions":
@@ -93,28 +103,26 @@ def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) ->
     return torch.cat([kept["user"].cpu(), kept["item"].cpu() + len(graph.vocabulary("user"))])
 
 
-def _left(model: nn.Module, changed: set[int], smaller: set[int]) -> Iterator[str]:
-    """Yield descriptions of what still has an entry per user or item."""
-    for path, module in model.named_modules():
-        prefix, package = f"{path}." if path else "", type(module).__module__.partition(".")[0]
-        if package in OWN:
+def _left(
+    module: nn.Module, changed: set[int], every: set[int], smaller: set[int], path: str = "", own: bool = False
+) -> Iterator[str]:
+    """Yield descriptions of what still has an entry per user or item (or one more, for padding), or per pair."""
+    package = type(module).__module__.partition(".")[0]
+    own = package in OWN or (own and package == "torch")  # the layers of a known model are known
+    held = {} if own else {**module._parameters, **module._buffers, **vars(module)}
+    for name, value in held.items():
+        if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
             continue
-        for name, child in module.named_children():
-            table = child.weight if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) else None
-            if table is not None and id(table) not in smaller and len(table) in changed:
-                yield f"a table '{prefix}{name}' of {len(table)} rows"
-        held = {} if package == "torch" else {**module._parameters, **module._buffers, **vars(module)}
-        for name, value in held.items():
-            if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
-                continue
-            if isinstance(value, BaseData):
-                yield f"a graph as '{prefix}{name}'"
-            shape = getattr(value, "shape", None)
-            sizes = tuple(shape) if isinstance(shape, tuple) else ()
-            if isinstance(value, (list, tuple, dict, set)):
-                sizes = (len(value),)
-            if changed & {size for size in sizes if isinstance(size, int)}:
-                yield f"'{prefix}{name}' of {' × '.join(map(str, sizes))} entries"
+        if isinstance(value, BaseData):
+            yield f"a graph as '{path}{name}'"
+        shape = getattr(value, "shape", None)
+        sizes = tuple(size for size in shape if isinstance(size, int)) if isinstance(shape, tuple) else ()
+        if isinstance(value, (list, tuple, dict, set)):
+            sizes = (len(value),)
+        if {*sizes, *(size - 1 for size in sizes)} & changed or (len(sizes) > 1 and {*sizes} <= every):
+            yield f"'{path}{name}' of {' × '.join(map(str, sizes))} entries"
+    for name, child in module.named_children():
+        yield from _left(child, changed, every, smaller, f"{path}{name}.", own)
 
 
 def _unclear(model: nn.Module, what: str) -> ArgumentError:
