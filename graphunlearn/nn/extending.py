@@ -127,7 +127,7 @@ def add_rows(
         larger = table.detach().new_zeros(stop - start, *table.shape[1:])
         larger[moved[name]] = table.detach()
         tables[id(table)] = nn.Parameter(larger, requires_grad=table.requires_grad)
-    made = with_tables(model, tables, counts, "add_rows")
+    made = with_tables(model, graph, tables, counts, "add_rows")
     fresh = copy.deepcopy(made)
     reset_parameters(fresh, seed)
     with torch.no_grad():

@@ -20,7 +20,7 @@ __all__ = ["keep_rows", "with_tables"]
 SIZES = ("num_{}s", "n_{}s", "{}_num", "{}_count")
 """Names under which models hold the numbers of users, items and nodes."""
 OWN = ("torch_geometric", "graphunlearn")
-"""Packages whose models hold nothing of a graph but tables that are known."""
+"""Packages whose models hold nothing of a graph but tables that are known, and whose layers are of other sizes."""
 
 
 @singledispatch
@@ -61,16 +61,21 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
-    return with_tables(model, new, counts, "keep_rows")
+    return with_tables(model, graph, new, counts, "keep_rows")
 
 
 def with_tables(
-    model: nn.Module, tables: Mapping[int, nn.Parameter], counts: Mapping[str, tuple[int, int]], rule: str
+    model: nn.Module,
+    graph: InteractionGraph | SessionGraph,
+    tables: Mapping[int, nn.Parameter],
+    counts: Mapping[str, tuple[int, int]],
+    rule: str,
 ) -> nn.Module:
     """Return a copy of a model with tables of other sizes.
 
     Args:
         model: The model.
+        graph: The graph of the model.
         tables: The new tables, by the ``id`` of the parameter that each replaces.
         counts: The numbers of users, items and nodes before and after, by node type.
         rule: Name of the function that a model of another kind is registered with, for error messages.
@@ -90,8 +95,12 @@ def with_tables(
                 if type(vars(module).get(attribute)) is int and vars(module)[attribute] == before:
                     setattr(module, attribute, after)
     changed = {before for before, after in counts.values() if before != after}
-    for what in _left(made, changed, ours):
+    for what in _left(made, changed, {before for before, _ in counts.values()}, ours):
         raise _unclear(model, what, rule)
+    rows = node_rows(model, graph).values()
+    for side, nodes in _sides(graph, counts).items():
+        if not any(own.start <= nodes.start and nodes.stop <= own.stop for own in rows):
+            raise _unclear(model, f"no table of {side}s that is found", rule)
     return made
 
 
@@ -103,6 +112,12 @@ def _counts(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) 
     return counts | {"node": (graph.num_rows, sum(after for _, after in counts.values()))}
 
 
+def _sides(graph: InteractionGraph | SessionGraph, counts: Mapping[str, tuple[int, int]]) -> dict[str, slice]:
+    """Return the rows of a table with all users and items that belong to a side from which some go."""
+    sides = dict(zip(("item",) if graph.kind == "sessions" else ("user", "item"), graph.sides))
+    return {name: rows for name, rows in sides.items() if counts[name][0] != counts[name][1]}
+
+
 def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> Tensor:
     """Return the rows that stay of a table with all users and items (only items for sessions) ``[num_new]``."""
     if graph.kind == "sessions":
@@ -110,28 +125,26 @@ def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) ->
     return torch.cat([kept["user"].cpu(), kept["item"].cpu() + len(graph.vocabulary("user"))])
 
 
-def _left(model: nn.Module, changed: set[int], smaller: set[int]) -> Iterator[str]:
-    """Yield descriptions of what still has an entry per user or item."""
-    for path, module in model.named_modules():
-        prefix, package = f"{path}." if path else "", type(module).__module__.partition(".")[0]
-        if package in OWN:
+def _left(
+    module: nn.Module, changed: set[int], every: set[int], smaller: set[int], path: str = "", own: bool = False
+) -> Iterator[str]:
+    """Yield descriptions of what still has an entry per user or item (or one more, for padding), or per pair."""
+    package = type(module).__module__.partition(".")[0]
+    own = package in OWN or (own and package == "torch")  # the layers of a known model are known
+    held = {} if own else {**module._parameters, **module._buffers, **vars(module)}
+    for name, value in held.items():
+        if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
             continue
-        for name, child in module.named_children():
-            table = child.weight if isinstance(child, (nn.Embedding, nn.EmbeddingBag)) else None
-            if table is not None and id(table) not in smaller and len(table) in changed:
-                yield f"a table '{prefix}{name}' of {len(table)} rows"
-        held = {} if package == "torch" else {**module._parameters, **module._buffers, **vars(module)}
-        for name, value in held.items():
-            if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
-                continue
-            if isinstance(value, BaseData):
-                yield f"a graph as '{prefix}{name}'"
-            shape = getattr(value, "shape", None)
-            sizes = tuple(shape) if isinstance(shape, tuple) else ()
-            if isinstance(value, (list, tuple, dict, set)):
-                sizes = (len(value),)
-            if changed & {size for size in sizes if isinstance(size, int)}:
-                yield f"'{prefix}{name}' of {' × '.join(map(str, sizes))} entries"
+        if isinstance(value, BaseData):
+            yield f"a graph as '{path}{name}'"
+        shape = getattr(value, "shape", None)
+        sizes = tuple(size for size in shape if isinstance(size, int)) if isinstance(shape, tuple) else ()
+        if isinstance(value, (list, tuple, dict, set)):
+            sizes = (len(value),)
+        if {*sizes, *(size - 1 for size in sizes)} & changed or (len(sizes) > 1 and {*sizes} <= every):
+            yield f"'{path}{name}' of {' × '.join(map(str, sizes))} entries"
+    for name, child in module.named_children():
+        yield from _left(child, changed, every, smaller, f"{path}{name}.", own)
 
 
 def _unclear(model: nn.Module, what: str, rule: str) -> ArgumentError:

@@ -317,6 +317,34 @@ def test_what_training_told_of_the_forgotten_data_is_left_out(secret):
     assert after.keys() == before.keys()
 
 
+@pytest.mark.parametrize("by", ["loo", "time", "random"])
+def test_splits_by_time_fit_whatever_was_forgotten(by):
+    """Adding any guess to what is left, at any time of training, gives the same split; at random, most guesses do not.
+
+    The parts are what a run folder holds after a training interaction was forgotten and erased.
+    """
+    shares, generator = [0.8, 0.1, 0.1], torch.Generator().manual_seed(0)
+    graph = gu.datasets.synthetic_interactions(12, 10, 6, seed=2)
+    train, *held = graph.split_by(by, shares, seed=3)
+    gone = int(torch.randint(train.num_interactions, (), generator=generator))
+    parts = [train.keep(torch.arange(train.num_interactions) != gone), *held]
+    pairs, time = (torch.cat([getattr(part, name) for part in parts], -1) for name in ("pairs", "time"))
+    users, times = (torch.cat([getattr(part, name) for part in held], -1) for name in ("pairs", "time"))
+    first = [int(times[users[0] == user].min()) if by == "loo" else int(times.min()) for user in range(12)]
+    absent = [(u, i) for u in range(12) for i in range(10) if [u, i] not in pairs.t().tolist()]
+    fits, wanted = [], [sorted(part.pairs.t().tolist()) for part in held]
+    for user, item in absent:
+        early = train.time[train.time < first[user]]
+        when = early[torch.randint(len(early), (1,), generator=generator)]
+        both = torch.cat([pairs, torch.tensor([[user], [item]])], 1), torch.cat([time, when])
+        order = both[1].argsort(stable=True)  # the file is sorted by time
+        guess = gu.InteractionGraph.from_edges(both[0][:, order], 12, 10, time=both[1][order])
+        again = guess.split_by(by, shares, seed=3)
+        fits.append([sorted(part.pairs.t().tolist()) for part in again[1:]] == wanted)
+    assert all(fits) if by != "random" else sum(fits) <= len(fits) / 4
+    assert len(fits) > 40
+
+
 # ---- what is refused
 
 

@@ -85,7 +85,7 @@ def test_tables_of_either_side_are_refused_where_both_have_as_many_rows():
     graph, model = random_graph(6, 6, 20), TwoTower(6, 6)
     model.first, model.second = nn.Embedding(6, 3), nn.Embedding(6, 3)
     kept = {"user": torch.arange(5), "item": torch.arange(6)}
-    with pytest.raises(gu.ArgumentError, match="a table 'first' of 6 rows"):
+    with pytest.raises(gu.ArgumentError, match=r"'first.weight' of 6 × 3 entries"):
         keep_rows(model, graph, kept)
     del model.first, model.second
     assert len(keep_rows(model, graph, kept).user_table.weight) == 5
@@ -95,6 +95,45 @@ def test_padding_is_refused(graph):
     model = TwoTower(7, 6)
     model.user_table = nn.Embedding(7, 3, padding_idx=0)
     refused(model, graph, "an embedding with a row for padding")
+
+
+def test_tables_with_one_row_more_are_refused(graph):
+    """Row 0 for padding: what is cut by number would be the row of another user, or would stay."""
+    model = TwoTower(7, 6)
+    model.user_table = nn.Embedding(8, 3)
+    refused(model, graph, "'user_table.weight' of 8 × 3 entries")
+
+
+def test_lists_of_parameters_and_layers_as_wide_as_the_items_are_refused(graph):
+    model = TwoTower(7, 6)
+    model.biases = nn.ParameterDict({"user": nn.Parameter(torch.zeros(7))})
+    refused(model, graph, "'biases.user' of 7 entries")
+    model = TwoTower(7, 6)
+    model.decoder = nn.Sequential(nn.Linear(3, 6))
+    refused(model, graph, "'decoder.0.weight' of 6 × 3 entries")
+
+
+def test_sides_without_a_table_are_refused_if_some_of_them_go(graph):
+    model = TwoTower(7, 6)
+    model.user_table = nn.Embedding(30, 3)  # such as one of buckets
+    refused(model, graph, "no table of users that is found")
+    kept = {"user": torch.arange(7), "item": KEPT["item"]}
+    assert len(keep_rows(model, graph, kept).item_table.weight) == 3
+
+
+def test_matrices_of_all_pairs_are_refused_even_if_nobody_goes(graph):
+    """They hold the interactions from before."""
+    everybody = {"user": torch.arange(7), "item": torch.arange(6)}
+    model = TwoTower(7, 6)
+    keep_rows(model, graph, everybody)
+    model.register_buffer("seen", torch.zeros(7, 6))
+    with pytest.raises(gu.ArgumentError, match="'seen' of 7 × 6 entries"):
+        keep_rows(model, graph, everybody)
+
+
+def test_layers_of_known_models_may_be_as_wide_as_the_items(graph):
+    model = gu.nn.NGCF(13, 6, 2)
+    assert keep_rows(model, graph, KEPT).layers[0].sum.weight.shape == (6, 6)
 
 
 def test_a_registered_function_decides(graph):

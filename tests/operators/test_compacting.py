@@ -222,6 +222,58 @@ def logits(model, graph):
     return {(s, i): float(table[a, b]) for a, s in enumerate(graph.session_ids) for b, i in enumerate(graph.item_ids)}
 
 
+@st.composite
+def session_cases(draw):
+    """Sessions with users, and a request of one to four levels."""
+    row = st.lists(st.integers(0, 4), min_size=1, max_size=5)
+    rows = draw(st.lists(row, min_size=2, max_size=6))
+    users = draw(st.lists(st.integers(-1, 2), min_size=len(rows), max_size=len(rows)))
+    values = {"user": torch.tensor(users), "user_ids": ["ann", "bob", "eve"]}
+    graph = gu.SessionGraph.from_sequences(rows, num_items=6, **values)
+    clicks = [(str(s), p) for s, session in enumerate(rows) for p in range(len(session))]
+    sources = {"click": clicks, "session": graph.session_ids, "item": graph.item_ids, "user": ["ann", "bob", "eve"]}
+    parts = {level: draw(st.lists(st.sampled_from(ids), unique=True, max_size=3)) for level, ids in sources.items()}
+    return graph, rows, users, {level: ids for level, ids in parts.items() if ids}
+
+
+@given(session_cases())
+@settings(max_examples=60, deadline=None)
+def test_which_items_and_users_of_sessions_go_is_what_lists_say(case):
+    graph, rows, users, parts = case
+    names = ["ann", "bob", "eve"]
+    left = [
+        [
+            item
+            for p, item in enumerate(row)
+            if (str(s), p) not in parts.get("click", ())
+            and str(s) not in parts.get("session", ())
+            and str(item) not in parts.get("item", ())
+            and (users[s] < 0 or names[users[s]] not in parts.get("user", ()))
+        ]
+        for s, row in enumerate(rows)
+    ]
+    before, after = ({str(item) for row in part for item in row} for part in (rows, left))
+    owners = [{names[user] for user, row in zip(users, part) if row and user >= 0} for part in (rows, left)]
+    if not parts or left == rows or not any(left):
+        return  # refused by every method
+    request = None
+    for level, ids in parts.items():
+        one = gu.ForgetRequest(level, ids)
+        request = one if request is None else request | one
+    model = session_model("gru4rec", 6)
+    small = gu.compact(gu.Unlink().unlearn(model, graph, request))
+    assert set(graph.item_ids) - set(small.graph.item_ids) == (before | set(parts.get("item", ()))) - after
+    gone = set(names) - set(small.graph.vocabulary("user").ids)
+    assert gone == (owners[0] | set(parts.get("user", ()))) - owners[1]
+    assert [[small.graph.item_ids[i] for i in row] for row in rows_of(small.graph)] == [
+        [str(item) for item in row] for row in left if row
+    ]
+
+
+def rows_of(graph):
+    return [part.tolist() for part in graph.items.split(graph.length.tolist())]
+
+
 @pytest.mark.parametrize("options", [{}, {"tied": False, "bias": True}])
 @pytest.mark.parametrize("name", CLASSES)
 def test_sessions_keep_their_logits(name, options):

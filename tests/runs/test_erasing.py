@@ -1,0 +1,113 @@
+"""All parts of a run lose what its request has emptied or names."""
+
+import pytest
+import torch
+from session_toys import session_model
+
+import graphunlearn as gu
+from graphunlearn.nn import FitSettings, build_model
+from graphunlearn.runs import Forgotten, ModelSpec, Run, erase
+from graphunlearn.runs.erasing import id_map
+
+
+def pairs(graph):
+    return {(graph.user_ids[u], graph.item_ids[i]) for u, i in graph.pairs.t().tolist()}
+
+
+def unlearned(spec, model, parts, request):
+    """A run after a request, as a program makes it: nothing is dropped from validation and test data."""
+    train, validation, test = parts
+    result = gu.Unlink().unlearn(model, train, request)
+    loss = gu.CrossEntropy() if spec.kind == "sessions" else gu.BPR()
+    about = {"dataset": "toys", "split": [0.8, 0.1, 0.1], "fit": {"best_epoch": 3}, "path": "/home/ann/ann.csv"}
+    run = Run(spec, result.model, result.graph, validation, test, loss, FitSettings(), about)
+    run.forgotten = Forgotten(model, train, result, {})
+    return run
+
+
+def saved(run, folder):
+    run.save(folder)
+    return Run.load(folder)
+
+
+@pytest.fixture
+def run(tmp_path):
+    train = torch.tensor([[0, 0, 1, 1, 2, 2, 3], [0, 1, 1, 2, 0, 3, 2]])
+    held = torch.tensor([[0, 1, 2, 2, 4], [2, 0, 3, 1, 0]])  # the pair of users 2 and item 3 is in training as well
+    graphs = [gu.InteractionGraph.from_edges(edges, 5, 4) for edges in (train, held, held.flip(1))]
+    request = gu.ForgetRequest("user", ["0"]) | gu.ForgetRequest("interaction", [("2", "3"), ("3", "2")])
+    spec = ModelSpec("mf", 4, 2)
+    return saved(unlearned(spec, build_model("mf", graphs[0], 4), graphs, request), tmp_path / "b")
+
+
+def test_users_items_and_named_pairs_leave_all_parts(run):
+    found = erase(run)
+    assert found.compacted.gone == {"user": 2, "item": 1}  # 0 and 3, and item 3
+    assert found.run.train.user_ids == ["1", "2", "4"]
+    assert pairs(found.run.train) == {("1", "1"), ("1", "2"), ("2", "0")}
+    assert pairs(found.run.validation) == pairs(found.run.test) == {("1", "0"), ("2", "1"), ("4", "0")}
+    assert found.held_out == {"validation": 2, "test": 2}
+    assert found.inactive == {"user": 1, "item": 0}
+    assert found.run.about == {"dataset": "toys", "split": [0.8, 0.1, 0.1], "erased": True}
+    assert found.run.forgotten is found.run.emptied is None
+    assert run.train.num_users == 5
+
+
+def test_a_named_pair_leaves_the_held_out_data_even_if_both_ends_stay(tmp_path):
+    train = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]])
+    graphs = [gu.InteractionGraph.from_edges(edges, 2, 2) for edges in (train, train[:, :2], train[:, 2:])]
+    request = gu.ForgetRequest("interaction", [("0", "1")])
+    run = saved(unlearned(ModelSpec("mf", 4, 2), build_model("mf", graphs[0], 4), graphs, request), tmp_path / "b")
+    found = erase(run)
+    assert found.compacted.gone == {"user": 0, "item": 0}
+    assert pairs(found.run.validation) == {("0", "0")}
+    assert found.held_out == {"validation": 1, "test": 0}
+
+
+def test_the_table_names_those_who_stay(run):
+    table = id_map(erase(run).compacted)
+    rows = list(zip(*table.values()))
+    assert rows == [
+        ("user", "1", 1, 0),
+        ("user", "2", 2, 1),
+        ("user", "4", 4, 2),
+        ("item", "0", 0, 0),
+        ("item", "1", 1, 1),
+        ("item", "2", 2, 2),
+    ]
+    assert list(table) == ["type", "id", "old_row", "new_row"]
+
+
+def test_sessions_leave_by_id_and_by_user(tmp_path):
+    names = {"user_ids": ["ann", "bob", "eve"], "num_items": 5}
+
+    def graph(rows, ids, users, order=(0, 1, 2)):
+        numbers = torch.tensor([list(order).index(user) for user in users])
+        own = names | {"user_ids": [names["user_ids"][user] for user in order]}
+        return gu.SessionGraph.from_sequences(rows, session_ids=ids, user=numbers, **own)
+
+    train = graph([[0, 1, 2], [3, 1], [2, 1, 0]], ["a", "b", "c"], [0, 1, 0])
+    held = graph([[0, 1, 3], [2, 0], [1, 2], [1, 4]], ["a", "x", "y", "z"], [0, 1, 2, 0], order=(2, 0, 1))
+    request = gu.ForgetRequest("session", ["a", "b"])
+    model = session_model("gru4rec", 5, tied=True).float()
+    run = unlearned(ModelSpec("gru4rec", 4, 1), model, (train, held, held), request)
+    found = erase(saved(run, tmp_path / "b"))
+    assert found.compacted.gone == {"user": 1, "item": 1}  # bob had session b alone, and item 3 was clicked in it
+    for part in (found.run.validation, found.run.test):
+        assert part.session_ids == ["y", "z"]
+        assert part.item_ids == ["0", "1", "2", "4"]
+        assert [part.vocabulary("user")[user] for user in part.user.tolist()] == ["eve", "ann"]
+        assert "bob" not in part.vocabulary("user").ids
+        assert [part.item_ids[item] for item in part.items.tolist()] == ["1", "2", "1", "4"]
+
+
+def test_a_run_that_does_not_tell_is_refused_unless_all_go(run):
+    run.emptied = None
+    with pytest.raises(gu.ArgumentError, match="'run' must be one that 'forget' wrote, with its request"):
+        erase(run)
+    assert erase(run, inactive=True).compacted.gone == {"user": 3, "item": 1}
+
+
+def test_who_returned_stays(run):
+    run.emptied = {"user": ["0", "1"], "item": []}
+    assert erase(run).run.train.user_ids == ["1", "2", "3", "4"]
