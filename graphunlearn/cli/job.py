@@ -165,8 +165,6 @@ class DeletionJob:
         assert self.due is not None
         assert self.run_folder is not None
         due_date(self.due, utc_now().date())  # before any file is read or made
-        if not (self.run_folder / "run.json").is_file():
-            raise ArgumentError("--run", "be a run folder, as 'train' writes it", f"'{self.run_folder}'")
         ids = self._read(level)
         told = [0]
 
