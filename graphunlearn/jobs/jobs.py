@@ -71,7 +71,7 @@ class Jobs:
     def __init__(self, ledger: Ledger | str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
         self.clock = clock
-        self.store = JobStore(self.ledger.path.with_name(f"{self.ledger.path.name}.jobs"))
+        self.store = JobStore.beside(self.ledger.path)
 
     # ---- what users of the service ask for
 
