@@ -168,8 +168,8 @@ class ShowLedger:
 def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None, ledger: Ledger) -> None:
     """Check that a run folder holds the model and the graph of its newest entry.
 
-    A folder that was already replaced by the pending request or by an interrupted job is not checked. The graph is not checked if the key of
-    the ledger is missing, since the recorded fingerprint of the graph is keyed.
+    A folder that was already replaced by the pending request or by an interrupted job is not checked. The graph is not
+    checked if the key of the ledger is missing, since the recorded fingerprint of the graph is keyed.
 
     Raises:
         ArgumentError: The folder holds another model or another graph.
