@@ -74,15 +74,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interactions", type=int, default=1_000_000)
     parser.add_argument("--ids", type=int, default=10_000)
-    parser.add_argument("--level", default="user", choices=("user", "interaction"))
+    parser.add_argument("--level", default="interaction", choices=("user", "interaction"))
     parser.add_argument("--model", default="mf", choices=("mf", "lightgcn"))
     parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="of training; the work on a model that was not trained is more"
+    )
     parser.add_argument("--method", default="calibrate")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     graph = random_graph(args.interactions)
     spec = ModelSpec(args.model, args.dim, 2)
     model, none = spec.build(graph), graph.select(torch.zeros(graph.num_interactions, dtype=torch.bool))
+    gu.fit(model, graph, epochs=args.epochs, batch_size=16384, lr=0.03)
     Run(spec, model, graph, none, none, gu.BPR(), FitSettings()).save(folder / "live")
     generator = torch.Generator().manual_seed(1)
     if args.level == "user":

@@ -174,7 +174,10 @@ class DeletionJob:
                 note(f"{count:,} of {len(ids):,} ids")
 
         file = self._named()
-        job = Jobs(file).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
+        try:
+            job = Jobs(file).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
+        except ArgumentError as error:
+            raise (error.renamed("--run") if error.argument == "run" else error) from error
         text = (
             f"job {job.number}: {counted(job.ids, f'{level}s')} of {self.run_folder}, to be deleted by the end of "
             f"{job.due} (UTC){_repeated(job)}\nnext: graphunlearn job run --ledger {file}, every day"
