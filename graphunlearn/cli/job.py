@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from graphunlearn.cli._fields import File, Int, Printing, Settings, optional
+from graphunlearn.cli._id_map import check_table, table_of
 from graphunlearn.cli._ledgers import existing, finished
 from graphunlearn.cli._methods import DEFAULT, check_method, parse_options, serving
 from graphunlearn.cli._reading import FileOptions
@@ -22,6 +23,7 @@ from graphunlearn.errors import ArgumentError
 if TYPE_CHECKING:
     from graphunlearn.jobs import Batch, Job, Jobs
     from graphunlearn.operators import Unlearner
+    from graphunlearn.operators.compacting import Compacted
     from graphunlearn.runs.run import Run
 
 __all__ = ["DeletionJob"]
@@ -39,6 +41,9 @@ GOES_WITH: dict[str, tuple[str, ...]] = {
     "method": ("run",),
     "option": ("run",),
     "seed": ("run",),
+    "compact": ("run",),
+    "no_compact": ("run",),
+    "id_map": ("run",),
 }
 """The actions that an option goes with."""
 PROGRESS = 1_000_000
@@ -59,7 +64,8 @@ class DeletionJob:
     The jobs are beside the ledger, in LEDGER.jobs. Ids are stored until their job is done or withdrawn; afterwards,
     there are counts, and keyed digests by which ids are recognised that come back. Ids that occur nowhere are counted.
     If 'run' is interrupted, the next 'run' goes on from there. It retrains if the drift of the ledger exceeds its
-    budget. Exit status 2 says that a job failed; the next 'run' tries it again.
+    budget. The rows and ids of emptied users and items leave the run, so that the others are numbered anew; --id-map
+    writes how. Exit status 2 says that a job failed; the next 'run' tries it again.
 
     examples:
       graphunlearn job submit --ids users.csv --due 2026-12-20 --run runs/live --ledger runs/ledger.db
@@ -98,6 +104,14 @@ class DeletionJob:
     """Options of the method, such as damping=0.3."""
     seed: Int = None
     """Seed of the method."""
+    compact: bool = False
+    """Remove the rows and ids of emptied users and items also where the run has a preparation, which then goes too
+    (without a preparation, they are always removed)."""
+    no_compact: bool = False
+    """Keep these rows and ids, so that rows are not numbered anew."""
+    id_map: File = None
+    """Table of type, id, old_row and new_row of those who stay to write, .csv or .parquet, for systems that serve by
+    row numbers; it is only written if rows are numbered anew, and replaces an earlier one."""
     device: Annotated[str, arg(metavar="NAME")] = "cpu"
     """Where to compute, e.g. cuda."""
     reading: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
@@ -107,7 +121,7 @@ class DeletionJob:
         """Carry out the action."""
         for name, actions in GOES_WITH.items():
             if getattr(self, name) not in (None, (), False) and self.action not in actions:
-                option = {"run_folder": "--run", "everything": "--all"}.get(name, f"--{name}")
+                option = {"run_folder": "--run", "everything": "--all"}.get(name, f"--{name.replace('_', '-')}")
                 goes = listed([f"'{action}'" for action in actions], "or")
                 raise ArgumentError(option, f"go with {goes}", f"it with '{self.action}'")
         if self.file is not None and self.ledger is not None:
@@ -151,8 +165,6 @@ class DeletionJob:
         assert self.due is not None
         assert self.run_folder is not None
         due_date(self.due, utc_now().date())  # before any file is read or made
-        if not (self.run_folder / "run.json").is_file():
-            raise ArgumentError("--run", "be a run folder, as 'train' writes it", f"'{self.run_folder}'")
         ids = self._read(level)
         told = [0]
 
@@ -162,7 +174,10 @@ class DeletionJob:
                 note(f"{count:,} of {len(ids):,} ids")
 
         file = self._named()
-        job = Jobs(file).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
+        try:
+            job = Jobs(file).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
+        except ArgumentError as error:
+            raise (error.renamed("--run") if error.argument == "run" else error) from error
         text = (
             f"job {job.number}: {counted(job.ids, f'{level}s')} of {self.run_folder}, to be deleted by the end of "
             f"{job.due} (UTC){_repeated(job)}\nnext: graphunlearn job run --ledger {file}, every day"
@@ -170,11 +185,23 @@ class DeletionJob:
         return Answer(job.to_dict(utc_now()), text)
 
     def _run(self) -> Answer:
+        from graphunlearn.data import write_atomic
+        from graphunlearn.ledger.places import run_folder_of
+        from graphunlearn.runs.erasing import id_map
+
         jobs = self._jobs()
         words = list(chain(*self.option))
         if self.method is not None:
             parse_options(self.method, words)
         device_of(self.device)
+        if self.compact and self.no_compact:
+            raise ArgumentError("--compact", "be left out with --no-compact", "both")
+        if self.id_map is not None:
+            check_table(self.id_map, [run_folder_of(job.run, jobs.ledger.path) for job in jobs.status()])
+
+        def renumbered(small: Compacted) -> None:
+            if self.id_map is not None:
+                write_atomic(self.id_map, table_of(id_map(small), self.id_map.suffix))
 
         def make(run: Run, folder: Path) -> Unlearner:
             name = self.method or DEFAULT[run.spec.kind]
@@ -183,8 +210,15 @@ class DeletionJob:
 
         with jobs.ledger:
             finished(jobs.ledger)
-        within = 1 if self.within is None else self.within
-        done = jobs.run(within=within, everything=self.everything, method=make, device=self.device, tell=note)
+        done = jobs.run(
+            within=1 if self.within is None else self.within,
+            everything=self.everything,
+            method=make,
+            compact=True if self.compact else False if self.no_compact else None,
+            renumbered=renumbered,
+            device=self.device,
+            tell=note,
+        )
         by_number = {job.number: job for job in jobs.status()}
         lines = [_batch_line(batch, by_number) for batch in done]
         failed = [batch for batch in done if batch.error is not None]

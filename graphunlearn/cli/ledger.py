@@ -168,12 +168,13 @@ class ShowLedger:
 def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | None, ledger: Ledger) -> None:
     """Check that a run folder holds the model and the graph of its newest entry.
 
-    A folder that was already replaced by the pending request is not checked. The graph is not checked if the key of
-    the ledger is missing, since the recorded fingerprint of the graph is keyed.
+    A folder that was already replaced by the pending request or by an interrupted job is not checked. The graph is not
+    checked if the key of the ledger is missing, since the recorded fingerprint of the graph is keyed.
 
     Raises:
         ArgumentError: The folder holds another model or another graph.
     """
+    from graphunlearn.jobs.store import JobStore
     from graphunlearn.ledger.store import key_file
     from graphunlearn.nn.identity import fingerprint
     from graphunlearn.runs.run import Run
@@ -183,6 +184,8 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
         return
     keyed = key_file(ledger.path).exists()
     prints = ledger.fingerprints(run.model, run.train) if keyed else (fingerprint(run.model), entry.graph_after)
+    if list(prints) in JobStore.beside(ledger.path).erasing():
+        return
     for name, found, wanted in zip(("model", "graph"), prints, (entry.model_after, entry.graph_after)):
         if found != wanted:
             raise ArgumentError(folder, f"hold the {name} of entry {entry.number}", "another")

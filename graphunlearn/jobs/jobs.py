@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from graphunlearn.runs.run import GRAPHS, ModelSpec, Run
 __all__ = ["Jobs"]
 
 FAILURES = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, MemoryError)
+LOOKS, PAUSE = 5, 0.05
+"""Number of looks at a run folder that is not as it should be, and the seconds between them."""
 WAITING = ("PENDING", "FAILED")
 
 
@@ -68,7 +71,7 @@ class Jobs:
     def __init__(self, ledger: Ledger | str | Path, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
         self.clock = clock
-        self.store = JobStore(self.ledger.path.with_name(f"{self.ledger.path.name}.jobs"))
+        self.store = JobStore.beside(self.ledger.path)
 
     # ---- what users of the service ask for
 
@@ -252,33 +255,36 @@ class Jobs:
 
     def _check_run(self, folder: Path, level: JobLevel) -> None:
         """Check that a run folder exists, is the newest of the ledger, and can have ids of the level."""
-        if not (folder / "run.json").is_file():
-            raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
-        for attempt in range(2):  # a request may have been finished between the two looks
-            busy = self.ledger.pending is not None
-            with whole("run", "be a whole run folder", folder):
-                facts = FolderReader(folder).versioned("run")
-                kind, prints = ModelSpec(**facts["model"]).kind, facts["fingerprints"]
-                model, train = prints["model"], prints["train"]
+        for left in reversed(range(LOOKS)):  # another process may be replacing the folder just now
             try:
-                if not busy:
-                    self.ledger.check_newest(model, train)
+                kind = self._kind_of(folder)
                 break
             except ArgumentError as error:
-                if error.argument != "model":
-                    raise
-                if attempt:
-                    raise older(folder, error) from None
+                if not left:
+                    raise (older(folder, error) if error.argument == "model" else error) from None
+                time.sleep(PAUSE)
         if level not in GRAPHS[kind].levels:
-            known = ", ".join(name for name in GRAPHS[kind].levels if name in LEVELS)
+            known = ", ".join(name for name in LEVELS if name in GRAPHS[kind].levels)
             raise ArgumentError("level", f"be one that the data of the run have, {known}", f"{level!r}")
+
+    def _kind_of(self, folder: Path) -> str:
+        """Return the kind of the data of a run folder, after a check that it is the newest, unless it is worked on."""
+        if not (folder / "run.json").is_file():
+            raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
+        with whole("run", "be a whole run folder", folder):
+            facts = FolderReader(folder).versioned("run")
+            kind, prints = ModelSpec(**facts["model"]).kind, facts["fingerprints"]
+            model, train = prints["model"], prints["train"]
+        if self.ledger.pending is None and all(batch.finished for batch in self.store.batches()):
+            self.ledger.check_newest(model, train)
+        return kind
 
     def _in(self, connection: Any, number: int) -> Job:
         return next(job for job in all_jobs(connection) if job.number == number)
 
 
-def _second(time: datetime) -> str:
-    return time.isoformat(timespec="seconds")
+def _second(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _distinct(ids: Iterable[Any], level: JobLevel, counts: list[int]) -> Iterator[Id]:

@@ -49,6 +49,15 @@ class JobStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @classmethod
+    def beside(cls, ledger: Path) -> JobStore:
+        """Return the jobs of a ledger, which are in the file ``NAME.jobs`` beside it.
+
+        Args:
+            ledger: The file of the ledger.
+        """
+        return cls(ledger.with_name(f"{ledger.name}.jobs"))
+
     # ---- transactions
 
     @contextmanager
@@ -167,6 +176,15 @@ class JobStore:
             return _ids(connection, number)
 
     # ---- batches
+
+    def erasing(self) -> list[list[str]]:
+        """Return the fingerprints of runs that an unfinished batch has written without emptied rows."""
+        if not self.exists():
+            return []
+        with self.reading() as connection:
+            rows = connection.execute("SELECT content FROM batch WHERE finished IS NULL").fetchall()
+        noted = [json.loads(row[0]).get("erasing") for row in rows]
+        return [facts["after"] for facts in noted if facts is not None]
 
     def known(self, level: str, digests: Sequence[bytes], batch: int) -> set[bytes]:
         """Return those of the digests whose ids other batches have deleted.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -46,7 +48,8 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
 def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``out`` if the block succeeds, and is deleted if it fails.
 
-    An existing ``out`` is kept until the new folder is on the disk, and it is restored if replacing it fails.
+    An existing ``out`` is kept until the new folder is on the disk, and it is restored if replacing it fails. Where the
+    operating system can exchange two folders, as Linux does, there is a folder of that name at every moment.
 
     Args:
         out: The folder to write; :func:`check_folder` checks whether it may be replaced.
@@ -70,9 +73,10 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         new.mkdir()
         yield new
         _flush([*new.iterdir(), new])
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
+        if not (target.exists() and _exchanged(new, target)):
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
         with suppress(OSError):  # the new folder is already in place
             _flush([target.parent])
     except OSError as error:
@@ -105,6 +109,18 @@ def clear_leftovers(out: Path) -> None:
                 left.rename(out)
             else:
                 shutil.rmtree(left)
+
+
+def _exchanged(one: Path, two: Path) -> bool:
+    """Exchange two folders in one step; return false where that is not possible."""
+    if sys.platform != "linux":
+        return False
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, both = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return bool(exchange(here, os.fsencode(one), here, os.fsencode(two), both) == 0)
 
 
 def _reason(error: BaseException) -> str:
