@@ -28,7 +28,7 @@ def found(folder):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_no_byte_of_an_id_outlives_its_job(seed, store, tmp_path, monkeypatch):
-    """Jobs of 1 to 3,000 ids are added, withdrawn in part and finished at random; the bytes are looked at every time."""
+    """Jobs of 1 to 3,000 ids are added, withdrawn in part and finished at random; every time, bytes are looked at."""
     monkeypatch.setattr("graphunlearn.jobs.store.CHUNK", 200)
     random, held = Random(seed), {}
     for step in range(30):
