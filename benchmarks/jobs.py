@@ -24,11 +24,13 @@ from graphunlearn.nn import FitSettings
 from graphunlearn.runs import ModelSpec, Run
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 import torch, pandas, graphunlearn as gu
 import graphunlearn.cli, graphunlearn.jobs, graphunlearn.operators
 torch.zeros(1)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 before, start = peak(), time.perf_counter()
 status = graphunlearn.cli.main(sys.argv[1:])
 seconds = time.perf_counter() - start

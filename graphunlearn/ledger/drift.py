@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
+from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.evaluating import evaluating
 
 __all__ = ["BUDGET", "Drift", "Gradient", "distance", "gradient_scale"]
@@ -19,7 +22,7 @@ Gradient: TypeAlias = dict[str, Tensor]
 BUDGET = 0.5
 """Default budget of the drift. On MovieLens 100K (``benchmarks/ledger.py``), models with less drift stayed within 1.5
 times the distance between retrained models on test pairs, and models with more drift reached 1.75 times and more."""
-_CHUNK = {"interactions": 1 << 20, "sessions": 8192}  # samples per gradient computation
+_CHUNK = {"interactions": 1 << 16, "sessions": 8192}  # samples per gradient computation
 _DRAWS = (1 << 20, (1 << 20) + 1)  # epochs beyond any training, whose negatives no method has used
 _SIGNS = 4  # number of draws of signs that the scale is averaged over
 
@@ -136,39 +139,81 @@ def gradient_scale(model: nn.Module, graph: Any, objective: Criterion, seed: int
         objective: The loss.
         seed: Seed of the signs.
     """
-    generator, squares = torch.Generator().manual_seed(seed), []
-    samples = objective.samples(graph, epoch=_DRAWS[0])
-    for _ in range(_SIGNS):
-        parts = _gradient(model, graph, objective, samples, generator)
-        squares.append(sum(float(part.square().sum()) for part in parts.values()))
+    generator = torch.Generator().manual_seed(seed)
+    count = graph.num_interactions if _is_plain(objective) else len(objective.samples(graph, epoch=_DRAWS[0]))
+    signs = torch.stack([torch.randint(2, (count,), generator=generator).bool() for _ in range(_SIGNS)])
+    found = _summed(model, graph, objective, _DRAWS[0], signs)
+    squares = [sum(float(part.square().sum()) for part in gradient.values()) for gradient in found]
     return math.sqrt(sum(squares) / len(squares))
 
 
 def _gradients(model: nn.Module, graph: Any, objective: Criterion) -> list[Gradient]:
     """Return the float64 gradient of the summed loss, by parameter; two gradients if negatives are drawn."""
-    samples = [objective.samples(graph, epoch=_DRAWS[0])]
-    if getattr(samples[0], "negatives", None) is not None:
-        samples.append(objective.samples(graph, epoch=_DRAWS[1]))
-    return [_gradient(model, graph, objective, part) for part in samples]
+    draws: tuple[int, ...] = _DRAWS[:1]
+    if _is_plain(objective):
+        one = torch.arange(graph.num_interactions, device=graph.device) < 1
+        drawn = getattr(objective.samples(graph, mask=one, epoch=_DRAWS[0]), "negatives", None)
+        draws = draws if drawn is None else _DRAWS
+    return [_summed(model, graph, objective, draw)[0] for draw in draws]
 
 
-def _gradient(
-    model: nn.Module, graph: Any, objective: Criterion, samples: Any, signs: torch.Generator | None = None
-) -> Gradient:
-    """Return the gradient of the summed losses of ``samples``; with ``signs``, each loss has a random sign."""
+def _summed(
+    model: nn.Module, graph: Any, objective: Criterion, draw: int, signs: Tensor | None = None
+) -> list[Gradient]:
+    """Return the gradient of the summed losses; with signs ``[num, num_samples]``, one for each row of signs.
+
+    The losses are computed in chunks. Those of interactions share one encoding, whose gradient is summed over the
+    chunks, and negatives are drawn chunk by chunk, so that the memory does not grow with the number of interactions.
+    """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
-    size = _CHUNK[graph.kind]
-    device = next(model.parameters()).device
+    size, device = _CHUNK[graph.kind], next(model.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
-        for index in torch.arange(len(samples), device=device).split(size):
-            loss = objective.losses(model, graph, samples.select(index))
-            if signs is not None:
-                loss = loss * (torch.randint(2, loss.shape, generator=signs).to(loss) * 2 - 1)
-            parts = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True)
-            for name, part in zip(parameters, parts):
+        if not _is_plain(objective):
+            samples = objective.samples(graph, epoch=draw)
+            chunks = torch.arange(len(samples), device=device).split(size)
+            pieces = ((chunk, objective.losses(model, graph, samples.select(chunk))) for chunk in chunks)
+            sums = _sums(pieces, list(parameters.values()), signs)
+            return [dict(zip(parameters, parts)) for parts in sums]
+        assert isinstance(objective, Objective)
+        outputs = list(encode(model, graph))
+        whole = [None if part is None else part.detach().requires_grad_(part.requires_grad) for part in outputs]
+        encoded = Encoded(*whole)  # type: ignore[arg-type]
+        pairs = [(end, part) for end, part in zip(outputs, whole) if end is not None and part is not None]
+        ends = [end for end, part in pairs if part.requires_grad]
+        inputs = [part for _, part in pairs if part.requires_grad]
+
+        def losses(chunk: Tensor) -> Tensor:
+            mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=device)
+            mask[chunk] = True
+            return objective(encoded, objective.samples(graph, mask=mask, epoch=draw))
+
+        chunks = torch.arange(graph.num_interactions, device=device).split(size)
+        sums = _sums(((chunk, losses(chunk)) for chunk in chunks), inputs, signs)
+        found = []
+        for parts in sums:
+            slopes = [part.to(end.dtype) for end, part in zip(ends, parts)]
+            back = torch.autograd.grad(ends, list(parameters.values()), slopes, retain_graph=True, allow_unused=True)
+            zeros = (torch.zeros_like(p) if part is None else part for p, part in zip(parameters.values(), back))
+            found.append({name: part.detach().double() for name, part in zip(parameters, zeros)})
+        return found
+
+
+def _is_plain(objective: Criterion) -> bool:
+    """Whether the losses depend on the encoding of the graph only, as those of interactions do."""
+    return isinstance(objective, Objective) and type(objective).losses is Objective.losses
+
+
+def _sums(pieces: Iterable[tuple[Tensor, Tensor]], inputs: Sequence[Any], signs: Tensor | None) -> list[list[Tensor]]:
+    """Return the float64 gradients of all losses, summed over the pieces, for each row of signs."""
+    rows = 1 if signs is None else len(signs)
+    total = [[torch.zeros_like(part, dtype=torch.float64) for part in inputs] for _ in range(rows)]
+    for chunk, losses in pieces:
+        for row in range(rows):
+            loss = losses if signs is None else losses * (signs[row][chunk.cpu()].to(losses) * 2 - 1)
+            parts = torch.autograd.grad(loss.sum(), inputs, allow_unused=True, retain_graph=row < rows - 1)
+            for target, part in zip(total[row], parts):
                 if part is not None:
-                    total[name] += part.detach()
+                    target += part.detach()
     return total
 
 

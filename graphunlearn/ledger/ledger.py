@@ -170,7 +170,7 @@ class Ledger:
         return drift_of(self.entries())
 
     def check_newest(self, model: str, graph: str) -> None:
-        """Check that a model is the newest of the ledger; any model is, if there is no entry yet.
+        """Check that a model is the newest of the ledger, as any model is without an entry.
 
         Args:
             model: The fingerprint of the model.
@@ -293,9 +293,6 @@ class Ledger:
         Args:
             model: The saved model.
             graph: Its graph.
-
-        Returns:
-            The entry.
 
         Raises:
             ValueError: There is no such request, or the model and graph are not those that the method returned.
