@@ -64,8 +64,9 @@ class SearchTraces:
 
         if self.level not in LEVELS:
             raise ArgumentError("--level", f"be one of {', '.join(LEVELS)}", f"{self.level!r}")
-        if not self.paths:
-            raise ArgumentError("PATH", "name at least one file or folder", "none")
+        for path in self.paths or (Path(),):
+            if not self.paths or not (path.exists() or path.is_symlink()):
+                raise ArgumentError("PATH", "name existing files or folders", f"'{path}'" if self.paths else "none")
         with reading("--ids"):
             ids = read_ids(self.ids, self.level, **request_options(self.file, self.level))
         found = search_traces(self.paths, ids, level=self.level, original=self.original)

@@ -26,15 +26,15 @@ TYPES = {"I8": "i1", "U8": "u1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32"
 
 def arrays(stream: Watched, head: bytes, name: str, inside: str, sight: Sight, path: Path | None, content: Any) -> bool:
     """Search safetensors, NumPy arrays or pickles; return whether the content is one. See :func:`packed`."""
+    size = int.from_bytes(head[:8], "little")
+    if len(head) > 8 and head[8:9] == b"{" and 2 <= size <= LONGEST_HEADER:
+        _safetensors(stream, inside, sight)
+        return True
     if head.startswith(b"\x93NUMPY"):
         _npy(stream, name.removesuffix(".npy"), inside, sight)
         return True
     if len(head) > 2 and head[0] == 0x80 and head[1] in range(2, 6):
         _pickle(stream, inside, sight)
-        return True
-    size = int.from_bytes(head[:8], "little")
-    if len(head) > 8 and head[8:9] == b"{" and 2 <= size <= LONGEST_HEADER:
-        _safetensors(stream, inside, sight)
         return True
     return False
 

@@ -20,7 +20,7 @@ FIGURE = "figure"
 DISTINCT_DIGITS, DISTINCT_TEXT = 6, 3
 """Numbers with fewer digits, and texts with fewer characters, occur by chance in text that holds figures."""
 RAW_LENGTH, RUN = 6, 16
-"""Shorter ids are found in raw bytes only inside a run of that many printable characters."""
+"""Ids of fewer bytes are found in raw bytes only inside a run of that many printable characters."""
 
 _ROLES = {name: role for role in LEVELS for name in NAMES[role].split()}
 _FIGURES = {name for role in ("rating", "time", "label", "position") for name in NAMES[role].split()}
@@ -28,7 +28,7 @@ _FIGURES |= {"rank", "number", "total", "size", "seed", "epoch", "k"}
 _TOKEN = re.compile(r"\w+")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d|(?<!\d)\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?!\d)")
 _BYTES_UTF16 = re.compile(rb"(?:[\x20-\x7e]\x00){2,}")
-_PRINTABLE = re.compile(r"[ -~]+")
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ufffd]+")
 
 
 def role_of(name: object) -> str | None:
@@ -217,8 +217,8 @@ class WantedIds:
 
     def _in_runs(self, text: str) -> int:
         found = self.occurrences(text)
-        count = sum(len(name) >= RAW_LENGTH for name, _ in found)
-        short = [(name, start) for name, start in found if len(name) < RAW_LENGTH]
+        short = [(name, start) for name, start in found if len(name.encode()) < RAW_LENGTH]
+        count = len(found) - len(short)
         for name, start in short:
             around = text[max(0, start - RUN) : start + len(name) + RUN]
             at = start - max(0, start - RUN)

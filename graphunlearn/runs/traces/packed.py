@@ -17,7 +17,7 @@ from graphunlearn.runs.traces.sight import Sight, Watched
 __all__ = ["packed"]
 
 STREAMS: dict[bytes, tuple[Any, str]] = {
-    b"\x1f\x8b": (gzip.GzipFile, ".gz"),
+    b"\x1f\x8b": (lambda file: gzip.GzipFile(fileobj=file), ".gz"),
     b"BZh": (bz2.BZ2File, ".bz2"),
     b"\xfd7zXZ\x00": (lzma.LZMAFile, ".xz"),
 }
