@@ -11,6 +11,7 @@ import sqlite3
 import tarfile
 import zipfile
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -203,7 +204,7 @@ def test_journals_beside_a_database_are_searched(mode, tmp_path):
     left = {"WAL": "x.db-wal", "PERSIST": "x.db-journal"}[mode]
     found = search_traces(tmp_path, ["anna-7"])
     connection.close()
-    assert {os.path.basename(trace.file) for trace in found.certain} == {left}
+    assert {Path(trace.file).name for trace in found.certain} == {left}
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_rows_of_the_original_are_found_in_every_format_and_type(dtype, form, ru
 
 def test_a_run_folder_tells_where_the_forgotten_are(runs):
     found = search_traces(runs / "b", ["u1", "u2"], original=runs / "b")
-    seen = {(os.path.basename(trace.file), trace.place) for trace in found.certain}
+    seen = {(Path(trace.file).name, trace.place) for trace in found.certain}
     assert {
         ("original.safetensors", "row of the original model"),
         ("original_train.safetensors", "fingerprint of the original"),
@@ -305,7 +306,7 @@ def test_a_file_larger_than_a_chunk_is_searched_across_the_cuts(tmp_path, monkey
     (tmp_path / "log.txt").write_text("\n".join(lines))
     (tmp_path / "x.bin").write_bytes(b"\x00\x01" + b"\x00\x00".join(line.encode() for line in lines))
     found = search_traces(tmp_path, ["u31", "u399"])
-    assert {(os.path.basename(t.file), t.count) for t in found.certain} == {("log.txt", 2), ("x.bin", 2)}
+    assert {(Path(t.file).name, t.count) for t in found.certain} == {("log.txt", 2), ("x.bin", 2)}
 
 
 def test_names_of_files_count(tmp_path):
@@ -325,7 +326,7 @@ def test_what_cannot_be_searched_is_named_and_not_clean(tmp_path):
     (tmp_path / "h").symlink_to(tmp_path.parent)
     os.mkfifo(tmp_path / "i")
     found = search_traces(tmp_path, ["anna-7"])
-    assert sorted({os.path.basename(file)[0] for file, _ in found.unread}) == list("abcdefghi")
+    assert sorted({Path(file).name[0] for file, _ in found.unread}) == list("abcdefghi")
     assert not found.certain and not found.clean
 
 
