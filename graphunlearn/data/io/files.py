@@ -196,7 +196,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
     target = Path(path).resolve()  # for a symbolic link, its target is replaced
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb", opener=private) as file:
+        with open(temporary, "wb", opener=private) as file:
             if callable(content):
                 content(file)
             else:

@@ -126,7 +126,13 @@ class Preparation:
         path = Path(path)
         path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
         model, graph = self.newest or (self.model, self.graph)
-        facts = {"kind": self.kind, "model": model, "graph": graph, "log": self.log, "seconds": self.seconds}
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "model": model,
+            "graph": graph,
+            "log": self.log,
+            "seconds": self.seconds,
+        }
         facts |= {"format": FORMAT, "encoder": self.module.shape(), "served": []}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.module.tensors().items()}
         write_atomic(path, save(tensors, metadata={"graphunlearn": json.dumps(facts)}))
