@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
-from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
+from graphunlearn.cli._ledgers import check_no_key, finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
@@ -79,6 +79,8 @@ class Forget:
     file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     ledger: File = None
     """Ledger to which the request is added; it is created if it does not exist ('graphunlearn ledger --help')."""
+    key: File = None
+    """Key file of the ledger (default: a file in GRAPHUNLEARN_KEYS, or ~/.config/graphunlearn)."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -89,6 +91,7 @@ class Forget:
             level: list(chain(*getattr(self, option.removeprefix("--")))) for level, option in OPTIONS.items()
         }
         if self.ledger is None:
+            check_no_key(self.key)
             check_out(self.out, self.running.overwrite)
         check_asked(asked)
         return self.forget(partial(request_of, asked, file=self.file))
@@ -109,7 +112,7 @@ class Forget:
         from graphunlearn.runs.run import Forgotten, Run
 
         if self.ledger is not None and ledger is None:
-            with Ledger(self.ledger) as ledger:
+            with Ledger(self.ledger, key=self.key) as ledger:
                 finished(ledger)
                 return self.forget(asking, ledger)
         run = Run.load(self.source, device_of(self.running.device))
