@@ -82,6 +82,7 @@ VERBS = {
     "audit": "RunAudit",
     "ledger": "ShowLedger",
     "bench": "Bench",
+    "purge": "Purge",
     "search-traces": "SearchTraces",
     "datasets": "Datasets",
 }

@@ -56,6 +56,7 @@ class RunAudit:
         from graphunlearn.eval import Audit, audit
         from graphunlearn.eval.auditing import own_figures
         from graphunlearn.runs.folder import check_out
+        from graphunlearn.runs.purging import purged_on
         from graphunlearn.runs.run import Run
 
         if self.out is not None:
@@ -68,7 +69,8 @@ class RunAudit:
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
             expected = "be a folder that 'forget' wrote, with the original still in it"
-            raise ArgumentError("run", expected, f"'{self.source}'")
+            day = purged_on(self.source)
+            raise ArgumentError("run", expected, f"'{self.source}'{f', purged on {day}' if day else ''}")
         number = None if self.ledger is None else entry_of_run(existing(self.ledger, self.key), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:

@@ -437,11 +437,12 @@ def shim(tmp_path_factory):
     return library
 
 
-def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call):
+def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call, monkeypatch):
     """A new ledger at every call; a run replaced in place, and sessions, at every seventh."""
     stages = [tmp_path / name for name in ("new", "onto-itself", "sessions")]
     for stage, run in zip(stages, (trained, trained, trained_sessions)):
         shutil.copytree(run, stage / "a")
+    monkeypatch.setenv("GRAPHUNLEARN_KEYS", str(stages[1] / "keys"))
     words = ("--method", "unlink", "--ledger", stages[1] / "l.db")
     assert call("forget", trained, "--users", "u2", *words, "--out", stages[1] / "b")[0] == 0
     shutil.rmtree(stages[1] / "a")

@@ -175,6 +175,31 @@ class Preparation:
         return cls(module=module.rebuilt(shape, tensors, like).to(device), served=served, **facts)
 
     @staticmethod
+    def narrowed(path: str | Path, model: str, graph: str) -> bytes | None:
+        """Return the content of a saved preparation, with the fingerprints of one model and graph alone.
+
+        Args:
+            path: The file.
+            model: Fingerprint of the model.
+            graph: Fingerprint of its graph.
+
+        Returns:
+            The content of the file, which is the same if the file has no other fingerprints; ``None`` if the
+            preparation is not valid for this model and graph.
+
+        Raises:
+            ValueError: The file does not hold a preparation, or holds one of another version.
+        """
+        tensors, facts = _read(path)
+        served = [tuple(pair) for pair in facts["served"]]
+        if (model, graph) not in [*served, (facts["model"], facts["graph"])]:
+            return None
+        if (facts["model"], facts["graph"], served) == (model, graph, []):
+            return Path(path).read_bytes()
+        facts |= {"format": FORMAT, "model": model, "graph": graph, "served": []}
+        return save(tensors, metadata={"graphunlearn": json.dumps(facts)})
+
+    @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:
         """Return the log of a saved preparation of any kind.
 
