@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -235,9 +236,7 @@ def _earlier(
             raise error.renamed("also") from None
     known, found = {_print(run.forgotten)} if run.forgotten is not None else set(), {}
     while open_:
-        fitting = [
-            path for path, other in open_.items() if (fingerprint(other.model), other.train.fingerprint()) in known
-        ]
+        fitting = [path for path, other in open_.items() if _known(other, run, known)]
         fitting = fitting or [path for path, other in open_.items() if is_earlier is not None and is_earlier(other)]
         if not fitting:
             hint = "name the runs between them as well" if run.forgotten is not None else "'--ledger' can tell"
@@ -248,6 +247,21 @@ def _earlier(
             if found[path].forgotten is not None:
                 known.add(_print(found[path].forgotten))
     return dict(reversed(found.items())), gone
+
+
+def _known(other: Run, run: Run, known: set[tuple[str, str]]) -> bool:
+    """Return whether the originals of later runs lead to a run, or whether it is the one that was erased.
+
+    The latter has the same training events as the run that stays, by raw ids.
+    """
+    if (fingerprint(other.model), other.train.fingerprint()) in known:
+        return True
+    erased = run.about.get("erased") and not other.about.get("erased") and other.spec == run.spec
+    if not erased or other.train.num_interactions != run.train.num_interactions:
+        return False
+    frames = (graph.to_frame().astype(str) for graph in (other.train, run.train))
+    one, two = (Counter(frame.itertuples(index=False, name=None)) for frame in frames)
+    return one == two
 
 
 def _own(entry: Path) -> bool:

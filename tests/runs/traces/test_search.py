@@ -342,7 +342,10 @@ def test_bad_arguments_give_one_sentence(runs, tmp_path):
         ({"paths": tmp_path / "no"}, "'paths' must hold existing files or folders"),
         ({"ids": []}, "'ids' must hold at least one id"),
         ({"level": "click"}, "'level' must be one of user, item, session"),
-        ({"original": runs / "a", "ids": ["nobody"]}, "'original' must know some of the users"),
+        (
+            {"original": runs / "a", "ids": ["nobody"]},
+            "'original' must be a run that was trained with some of the users",
+        ),
         ({"original": runs / "a", "level": "session"}, "'level' must be one of the original"),
     ):
         with pytest.raises(ArgumentError, match=text):
