@@ -34,10 +34,10 @@ class Forget:
 
     Ids are those in the file that the model was trained on. Several options can be combined. If a click is forgotten,
     its session keeps the other clicks, and the neighbours of the click become adjacent. The new run folder contains the
-    corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, request.json,
-    all original*.safetensors and own_original.safetensors can be deleted. A method prepared by 'graphunlearn prepare'
-    reads its preparation from RUN; the preparation is copied to the new folder, for further requests. sisa and sru need
-    no copy, because the new model contains the models of their shards.
+    corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, 'graphunlearn
+    purge' deletes them. A method prepared by 'graphunlearn prepare' reads its preparation from RUN; the preparation is
+    copied to the new folder, for further requests. sisa and sru need no copy, because the new model contains the models
+    of their shards.
 
     With --ledger, RUN must be the newest run of that ledger. If the command is interrupted, the same command finishes
     the request; if the request is already finished, the command says so.

@@ -162,7 +162,7 @@ def read_key(path: Path, check: str | None) -> bytes:
                 if check_of(_content(other)) == check:
                     return _content(other)
         wanted, got = "have its key to accept requests", f"'{path}' without '{file}'"
-        hint = "'--key' names it; without it, the ledger can still be shown and verified"
+        hint = "name the file of the key; without it, the ledger can still be shown and verified"
         raise ArgumentError("ledger", wanted, got, hint)
     key = _content(file)
     if len(key) != KEY_BYTES or check_of(key) != check:

@@ -239,7 +239,7 @@ def _earlier(
         fitting = [path for path, other in open_.items() if _known(other, run, known)]
         fitting = fitting or [path for path, other in open_.items() if is_earlier is not None and is_earlier(other)]
         if not fitting:
-            hint = "name the runs between them as well" if run.forgotten is not None else "'--ledger' can tell"
+            hint = "name the runs between them as well" if run.forgotten is not None else "a ledger can tell"
             got = f"'{next(iter(open_))}', which nothing shows to be one"
             raise ArgumentError("also", f"be earlier runs of '{folder}'", got, hint)
         for path in fitting:

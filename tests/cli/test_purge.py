@@ -214,7 +214,7 @@ def entered(runs, tmp_path, parsed):
 def test_a_ledger_shows_what_is_earlier(entered, runs, parsed, refused):
     for name in GONE:
         (runs / "e" / name).unlink()  # which show it otherwise
-    assert "'--ledger' can tell" in refused("purge", runs / "e", "--also", runs / "d", runs / "c", "--yes")
+    assert "a ledger can tell" in refused("purge", runs / "e", "--also", runs / "d", runs / "c", "--yes")
     assert "must have an entry of the run" in refused("purge", runs / "b", "--ledger", entered, "--yes")
     told = parsed("purge", runs / "d", "--ledger", entered, "--dry-run")
     assert told["deleted"] is False

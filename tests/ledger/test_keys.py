@@ -116,7 +116,7 @@ def test_without_its_key_it_can_be_read(file):
     key_file(file).unlink()
     ledger = gu.Ledger(file, budget=None)
     assert not ledger.has_key and ledger.verify() == 1
-    with pytest.raises(ValueError, match=r"'ledger' must have its key to accept requests .*; '--key' names it"):
+    with pytest.raises(ValueError, match=r"'ledger' must have its key to accept requests .*; name the file of the key"):
         forget(ledger, "4")
 
 

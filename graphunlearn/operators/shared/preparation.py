@@ -170,7 +170,7 @@ class Preparation:
         if served:  # as earlier versions wrote them
             warn(
                 f"'{path}' holds plain hashes of the data before forgetting, which confirm guesses of them; "
-                "'graphunlearn purge' removes them"
+                "a purge removes them"
             )
         return cls(module=module.rebuilt(shape, tensors, like).to(device), served=served, **facts)
 
