@@ -17,7 +17,7 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import Run
 from graphunlearn.runs.traces.arrays import arrays
 from graphunlearn.runs.traces.databases import database
-from graphunlearn.runs.traces.documents import documents
+from graphunlearn.runs.traces.documents import documents, raw_bytes
 from graphunlearn.runs.traces.ids import LEVELS, WantedIds
 from graphunlearn.runs.traces.packed import packed
 from graphunlearn.runs.traces.rows import WantedPrints, WantedRows, rows_of
@@ -208,9 +208,15 @@ def content(stream: BinaryIO, name: str, inside: str, sight: Sight, path: Path |
     """
     watched = sight.watch(stream, inside, counted=path is not None)
     head = watched.peek(512)
-    for reader in (packed, arrays, tables, database, documents):
-        if reader(watched, head, name, inside, sight, path, content):
-            break
+    try:
+        for reader in (packed, arrays, tables, database, documents):
+            if reader(watched, head, name, inside, sight, path, content):
+                break
+    except (OSError, EOFError):
+        raise
+    except Exception as error:  # whatever a broken file makes a library raise
+        sight.refuse(f"broken: {str(error).partition(chr(10))[0][:80] or type(error).__name__}", inside)
+        raw_bytes(watched, inside, sight)
     watched.drain()
 
 
