@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,16 +136,23 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
         if not roles:
             sight.see("text", ids.in_text(block, prose=suffix in MARKUP), inside)
             continue
-        if not ids.occurrences(block):
+        if not ids.may_occur(block):
             continue
-        for line in block.splitlines():
-            if ids.occurrences(line):
-                cells = fields(line, separator)
-                if len(cells) != len(roles):
-                    sight.see("text", ids.in_text(line), inside)
-                    continue
-                for cell, (name, role) in zip(cells, roles):
-                    sight.see(f"column {name}", _in_cell(cell, role, sight), inside)
+        lines = block.splitlines()
+        rows = [line.split(separator) for line in lines] if '"' not in block else []
+        if rows and all(len(row) == len(roles) for row in rows):
+            for (name, role), column in zip(roles, zip(*rows)):
+                for cell, count in Counter(filter(ids.may_occur, column)).items():
+                    found = _in_cell(cell, role, sight)
+                    sight.see(f"column {name}", Hits({kind: number * count for kind, number in found.items()}), inside)
+            continue
+        for line in filter(ids.may_occur, lines):
+            cells = fields(line, separator)
+            if len(cells) != len(roles):
+                sight.see("text", ids.in_text(line), inside)
+                continue
+            for cell, (name, role) in zip(cells, roles):
+                sight.see(f"column {name}", _in_cell(cell, role, sight), inside)
 
 
 def _in_cell(cell: str, role: str | None, sight: Sight) -> Hits:

@@ -27,6 +27,7 @@ _FIGURES = {name for role in ("rating", "time", "label", "position") for name in
 _FIGURES |= {"rank", "number", "total", "size", "seed", "epoch", "k"}
 _TOKEN = re.compile(r"\w+")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d|(?<!\d)\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?!\d)")
+_ASCII = re.compile(rb"[0-9A-Za-z_]+")
 _BYTES_UTF16 = re.compile(rb"(?:[\x20-\x7e]\x00){2,}")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f\ufffd]+")
 
@@ -102,6 +103,9 @@ class WantedIds:
             else:
                 self._bare.add(text)
         self._wide = {text for text in self.texts if not text.isascii()}
+        self._tokens = self._anchors.keys() | self.numbers
+        plain = not self._bare and not self._wide
+        self._bytes = {token.encode() for token in self._tokens} if plain else None
         word = f"{level}s?(?:[ _-]?ids?)?"
         self._named = re.compile(rf"(?<![^\W_]){word}[\s:=#'\"\[(]*(?:\d+[\s,;'\"]+)*$", re.IGNORECASE)
 
@@ -114,6 +118,14 @@ class WantedIds:
         """
         return len(text) >= (DISTINCT_DIGITS if text.isdecimal() else DISTINCT_TEXT)
 
+    def may_occur(self, text: str) -> bool:
+        """Return whether a text holds a token of an id; where it is false, no id occurs.
+
+        Args:
+            text: The text.
+        """
+        return bool(self._bare) or not self._tokens.isdisjoint(_TOKEN.findall(text))
+
     def occurrences(self, text: str) -> list[tuple[str, int]]:
         """Return all whole tokens of a text that are ids, with their positions.
 
@@ -123,8 +135,10 @@ class WantedIds:
         Args:
             text: The text.
         """
-        tokens = set(_TOKEN.findall(text))
-        found = []
+        found: list[tuple[str, int]] = []
+        if not self.may_occur(text):
+            return found
+        tokens = {*_TOKEN.findall(text)}
         if tokens & self._anchors.keys():
             for match in _TOKEN.finditer(text):
                 for before, name in self._anchors.get(match[0], ()):
@@ -207,7 +221,8 @@ class WantedIds:
             data: The bytes.
         """
         hits = Hits()
-        hits.add(True, self._in_runs(data.decode("utf-8", "replace")))
+        if self._bytes is None or not self._bytes.isdisjoint(_ASCII.findall(data)):
+            hits.add(True, self._in_runs(data.decode("utf-8", "replace")))
         for run in _BYTES_UTF16.finditer(data):
             hits.add(True, self._in_runs(run[0][::2].decode("ascii")))
         for name in self._wide:
