@@ -31,6 +31,7 @@ from graphunlearn.ledger.chain import (
 )
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
+from graphunlearn.ledger.keys import check_new, choose
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.nn.renumbering import keep_rows
@@ -63,10 +64,10 @@ class Ledger:
     accepts no other request.
 
     An entry records the time, the number of ids, the method with its settings, and the fingerprints of the model and
-    graph before and after, but no ids. It contains a digest of the request, whose key is stored in a separate file
-    ``NAME.key``. Without this file, neither digests nor graphs can be linked to ids any more. Two facts are not keyed:
-    the number of interactions and the fingerprints of models. They may reveal something to those who hold the earlier
-    data or model.
+    graph before and after, but no ids. It contains a digest of the request, whose key is in a file of its own, apart
+    from the ledger. Without this file, neither digests nor graphs can be linked to ids any more. Two facts are not
+    keyed: the number of interactions and the fingerprints of models. They may reveal something to those who hold the
+    earlier data or model. A ledger whose key exists, but whose entries are lost, is refused.
 
     Every entry contains a hash that depends on all previous entries, and the file prevents changes and deletions of
     entries. This reveals changes of single entries. It reveals neither the removal of the last entries nor a ledger
@@ -79,10 +80,12 @@ class Ledger:
     Args:
         path: The file; it is created if it does not exist.
         budget: Drift above which the ledger warns; ``None`` measures no drift.
+        key: The file of the key, which is created with a new ledger; by default a file in the folder
+            ``GRAPHUNLEARN_KEYS`` or ``~/.config/graphunlearn``, or ``NAME.key`` beside the ledger if it exists.
         wait: Seconds to wait while another process works on a request; ``None`` waits until that one is done.
 
     Raises:
-        ValueError: The file is not a ledger or is damaged.
+        ValueError: The file is not a ledger, has lost its entries or is damaged.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -99,17 +102,28 @@ class Ledger:
         2
     """
 
-    def __init__(self, path: str | Path, *, budget: float | None = BUDGET, wait: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        budget: float | None = BUDGET,
+        key: str | Path | None = None,
+        wait: float | None = None,
+    ) -> None:
         if budget is not None and not 0 < budget < math.inf:
             raise ArgumentError("budget", "be positive and finite, or None to measure no drift", budget)
         if wait is not None and not 0 <= wait < math.inf:
             raise ArgumentError("wait", "be finite and not negative, or None to wait for as long as it takes", wait)
         self.path, self.budget, self.wait = Path(path), budget, wait
+        choose(self.path, None if key is None else Path(key))
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
+            check_new(self.path)
             with Store.writing(self.path, wait):
                 pass
-        self.entries()
+        with self._open(write=False) as store:
+            store.entries()
+            store.settle()
 
     def __enter__(self) -> Ledger:
         """Keep other processes from working on requests until the block ends; wait for one that does."""
@@ -141,6 +155,12 @@ class Ledger:
         """The interrupted request, or ``None``; :meth:`unlearn` finishes it, and :meth:`drop` discards it."""
         with self._open(write=False) as store:
             return store.request()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the key of the digests is there."""
+        with self._open(write=False) as store:
+            return store.has_key()
 
     def fingerprints(self, model: nn.Module, graph: Graph) -> tuple[str, str]:
         """Return the fingerprint of a model and the keyed fingerprint of its graph, as entries contain them.

@@ -2,6 +2,19 @@
 
 from graphunlearn.runs.erasing import Erased, erase
 from graphunlearn.runs.exported import Exported, export, load_export
+from graphunlearn.runs.purging import PurgePlan, Removal, plan_purge
 from graphunlearn.runs.run import Forgotten, ModelSpec, Run
 
-__all__ = ["Erased", "Exported", "Forgotten", "ModelSpec", "Run", "erase", "export", "load_export"]
+__all__ = [
+    "Erased",
+    "Exported",
+    "Forgotten",
+    "ModelSpec",
+    "PurgePlan",
+    "Removal",
+    "Run",
+    "erase",
+    "export",
+    "load_export",
+    "plan_purge",
+]

@@ -147,6 +147,7 @@ class Crashes:
         os.chdir(self.stage)
         shutil.rmtree(self.scene, ignore_errors=True)
         shutil.copytree(self.stage, self.scene)
+        os.environ["GRAPHUNLEARN_KEYS"] = str(self.scene / "keys")
         os.chdir(self.scene)
 
     def model_of(self, folder):
@@ -185,7 +186,8 @@ class Crashes:
         )
         call(self.verify)
         names = {path.name for path in Path().iterdir()}
-        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "l.db.key", self.out, *self.beside}
+        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "keys", self.out, *self.beside}
+        assert len(list(Path("keys").iterdir())) == 1
         return where
 
     def pending(self):

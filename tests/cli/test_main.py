@@ -55,7 +55,7 @@ def test_examples_in_the_help_are_whole_commands():
     import graphunlearn.cli as cli
 
     for module, name in VERBS.items():
-        text = getattr(importlib.import_module(f"graphunlearn.cli.{module}"), name).__doc__
+        text = getattr(importlib.import_module(f"graphunlearn.cli.{module.replace('-', '_')}"), name).__doc__
         lines = [line.strip() for line in text.partition("examples:")[2].splitlines() if line.strip()]
         assert lines
         for line in lines:
@@ -66,8 +66,8 @@ def test_examples_in_the_help_are_whole_commands():
 
 def test_unknown_command_is_one_sentence_with_a_hint(refused):
     assert refused("trian") == (
-        "the command must be one of demo, read, train, prepare, forget, erase, recommend, evaluate, audit, "
-        "ledger, bench, datasets (got 'trian'; did you mean 'train'?)"
+        "the command must be one of demo, read, train, prepare, forget, extend, erase, recommend, evaluate, audit, "
+        "ledger, bench, purge, search-traces, datasets (got 'trian'; did you mean 'train'?)"
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import graphunlearn as gu
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import adversarial_edges, audit, bench, removal
-from graphunlearn.eval.cache import facts_of_training, recall, remember, retrained
+from graphunlearn.eval.cache import earlier_models, facts_of_training, recall, remember, retrained
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
 from graphunlearn.operators.baselines import retrain
 
@@ -292,3 +292,19 @@ def test_two_requests_on_one_graph_are_two_trainings(graph, tmp_path):
     assert again.log["cached"] is True
     assert torch.equal(again.model.embedding.weight, first.model.embedding.weight)
     assert sorted(set(graph.pairs[0].tolist()) - set(second.graph.pairs[0].tolist())) == [2]
+
+
+def test_models_of_earlier_data_are_told_apart_from_the_newest_and_from_others(tmp_path):
+    graph = synthetic_interactions(num_users=12, num_items=9, interactions_per_user=4, seed=0)
+    retained, _ = graph.split(gu.ForgetRequest("user", ["u3"]))
+    model, wider = (build_model("mf", graph, dim, 1) for dim in (4, 5))
+    files = {}
+    for name, kind, data in (("earlier", model, graph), ("newest", model, retained), ("other", wider, graph)):
+        before = set(tmp_path.iterdir())
+        facts = facts_of_training("retrain", kind, data, None, gu.BPR(), FitSettings(epochs=1))
+        remember(tmp_path, facts, kind, {})
+        (files[name],) = set(tmp_path.iterdir()) - before
+    (tmp_path / "broken.safetensors").write_bytes(b"x")
+    assert earlier_models(tmp_path, [model], retained) == [files["earlier"]]
+    assert set(earlier_models(tmp_path, [model, wider], retained)) == {files["earlier"], files["other"]}
+    assert earlier_models(tmp_path / "nowhere", [model], retained) == []
