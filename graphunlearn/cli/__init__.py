@@ -9,6 +9,7 @@ commands:
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
+  export    write a corrected model to a folder without ids, in the manner of Hugging Face
   ledger    show or verify the record of all requests, or continue an interrupted one
   bench     compare methods with retrained models in a scenario
   datasets  list the named data sets and show which are on this machine, or download them
@@ -74,6 +75,7 @@ VERBS = {
     "recommend": "Recommend",
     "evaluate": "Evaluate",
     "audit": "RunAudit",
+    "export": "Export",
     "ledger": "ShowLedger",
     "bench": "Bench",
     "datasets": "Datasets",
