@@ -51,8 +51,8 @@ def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
         names = ", ".join(f"{name_of_loss(fit.objective)} ({fit.residual:.0%})" for fit in near)
         warn(
             f"the model does not look trained with {name_of_loss(objective)}, the loss that {method.name} uses: the "
-            f"gradient is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}, among which the "
-            f"order does not tell. Pass the loss that the model was trained with as 'objective'"
+            f"gradient is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}, among "
+            f"which the order does not tell. Pass the loss that the model was trained with as 'objective'"
         )
 
 
