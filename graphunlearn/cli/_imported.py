@@ -119,7 +119,7 @@ class Imported:
             if wrong is not None:
                 raise ArgumentError("--model-option", f"be dim or layers for {self.model}", repr(wrong))
             for name in ("dim", "layers"):
-                value = given.get(name, 0 if self.model == "mf" and name == "layers" else None)
+                value = given.get(name, 2 if self.model == "mf" and name == "layers" else None)  # mf has none
                 if not isinstance(value, int) or isinstance(value, bool):
                     got = "none" if value is None else repr(value)
                     raise ArgumentError("--model-option", f"give {name}=INT for {self.model}", got)
