@@ -78,7 +78,7 @@ class Import(Learner):
         check_out(self.out, self.running.overwrite)
         device = device_of(self.running.device)
         if self.recbole is not None:
-            run = self._from_recbole(self.recbole)
+            run = self._from_recbole(self.recbole, str(device))
         else:
             if self.trust_pickle:
                 raise ArgumentError("--trust-pickle", "go with --recbole", "it without")
@@ -150,8 +150,17 @@ class Import(Learner):
                 validation = validation.collapse()
         return graph, none if validation is None else validation, none if test is None else test
 
-    def _from_recbole(self, path: Path) -> Run:
-        raise NotImplementedError
+    def _from_recbole(self, path: Path, device: str) -> Run:
+        """Return the run of a checkpoint of RecBole."""
+        from graphunlearn.adapters.recbole import run_of_checkpoint
+
+        learned = [(name.replace("_", "-"), value) for name, value in vars(self.learning).items() if name != "rows"]
+        for name, value in [("data", self.data), ("weights", self.weights), ("test", self.test), *learned]:
+            if value not in (None, (), ""):
+                option = f"--{name.removesuffix('-given')}"
+                raise ArgumentError(option, "be left out with --recbole, whose checkpoint has it", value)
+        settings = self.training.settings("interactions", self.seed)
+        return run_of_checkpoint(path, trust_pickle=self.trust_pickle, settings=settings, device=device)
 
     def _answer(self, run: Run) -> Answer:
         """Write the run, and return what was imported and how well the loss fits."""

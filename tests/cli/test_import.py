@@ -464,4 +464,4 @@ def test_a_request_file_is_benched_on_a_run_of_this_package(trained_sessions, tm
     assert told["request"]["size"] == 2
     assert not any("another program" in note for note in told["notes"])
     told = parsed("bench", "session-clicks", "--run", trained_sessions, *words[4:], "--out", tmp_path / "b")
-    assert told["dataset"]["train"] == Run.load(trained_sessions).train.num_clicks
+    assert told["dataset"]["train_clicks"] == Run.load(trained_sessions).train.num_clicks
