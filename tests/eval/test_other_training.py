@@ -1,5 +1,7 @@
 """Verdicts where the original comes from another training than the retrained models."""
 
+import math
+
 import pytest
 import torch
 
@@ -40,5 +42,7 @@ def test_what_another_training_could_explain_is_undecided(case):
     assert models[0]["verdict"].rule.startswith("the original was trained by another program than the retrained models")
     assert "--retrain" in models[0]["verdict"].needs
     assert models[3]["verdict"].rule == "a membership attack"
-    assert ("9." in sentence or "8." in sentence or "7." in sentence) == (case == "far")
+    if case == "far":  # the shift over the mean of |a - b| of two normal numbers
+        ratio = float(sentence.partition("original is ")[2].partition(" ×")[0])
+        assert ratio == pytest.approx(0.1 / (0.01 * 2 / math.pi**0.5), rel=0.1)
     assert ("cannot be told" in sentence) == (case != "far")
