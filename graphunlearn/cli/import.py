@@ -39,12 +39,9 @@ class Import(Learner):
     as the training has split them.
 
     examples:
-      graphunlearn import --model towers:build --encode towers:encode --weights towers.safetensors --data train.csv \
---ids-users users.csv --ids-items items.csv --objective bpr --objective-option negatives=1 --test test.csv --out runs/a
-      graphunlearn import --model lightgcn --model-option dim=64 layers=3 --weights w.pt --data train.csv \
---objective bpr --out runs/a
-      graphunlearn import --model nets:SessionGRU --kind sessions --encode nets:encode --weights gru.safetensors \
---data clicks.csv --ids-items items.csv --out runs/g
+      graphunlearn import --model towers:build --weights w.safetensors --data train.csv --objective bpr --out runs/a
+      graphunlearn import --model mf --model-option dim=64 --weights w.pt --data d.csv --objective bpr --out runs/a
+      graphunlearn import --model nets:GRU --kind sessions --weights w.safetensors --data clicks.csv --out runs/g
       graphunlearn import --recbole saved/LightGCN-Nov-21-2026.pth --trust-pickle --out runs/r
     """
 

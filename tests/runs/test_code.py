@@ -58,9 +58,11 @@ def test_trust_is_by_the_name_of_a_module_or_its_package(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["my_models", "my_models.build", ":build", "my_models:", "my models:build", "my_models:build;x", "my_models:a b"]
-    + ["my_models:__class__", "__main__:build", "my_models:build.__globals__", "my-models:build", "a:b:c", "a..b:c", 3]
-    + ["my_models:build\n", "./my_models:build"],
+    [
+        *("my_models", "my_models.build", ":build", "my_models:", "my models:build", "my_models:build;x", "a:b:c"),
+        *("my_models:a b", "my_models:__class__", "__main__:build", "my_models:build.__globals__", "my-models:build"),
+        *("a..b:c", 3, "my_models:build\n", "./my_models:build"),
+    ],
 )
 def test_only_plain_names_are_resolved(name, monkeypatch):
     monkeypatch.setenv(code.TRUST, "my_models,my,__main__,a")
