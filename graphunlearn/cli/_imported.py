@@ -168,7 +168,7 @@ class Imported:
             ArgumentError: A file is malformed, or an id is there twice.
         """
         from graphunlearn.data.io.files import read_ids
-        from graphunlearn.data.vocabulary import canonical_ids, preview
+        from graphunlearn.data.vocabulary import IdError, canonical_ids, preview
 
         found = {}
         for side, path in {"user": self.ids_users, "item": self.ids_items}.items():
@@ -176,7 +176,11 @@ class Imported:
                 continue
             option = f"--ids-{side}s"
             with reading(option):
-                ids = canonical_ids(read_ids(path, side, **request_options(file, side)))
+                found_ids = read_ids(path, side, **request_options(file, side))
+            try:
+                ids = canonical_ids(found_ids)
+            except IdError as error:
+                raise error.renamed(option) from None
             seen: set[str] = set()
             again = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
             if again:

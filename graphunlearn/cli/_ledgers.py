@@ -51,6 +51,7 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     Raises:
         ValueError: The folder has been changed since it was written.
     """
+    from graphunlearn.runs.code import CodeError
     from graphunlearn.runs.run import Run
 
     pending = ledger.pending
@@ -63,6 +64,8 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     try:
         run = Run.load(out)
         entry = ledger.finish(run.model, run.train)
+    except CodeError:
+        raise
     except ValueError as error:
         raise ValueError(f"{error}; the pending request wrote '{out}': move it away to repeat the request") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")

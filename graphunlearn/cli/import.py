@@ -161,6 +161,7 @@ class Import(Learner):
 
     def _answer(self, run: Run) -> Answer:
         """Write the run, and return what was imported and how well the loss fits."""
+        from graphunlearn.data.schema import warn
         from graphunlearn.eval.report.verdict import format_number, label
         from graphunlearn.nn import Objective
         from graphunlearn.operators.shared.own_loss import losses_apart, name_of_loss
@@ -177,16 +178,17 @@ class Import(Learner):
             lines.append(f"loss {name_of_loss(run.objective)}: {given.verdict}, {of}")
             if better:
                 names = ", ".join(f"{name} ({value:.0%})" for name, value in fits.items())
-                note(f"graphunlearn: note: the model was plainly trained with another loss; losses that fit: {names}")
+                warn(f"the model was plainly trained with another loss; losses that fit: {names}")
             run.about["imported"]["loss"] = {"verdict": given.verdict, "residual": given.residual}
-        if run.test.num_interactions:
+        left = run.test.without_unseen(run.train) if run.test.num_interactions else run.test
+        if left.num_interactions > (left.num_sessions if left.kind == "sessions" else 0):
             scores = quality(run.model, run.train, run.test, ks=(20,))[0]
             shown = ("auroc", "recall@20", "mrr@20", "ndcg@20")
             data["test"] = {name: scores[name] for name in shown if name in scores}
             told = ", ".join(f"{label(name)} {format_number(value)}" for name, value in data["test"].items())
             lines.append(f"on the test part: {told}")
         else:
-            note("there is no test part, which 'evaluate' and 'audit' need: '--test' or '--split' gives one")
+            note("there is no test part to measure on, as 'evaluate' and 'audit' do: '--test' or '--split' gives one")
         run.save(self.out, self.running.overwrite)
         code = run.spec.code
         modules = [] if code is None else names_of([code.build, code.encode, code.retrain])

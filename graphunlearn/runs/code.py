@@ -189,7 +189,10 @@ class Code:
         for name in (self.build, self.encode, self.retrain):
             if name is not None:
                 module = importlib.import_module(name.partition(":")[0])
-                digest.update((inspect.getsource(module) if getattr(module, "__file__", None) else name).encode())
+                try:
+                    digest.update(inspect.getsource(module).encode())
+                except (OSError, TypeError):  # a module without a file
+                    digest.update(name.encode())
         return digest.hexdigest()
 
     def _built(self, build: Callable[..., Any], graph: Any) -> nn.Module:

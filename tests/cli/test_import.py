@@ -190,7 +190,7 @@ def test_the_split_of_the_training_is_made_again(project, tmp_path, parsed):
 def test_without_held_out_data_everything_but_measuring_works(project, tmp_path, parsed, refused, call, monkeypatch):
     status, _, err = call("import", *BUILD, *words_of(project[1], test=None), "--out", tmp_path / "a")
     assert status == 0
-    assert "there is no test part" in err
+    assert "there is no test part to measure on" in err
     monkeypatch.setenv(code.TRUST, "own_towers")
     parsed("forget", tmp_path / "a", "--users", "u3", "--out", tmp_path / "b")
     assert refused("evaluate", tmp_path / "a") == "'run' must have a test part with interactions to measure (got none)"
@@ -236,6 +236,19 @@ def test_ids_that_are_row_numbers_need_no_files(tmp_path, parsed, refused):
     parsed("import", *words, "--rows", "appearance", "--ids-items", tmp_path / "items.txt", "--out", tmp_path / "b")
     run = Run.load(tmp_path / "b")
     assert (run.train.user_ids, run.train.item_ids) == (["b", "a", "c"], ["0", "1", "2", "3"])
+
+
+def test_a_module_may_register_its_encoding(project, tmp_path, parsed, refused):
+    folder, files = project
+    text = (folder / "own_towers.py").read_text()
+    words = ("--objective", "bpr", *words_of(files))
+    (folder / "own_bare.py").write_text(text)
+    sentence = refused("import", "--model", "own_bare:build", *words, "--out", tmp_path / "a")
+    assert sentence.startswith("'--encode' must name the encoding of the model (got none for TwoTower)")
+    registered = "import graphunlearn as gu\n\ngu.encode.register(TwoTower, encode)\n"
+    (folder / "own_registered.py").write_text(f"{text}\n\n{registered}")
+    parsed("import", "--model", "own_registered:build", *words, "--out", tmp_path / "a")
+    assert facts_of(tmp_path / "a")["model"]["code"]["encode"] is None
 
 
 def test_another_loss_is_told(tmp_path, call):
