@@ -4,6 +4,7 @@ commands:
   demo      run all steps on synthetic ratings or sessions, without any file
   read      show how a file is understood: columns, counts, first rows and warnings
   train     train a recommender on a file of ratings, or of clicks in sessions
+  import    make a run of a model that another program trained
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
   extend    add new data to a run, and go on training from its model
@@ -11,6 +12,7 @@ commands:
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
+  export    write a corrected model to a folder without ids, in the manner of Hugging Face
   ledger    show or verify the record of all requests, or continue an interrupted one
   job       collect deletion requests with a due date, and work off what is due
   bench     compare methods with retrained models in a scenario
@@ -84,6 +86,7 @@ VERBS = {
     "demo": "Demo",
     "read": "Read",
     "train": "Train",
+    "import": "Import",
     "prepare": "Prepare",
     "forget": "Forget",
     "extend": "Extend",
@@ -91,6 +94,7 @@ VERBS = {
     "recommend": "Recommend",
     "evaluate": "Evaluate",
     "audit": "RunAudit",
+    "export": "Export",
     "ledger": "ShowLedger",
     "job": "DeletionJob",
     "bench": "Bench",

@@ -66,6 +66,7 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
         ValueError: The folder has been changed since it was written.
     """
     from graphunlearn.data.io.folders import clear_leftovers
+    from graphunlearn.runs.code import CodeError
     from graphunlearn.runs.run import Run
 
     pending = ledger.pending
@@ -78,6 +79,8 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     try:
         run = Run.load(out)
         entry = ledger.finish(run.model, run.train)
+    except CodeError:
+        raise
     except ValueError as error:
         raise ValueError(f"{error}; the pending request wrote '{out}': move it away to repeat the request") from None
     note(f"entered the request of {pending.time}, which was interrupted after '{out}' was written")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from tyro.conf import arg
@@ -22,8 +22,10 @@ __all__ = ["RunAudit"]
 class RunAudit:
     """Compare the unlearned model of a run folder with models that are retrained without the forgotten data.
 
-    The retrained models are trained like the original, with other seeds. The report is written into the run folder,
-    or into another one with --out.
+    The retrained models are trained like the original, with other seeds. If the model was imported, they are trained
+    by its own training, if 'import' was given one with --retrain, and otherwise by that of this package; a verdict that
+    the difference between two trainings could explain is then undecided. The report is written into the run folder, or
+    into another one with --out.
 
     examples:
       graphunlearn audit runs/b
@@ -86,6 +88,8 @@ class RunAudit:
         if before.graph.split(result.request)[0].fingerprint() != run.train.fingerprint():
             expected = "hold the training graph that remains after the request"
             raise ArgumentError("run", expected, f"'{self.source}', where one of the files was changed")
+        code = run.spec.code
+        imported, own = "imported" in run.about, None if code is None else code.retrain
         steps = self.retrain_seeds + 1 + self.shadow
         with tqdm(total=steps, desc="audit", unit="model", disable=None, leave=False) as bar:
 
@@ -99,18 +103,20 @@ class RunAudit:
                 result.request,
                 [result],
                 test=run.test,
-                validation=run.validation.without_unseen(before.graph),
+                validation=run.early_stopping(before.graph),
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,
                 shadow=self.shadow,
                 cache=self.caching.folder(),
+                other_training=imported and not own,
                 on_step=step,
             )
         about = {
             "dataset": run.dataset,
-            "model": asdict(run.spec) | {"objective": repr(run.objective), "settings": repr(run.settings)},
+            "model": run.spec.facts() | {"objective": repr(run.objective), "settings": repr(run.settings)},
             "scenario": "request",
+            "notes": [] if own is None else [f"Models were retrained by {own}, the training of the original."],
             "seeds": {"original": run.settings.seed, "retrain": list(seeds)},
             "command": command(),
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -22,6 +23,7 @@ from graphunlearn.errors import ArgumentError
 if TYPE_CHECKING:
     from graphunlearn.data import ForgetRequest
     from graphunlearn.eval import Scenario
+    from graphunlearn.runs.run import Run
 
     Making = tuple[str, Callable[..., Scenario[Any]], bool]
 
@@ -53,6 +55,11 @@ SCENARIOS = {
     "sessions": ("session-clicks", "sessions", "items", "spam-sessions", "file"),
 }
 """The scenarios of each kind of graph."""
+KEEPING = (
+    *("random-edges", "users", "items", "core-users", "edge-users", "sensitive"),
+    *("session-clicks", "sessions", "file"),
+)
+"""The scenarios that only draw a request, so that a trained model can be the original."""
 REMOVED = {"users": "user", "items": "item", "random-edges": "interaction", "sessions": "session"}
 OWN = {
     "side": ("adversarial-edges",),
@@ -107,9 +114,17 @@ class Bench(Learner):
       graphunlearn bench sensitive --data ml-100k --category horror --out runs/horror
       graphunlearn bench file --request forget.csv --level interaction --data ratings.csv --out runs/mine
       graphunlearn bench session-clicks --data clicks.csv --model srgnn --methods cau finetune sisa --out runs/clicks
+      graphunlearn bench users --run runs/a --methods ifru unlink --out runs/a-users
       graphunlearn bench sessions --data clicks.csv --last-sessions 20000 --model gru4rec --out runs/sessions
     """
 
+    data: Annotated[str, arg(metavar="FILE", help_behavior_hint="")] = ""
+    """File of interactions, or of clicks in sessions for a session model (.csv, .tsv, .txt, .inter, .jsonl, .parquet,
+    also .gz), or the name of a known data set."""
+    of_run: Annotated[Path | None, arg(name="run", metavar="RUN", help_behavior_hint="")] = None
+    """Run folder whose model is the original, on its own data, instead of --data and a model to train; for scenarios
+    that add and change nothing: random-edges, users, items, core-users, edge-users, sensitive, session-clicks,
+    sessions and file."""
     scenario: Annotated[Positional[Name], arg(metavar="SCENARIO")]
     """One of the scenarios above; the model must be of the kind under which the scenario is listed."""
     out: Out
@@ -171,12 +186,17 @@ class Bench(Learner):
         from graphunlearn.runs.folder import check_out
 
         check_out(self.out, self.running.overwrite)
+        if self.of_run is not None:
+            return self._of_run(self.of_run)
+        if not self.data:
+            raise ArgumentError("--data", "name a file or a data set", "none", "'--run' takes the data of a run")
         device, cache = str(device_of(self.running.device)), self.caching.folder()
         kind, spec = self.learning.kind, self.learning.spec()
         names = BENCHED[kind] if self.methods is None else self.methods
         if not names or Retrain.name in names:
             raise ArgumentError("--methods", "name methods other than retrain", " ".join(names) or "none")
-        self._check_options()
+        self._check_options(self.learning.model, kind)
+        self.check_kind()
         objective = self.learning.loss(self.scenario == "flipped-labels" or self.threshold is not None)
         for method in names:  # before any file is read
             check_method(method, spec, "--methods")
@@ -191,36 +211,106 @@ class Bench(Learner):
             layers=spec.layers,
             objective=objective,
             settings=self.training.settings(kind, self.seed),
-            data_seeds=self.data_seeds,
             original_seeds=self.original_seeds,
-            retrain_seeds=self.retrain_seeds,
-            seed=self.seed,
             dataset=name,
             device=device,
             cache=cache,
-            command=command(),
-            floors=self.floors,
+            **self._seeds(),
         )
         return written(result, self.out, self.running.overwrite)
 
-    def _check_options(self) -> None:
-        """Check that the scenario and the options fit the model and each other."""
+    def _seeds(self) -> dict[str, Any]:
+        """Return the arguments of the bench that do not depend on the model."""
+        seeds = {"data_seeds": self.data_seeds, "retrain_seeds": self.retrain_seeds, "seed": self.seed}
+        return seeds | {"command": command(), "floors": self.floors}
+
+    def _of_run(self, source: Path) -> Answer:
+        """Compare methods on the model of a run and its own data, and write the report."""
+        from graphunlearn.eval import bench
+        from graphunlearn.operators import Retrain
+        from graphunlearn.runs.run import Run
+
+        theirs = {"--data": self.data, "--test": self.test, "--threshold": self.threshold}
+        theirs |= {"--last-sessions": self.last_sessions, "--collapse-repeats": self.collapse_repeats or None}
+        learned = {name: value for name, value in vars(self.learning).items() if name != "model"}
+        theirs |= {f"--{name.replace('_', '-')}": value for name, value in (learned | vars(self.training)).items()}
+        for option, value in theirs.items():
+            if value not in (None, ""):
+                raise ArgumentError(option, "be left out with --run, which has its own", value)
+        if self.scenario not in KEEPING:
+            got = f"{self.scenario}, which changes the data that models are trained on"
+            raise ArgumentError("--run", f"go with {listed(KEEPING, 'or')}", got)
+        if self.original_seeds != 1:
+            raise ArgumentError("--original-seeds", "be 1 with --run, which has one original", self.original_seeds)
+        run = Run.load(source, device_of(self.running.device))
+        kind, spec = run.spec.kind, run.spec
+        names = BENCHED[kind] if self.methods is None else self.methods
+        if not names or Retrain.name in names:
+            raise ArgumentError("--methods", "name methods other than retrain", " ".join(names) or "none")
+        self._check_options(spec.name, kind)
+        for method in names:
+            check_method(method, spec, "--methods")
+        result = bench(
+            self._request_on(run),
+            [build_method(method, run.objective) for method in dict.fromkeys(names)],
+            model=spec.name,
+            dim=spec.dim,
+            layers=spec.layers,
+            objective=run.objective,
+            settings=run.settings,
+            dataset=run.about.get("dataset") or "",
+            device=str(run.train.device),
+            cache=self.caching.folder(),
+            original=run.model,
+            other_training="imported" in run.about and (spec.code is None or spec.code.retrain is None),
+            **self._seeds(),
+        )
+        return written(result, self.out, self.running.overwrite)
+
+    def _request_on(self, run: Run) -> Callable[[int], Scenario[Any]]:
+        """Return the function that draws a request on the data of a run, for a seed."""
+        from graphunlearn.data import ForgetRequest
+
+        asked = None
+        if self.request is not None:
+            with reading("--request"):
+                level = self.level or LISTED[run.spec.kind][0]
+                asked = ForgetRequest.from_file(self.request, level, **request_options(self.file, level))
+        category = self._category() if self.scenario == "sensitive" else []
+
+        def make(seed: int) -> Scenario[Any]:
+            parts = []
+            for held_out in (run.validation, run.test):  # what a request takes from one part, it takes from the other
+                given: dict[str, Any] = {"test": held_out, "fractions": (1.0, 0.0, 0.0)}
+                given |= {} if self.share is None else {"share": self.share}
+                if self.scenario == "session-clicks":  # repeats were collapsed before the training, or were not
+                    given["collapse_repeats"] = False
+                parts.append(self._making(run.train, asked, category, given)(seed=seed))
+            return replace(parts[1], validation=parts[0].test)
+
+        return make
+
+    def _check_options(self, model: str, kind: str) -> None:
+        """Check that the scenario and the options fit the model and each other.
+
+        Args:
+            model: Name of the model.
+            kind: The kind of graph that it learns from.
+        """
         from graphunlearn.eval import SHARES
 
-        model, kind = self.learning.model, self.learning.kind
         if self.scenario not in SCENARIOS[kind]:
             others = listed(models_of(next(other for other in SCENARIOS if other != kind)), "or")
             expected = f"{listed(SCENARIOS[kind], 'or')} for {model}, a model of {WORDS[kind]}"
             got = f"{self.scenario!r}, which goes with --model {others}"
             raise ValueError(f"the scenario must be {expected} (got {got})")
-        self.check_kind()
+        check_retrain_seeds(self.retrain_seeds)
         for option, scenarios in {**OWN, "share": tuple(SHARES)}.items():
             value = getattr(self, option)
             if value is not None and value is not False and self.scenario not in scenarios:
                 offered = [name for name in scenarios if name in SCENARIOS[kind]] or scenarios
                 name = f"--{option.replace('_', '-')}"
                 raise ArgumentError(name, f"go with {' or '.join(offered)}", f"it with {self.scenario}")
-        check_retrain_seeds(self.retrain_seeds)
         if self.keep_repeats and self.collapse_repeats:
             raise ArgumentError("--keep-repeats", "be left out with --collapse-repeats", "both")
         if self.scenario == "file" and self.request is None:
@@ -235,7 +325,7 @@ class Bench(Learner):
     def _scenario(self) -> Making:
         """Return the name of the data, the function that makes the scenario, and whether the data have labels."""
         from graphunlearn.data import ForgetRequest
-        from graphunlearn.eval import adversarial_edges, removal, session_clicks
+        from graphunlearn.eval import adversarial_edges
 
         asked = None
         if self.request is not None:
@@ -249,22 +339,31 @@ class Bench(Learner):
             tell_shared(test, {"training and validation data": graph})
         labelled = graph.kind == "interactions" and graph.label is not None
         keywords = {"test": test} | ({} if self.share is None else {"share": self.share})
-        if asked is not None:
-            make: Callable[..., Scenario[Any]] = partial(_requested, graph, asked, **keywords)
-        elif self.scenario == "adversarial-edges":
+        if self.scenario == "adversarial-edges":
             side = self.side or "user"
             return name, lambda seed, clean: adversarial_edges(graph, clean, side=side, seed=seed, **keywords), labelled
-        elif clicks:
-            make = partial(session_clicks, graph, collapse_repeats=not self.keep_repeats, **keywords)
+        if clicks:
+            keywords["collapse_repeats"] = not self.keep_repeats
             if not self.keep_repeats:
                 note("consecutive clicks on one item count as one ('--keep-repeats' leaves them as they are)")
-        elif self.scenario in REMOVED:
-            make = partial(removal, graph, REMOVED[self.scenario], **keywords)
-        else:
-            given = {"attackers": self.attackers, "targets": self.targets, "kind": self.attack}
-            keywords |= {option: value for option, value in given.items() if value is not None}
-            make = partial(_made, self.scenario, graph, **keywords, **({"items": category} if category else {}))
+        make = self._making(graph, asked, category, keywords)
         return name, lambda seed: make(seed=seed), labelled
+
+    def _making(
+        self, graph: Any, asked: ForgetRequest | None, category: list[str], keywords: dict[str, Any]
+    ) -> Callable[..., Scenario[Any]]:
+        """Return the function that makes the scenario on a graph, without its seed."""
+        from graphunlearn.eval import removal, session_clicks
+
+        if asked is not None:
+            return partial(_requested, graph, asked, **keywords)
+        if self.scenario == "session-clicks":
+            return partial(session_clicks, graph, **keywords)
+        if self.scenario in REMOVED:
+            return partial(removal, graph, REMOVED[self.scenario], **keywords)
+        given = {"attackers": self.attackers, "targets": self.targets, "kind": self.attack}
+        keywords = keywords | {option: value for option, value in given.items() if value is not None}
+        return partial(_made, self.scenario, graph, **keywords, **({"items": category} if category else {}))
 
     def _category(self) -> list[str]:
         """Return the ids of the sensitive items."""

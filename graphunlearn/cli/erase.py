@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Out, RunFolder, Running
 from graphunlearn.cli._id_map import check_table, table_of
-from graphunlearn.cli._ledgers import existing, finished
+from graphunlearn.cli._ledgers import check_no_key, existing, finished
 from graphunlearn.cli._methods import preparable
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._text import Answer, counted, device_of, listed
@@ -55,6 +55,8 @@ class Erase:
     """Folder to write; another one than RUN."""
     ledger: File = None
     """Ledger whose newest model is that of RUN; an entry without ids is added, and requests go on from the new run."""
+    key: File = None
+    """Key file of the ledger (default: a file in GRAPHUNLEARN_KEYS, or ~/.config/graphunlearn)."""
     id_map: File = None
     """Table to write, .csv or .parquet: for everyone who stays, the raw id, the row before and the row now."""
     inactive: bool = False
@@ -74,9 +76,10 @@ class Erase:
             check_table(self.id_map, (self.source, self.out))
         check_out(self.out, overwrite=True)  # whether it may be replaced is asked below: it may be finished already
         if self.ledger is None:
+            check_no_key(self.key)
             clear_leftovers(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), None)
-        with existing(self.ledger) as ledger:
+        with existing(self.ledger, self.key) as ledger:
             finished(ledger)
             clear_leftovers(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), ledger)

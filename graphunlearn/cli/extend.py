@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Int, Out, RunFolder, Running, optional
-from graphunlearn.cli._ledgers import existing, finished, relative_to_ledger
+from graphunlearn.cli._ledgers import check_no_key, existing, finished
 from graphunlearn.cli._quality import quality
 from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import first_option
@@ -60,6 +61,8 @@ class Extend:
     """Most epochs (default: as the run was trained)."""
     ledger: File = None
     """Ledger whose newest model is that of RUN; an entry is added, and requests go on from the new run."""
+    key: File = None
+    """Key file of the ledger (default: a file in GRAPHUNLEARN_KEYS, or ~/.config/graphunlearn)."""
     seed: int = 0
     """Seed of the split, of new embeddings and of the order of the training samples."""
     file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
@@ -74,16 +77,19 @@ class Extend:
             raise ArgumentError("--out", "be another folder than the run", f"'{self.out}'")
         check_out(self.out, self.running.overwrite)
         if self.ledger is None:
+            check_no_key(self.key)
             return self._extend(Run.load(self.source, device_of(self.running.device)), None)
-        with existing(self.ledger) as ledger:
+        with existing(self.ledger, self.key) as ledger:
             finished(ledger)
             return self._extend(Run.load(self.source, device_of(self.running.device)), ledger)
 
     def _extend(self, run: Run, ledger: Ledger | None) -> Answer:
+        from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.nn import extend, fit
+        from graphunlearn.nn.identity import fingerprint
 
         if ledger is not None:
-            ledger.check_newest(run.model, run.train)
+            ledger.check_newest(fingerprint(run.model), run.train.fingerprint())
         new = self._read(run)
         by = self.split_by or run.about.get("split_by")
         parts = cut(new, None, self.split, self.seed, by)
@@ -96,7 +102,7 @@ class Extend:
             was, learned = ("was", "is") if sum(returned.values()) == 1 else ("were", "are")
             note(f"{_counts(returned)} {was} forgotten, and {learned} learned again from the new data")
         settings = replace(run.settings, seed=self.seed, epochs=self.epochs or run.settings.epochs)
-        seen = validation.without_unseen(extended.graph)
+        seen = replace(run, validation=validation).early_stopping(extended.graph)
         identity = [asdict(settings), *(part.fingerprint() for part in (extended.graph, validation))]
         with resumable(self.out, "extending", identity, work="training") as checkpoint:
             result = fit(
@@ -113,11 +119,13 @@ class Extend:
             about |= {"fit": summary, "extended": [*run.about.get("extended", []), extended.added]}
             after = replace(run, model=extended.model, train=extended.graph, validation=validation, test=test)
             after = replace(after, settings=settings, about=about, forgotten=None)
-            after.save(self.out, self.running.overwrite)
-        entry = None
-        if ledger is not None:
-            models = run.model, run.train, after.model, after.train
-            entry = ledger.record_extended(*models, out=relative_to_ledger(self.out, ledger))
+            save = partial(after.save, self.out, self.running.overwrite)
+            entry = None
+            if ledger is None or self.ledger is None:
+                save()
+            else:
+                models = run.model, run.train, after.model, after.train
+                entry = ledger.record_extended(*models, save=save, out=relative_to_ledger(self.out, self.ledger))
         data: dict[str, Any] = {"out": str(self.out), "added": extended.added, "returned": returned, "fit": summary}
         data |= {"test": quality(after.model, after.train, test, ks=(20,))[0]}
         data |= {} if entry is None else {"entry": entry.number}

@@ -85,6 +85,8 @@ class DeletionJob:
     """Number of the job, for 'withdraw'."""
     ledger: File = None
     """The ledger; 'submit' creates it if it does not exist."""
+    key: File = None
+    """Key file of the ledger (default: a file in GRAPHUNLEARN_KEYS, or ~/.config/graphunlearn)."""
     ids: File = None
     """File with the ids to delete or to withdraw, one per line or in a column that is known by its name; at level
     interaction, a user and an item per line."""
@@ -142,7 +144,7 @@ class DeletionJob:
         """Return the jobs of a ledger that exists."""
         from graphunlearn.jobs import Jobs
 
-        return Jobs(existing(self._named()))
+        return Jobs(existing(self._named(), self.key))
 
     def _read(self, level: Level) -> list[Any]:
         """Return the ids of the file."""
@@ -156,6 +158,7 @@ class DeletionJob:
     def _submit(self) -> Answer:
         from graphunlearn.jobs import Jobs
         from graphunlearn.jobs.job import due_date, utc_now
+        from graphunlearn.ledger import Ledger
 
         level = self.level or "user"
         for option, value in (("--due", self.due), ("--run", self.run_folder)):
@@ -175,7 +178,7 @@ class DeletionJob:
 
         file = self._named()
         try:
-            job = Jobs(file).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
+            job = Jobs(Ledger(file, key=self.key)).submit(ids, self.due, run=self.run_folder, level=level, tell=tell)
         except ArgumentError as error:
             raise (error.renamed("--run") if error.argument == "run" else error) from error
         text = (

@@ -81,7 +81,10 @@ class ShowLedger:
         lines = ["no entries yet"]
         if entries:
             lines = [columns([HEADER, *map(_row, entries)], right=(0, 3, 5, 6)), f"last hash: {entries[-1].hash}"]
-            drift = next((entry.drift for entry in reversed(entries) if entry.kind not in ("audited", "erased")), None)
+            drift = next(
+                (entry.drift for entry in reversed(entries) if entry.kind not in ("audited", "erased", "extended")),
+                None,
+            )
             if drift and drift["spent"] > drift["budget"]:
                 lines.append("retrain now: the drift exceeds its budget")
         return Answer(data, "\n".join(lines + _pending_lines(pending, self.file)))
@@ -208,6 +211,9 @@ def _row(entry: LedgerEntry) -> tuple[str, ...]:
     if entry.erased is not None:
         gone = ", ".join(counted(entry.erased[name], f"{name}s") for name in ("user", "item") if entry.erased.get(name))
         return str(entry.number), time, f"erased: {gone or 'nothing'}", "", "", "", "", model
+    if entry.added is not None:
+        more = ", ".join(counted(count, name) for name, count in entry.added.items())
+        return str(entry.number), time, f"extended: {more}", "", "", "", "", model
     if entry.kind == "retrained" or entry.request is None:
         return str(entry.number), time, entry.kind, "", "", "", "", model
     parts = entry.request.get("parts", [entry.request])

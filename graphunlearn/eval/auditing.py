@@ -22,6 +22,7 @@ from graphunlearn.eval.health import health
 from graphunlearn.eval.judging import judge_all, klom_entry, pass_rate
 from graphunlearn.eval.machine import environment, now
 from graphunlearn.eval.measure import Judge
+from graphunlearn.eval.other_training import discount
 from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 from graphunlearn.eval.scenarios.cases import counted
 from graphunlearn.eval.session_measure import SessionJudge
@@ -132,6 +133,7 @@ def audit(
     baselines: bool = True,
     shadow: int = 0,
     cache: str | Path | None = None,
+    other_training: bool = False,
     on_step: Callable[[str], Any] = lambda what: None,
 ) -> Audit:
     """Compare unlearning methods with models that were retrained on the retained graph.
@@ -165,6 +167,9 @@ def audit(
         shadow: Number of further models to train on the whole graph, and on the retained graph, for the membership
             attacks. By default, these attacks use the retrained models only.
         cache: Folder of retrained models, which are reused if they are found there. ``None`` keeps nothing on disk.
+        other_training: Whether the original was trained by another program than the retrained models will be. Verdicts
+            that the difference between the two trainings could explain are then undecided; see
+            :func:`graphunlearn.eval.other_training.discount`.
         on_step: Called with the name of the step whenever a model is finished.
 
     Returns:
@@ -235,6 +240,8 @@ def audit(
         if result.original is not None:
             rule = f"{result.method} serves a model of its own, which retraining does not give"
             m["verdict"] = Verdict("undecided", rule, "retrained models of the same kind")
+    if other_training:
+        warnings.append(discount(original, retrained, measured))
     seconds = statistics.fmean(r.seconds for r in references)
     of_retrained = retrained_entries(retrained, references, seconds)
     entries = [

@@ -58,6 +58,8 @@ def bench(
     progress: bool | None = None,
     command: str | None = None,
     floors: bool = False,
+    original: nn.Module | None = None,
+    other_training: bool = False,
 ) -> Audit:
     """Compare methods with retrained models in one scenario, over several data and original seeds.
 
@@ -86,6 +88,9 @@ def bench(
         command: The command line, for the report.
         floors: Whether to measure recommenders that need no training on the training data before forgetting; see
             :func:`graphunlearn.nn.floors.floor_metrics`. Their means over the data seeds are ``report["floors"]``.
+        original: A trained model to take as the original of every request, instead of training one; the training data
+            of the scenario must be those that it was trained on, and ``model`` be its name.
+        other_training: Whether ``original`` was trained by another program; see :func:`audit`.
 
     Returns:
         The :class:`Audit` with means and standard deviations over all runs.
@@ -108,7 +113,7 @@ def bench(
     """
     for name, count, most in (
         ("data_seeds", data_seeds, math.inf),
-        ("original_seeds", original_seeds, RETRAINED),
+        ("original_seeds", original_seeds, RETRAINED if original is None else 1),
         ("retrain_seeds", retrain_seeds, CLEAN - RETRAINED),
     ):
         if not 1 <= count <= most:
@@ -123,13 +128,14 @@ def bench(
             bar.set_postfix_str("making the scenario")
             case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
             loss, base = trainer.learning(case.train)
-            own = [method.filled(objective=loss, validation=case.validation, settings=base) for method in methods]
+            held_out = case.validation if case.validation.num_interactions else None
+            own = [method.filled(objective=loss, validation=held_out, settings=base) for method in methods]
             if floors:
                 measured.append(floor_metrics(case.train, _seen(case)))
             references: list[UnlearningResult] = []
             for original_seed in range(original_seeds):
                 bar.set_postfix_str("training the original")
-                trained = trainer("original", case.train, case.validation, seed=first + original_seed)
+                trained = original or trainer("original", case.train, held_out, seed=first + original_seed)
                 bar.update()
                 bar.set_postfix_str("preparing")
                 run = audit(
@@ -137,7 +143,7 @@ def bench(
                     case.train,
                     case.request,
                     [_prepared(method, trained, case.train) for method in own],
-                    validation=case.validation,
+                    validation=held_out,
                     test=case.test,
                     objective=loss,
                     settings=replace(base, seed=first + RETRAINED),
@@ -148,6 +154,7 @@ def bench(
                     real=case.real,
                     category=case.category,
                     cache=cache,
+                    other_training=other_training,
                     on_step=lambda what: _advance(bar, what),
                 )
                 references = run.references
@@ -156,7 +163,7 @@ def bench(
         "dataset": {"name": dataset, **_facts(case)},
         "model": {
             "name": model if isinstance(model, str) else type(trained).__name__,
-            "dim": trainer.width(case.train),
+            "dim": trainer.width(case.train) if original is None else dim,
             "layers": getattr(trained, "num_layers", layers),
             "objective": repr(loss),
             "settings": repr(base),
@@ -204,8 +211,9 @@ class _Trainer:
         """Return the width of the embedding tables."""
         return (64 if graph.kind == "sessions" else 32) if self.dim is None else self.dim
 
-    def __call__(self, role: str, graph: G, validation: G, *, seed: int) -> nn.Module:
-        graph, validation = (copy.copy(part).to(self.device) for part in (graph, validation))
+    def __call__(self, role: str, graph: G, validation: G | None, *, seed: int) -> nn.Module:
+        graph = copy.copy(graph).to(self.device)
+        validation = None if validation is None else copy.copy(validation).to(self.device)
         objective, settings = self.learning(graph)
         settings = replace(settings, seed=seed)
         with torch.random.fork_rng(devices=[]):

@@ -259,7 +259,7 @@ def older(folder: Path, error: ArgumentError) -> ArgumentError:
 
 def _filled(method: Unlearner, run: Run) -> Unlearner:
     """Return a method with the loss, the validation data and the training settings of a run."""
-    validation = run.validation.without_unseen(run.train)
+    validation = run.early_stopping(run.train)
     return method.filled(objective=run.objective, validation=validation, settings=run.settings)
 
 

@@ -93,7 +93,7 @@ def entry_of(
     """
     known = {known for entry in entries for known in (entry.model_before, entry.model_after)}
     clicks = any(part.level == "click" for part in request.parts)
-    anew = [place for place, entry in enumerate(entries) if entry.kind == "retrained"]
+    anew = [place for place, entry in enumerate(entries) if entry.kind in ("retrained", "extended")]
     for place in reversed(anew):
         after = {(entry.model_after, entry.graph_after) for entry in entries[place:]}
         if entries[place].graph_before != entries[place].graph_after and (model, graph) in after:

@@ -25,7 +25,8 @@ class LedgerEntry:
         number: Number of the entry in the ledger, from 1.
         time: Time of writing, in UTC.
         kind: ``"forgotten"`` for a request, ``"audited"`` for the result of an audit, ``"retrained"`` for a retrained
-            model, ``"erased"`` for a model without the rows of emptied users and items.
+            model, ``"erased"`` for a model without the rows of emptied users and items, ``"extended"`` for one that was
+            trained on more data.
         package: Version of this package.
         hash: SHA-256 of the entry together with the hash of the previous entry.
         digest: Keyed digest of the request (:meth:`~graphunlearn.ForgetRequest.digest`).
@@ -44,11 +45,12 @@ class LedgerEntry:
         of: Number of the audited entry.
         figures: Results of the audit.
         erased: Numbers of users and items whose rows went, by node type.
+        added: Numbers of users, items and interactions that were added.
     """
 
     number: int
     time: str
-    kind: Literal["forgotten", "audited", "retrained", "erased"]
+    kind: Literal["forgotten", "audited", "retrained", "erased", "extended"]
     package: str
     hash: str
     digest: str | None = None
@@ -66,6 +68,7 @@ class LedgerEntry:
     of: int | None = None
     figures: dict[str, Any] | None = None
     erased: dict[str, int] | None = None
+    added: dict[str, int] | None = None
 
     @classmethod
     def read(cls, content: str, hash: str) -> LedgerEntry:

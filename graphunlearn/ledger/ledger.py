@@ -15,12 +15,10 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.chain import (
     RETRAINING,
     append,
-    append_erased,
     as_result,
     check_newest,
     checked_entries,
@@ -32,13 +30,12 @@ from graphunlearn.ledger.chain import (
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
 from graphunlearn.ledger.keys import check_new, choose
+from graphunlearn.ledger.records import Records
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
-from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.base import Unlearner, UnlearningResult
-from graphunlearn.operators.compacting import Compacted
 
 __all__ = ["Ledger"]
 
@@ -46,7 +43,7 @@ Graph: TypeAlias = InteractionGraph | SessionGraph
 Save: TypeAlias = Callable[[UnlearningResult], object]
 
 
-class Ledger:
+class Ledger(Records):
     r"""A record on disk of the requests that a model has forgotten, one after the other.
 
     A request is processed in four steps:
@@ -337,112 +334,6 @@ class Ledger:
             if store.pending() is None:
                 raise ArgumentError("ledger", "have a pending request to drop", f"'{self.path}' without one")
             store.drop()
-
-    def record_audit(self, number: int, figures: Mapping[str, Any]) -> LedgerEntry:
-        """Add an entry with the results of an audit of a request.
-
-        Args:
-            number: Number of the entry of the request.
-            figures: The results; JSON-serialisable.
-
-        Returns:
-            The new entry.
-
-        Raises:
-            ValueError: No entry of a request has this number.
-        """
-        with self._open() as store:
-            known = [entry.number for entry in store.entries() if entry.kind == "forgotten"]
-            if number not in known:
-                raise ArgumentError("number", f"be one of a request, {', '.join(map(str, known))}", number)
-            return append(store, {"kind": "audited", "of": number, "figures": dict(figures)})
-
-    def record_retrained(self, model: nn.Module, graph: Graph, *, out: str | Path | None = None) -> LedgerEntry:
-        """Record a retrained model as the newest one; the drift starts again from zero.
-
-        Args:
-            model: The retrained model. The ledger does not check that it was trained without the forgotten data, so
-                ``graph`` should be the newest graph, possibly with data added since.
-            graph: The training graph of the model.
-            out: The path of the model; it is recorded in the entry.
-
-        Returns:
-            The new entry.
-
-        Raises:
-            ValueError: A request is pending.
-        """
-        with self._open() as store:
-            pending, newest = store.request(), newest_of(store.entries())
-            if pending is not None:
-                raise PendingError.of(self.path, pending)
-            after = prints_of(store, model, graph)
-            content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
-            if newest is not None:
-                content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
-            return append(store, content | ({} if out is None else {"out": str(out)}))
-
-    def record_erased(
-        self,
-        model: nn.Module,
-        graph: Graph,
-        compacted: Compacted,
-        *,
-        save: Callable[[], object] | None = None,
-        out: str | Path | None = None,
-    ) -> LedgerEntry:
-        """Record the newest model without the rows of emptied users and items; requests and drift go on from it.
-
-        The entry holds the numbers of users and items that went, and no ids. If it is the newest already, the call
-        changes nothing.
-
-        Args:
-            model: The newest model of the ledger.
-            graph: Its graph.
-            compacted: What :func:`~graphunlearn.compact` made of them.
-            save: A function that writes the smaller model and graph atomically; it is called before the entry is added.
-            out: The path that ``save`` writes to; it is recorded in the entry.
-
-        Returns:
-            The entry.
-
-        Raises:
-            ValueError: A request is pending, the model is not the newest, or ``compacted`` is not made of it.
-        """
-        with self._open() as store:
-            pending, newest = store.request(), newest_of(checked_entries(store))
-            if pending is not None:
-                raise PendingError.of(self.path, pending)
-            before, after = prints_of(store, model, graph), prints_of(store, compacted.model, compacted.graph)
-            small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
-            if prints_of(store, *small) != after or small[1].num_interactions != graph.num_interactions:
-                raise ArgumentError("compacted", "be made of the model and the graph", "another")
-            done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
-            if not done:
-                check_newest(newest, *before)
-            if save is not None:
-                save()
-            if done and newest is not None:
-                return newest
-            return append_erased(store, compacted.gone, after, before, out)
-
-    def record_saved_erasure(
-        self, model: nn.Module, graph: Graph, gone: Mapping[str, int], *, out: str | Path | None = None
-    ) -> LedgerEntry:
-        """Record an erased model that was saved before :meth:`record_erased` was interrupted.
-
-        Args:
-            model: The saved model, which the caller has recognised as made of the newest one.
-            graph: Its graph.
-            gone: Numbers of users and items that went.
-            out: The path that they were saved to.
-        """
-        with self._open() as store:
-            newest, after = newest_of(checked_entries(store)), prints_of(store, model, graph)
-            if newest is not None and (newest.model_after, newest.graph_after) == after:
-                return newest
-            before = None if newest is None else (str(newest.model_after), str(newest.graph_after))
-            return append_erased(store, gone, after, before, out)
 
     def verify(self, model: nn.Module | None = None) -> int:
         """Check that no entry was changed, removed or inserted, and that each starts from the model of the previous.

@@ -1,11 +1,13 @@
 """A trained or unlearned model on disk."""
 
+from graphunlearn.runs.code import Code, trust
 from graphunlearn.runs.erasing import Erased, erase
 from graphunlearn.runs.exported import Exported, export, load_export
 from graphunlearn.runs.purging import PurgePlan, Removal, plan_purge
 from graphunlearn.runs.run import Forgotten, ModelSpec, Run
 
 __all__ = [
+    "Code",
     "Erased",
     "Exported",
     "Forgotten",
@@ -17,4 +19,5 @@ __all__ = [
     "export",
     "load_export",
     "plan_purge",
+    "trust",
 ]

@@ -168,7 +168,7 @@ def test_genres_of_films_are_found_in_the_folder_of_data_sets(tmp_path, monkeypa
     (tmp_path / "ml-100k" / "ml-100k.item").write_text("item_id:token\tclass:token_seq\n7\tWar Drama\n8\tDrama\n")
     monkeypatch.setenv("GRAPHUNLEARN_DATA", str(tmp_path))
     bench = bench_module.Bench(scenario="sensitive", data="ml-100k", category="drama", out=tmp_path / "x")
-    bench._check_options()
+    bench._check_options("lightgcn", "interactions")
     assert bench._category() == ["7", "8"]
     (tmp_path / "ml-100k" / "ml-100k.item").rename(tmp_path / "ml-100k" / "other")
     with pytest.raises(ValueError, match=r"GRAPHUNLEARN_DATA must name a folder with ml-100k/u.item .* without it\)"):

@@ -100,8 +100,7 @@ def test_seeds_never_meet(graph):
 
 
 def test_the_clean_model_is_trained_as_the_original_with_a_seed_of_its_own(graph, monkeypatch):
-    from graphunlearn.eval import cache
-    from graphunlearn.operators.baselines import retrain
+    from graphunlearn.nn.training import anew
 
     seen = []
 
@@ -109,8 +108,7 @@ def test_the_clean_model_is_trained_as_the_original_with_a_seed_of_its_own(graph
         seen.append((graph.num_interactions, keywords["settings"], keywords["objective"]))
         return gu.fit(model, graph, **keywords)
 
-    monkeypatch.setattr(cache, "fit", spy)
-    monkeypatch.setattr(retrain, "fit", spy)
+    monkeypatch.setattr(anew, "fit", spy)
     made = []
 
     def scenario(seed, clean):

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import sys
 
 import pytest
 import torch
@@ -13,10 +12,10 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.eval import adversarial_edges, audit, bench, removal
 from graphunlearn.eval.cache import earlier_models, facts_of_training, recall, remember, retrained
 from graphunlearn.nn import FitSettings, build_model, reset_parameters
-from graphunlearn.operators.baselines import retrain
+from graphunlearn.nn.origin import Origin, give_origin
+from graphunlearn.nn.training import anew
 
 SETTINGS = FitSettings(epochs=2, batch_size=512, lr=0.05)
-BENCH = sys.modules["graphunlearn.eval.cache"]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,7 @@ def trap(monkeypatch):
         raise AssertionError("trained again")
 
     def set_():
-        monkeypatch.setattr(BENCH, "fit", fail)
-        monkeypatch.setattr(retrain, "fit", fail)
+        monkeypatch.setattr(anew, "fit", fail)
 
     return set_
 
@@ -308,3 +306,14 @@ def test_models_of_earlier_data_are_told_apart_from_the_newest_and_from_others(t
     assert earlier_models(tmp_path, [model], retained) == [files["earlier"]]
     assert set(earlier_models(tmp_path, [model, wider], retained)) == {files["earlier"], files["other"]}
     assert earlier_models(tmp_path / "nowhere", [model], retained) == []
+
+
+def test_models_of_another_origin_are_other_models(graph):
+    facts = []
+    for identity in (None, "a", "a", "b"):
+        model = build_model("mf", graph, 4)
+        if identity is not None:
+            give_origin(model, Origin(lambda: build_model("mf", graph, 4), identity=identity))
+        facts.append(facts_of_training("retrain", model, graph, None, gu.BPR(), SETTINGS))
+    assert facts[1] == facts[2]
+    assert facts[0] != facts[1] != facts[3] != facts[0]

@@ -5,5 +5,6 @@ Importing this package does not import RecBole. ``pip install graphunlearn[recbo
 
 from graphunlearn.adapters.recbole.bridge import Bridge, Forgotten
 from graphunlearn.adapters.recbole.checkpoint import load_checkpoint, trusting_pickles
+from graphunlearn.adapters.recbole.importing import run_of_checkpoint
 
-__all__ = ["Bridge", "Forgotten", "load_checkpoint", "trusting_pickles"]
+__all__ = ["Bridge", "Forgotten", "load_checkpoint", "run_of_checkpoint", "trusting_pickles"]

@@ -75,7 +75,8 @@ def split_up(
     Args:
         graph: All interactions, or the training and validation interactions if ``test`` is given.
         test: The test part, which is returned as it is; ``None`` to split it off ``graph``.
-        fractions: Shares of training, validation and test; with ``test``, only the ratio of the first two counts.
+        fractions: Shares of training, validation and test; with ``test``, only the ratio of the first two counts, and
+            the second may be 0, so that all of ``graph`` are the training part.
         seed: Seed of the split.
 
     Returns:
@@ -84,6 +85,8 @@ def split_up(
     if test is None:
         train, validation, test = graph.random_split(list(fractions), seed=seed)
         return train, validation, test
+    if fractions[1] == 0:
+        return graph, graph.select(graph.pairs[0, :0]), test
     whole = fractions[0] + fractions[1]
     train, validation = graph.random_split([fractions[0] / whole, fractions[1] / whole], seed=seed)
     return train, validation, test
@@ -98,13 +101,15 @@ def cut_by_time(
         graph: All sessions, or the training and validation sessions if ``test`` is given.
         test: The test sessions, which are returned as they are; ``None`` to take the last sessions of ``graph``.
         fractions: Shares of training, validation and test. With ``test``, the last share is unused and the second one
-            is taken from the end of ``graph``.
+            is taken from the end of ``graph``; it may be 0, so that all of ``graph`` are the training part.
 
     Returns:
         Training, validation and test sessions.
     """
     if test is None:
         train, validation, test = graph.time_split(list(fractions))
+    elif fractions[1] == 0:
+        train, validation = graph, graph.select(graph.items[:0])
     else:
         train, validation = graph.time_split([1 - fractions[1], fractions[1]])
     return train, validation, test
