@@ -4,6 +4,7 @@ commands:
   demo      run all steps on synthetic ratings or sessions, without any file
   read      show how a file is understood: columns, counts, first rows and warnings
   train     train a recommender on a file of ratings, or of clicks in sessions
+  import    make a run of a model that another program trained
   prepare   prepare a method for a trained recommender once, for many requests
   forget    forget users, items, interactions, sessions or clicks from a trained recommender
   recommend list the best items for users, or the next items for sessions
@@ -70,6 +71,7 @@ VERBS = {
     "demo": "Demo",
     "read": "Read",
     "train": "Train",
+    "import": "Import",
     "prepare": "Prepare",
     "forget": "Forget",
     "recommend": "Recommend",

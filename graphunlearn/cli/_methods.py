@@ -132,7 +132,7 @@ def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
         if key not in known:
             offer = f"an option of {name}, {', '.join(known)}" if known else f"left out, since {name} has none"
             raise ArgumentError("--option", f"be {offer}", f"{key!r}{meant(key, known)}")
-        values[key] = _convert(key, text, known[key])
+        values[key] = convert(f"--option {key}", text, known[key])
     return values
 
 
@@ -179,8 +179,17 @@ def _is_simple(kind: Any) -> bool:
     return kind in (bool, int, float, str, type(None)) or get_origin(kind) is Literal
 
 
-def _convert(name: str, text: str, kind: Any) -> Any:
-    """Return the value of a text in a field of type ``kind``."""
+def convert(option: str, text: str, kind: Any) -> Any:
+    """Return the value of a text in a field.
+
+    Args:
+        option: The option and the name of the field.
+        text: The text.
+        kind: The type of the field.
+
+    Raises:
+        ArgumentError: The text is no value of this type.
+    """
     for member in _members(kind):
         with suppress(ValueError, KeyError):  # the next member of the union may fit
             if member in SPELLED:
@@ -191,7 +200,7 @@ def _convert(name: str, text: str, kind: Any) -> Any:
                 return tuple(part(word) for part, word in zip(get_args(member), text.split(","), strict=True))
             return member(text)
     wanted = " or ".join(map(_described, _members(kind)))
-    raise ArgumentError(f"--option {name}", f"be {wanted}", f"{text!r}")
+    raise ArgumentError(option, f"be {wanted}", f"{text!r}")
 
 
 def _described(member: Any) -> str:

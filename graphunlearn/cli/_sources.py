@@ -122,10 +122,19 @@ class Learner:
         name = path.name.partition(".")[0] or path.name
         if path.is_file():
             with reading("--data", self.learning.model):
-                return Loaded(name, GRAPHS[self.learning.kind].from_file(path, **self.given()), None)
+                return Loaded(name, self.from_file(path, GRAPHS[self.learning.kind]), None)
         found = self._named()
         divided = isinstance(found, (datasets.Split, datasets.SessionSplit))
         return Loaded(name, *(found if divided else (found, None)))
+
+    def from_file(self, path: Path, cls: Any) -> Any:
+        """Return the data in a file.
+
+        Args:
+            path: The file.
+            cls: The class of graph.
+        """
+        return cls.from_file(path, **self.given())
 
     def given(self) -> dict[str, Any]:
         """Return how the files are to be read, as arguments of a reader."""

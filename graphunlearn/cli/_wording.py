@@ -125,5 +125,6 @@ def _column_hint(error: ColumnError, model: str | None) -> str:
     if model is not None and error.role in OTHER:
         role, kind, what = OTHER[error.role]
         if {plain(name) for name in error.names} & set(names[role]):
-            return f"the file looks like {what}, which '--model {listed(models_of(kind), 'or')}' reads"
+            option = f"--kind {kind}" if ":" in model else f"--model {listed(models_of(kind), 'or')}"
+            return f"the file looks like {what}, which '{option}' reads"
     return f"it is known by names such as {listed(names[error.role][:6], 'or')}"

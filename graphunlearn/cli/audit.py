@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from tyro.conf import arg
@@ -90,7 +90,7 @@ class RunAudit:
                 result.request,
                 [result],
                 test=run.test,
-                validation=run.validation.without_unseen(before.graph),
+                validation=run.early_stopping(before.graph),
                 objective=run.objective,
                 settings=replace(run.settings, seed=seeds[0]),
                 retrain_seeds=self.retrain_seeds,
@@ -100,7 +100,7 @@ class RunAudit:
             )
         about = {
             "dataset": run.dataset,
-            "model": asdict(run.spec) | {"objective": repr(run.objective), "settings": repr(run.settings)},
+            "model": run.spec.facts() | {"objective": repr(run.objective), "settings": repr(run.settings)},
             "scenario": "request",
             "seeds": {"original": run.settings.seed, "retrain": list(seeds)},
             "command": command(),

@@ -74,7 +74,7 @@ class Prepare:
             raise ArgumentError("run", f"hold a model that needs a preparation for {method.name}", got)
         note(f"preparing {method.name} for {run.spec.name} on {run.train.num_interactions:,} {run.train.unit}s")
         identity = [__version__, options_of(method), fingerprint(run.model), run.train.fingerprint()]
-        identity += [run.validation.fingerprint(), asdict(run.spec), repr(run.objective), asdict(run.settings)]
+        identity += [run.validation.fingerprint(), run.spec.facts(), repr(run.objective), asdict(run.settings)]
         with resumable(self.source, method.name, identity, "preparation") as checkpoint:
             method.prepare(run.model, run.train, checkpoint=checkpoint)
             assert method.preparation is not None
@@ -153,7 +153,7 @@ def method_for(run: Run, source: Path, name: str, options: Sequence[str], seed: 
 
 def _built(run: Run, name: str, **given: Any) -> Unlearner:
     """Return a method with the loss, the validation data and the training settings of a run."""
-    validation = run.validation.without_unseen(run.train)
+    validation = run.early_stopping(run.train)
     return build_method(name, run.objective, validation=validation, settings=run.settings, **given)
 
 

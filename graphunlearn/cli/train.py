@@ -80,7 +80,7 @@ class Train(Learner):
         train = graphs[0]
         model = spec.build(train)
         reset_parameters(model, settings.seed)
-        identity = [asdict(spec), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
+        identity = [spec.facts(), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
         with resumable(self.out, "training", identity) as checkpoint:
             seen = graphs[1].without_unseen(train)
             with _blaming(self.threshold):
@@ -103,7 +103,7 @@ class Train(Learner):
             run = Run(spec, model, *graphs, objective, settings, about)
             run.save(self.out, self.running.overwrite)
         scores = _utility(model, train, graphs[2])
-        data = {"out": str(self.out), "dataset": run.dataset, "model": asdict(spec), "objective": repr(objective)}
+        data = {"out": str(self.out), "dataset": run.dataset, "model": spec.facts(), "objective": repr(objective)}
         data |= {"fit": summary, "test": scores}
         table = ""
         if self.floors:

@@ -26,11 +26,11 @@ from graphunlearn.nn import (
     FitSettings,
     auxiliary_loss,
     encode_prefixes,
-    fit,
     linear_form,
-    reset_parameters,
 )
 from graphunlearn.nn.encoding import _encode
+from graphunlearn.nn.origin import origin_of
+from graphunlearn.nn.training.anew import train_anew
 from graphunlearn.operators import Retrain, UnlearningResult
 
 __all__ = ["facts_of_training", "recall", "remember", "retrained", "trained"]
@@ -82,8 +82,9 @@ def facts_of_training(
     """
     state = {name: [list(value.shape), str(value.dtype)] for name, value in model.state_dict().items()}
     fixed = dict(model.named_buffers()) | {n: p for n, p in model.named_parameters() if not p.requires_grad}
-    here = environment(next(model.parameters()).device)
-    return {
+    here, origin = environment(next(model.parameters()).device), origin_of(model)
+    own = {} if origin is None else {"origin": origin.identity}
+    return own | {
         "format": FORMAT,
         "role": role,
         "code": CODE,
@@ -208,10 +209,8 @@ def trained(
         facts = facts_of_training(role, model, graph, validation, objective, settings)
         if recall(cache, facts, model) is not None:
             return True
-    reset_parameters(model, settings.seed)
-    result = fit(
-        model, graph, validation=validation, objective=objective, settings=settings, progress=False, fresh=True
-    )
+    given: dict[str, Any] = {"validation": validation, "objective": objective, "settings": settings}
+    result = train_anew(model, graph, **given, progress=False)
     if cache is not None:
         remember(cache, facts, model, dataclasses.asdict(result))
     return False

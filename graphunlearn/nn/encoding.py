@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
+from importlib.metadata import entry_points
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ __all__ = [
     "recommend",
     "score",
 ]
+
+ENCODERS = "graphunlearn.encoders"
+"""The group of entry points by which installed packages offer encodings of their models."""
 
 
 class Encoded(NamedTuple):
@@ -118,6 +122,8 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
     form = linear_form(model, graph)
     if form is None:
         name = type(model).__name__
+        if load_encoder(type(model)) and _encode.dispatch(type(model)) is not _encode.dispatch(object):
+            return _encode(model, graph)
         raise TypeError(
             f"'model' must be a recommender that 'encode' supports (got {name}); register one with "
             f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user embeddings, item embeddings)"
@@ -125,6 +131,27 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
     table = attrgetter(form.parameter)(model)  # get_parameter rejects the plain tensors of torch.func
     users, items = form.propagate(table).split([graph.num_users, graph.num_items])
     return Encoded(users, items, *table.split([graph.num_users, graph.num_items]))
+
+
+def load_encoder(cls: type[nn.Module]) -> bool:
+    """Load the encoding that an installed package offers for a model class.
+
+    A package offers one as an entry point of the group ``graphunlearn.encoders``, named as the class with its module,
+    such as ``towers.models.TwoTower``. Its value is the function, or a module that registers it when it is imported.
+
+    Args:
+        cls: The model class.
+
+    Returns:
+        Whether there is such an entry point.
+    """
+    for base in cls.__mro__:
+        for point in entry_points(group=ENCODERS, name=f"{base.__module__}.{base.__qualname__}"):
+            found = point.load()
+            if callable(found):
+                _encode.register(base, found)
+            return True
+    return False
 
 
 class _Encode:

@@ -16,6 +16,7 @@ from torch import Tensor
 from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.io.plain import json_ready
 from graphunlearn.errors import ArgumentError
+from graphunlearn.runs.code import CodeError
 
 __all__ = ["FORMAT", "FolderReader", "check_out", "packed", "replaced", "whole", "write_parts"]
 
@@ -109,6 +110,8 @@ def whole(argument: str, expected: str, path: Path, hint: str = "") -> Iterator[
     try:
         yield
         return
+    except CodeError:
+        raise
     except KeyError as error:
         reason = f"it lacks {error}"
     except (SafetensorError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OSError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import or_
@@ -15,7 +15,7 @@ from torch import nn
 
 from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
-from graphunlearn.data.events import part_sizes
+from graphunlearn.data.events import Kind, part_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
     BCE,
@@ -34,6 +34,7 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
+from graphunlearn.runs.code import Code
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run"]
@@ -55,30 +56,55 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The name and the sizes of a model, from which it can be built.
+    """The name and the sizes of a model, or the code of a model of one's own, from which it can be built.
 
     Args:
-        name: Name of the model, as in :func:`~graphunlearn.nn.build_model`.
-        dim: Width of the embedding table.
-        layers: Number of layers.
+        name: Name of the model, as in :func:`~graphunlearn.nn.build_model`, or of the function that builds it.
+        dim: Width of the embedding table; ``None`` for a model of one's own.
+        layers: Number of layers; ``None`` for a model of one's own.
+        code: The code of a model of one's own; ``None`` for the others.
     """
 
     name: str
-    dim: int
-    layers: int
+    dim: int | None
+    layers: int | None
+    code: Code | None = None
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> ModelSpec:
+        """Return the description that :meth:`facts` wrote.
+
+        Args:
+            facts: The description in JSON types.
+        """
+        code = facts.get("code")
+        return cls(**{**facts, "code": None if code is None else Code(**code)})
+
+    def facts(self) -> dict[str, Any]:
+        """Return the description in JSON types."""
+        facts = asdict(self)
+        if self.code is None:
+            del facts["code"]
+        return facts
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """The kind of graph that the model learns from: ``"interactions"`` or ``"sessions"``."""
-        return kind_of(self.name)
+        return kind_of(self.name) if self.code is None else self.code.kind
 
     def build(self, graph: Graph) -> nn.Module:
         """Return an untrained model for a graph, on the device of the graph.
 
         Args:
             graph: The graph.
+
+        Raises:
+            ArgumentError: The sizes or the kind do not fit, or code of one's own failed; see
+                :class:`~graphunlearn.runs.code.Code`.
         """
-        return build_model(self.name, graph, self.dim, self.layers)
+        if self.code is not None:
+            return self.code.model(graph)
+        return build_model(self.name, graph, 64 if self.dim is None else self.dim, self.layers)
 
 
 @dataclass
@@ -126,6 +152,14 @@ class Run:
     about: dict[str, Any] = field(default_factory=dict)
     forgotten: Forgotten | None = None
 
+    def early_stopping(self, graph: Graph) -> Graph | None:
+        """Return the validation data of users and items that a training graph has; ``None`` without validation data.
+
+        Args:
+            graph: The training graph.
+        """
+        return self.validation.without_unseen(graph) if self.validation.num_interactions else None
+
     @property
     def dataset(self) -> dict[str, Any]:
         """The name and the sizes of the data, as in reports; the training data are those before unlearning."""
@@ -157,7 +191,7 @@ class Run:
         about = {
             "format": FORMAT,
             "graphunlearn": __version__,
-            "model": asdict(self.spec),
+            "model": self.spec.facts(),
             "objective": {"name": loss, **asdict(objective)},
             "settings": asdict(self.settings),
             "about": self.about,
@@ -194,6 +228,8 @@ class Run:
 
         Raises:
             ArgumentError: The folder is not a run folder, or a file of it is missing, broken or has been changed.
+            CodeError: The folder names code of the user that is not trusted (see :func:`graphunlearn.runs.trust`), that
+                is not found, or that failed.
         """
         if not folder.is_dir():
             raise ArgumentError("run", "be a run folder", f"'{folder}', which is no folder")
@@ -206,7 +242,9 @@ class Run:
     def _load(cls, reader: FolderReader, device: torch.device | str) -> Run:
         facts = reader.versioned("run")
         objective = dict(facts["objective"])
-        spec = ModelSpec(**facts["model"])
+        spec = ModelSpec.read(facts["model"])
+        if spec.code is not None:
+            spec.code.check()
         graphs = {name: _read_graph(reader, name, spec, device) for name in PARTS}
         run = cls(
             spec,

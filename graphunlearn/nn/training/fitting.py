@@ -22,6 +22,7 @@ from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.floors.popularity import PopularItems
+from graphunlearn.nn.origin import origin_of
 from graphunlearn.nn.precision import check_precision
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.auxiliary import auxiliary_loss
@@ -122,6 +123,8 @@ def default_settings(graph: EventGraph) -> FitSettings:
 def reset_parameters(model: nn.Module, seed: int) -> None:
     """Reinitialise all parameters of ``model`` without changing the global random state.
 
+    A model with an :class:`~graphunlearn.nn.origin.Origin` gets the parameters of a model built anew.
+
     Args:
         model: The model; it is changed in place.
         seed: Seed of the parameters.
@@ -129,6 +132,11 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
     Raises:
         TypeError: A trainable parameter belongs to no module with a ``reset_parameters`` method.
     """
+    origin = origin_of(model)
+    if origin is not None:
+        with seeded(model, seed):
+            model.load_state_dict(origin.build().state_dict())
+        return
     covered: set[int] = set()
 
     def reset(module: nn.Module) -> None:

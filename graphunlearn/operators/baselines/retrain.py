@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
+from graphunlearn.nn.origin import origin_of
+from graphunlearn.nn.training.anew import train_anew
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.fitting import FitSettings, default_settings, fit, reset_parameters
+from graphunlearn.nn.training.fitting import FitSettings, default_settings
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.checks import naming_request
 from graphunlearn.operators.shared.heldout import validation_left
@@ -20,6 +22,8 @@ __all__ = ["Retrain"]
 @dataclass(kw_only=True)
 class Retrain(Unlearner):
     """Redraw all parameters and train on the retained graph.
+
+    A model that was imported with a training of its own is trained by that.
 
     Args:
         objective: The training loss; ``None`` selects the shared default.
@@ -38,11 +42,11 @@ class Retrain(Unlearner):
 
     def _unlearn(self, model: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> dict[str, Any]:
         settings = self.settings or default_settings(retained)
-        reset_parameters(model, settings.seed)
         validation = validation_left(self.validation, graph, retained)
         with naming_request(self.objective):
-            result = fit(
-                model, retained, validation=validation, objective=self.objective, settings=settings, fresh=True
-            )
+            result = train_anew(model, retained, validation=validation, objective=self.objective, settings=settings)
+        origin = origin_of(model)
+        if origin is not None and origin.train is not None:
+            return {"settings": {"seed": settings.seed}}
         facts = {"best_epoch": result.best_epoch, "epochs": len(result.history), "validation": result.best}
         return facts | {"settings": asdict(settings)}

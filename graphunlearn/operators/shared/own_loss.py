@@ -8,11 +8,11 @@ from torch import nn
 
 from graphunlearn.data.schema import warn
 from graphunlearn.nn.identity import fingerprint
-from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, losses_by_fit, stationarity
+from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
 
-__all__ = ["fitting_loss", "warn_of_another_loss"]
+__all__ = ["fitting_loss", "losses_apart", "name_of_loss", "warn_of_another_loss"]
 
 _FEWEST = 1_000  # with fewer interactions, the gradients of any two losses can agree by chance
 _BETTER = 0.5  # share of the residual that a better fit must stay below
@@ -45,16 +45,34 @@ def warn_of_another_loss(method: Any, model: nn.Module, graph: Any) -> None:
     given = stationarity(model, graph, objective)
     if given.residual <= FAR:
         return
-    given = stationarity(model, graph, objective, draws=DRAWS)
-    near = [fit for fit in losses_by_fit(model, graph) if fit.residual < NEAR]
-    if given.residual > FAR and near and near[0].residual < _BETTER * given.residual:
+    given, near = losses_apart(model, graph, objective)
+    if near:
         seen[key] = near[0].objective
-        names = ", ".join(f"{_name(fit.objective)} ({fit.residual:.0%})" for fit in near)
+        names = ", ".join(f"{name_of_loss(fit.objective)} ({fit.residual:.0%})" for fit in near)
         warn(
-            f"the model does not look trained with {_name(objective)}, the loss that {method.name} uses: the gradient "
-            f"is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}, among which the "
+            f"the model does not look trained with {name_of_loss(objective)}, the loss that {method.name} uses: the "
+            f"gradient is {given.residual:.0%} of that of shuffled pairs; losses that fit better: {names}, among which the "
             f"order does not tell. Pass the loss that the model was trained with as 'objective'"
         )
+
+
+def losses_apart(model: nn.Module, graph: Any, objective: Objective) -> tuple[Stationarity, list[Stationarity]]:
+    """Return the fit of a loss, and of the losses that fit plainly better.
+
+    Args:
+        model: The model.
+        graph: The graph that it was trained on; with fewer than 1,000 interactions, no loss counts as better.
+        objective: The loss.
+
+    Returns:
+        The fit of the loss, and the better ones by ascending residual; none if the loss is not far from stationary, or
+        if the best residual is above half of its residual.
+    """
+    given = stationarity(model, graph, objective, draws=DRAWS)
+    if given.residual <= FAR or graph.num_interactions < _FEWEST:
+        return given, []
+    near = [fit for fit in losses_by_fit(model, graph) if fit.residual < NEAR]
+    return given, near if near and near[0].residual < _BETTER * given.residual else []
 
 
 def fitting_loss(method: Any, model: nn.Module, graph: Any) -> Criterion:
@@ -93,7 +111,11 @@ def _key(model: nn.Module, objective: Any) -> tuple[str, str]:
     return fingerprint(model), repr(objective)
 
 
-def _name(objective: Objective) -> str:
-    """Return the class of a loss, with the number of negatives where the loss depends on it."""
+def name_of_loss(objective: Objective) -> str:
+    """Return the class of a loss, with the number of negatives where the loss depends on it.
+
+    Args:
+        objective: The loss.
+    """
     negatives, name = getattr(objective, "negatives", None), type(objective).__name__
     return f"{name}(negatives={negatives})" if name == "SampledBCE" else name
