@@ -118,6 +118,7 @@ _PACKAGES = {
     "nn",
     "operators",
     "runs",
+    "serving",
     "testing",
     "utils",
 }

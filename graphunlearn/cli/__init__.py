@@ -10,7 +10,8 @@ commands:
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
-  export    write a corrected model to a folder without ids, in the manner of Hugging Face
+  export    hand a model over: a folder without ids, embeddings by raw id, an index, a record in MLflow
+  changed   list the users and items whose best items differ before and after forgetting
   ledger    show or verify the record of all requests, or continue an interrupted one
   bench     compare methods with retrained models in a scenario
   datasets  list the named data sets and show which are on this machine, or download them
@@ -78,6 +79,7 @@ VERBS = {
     "evaluate": "Evaluate",
     "audit": "RunAudit",
     "export": "Export",
+    "changed": "Changed",
     "ledger": "ShowLedger",
     "bench": "Bench",
     "datasets": "Datasets",

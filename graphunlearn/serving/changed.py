@@ -88,7 +88,7 @@ def changed_lists(
     k: int = 20,
     batch_size: int = 1024,
 ) -> ChangedLists:
-    r"""Return the users and items whose best ``k`` items differ between two models, such as before and after forgetting.
+    r"""Return the users and items whose best ``k`` items differ between two models, as before and after forgetting.
 
     The list of a user holds the best items by :math:`\langle e_u, e_i\rangle` without those that the user has in the
     graph of the model; the list of an item holds the other items with the largest :math:`\langle e_i, e_j\rangle`. Only
@@ -192,9 +192,7 @@ def _renamed(lists: Tensor, numbers: Tensor) -> Tensor:
     return torch.where(lists >= 0, numbers[lists.clamp(min=0)], lists)
 
 
-def _compare(
-    items: _Side, first: Tensor, second: Tensor, had: Tensor, has: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _compare(items: _Side, first: Tensor, second: Tensor, had: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the number of different places, and which items had and have events, under the common numbers."""
     first, second = items.spread(first, items.first, -1), items.spread(second, items.second, -1)
     had, has = items.spread(had, items.first, False), items.spread(has, items.second, False)

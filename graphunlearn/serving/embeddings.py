@@ -55,10 +55,8 @@ class EmbeddingTable:
         return self.vectors.size(1)
 
 
-def embedding_table(
-    model: nn.Module, graph: InteractionGraph | SessionGraph, side: str = "item", raw: Vocabulary | None = None
-) -> EmbeddingTable:
-    r"""Return the embeddings :math:`e_u` or :math:`e_i` of a model by raw id; a score is :math:`\langle e_u, e_i\rangle`.
+def embedding_table(model: nn.Module, graph: InteractionGraph | SessionGraph, side: str = "item") -> EmbeddingTable:
+    r"""Return the embeddings of users or items by raw id; a score is an inner product :math:`\langle e_u, e_i\rangle`.
 
     Users and items without events in ``graph`` are left out: the model learned nothing about them, or their events were
     forgotten.
@@ -67,7 +65,6 @@ def embedding_table(
         model: The model.
         graph: The graph to propagate on, after forgetting.
         side: ``"user"`` or ``"item"``; a graph of sessions has only items.
-        raw: The vocabulary that says whether ids are numbers; by default that of ``graph``.
 
     Returns:
         The table.
@@ -92,8 +89,9 @@ def embedding_table(
     rows = encoded.items if side == "item" else encoded.queries
     active = graph.active[graph.sides[sides.index(side)]].cpu()
     vectors = rows.detach().cpu()[active].to(torch.float32).contiguous()
-    ids = raw_ids(graph.vocabulary(side) if raw is None else raw, active)
-    return EmbeddingTable(side, ids, vectors, int((~active).sum()), fingerprint(model))
+    return EmbeddingTable(
+        side, raw_ids(graph.vocabulary(side), active), vectors, int((~active).sum()), fingerprint(model)
+    )
 
 
 def raw_ids(vocabulary: Vocabulary, index: Tensor) -> list[Any]:
@@ -125,8 +123,9 @@ def export_embeddings(
 
     The column ``id`` contains raw ids, as 64-bit integers if all ids of the data are whole numbers, otherwise as text;
     the column ``embedding`` contains lists of single-precision numbers, all of one length. Users and items without
-    events in ``graph`` are left out. ``embeddings.json`` contains their number, the SHA-256 hashes of the files, and the
-    fingerprint of the model. Only the owner can read the files. If writing fails, an existing folder stays unchanged.
+    events in ``graph`` are left out. ``embeddings.json`` contains their number, the SHA-256 hashes of the files, and
+    the fingerprint of the model. Only the owner can read the files. If writing fails, an existing folder stays
+    unchanged.
 
     Args:
         model: The model.

@@ -124,7 +124,9 @@ class ServingIndex:
             try:
                 labels, distances = self.native.knn_query(rows, k)
             except RuntimeError as error:
-                raise ArgumentError("k", "be as many entries as the graph of hnswlib reaches", f"{k}: {error}") from None
+                raise ArgumentError(
+                    "k", "be as many entries as the graph of hnswlib reaches", f"{k}: {error}"
+                ) from None
             labels, values = labels.astype(np.int64), 1 - distances
         scores = torch.from_numpy(np.where(labels < 0, -np.inf, values).astype(np.float32))
         return [self._names([label for label in row if label >= 0]) for row in labels.tolist()], scores

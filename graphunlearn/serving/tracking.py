@@ -69,13 +69,13 @@ def log_to_mlflow(
         ArgumentError: The server does not answer or refuses, the report is broken or names what was forgotten, or
             ``served_from`` has no time zone or is before the time of the version that serves.
     """
-    folder = Path(run) if isinstance(run, (str, Path)) else None
-    subject = Run.load(folder) if folder is not None else run
-    given = folder if report is None else Path(report)
+    subject = Run.load(Path(run)) if isinstance(run, (str, Path)) else run
+    given = Path(run) if report is None and isinstance(run, (str, Path)) else None if report is None else Path(report)
     read = _read_report(given, required=report is not None)
     content = _content(subject, read)
     when = _utc(datetime.now(timezone.utc) if served_from is None else served_from, "served_from")
     needed("mlflow", "mlflow")
+    _check_name(registered_model)
     with _answering(tracking_uri) as client:
         serving = None if registered_model is None else _newest(client, registered_model)
         if serving is not None and _since(serving) > when:
@@ -94,8 +94,8 @@ def log_to_mlflow(
                     path = Path(scratch, f"{name}.json")
                     path.write_text(f"{json.dumps(facts, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
                     client.log_artifact(info.run_id, str(path), "model")
-            for name in ("report.json", "report.html") if read is not None and given is not None else ():
-                if (given / name).exists():
+            for name in ("report.json", "report.html"):
+                if read is not None and given is not None and (given / name).exists():
                     client.log_artifact(info.run_id, str(given / name))
             if registered_model is not None:
                 source = f"{info.artifact_uri}/model"
@@ -126,6 +126,7 @@ def in_production(tracking_uri: str, registered_model: str, when: datetime | Non
     """
     time = _utc(datetime.now(timezone.utc) if when is None else when, "when")
     needed("mlflow", "mlflow")
+    _check_name(registered_model)
     with _answering(tracking_uri) as client:
         for version in _versions(client, registered_model):
             if _since(version) <= time:
@@ -134,6 +135,13 @@ def in_production(tracking_uri: str, registered_model: str, when: datetime | Non
                 facts |= {"fingerprint": version.tags.get(MODEL), "served_from": version.tags[FROM]}
                 return facts | {"served_until": until}
     return None
+
+
+def _check_name(registered_model: str | None) -> None:
+    """Check a name that becomes a part of queries to the server."""
+    if registered_model is not None and (not registered_model or re.search(r"['\"\\/:]", registered_model)):
+        expected = "be a name without quotes, slashes and colons"
+        raise ArgumentError("registered_model", expected, repr(registered_model))
 
 
 def _content(subject: Run | UnlearningResult, report: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -145,7 +153,7 @@ def _content(subject: Run | UnlearningResult, report: Mapping[str, Any] | None) 
     tags = {f"{PREFIX}.model.after": fingerprint(subject.model)}
     metrics: dict[str, Any] = {}
     if isinstance(subject, Run):
-        params |= {"model": asdict(subject.spec), "settings": asdict(subject.settings), "data": subject.dataset}
+        params |= {"model": subject.spec.facts(), "settings": asdict(subject.settings), "data": subject.dataset}
         params |= {"objective": {"name": type(subject.objective).__name__, **vars(subject.objective)}}
     if result is not None:
         before, graph = (None, None) if forgotten is None else (forgotten.original, forgotten.graph)
@@ -213,7 +221,7 @@ def _read_report(folder: Path | None, required: bool) -> dict[str, Any] | None:
 
 
 def _judged(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry of the method in a report of one method."""
+    """Return the entry of the corrected model in a report of one method."""
     entry: dict[str, Any] = next(one for one in report["methods"] if one["name"] not in ("original", "retrain"))
     return entry
 

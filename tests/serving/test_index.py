@@ -46,7 +46,9 @@ def _effort(factory):
     return ("nprobe", 4) if factory.startswith("IVF") else ("efSearch", 400)
 
 
-@pytest.mark.parametrize("names", [str, lambda n: 5 * n + 10**12, lambda n: f"ü{n}"], ids=["text", "numbers", "unicode"])
+@pytest.mark.parametrize(
+    "names", [str, lambda n: 5 * n + 10**12, lambda n: f"ü{n}"], ids=["text", "numbers", "unicode"]
+)
 def test_flat_index_is_brute_force(names, tmp_path):
     pytest.importorskip("faiss", reason=EXTRA)
     given, queries = table(names=names), torch.randn(30, 8)
@@ -129,7 +131,7 @@ def test_another_width_is_one_sentence(library, tmp_path):
         with pytest.raises(ValueError, match=f"'k' must be between 1 and the number of entries, 200 .got {k}"):
             index.search(torch.zeros(2, 8), k)
     other = EmbeddingTable("user", *(vars(table())[name] for name in ("ids", "vectors", "left_out", "model")))
-    with pytest.raises(ValueError, match="have the side of the index '.*a', item"):
+    with pytest.raises(ValueError, match=r"have the side of the index '.*a', item"):
         replace_index(tmp_path / "a", other)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -81,7 +82,9 @@ def run(tmp_path_factory):
     forgotten = Forgotten(model, train, result, {"damping": "auto", "max_steps": 3})
     after = Run(spec, result.model, result.graph, validation, test, objective, settings, about, forgotten)
     after.save(folder / "b")
-    audited = gu.audit(model, train, request, [result], test=test, objective=objective, settings=settings, retrain_seeds=2)
+    audited = gu.audit(
+        model, train, request, [result], test=test, objective=objective, settings=settings, retrain_seeds=2
+    )
     audited.write(folder / "b")
     return folder / "b"
 
@@ -107,7 +110,13 @@ def test_a_run_per_request_with_figures_and_report(server, run, tmp_path):
     figures |= {"removed": folder.forgotten.graph.num_interactions - folder.train.num_interactions}
     for name, value in figures.items():
         assert record.data.metrics[name] == pytest.approx(value), name
-    params = {"method": "ifru", "model.name": "lightgcn", "model.dim": "4", "settings.epochs": "2", "settings.seed": "7"}
+    params = {
+        "method": "ifru",
+        "model.name": "lightgcn",
+        "model.dim": "4",
+        "settings.epochs": "2",
+        "settings.seed": "7",
+    }
     params |= {"options.max_steps": "3", "request.ids.user": "2", "objective.negatives": "4", "data.users": "30"}
     assert params.items() <= record.data.params.items()
     tags = {"graphunlearn.model.after": fingerprint(folder.model)}
@@ -115,7 +124,7 @@ def test_a_run_per_request_with_figures_and_report(server, run, tmp_path):
     assert tags.items() <= record.data.tags.items()
     assert {file.path for file in client.list_artifacts(number)} == {"model", "report.html", "report.json"}
     got = client.download_artifacts(number, "report.html", str(tmp_path))
-    assert open(got, "rb").read() == (run / "report.html").read_bytes()
+    assert Path(got).read_bytes() == (run / "report.html").read_bytes()
 
 
 def test_nothing_that_is_recorded_names_who_was_forgotten(server, run, tmp_path):
@@ -187,6 +196,13 @@ def test_a_server_that_is_not_there_is_one_sentence(server, run):
     for uri in (f"http://127.0.0.1:{port}", "http://", "warp://x"):
         with pytest.raises(ValueError, match="'tracking_uri' must be the address of an MLflow server"):
             log_to_mlflow(run, uri)
+
+
+def test_a_name_that_is_no_name_is_one_sentence(run):
+    pytest.importorskip("mlflow", reason=EXTRA)
+    for name in ("", "it's", "a/b"):
+        with pytest.raises(ValueError, match="'registered_model' must be a name without quotes"):
+            log_to_mlflow(run, "http://127.0.0.1:9", registered_model=name)
 
 
 def test_a_broken_report_is_one_sentence(run, tmp_path):
