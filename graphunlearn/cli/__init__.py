@@ -14,6 +14,8 @@ commands:
   changed   list the users and items whose best items differ before and after forgetting
   ledger    show or verify the record of all requests, or continue an interrupted one
   bench     compare methods with retrained models in a scenario
+  purge     delete the originals and all else that would undo a forgotten request
+  search-traces  search files for forgotten ids and for what the original model had learned about them
   datasets  list the named data sets and show which are on this machine, or download them
 
 first steps:
@@ -41,12 +43,16 @@ requests one after another, none lost and none applied twice:
   graphunlearn ledger show runs/ledger.db
   graphunlearn ledger verify runs/ledger.db
 
+nothing left behind:
+  graphunlearn purge runs/f --also runs/e runs/a --ledger runs/ledger.db --dry-run
+  graphunlearn search-traces runs exports --ids users.csv
+
 options of all commands:
   -h, --help     describe a command, with examples (graphunlearn train --help)
   --json         print JSON, and nothing else, on standard output
   --version      print the version
 
-exit status: 0, or 2 with one sentence about the error, or 130 after an interruption
+exit status: 0, or 2 with one sentence about the error, or 130 after an interruption; 'search-traces' has 1 for traces
 """
 
 from __future__ import annotations
@@ -82,9 +88,10 @@ VERBS = {
     "changed": "Changed",
     "ledger": "ShowLedger",
     "bench": "Bench",
+    "search-traces": "SearchTraces",
     "datasets": "Datasets",
 }
-"""Every command, which is also the name of its module, with its class."""
+"""Every command, whose name is that of its module with - for _, and its class."""
 
 HELP = f"usage: graphunlearn COMMAND [OPTIONS]\n\n{__doc__}"
 REPHRASED = (
@@ -109,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words of the command line; by default those of the process.
 
     Returns:
-        The exit status: 0; 2 for bad input, with one sentence on standard error; 130 after an interruption.
+        The exit status: 0; 1 if traces were found; 2 for bad input, with one sentence on standard error; 130 after an
+        interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -160,14 +168,14 @@ def _run(words: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # in case the terminal cannot show a "×"
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-    return 0
+    return answer.status
 
 
 def _parse(verb: str, words: list[str]) -> Any:
     """Return the command with its options; `tyro` prints the help itself, and its errors are raised as `ValueError`."""
     import tyro
 
-    cls = getattr(importlib.import_module(f"{__name__}.{verb}"), VERBS[verb])
+    cls = getattr(importlib.import_module(f"{__name__}.{verb.replace('-', '_')}"), VERBS[verb])
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):

@@ -22,10 +22,12 @@ class Answer(NamedTuple):
     Args:
         data: What ``--json`` prints.
         text: What the command prints otherwise.
+        status: The exit status.
     """
 
     data: Any
     text: str
+    status: int = 0
 
 
 def device_of(name: str) -> torch.device:

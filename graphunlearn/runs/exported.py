@@ -72,7 +72,7 @@ def export(
         result: The result of an unlearning method. Its ``model`` may be replaced before by a model of another library
             with the same weights, as the adapters do.
         folder: The folder to write.
-        model: The original model, of which the fingerprint is recorded.
+        model: The original model, of which a keyed fingerprint is recorded.
         graph: The original graph, of which the number of removed interactions or clicks and a keyed fingerprint are
             recorded.
         unlearner: The method, of which the options are recorded.
@@ -245,8 +245,11 @@ def _facts(result: UnlearningResult, model: nn.Module | None, graph: Graph | Non
             "digest_is": "HMAC-SHA256 with a key that is kept apart",
         },
         "method": {"name": result.method, "seconds": round(result.seconds, 4)},
-        "model": {"before": None if model is None else fingerprint(model), "after": fingerprint(result.model)},
-        # keyed, since a plain hash of a graph would confirm a correct guess of the forgotten pairs or ids
+        # keyed, since a plain hash of a graph or of a model trained on it would confirm a guess of what was forgotten
+        "model": {
+            "before_keyed": None if model is None else keyed(fingerprint(model), key),
+            "after": fingerprint(result.model),
+        },
         "graph": {
             "before_keyed": None if graph is None else keyed(graph.fingerprint(), key),
             "after_keyed": keyed(after.fingerprint(), key),

@@ -175,6 +175,15 @@ class FolderReader:
         with safe_open(str(self.folder / f"{name}.safetensors"), framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
+    def metadata(self, name: str) -> dict[str, str]:
+        """Return the metadata of ``NAME.safetensors``.
+
+        Args:
+            name: The name without suffix.
+        """
+        with safe_open(str(self.folder / f"{name}.safetensors"), framework="pt") as file:
+            return dict(file.metadata() or {})
+
     @staticmethod
     def check(found: Mapping[str, str], recorded: Mapping[str, str], by: str) -> None:
         """Compare the fingerprints of files with the recorded fingerprints.

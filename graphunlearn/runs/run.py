@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
@@ -16,6 +17,7 @@ from torch import nn
 from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind, part_sizes
+from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
     BCE,
@@ -30,7 +32,7 @@ from graphunlearn.nn import (
     build_model,
     kind_of,
 )
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
@@ -52,6 +54,11 @@ OBJECTIVES: dict[str, type[Criterion]] = {
 Graph: TypeAlias = InteractionGraph | SessionGraph
 GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
 PARTS = ("train", "validation", "test")
+SALT = "salt"
+"""Entry of the metadata of original_train.safetensors: the key of the digests of the originals in unlearning.json.
+
+Where that file is deleted, nobody can compare the digests with guesses of what it held."""
+PLAIN = "holds plain hashes of the data before forgetting; 'graphunlearn purge' removes them"
 
 
 @dataclass(frozen=True)
@@ -197,12 +204,12 @@ class Run:
             "about": self.about,
             "fingerprints": _fingerprints(parts),
         }
-        facts = {"run": about}
+        facts, salt = {"run": about}, secrets.token_bytes(32)
         if self.forgotten is not None:
             result = self.forgotten.result
             before = {"original": self.forgotten.original, "original_train": self.forgotten.graph}
             before |= {} if result.original is None else {"own_original": result.original}
-            facts |= _forgotten_facts(self.forgotten, _fingerprints(before))
+            facts |= _forgotten_facts(self.forgotten, _keyed(_fingerprints(before), salt))
             parts |= before
         with replaced(out, overwrite) as folder:
             models = {}
@@ -210,7 +217,8 @@ class Run:
                 if isinstance(part, nn.Module):
                     models[name] = _model_file(part)
                 else:
-                    part.save(folder / f"{name}.safetensors")
+                    extra = {SALT: salt.hex()} if name == "original_train" else None
+                    (folder / f"{name}.safetensors").write_bytes(part.packed(extra))
             write_parts(folder, models, facts)
             if also is not None:
                 also(folder)
@@ -267,26 +275,37 @@ def _fingerprints(parts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _forgotten_facts(forgotten: Forgotten, fingerprints: dict[str, str]) -> dict[str, Any]:
+def _keyed(prints: dict[str, str], salt: bytes) -> dict[str, str]:
+    """Return the keyed digests of fingerprints by name."""
+    return {name: keyed(text, salt) for name, text in prints.items()}
+
+
+def _forgotten_facts(forgotten: Forgotten, digests: dict[str, str]) -> dict[str, Any]:
     """Return the content of ``request.json`` and ``unlearning.json``."""
     result = forgotten.result
     parts = [{"level": part.level, "ids": part.index} for part in result.request.parts]
     kept = ("method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "log")
     unlearning = {name: getattr(result, name) for name in kept}
-    unlearning |= {"options": forgotten.options, "fingerprints": fingerprints}
+    unlearning |= {"options": forgotten.options, "digests": digests}
     unlearning |= {} if forgotten.token is None else {"token": forgotten.token}
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
 def _read_forgotten(reader: FolderReader, run: Run, device: torch.device | str) -> Forgotten | None:
-    """Return the model and the data before unlearning, or ``None`` if the user deleted their files."""
+    """Return the model and the data before unlearning, or ``None`` if their files were deleted."""
     facts = reader.facts("unlearning")
-    fingerprints = facts.pop("fingerprints")
-    if not reader.has("request.json", *(f"{name}.safetensors" for name in fingerprints)):
+    recorded, plain = facts.pop("digests", None), facts.pop("fingerprints", None)
+    if plain is not None:  # as earlier versions wrote them
+        warn(f"'{reader.folder}' {PLAIN}")
+        recorded = plain
+    if recorded is None or not reader.has("request.json", *(f"{name}.safetensors" for name in recorded)):
         return None
     graph = _read_graph(reader, "original_train", run.spec, device)
-    models = {name: _read_model(reader, name, run.spec, graph) for name in fingerprints if name != "original_train"}
-    reader.check(_fingerprints({**models, "original_train": graph}), fingerprints, by="unlearning")
+    models = {name: _read_model(reader, name, run.spec, graph) for name in recorded if name != "original_train"}
+    prints = _fingerprints({**models, "original_train": graph})
+    if plain is None:
+        prints = _keyed(prints, bytes.fromhex(reader.metadata("original_train")[SALT]))
+    reader.check(prints, recorded, by="unlearning")
     options, token = facts.pop("options"), facts.pop("token", None)
     request = _read_request(reader, graph)
     result = UnlearningResult(run.model, run.train, request, **facts, original=models.get("own_original"))

@@ -87,7 +87,9 @@ def test_everything_is_told(tmp_path, model, graph, request_, result):
         "digest": request_.digest(KEY),
         "digest_is": "HMAC-SHA256 with a key that is kept apart",
     }
-    assert facts["model"] == {"before": fingerprint(model), "after": fingerprint(result.model)}
+    before = keyed(fingerprint(model), KEY)
+    assert facts["model"] == {"before_keyed": before, "after": fingerprint(result.model)}
+    assert fingerprint(model) not in (made.folder / "unlearning.json").read_text()  # training again would confirm ids
     assert facts["graph"]["after_keyed"] == keyed(result.graph.fingerprint(), KEY)
     assert result.graph.fingerprint() not in (made.folder / "unlearning.json").read_text()  # ids could be tried out
     assert facts["audit"] == audit
@@ -169,7 +171,7 @@ def test_no_forgotten_session_is_anywhere(tmp_path):
 def test_what_was_not_given_is_not_told(tmp_path, result):
     facts = read(gu.export(result, tmp_path / "a").folder, "unlearning.json")
     assert facts["request"]["removed"] is None
-    assert facts["model"]["before"] is None
+    assert facts["model"]["before_keyed"] is None
     assert facts["graph"]["before_keyed"] is None
     assert facts["method"]["options"] is None
     assert "not recorded" in (tmp_path / "a" / "README.md").read_text()
@@ -177,8 +179,8 @@ def test_what_was_not_given_is_not_told(tmp_path, result):
 
 def test_the_model_that_a_method_started_from_counts_as_the_one_before(tmp_path, model, result):
     other = LightGCN(35, 4, 2)
-    facts = read(gu.export(replace(result, original=other), tmp_path / "a").folder, "unlearning.json")
-    assert facts["model"]["before"] == fingerprint(other)
+    facts = read(gu.export(replace(result, original=other), tmp_path / "a", key=KEY).folder, "unlearning.json")
+    assert facts["model"]["before_keyed"] == keyed(fingerprint(other), KEY)
 
 
 def test_a_key_is_drawn_where_none_is_given_and_is_not_shown(tmp_path, request_, result):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,17 @@ class Stored(BaseData):
             OSError: The file cannot be written.
             ValueError: An attribute of the graph is neither a tensor nor a plain value.
         """
+        return write_atomic(path, self.packed())
+
+    def packed(self, about: Mapping[str, str] | None = None) -> bytes:
+        """Return the content of the file that :meth:`save` writes.
+
+        Args:
+            about: Further metadata of the file.
+
+        Raises:
+            ValueError: An attribute of the graph is neither a tensor nor a plain value.
+        """
         tensors: dict[str, Tensor] = {}
         header = []
         for store in self.stores:
@@ -60,7 +72,7 @@ class Stored(BaseData):
         except TypeError as error:
             raise ValueError(f"a graph must hold tensors and plain values to be saved (got: {error})") from None
         metadata = {"format": _format(self), "stores": text, "fingerprint": self.fingerprint()}
-        return write_atomic(path, save_tensors(tensors, metadata))
+        return save_tensors(tensors, {**(about or {}), **metadata})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 
@@ -74,6 +75,7 @@ class Preparation:
         log: A record of the preparation.
         seconds: Wall-clock seconds of the preparation; ``None`` if unknown.
         served: Fingerprints of the models and graphs that resulted from earlier requests; :meth:`note` adds to them.
+        newest: The fingerprints among these of the latest request; ``None`` before one.
     """
 
     kind: str
@@ -83,6 +85,7 @@ class Preparation:
     log: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     served: set[tuple[str, str]] = field(default_factory=set)
+    newest: tuple[str, str] | None = None
 
     def objection(self, model: str, graph: str) -> str | None:
         """Return the name of the argument for which the preparation is not valid.
@@ -105,10 +108,14 @@ class Preparation:
             model: The corrected model.
             graph: The retained graph.
         """
-        self.served.add((fingerprint(model), graph.fingerprint()))
+        self.newest = fingerprint(model), graph.fingerprint()
+        self.served.add(self.newest)
 
     def save(self, path: str | Path) -> Path:
         """Write the preparation atomically to a safetensors file.
+
+        The file is valid for the model and graph of the latest request, or before one, for those that the module was
+        prepared for. It holds no fingerprint of any earlier graph, which would confirm guesses of what was forgotten.
 
         Args:
             path: The file; the suffix ``.safetensors`` is added if it is missing.
@@ -118,8 +125,9 @@ class Preparation:
         """
         path = Path(path)
         path = path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
-        facts = {name: value for name, value in vars(self).items() if name not in ("module", "served")}
-        facts |= {"format": FORMAT, "encoder": self.module.shape(), "served": sorted(self.served)}
+        model, graph = self.newest or (self.model, self.graph)
+        facts = {"kind": self.kind, "model": model, "graph": graph, "log": self.log, "seconds": self.seconds}
+        facts |= {"format": FORMAT, "encoder": self.module.shape(), "served": []}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.module.tensors().items()}
         write_atomic(path, save(tensors, metadata={"graphunlearn": json.dumps(facts)}))
         return path
@@ -153,6 +161,11 @@ class Preparation:
         if kind not in (None, facts["kind"]):
             raise ArgumentError("path", f"hold a preparation of kind {kind!r}", f"{facts['kind']!r}")
         shape, served = facts.pop("encoder"), {(model, graph) for model, graph in facts.pop("served")}
+        if served:  # as earlier versions wrote them
+            warn(
+                f"'{path}' holds plain hashes of the data before forgetting, which confirm guesses of them; "
+                "'graphunlearn purge' removes them"
+            )
         return cls(module=module.rebuilt(shape, tensors, like).to(device), served=served, **facts)
 
     @staticmethod

@@ -1,9 +1,14 @@
 """A preparation in memory and on disk: what it serves, and that it comes back as it was."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from toys import factors, random_graph
 
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.preparation import Kept, Preparation
 
 
@@ -26,7 +31,6 @@ def made():
 
 def test_what_was_saved_comes_back(tmp_path):
     before = made()
-    before.served.add(("other", "less"))
     path = before.save(tmp_path / "kept")
     assert path == tmp_path / "kept.safetensors"
     after = Preparation.load(path, Scale, kind="scale")
@@ -36,6 +40,33 @@ def test_what_was_saved_comes_back(tmp_path):
     assert Preparation.log_of(path) == before.log
     with pytest.raises(ValueError, match=r"'path' must hold a preparation of kind 'other' \(got 'scale'\)"):
         Preparation.load(path, Scale, kind="other")
+
+
+def test_a_file_tells_of_the_latest_request_alone(tmp_path):
+    kept, graph = made(), random_graph()
+    models = [factors(graph) for _ in range(3)]
+    for number, model in enumerate(models):
+        torch.nn.init.constant_(model.embedding.weight, number)
+        kept.note(model, graph)
+    path = kept.save(tmp_path / "kept")
+    after = Preparation.load(path, Scale)
+    assert (after.model, after.graph, after.served) == (fingerprint(models[-1]), graph.fingerprint(), set())
+    assert after.objection(fingerprint(models[0]), graph.fingerprint()) == "model"
+    assert after.objection("model", "graph") == "model"
+    content = path.read_bytes()
+    for gone in (b'"model": "model"', b'"graph": "graph"', *(fingerprint(model).encode() for model in models[:-1])):
+        assert gone not in content
+
+
+def test_a_file_of_an_earlier_version_serves_all_that_it_tells_of_and_warns(tmp_path):
+    path = made().save(tmp_path / "kept")
+    with safe_open(path, "pt") as file:
+        facts, tensors = json.loads(file.metadata()["graphunlearn"]), {"factor": file.get_tensor("factor")}
+    facts["served"] = [["other", "less"]]
+    save_file(tensors, path, {"graphunlearn": json.dumps(facts)})
+    with pytest.warns(UserWarning, match="holds plain hashes .* 'graphunlearn purge' removes them"):
+        after = Preparation.load(path, Scale)
+    assert after.objection("other", "less") is None and after.objection("model", "graph") is None
 
 
 def test_it_serves_what_it_was_made_for_and_what_came_of_that():

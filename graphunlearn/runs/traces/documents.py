@@ -1,0 +1,228 @@
+"""Search in JSON, tables in text, other text, and raw bytes."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphunlearn.data.io.columns import SEPARATORS, fields, plain
+from graphunlearn.runs.traces.ids import FIGURE, LEVELS, Hits, role_of
+from graphunlearn.runs.traces.packed import MOST
+from graphunlearn.runs.traces.sight import CHUNK, Sight, Watched
+
+__all__ = ["documents", "json_hits", "raw_bytes"]
+
+LISTS = {"id", "ids", "index", "indices", "rawids"}
+"""Fields of JSON that hold ids of any level."""
+MARKUP = {".html", ".htm", ".svg", ".xml"}
+LINES = {".jsonl", ".ndjson"}
+
+
+def documents(
+    stream: Watched, head: bytes, name: str, inside: str, sight: Sight, path: Path | None, content: Any
+) -> bool:
+    """Search JSON, text or raw bytes; every content is one of them. See :func:`packed`."""
+    suffix, encoding = Path(name).suffix.lower(), _encoding(head)
+    if encoding is None:
+        raw_bytes(stream, inside, sight)
+        return True
+    start = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
+    if start in ("{", "[") and suffix not in MARKUP:
+        data = stream.read(MOST + 1)
+        if len(data) <= MOST and _json(data.decode(encoding, "replace"), suffix, inside, sight):
+            return True
+        stream = _Again(data, stream)  # type: ignore[assignment]
+    _lines(stream, encoding, suffix, inside, sight)
+    return True
+
+
+def _json(text: str, suffix: str, inside: str, sight: Sight) -> bool:
+    """Search JSON or JSON lines; return whether the text is either."""
+    text = text.removeprefix("\ufeff")
+    try:
+        sight.see("JSON", json_hits(json.loads(text), sight, table=suffix in LINES), inside)
+        return True
+    except (ValueError, RecursionError):
+        pass
+    hits = Hits()
+    try:
+        for line in text.splitlines():
+            if line.strip():
+                hits.update(json_hits(json.loads(line), sight, table=True))
+    except (ValueError, RecursionError):
+        return False
+    sight.see("JSON lines", hits, inside)
+    return True
+
+
+def json_hits(value: Any, sight: Sight, *, role: str | None = None, named: bool = False, table: bool = False) -> Hits:
+    """Return how often ids occur in JSON data.
+
+    A text counts if it equals an id or contains it as a token. A short number counts for certain if the field around it
+    has a name of an id of the right level (``user``, ``user_ids``, ``ids`` beside ``"level": "user"``), or if no field
+    is around it; in other fields, it is a possible hit.
+
+    Args:
+        value: The data.
+        sight: What to search for.
+        role: Role of the field around the data; see :func:`~graphunlearn.runs.traces.ids.role_of`.
+        named: Whether a field is around the data.
+        table: Whether the data are a row of a table, in which fields of unknown names hold ids.
+    """
+    hits, numbers = Hits(), []
+    stack: list[tuple[Any, str | None, bool]] = [(value, role, not named or table)]
+    while stack:
+        entry, role, trusted = stack.pop()
+        if isinstance(entry, dict):
+            level = entry.get("level")
+            for key, inner in entry.items():
+                hits.update(_of_key(str(key), role, sight))
+                kind = role_of(key)
+                if plain(key) in LISTS:
+                    stack.append((inner, level if level in LEVELS else None, True))
+                    continue
+                if kind is not None and plain(key).endswith("s") and _is_number(inner):
+                    kind = FIGURE  # "users": 50 is a count
+                stack.append((inner, kind, table))
+        elif isinstance(entry, list):
+            stack += [(inner, role, trusted) for inner in entry]
+        elif isinstance(entry, str):
+            hits.update(_of_text(entry, role, sight))
+        elif _is_number(entry) and 0 <= entry < 2**64 and entry == int(entry):
+            numbers.append((int(entry), role, trusted))
+    for kind, trust in {(role, trusted) for _, role, trusted in numbers}:
+        values = [number for number, *of in numbers if of == [kind, trust]]
+        hits.update(sight.ids.in_numbers(np.array(values, dtype=np.uint64), kind, table=trust))
+    return hits
+
+
+def _of_key(key: str, role: str | None, sight: Sight) -> Hits:
+    """Return the hits of the name of a field: that of an id, as in ``{"u3": 0.5}``."""
+    hits = Hits()
+    if key in sight.ids.numbers:
+        hits.add(role == sight.ids.level or sight.ids.distinct(key))
+        return hits
+    return sight.ids.in_value(key, role)
+
+
+def _of_text(text: str, role: str | None, sight: Sight) -> Hits:
+    """Return the hits of a text in JSON, which may be JSON itself."""
+    if text[:1] in ("{", "[") and len(text) > 2:
+        try:
+            return json_hits(json.loads(text), sight, role=role, named=role is not None)
+        except (ValueError, RecursionError):
+            pass
+    return sight.ids.in_value(text, role)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 2**64
+
+
+def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sight) -> None:
+    """Search text by lines: as a table if the first line names columns of ids, and by tokens otherwise."""
+    ids, separator, first = sight.ids, "", True
+    roles: list[tuple[str, str | None]] = []
+    for block in _blocks(stream, encoding):
+        if first:
+            separator, roles = _columns(block.partition("\n")[0])
+            first = False
+        if not roles:
+            sight.see("text", ids.in_text(block, prose=suffix in MARKUP), inside)
+            continue
+        if not ids.occurrences(block):
+            continue
+        for line in block.splitlines():
+            if ids.occurrences(line):
+                cells = fields(line, separator)
+                if len(cells) != len(roles):
+                    sight.see("text", ids.in_text(line), inside)
+                    continue
+                for cell, (name, role) in zip(cells, roles):
+                    sight.see(f"column {name}", _in_cell(cell, role, sight), inside)
+
+
+def _in_cell(cell: str, role: str | None, sight: Sight) -> Hits:
+    if cell[:1] in ("{", "["):
+        return _of_text(cell, role, sight)
+    hits = sight.ids.in_value(cell, role)
+    if hits["possible"] and role in (None, sight.ids.level):
+        return sight.ids.in_text(cell)  # several ids in one cell, as "7 9"
+    return hits
+
+
+def _columns(line: str) -> tuple[str, list[tuple[str, str | None]]]:
+    """Return the separator of a table, and the name and the role of every column; none without a header of ids."""
+    for separator in SEPARATORS:
+        names = fields(line.lstrip("\ufeff"), separator)
+        roles = [(name, role_of(name)) for name in names]
+        if any(role in LEVELS for _, role in roles) and (len(names) > 1 or separator == SEPARATORS[-1]):
+            return separator, roles
+    return "", []
+
+
+def _blocks(stream: Watched, encoding: str) -> Iterator[str]:
+    """Yield a text in blocks that end at the end of a line, or else at a blank."""
+    decode, rest = codecs.getincrementaldecoder(encoding)("replace").decode, ""
+    while data := stream.read(CHUNK):
+        text = decode(data)
+        if "\ufffd" in text and encoding == "utf-8":
+            text = text if b"\xef\xbf\xbd" in data else data.decode("latin-1")
+        rest += text
+        cut = max(rest.rfind("\n"), rest.rfind(" ") if len(rest) > 4 * CHUNK else -1) + 1
+        if len(rest) > 16 * CHUNK:
+            cut = len(rest)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
+
+
+def _encoding(head: bytes) -> str | None:
+    """Return the encoding of a text by its first bytes, or ``None`` if they are no text."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if b"\x00" not in head:
+        odd = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
+        return "utf-8" if odd * 50 <= len(head) else None
+    even, uneven = head[::2].count(0), head[1::2].count(0)
+    if len(head) >= 4 and not even and uneven * 4 > len(head):
+        return "utf-16-le"
+    if len(head) >= 4 and not uneven and even * 4 > len(head):
+        return "utf-16-be"
+    return None
+
+
+def raw_bytes(stream: Watched, inside: str, sight: Sight) -> None:
+    """Search bytes of an unknown format.
+
+    Args:
+        stream: The bytes.
+        inside: The member of the archive that they are.
+        sight: What to search for.
+    """
+    overlap = 4 * max(64, *(len(text) for text in sight.ids.ids))
+    tail = b""
+    while data := stream.read(CHUNK):
+        hits, known = sight.ids.in_bytes(tail + data), sight.ids.in_bytes(tail)
+        sight.see("raw bytes", Hits(hits - known), inside)
+        tail = (tail + data)[-overlap:]
+
+
+class _Again:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, data: bytes, rest: Watched) -> None:
+        self._data, self._rest = data, rest
+
+    def read(self, size: int) -> bytes:
+        if self._data:
+            data, self._data = self._data[:size], self._data[size:]
+            return data
+        return self._rest.read(size)
