@@ -24,6 +24,7 @@ from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.request import PAIRS
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint, keyed
+from graphunlearn.nn.precision import check_finite
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 from graphunlearn.runs.card import model_card
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, whole, write_parts
@@ -201,6 +202,8 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         if wanted.get(name) != given.get(name):
             expected = f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}"
             raise ArgumentError("model", expected, _shown(given.get(name)))
+    with whole("folder", "be a whole export", folder):
+        check_finite(model, weights)
     model.load_state_dict(weights)
     return dict(facts)
 
