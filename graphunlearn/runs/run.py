@@ -18,7 +18,7 @@ from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind, part_sizes
 from graphunlearn.data.io.sealed import check_seal, parse_json
-from graphunlearn.data.schema import is_whole, warn
+from graphunlearn.data.schema import check_sizes, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
     BCE,
@@ -99,8 +99,9 @@ class ModelSpec:
         if self.code is None:
             for name, most in (("dim", WIDEST), ("layers", DEEPEST)):
                 size = getattr(self, name)
-                if not is_whole(size) or not 1 <= size <= most:
-                    raise ArgumentError(name, f"be a whole number from 1 to {most:,}", size)
+                check_sizes(**{name: size})
+                if size > most:
+                    raise ArgumentError(name, f"be at most {most:,}", size)
 
     def facts(self) -> dict[str, Any]:
         """Return the description in JSON types."""

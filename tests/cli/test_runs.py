@@ -166,8 +166,8 @@ def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):
         ({"settings": {"seed": 10**30}}, "'seed' must be a number from 0"),
         ({"objective": {"name": "bpr", "negatives": 10**9}}, "'negatives' must be a number from 0 to 65,536"),
         ({"objective": {"name": "bpr", "weight_decay": "much"}}, "'weight_decay' must be a number from 0"),
-        ({"model": {"name": "lightgcn", "dim": 32, "layers": 65}}, "'layers' must be a whole number from 1 to 64"),
-        ({"model": {"name": "lightgcn", "dim": 10**12, "layers": 2}}, "'dim' must be a whole number from 1 to 65,536"),
+        ({"model": {"name": "lightgcn", "dim": 32, "layers": 65}}, "'layers' must be at most 64 (got 65)"),
+        ({"model": {"name": "lightgcn", "dim": 10**12, "layers": 2}}, "'dim' must be at most 65,536 (got 1"),
         ({"model": {"name": "lightgcn", "dim": "32", "layers": 2}}, "'dim' must be a whole number"),
         ({"model": {"name": "lightgcn", "dim": 31, "layers": 2}}, "no table of model.safetensors has the width"),
         ({"settings": {"warp": 9}}, "warp"),
@@ -237,4 +237,4 @@ def test_a_folder_of_the_first_version_has_no_hashes(run_copy):
 
 def test_more_layers_than_any_model_has_are_refused_before_training(ratings, tmp_path, refused):
     told = refused("train", "--data", ratings, "--out", tmp_path / "x", "--layers", 65)
-    assert told == "'--layers' must be a whole number from 1 to 64 (got 65)"
+    assert told == "'--layers' must be at most 64 (got 65)"
