@@ -50,8 +50,8 @@ def log_to_mlflow(
     weights, which would have to be deleted from the store of artefacts at the next request.
 
     With ``registered_model``, a version of that model is registered, with the fingerprint of its weights and the time
-    from which it serves in its tags; the version that served before gets the time at which it ended. See
-    :func:`in_production`.
+    from which it serves in its tags; the version that served before gets the time at which it ended, and its
+    fingerprint is deleted, since it would confirm guesses of what was forgotten. See :func:`in_production`.
 
     Args:
         run: A run, its folder, or the result of a method.
@@ -99,7 +99,7 @@ def log_to_mlflow(
                     client.log_artifact(info.run_id, str(given / name))
             if registered_model is not None:
                 source = f"{info.artifact_uri}/model"
-                tags = {FROM: when.isoformat(), MODEL: content["tags"][f"{PREFIX}.model.after"]}
+                tags = {FROM: when.isoformat(), MODEL: fingerprint(subject.model)}
                 _register(client, registered_model, source, info.run_id, tags, serving)
         except BaseException:
             client.set_terminated(info.run_id, "FAILED")
@@ -117,8 +117,9 @@ def in_production(tracking_uri: str, registered_model: str, when: datetime | Non
         when: The time, with a time zone; by default now.
 
     Returns:
-        ``version``, ``run_id``, ``fingerprint`` (of the weights, as in ``unlearning.json``), ``served_from`` and
-        ``served_until``, which is ``None`` for the version that serves now; ``None`` if no version served then.
+        ``version``, ``run_id``, ``fingerprint`` (of the weights; ``None`` for a version that serves no longer),
+        ``served_from`` and ``served_until``, which is ``None`` for the version that serves now; ``None`` if no version
+        served then.
 
     Raises:
         ImportError: MLflow is not installed.
@@ -150,7 +151,7 @@ def _content(subject: Run | UnlearningResult, report: Mapping[str, Any] | None) 
     result = subject if isinstance(subject, UnlearningResult) else None if forgotten is None else forgotten.result
     params: dict[str, Any] = {}
     files: dict[str, Any] = {}
-    tags = {f"{PREFIX}.model.after": fingerprint(subject.model)}
+    tags: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     if isinstance(subject, Run):
         params |= {"model": subject.spec.facts(), "settings": asdict(subject.settings), "data": subject.dataset}
@@ -158,9 +159,10 @@ def _content(subject: Run | UnlearningResult, report: Mapping[str, Any] | None) 
     if result is not None:
         before, graph = (None, None) if forgotten is None else (forgotten.original, forgotten.graph)
         config, facts = described(result, before, graph, None, None, secrets.token_bytes(32))
-        for section, name in (("request", "digest"), ("request", "digest_is")):
-            facts[section].pop(name)  # its key is thrown away
-        facts.pop("graph")
+        for name in ("digest", "digest_is"):
+            facts["request"].pop(name)  # its key is thrown away
+        for name in ("graph", "model"):  # the fingerprint of a model confirms guesses once it is the one before
+            facts.pop(name)
         options = {} if forgotten is None else forgotten.options
         for argument, value in {"options": options, "report": report}.items():
             check_names_nobody(argument, value, result.request, result.graph if graph is None else graph)
@@ -168,12 +170,10 @@ def _content(subject: Run | UnlearningResult, report: Mapping[str, Any] | None) 
         metrics |= {name: getattr(result, name) for name in ("seconds", "cpu_seconds", "prepare_seconds")}
         metrics |= {"peak_memory_mb": None if result.peak_memory is None else result.peak_memory / 2**20}
         metrics |= {name: facts["request"][name] for name in ("removed", "kept")}
-        if facts["model"]["before"] is not None:
-            tags[f"{PREFIX}.model.before"] = facts["model"]["before"]
         tags |= {f"{PREFIX}.version": facts["versions"]["graphunlearn"], f"{PREFIX}.accepted": str(result.accepted)}
         files = {"config": config, "unlearning": facts}
     else:
-        files = {"config": {"model": params["model"], "fingerprint": tags[f"{PREFIX}.model.after"]}}
+        files = {"config": {"model": params["model"]}}
         params["method"] = "train"
     metrics |= {} if report is None else _figures(report)
     if report is not None:
@@ -290,3 +290,5 @@ def _register(
     client.create_model_version(name, source, run_id, tags=tags)
     if serving is not None:
         client.set_model_version_tag(name, serving.version, UNTIL, tags[FROM])
+        if MODEL in serving.tags:
+            client.delete_model_version_tag(name, serving.version, MODEL)

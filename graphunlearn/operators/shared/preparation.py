@@ -184,7 +184,7 @@ class Preparation:
         except ArgumentError:
             raise
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            raise ArgumentError("path", "be a preparation", f"'{path}': {' '.join(str(error).split())}") from None
+            raise ArgumentError("path", "be a preparation", f"'{path}': {' '.join(str(error).split())[:300]}") from None
 
     @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:
