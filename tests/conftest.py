@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from hypothesis import settings
 # Timing says nothing on a busy machine, and examples kept from earlier runs would make runs differ.
 settings.register_profile("suite", deadline=None, max_examples=40, database=None, derandomize=True)
 settings.load_profile("suite")
+
+
+def pytest_configure():
+    """No test writes the key of a ledger into anybody's own folder."""
+    os.environ["GRAPHUNLEARN_KEYS"] = tempfile.mkdtemp(prefix="graphunlearn-keys-")
 
 
 @pytest.fixture(autouse=True)

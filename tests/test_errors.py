@@ -64,7 +64,9 @@ def test_errors_are_the_builtin_ones_too() -> None:
 
 def test_the_library_names_no_command_and_no_option_of_the_command_line() -> None:
     root = Path(graphunlearn.__file__).parent
-    told = re.compile(r"graphunlearn (demo|train|prepare|forget|audit|ledger|bench|datasets)\b|'--[a-z]")
+    told = re.compile(
+        r"graphunlearn (demo|train|prepare|forget|audit|ledger|bench|purge|search-traces|datasets)\b|'--[a-z]"
+    )
     found = [
         f"{path.relative_to(root)}:{node.lineno}: {node.value!r}"
         for path in sorted(root.rglob("*.py"))

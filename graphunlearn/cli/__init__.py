@@ -89,6 +89,7 @@ VERBS = {
     "changed": "Changed",
     "ledger": "ShowLedger",
     "bench": "Bench",
+    "purge": "Purge",
     "search-traces": "SearchTraces",
     "datasets": "Datasets",
 }

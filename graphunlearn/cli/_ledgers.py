@@ -18,23 +18,40 @@ if TYPE_CHECKING:
     from graphunlearn.runs.run import Run
 
 
-def existing(file: Path) -> Ledger:
+def existing(file: Path, key: Path | None = None) -> Ledger:
     """Return the ledger in a file.
 
     Args:
         file: The file.
+        key: Its key file, if it is not in the default place.
 
     Raises:
         ArgumentError: The file does not exist, or it has no entries yet.
     """
     from graphunlearn.ledger import Ledger
+    from graphunlearn.ledger.keys import check_new, choose
     from graphunlearn.ledger.store import Store
 
     if not file.is_file():
         raise ArgumentError("ledger", "be an existing file", f"'{file}'")
     if not Store.is_made(file):
+        choose(file, key)
+        check_new(file)
         raise ArgumentError("ledger", "have a first entry", f"'{file}', which is empty")
-    return Ledger(file)
+    return Ledger(file, key=key)
+
+
+def check_no_key(key: Path | None) -> None:
+    """Check that no key is given without a ledger.
+
+    Args:
+        key: The key file.
+
+    Raises:
+        ArgumentError: There is one.
+    """
+    if key is not None:
+        raise ArgumentError("--key", "go with '--ledger'", f"'{key}' without it")
 
 
 def finished(ledger: Ledger) -> LedgerEntry | None:

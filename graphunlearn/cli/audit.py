@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Folder, Int, RunFolder, Running
-from graphunlearn.cli._ledgers import audit_figures, entry_of_run, existing
+from graphunlearn.cli._ledgers import audit_figures, check_no_key, entry_of_run, existing
 from graphunlearn.cli._methods import rebuild_method
 from graphunlearn.cli._reports import Caching, answer, check_retrain_seeds, command, written
 from graphunlearn.cli._text import Answer, device_of
@@ -45,6 +45,8 @@ class RunAudit:
     """Seed of the first retrained model (default: the original's plus 1)."""
     ledger: File = None
     """Ledger that has the entry of the run; an entry with the figures is added."""
+    key: File = None
+    """Key file of the ledger, if it is not in its default place ('graphunlearn ledger --help')."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -54,6 +56,7 @@ class RunAudit:
         from graphunlearn.eval import Audit, audit
         from graphunlearn.eval.auditing import own_figures
         from graphunlearn.runs.folder import check_out
+        from graphunlearn.runs.purging import purged_on
         from graphunlearn.runs.run import Run
 
         if self.out is not None:
@@ -61,11 +64,14 @@ class RunAudit:
         elif (self.source / "report.json").exists() and not self.running.overwrite:
             raise ArgumentError(self.source, "be without a report", "one", "'--overwrite' replaces it")
         check_retrain_seeds(self.retrain_seeds)
+        if self.ledger is None:
+            check_no_key(self.key)
         run = Run.load(self.source, device_of(self.running.device))
         if run.forgotten is None:
             expected = "be a folder that 'forget' wrote, with the original still in it"
-            raise ArgumentError("run", expected, f"'{self.source}'")
-        number = None if self.ledger is None else entry_of_run(existing(self.ledger), run)
+            day = purged_on(self.source)
+            raise ArgumentError("run", expected, f"'{self.source}'{f', purged on {day}' if day else ''}")
+        number = None if self.ledger is None else entry_of_run(existing(self.ledger, self.key), run)
         seeds = range(run.settings.seed + 1 if self.seed is None else self.seed, sys.maxsize)[: self.retrain_seeds]
         if run.settings.seed in seeds:
             raise ArgumentError(
@@ -115,5 +121,5 @@ class RunAudit:
             judged.write(self.source)
             told = answer(judged, self.source)
         if self.ledger is not None and number is not None:  # after the report, which is kept if the ledger is locked
-            existing(self.ledger).record_audit(number, audit_figures(judged.report))
+            existing(self.ledger, self.key).record_audit(number, audit_figures(judged.report))
         return told

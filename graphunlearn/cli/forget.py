@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
-from graphunlearn.cli._ledgers import finished, relative_to_ledger, run_folder_of
+from graphunlearn.cli._ledgers import check_no_key, finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
@@ -34,10 +34,10 @@ class Forget:
 
     Ids are those in the file that the model was trained on. Several options can be combined. If a click is forgotten,
     its session keeps the other clicks, and the neighbours of the click become adjacent. The new run folder contains the
-    corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, request.json,
-    all original*.safetensors and own_original.safetensors can be deleted. A method prepared by 'graphunlearn prepare'
-    reads its preparation from RUN; the preparation is copied to the new folder, for further requests. sisa and sru need
-    no copy, because the new model contains the models of their shards.
+    corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, 'graphunlearn
+    purge' deletes them. A method prepared by 'graphunlearn prepare' reads its preparation from RUN; the preparation is
+    copied to the new folder, for further requests. sisa and sru need no copy, because the new model contains the models
+    of their shards.
 
     With --ledger, RUN must be the newest run of that ledger. If the command is interrupted, the same command finishes
     the request; if the request is already finished, the command says so.
@@ -79,6 +79,8 @@ class Forget:
     file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     ledger: File = None
     """Ledger to which the request is added; it is created if it does not exist ('graphunlearn ledger --help')."""
+    key: File = None
+    """Key file of the ledger (default: a file in GRAPHUNLEARN_KEYS, or ~/.config/graphunlearn)."""
     running: Annotated[Running, arg(name="")] = field(default_factory=Running)
 
     def run(self) -> Answer:
@@ -89,6 +91,7 @@ class Forget:
             level: list(chain(*getattr(self, option.removeprefix("--")))) for level, option in OPTIONS.items()
         }
         if self.ledger is None:
+            check_no_key(self.key)
             check_out(self.out, self.running.overwrite)
         check_asked(asked)
         return self.forget(partial(request_of, asked, file=self.file))
@@ -109,7 +112,7 @@ class Forget:
         from graphunlearn.runs.run import Forgotten, Run
 
         if self.ledger is not None and ledger is None:
-            with Ledger(self.ledger) as ledger:
+            with Ledger(self.ledger, key=self.key) as ledger:
                 finished(ledger)
                 return self.forget(asking, ledger)
         run = Run.load(self.source, device_of(self.running.device))

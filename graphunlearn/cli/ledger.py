@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from graphunlearn.cli._fields import Printing, Running, optional
+from graphunlearn.cli._fields import File, Printing, Running, optional
 from graphunlearn.cli._ledgers import existing, finished, relative_to_ledger, run_folder_of
 from graphunlearn.cli._text import Answer, columns, counted
 from graphunlearn.cli.forget import Forget
@@ -35,11 +35,13 @@ class ShowLedger:
       drop       discard an interrupted request and erase its ids
       retrained  record the run of --run, which was retrained without the forgotten data, as the newest one
 
-    Entries identify requests by digests. The key of the digests is beside the ledger, in FILE.key: with the key, one
-    can check whether an id was forgotten; without it, the digests reveal nothing. The number of removed interactions,
-    the fingerprints of models and the names of run folders are not encrypted, and may reveal something to those who
-    have the earlier data or model. To check with 'verify' that no entries at the end are missing, store the hash of the
-    last entry elsewhere and give it with --holds.
+    Entries identify requests by digests. The key of the digests is a file of its own: that of --key, or a file in the
+    folder GRAPHUNLEARN_KEYS (default: ~/.config/graphunlearn), or FILE.key beside the ledger, where earlier versions
+    put it. With the key, one can check whether an id was forgotten; without it, the digests reveal nothing. Keep it
+    apart from the ledger and its copies. A ledger whose key exists, but whose entries are lost, is refused. The number
+    of removed interactions, the fingerprints of models and the names of run folders are not encrypted, and may reveal
+    something to those who have the earlier data or model. To check with 'verify' that no entries at the end are
+    missing, store the hash of the last entry elsewhere and give it with --holds.
 
     examples:
       graphunlearn ledger show runs/ledger.db
@@ -56,6 +58,8 @@ class ShowLedger:
     """Run folder of the retrained model, for 'retrained'."""
     holds: Annotated[str | None, optional("HASH")] = None
     """Hash of an entry that the ledger must contain, for 'verify'."""
+    key: File = None
+    """Key file of the ledger, if it is not in its default place."""
     running: Annotated[Printing, arg(name="")] = field(default_factory=Printing)
 
     def run(self) -> Answer:
@@ -64,14 +68,14 @@ class ShowLedger:
             if value is not None and self.action != action:
                 raise ArgumentError(f"--{option}", f"go with '{action}'", f"it with '{self.action}'")
         if self.action != "verify" or not self.file.is_file():
-            existing(self.file)
+            existing(self.file, self.key)
         answer: Answer = getattr(self, f"_{self.action}")()
         return answer
 
     def _show(self) -> Answer:
         from graphunlearn.ledger import Ledger
 
-        ledger = Ledger(self.file)
+        ledger = Ledger(self.file, key=self.key)
         entries, pending = ledger.entries(), ledger.pending
         data = {"entries": [entry.to_dict() for entry in entries], "pending": _pending_facts(pending)}
         lines = ["no entries yet"]
@@ -84,16 +88,19 @@ class ShowLedger:
 
     def _verify(self) -> Answer:
         from graphunlearn.ledger import Ledger
-        from graphunlearn.ledger.store import Store, key_file
+        from graphunlearn.ledger.keys import check_new, choose
+        from graphunlearn.ledger.store import Store
 
-        data: dict[str, Any] = {"key": key_file(self.file).exists()}
+        data: dict[str, Any] = {"key": False}
         if not Store.is_made(self.file):  # the first request was interrupted, or the file was emptied
+            choose(self.file, self.key)
+            check_new(self.file)
             if self.holds is not None:
                 raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}', which is empty")
-            told = f"{self.file} has no entries: its creation was interrupted, or it was emptied (--holds detects this)"
+            told = f"{self.file} has no entries: its creation was interrupted"
             return Answer(data | {"entries": 0, "pending": None}, told)
-        ledger = Ledger(self.file)
-        number = ledger.verify()
+        ledger = Ledger(self.file, key=self.key)
+        number, data["key"] = ledger.verify(), ledger.has_key
         entries, pending = ledger.entries(), ledger.pending
         if self.holds is not None and not any(entry.hash == self.holds for entry in entries):
             raise ArgumentError("ledger", "hold the entry given with '--holds'", f"'{self.file}' without it")
@@ -112,7 +119,7 @@ class ShowLedger:
     def _resume(self) -> Answer:
         from graphunlearn.ledger import Ledger
 
-        with Ledger(self.file) as ledger:
+        with Ledger(self.file, key=self.key) as ledger:
             pending = ledger.pending
             if pending is None:
                 raise ArgumentError("ledger", "have a pending request to resume", f"'{self.file}' without one")
@@ -129,6 +136,7 @@ class ShowLedger:
                 option=(tuple(given["option"]),),
                 seed=given["seed"],
                 ledger=self.file,
+                key=self.key,
                 out=Path(given["out"]),
                 running=Running(device=given["device"], overwrite=given["overwrite"], json=self.running.json),
             )
@@ -137,7 +145,7 @@ class ShowLedger:
     def _drop(self) -> Answer:
         from graphunlearn.ledger import Ledger
 
-        with Ledger(self.file) as ledger:
+        with Ledger(self.file, key=self.key) as ledger:
             entry = None if ledger.pending is None else finished(ledger)
             if entry is not None:
                 got = f"one that is finished, as entry {entry.number}"
@@ -151,7 +159,7 @@ class ShowLedger:
 
         if self.run_folder is None:
             raise ArgumentError("--run", "name the run of the retrained model", "none")
-        run, ledger = Run.load(self.run_folder), Ledger(self.file)
+        run, ledger = Run.load(self.run_folder), Ledger(self.file, key=self.key)
         entry = ledger.record_retrained(run.model, run.train, out=relative_to_ledger(self.run_folder, ledger))
         same = entry.graph_before == entry.graph_after
         what = "the data of the newest entry" if same else "other data than those of the newest entry"
@@ -168,15 +176,15 @@ def _check_folder(folder: Path, entry: LedgerEntry, pending: PendingRequest | No
     Raises:
         ArgumentError: The folder holds another model or another graph.
     """
-    from graphunlearn.ledger.store import key_file
     from graphunlearn.nn.identity import fingerprint
     from graphunlearn.runs.run import Run
 
     run = Run.load(folder)
     if pending is not None and run.forgotten is not None and run.forgotten.token == pending.token:
         return
-    keyed = key_file(ledger.path).exists()
-    prints = ledger.fingerprints(run.model, run.train) if keyed else (fingerprint(run.model), entry.graph_after)
+    prints = (
+        ledger.fingerprints(run.model, run.train) if ledger.has_key else (fingerprint(run.model), entry.graph_after)
+    )
     for name, found, wanted in zip(("model", "graph"), prints, (entry.model_after, entry.graph_after)):
         if found != wanted:
             raise ArgumentError(folder, f"hold the {name} of entry {entry.number}", "another")

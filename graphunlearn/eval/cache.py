@@ -33,7 +33,7 @@ from graphunlearn.nn.origin import origin_of
 from graphunlearn.nn.training.anew import train_anew
 from graphunlearn.operators import Retrain, UnlearningResult
 
-__all__ = ["facts_of_training", "recall", "remember", "retrained", "trained"]
+__all__ = ["earlier_models", "facts_of_training", "recall", "remember", "retrained", "trained"]
 
 FORMAT = 1
 _FOREIGN = ("torch", "torch_geometric", "builtins", "abc", "graphunlearn")  # identified by version, not by source
@@ -143,6 +143,30 @@ def remember(cache: Path, facts: Mapping[str, Any], model: nn.Module, record: Ma
         write_atomic(_path(cache, facts), save(tensors, {"graphunlearn": json.dumps(meta)}))
     except OSError as error:
         warn(f"a trained model could not be kept for later: {error}")
+
+
+def earlier_models(cache: Path, models: Iterable[nn.Module], graph: InteractionGraph | SessionGraph) -> list[Path]:
+    """Return the cached models of the sizes of some models that were trained on other data than a graph.
+
+    Args:
+        cache: Folder of the cache, which need not exist.
+        models: The models of a lineage.
+        graph: The newest training graph; models that were trained on it may stay.
+
+    Returns:
+        The files.
+    """
+    states = [{name: [list(value.shape), str(value.dtype)] for name, value in m.state_dict().items()} for m in models]
+    found, newest = [], graph.fingerprint()
+    for path in sorted(cache.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {})["graphunlearn"])["facts"]
+            if facts["state"] in states and facts["graph"][0] != newest:
+                found.append(path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError):
+            continue
+    return found
 
 
 def retrained(

@@ -18,6 +18,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.drift import BUDGET, Drift
 from graphunlearn.ledger.entry import LedgerEntry, PendingError, PendingRequest, as_facts, entry_facts
+from graphunlearn.ledger.keys import check_new, choose
 from graphunlearn.ledger.store import Store, now
 from graphunlearn.nn.identity import fingerprint, keyed
 from graphunlearn.nn.training.criterion import Criterion
@@ -47,10 +48,10 @@ class Ledger:
     accepts no other request.
 
     An entry records the time, the number of ids, the method with its settings, and the fingerprints of the model and
-    graph before and after, but no ids. It contains a digest of the request, whose key is stored in a separate file
-    ``NAME.key``. Without this file, neither digests nor graphs can be linked to ids any more. Two facts are not keyed:
-    the number of interactions and the fingerprints of models. They may reveal something to those who hold the earlier
-    data or model.
+    graph before and after, but no ids. It contains a digest of the request, whose key is in a file of its own, apart
+    from the ledger. Without this file, neither digests nor graphs can be linked to ids any more. Two facts are not
+    keyed: the number of interactions and the fingerprints of models. They may reveal something to those who hold the
+    earlier data or model. A ledger whose key exists, but whose entries are lost, is refused.
 
     Every entry contains a hash that depends on all previous entries, and the file prevents changes and deletions of
     entries. This reveals changes of single entries. It reveals neither the removal of the last entries nor a ledger
@@ -63,9 +64,11 @@ class Ledger:
     Args:
         path: The file; it is created if it does not exist.
         budget: Drift above which the ledger warns; ``None`` measures no drift.
+        key: The file of the key, which is created with a new ledger; by default a file in the folder
+            ``GRAPHUNLEARN_KEYS`` or ``~/.config/graphunlearn``, or ``NAME.key`` beside the ledger if it exists.
 
     Raises:
-        ValueError: The file is not a ledger, is damaged, or is in use by another process.
+        ValueError: The file is not a ledger, has lost its entries, is damaged, or is in use by another process.
 
     Example:
         >>> import pathlib, tempfile, torch_geometric, graphunlearn as gu
@@ -82,15 +85,19 @@ class Ledger:
         2
     """
 
-    def __init__(self, path: str | Path, *, budget: float | None = BUDGET) -> None:
+    def __init__(self, path: str | Path, *, budget: float | None = BUDGET, key: str | Path | None = None) -> None:
         if budget is not None and not 0 < budget < math.inf:
             raise ArgumentError("budget", "be positive and finite, or None to measure no drift", budget)
         self.path, self.budget = Path(path), budget
+        choose(self.path, None if key is None else Path(key))
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
+            check_new(self.path)
             with Store.writing(self.path):
                 pass
-        self.entries()
+        with self._open(write=False) as store:
+            store.entries()
+            store.settle()
 
     def __enter__(self) -> Ledger:
         """Lock the ledger against other processes until the block ends."""
@@ -122,6 +129,12 @@ class Ledger:
         """The interrupted request, or ``None``; :meth:`unlearn` finishes it, and :meth:`drop` discards it."""
         with self._open(write=False) as store:
             return store.request()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the key of the digests is there."""
+        with self._open(write=False) as store:
+            return store.has_key()
 
     def fingerprints(self, model: nn.Module, graph: Graph) -> tuple[str, str]:
         """Return the fingerprint of a model and the keyed fingerprint of its graph, as entries contain them.

@@ -1,12 +1,10 @@
-"""Storage of a ledger: an append-only SQLite file, and a second file with the key of its digests."""
+"""Storage of a ledger: an append-only SQLite file; the key of its digests is kept elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -17,8 +15,9 @@ from typing import Any
 from graphunlearn._version import __version__
 from graphunlearn.errors import ArgumentError
 from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
+from graphunlearn.ledger.keys import check_of, key_file, read_key, settle, write_key
 
-__all__ = ["Store", "chained", "key_file", "now", "read_key"]
+__all__ = ["Store", "chained", "now"]
 
 APPLICATION, FORMAT = 0x67756C67, 1  # identify a ledger among SQLite files, and the version of its format
 SCHEMA = """
@@ -38,7 +37,6 @@ WRITING = (
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
 )
-KEY_BYTES = 32
 
 
 class Store:
@@ -133,7 +131,28 @@ class Store:
         Raises:
             ValueError: The key is missing, or belongs to another ledger.
         """
-        return read_key(self.path, parsed(self.rows()[0][1]).get("key"))
+        return read_key(self.path, self._check())
+
+    def has_key(self) -> bool:
+        """Return whether the key of the digests is there.
+
+        Raises:
+            ValueError: The key belongs to another ledger.
+        """
+        if key_file(self.path).exists():
+            return bool(self.key())
+        try:
+            return bool(self.key())
+        except ArgumentError:
+            return False
+
+    def settle(self) -> None:
+        """Put the key of a new ledger in its place."""
+        settle(self.path, self._check())
+
+    def _check(self) -> str | None:
+        check: str | None = parsed(self.rows()[0][1]).get("key")
+        return check
 
     def check_rows(self) -> None:
         """Check the numbers and the hashes of all entries.
@@ -231,70 +250,14 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def key_file(path: Path) -> Path:
-    """Return the path of the key file of a ledger."""
-    return path.with_name(f"{path.name}.key")
-
-
-def read_key(path: Path, check: str | None = None) -> bytes:
-    """Return the key of a ledger.
-
-    Args:
-        path: The ledger.
-        check: The check value of the right key, which the ledger stores; ``None`` accepts any key.
-
-    Returns:
-        The key.
-
-    Raises:
-        ValueError: The key is missing, or belongs to another ledger.
-    """
-    file = key_file(path)
-    try:
-        key = bytes.fromhex(file.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        wanted, got = "have its key beside it to accept requests", f"'{path}' without '{file.name}'"
-        hint = "it can still be shown and verified, and a new ledger can start from its last model"
-        raise ArgumentError("ledger", wanted, got, hint) from None
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES or (check is not None and _check(key) != check):
-        raise ArgumentError("ledger", "have its own key beside it", f"'{path}' with a '{file.name}' of another ledger")
-    return key
-
-
-def _check(key: bytes) -> str:
-    """Return the check value of a key, by which the right key is recognised."""
-    return hmac.new(key, b"graphunlearn ledger", hashlib.sha256).hexdigest()
-
-
 def _make(path: Path, connection: sqlite3.Connection) -> None:
     """Create the key, the tables and entry 0, inside an exclusive transaction."""
-    file = key_file(path)
-    if not file.exists():
-        _write_key(file)
-    key = read_key(path)
+    key = write_key(path)
     for statement in SCHEMA.split(";\nCREATE"):
         connection.execute(statement if statement.lstrip().startswith("CREATE") else f"CREATE{statement}")
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
-    _append(connection, {"kind": "opened", "key": _check(key)})
-
-
-def _write_key(file: Path) -> None:
-    """Write a new random key atomically to a file that only its owner can read."""
-    part = file.with_name(f".{file.name}.part")
-    with open(part, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-        stream.write(secrets.token_bytes(KEY_BYTES).hex().encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
-    if os.name != "nt":  # on Windows, a folder cannot be opened
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _append(connection, {"kind": "opened", "key": check_of(key)})
 
 
 def _append(connection: sqlite3.Connection, content: Mapping[str, Any]) -> None:

@@ -66,7 +66,7 @@ SALT = "salt"
 """Entry of the metadata of original_train.safetensors: the key of the digests of the originals in unlearning.json.
 
 Where that file is deleted, nobody can compare the digests with guesses of what it held."""
-PLAIN = "holds plain hashes of the data before forgetting; 'graphunlearn purge' removes them"
+PLAIN = "holds plain hashes of the data before forgetting; a purge removes them"
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ class Crashes:
         os.chdir(self.stage)
         shutil.rmtree(self.scene, ignore_errors=True)
         shutil.copytree(self.stage, self.scene)
+        os.environ["GRAPHUNLEARN_KEYS"] = str(self.scene / "keys")
         os.chdir(self.scene)
 
     def call(self, command):
@@ -173,7 +174,8 @@ class Crashes:
         )
         self.call(self.verify)
         names = {path.name for path in Path().iterdir()}
-        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "l.db.key", self.out}
+        assert names == {path.name for path in self.stage.iterdir()} | {"l.db", "keys", self.out}
+        assert len(list(Path("keys").iterdir())) == 1
         return where
 
     def pending(self):

@@ -37,12 +37,6 @@ def test_what_a_replaced_folder_held_is_gone(tmp_path):
     assert content(tmp_path / "a") == whole("two")
 
 
-def test_permissions_follow_the_umask(tmp_path):
-    write(tmp_path / "a", "one")
-    (tmp_path / "plain").mkdir()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
 def test_refuses_an_existing_folder(tmp_path):
     write(tmp_path / "a", "one")
     with pytest.raises(ValueError, match=r"'out' must be a new folder .*exists\); overwrite=True replaces it"):

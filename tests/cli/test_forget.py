@@ -1,4 +1,6 @@
 import itertools
+import os
+import stat
 
 import pytest
 import torch
@@ -236,3 +238,10 @@ def test_a_bad_correction_can_be_kept_or_be_an_error(trained, tmp_path, call, re
     assert status == 0
     assert "it is kept, since on_rejection is keep" in out
     assert not Run.load(tmp_path / "y").forgotten.result.accepted
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_run_folders_are_for_their_owner_alone(trained, forgotten):
+    for folder in (trained, forgotten):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import graphunlearn as gu
+from graphunlearn.ledger.keys import key_file
 from graphunlearn.ledger.store import Store
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import Run
@@ -78,7 +79,7 @@ def test_requests_are_entered_one_after_another(trained, forget, file, parsed, c
     told = parsed("ledger", "verify", file)
     assert told["entries"] == 2
     assert sorted(Path(folder).name for folder in told["folders"]) == ["b", "c"]
-    assert both(file) == ["ledger.db", "ledger.db.key"]
+    assert both(file) == ["ledger.db"]
 
 
 def test_the_run_is_the_one_without_a_ledger(trained, forget, tmp_path, parsed):
@@ -122,7 +123,7 @@ def test_held_out_rows_are_part_of_the_request(trained, forget, file, parsed, tm
     told = forget(trained, "--pairs", pairs, out="b")
     assert told["request"]["held_out_pairs"] == 1
     assert parsed("ledger", "show", file)["entries"][0]["request"]["interactions"] == 1
-    key = bytes.fromhex((tmp_path / "ledger.db.key").read_text())
+    key = bytes.fromhex(key_file(file).read_text())
     asked = gu.ForgetRequest("interaction", [tuple(row) for row in rows])
     assert gu.Ledger(file).entries()[0].digest == asked.digest(key)
 
@@ -180,7 +181,7 @@ def test_onto_itself(run_copy, forget, file, parsed):
 
 def test_without_its_key_models_are_compared_alone(run_copy, forget, file, parsed, call, refused):
     forget(run_copy, "--users", "u4", "--overwrite", out="copy")
-    file.with_name("ledger.db.key").unlink()
+    key_file(file).unlink()
     told = parsed("ledger", "verify", file)
     assert (told["key"], len(told["folders"])) == (False, 1)
     assert (
@@ -332,8 +333,8 @@ def test_broken_ledgers_are_told_in_a_sentence(trained, forget, file, refused, t
         f"'ledger' must be as it was written (got '{file}', where entry 1 was changed)"
     )
     file.write_bytes(whole)
-    (tmp_path / "ledger.db.key").write_text("00" * 32)
-    assert refused("ledger", "verify", file).startswith("'ledger' must have its own key beside it")
+    key_file(file).write_text("00" * 32)
+    assert refused("ledger", "verify", file).startswith("'ledger' must have its own key")
     file.write_text("user,item\n")
     assert refused("ledger", "verify", file).startswith(f"'ledger' must be a whole ledger (got '{file}': file is not")
     file.unlink()
@@ -436,11 +437,12 @@ def shim(tmp_path_factory):
     return library
 
 
-def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call):
+def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call, monkeypatch):
     """A new ledger at every call; a run replaced in place, and sessions, at every seventh."""
     stages = [tmp_path / name for name in ("new", "onto-itself", "sessions")]
     for stage, run in zip(stages, (trained, trained, trained_sessions)):
         shutil.copytree(run, stage / "a")
+    monkeypatch.setenv("GRAPHUNLEARN_KEYS", str(stages[1] / "keys"))
     words = ("--method", "unlink", "--ledger", stages[1] / "l.db")
     assert call("forget", trained, "--users", "u2", *words, "--out", stages[1] / "b")[0] == 0
     shutil.rmtree(stages[1] / "a")
@@ -470,3 +472,30 @@ def test_killed_at_every_write(trained, trained_sessions, shim, tmp_path, call):
     assert odd["kills"] + even["kills"] > odd["calls"]
     assert odd["seen"] == even["seen"] == sessions["seen"] == ["new", "old"]
     assert {"new", "old"} <= set(onto["seen"]) <= {"aside", "new", "old"}
+
+
+# ---- the key
+
+
+def test_a_key_file_is_named_on_every_command(trained, file, tmp_path, parsed, call, refused):
+    key = tmp_path / "secret.key"
+    words = ["--users", "u1", "--method", "unlink", "--ledger", file, "--key", key, "--out", tmp_path / "b"]
+    parsed("forget", trained, *words)
+    assert key.is_file()
+    assert parsed("ledger", "verify", file, "--key", key)["key"] is True
+    assert call("ledger", "show", file, "--key", key)[0] == 0
+    assert parsed("audit", tmp_path / "b", "--ledger", file, "--key", key, "--retrain-seeds", "2")["methods"]
+    assert len(parsed("ledger", "show", file, "--key", key)["entries"]) == 2
+    sentence = refused("forget", trained, "--users", "u1", "--key", key, "--out", tmp_path / "c")
+    assert sentence == f"'--key' must go with '--ledger' (got '{key}' without it)"
+    assert refused("audit", tmp_path / "b", "--key", key, "--out", tmp_path / "d").startswith("'--key' must go with")
+
+
+def test_a_ledger_that_lost_its_entries_is_refused_by_every_command(trained, forget, file, refused, tmp_path):
+    forget(trained, "--users", "u1", out="b")
+    file.write_bytes(b"")
+    for words in (["ledger", "verify", file], ["ledger", "show", file], ["audit", tmp_path / "b", "--ledger", file]):
+        assert "must hold the entries that its key" in refused(*words)
+    words = ["--users", "u2", "--ledger", file, "--out", tmp_path / "c"]
+    assert "to start a new one, delete that key or name another" in refused("forget", tmp_path / "b", *words)
+    assert not (tmp_path / "c").exists()

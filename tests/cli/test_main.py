@@ -55,7 +55,7 @@ def test_examples_in_the_help_are_whole_commands():
     import graphunlearn.cli as cli
 
     for module, name in VERBS.items():
-        text = getattr(importlib.import_module(f"graphunlearn.cli.{module}"), name).__doc__
+        text = getattr(importlib.import_module(f"graphunlearn.cli.{module.replace('-', '_')}"), name).__doc__
         lines = [line.strip() for line in text.partition("examples:")[2].splitlines() if line.strip()]
         assert lines
         for line in lines:

@@ -17,7 +17,7 @@ from toys import light_gcn, random_graph
 
 import graphunlearn as gu
 from graphunlearn.ledger import LedgerEntry
-from graphunlearn.ledger.store import key_file
+from graphunlearn.ledger.keys import key_file
 from graphunlearn.nn.identity import fingerprint
 
 KEY = bytes(range(32))
@@ -110,12 +110,11 @@ def test_ids_are_in_the_file_while_a_request_is_under_way_and_never_after(file, 
     ledger.unlearn(gu.Unlink(), model, graph, request)
     assert ledger.pending is None
     assert b"reader-" not in lines(file)
-    assert sorted(p.name for p in file.parent.iterdir()) == ["ledger.db", "ledger.db.key"]
+    assert sorted(p.name for p in file.parent.iterdir()) == ["ledger.db"]
 
 
 def test_files_are_for_their_owner_alone(file, ledger):
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
-    assert modes == {"ledger.db": 0o600, "ledger.db.key": 0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (file, key_file(file))} == {0o600}
 
 
 def test_digests_differ_between_ledgers(tmp_path, start):
@@ -482,7 +481,7 @@ def test_without_its_key_a_ledger_can_be_verified_and_no_more(ledger, file, star
     model, graph = run_through(ledger, start)
     key_file(file).unlink()
     assert gu.Ledger(file, budget=None).verify(model) == 3
-    with pytest.raises(ValueError, match=r"'ledger' must have its key beside it .*without 'ledger.db.key'"):
+    with pytest.raises(ValueError, match=r"'ledger' must have its key to accept requests .*without '.*\.key'"):
         ledger.unlearn(gu.Unlink(), model, graph, user("7"))
     assert ledger.pending is None
 
@@ -492,7 +491,7 @@ def test_another_key_is_told(content, ledger, file, start):
     model, graph = run_through(ledger, start)
     key_file(file).write_text(content)
     for call in (ledger.verify, lambda: ledger.unlearn(gu.Unlink(), model, graph, user("7"))):
-        with pytest.raises(ValueError, match="'ledger' must have its own key beside it"):
+        with pytest.raises(ValueError, match="'ledger' must have its own key"):
             call()
 
 
@@ -567,8 +566,7 @@ def test_a_file_that_cannot_be_written(ledger, file, start):
 def test_a_ledger_can_be_moved(ledger, file, start, tmp_path):
     model, graph = run_through(ledger, start)
     (tmp_path / "moved").mkdir()
-    for path in (file, key_file(file)):
-        shutil.move(path, tmp_path / "moved" / path.name)
+    shutil.move(file, tmp_path / "moved" / file.name)  # its key stays where it is
     moved = gu.Ledger(tmp_path / "moved" / "ledger.db", budget=None)
     moved.unlearn(gu.Unlink(), model, graph, user("9"))
     assert moved.verify() == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Layout, sniff_separator
+from graphunlearn.data.io.folders import private
 from graphunlearn.data.io.frame import Numeric
 from graphunlearn.data.io.options import Reading
 from graphunlearn.data.io.tables import lists_as_trained, read_column, read_lists, read_rows
@@ -174,6 +176,8 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[BinaryIO], object]) -> Path:
     """Write a file atomically: if writing is interrupted, an existing file stays unchanged.
 
+    Only its owner can read and write a new file; an existing file keeps its permissions.
+
     Args:
         path: The file; its folder must exist.
         content: Bytes, text, or a function that receives an open binary file and writes to it.
@@ -192,13 +196,15 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
     target = Path(path).resolve()  # for a symbolic link, its target is replaced
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=private) as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from graphunlearn.errors import ArgumentError, ExistsError
 
-__all__ = ["check_folder", "replaced_folder"]
+__all__ = ["check_folder", "private", "replaced_folder"]
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read and write, if it is new; an ``opener`` of :func:`open`.
+
+    Args:
+        path: The file.
+        flags: How to open it.
+
+    Returns:
+        The descriptor of the file.
+    """
+    return os.open(path, flags, 0o600)
 
 
 def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argument: str = "folder") -> None:
@@ -45,7 +59,8 @@ def check_folder(out: Path, written: Collection[str], *, overwrite: bool, argume
 def replaced_folder(out: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes ``out`` if the block succeeds, and is deleted if it fails.
 
-    An existing ``out`` is kept until the new folder is on the disk, and it is restored if replacing it fails.
+    An existing ``out`` is kept until the new folder is on the disk, and it is restored if replacing it fails. Only its
+    owner can read and write the new folder and its files; one that replaces another keeps the permissions of that one.
 
     Args:
         out: The folder to write; :func:`check_folder` checks whether it may be replaced.
@@ -66,8 +81,9 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     new, old = (target.with_name(f".{target.name}.{token}.{role}") for role in ("new", "old"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
+        new.mkdir(mode=0o700)
         yield new
+        _restrict(new, target)
         _flush([*new.iterdir(), new])
         if target.exists():
             target.rename(old)
@@ -82,6 +98,14 @@ def replaced_folder(out: Path) -> Iterator[Path]:
             old.rename(target)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restrict(new: Path, target: Path) -> None:
+    """Give a folder and its files the permissions of the folder that it replaces, or else those of its owner alone."""
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o700
+    for entry in new.rglob("*"):
+        entry.chmod(mode if entry.is_dir() else mode & 0o666)
+    new.chmod(mode)
 
 
 def _reason(error: BaseException) -> str:

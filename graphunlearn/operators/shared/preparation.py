@@ -174,7 +174,7 @@ class Preparation:
         if served:  # as earlier versions wrote them
             warn(
                 f"'{path}' holds plain hashes of the data before forgetting, which confirm guesses of them; "
-                "'graphunlearn purge' removes them"
+                "a purge removes them"
             )
         try:
             _check_sizes(shape, tensors)
@@ -185,6 +185,31 @@ class Preparation:
             raise
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             raise ArgumentError("path", "be a preparation", f"'{path}': {' '.join(str(error).split())[:300]}") from None
+
+    @staticmethod
+    def narrowed(path: str | Path, model: str, graph: str) -> bytes | None:
+        """Return the content of a saved preparation, with the fingerprints of one model and graph alone.
+
+        Args:
+            path: The file.
+            model: Fingerprint of the model.
+            graph: Fingerprint of its graph.
+
+        Returns:
+            The content of the file, which is the same if the file has no other fingerprints; ``None`` if the
+            preparation is not valid for this model and graph.
+
+        Raises:
+            ValueError: The file does not hold a preparation, or holds one of another version.
+        """
+        tensors, facts = _read(path)
+        served = [tuple(pair) for pair in facts["served"]]
+        if (model, graph) not in [*served, (facts["model"], facts["graph"])]:
+            return None
+        if (facts["model"], facts["graph"], served) == (model, graph, []):
+            return Path(path).read_bytes()
+        facts |= {"format": FORMAT, "model": model, "graph": graph, "served": []}
+        return save(tensors, metadata={"graphunlearn": json.dumps(facts)})
 
     @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:

@@ -78,18 +78,17 @@ def _safetensors(stream: Watched, inside: str, sight: Sight) -> None:
     own = str(meta.get("format", "")).startswith("graphunlearn.") or bool({"graphunlearn", "shards"} & meta.keys())
     at = 0
     for start, stop, name, dtype, shape in parts:
-        stream.read(max(0, start - at))
+        _pass(stream, start - at)
         at = stop
         if dtype == "U8" and len(shape) == 1 and stop - start <= MOST:
-            _text(stream.read(stop - start), f"tensor {name}", name, inside, sight)
+            _text(stream.exactly(stop - start), f"tensor {name}", name, inside, sight)
         elif dtype in TYPES and (name in nodes or not own):
             roles = nodes.get(name, (name,))
             for role in roles:
                 _whole(stream, (stop - start) // len(roles), np.dtype(TYPES[dtype]), role, name, inside, sight)
         else:
-            for _ in range(math.ceil((stop - start) / CHUNK)):
-                stream.read(min(CHUNK, stop - start))
-                start += CHUNK
+            _pass(stream, stop - start)
+    raw_bytes(stream, inside, sight)  # what comes after the last tensor
 
 
 def _numbered(meta: dict[str, str], names: set[str]) -> dict[str, tuple[str, ...]]:
@@ -109,10 +108,18 @@ def _numbered(meta: dict[str, str], names: set[str]) -> dict[str, tuple[str, ...
 def _whole(stream: Watched, size: int, dtype: np.dtype[Any], role: str, name: str, inside: str, sight: Sight) -> None:
     """Search an integer tensor of ``size`` bytes."""
     while size > 0:
-        data = stream.read(min(CHUNK, size))
-        size -= len(data) or size
+        data = stream.exactly(min(CHUNK, size))
+        size -= len(data)
         values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
         sight.see(f"tensor {name}", in_array(values, role, sight, table=False), inside)
+
+
+def _pass(stream: Watched, size: int) -> None:
+    """Read bytes that hold no ids; vectors are searched for in all that is read."""
+    if size < 0:
+        raise ValueError("its tensors overlap")
+    while size > 0:
+        size -= len(stream.exactly(min(CHUNK, size)))
 
 
 def _text(data: bytes, place: str, name: str, inside: str, sight: Sight) -> None:
@@ -144,18 +151,17 @@ def _npy(stream: Watched, name: str, inside: str, sight: Sight) -> None:
         if total > 4 * MOST:
             sight.refuse("an array in column order that is too large to be searched for vectors", inside)
         else:
-            data = stream.read(total)
-            values = np.frombuffer(data, dtype)[: len(data) // dtype.itemsize].reshape(shape, order="F")
+            values = np.frombuffer(stream.exactly(total), dtype).reshape(shape, order="F")
             little = np.ascontiguousarray(values).astype(dtype.newbyteorder("<"), copy=False)
             vectors(little.tobytes(), inside, sight)
         return
     step = max(1, CHUNK // max(1, dtype.itemsize))
     for start in range(0, count, step):
-        data = stream.read(min(step, count - start) * dtype.itemsize)
-        values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
+        values = np.frombuffer(stream.exactly(min(step, count - start) * dtype.itemsize), dtype)
         sight.see(place, in_array(values, name, sight, table=len(shape) <= 2), inside)
         if dtype.kind == "f" and dtype.byteorder == ">":
             vectors(values.astype(dtype.newbyteorder("<")).tobytes(), inside, sight)
+    raw_bytes(stream, inside, sight)  # what comes after the array
 
 
 def vectors(data: bytes, inside: str, sight: Sight) -> None:

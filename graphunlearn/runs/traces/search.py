@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from graphunlearn.data import ForgetRequest
+import torch
+from torch import nn
+
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import Run
 from graphunlearn.runs.traces.arrays import arrays
 from graphunlearn.runs.traces.databases import database
-from graphunlearn.runs.traces.documents import documents
+from graphunlearn.runs.traces.documents import documents, raw_bytes
 from graphunlearn.runs.traces.ids import LEVELS, WantedIds
 from graphunlearn.runs.traces.packed import packed
 from graphunlearn.runs.traces.rows import WantedPrints, WantedRows, rows_of
@@ -23,6 +25,8 @@ from graphunlearn.runs.traces.sight import Sight
 from graphunlearn.runs.traces.tables import tables
 
 __all__ = ["Trace", "Traces", "search_traces"]
+
+SIDES = ("user", "item")
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,16 @@ def search_traces(
         paths: Files and folders.
         ids: Raw ids, such as those of forgotten users.
         level: What the ids name: ``"user"``, ``"item"`` or ``"session"``.
-        original: The run, or its folder, from before the request; or the run that unlearning wrote, if it still holds
-            the original.
+        original: A run that was trained with the ids, or its folder; or the run that unlearning wrote, if it still
+            holds the original.
         progress: Whether to show progress; ``None`` shows it on a terminal only.
 
     Returns:
         All traces. What could not be read is named there, and counts as not clean.
 
     Raises:
-        ArgumentError: A path does not exist, there are no ids, the level is unknown, or the original knows none of the
-            ids.
+        ArgumentError: A path does not exist, there are no ids, the level is unknown, or the original was
+            trained with none of the ids.
 
     Example:
         >>> import pathlib, tempfile
@@ -204,26 +208,41 @@ def content(stream: BinaryIO, name: str, inside: str, sight: Sight, path: Path |
     """
     watched = sight.watch(stream, inside, counted=path is not None)
     head = watched.peek(512)
-    for reader in (packed, arrays, tables, database, documents):
-        if reader(watched, head, name, inside, sight, path, content):
-            break
+    try:
+        for reader in (packed, arrays, tables, database, documents):
+            if reader(watched, head, name, inside, sight, path, content):
+                break
+    except (OSError, EOFError):
+        raise
+    except Exception as error:  # whatever a broken file makes a library raise
+        sight.refuse(f"broken: {str(error).partition(chr(10))[0][:80] or type(error).__name__}", inside)
+        raw_bytes(watched, inside, sight)
     watched.drain()
 
 
 def _of_original(original: Run | str | Path | None, level: str, wanted: WantedIds) -> tuple[WantedRows, WantedPrints]:
-    """Return what the original model has learned about the ids, and its fingerprints."""
+    """Return what models that were trained with the ids have learned about them, and the fingerprints of these models.
+
+    They are the model of the run and, if it resulted from forgetting, the one before that.
+    """
     if original is None:
         return WantedRows([]), WantedPrints([])
     run = original if isinstance(original, Run) else Run.load(Path(original))
-    model, graph = (run.model, run.train) if run.forgotten is None else (run.forgotten.original, run.forgotten.graph)
-    if level not in (levels := [name for name in graph.levels if name in LEVELS]):
+    models: list[tuple[nn.Module, Any]] = [(run.model, run.train)]
+    if run.forgotten is not None:
+        models.append((run.forgotten.original, run.forgotten.graph))
+        if run.forgotten.result.original is not None:
+            models.append((run.forgotten.result.original, run.forgotten.graph))
+    if level not in (levels := [name for name in run.train.levels if name in LEVELS]):
         raise ArgumentError("level", f"be one of the original, {', '.join(levels)}", f"{level!r}")
-    part = ForgetRequest(level, tuple(wanted.ids))  # type: ignore[arg-type]
-    nodes = graph.vocabulary(level).lookup(part.index)
-    nodes = nodes[nodes >= 0].to(graph.device)
-    if not len(nodes):
-        raise ArgumentError("original", f"know some of the {level}s", "a run that knows none of them")
-    prints = [fingerprint(model), graph.fingerprint()]
-    if run.forgotten is not None and run.forgotten.result.original is not None:
-        prints.append(fingerprint(run.forgotten.result.original))
-    return WantedRows(rows_of(model, graph, level, nodes)), WantedPrints(prints)
+    tables, prints = [], []
+    for model, graph in models:
+        nodes = graph.vocabulary(level).lookup(wanted.ids).to(graph.device)
+        learned = graph.pairs[SIDES.index(level)] if graph.kind == "interactions" else graph.ends(level)
+        nodes = nodes[torch.isin(nodes, learned) & (nodes >= 0)]
+        if len(nodes):
+            tables += rows_of(model, graph, level, nodes)
+            prints += [fingerprint(model), graph.fingerprint()]
+    if not prints:
+        raise ArgumentError("original", f"be a run that was trained with some of the {level}s", "one without them")
+    return WantedRows(tables), WantedPrints(prints)

@@ -88,6 +88,17 @@ class Watched:
             have += len(more)
         return b"".join(parts)
 
+    def exactly(self, size: int) -> bytes:
+        """Return the next ``size`` bytes.
+
+        Raises:
+            ValueError: There are fewer.
+        """
+        data = self.read(size)
+        if len(data) < size:
+            raise ValueError("it is cut off")
+        return data
+
     def readline(self) -> bytes:
         """Return the next line, with its end."""
         line = b""

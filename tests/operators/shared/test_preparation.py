@@ -65,7 +65,7 @@ def test_a_file_of_an_earlier_version_serves_all_that_it_tells_of_and_warns(tmp_
         facts, tensors = json.loads(file.metadata()["graphunlearn"]), {"factor": file.get_tensor("factor")}
     facts |= {"served": [["other", "less"]], "format": 1}
     save_file(tensors, path, {"graphunlearn": json.dumps(facts)})
-    with pytest.warns(UserWarning, match="holds plain hashes .* 'graphunlearn purge' removes them"):
+    with pytest.warns(UserWarning, match="holds plain hashes .* a purge removes them"):
         after = Preparation.load(path, Scale)
     assert after.objection("other", "less") is None and after.objection("model", "graph") is None
 
