@@ -209,7 +209,7 @@ class Preparation:
         if (facts["model"], facts["graph"], served) == (model, graph, []):
             return Path(path).read_bytes()
         facts |= {"format": FORMAT, "model": model, "graph": graph, "served": []}
-        return save(tensors, metadata={"graphunlearn": json.dumps(facts)})
+        return sealed_tensors(tensors, {"graphunlearn": json.dumps(facts)})
 
     @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:
