@@ -66,6 +66,13 @@ def recbole(session: nox.Session) -> None:
 
 
 @nox.session(python=NEWEST)
+def serving(session: nox.Session) -> None:
+    """What needs FAISS, hnswlib and an MLflow server, beside the older versions that MLflow needs."""
+    session.install("-c", "constraints-serving.txt", "-e", ".[test,faiss,hnswlib,mlflow]", "mlflow")
+    pytest(session, "tests/serving", "tests/cli/test_handover.py")
+
+
+@nox.session(python=NEWEST)
 def oldest(session: nox.Session) -> None:
     """All tests but the notebooks, with the oldest versions that setup.cfg allows."""
     session.install("-c", "constraints-oldest.txt", "-e", ".[test]")

@@ -123,6 +123,7 @@ _PACKAGES = {
     "nn",
     "operators",
     "runs",
+    "serving",
     "testing",
     "utils",
 }

@@ -23,6 +23,7 @@ FLOORS = (
     ("datasets",),
     ("operators",),
     ("ledger", "runs"),
+    ("serving",),
     ("eval", "adapters", "testing", "jobs"),
     ("cli",),
 )
@@ -41,6 +42,9 @@ LATE = {
     "rich",
     "recbole",
     "pooch",
+    "faiss",
+    "hnswlib",
+    "mlflow",
 }
 
 

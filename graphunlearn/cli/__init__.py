@@ -12,7 +12,8 @@ commands:
   recommend list the best items for users, or the next items for sessions
   evaluate  measure the ranking of a model on held-out data
   audit     compare an unlearned model with retrained models
-  export    write a corrected model to a folder without ids, in the manner of Hugging Face
+  export    hand a model over: a folder without ids, embeddings by raw id, an index, a record in MLflow
+  changed   list the users and items whose best items differ before and after forgetting
   ledger    show or verify the record of all requests, or continue an interrupted one
   job       collect deletion requests with a due date, and work off what is due
   bench     compare methods with retrained models in a scenario
@@ -78,6 +79,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from graphunlearn._version import __version__
+from graphunlearn.cli._streams import open_streams, put, silence, tell
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["main"]
@@ -95,6 +97,7 @@ VERBS = {
     "evaluate": "Evaluate",
     "audit": "RunAudit",
     "export": "Export",
+    "changed": "Changed",
     "ledger": "ShowLedger",
     "job": "DeletionJob",
     "bench": "Bench",
@@ -103,6 +106,8 @@ VERBS = {
     "datasets": "Datasets",
 }
 """Every command, whose name is that of its module with - for _, and its class."""
+PRINTING = frozenset({"read", "recommend", "evaluate", "changed", "ledger", "search-traces", "datasets"})
+"""The commands that only print, unless an option says what they write."""
 
 HELP = f"usage: graphunlearn COMMAND [OPTIONS]\n\n{__doc__}"
 REPHRASED = (
@@ -131,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    open_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -139,9 +145,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(words)
     except KeyboardInterrupt as error:
         return _failed(f"interrupted{f': {error}' if str(error) else ''}", 130, error)
-    except BrokenPipeError:  # the reader of the output has stopped, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         return _failed(_sentence(error), 2, error)
     except Exception as error:
@@ -153,17 +156,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        (sys.stdout if words else sys.stderr).write(HELP)
+        if words:
+            put(HELP, done=False)
+        else:
+            tell(HELP)
         return 0 if words else 2
     if words[0] == "--version":
-        sys.stdout.write(f"graphunlearn {__version__}\n")
+        put(f"graphunlearn {__version__}\n", done=False)
         return 0
     verb, *rest = words
     if verb not in VERBS:
         from graphunlearn.cli._text import meant
 
         raise ValueError(f"the command must be one of {', '.join(VERBS)} (got {verb!r}{meant(verb, VERBS)})")
-    command = _parse(verb, rest)
+    try:
+        command = _parse(verb, rest)
+    except BrokenPipeError:  # the reader of the help has stopped
+        silence(sys.stdout)
+        return 0
     try:
         answer = command.run()
     except ArgumentError as error:
@@ -175,11 +185,14 @@ def _run(words: list[str]) -> int:
         from graphunlearn.data.io.plain import json_ready
 
         text = json.dumps(json_ready(answer.data), indent=2, ensure_ascii=False)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # in case the terminal cannot show a "×"
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    put(f"{text}\n", done=_writes(verb, command))
     return answer.status
+
+
+def _writes(verb: str, command: Any) -> bool:
+    """Return whether a command leaves more than what it prints."""
+    idle = {"out": (None,), "download": ((),), "action": ("show", "verify")}
+    return verb not in PRINTING or any(getattr(command, name, none[0]) not in none for name, none in idle.items())
 
 
 def _parse(verb: str, words: list[str]) -> Any:
@@ -219,10 +232,10 @@ def _sentence(error: BaseException) -> str:
 def _failed(sentence: str, status: int, error: BaseException) -> int:
     if os.environ.get("GRAPHUNLEARN_DEBUG"):
         raise error
-    sys.stderr.write(f"graphunlearn: {sentence}\n")
+    tell(f"graphunlearn: {sentence}\n")
     return status
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
-        sys.stderr.write(f"graphunlearn: note: {' '.join(str(message).split())}\n")
+        tell(f"graphunlearn: note: {' '.join(str(message).split())}\n")

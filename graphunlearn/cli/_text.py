@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graphunlearn.cli._streams import tell
 from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def device_of(name: str) -> torch.device:
 
 def note(text: str) -> None:
     """Print a message about the progress of the work on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    tell(f"{text}\n")
 
 
 def listed(names: Sequence[str], last: str) -> str:

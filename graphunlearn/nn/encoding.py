@@ -18,7 +18,17 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
 from graphunlearn.nn.precision import check_precision
 
-__all__ = ["Encoded", "LinearForm", "best_items", "encode", "linear_form", "num_hops", "recommend", "score"]
+__all__ = [
+    "Encoded",
+    "LinearForm",
+    "best_items",
+    "encode",
+    "finite_encoding",
+    "linear_form",
+    "num_hops",
+    "recommend",
+    "score",
+]
 
 ENCODERS = "graphunlearn.encoders"
 """The group of entry points by which installed packages offer encodings of their models."""
@@ -258,6 +268,27 @@ def score(encoded: Encoded, pairs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def finite_encoding(model: nn.Module, graph: InteractionGraph | SessionGraph) -> Encoded:
+    """Return the embeddings of a model, after a check that all are finite.
+
+    Args:
+        model: The recommender.
+        graph: The graph to propagate on.
+
+    Raises:
+        ArgumentError: An embedding contains NaN or infinity, or the model has half precision.
+    """
+    check_precision(model)
+    encoded = encode(model, graph)
+    for name, rows in ((graph.query, encoded.queries), ("item", encoded.items)):
+        bad = int((~torch.isfinite(rows).all(1)).sum())
+        if bad:
+            got = f"NaN or infinity in {bad} of {len(rows)} {name} embeddings"
+            raise ArgumentError("model", "give finite embeddings", got)
+    return encoded
+
+
+@torch.no_grad()
 def recommend(
     model: nn.Module,
     graph: InteractionGraph | SessionGraph,
@@ -334,13 +365,7 @@ def best_items(
     """
     if not 1 <= k <= graph.num_items:
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
-    check_precision(model)
-    encoded = encode(model, graph)
-    for name, rows in ((graph.query, encoded.queries), ("item", encoded.items)):
-        bad = int((~torch.isfinite(rows).all(1)).sum())
-        if bad:
-            got = f"NaN or infinity in {bad} of {len(rows)} {name} embeddings"
-            raise ArgumentError("model", "give finite embeddings", got)
+    encoded = finite_encoding(model, graph)
     queries = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if queries is None else queries
     found, values = [], []
     for batch in queries.split(batch_size):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["check_precision"]
+__all__ = ["check_finite", "check_precision"]
 
 
 def check_precision(model: nn.Module) -> None:
@@ -32,3 +34,30 @@ weight); pass model.float(), and convert the result back
         if p.is_floating_point() and torch.finfo(p.dtype).bits < 32:
             kind, hint = str(p.dtype).removeprefix("torch."), "pass model.float(), and convert the result back"
             raise ArgumentError("model", "have parameters in single or double precision", f"{kind} in {name}", hint)
+
+
+def check_finite(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
+    """Raise an error if a parameter of a model is not finite, or a buffer is NaN.
+
+    A buffer may be infinite: the offset of an empty shard is minus infinity.
+
+    Args:
+        model: The model.
+        state: The values to check, which the model does not have yet; by default its own.
+
+    Raises:
+        ValueError: A value is not finite.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> _ = torch.nn.init.constant_(layer.bias, torch.nan)
+        >>> check_finite(layer)
+        Traceback (most recent call last):
+        ValueError: 1 of 1 values of 'bias' are not finite
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, value in (model.state_dict() if state is None else state).items():
+        if value.is_floating_point():
+            bad = ~torch.isfinite(value) if name in parameters else torch.isnan(value)
+            if bool(bad.any()):
+                raise ValueError(f"{int(bad.sum()):,} of {value.numel():,} values of '{name}' are not finite")

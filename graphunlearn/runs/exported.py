@@ -24,6 +24,7 @@ from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.request import PAIRS
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint, keyed
+from graphunlearn.nn.precision import check_finite
 from graphunlearn.operators.base import Unlearner, UnlearningResult
 from graphunlearn.runs.card import model_card
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, whole, write_parts
@@ -100,27 +101,66 @@ def export(
     """
     folder, key = Path(folder), secrets.token_bytes(32) if key is None else key
     check_folder(folder, EXPORTED, overwrite=overwrite)
-    if unlearner is not None and unlearner.name != result.method:
-        raise ArgumentError("unlearner", f"be the method of 'result', {result.method}", unlearner.name)
     try:
         weights = packed(result.model.state_dict(), {"format": "pt"})
     except (SafetensorError, RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ArgumentError("result", "hold a model of dense tensors", f"one that cannot be saved: {error}") from None
+    config, facts = described(result, model, graph, unlearner, audit, key)
+    with replaced_folder(folder) as new:
+        write_parts(new, {"model": weights}, {"config": config, "unlearning": facts})
+        (new / CARD).write_bytes(model_card(config, facts).encode())
+    return Exported(folder, key)
+
+
+def described(
+    result: UnlearningResult,
+    model: nn.Module | None,
+    graph: Graph | None,
+    unlearner: Unlearner | None,
+    audit: Mapping[str, Any] | None,
+    key: bytes,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the content of ``config.json`` and of ``unlearning.json``, which contain no forgotten id.
+
+    Args:
+        result: The result.
+        model: The original model.
+        graph: The original graph.
+        unlearner: The method.
+        audit: Figures of an audit, as JSON values.
+        key: The key of the digests.
+
+    Raises:
+        ArgumentError: See :func:`export`.
+    """
+    if unlearner is not None and unlearner.name != result.method:
+        raise ArgumentError("unlearner", f"be the method of 'result', {result.method}", unlearner.name)
     options = None if unlearner is None else _options(unlearner)
     try:
         options, audit = json.loads(json.dumps([options, None if audit is None else dict(audit)], allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ArgumentError("audit", "be as JSON holds it", error) from None
     config, facts = _config(result), _facts(result, model, graph, key)
-    ids = _forgotten(result.request, result.graph if graph is None else graph)
     for name, value in {"options": options, "audit": audit}.items():
-        if _tells(_names(value), ids):
-            raise ArgumentError(name, "not name what was forgotten", "something that does")
+        check_names_nobody(name, value, result.request, result.graph if graph is None else graph)
     facts["method"]["options"], facts["audit"] = options, audit
-    with replaced_folder(folder) as new:
-        write_parts(new, {"model": weights}, {"config": config, "unlearning": facts})
-        (new / CARD).write_bytes(model_card(config, facts).encode())
-    return Exported(folder, key)
+    return config, facts
+
+
+def check_names_nobody(argument: str, value: Any, request: ForgetRequest, graph: Graph) -> None:
+    """Check that JSON data do not contain a forgotten id.
+
+    Args:
+        argument: Name of the argument in the error.
+        value: The data.
+        request: The request.
+        graph: The original graph.
+
+    Raises:
+        ArgumentError: They do.
+    """
+    if _tells(_names(value), _forgotten(request, graph)):
+        raise ArgumentError(argument, "not name what was forgotten", "something that does")
 
 
 def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
@@ -162,6 +202,8 @@ def load_export(model: nn.Module, folder: str | Path) -> dict[str, Any]:
         if wanted.get(name) != given.get(name):
             expected = f"have the tensors of the export, of which '{name}' is {_shown(wanted.get(name))}"
             raise ArgumentError("model", expected, _shown(given.get(name)))
+    with whole("folder", "be a whole export", folder):
+        check_finite(model, weights)
     model.load_state_dict(weights)
     return dict(facts)
 

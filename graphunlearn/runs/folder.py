@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from graphunlearn.data.io.folders import check_folder, replaced_folder
 from graphunlearn.data.io.plain import json_ready
+from graphunlearn.data.io.sealed import check_seal, read_json, sealed_json, sealed_tensors
 from graphunlearn.errors import ArgumentError
 from graphunlearn.runs.code import CodeError
 
 __all__ = ["FORMAT", "FolderReader", "check_out", "packed", "replaced", "whole", "write_parts"]
 
-FORMAT = 1
-"""Version of the layout of folders; a JSON file in each folder contains it as ``"format"``."""
+FORMAT = 2
+"""Version of the layout of folders; a JSON file in each folder contains it as ``"format"``.
+
+Since version 2, every file contains the hash of its content. Folders of version 1 are read without them."""
 WRITTEN = {
     *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
     *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),
@@ -73,7 +74,7 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
         The bytes of the file.
     """
     held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    return save_tensors(held, None if about is None else dict(about))
+    return sealed_tensors(held, about)
 
 
 def write_parts(folder: Path, models: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
@@ -90,8 +91,7 @@ def write_parts(folder: Path, models: Mapping[str, bytes], facts: Mapping[str, A
     for name, data in models.items():
         (folder / f"{name}.safetensors").write_bytes(data)
     for name, content in facts.items():
-        text = json.dumps(json_ready(content), indent=2, allow_nan=False, ensure_ascii=False)
-        (folder / f"{name}.json").write_bytes(f"{text}\n".encode())
+        (folder / f"{name}.json").write_bytes(sealed_json(json_ready(content)))
 
 
 @contextmanager
@@ -119,15 +119,17 @@ def whole(argument: str, expected: str, path: Path, hint: str = "") -> Iterator[
     raise ArgumentError(argument, expected, f"'{path}': {reason}", hint)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FolderReader:
     """Reads the files of a folder by their names without suffix.
 
     Args:
         folder: The folder.
+        sealed: Whether a file without the hash of its content is an error; :meth:`versioned` finds out.
     """
 
     folder: Path
+    sealed: bool = False
 
     def has(self, *files: str) -> bool:
         """Return whether the folder contains all of the files.
@@ -144,12 +146,11 @@ class FolderReader:
             name: The name without suffix.
 
         Raises:
-            ValueError: The file is not JSON.
+            ValueError: The file is not JSON, or has been changed.
         """
-        try:
-            content: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{name}.json is broken: {error}") from None
+        content = read_json(self.folder / f"{name}.json", self.sealed)
+        if not isinstance(content, dict):
+            raise ValueError(f"{name}.json is broken: it holds no names with values")
         return content
 
     def versioned(self, name: str) -> dict[str, Any]:
@@ -162,8 +163,11 @@ class FolderReader:
             ValueError: The file is not JSON, or this version cannot read the format.
         """
         content = self.facts(name)
-        if content["format"] != FORMAT:
+        if content["format"] not in (1, FORMAT):
             raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
+        if content["format"] == FORMAT:
+            self.sealed = True
+            self.facts(name)  # has a hash
         return content
 
     def tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -171,7 +175,11 @@ class FolderReader:
 
         Args:
             name: The name without suffix.
+
+        Raises:
+            ValueError: The file has been changed.
         """
+        check_seal(self.folder / f"{name}.safetensors", self.sealed)
         with safe_open(str(self.folder / f"{name}.safetensors"), framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.sealed import read_json, sealed_json
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import registry
@@ -192,7 +192,7 @@ def _load(folder: Path) -> Run:
 def _facts(folder: Path) -> dict[str, Any] | None:
     """Return the content of unlearning.json, or ``None`` if there is none."""
     try:
-        facts = json.loads((folder / "unlearning.json").read_text(encoding="utf-8"))
+        facts = read_json(folder / "unlearning.json")
     except FileNotFoundError:
         return None
     return facts if isinstance(facts, dict) else {}
@@ -300,17 +300,17 @@ def _preparations(folder: Path, run: Run) -> Iterator[Removal]:
 def _told(folder: Path, facts: dict[str, Any] | None, run: Run) -> Iterator[Removal]:
     """Yield the JSON files of a run that tell of the original data."""
     if COURSE in run.about:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "run.json")
         about["about"].pop(COURSE, None)
-        yield Removal(folder / "run.json", "rewrite", "figures of the training on the original data", _json(about))
+        yield Removal(
+            folder / "run.json", "rewrite", "figures of the training on the original data", sealed_json(about)
+        )
     if facts is not None and (not facts.keys() <= set(KEPT) or "purged" not in facts):
         left = {name: facts[name] for name in KEPT if name in facts}
         left |= {"purged": datetime.now(timezone.utc).date().isoformat()}
-        yield Removal(folder / "unlearning.json", "rewrite", "hashes and figures of the original data", _json(left))
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode()
+        yield Removal(
+            folder / "unlearning.json", "rewrite", "hashes and figures of the original data", sealed_json(left)
+        )
 
 
 def purged_on(folder: Path) -> str | None:

@@ -17,8 +17,9 @@ from torch import nn
 from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind, part_sizes
+from graphunlearn.data.io.sealed import check_seal, parse_json
 from graphunlearn.data.renumbering import emptied_nodes
-from graphunlearn.data.schema import warn
+from graphunlearn.data.schema import check_sizes, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
     BCE,
@@ -34,6 +35,7 @@ from graphunlearn.nn import (
     kind_of,
 )
 from graphunlearn.nn.identity import fingerprint, keyed
+from graphunlearn.nn.precision import check_finite
 from graphunlearn.operators import UnlearningResult
 from graphunlearn.operators.compacting import emptied_by
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
@@ -56,6 +58,12 @@ OBJECTIVES: dict[str, type[Criterion]] = {
 Graph: TypeAlias = InteractionGraph | SessionGraph
 GRAPHS: dict[str, type[Graph]] = {"interactions": InteractionGraph, "sessions": SessionGraph}
 PARTS = ("train", "validation", "test")
+WIDEST, DEEPEST = 65_536, 64
+"""The largest width and number of layers of a model."""
+FASTEST = 1000.0
+"""The largest learning rate and weight of a penalty that a run folder may name; nothing converges with more."""
+NEGATIVES = 65_536
+"""The largest number of negatives per interaction."""
 SALT = "salt"
 """Entry of the metadata of original_train.safetensors: the key of the digests of the originals in unlearning.json.
 
@@ -88,6 +96,14 @@ class ModelSpec:
         """
         code = facts.get("code")
         return cls(**{**facts, "code": None if code is None else Code(**code)})
+
+    def __post_init__(self) -> None:
+        if self.code is None:
+            for name, most in (("dim", WIDEST), ("layers", DEEPEST)):
+                size = getattr(self, name)
+                check_sizes(**{name: size})
+                if size > most:
+                    raise ArgumentError(name, f"be at most {most:,}", size)
 
     def facts(self) -> dict[str, Any]:
         """Return the description in JSON types."""
@@ -258,6 +274,7 @@ class Run:
     def _load(cls, reader: FolderReader, device: torch.device | str) -> Run:
         facts = reader.versioned("run")
         objective = dict(facts["objective"])
+        check_plausible(objective, facts["settings"])
         spec = ModelSpec.read(facts["model"])
         if spec.code is not None:
             spec.code.check()
@@ -278,6 +295,24 @@ class Run:
             if run.emptied is None and run.forgotten is not None:  # written by an earlier version
                 run.emptied = _united(None, run.forgotten.result)
         return run
+
+
+def check_plausible(objective: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Check the settings of a run folder for values that no training has.
+
+    Args:
+        objective: The loss, as in run.json.
+        settings: The training settings, as in run.json.
+
+    Raises:
+        ArgumentError: A value is absurd.
+    """
+    limits = {"lr": FASTEST, "weight_decay": FASTEST, "negatives": NEGATIVES, "batch_size": 2**40, "seed": 2**63 - 1}
+    limits |= {"epochs": 2**40, "patience": 2**40}
+    for name, value in (*objective.items(), *settings.items()):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if name in limits and value is not None and not (number and 0 <= value <= limits[name]):
+            raise ArgumentError(name, f"be a number from 0 to {limits[name]:,}", value)
 
 
 def _fingerprints(parts: dict[str, Any]) -> dict[str, str]:
@@ -352,16 +387,24 @@ def _read_request(reader: FolderReader, graph: Graph) -> ForgetRequest:
 
 
 def _read_graph(reader: FolderReader, name: str, spec: ModelSpec, device: torch.device | str) -> Graph:
+    check_seal(reader.folder / f"{name}.safetensors", reader.sealed)
     graph: Graph = GRAPHS[spec.kind].load(reader.folder / f"{name}.safetensors").to(device)
     return graph
 
 
 def _read_model(reader: FolderReader, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
-    model = spec.build(graph)
     tensors, about = reader.tensors(name)
+    if spec.code is None and not any(spec.dim in tensor.shape[1:] for tensor in tensors.values()):
+        raise ValueError(f"no table of {name}.safetensors has the width that run.json says, {spec.dim}")
+    model = spec.build(graph)
     if "shards" in about:
-        return ShardEnsemble.rebuilt(json.loads(about["shards"]), tensors, model).to(graph.device)
-    model.load_state_dict(tensors)
+        model = ShardEnsemble.rebuilt(parse_json(about["shards"]), tensors, model).to(graph.device)
+    else:
+        model.load_state_dict(tensors)
+    try:
+        check_finite(model)
+    except ValueError as error:
+        raise ValueError(f"{name}.safetensors is broken: {error}") from None
     return model.eval()
 
 

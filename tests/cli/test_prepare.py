@@ -15,6 +15,7 @@ import graphunlearn as gu
 from graphunlearn.cli import main
 from graphunlearn.cli._methods import build_method, method_names, options_of, preparable
 from graphunlearn.cli.prepare import file_of
+from graphunlearn.data.io.sealed import sealed_tensors
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import PublishedSettings, registry
@@ -385,7 +386,7 @@ def facts(path, **changes):
     with safe_open(str(path), framework="pt") as file:
         known = json.loads(file.metadata()["graphunlearn"])
     known = {key: value for key, value in (known | changes).items() if value is not None}
-    save_file(load_file(path), path, metadata={"graphunlearn": json.dumps(known)})
+    path.write_bytes(sealed_tensors(load_file(path), {"graphunlearn": json.dumps(known)}))
 
 
 @pytest.mark.parametrize(

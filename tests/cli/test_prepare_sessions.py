@@ -139,9 +139,9 @@ def test_a_preparation_that_lives_in_memory_alone_is_none_here(trained_sessions,
 def test_a_run_folder_says_what_its_shards_are_made_of(ready, tmp_path, call, refused):
     assert call("forget", ready, "--sessions", "s1", "--method", "sisa", "--out", tmp_path / "b")[0] == 0
     with safe_open(str(tmp_path / "b" / "model.safetensors"), framework="pt") as file:
-        assert set(file.metadata()) == {"shards"}
+        assert set(file.metadata()) == {"shards", "sha256"}
         assert {"members", "left_out"} < set(file.keys())
     with safe_open(str(tmp_path / "b" / "original.safetensors"), framework="pt") as file:
-        assert not file.metadata()
+        assert set(file.metadata()) == {"sha256"}
     shutil.copy(tmp_path / "b" / "own_original.safetensors", tmp_path / "b" / "model.safetensors")
     assert "the fingerprint of model.safetensors differs from the one in run.json" in refused("audit", tmp_path / "b")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import graphunlearn as gu
 from graphunlearn.cli import main
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs import plan_purge
 from graphunlearn.runs.run import Run
@@ -79,7 +80,8 @@ def test_no_trace_of_the_originals_is_left(runs, made):
         t.place for t in search_traces(made / "c", ["u2"], original=made / "b").found
     }
     facts = json.loads((runs / "c" / "unlearning.json").read_text())
-    assert facts.keys() == {"method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "options", "purged"}
+    kept = {"method", "seconds", "cpu_seconds", "prepare_seconds", "peak_memory", "options", "purged", "sha256"}
+    assert facts.keys() == kept
     assert "fit" not in json.loads((runs / "c" / "run.json").read_text())["about"]
 
 
@@ -170,7 +172,7 @@ def test_plain_hashes_of_an_earlier_version_go(runs, parsed):
     del facts["digests"]
     before = Run.load(runs / "c").forgotten
     prints = {"original": fingerprint(before.original), "original_train": before.graph.fingerprint()}
-    (runs / "c" / "unlearning.json").write_text(json.dumps(facts | {"fingerprints": prints}))
+    (runs / "c" / "unlearning.json").write_bytes(sealed_json(facts | {"fingerprints": prints}))
     parsed("purge", runs / "c", "--yes")
     content = b"".join(state(runs / "c").values())
     assert not any(text.encode() in content for text in prints.values())
@@ -189,7 +191,7 @@ def test_preparations_tell_of_the_present_model_alone(trained, tmp_path, call, p
     assert now == [fingerprint(run.model), run.train.fingerprint()]
     old = Run.load(source)
     facts |= {"model": fingerprint(old.model), "graph": old.train.fingerprint(), "served": [now]}
-    save_file(tensors, path, {"graphunlearn": json.dumps(facts)})  # as earlier versions wrote it
+    save_file(tensors, path, {"graphunlearn": json.dumps(facts | {"format": 1})})  # as earlier versions wrote it
     shutil.copy(source / "unlearnrec.safetensors", tmp_path / "b" / "unlearnrec-published.safetensors")
     told = parsed("purge", tmp_path / "b", "--also", source, "--yes")
     acts = {Path(entry["path"]).name: entry["what"] for entry in told["removals"]}

@@ -3,8 +3,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 import graphunlearn as gu
+from graphunlearn.data.io.sealed import sealed_json, sealed_tensors
 from graphunlearn.nn import FitSettings, build_model, encode, score
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import ModelSpec, Run
@@ -131,7 +133,7 @@ def test_a_broken_folder_is_one_sentence(name, harm, forgotten, tmp_path, refuse
 )
 def test_an_edited_request_is_one_sentence_that_names_the_file(parts, reason, forgotten, tmp_path, refused):
     copy = shutil.copytree(forgotten, tmp_path / "b")
-    (copy / "request.json").write_text(json.dumps({"parts": parts}))
+    (copy / "request.json").write_bytes(sealed_json({"parts": parts}))
     sentence = refused("audit", copy)
     assert f"'{copy}': request.json does not fit original_train.safetensors: " in sentence
     assert reason in sentence
@@ -143,7 +145,7 @@ def test_bits_that_rotted_are_noticed(run_copy, refused, tmp_path):
     data[-3] ^= 1
     (run_copy / "model.safetensors").write_bytes(data)
     sentence = refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
-    assert "the fingerprint of model.safetensors differs from the one in run.json" in sentence
+    assert "model.safetensors has been changed: its content does not fit the hash in it" in sentence
 
 
 def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):
@@ -156,8 +158,18 @@ def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "its format is 2, and this version reads 1"),
-        ({"settings": {"lr": -1}}, "'lr' must be positive"),
+        ({"format": 3}, "its format is 3, and this version reads 2"),
+        ({"settings": {"lr": -1}}, "'lr' must be a number from 0 to 1,000.0 (got -1)"),
+        ({"settings": {"lr": 0}}, "'lr' must be positive"),
+        ({"settings": {"lr": 1e30}}, "'lr' must be a number from 0 to 1,000.0 (got 1e+30)"),
+        ({"settings": {"epochs": True}}, "'epochs' must be a number from 0"),
+        ({"settings": {"seed": 10**30}}, "'seed' must be a number from 0"),
+        ({"objective": {"name": "bpr", "negatives": 10**9}}, "'negatives' must be a number from 0 to 65,536"),
+        ({"objective": {"name": "bpr", "weight_decay": "much"}}, "'weight_decay' must be a number from 0"),
+        ({"model": {"name": "lightgcn", "dim": 32, "layers": 65}}, "'layers' must be at most 64 (got 65)"),
+        ({"model": {"name": "lightgcn", "dim": 10**12, "layers": 2}}, "'dim' must be at most 65,536 (got 1"),
+        ({"model": {"name": "lightgcn", "dim": "32", "layers": 2}}, "'dim' must be a whole number"),
+        ({"model": {"name": "lightgcn", "dim": 31, "layers": 2}}, "no table of model.safetensors has the width"),
         ({"settings": {"warp": 9}}, "warp"),
         ({"model": {"name": "transformer", "dim": 1, "layers": 1}}, "transformer"),
         ({"objective": {"name": "hinge"}}, "it lacks 'hinge'"),
@@ -166,10 +178,63 @@ def test_a_model_that_does_not_fit_the_graph(run_copy, refused, tmp_path):
 )
 def test_a_run_json_of_something_else(change, reason, run_copy, refused, tmp_path):
     facts = json.loads((run_copy / "run.json").read_text())
-    (run_copy / "run.json").write_text(json.dumps(facts | change))
+    (run_copy / "run.json").write_bytes(sealed_json(facts | change))
     assert reason in refused("forget", run_copy, "--users", "u1", "--out", tmp_path / "x")
 
 
 def test_a_folder_that_is_no_run(tmp_path, refused):
     assert "which is no folder" in refused("audit", tmp_path / "nowhere")
     assert "without a run.json" in refused("audit", tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES_AFTER)
+def test_a_changed_byte_anywhere_is_one_sentence(name, forgotten, tmp_path):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    data = (copy / name).read_bytes()
+    places = {*range(0, len(data), max(1, len(data) // 40)), *range(0, len(data), 7 * max(1, len(data) // 300))}
+    for place in places | {len(data) - 1}:
+        (copy / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(ValueError, match="'run' must be a whole run folder") as caught:
+            Run.load(copy)
+        assert len(str(caught.value).splitlines()) == 1
+    (copy / name).write_bytes(data)
+    assert Run.load(copy).forgotten is not None
+
+
+@pytest.mark.parametrize("name", ["run.json", "request.json", "unlearning.json"])
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_nesting_is_bounded(name, opening, forgotten, tmp_path, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    (copy / name).write_text(opening * 200_000)
+    sentence = refused("audit", copy)
+    assert f"{name} is broken: it is nested more than 64 levels deep" in sentence
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["model", "original"])
+def test_weights_that_are_no_numbers_are_refused(name, value, forgotten, tmp_path, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    tensors = load_file(copy / f"{name}.safetensors")
+    tensors["embedding.weight"][3, 1] = value
+    (copy / f"{name}.safetensors").write_bytes(sealed_tensors(tensors))
+    sentence = refused("audit", copy)
+    assert f"{name}.safetensors is broken: 1 of 320 values of 'embedding.weight' are not finite" in sentence
+
+
+def test_a_file_without_its_hash_is_refused_in_a_folder_that_has_them(run_copy, refused):
+    tensors = load_file(run_copy / "model.safetensors")
+    (run_copy / "model.safetensors").write_bytes(save(tensors))
+    assert "model.safetensors lacks the hash of its content" in refused("prepare", run_copy, "--method", "unlearnrec")
+
+
+def test_a_folder_of_the_first_version_has_no_hashes(run_copy):
+    facts = json.loads((run_copy / "run.json").read_text())
+    del facts["sha256"]
+    (run_copy / "run.json").write_text(json.dumps(facts | {"format": 1}))
+    (run_copy / "model.safetensors").write_bytes(save(load_file(run_copy / "model.safetensors")))
+    assert Run.load(run_copy).forgotten is None
+
+
+def test_more_layers_than_any_model_has_are_refused_before_training(ratings, tmp_path, refused):
+    told = refused("train", "--data", ratings, "--out", tmp_path / "x", "--layers", 65)
+    assert told == "'--layers' must be at most 64 (got 65)"

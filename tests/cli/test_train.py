@@ -148,7 +148,7 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_run(ratings, trained, tmp_path
     def full(tensors, about):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folders, "save_tensors", full)
+    monkeypatch.setattr(folders, "sealed_tensors", full)
     sentence = refused("train", "--data", ratings, "--out", out, "--overwrite", "--seed", 5, *QUICK)
     assert sentence == f"'{out}' could not be written: No space left on device (the earlier one is unchanged)"
     assert Run.load(out).settings.seed == 0

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import graphunlearn as gu
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.preparation import Kept, Preparation
 from graphunlearn.runs import Forgotten, ModelSpec, Run, plan_purge
@@ -54,7 +55,7 @@ def as_before(folder, run):
     del facts["digests"]
     before = run.forgotten
     facts["fingerprints"] = {"original": fingerprint(before.original), "original_train": before.graph.fingerprint()}
-    (folder / "unlearning.json").write_text(json.dumps(facts))
+    (folder / "unlearning.json").write_bytes(sealed_json(facts))
 
 
 def test_a_folder_of_an_earlier_version_is_loaded_with_a_warning(run, tmp_path):

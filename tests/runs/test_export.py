@@ -10,12 +10,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file, load_model, save_file
+from safetensors.torch import load_file, load_model
 from session_toys import random_sessions
 from torch import nn
 from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
+from graphunlearn.data.io.sealed import sealed_json, sealed_tensors
 from graphunlearn.nn.identity import fingerprint, keyed
 
 KEY = bytes(range(32))
@@ -209,7 +210,9 @@ def test_options_name_data_and_models_by_their_class_alone(tmp_path, graph, mode
 def test_a_model_is_loaded(tmp_path, result):
     folder = gu.export(result, tmp_path / "a").folder
     other = LightGCN(35, 4, 2)
-    assert gu.load_export(other, folder) == read(folder, "unlearning.json")
+    facts = read(folder, "unlearning.json")
+    del facts["sha256"]
+    assert gu.load_export(other, folder) == facts
     assert fingerprint(other) == fingerprint(result.model)
 
 
@@ -234,13 +237,15 @@ def test_types_are_kept(tmp_path, result, dtype):
 
 
 def tampered(folder, change):
+    """Change the weights, and the hash in their file as well."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(sealed_tensors(tensors))
 
 
 def edited(folder, name, **changes):
-    (folder / name).write_text(json.dumps(read(folder, name) | changes))
+    """Change a file, and the hash in it as well."""
+    (folder / name).write_bytes(sealed_json(read(folder, name) | changes))
 
 
 BROKEN = {
@@ -254,8 +259,9 @@ BROKEN = {
     ),
     "broken JSON": (lambda f: (f / "unlearning.json").write_text("{"), "must be a whole export"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "must be a whole export"),
-    "lacking JSON": (lambda f: (f / "unlearning.json").write_text("{}"), "it lacks 'model'"),
-    "another format": (lambda f: edited(f, "config.json", format=99), "its format is 99, and this version reads 1"),
+    "lacking JSON": (lambda f: (f / "unlearning.json").write_bytes(sealed_json({})), "it lacks 'model'"),
+    "no hash": (lambda f: (f / "unlearning.json").write_text("{}"), r"unlearning\.json is broken: it lacks the hash"),
+    "another format": (lambda f: edited(f, "config.json", format=99), "its format is 99, and this version reads 2"),
     "no class": (lambda f: edited(f, "config.json", architectures=[]), "must be a whole export"),
 }
 
@@ -421,3 +427,27 @@ def test_a_graph_that_is_not_the_one_before_is_refused(tmp_path, graph, request_
         match="'graph' must be the graph before forgetting, from which the request gives the graph of 'result'",
     ):
         gu.export(result, tmp_path / "a", graph=smaller)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, result):
+    folder = gu.export(result, tmp_path / "a").folder
+    tampered(folder, lambda tensors: tensors["embedding.weight"][3].fill_(torch.nan))
+    weights = load_file(folder / "model.safetensors")
+    facts = read(folder, "unlearning.json")
+    edited(folder, "unlearning.json", model=facts["model"] | {"after": fingerprint(weights)})
+    other = LightGCN(35, 4, 2)
+    before = fingerprint(other)
+    with pytest.raises(ValueError, match=r"4 of 140 values of 'embedding\.weight' are not finite"):
+        gu.load_export(other, folder)
+    assert fingerprint(other) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "unlearning.json", "model.safetensors"])
+def test_a_changed_byte_anywhere_is_one_sentence(name, tmp_path, result):
+    folder = gu.export(result, tmp_path / "a").folder
+    data = (folder / name).read_bytes()
+    for place in range(0, len(data), max(1, len(data) // 200)):
+        (folder / name).write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(ValueError, match="'folder' must be a whole export") as caught:
+            gu.load_export(LightGCN(35, 4, 2), folder)
+        assert len(str(caught.value).splitlines()) == 1

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.sealed import check_seal, parse_json, sealed_tensors
 from graphunlearn.data.io.text import check_file
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -72,7 +72,7 @@ class Stored(BaseData):
         except TypeError as error:
             raise ValueError(f"a graph must hold tensors and plain values to be saved (got: {error})") from None
         metadata = {"format": _format(self), "stores": text, "fingerprint": self.fingerprint()}
-        return save_tensors(tensors, {**(about or {}), **metadata})
+        return sealed_tensors(tensors, {**(about or {}), **metadata})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -96,11 +96,12 @@ class Stored(BaseData):
         check_file(path)
         data = path.read_bytes()
         try:
+            check_seal(data)
             tensors = load_tensors(data)
-            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+            metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
             if metadata.get("format") != _format(graph):
                 raise ValueError(f"its format is {metadata.get('format')!r}")
-            for part in json.loads(metadata["stores"]):
+            for part in parse_json(metadata["stores"]):
                 _fill_store(graph, part, tensors)
             whole = graph.validate() and graph.fingerprint() == metadata["fingerprint"]
             reason = "" if whole else "its content has changed"
@@ -122,7 +123,7 @@ def _fill_store(graph: BaseData, part: dict[str, Any], tensors: dict[str, Tensor
     known = {"vocabulary": store.num_nodes} if isinstance(key, str) else {}
     for name, size in part.get("vocabularies", known).items():  # earlier versions stored only the number of nodes
         ids = store.get(name)
-        store[name] = Vocabulary(size if ids is None else json.loads(ids.numpy().tobytes()))
+        store[name] = Vocabulary(size if ids is None else parse_json(ids.numpy().tobytes()))
 
 
 def _kind(graph: BaseData) -> str:

@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.sealed import check_seal, parse_json, sealed_tensors
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.precision import check_finite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Kept", "Preparation"]
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the files. Since version 2, a file contains the hash of its content; version 1 is read without one."""
+DEEPEST = 64
+"""The largest number of layers."""
 
 
 class Kept(nn.Module):
@@ -135,7 +139,7 @@ class Preparation:
         }
         facts |= {"format": FORMAT, "encoder": self.module.shape(), "served": []}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.module.tensors().items()}
-        write_atomic(path, save(tensors, metadata={"graphunlearn": json.dumps(facts)}))
+        write_atomic(path, sealed_tensors(tensors, {"graphunlearn": json.dumps(facts)}))
         return path
 
     @classmethod
@@ -172,7 +176,15 @@ class Preparation:
                 f"'{path}' holds plain hashes of the data before forgetting, which confirm guesses of them; "
                 "a purge removes them"
             )
-        return cls(module=module.rebuilt(shape, tensors, like).to(device), served=served, **facts)
+        try:
+            _check_sizes(shape, tensors)
+            made = module.rebuilt(shape, tensors, like)
+            check_finite(made)
+            return cls(module=made.to(device), served=served, **facts)
+        except ArgumentError:
+            raise
+        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            raise ArgumentError("path", "be a preparation", f"'{path}': {' '.join(str(error).split())[:300]}") from None
 
     @staticmethod
     def narrowed(path: str | Path, model: str, graph: str) -> bytes | None:
@@ -197,7 +209,7 @@ class Preparation:
         if (facts["model"], facts["graph"], served) == (model, graph, []):
             return Path(path).read_bytes()
         facts |= {"format": FORMAT, "model": model, "graph": graph, "served": []}
-        return save(tensors, metadata={"graphunlearn": json.dumps(facts)})
+        return sealed_tensors(tensors, {"graphunlearn": json.dumps(facts)})
 
     @staticmethod
     def log_of(path: str | Path) -> dict[str, Any]:
@@ -219,14 +231,35 @@ class Preparation:
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the metadata of a file."""
     try:
+        sealed = check_seal(Path(path))
         with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("graphunlearn", "null"))
+            facts = parse_json((file.metadata() or {}).get("graphunlearn", "null"))
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise ArgumentError("path", "be a preparation", f"'{path}': {error}") from None
     if facts is None:
         raise ArgumentError("path", "be a preparation", f"'{path}', which is none")
-    found = facts.pop("format", None)
-    if found != FORMAT:
+    found = facts.pop("format", None) if isinstance(facts, dict) else None
+    if found not in (1, FORMAT):
         raise ArgumentError("path", f"be a preparation of format {FORMAT}", f"'{path}', of format {found}")
+    if found == FORMAT and not sealed:
+        raise ArgumentError("path", "be a preparation", f"'{path}': it lacks the hash of its content")
     return tensors, facts
+
+
+def _check_sizes(shape: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Check that the arguments of a module are not larger than its tensors allow, before memory is taken for it.
+
+    Args:
+        shape: The arguments, by name.
+        tensors: The tensors of the module.
+
+    Raises:
+        ValueError: They are.
+    """
+    largest = sum(tensor.numel() for tensor in tensors.values())
+    for name, value in shape.items():
+        most = DEEPEST if name == "layers" else largest
+        for number in value if isinstance(value, list) else [value]:
+            if name != "seed" and isinstance(number, int) and not 0 <= number <= most:
+                raise ValueError(f"its '{name}' is {number}, and its tensors allow at most {most}")

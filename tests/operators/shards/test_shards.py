@@ -421,7 +421,7 @@ def test_a_saved_ensemble_serves_no_other_model(graph, model, tmp_path):
         SISA().load(path)
     with pytest.raises(ValueError, match=r"must hold a preparation of kind 'sru' \(got 'sisa'\)"):
         SRU(aggregation="mean").load(path, like=model)
-    with pytest.raises(RuntimeError, match="shards"):
+    with pytest.raises(ValueError, match=r"'path' must be a preparation .*shards"):
         SISA().load(path, like=session_model("sasrec", ITEMS))
 
 

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from toys import factors, random_graph
 
+from graphunlearn.data.io.sealed import sealed_tensors
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.preparation import Kept, Preparation
 
@@ -62,7 +63,7 @@ def test_a_file_of_an_earlier_version_serves_all_that_it_tells_of_and_warns(tmp_
     path = made().save(tmp_path / "kept")
     with safe_open(path, "pt") as file:
         facts, tensors = json.loads(file.metadata()["graphunlearn"]), {"factor": file.get_tensor("factor")}
-    facts["served"] = [["other", "less"]]
+    facts |= {"served": [["other", "less"]], "format": 1}
     save_file(tensors, path, {"graphunlearn": json.dumps(facts)})
     with pytest.warns(UserWarning, match="holds plain hashes .* a purge removes them"):
         after = Preparation.load(path, Scale)
@@ -87,3 +88,56 @@ def test_other_files_are_refused(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="'path' must be a preparation"):
         Preparation.log_of(path)
+
+
+def test_a_changed_byte_anywhere_is_one_sentence(tmp_path):
+    path = made().save(tmp_path / "kept")
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(ValueError, match="'path' must be a preparation") as caught:
+            Preparation.load(path, Scale)
+        assert len(str(caught.value).splitlines()) == 1
+    path.write_bytes(data)
+    Preparation.load(path, Scale)
+
+
+def facts_of(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["graphunlearn"]), {"factor": file.get_tensor("factor")}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_no_numbers_are_refused(value, tmp_path):
+    path = made().save(tmp_path / "kept")
+    facts, tensors = facts_of(path)
+    tensors["factor"].fill_(value)
+    path.write_bytes(sealed_tensors(tensors, {"graphunlearn": json.dumps(facts)}))
+    with pytest.raises(ValueError, match=r"'path' must be a preparation .* values of 'factor' are not finite"):
+        Preparation.load(path, Scale)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ({"hidden": 10**9}, "its 'hidden' is 1000000000, and its tensors allow at most"),
+        ({"hidden": [2, 10**9]}, "its 'hidden' is 1000000000"),
+        ({"hidden": -1}, "its 'hidden' is -1"),
+        ({"layers": 65}, "its 'layers' is 65, and its tensors allow at most 64"),
+        ({"warp": 1}, "warp"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(shape, reason, tmp_path):
+    path = made().save(tmp_path / "kept")
+    facts, tensors = facts_of(path)
+    path.write_bytes(sealed_tensors(tensors, {"graphunlearn": json.dumps(facts | {"encoder": shape})}))
+    with pytest.raises(ValueError, match="'path' must be a preparation") as caught:
+        Preparation.load(path, Scale)
+    assert reason in str(caught.value)
+
+
+def test_nesting_is_bounded(tmp_path):
+    path = made().save(tmp_path / "kept")
+    path.write_bytes(sealed_tensors(facts_of(path)[1], {"graphunlearn": "[" * 200_000}))
+    with pytest.raises(ValueError, match="it is nested more than 64 levels deep"):
+        Preparation.load(path, Scale)
