@@ -42,7 +42,7 @@ class SearchTraces:
       graphunlearn search-traces /srv/logs --ids items.csv --level item
     """
 
-    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="PATH ...")]
+    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="PATH ...", help_behavior_hint="")]
     """Files and folders."""
     ids: Annotated[Path, arg(metavar="FILE")]
     """File of ids, one per line or with a column of them, as for 'forget'."""

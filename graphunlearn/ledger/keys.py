@@ -28,11 +28,13 @@ def choose(path: Path, key: Path | None) -> None:
         key: The key file; ``None`` keeps what was chosen before, or else the default of :func:`key_file`.
 
     Raises:
-        ArgumentError: The key file is a folder, or the ledger itself.
+        ArgumentError: The key file is a folder, is the ledger itself, or is in a run folder.
     """
     if key is not None:
         if key.is_dir() or key.absolute() == path.absolute():
             raise ArgumentError("key", "be a file of its own", f"'{key}'")
+        if (key.absolute().parent / "run.json").exists():
+            raise ArgumentError("key", "lie outside run folders", f"'{key}'")
         _chosen[path.absolute()] = key.absolute()
     file = key_file(path)
     if not file.is_file():

@@ -85,6 +85,10 @@ def test_a_key_file_can_be_named(file, folder, tmp_path):
         gu.Ledger(file, budget=None, key=file)
     with pytest.raises(ValueError, match="'key' must be a file of its own"):
         gu.Ledger(file, budget=None, key=tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="'key' must lie outside run folders"):
+        gu.Ledger(file, budget=None, key=tmp_path / "run" / "a.key")
 
 
 def test_a_key_beside_the_ledger_still_works_and_is_warned_of(file, folder):

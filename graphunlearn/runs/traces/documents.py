@@ -169,7 +169,9 @@ def _columns(line: str) -> tuple[str, list[tuple[str, str | None]]]:
     for separator in SEPARATORS:
         names = fields(line.lstrip("\ufeff"), separator)
         roles = [(name, role_of(name)) for name in names]
-        if any(role in LEVELS for _, role in roles) and (len(names) > 1 or separator == SEPARATORS[-1]):
+        if separator == " " and any(role is None for _, role in roles):
+            break  # a sentence
+        if any(role in LEVELS for _, role in roles) and (len(names) > 1 or separator == " "):
             return separator, roles
     return "", []
 

@@ -208,6 +208,14 @@ def test_columns_of_other_ids_and_figures_are_no_hits(tmp_path):
     ]
 
 
+def test_a_sentence_is_no_header(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("item user removed\nlost 7 today\n7 was removed\n")
+    assert [(trace.place, trace.count) for trace in search_traces(path, [7]).certain] == [("text", 2)]
+    path.write_text("item user rating\n7 9 7\n9 7 7\n")
+    assert [(trace.place, trace.count) for trace in search_traces(path, [7]).certain] == [("column user", 1)]
+
+
 def test_a_file_larger_than_a_chunk_is_searched_across_the_cuts(tmp_path, monkeypatch):
     for module in ("sight", "documents", "arrays", "databases"):
         monkeypatch.setattr(f"graphunlearn.runs.traces.{module}.CHUNK", 64)
