@@ -28,6 +28,7 @@ TITLES = {
     "graphunlearn.operators.shared": "What operators share",
     "graphunlearn.ledger": "Ledger",
     "graphunlearn.runs": "Runs and exports",
+    "graphunlearn.jobs": "Deletion jobs",
     "graphunlearn.adapters": "Adapters",
     "graphunlearn.adapters.recbole": "RecBole",
     "graphunlearn.eval": "Audits and benchmarks",
