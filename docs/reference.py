@@ -29,6 +29,7 @@ TITLES = {
     "graphunlearn.ledger": "Ledger",
     "graphunlearn.runs": "Runs and exports",
     "graphunlearn.serving": "Serving",
+    "graphunlearn.jobs": "Deletion jobs",
     "graphunlearn.adapters": "Adapters",
     "graphunlearn.adapters.recbole": "RecBole",
     "graphunlearn.eval": "Audits and benchmarks",

@@ -1,9 +1,11 @@
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from graphunlearn.data.io import folders
 from graphunlearn.runs.folder import check_out, replaced
 
 
@@ -89,6 +91,7 @@ def test_a_failure_leaves_the_earlier_folder_whole(where, existing, error, tmp_p
     if where == "fsync":
         monkeypatch.setattr(os, "fsync", fail_with(error))
     elif where != "inside":
+        monkeypatch.setattr(folders, "_exchanged", lambda *_: False)
         monkeypatch.setattr(Path, "rename", rename_or_fail)
     with pytest.raises(type(error)) as caught, replaced(out, overwrite=True) as folder:
         (folder / "run.json").write_text("tw")
@@ -101,6 +104,17 @@ def test_a_failure_leaves_the_earlier_folder_whole(where, existing, error, tmp_p
     if isinstance(error, OSError):
         kept = " (the earlier one is unchanged)" if existing else ""
         assert str(caught.value) == f"'{out}' could not be written: No space left on device{kept}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange folders")
+def test_there_is_a_folder_at_every_moment(tmp_path, monkeypatch):
+    """The new folder and the earlier one are exchanged, so that neither has to be moved away first."""
+    out = tmp_path / "a"
+    write(out, "one")
+    monkeypatch.setattr(Path, "rename", fail_with(AssertionError("not needed")))
+    write(out, "two", overwrite=True)
+    assert content(out) == whole("two")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
 def test_the_cause_is_told_however_often_it_was_wrapped(tmp_path):
