@@ -38,6 +38,7 @@ class IFRU(operators.IFRU):
     """Steps are compared with their definition here, whether or not they would be accepted."""
 
     on_rejection: str = "keep"
+    refit: bool = False
 
 
 def scores(model, graph):
