@@ -104,8 +104,9 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
 class Calibrate(Unlearner):
     r"""Move the score of every forgotten interaction to that of a comparable never-seen pair.
 
-    1. Redraw the embeddings of emptied nodes. With ``shrink``, scale every embedding by the share of interactions that
-       its node keeps.
+    1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`). With ``shrink``, scale every embedding by the
+       share of interactions that its node keeps.
     2. Repeat ``rounds`` times: estimate targets :math:`t_{ui}` from the neighbourhoods
        (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and move the scores to the targets with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).

@@ -43,7 +43,8 @@ class UnlearnRec(Simulation, Unlearner):
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
-    1. Redraw the embeddings of emptied nodes.
+    1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`).
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
        (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`). If an item loses half of its interactions
        or more with emptied users, its scores for some other users are predicted, too.
