@@ -3,7 +3,8 @@
 For every data set and scenario, the originals and the retrained models are trained once (or read from the cache). The
 share of the leak that is left is 0 as retrained and 1 as the original; the figures are means over the originals. The
 fit of the items of emptied users was settled on the users and the most active users of MovieLens-100K; one choice, the
-projection, was made with the users of Last.fm in view as well. The other cases confirm it.
+projection, was made with the users of Last.fm in view as well. The most active users of Last.fm and adm were not looked
+at before.
 
     python benchmarks/whole_users.py --data ml-100k lastfm adm --cache /tmp/models
 """
