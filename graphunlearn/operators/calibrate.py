@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -14,8 +15,8 @@ from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.shared.block_step import emptied_rows_step
 from graphunlearn.operators.shared.neighbours import neighbour_means, random_walk
+from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -103,8 +104,9 @@ def unseen_pairs(graph: InteractionGraph, num: int, seed: int) -> Tensor:
 class Calibrate(Unlearner):
     r"""Move the score of every forgotten interaction to that of a comparable never-seen pair.
 
-    1. Redraw the embeddings of emptied nodes. With ``shrink``, scale every embedding by the share of interactions that
-       its node keeps.
+    1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`). With ``shrink``, scale every embedding by the
+       share of interactions that its node keeps.
     2. Repeat ``rounds`` times: estimate targets :math:`t_{ui}` from the neighbourhoods
        (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and move the scores to the targets with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).
@@ -138,7 +140,7 @@ class Calibrate(Unlearner):
     """
 
     name: ClassVar[str] = "calibrate"
-    checks_loss: ClassVar[bool] = True  # the step that corrects neighbours of emptied nodes uses the loss
+    checks_loss: ClassVar[bool] = True  # neighbours of emptied nodes are fitted to the loss
     objective: Objective | None = None
     rounds: int = 2
     epochs: int = 0
@@ -156,12 +158,11 @@ class Calibrate(Unlearner):
         pairs = graph.pairs[:, request.mask(graph)]
         emptied = graph.emptied(retained)
         pairs = pairs[:, ~(emptied[pairs[0]] | emptied[pairs[1] + graph.num_users])]
-        with torch.no_grad():  # before embeddings are redrawn
-            trained = encode(model, graph) if bool(emptied.any()) else None
+        trained = copy.deepcopy(model) if bool(emptied.any()) else None  # before embeddings are redrawn
         log: dict[str, Any] = {"touched_rows": warm_start(model, graph, retained, self.seed, scale=self.shrink)}
         log["steered"], log["emptied_nodes"] = pairs.size(1), int(emptied.sum())
         if trained is not None:
-            log["block_step"] = emptied_rows_step(model, graph, retained, request.mask(graph), objective, trained)
+            log["refit"] = refit_neighbours(model, trained, graph, retained, request.mask(graph), objective)
 
         def targets(encoded: Encoded) -> Tensor:
             return neighbourhood_targets(retained, encoded, pairs, seed=self.seed)

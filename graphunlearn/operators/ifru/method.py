@@ -30,6 +30,7 @@ from graphunlearn.operators.shared.correction import (
     inverse_diagonal,
     sampled_ridge,
 )
+from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -102,6 +103,8 @@ class IFRU(Unlearner):
       is not scaled, and :math:`\delta` is raised by factors of three until the norm of :math:`\nabla\Phi` after the
       step no longer falls. If that is not accepted either, 5 and 25 times the first damping are tried.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
+    * The tilt holds what forgotten users pulled their items to, so the step leaves a part of it; these items are then
+      fitted to what remains.
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
 
@@ -115,6 +118,8 @@ class IFRU(Unlearner):
         propagation: Whether the curvature accounts for the propagation of the embedding table.
         warm_start: Whether to start from embeddings scaled by the share of interactions kept. Embeddings of nodes
             without any retained interaction are redrawn in either case.
+        refit: Whether to fit the items of emptied users, and the users of emptied items, to what remains after an
+            accepted step (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`), unless ``prune`` is given.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
         prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
@@ -158,6 +163,7 @@ class IFRU(Unlearner):
     spillover: bool = True
     propagation: bool = True
     warm_start: bool = True
+    refit: bool = True
     negatives: int | None = None
     prune: float | None = None
     min_degree_change: float = 0.0
@@ -288,6 +294,12 @@ class IFRU(Unlearner):
                 stacklevel=3,
             )
         return log | {"curvature": self.curvature, "steps": steps}
+
+    def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
+        if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
+            return {}
+        objective = self._objective(graph)
+        return {"refit": refit_neighbours(model, before, graph, retained, request.mask(graph), objective)}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.

@@ -289,6 +289,14 @@ def accept(
             model.load_state_dict(deleted.state_dict())
     if not found.accepted and method.on_rejection != "keep":
         _complain(method, first)
+    if found.accepted or outcome == "kept":
+        kept = copy.deepcopy(model.state_dict())
+        more = method._finish(model, before, graph, retained, request)
+        judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
+        if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
+            model.load_state_dict(kept)
+            more = {name: {"skipped": after.reason} for name in more}
+        log.update(more)
     pass_on_loss(method, before, model, graph)
     return {
         "accepted": found.accepted,

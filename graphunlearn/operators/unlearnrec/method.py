@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from graphunlearn.nn.tables import initial_table
 from graphunlearn.nn.training.fitting import FitSettings
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.shared.block_step import emptied_rows_step
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
+from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -42,7 +43,8 @@ class UnlearnRec(Simulation, Unlearner):
     the neighbourhood of an interaction to the score :math:`t_{ui}` that retraining would give the interaction. The
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
-    1. Redraw the embeddings of emptied nodes.
+    1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`).
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
        (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`). If an item loses half of its interactions
        or more with emptied users, its scores for some other users are predicted, too.
@@ -144,11 +146,12 @@ class UnlearnRec(Simulation, Unlearner):
             known = self._before is not None and self._before[0] == self._asked
             before = self._before[1] if self._before is not None and known else encode(model, graph)
         log: dict[str, Any] = {"encoder": self.kept_as, "emptied_nodes": int(graph.emptied(retained).sum())}
+        trained = copy.deepcopy(model) if log["emptied_nodes"] else None
         warm_start(model, graph, retained, self.seed, scale=False)
         others = None
-        if log["emptied_nodes"]:
+        if trained is not None:
             others = self._others(model, graph, retained, removed, before)
-            log["block_step"] = emptied_rows_step(model, graph, retained, removed, objective, before)
+            log["refit"] = refit_neighbours(model, trained, graph, retained, removed, objective)
         removal = Removal.of(model, graph, retained, removed, before)
         pairs, targets = removal.pairs, _answer(encoder, removal)
         log["steered"] = len(targets)

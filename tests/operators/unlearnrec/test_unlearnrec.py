@@ -119,7 +119,7 @@ def test_forgotten_users_get_fresh_rows(trained, method):
     others = torch.arange(100) != 7
     others[graph.num_users :] = False  # the items of the user are corrected for the trace of the old embedding
     assert torch.equal(result.model.embedding.weight[others], model.embedding.weight[others])
-    assert result.log["block_step"]["corrected_items"] > 0
+    assert result.log["refit"]["items"] > 0
 
 
 def test_fine_tuning_follows_where_it_is_asked_for(trained, method):

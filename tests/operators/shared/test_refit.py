@@ -1,0 +1,284 @@
+"""The fit of the items of emptied users, and of the users of emptied items, to what remains."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from scipy.optimize import minimize
+from toys import factors, light_gcn, random_graph, two_tower
+
+from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.datasets import synthetic_interactions
+from graphunlearn.nn import BCE, BPR, InBatchSoftmax, SampledBCE, SquaredError, fit, risk_of
+from graphunlearn.operators import IFRU, Calibrate, UnlinkRedraw
+from graphunlearn.operators.shared import refit as module
+from graphunlearn.operators.shared.refit import refit_neighbours, without_span
+from graphunlearn.operators.shared.warm_start import warm_start
+
+LOSSES = {
+    "bpr": BPR(negatives=2, weight_decay=0.0),
+    "bce": BCE(weight_decay=0.01),
+    "squared": SquaredError(),
+    "coupled": InBatchSoftmax(batch_size=8, negatives=3),
+}
+
+
+@pytest.fixture
+def graph():
+    return random_graph(8, 7, 30)
+
+
+def request_of(level, graph):
+    return ForgetRequest.internal(level, torch.tensor([2]))
+
+
+def refitted(model, graph, request, objective, **options):
+    """The redrawn model before and after the fit, and the log."""
+    retained, _ = graph.split(request)
+    started = copy.deepcopy(model)
+    warm_start(started, graph, retained, 0, scale=False)
+    done = copy.deepcopy(started)
+    log = refit_neighbours(done, model, graph, retained, request.mask(graph), objective, **options)
+    return started, done, log
+
+
+def dense_problem(model, graph, request, objective, own):
+    """The neighbours of emptied nodes, the ridge and the linear term, node by node with dense projections."""
+    retained, _ = graph.split(request)
+    first, place = (0, graph.num_users)[own], graph.sides[own]
+    table = model.embedding.weight.detach()
+    gradient = risk_of(model, graph, objective).gradient(table.flatten()).view_as(table)
+    ridge = -float((gradient[place] * table[place]).sum() / table[place].square().sum())
+    ridge = max(ridge, 0.01)
+    final = risk_of(model, graph, objective).encode(table.flatten())
+    other = (final.items, final.queries)[own].detach()
+    gone, removed = graph.emptied(retained), request.mask(graph)
+    rows, noise = [], []
+    for node in range(place.stop - place.start):
+        far = graph.pairs[1 - own, removed & (graph.pairs[own] == node)]
+        far = [k for k in far.tolist() if gone[k + (graph.num_users, 0)[own]]]
+        if not far or gone[first + node]:
+            continue
+        span = other[far]
+        moment = sum(torch.outer(z, z) for z in span)
+        tau = 0.01 * moment.trace() / len(moment)
+        share = retained.degree[first + node] / graph.degree[first + node]
+        part = gradient[first + node] + ridge * table[first + node]
+        kept = tau * torch.linalg.solve(moment + tau * torch.eye(len(moment), dtype=torch.float64), part)
+        rows.append(first + node)
+        noise.append(share**2 * kept)
+    return torch.tensor(rows), ridge, torch.stack(noise)
+
+
+@pytest.mark.parametrize("level", ["user", "item"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_two_steps_are_those_of_dense_matrices(make, loss, level, graph, monkeypatch):
+    monkeypatch.setattr(module, "_TOLERANCE", 1e-12)
+    model, objective, request = make(graph, scale=0.7), LOSSES[loss], request_of(level, graph)
+    own = 1 if level == "user" else 0
+    started, done, log = refitted(model, graph, request, objective, negatives=1)
+    rows, ridge, noise = dense_problem(model, graph, request, objective, own)
+    retained, _ = graph.split(request)
+    risk = risk_of(started, retained, objective)
+    table = started.embedding.weight.detach().clone()
+    free = (rows.unsqueeze(1) * 3 + torch.arange(3)).flatten()
+    side = ("users", "items")[own]
+    for length in log[f"lengths_{side}"]:
+        theta = table.flatten()
+        product = risk.curvature(theta)
+        curvature = torch.stack([product(v) for v in torch.eye(len(theta), dtype=torch.float64)])[free][:, free]
+        slope = risk.gradient(theta)[free] + ridge * theta[free] - noise.flatten()
+        step = torch.linalg.solve(curvature + ridge * torch.eye(len(free), dtype=torch.float64), -slope)
+        table.view(-1)[free] += length * step
+    torch.testing.assert_close(done.embedding.weight.detach(), table, rtol=1e-5, atol=1e-6)  # shares are float32
+    assert log[f"ridge_{side}"] == pytest.approx(ridge)
+    assert log[side] == len(rows) > 0
+    assert log[("items", "users")[own]] == 0
+    assert log[f"lengths_{side}"][0] > 0
+
+
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_many_steps_end_in_the_minimiser(make, graph, monkeypatch):
+    """SciPy minimises the same function of the same rows."""
+    monkeypatch.setattr(module, "_STEPS", 60)
+    monkeypatch.setattr(module, "_TOLERANCE", 1e-8)
+    model, objective, request = make(graph, scale=0.5), BPR(negatives=2, weight_decay=0.01), request_of("user", graph)
+    started, done, log = refitted(model, graph, request, objective, negatives=1)
+    rows, ridge, noise = dense_problem(model, graph, request, objective, 1)
+    retained, _ = graph.split(request)
+    risk, table = risk_of(started, retained, objective), started.embedding.weight.detach()
+
+    def function(x):
+        at = table.index_copy(0, rows, torch.from_numpy(x).view_as(noise)).flatten()
+        slope = risk.gradient(at).view_as(table)[rows] + ridge * at.view_as(table)[rows] - noise
+        own = at.view_as(table)[rows]
+        return risk.value(at) + float((ridge / 2 * own.square() - noise * own).sum()), slope.flatten().numpy()
+
+    found = minimize(function, table[rows].flatten().numpy(), jac=True, method="L-BFGS-B", options={"gtol": 1e-9})
+    ours = done.embedding.weight.detach()[rows].flatten()
+    torch.testing.assert_close(ours, torch.from_numpy(found.x), rtol=1e-3, atol=1e-4)
+    assert len(log["lengths_items"]) > 2
+
+
+def test_with_fixed_users_and_squared_error_the_fit_is_retraining(graph):
+    """Items that minimise the squared error and a ridge: the fit is the minimiser without the user."""
+    model, ridge, request = factors(graph), 0.4, request_of("user", graph)
+    users = model.embedding.weight.detach()[: graph.num_users]
+
+    def minimiser(where):
+        rows = torch.zeros(graph.num_items, users.size(1), dtype=torch.float64)
+        for item in range(graph.num_items):
+            own = where.pairs[1] == item
+            x, y = users[where.pairs[0, own]], where.rating[own]
+            rows[item] = torch.linalg.solve(x.t() @ x + ridge * torch.eye(users.size(1)).double(), x.t() @ y)
+        return rows
+
+    with torch.no_grad():
+        model.embedding.weight[graph.num_users :] = minimiser(graph)
+    retained, _ = graph.split(request)
+    _, done, log = refitted(model, graph, request, SquaredError(weight_decay=0.0))
+    assert log["ridge_items"] == pytest.approx(ridge)
+    torch.testing.assert_close(
+        done.embedding.weight.detach()[graph.num_users :], minimiser(retained), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_the_projection_is_that_on_the_complement_of_the_span():
+    torch.manual_seed(0)
+    rows = torch.linalg.qr(torch.randn(6, 3, dtype=torch.float64)).Q.t() * torch.tensor([[1.0], [2.0], [3.0]])
+    vector = torch.randn(2, 6, dtype=torch.float64)
+    moment = torch.stack([rows.t() @ rows, torch.zeros(6, 6, dtype=torch.float64)])
+    orthogonal = vector[0] - torch.linalg.lstsq(rows.t(), vector[0].unsqueeze(1)).solution.squeeze(1) @ rows
+    found = without_span(vector, moment)
+    torch.testing.assert_close(found[0], orthogonal, atol=0.04, rtol=0)  # 0.023 / 1.023 of the first row
+    torch.testing.assert_close(found[1], vector[1])
+    assert float((rows @ found[0]).norm()) < 0.03 * float((rows @ vector[0]).norm())
+    torch.testing.assert_close(without_span(vector, 1e6 * moment), found)  # the scale of the embeddings is irrelevant
+
+
+def test_a_step_that_does_not_lower_the_objective_is_shortened_or_left_out(graph):
+    lengths = set()
+    for scale in (0.1, 0.7, 1.5, 3.0, 6.0):
+        for seed in range(4):
+            model, objective = light_gcn(graph, scale=scale, seed=seed), BPR(negatives=4, weight_decay=0.0)
+            request = ForgetRequest.internal("user", torch.tensor([0]))
+            started, done, log = refitted(model, graph, request, objective, negatives=1)
+            rows, ridge, noise = dense_problem(model, graph, request, objective, 1)
+            retained, _ = graph.split(request)
+            risk = risk_of(started, retained, objective)
+
+            def function(at, risk=risk, rows=rows, ridge=ridge, noise=noise):
+                own = at.embedding.weight.detach()
+                return risk.value(own.flatten()) + float((ridge / 2 * own[rows] ** 2 - noise * own[rows]).sum())
+
+            assert function(done) <= function(started)
+            lengths |= set(log["lengths_items"])
+    assert min(lengths) < 1
+
+
+def test_parts_that_fit_into_memory_give_the_same(graph, monkeypatch):
+    found = []
+    request = ForgetRequest.internal("user", torch.tensor([1, 2]))
+    for pairs, matrices in ((1, 10**6), (10**6, 2), (10**6, 10**6)):
+        monkeypatch.setattr(module, "_PAIRS", pairs)
+        monkeypatch.setattr(module, "_MATRICES", matrices)
+        found.append(refitted(factors(graph), graph, request, BPR())[1].embedding.weight)
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
+
+
+def test_without_an_emptied_node_nothing_changes(graph):
+    model, request = factors(graph), ForgetRequest.internal("interaction", graph.pairs[:, :1])
+    started, done, log = refitted(model, graph, request, BPR())
+    assert log == {}
+    assert torch.equal(started.embedding.weight, done.embedding.weight)
+
+
+def test_a_model_that_is_not_linear_is_left_alone_and_the_log_says_so(graph):
+    started, done, log = refitted(two_tower(graph), graph, request_of("user", graph), BPR())
+    assert log == {"skipped": "TwoTower does not propagate one table linearly"}
+    before = started.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in done.state_dict().items())
+
+
+def test_only_neighbours_of_emptied_nodes_change(graph):
+    request = request_of("user", graph)
+    started, done, log = refitted(light_gcn(graph), graph, request, BPR())
+    changed = (started.embedding.weight != done.embedding.weight).any(1).nonzero().view(-1) - graph.num_users
+    retained, _ = graph.split(request)
+    own = graph.pairs[1, graph.pairs[0] == 2].unique()
+    own = own[~graph.emptied(retained)[own + graph.num_users]]
+    assert torch.equal(changed, own)
+    assert log["items"] == len(own)
+
+
+@pytest.mark.parametrize("loss", [BPR(negatives=1), SampledBCE(negatives=1)], ids=["bpr", "sampled bce"])
+def test_every_loss_with_negatives_draws_enough_of_them(loss):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1), request_of("user", graph)
+    fit(model, graph, objective=loss, epochs=20)
+    found = [refitted(model, graph, request, objective) for objective in (loss, loss.with_negatives(32))]
+    torch.testing.assert_close(found[0][1].embedding.weight, found[1][1].embedding.weight)
+    assert found[0][2] == found[1][2]
+    assert found[0][2]["items"] > 0
+
+
+def test_labels_that_are_all_one_without_the_request_leave_the_fit_out():
+    pairs = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 0, 2]])
+    graph = InteractionGraph.from_edges(pairs, label=torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]))
+    result = Calibrate(objective=BCE()).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
+    reason = "the retained graph must hold an interaction with label 0 to be trained with BCE (got only label 1)"
+    assert result.log["refit"] == {"skipped": reason}
+    with pytest.raises(
+        ValueError,
+        match=r"'request' must leave a graph that BCE can be trained on .got only label 1.; the retained graph must",
+    ):
+        Calibrate(objective=BCE(), epochs=1).unlearn(factors(graph), graph, ForgetRequest.internal("user", [0]))
+
+
+def test_calibrate_changes_the_items_of_emptied_users_only(graph):
+    model, request = light_gcn(graph, scale=0.5), request_of("user", graph)
+    result = Calibrate(on_rejection="keep").unlearn(model, graph, request)
+    redrawn = UnlinkRedraw().unlearn(model, graph, request)
+    users = slice(0, graph.num_users)
+    changed = (result.model.embedding.weight != redrawn.model.embedding.weight).any(1)
+    assert not changed[users].any()
+    assert int(changed[graph.num_users :].sum()) == result.log["refit"]["items"] > 0
+    assert result.log["steered"] == 0
+
+
+@pytest.mark.parametrize("rejection", ["keep", "unlink"])
+def test_ifru_fits_the_items_after_its_step(rejection):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
+    fit(model, graph, objective=BPR(), epochs=20)
+    step, whole = (IFRU(refit=refit, on_rejection=rejection).unlearn(model, graph, request) for refit in (False, True))
+    assert step.accepted
+    assert "refit" not in step.log
+    expected = copy.deepcopy(step.model)
+    removed, objective = request.mask(graph), IFRU()._objective(graph)
+    log = refit_neighbours(expected, model, graph, step.graph, removed, objective)
+    torch.testing.assert_close(whole.model.embedding.weight, expected.embedding.weight)
+    assert whole.log["refit"] == log
+    assert log["items"] > 0
+    assert "refit" not in IFRU(prune=0.5, on_rejection="keep").unlearn(model, graph, request).log
+
+
+def test_a_fit_that_is_worse_than_deleting_the_edges_is_taken_back(monkeypatch):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
+    fit(model, graph, objective=BPR(), epochs=20)
+
+    def harmful(model, *_):
+        with torch.no_grad():
+            model.embedding.weight.mul_(-1)
+        return {"items": 3}
+
+    monkeypatch.setattr("graphunlearn.operators.ifru.method.refit_neighbours", harmful)
+    result = IFRU().unlearn(model, graph, request)
+    step = dataclasses.replace(IFRU(), refit=False).unlearn(model, graph, request)
+    assert result.accepted
+    assert torch.equal(result.model.embedding.weight, step.model.embedding.weight)
+    assert "is" in result.log["refit"]["skipped"]
