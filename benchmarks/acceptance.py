@@ -107,7 +107,7 @@ def scenario(which: str, name: str, seed: int) -> Any:
     graph, test = implicit(name) if name != "adm" else (gu.InteractionGraph.from_file(data("adm", "adm8.csv")), None)
     if which == "random-edges":
         return scenarios.removal(graph, "interaction", seed=seed, test=test)
-    made = {"core-users": scenarios.core_users, "click-fraud": scenarios.click_fraud, "users": scenarios.removal}
+    made = {"core-users": scenarios.core_users, "click-fraud": scenarios.click_fraud}
     return made[which](graph, seed=seed, test=test)
 
 
