@@ -18,11 +18,9 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
-from graphunlearn.nn.training.fitting import FitSettings
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
-from graphunlearn.operators.ifru.polish import polish
 from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
@@ -135,10 +133,7 @@ class IFRU(Unlearner):
         tol: Relative residual at which the linear solver stops.
         max_iter: Largest number of curvature products per linearisation.
         solver_lr: Step size of Adam, as a multiple of one over the number of retained interactions.
-        polish: Epochs of training on the retained graph after the step. Each costs as much as an epoch of retraining,
-            which can be more than the step.
-        settings: Settings of the training of ``polish``; those of the original, ``None`` for the default.
-        seed: Seed of redrawn embeddings, and of the order of interactions in ``polish``.
+        seed: Seed of redrawn embeddings.
 
     Source: Zhang et al., "Recommendation Unlearning via Influence Function", arXiv 2307.02147.
 
@@ -171,8 +166,6 @@ class IFRU(Unlearner):
     tol: float = 0.05
     max_iter: int = 40
     solver_lr: float = 1e4
-    polish: int = 0
-    settings: FitSettings | None = None
     seed: int = 0
     _least_gradient: bool = field(default=False, init=False, repr=False, compare=False)
     _prepared: _Prepared | None = field(default=None, init=False, repr=False, compare=False)
@@ -193,7 +186,6 @@ class IFRU(Unlearner):
             raise ArgumentError("prune", "be None unless conjugate gradients solve the system", got)
         counts = {"max_steps": self.max_steps, "max_iter": self.max_iter, "negatives": self.negatives}
         check("be at least 1", lambda value: value is None or value >= 1, **counts)
-        check("not be negative", lambda value: value >= 0, polish=self.polish)
 
     def _prepare(
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
@@ -295,8 +287,6 @@ class IFRU(Unlearner):
                 f"{self.tol:g}, in {done.log['iterations']} products; raise 'max_iter' or 'damping'",
                 stacklevel=3,
             )
-        if self.polish:
-            log["polish"] = polish(model, retained, self.objective, self.settings, self.polish, self.seed)
         return log | {"curvature": self.curvature, "steps": steps}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:

@@ -83,7 +83,7 @@ def trained():
 
 
 def test_a_level_that_the_loss_does_not_see_is_not_accepted(trained):
-    """Along a new dimension, in which all users and all items agree, every score falls by 3, and no BPR margin moves."""
+    """Along a new dimension, shared by all users and items, every score falls by 3, and no margin moves."""
     model, graph, request = trained
     retained, _ = graph.split(request)
     deleted = UnlinkRedraw().unlearn(model, graph, request).model
