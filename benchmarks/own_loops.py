@@ -77,8 +77,8 @@ LOSSES: dict[str, Callable[[], Any]] = {
 def train(name: str, graph: gu.InteractionGraph, seed: int, cache: Path) -> nn.Module:
     """Return a model trained without early stopping by a loop that is not that of this package.
 
-    The two towers learn with the other items of the batch as negatives, corrected for their popularity. The other
-    model learns with two random items per interaction, which may be items of the user. ``cache`` is a folder of trained models.
+    The two towers learn with the other items of the batch as negatives, corrected for their popularity; the other model
+    with two random items per interaction, which may be items of the user. ``cache`` is a folder of trained models.
     """
     torch.manual_seed(seed)
     model, source = MODELS[name](graph), Path(__file__).read_bytes()
