@@ -97,9 +97,9 @@ class IFRU(Unlearner):
     * The default curvature is Gauss–Newton, because the Hessian is indefinite at an early-stopped model.
     * The damping is the least one for which a penalty can be as large as the gradient that early stopping left,
       :math:`\delta = \max(\delta_{\min}, \|\nabla R(\hat\theta)\|/\|\hat\theta\|)`. For a model that does not
-      propagate linearly, it is the ridge that is equivalent to early stopping,
-      :math:`-\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2`, raised until :math:`\Phi` falls by at
-      least half of the predicted decrease. If the step is not accepted (:class:`~graphunlearn.operators.shared.acceptance.Acceptance`), the start
+      propagate linearly, it is the ridge :math:`-\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2`,
+      raised until :math:`\Phi` falls by at least half of the predicted decrease.
+      If the step is not accepted (:class:`~graphunlearn.operators.shared.acceptance.Acceptance`), the start
       is not scaled, and :math:`\delta` is raised by factors of three until the norm of :math:`\nabla\Phi` after the
       step no longer falls. If that is not accepted either, 5 and 25 times the first damping are tried.
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
