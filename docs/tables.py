@@ -312,7 +312,8 @@ def acceptance() -> str:
             deleted = run["unlink-redraw"]
             for method in (m for m in run if m != "unlink-redraw"):
                 told = run[method]
-                about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which]
+                which_one = f"{which} (earlier)" if entry.get("earlier") else which
+                about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which_one]
                 steps, quality = (deleted, told["first"], told["final"]), "auroc" if which == "flips" else "recall@20"
                 near, good = (
                     [number(step[key], digits) for step in steps] for key, digits in (("over_floor", 2), (quality, 3))
