@@ -47,6 +47,13 @@ def implicit(name: str) -> tuple[gu.InteractionGraph, gu.InteractionGraph]:
         return graph, gu.InteractionGraph.from_file(test, like=graph)
 
 
+def rated(name: str) -> gu.InteractionGraph:
+    """Return the interactions of MovieLens with ratings; those of ML-1M are a part of 33,488."""
+    if name == "ml-100k":
+        return gu.InteractionGraph.from_file(data("ml-100k", "ml-100k.inter"))
+    return gu.InteractionGraph.from_file(data("cure4rec", name, "unlearn_set", "edge_data_20%.csv"))
+
+
 def trained(graph: gu.InteractionGraph, validation: gu.InteractionGraph, layers: int, seed: int) -> Any:
     """Return a LightGCN and the seconds it took."""
     model = build_model("lightgcn", graph, dim=64, layers=layers)

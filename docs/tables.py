@@ -312,14 +312,14 @@ def acceptance() -> str:
             deleted = run["unlink-redraw"]
             for method in (m for m in run if m != "unlink-redraw"):
                 told = run[method]
-                about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which]
-                steps = (deleted, told["first"], told["final"])
-                near, recall = (
-                    [show(step[key], digits) for step in steps]
-                    for key, show, digits in (("over_floor", number, 2), ("recall@20", number, 3))
+                which_one = f"{which} (earlier)" if entry.get("earlier") else which
+                about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which_one]
+                steps, quality = (deleted, told["first"], told["final"]), "auroc" if which == "flips" else "recall@20"
+                near, good = (
+                    [number(step[key], digits) for step in steps] for key, digits in (("over_floor", 2), (quality, 3))
                 )
                 worse = " ".join("yes" if told[key] else "no" for key in ("first_worse", "worse"))
                 outcome = told["acceptance"]["outcome"]
-                rows.append([*about, METHODS[method], outcome, " ".join(near), " ".join(recall), worse])
-    headings = ["data", "model", "loss", "scenario", "method", "outcome", "Δp test ×", "Recall@20", "worse"]
+                rows.append([*about, METHODS[method], outcome, " ".join(near), " ".join(good), worse])
+    headings = ["data", "model", "loss", "scenario", "method", "outcome", "Δp test ×", "Recall@20 or AUROC", "worse"]
     return table(headings, rows)

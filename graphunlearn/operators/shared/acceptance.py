@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.operators.shared.levels import Levels, never_seen
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -44,6 +45,7 @@ class Judged:
             Also ``None`` without trainable parameters; all figures are ``None`` if parameters are not finite.
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
+        levels: Mean probabilities of retained and of never-seen pairs; ``None`` if the loss samples no negatives.
     """
 
     risk: float | None
@@ -51,6 +53,7 @@ class Judged:
     gradient: float | None
     accepted: bool
     reason: str = ""
+    levels: Levels | None = None
 
 
 class Acceptance:
@@ -60,6 +63,10 @@ class Acceptance:
     corrected ones. :math:`\theta'` is accepted if the mean loss :math:`r` of what remains satisfies
 
     .. math:: r(\theta') \le 1.04\; r(\theta_d) + 2\,\mathrm{se}(r(\theta_d))
+
+    Losses of differences, such as BPR, do not see that all scores of a user move. If the loss samples negatives, the
+    mean of :math:`1 - \sigma(s)` over retained interactions and that of :math:`\sigma(s)` over pairs that were never
+    seen must therefore stay within 20 % of their values at :math:`\theta_d`, or within 0.005.
 
     A method that minimises the tilted risk
     :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle` must also lower
@@ -112,6 +119,10 @@ class Acceptance:
         trains = any(p.requires_grad for p in self.before.parameters())
         self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
         self.tilted, self.steepness = self._slope(self.deleted, self.risk)
+        if isinstance(self.criterion, Sampled):
+            self.pairs = self.retained.pairs[:, self.chosen]
+            self.unseen = never_seen(self.graph, self.pairs, seed=0)
+        self.levels = self._levels(self.deleted)
 
     def judge(self, model: nn.Module) -> Judged:
         """Return whether a model is accepted, with its figures.
@@ -127,6 +138,7 @@ class Acceptance:
         change = (losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
         tilted, steepness = self._slope(model, risk)
+        levels = self._levels(model)
         near = abs(risk - self.limit) <= margin
         if steepness is not None and self.steepness:
             near |= 0.9 <= steepness / self.steepness / (1.0 if self.solves else STEEPER) <= 1.1
@@ -141,7 +153,14 @@ class Acceptance:
             rises = not tilted <= self.tilted if self.solves else risk > self.risk
             if not steepness <= most and rises:
                 reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
-        return Judged(risk, tilted, steepness, not reason, reason)
+        if not reason and levels is not None and self.levels is not None:
+            reason = levels.objection(self.levels)
+        return Judged(risk, tilted, steepness, not reason, reason, levels)
+
+    def _levels(self, model: nn.Module) -> Levels | None:
+        if not isinstance(self.criterion, Sampled):
+            return None
+        return Levels.of(model, self.retained, self.pairs, self.weight, self.unseen)
 
     @property
     def limit(self) -> float:
@@ -253,7 +272,8 @@ def accept(
 
     Returns:
         The record: ``"accepted"``, ``"outcome"`` (``"corrected"``, ``"milder"``, ``"shortened"``, ``"unlink-redraw"``,
-        ``"kept"`` or ``"not judged"``), the figures of the deleted and the corrected model, the limit, and ``"tried"``.
+        ``"kept"`` or ``"not judged"``), the figures of the deleted and the corrected model, the limit, the
+        ``"levels"`` of both models, and ``"tried"``.
 
     Raises:
         RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
@@ -304,6 +324,7 @@ def accept(
         "deleted": {"risk": judging.risk, "tilted": judging.tilted, "gradient": judging.steepness},
         "corrected": _figures(first),
         "limit": judging.limit,
+        "levels": [None if found is None else asdict(found) for found in (judging.levels, first.levels)],
         "reason": first.reason,
         "samples": len(judging.chosen),
         "of": judging.number,

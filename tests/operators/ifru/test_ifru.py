@@ -341,9 +341,13 @@ def test_the_ridge_is_recovered_where_training_had_one(objective):
     got, cosine = equivalent_ridge(problem, problem.tilt())
     assert got == pytest.approx(ridge, rel=1e-3)  # as far as the optimiser came
     assert cosine == pytest.approx(1.0, rel=1e-3)
-    log = IFRU(objective=free, negatives=3).unlearn(model, graph, REQUESTS["user"](graph)).log
-    assert log["damping_rule"] == "ridge"
-    assert log["damping"] == log["ridge"]
+    method, request = IFRU(objective=free, negatives=3), REQUESTS["user"](graph)
+    log = method.unlearn(model, graph, request).log
+    assert log["damping_rule"] == "norms"
+    slope = risk_of(model, graph, method._objective(graph)).gradient(parameters(model)).view(graph.num_nodes, -1)
+    slope[graph.emptied(graph.split(request)[0])] = 0
+    assert log["damping"] == pytest.approx(float(slope.norm() / parameters(model).norm()), rel=1e-6)
+    assert log["damping"] > log["ridge"]
     # the emptied user's row is left out of the tilt
     assert log["ridge"] == pytest.approx(ridge, rel=0.1)
 
@@ -434,11 +438,12 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
     result = operators.IFRU(**options, refit=False).unlearn(model, graph, request)
     log, left = result.log, []
     assert (log["damping_rule"], log["acceptance"]["outcome"]) == ("gradient", "milder")
-    ridge = IFRU(**options, damping=max(0.01, log["ridge"])).unlearn(model, graph, request)
+    first = log["ridge"] / log["ridge_cosine"]
+    ridge = IFRU(**options, damping=first).unlearn(model, graph, request)
     assert not ridge.accepted
     assert ridge.log["acceptance"]["corrected"] == log["acceptance"]["corrected"]
     for k in range(11):  # one damping at a time, the gradient of the definition
-        plain = IFRU(**options, warm_start=False, damping=max(0.01, log["ridge"]) * 3**k)
+        plain = IFRU(**options, warm_start=False, damping=first * 3**k)
         problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
         slopes = [problem.new.gradient(problem.start) - tilt]
         moved = parameters(plain.unlearn(model, graph, request).model)
@@ -446,7 +451,7 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
         if len(left) > 1 and left[-1] >= left[-2]:
             break
     assert 1 < len(left) < 11
-    assert log["damping"] == pytest.approx(max(0.01, log["ridge"]) * 3 ** (len(left) - 2))
+    assert log["damping"] == pytest.approx(first * 3 ** (len(left) - 2))
     assert log["gradient_left"] == pytest.approx(left[-2], rel=1e-4)
     plain = IFRU(**options, warm_start=False, damping=log["damping"]).unlearn(model, graph, request)
     torch.testing.assert_close(parameters(result.model), parameters(plain.model))
