@@ -15,6 +15,7 @@ NAMES = [
     "04_pretrained_encoder",
     "05_sessions",
     "06_audit_for_a_regulator",
+    "07_a_month_in_production",
 ]
 PLACES = re.compile(r"(?<![\w.:/])/(?:home|tmp|root|work|usr|opt|var|mnt|Users|private)/|[A-Za-z]:\\\\|site-packages")
 LARGEST = 1_000_000  # bytes of a notebook, pictures included
