@@ -58,7 +58,7 @@ class SessionRisk(Risk):
         most: int = 1024,
         seed: int = 0,
     ) -> None:
-        self.model, self.graph, self.objective = model, graph, objective  # type: ignore[assignment]
+        self.model, self.graph, self.objective = model, graph, objective
         self.samples = objective.samples(graph) if samples is None else samples
         self.most, self.seed = most, seed
         self._named = self._trainable(model)

@@ -7,6 +7,9 @@ from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedr
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
+from graphunlearn.operators.published.certified import CEU, IDEA
+from graphunlearn.operators.published.gif import GIF
+from graphunlearn.operators.published.scif import SCIF
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
 from graphunlearn.operators.shared.right_hand_side import influence
@@ -17,7 +20,11 @@ from graphunlearn.operators.unlearnrec.published_encoder import PublishedSetting
 
 __all__ = [
     "CAU",
+    "CEU",
+    "GIF",
+    "IDEA",
     "IFRU",
+    "SCIF",
     "SISA",
     "SRU",
     "AscentFineTune",
