@@ -2,6 +2,7 @@
 
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
+from graphunlearn.operators.baselines.popularity import PopularityKL
 from graphunlearn.operators.baselines.retrain import Retrain
 from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedraw
 from graphunlearn.operators.calibrate import Calibrate
@@ -33,6 +34,7 @@ __all__ = [
     "FineTune",
     "GradientAscent",
     "NegativeKL",
+    "PopularityKL",
     "PublishedSettings",
     "Retrain",
     "TuneSettings",

@@ -41,6 +41,7 @@ QUICK = {
     "ascent": {"steps": 3},
     "ascent-finetune": {"steps": 3, "finetune_steps": 3},
     "negative-kl": {"steps": 4},
+    "popularity-kl": {"steps": 3},
     "gif": {"max_iter": 10},
     "gif-published": {"max_iter": 10},
     "ceu": {"max_iter": 10},

@@ -36,6 +36,7 @@ QUICK = {
     "ascent": {"steps": 2},
     "ascent-finetune": {"steps": 2, "finetune_steps": 2},
     "negative-kl": {"steps": 2},
+    "popularity-kl": {"steps": 2},
     "gif": {"max_iter": 5},
     "gif-published": {"max_iter": 5},
     "ceu": {"max_iter": 5},

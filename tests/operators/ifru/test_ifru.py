@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from toys import REQUESTS, ConstantItems, Wrapped, factors, light_gcn, normal_equations, parameters, random_graph, two_tower
+from toys import (
+    REQUESTS,
+    ConstantItems,
+    Wrapped,
+    factors,
+    light_gcn,
+    normal_equations,
+    parameters,
+    random_graph,
+    two_tower,
+)
 
 import graphunlearn as gu
 from graphunlearn import operators

@@ -8,7 +8,6 @@ from toys import REQUESTS, ConstantItems, normal_equations, random_graph
 from graphunlearn.data import ForgetRequest
 
 
-
 @pytest.fixture(params=list(REQUESTS))
 def make_request(request):
     return REQUESTS[request.param]
@@ -49,4 +48,3 @@ def sessions():
     clicks = (graph.position > 0).nonzero().flatten()[::4]
     request = ForgetRequest.internal("click", torch.stack([graph.session[clicks], graph.position[clicks]]))
     return session_model("gru4rec", 5, dim=2), graph, request
-
