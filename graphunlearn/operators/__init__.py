@@ -8,6 +8,7 @@ from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedr
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
+from graphunlearn.operators.published.alteraser import AltEraser
 from graphunlearn.operators.published.certified import CEU, IDEA
 from graphunlearn.operators.published.gif import GIF
 from graphunlearn.operators.published.scif import SCIF
@@ -28,6 +29,7 @@ __all__ = [
     "SCIF",
     "SISA",
     "SRU",
+    "AltEraser",
     "AscentFineTune",
     "Calibrate",
     "EncoderSettings",

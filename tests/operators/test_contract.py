@@ -60,7 +60,7 @@ QUICK = {
     },
 }
 
-UNSERVED = {"ifru-published": ("foreign",)}
+UNSERVED = {"alteraser": ("foreign",), "ifru-published": ("foreign",)}
 """Models that a method refuses: without propagation there must be a linearly propagated table."""
 
 pytestmark = [

@@ -3,6 +3,7 @@ r"""Correct the embeddings that emptied users left a trace in, by one Newton ste
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from graphunlearn.nn.encoding import Encoded, encode, linear_form
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
 from graphunlearn.operators.shared.steer import own_weight
 
-__all__ = ["block_step", "emptied_rows_step"]
+__all__ = ["block_step", "emptied_rows_step", "node_curvatures"]
 
 _SAMPLED = 50_000  # most interactions that the ridge is estimated from
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
@@ -145,7 +146,7 @@ def emptied_rows_step(
         gradient = _gradient(objective, objective.samples(graph, mask=lost), before, own)
         nodes = (gradient.abs().sum(1) > 0).logical_and(~gone[own]).nonzero().view(-1)
         ridge = max(slope / float((before.queries, before.items)[own].double().square().sum()), _SMALLEST)
-        parts = _curvatures(objective, kept, after, own, nodes)
+        parts = node_curvatures(objective, kept, after, own, nodes)
         steps = [block_step(gradient[part], curvature, factor * ridge) for part, curvature in parts]
         change = torch.cat(steps) / weight[nodes + first].unsqueeze(1) if steps else table[:0]
         near = [torch.zeros(size, dtype=torch.bool, device=table.device) for size in kept.size]
@@ -213,8 +214,21 @@ def _gradient(objective: Objective, samples: Samples, encoded: Encoded, own: int
     return pattern.matmul(values, encoded.items) if own == 0 else pattern.transposed.matmul(values, encoded.queries)
 
 
-def _curvatures(objective: Objective, samples: Samples, encoded: Encoded, own: int, nodes: Tensor) -> Any:
-    """Yield nodes and their curvatures ``[num, dim, dim]`` in parts that fit into memory."""
+def node_curvatures(
+    objective: Objective, samples: Samples, encoded: Encoded, own: int, nodes: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""Yield nodes and their curvatures :math:`H_v`, without the L2 penalty, in parts that fit into memory.
+
+    Args:
+        objective: The loss; the margins of one sample must not interact.
+        samples: The samples, sorted by user.
+        encoded: The final embeddings.
+        own: 0 for users, 1 for items.
+        nodes: Internal ids of users or items, ascending ``[num]``.
+
+    Yields:
+        Some of the nodes ``[part]``, and the curvature in the final embedding of each ``[part, dim, dim]``.
+    """
     if own == 0:
         size = encoded.queries.size(0)
         samples = samples.select(torch.isin(samples.users, nodes))

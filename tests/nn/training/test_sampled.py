@@ -16,7 +16,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.nn import Encoded, InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
 from graphunlearn.nn.training import negatives
 from graphunlearn.nn.training.negatives import draw_popular
-from graphunlearn.operators.shared.block_step import _curvatures
+from graphunlearn.operators.shared.block_step import node_curvatures
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}  # float64, sums over some hundred terms
 LOOSE = {"rtol": 1e-5, "atol": 1e-6}  # offsets are stored in single precision
@@ -312,7 +312,7 @@ def test_a_user_with_all_items_has_no_negative():
         if isinstance(objective, gu.BPR):
             assert not free(encoded, samples).any()
             for own, nodes in ((0, torch.tensor([0])), (1, torch.arange(5))):
-                for _, blocks in _curvatures(free, samples, Encoded(*encoded[:2]), own, nodes):
+                for _, blocks in node_curvatures(free, samples, Encoded(*encoded[:2]), own, nodes):
                     assert not blocks.any()
             assert not risk_of(model, graph, free).jacobi(model.embedding.weight.detach().flatten()).any()
             continue
