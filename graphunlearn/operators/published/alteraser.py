@@ -30,11 +30,11 @@ _SMALLEST = 0.01  # smallest automatic damping
 class AltEraser(Unlearner):
     r"""Solve the second-order problem in small blocks: a Newton step per user, then per item, and so on.
 
-    The variables are the final embeddings :math:`Z`. With
-    :math:`\Phi(Z) = R(Z; D_k) - \langle\nabla R(\hat Z; D), Z\rangle`, every sweep takes, first for users and then for
-    items, all with the embeddings of the other side as they are,
+    The variables are the final embeddings :math:`Z`. Every sweep takes one step first for users and then for items,
+    with the embeddings of the other side as they are:
 
     .. math::
+        \Phi(Z) = R(Z; D_k) - \langle\nabla R(\hat Z; D), Z\rangle + \tfrac\delta2\|Z - \hat Z\|^2, \\
         z_v \leftarrow z_v - (H_v + \delta I)^{-1}\nabla_{z_v}\Phi(Z), \qquad
         H_v = \sum_{s \in D_k,\, v \in s} \varphi''_s\, z z^\top + \lambda_v I
 
@@ -43,6 +43,8 @@ class AltEraser(Unlearner):
     the squared error without damping and :math:`\nabla R(\hat Z; D) = 0`, a sweep is one of alternating least squares.
 
     Only the abstract of the source could be read, so this is a method of its kind; the tilt and the blocks are ours.
+    With losses that draw negatives, :math:`\Phi` knows the stored ones alone: further sweeps lower it, and fit them.
+    One sweep is the default because Recall@20 fell with three on MovieLens-100K.
     Embeddings of users and items without a retained interaction are redrawn.
 
     Args:
@@ -67,7 +69,7 @@ class AltEraser(Unlearner):
     name: ClassVar[str] = "alteraser"
     on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Objective | None = None
-    sweeps: int = 3
+    sweeps: int = 1
     damping: float | None = None
     scope: Literal["touched", "all"] = "touched"
     seed: int = 0
@@ -105,25 +107,43 @@ class AltEraser(Unlearner):
         tilt = tilt.view_as(z).masked_fill(emptied.unsqueeze(1), 0.0)
         chosen = retained.active if self.scope == "all" else (graph.degree != retained.degree) & retained.active
         sides = [part.nonzero().view(-1) for part in chosen.split([graph.num_users, graph.num_items])]
-        left = [float((new.gradient(z.flatten()).view_as(z) - tilt)[chosen].norm())]
+        problem = _Damped(new, tilt, z.clone(), damping)
+        left = [float(problem.gradient(z)[chosen].norm())]
         for _ in range(self.sweeps):
             for own, (nodes, first) in enumerate(zip(sides, (0, graph.num_users))):
-                self._sweep(new, z, tilt, own, nodes, first, damping)
-            left.append(float((new.gradient(z.flatten()).view_as(z) - tilt)[chosen].norm()))
+                z = z + problem.newton(z, own, nodes, first)
+            left.append(float(problem.gradient(z)[chosen].norm()))
         moved, unreached = pull_back(form, table.detach(), z)
         with torch.no_grad():
             table.copy_(moved)
         log = {"corrected_users": len(sides[0]), "corrected_items": len(sides[1]), "damping": damping}
-        return log | {"gradient": left, "left_by_propagation": unreached, "emptied_nodes": int(emptied.sum())}
+        return log | {
+            "gradient": left,
+            "left_by_propagation": unreached,
+            "emptied_nodes": int(emptied.sum()),
+        }
 
-    @staticmethod
+
+@dataclass(frozen=True)
+class _Damped:
+    r"""The function :math:`\Phi` of the final embeddings."""
+
+    risk: LinearRisk
+    tilt: Tensor
+    start: Tensor
+    damping: float
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Return the gradient ``[num_nodes, dim]``."""
+        return self.risk.gradient(z.flatten()).view_as(z) - self.tilt + self.damping * (z - self.start)
+
     @torch.no_grad()
-    def _sweep(risk: LinearRisk, z: Tensor, tilt: Tensor, own: int, nodes: Tensor, first: int, damping: float) -> None:
-        """Take one step for every user (``own`` 0) or item (1) of ``nodes``, in place."""
-        theta = z.flatten()
-        slope = risk.gradient(theta).view_as(z) - tilt
+    def newton(self, z: Tensor, own: int, nodes: Tensor, first: int) -> Tensor:
+        """Return one step for every user (``own`` 0) or item (1) of ``nodes``, zero elsewhere ``[num_nodes, dim]``."""
+        slope, risk, step = self.gradient(z), self.risk, torch.zeros_like(z)
         penalty = risk.objective.weight_decay * risk.objective.row_counts(risk.samples).to(z)
-        for part, curvature in node_curvatures(risk.objective, risk.samples, risk.encode(theta), own, nodes):
+        for part, curvature in node_curvatures(risk.objective, risk.samples, risk.encode(z.flatten()), own, nodes):
             rows = part + first
-            own_penalty = torch.diag_embed(penalty[rows].unsqueeze(1).expand(-1, z.size(1)))
-            z[rows] -= block_step(slope[rows], curvature + own_penalty, damping)
+            ridge = torch.diag_embed(penalty[rows].unsqueeze(1).expand(-1, z.size(1)))
+            step[rows] = -block_step(slope[rows], curvature + ridge, self.damping)
+        return step
