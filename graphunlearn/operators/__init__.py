@@ -11,6 +11,7 @@ from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.published.alteraser import AltEraser
 from graphunlearn.operators.published.certified import CEU, IDEA
 from graphunlearn.operators.published.gif import GIF
+from graphunlearn.operators.published.gnndelete import GNNDelete
 from graphunlearn.operators.published.scif import SCIF
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
@@ -34,6 +35,7 @@ __all__ = [
     "Calibrate",
     "EncoderSettings",
     "FineTune",
+    "GNNDelete",
     "GradientAscent",
     "NegativeKL",
     "PopularityKL",

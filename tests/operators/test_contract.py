@@ -42,6 +42,8 @@ QUICK = {
     "ascent-finetune": {"steps": 3, "finetune_steps": 3},
     "negative-kl": {"steps": 4},
     "popularity-kl": {"steps": 3},
+    "gnndelete": {"steps": 5},
+    "gnndelete-published": {"steps": 5},
     "gif": {"max_iter": 10},
     "gif-published": {"max_iter": 10},
     "ceu": {"max_iter": 10},

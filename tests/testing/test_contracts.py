@@ -37,6 +37,8 @@ QUICK = {
     "ascent-finetune": {"steps": 2, "finetune_steps": 2},
     "negative-kl": {"steps": 2},
     "popularity-kl": {"steps": 2},
+    "gnndelete": {"steps": 5},
+    "gnndelete-published": {"steps": 5},
     "gif": {"max_iter": 5},
     "gif-published": {"max_iter": 5},
     "ceu": {"max_iter": 5},

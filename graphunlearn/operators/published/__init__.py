@@ -3,6 +3,7 @@
 from graphunlearn.operators.published.alteraser import AltEraser
 from graphunlearn.operators.published.certified import CEU, IDEA
 from graphunlearn.operators.published.gif import GIF
+from graphunlearn.operators.published.gnndelete import GNNDelete
 from graphunlearn.operators.published.scif import SCIF
 
-__all__ = ["CEU", "GIF", "IDEA", "SCIF", "AltEraser"]
+__all__ = ["CEU", "GIF", "IDEA", "SCIF", "AltEraser", "GNNDelete"]
