@@ -68,7 +68,7 @@ class Forget:
     which is then checked; positions count from 0 in the session in RUN, which an earlier 'forget' may have shortened.
     """
     method: Annotated[str | None, optional("NAME")] = None
-    """alteraser, ascent, ascent-finetune, calibrate, cau, cau-published, ceu, finetune, gif, gif-published,
+    """alteraser, ascent, ascent-finetune, calibrate, cau, cau-published, ceu, cova, finetune, gif, gif-published,
     gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl, retrain, scif,
     scif-published, sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions
     cau)."""

@@ -10,6 +10,7 @@ from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.published.alteraser import AltEraser
 from graphunlearn.operators.published.certified import CEU, IDEA
+from graphunlearn.operators.published.cova import COVA
 from graphunlearn.operators.published.gif import GIF
 from graphunlearn.operators.published.gnndelete import GNNDelete
 from graphunlearn.operators.published.scif import SCIF
@@ -24,6 +25,7 @@ from graphunlearn.operators.unlearnrec.published_encoder import PublishedSetting
 __all__ = [
     "CAU",
     "CEU",
+    "COVA",
     "GIF",
     "IDEA",
     "IFRU",

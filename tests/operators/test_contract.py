@@ -62,7 +62,7 @@ QUICK = {
     },
 }
 
-UNSERVED = {"alteraser": ("foreign",), "ifru-published": ("foreign",)}
+UNSERVED = {"alteraser": ("foreign",), "cova": ("foreign",), "ifru-published": ("foreign",)}
 """Models that a method refuses: without propagation there must be a linearly propagated table."""
 
 pytestmark = [
