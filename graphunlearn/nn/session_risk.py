@@ -45,6 +45,7 @@ class SessionRisk(Risk):
         True
     """
 
+    graph: SessionGraph
     samples: PrefixSamples  # type: ignore[assignment]
     objective: CrossEntropy  # type: ignore[assignment]
 
@@ -71,9 +72,7 @@ class SessionRisk(Risk):
         return call_with(self.model, {name: part.view_as(p) for (name, p), part in parts}, function)
 
     def _losses(self, theta: Tensor, samples: PrefixSamples) -> Tensor:
-        assert isinstance(self.graph, SessionGraph)
-        graph = self.graph
-        return self._at(theta, lambda model: self.objective.losses(model, graph, samples))
+        return self._at(theta, lambda model: self.objective.losses(model, self.graph, samples))
 
     def value(self, theta: Tensor) -> float:
         with torch.no_grad():
@@ -108,11 +107,8 @@ class SessionRisk(Risk):
         return hessian_product(lambda t: self._losses(t, samples).sum(), theta)
 
     def _gauss_newton(self, theta: Tensor, samples: PrefixSamples) -> Product:
-        assert isinstance(self.graph, SessionGraph)
-        graph = self.graph
-
         def scores(t: Tensor) -> tuple[Tensor, ...]:
-            encoded = self._at(t, lambda model: encode_prefixes(model, graph, samples.ends))
+            encoded = self._at(t, lambda model: encode_prefixes(model, self.graph, samples.ends))
             return (encoded.queries @ encoded.items.t(),)
 
         with torch.no_grad():
