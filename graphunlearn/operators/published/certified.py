@@ -38,9 +38,9 @@ class _NewtonStep(InfluenceStep):
     def _step(
         self, problem: Problem, model: nn.Module, graph: Any, retained: Any, removed: Tensor
     ) -> tuple[Tensor, dict[str, Any]]:
-        rhs, tilt = difference(problem)
+        (rhs, tilt), damping = difference(problem), self._damping(problem, graph)
         product = problem.new.curvature(problem.start, self.curvature)
-        solved = conjugate_gradients(product, rhs, damping=self.damping, tol=self.tol, max_iter=self.max_iter)
+        solved = conjugate_gradients(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter)
         theta = problem.start + solved.x
         left = float((problem.new.gradient(theta) - tilt).norm())
         convexity, missing = strong_convexity(problem.new, problem.gone)
@@ -73,7 +73,8 @@ class CEU(_NewtonStep):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         curvature: ``"gauss-newton"``, which is positive semi-definite, or ``"hessian"``, which is exact and indefinite
             at a model that was stopped early; the two are equal where the assumptions of the certificate hold.
-        damping: The damping in the system; it is not part of the training loss.
+        damping: The damping in the system, which is not part of the training loss; ``None`` selects .01 for
+            interactions and, for sessions, .01 per prediction that remains, which is .01 for the mean loss.
         tol: Relative residual at which conjugate gradients stop.
         max_iter: Largest number of curvature products.
         epsilon: The :math:`\epsilon` of the certificate.
@@ -128,7 +129,8 @@ class IDEA(_NewtonStep):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         curvature: ``"gauss-newton"``, which is positive semi-definite, or ``"hessian"``, which is exact and indefinite
             at a model that was stopped early; the two are equal where the assumptions of the certificate hold.
-        damping: The damping in the system; it is not part of the training loss.
+        damping: The damping in the system, which is not part of the training loss; ``None`` selects .01 for
+            interactions and, for sessions, .01 per prediction that remains, which is .01 for the mean loss.
         tol: Relative residual at which conjugate gradients stop.
         max_iter: Largest number of curvature products.
         epsilon: The :math:`\epsilon` of the certificate.

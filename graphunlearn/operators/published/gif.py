@@ -38,7 +38,8 @@ class GIF(InfluenceStep):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         curvature: ``"gauss-newton"``, which is positive semi-definite, or ``"hessian"``, which is exact and indefinite
             at a model that was stopped early.
-        damping: The damping :math:`\delta`.
+        damping: The damping :math:`\delta`; ``None`` selects .01 for interactions and, for sessions, .01 per prediction
+            that remains, which is .01 for the mean loss.
         max_iter: Number of iterations, of one curvature product each.
         scale: The scale :math:`s`; ``None`` takes a little more than the largest eigenvalue, from ten products.
         system: ``"retained"`` takes :math:`H` of the retained data on the retained graph, ``"original"`` that of all
@@ -58,6 +59,7 @@ class GIF(InfluenceStep):
     """
 
     name: ClassVar[str] = "gif"
+    _least_scale: ClassVar[float] = 0.0
     scale: float | None = None
     system: Literal["retained", "original"] = "retained"
 
@@ -69,17 +71,17 @@ class GIF(InfluenceStep):
     def _step(
         self, problem: Problem, model: nn.Module, graph: Any, retained: Any, removed: Tensor
     ) -> tuple[Tensor, dict[str, Any]]:
-        rhs, _ = difference(problem)
+        (rhs, _), damping = difference(problem), self._damping(problem, graph)
         if self.system == "retained":
             product = problem.new.curvature(problem.start, self.curvature)
         else:
             product = problem.old.curvature(problem.trained, self.curvature)
-        largest = largest_eigenvalue(product, rhs, seed=self.seed) + self.damping
-        scale = self.scale or (_MARGIN * largest or 1.0)
+        largest = largest_eigenvalue(product, rhs, seed=self.seed) + damping
+        scale = self.scale or max(self._least_scale, _MARGIN * largest) or 1.0
         if scale <= largest / 2:
             expected = f"be above {largest / 2:.4g}, half the largest eigenvalue, for the iteration to converge"
             raise ArgumentError("scale", expected, scale)
-        solved = lissa(product, rhs, scale, damping=self.damping, iterations=self.max_iter)
+        solved = lissa(product, rhs, scale, damping=damping, iterations=self.max_iter)
         log = {"iterations": solved.iterations, "residual": solved.residual}
         return problem.start + solved.x, log | {"scale": scale, "largest_eigenvalue": largest}
 
@@ -88,12 +90,12 @@ class GIF(InfluenceStep):
 class PublishedGIF(GIF):
     """GIF with the choices of its public code: the undamped Hessian of all training data, scale 500, 100 iterations.
 
-    The code divides by a scale that was chosen per data set. A scale below half the largest eigenvalue, with which the
-    iteration diverges, is refused.
+    The code divides by a scale of 50 or 500 per data set. Where 500 is below the largest eigenvalue, which it is for
+    sessions, a little more than that is taken, as the iteration would otherwise diverge.
     """
 
     name: ClassVar[str] = "gif-published"
+    _least_scale: ClassVar[float] = 500.0
     curvature: Curvature = "hessian"
-    damping: float = 0.0
-    scale: float | None = 500.0
+    damping: float | None = 0.0
     system: Literal["retained", "original"] = "original"

@@ -24,6 +24,8 @@ from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["InfluenceStep", "difference"]
 
+_DAMPING = 0.01
+
 
 @dataclass(kw_only=True)
 class InfluenceStep(Unlearner):
@@ -36,7 +38,8 @@ class InfluenceStep(Unlearner):
         objective: The loss that the model was trained with; ``None`` selects the shared default.
         curvature: ``"gauss-newton"``, which is positive semi-definite, or ``"hessian"``, which is exact and indefinite
             at a model that was stopped early.
-        damping: The damping :math:`\delta`.
+        damping: The damping :math:`\delta`; ``None`` selects .01 for interactions and, for sessions, .01 per prediction
+            that remains, which is .01 for the mean loss.
         max_iter: Largest number of curvature products.
         hessian_samples: For sessions, largest number of predictions that the curvature is computed from.
         seed: Seed of these predictions and of redrawn embeddings.
@@ -46,15 +49,21 @@ class InfluenceStep(Unlearner):
     on_rejection: Rejection = "keep"  # it is here to be compared
     objective: Criterion | None = None
     curvature: Curvature = "gauss-newton"
-    damping: float = 0.01
+    damping: float | None = None
     max_iter: int = 100
     hessian_samples: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_choices(("gauss-newton", "hessian"), curvature=self.curvature)
-        check("be finite and not negative", lambda value: 0 <= value < math.inf, damping=self.damping)
+        check("be finite and not negative", lambda value: value is None or 0 <= value < math.inf, damping=self.damping)
         check_counts(max_iter=self.max_iter, hessian_samples=self.hessian_samples)
+
+    def _damping(self, problem: Problem, graph: Any) -> float:
+        """Return the damping."""
+        if self.damping is not None:
+            return self.damping
+        return _DAMPING * (max(len(problem.new.samples), 1) if graph.kind == "sessions" else 1)
 
     def _loss(self, graph: Any) -> Any:
         """Return the loss; raise an error if its curvature is not known."""
@@ -76,7 +85,11 @@ class InfluenceStep(Unlearner):
             problem = session_problem(*args, most=self.hessian_samples, seed=self.seed)
         theta, log = self._step(problem, model, graph, retained, removed)
         vector_to_parameters(theta, [p for p in model.parameters() if p.requires_grad])
-        return log | {"emptied_nodes": int(graph.emptied(retained).sum()), "curvature": self.curvature}
+        return log | {
+            "emptied_nodes": int(graph.emptied(retained).sum()),
+            "curvature": self.curvature,
+            "damping": self._damping(problem, graph),
+        }
 
     @abstractmethod
     def _step(

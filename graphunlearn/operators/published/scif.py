@@ -48,7 +48,8 @@ class SCIF(InfluenceStep):
             ``None`` selects the shared default.
         curvature: ``"gauss-newton"``, which is positive semi-definite, or ``"hessian"``, which is exact and indefinite
             at a model that was stopped early.
-        damping: The damping :math:`\delta`.
+        damping: The damping :math:`\delta`; ``None`` selects .01 for interactions and, for sessions, .01 per prediction
+            that remains, which is .01 for the mean loss.
         quantile: Nodes are selected whose share of removed interactions is at least this quantile of the shares of the
             nodes that lose any; ``None`` selects all nodes.
         solver: ``"cg"`` for conjugate gradients, or ``"adam"`` for a fixed number of Adam steps.
@@ -99,13 +100,13 @@ class SCIF(InfluenceStep):
         forgotten, theta = problem.direct(), problem.trained
         neutral = _neutral_risk(forgotten, model, graph, retained, removed)
         rhs = free * (forgotten.gradient(theta) - neutral.gradient(theta))
-        product = problem.old.curvature(theta, self.curvature)
+        product, damping = problem.old.curvature(theta, self.curvature), self._damping(problem, graph)
         restricted = lambda v: free * product(free * v)  # noqa: E731
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.old.samples), 1)
-            solved = adam_quadratic(restricted, rhs, self.damping, lr, self.max_iter) if rhs.any() else None
+            solved = adam_quadratic(restricted, rhs, damping, lr, self.max_iter) if rhs.any() else None
         else:
-            options: dict[str, Any] = {"damping": self.damping, "tol": self.tol, "max_iter": self.max_iter}
+            options: dict[str, Any] = {"damping": damping, "tol": self.tol, "max_iter": self.max_iter}
             solved = conjugate_gradients(restricted, rhs, **options)
         after = theta if solved is None else theta + solved.x
         if problem.gone is not None:
@@ -120,13 +121,17 @@ class SCIF(InfluenceStep):
 class PublishedSCIF(SCIF):
     """SCIF with the choices of its public port: 60 % of the touched nodes, the undamped Hessian, and Adam.
 
+    The port is about matrix factorisation, and its step size too large for the layers of session models, which are
+    refused.
+
     The port keeps the step with the best validation AUC; here the number of steps, ``max_iter``, is fixed.
     """
 
     name: ClassVar[str] = "scif-published"
+    kinds: ClassVar[tuple[str, ...]] = ("interactions",)
     quantile: float | None = 0.4
     curvature: Curvature = "hessian"
-    damping: float = 0.0
+    damping: float | None = 0.0
     solver: Literal["cg", "adam"] = "adam"
     max_iter: int = 10
 

@@ -241,3 +241,17 @@ def test_losses_whose_curvature_is_not_known_are_refused(quadratic, sessions):
     model, graph, request = sessions
     with pytest.raises(ValueError, match=r"'objective' must be CrossEntropy \(got BPR\)"):
         GIF(objective=BPR()).unlearn(model, graph, request)
+
+
+def test_the_default_damping_is_that_of_the_sum_or_of_the_mean(quadratic, sessions):
+    model, graph = quadratic
+    request = ForgetRequest.internal("interaction", graph.pairs[:, [0, 5, 11]])
+    for method in (CEU(objective=LOSS), GIF(objective=LOSS)):
+        given = replace(method, damping=0.01).unlearn(model, graph, request)
+        left = method.unlearn(model, graph, request)
+        assert torch.equal(parameters(given.model), parameters(left.model))
+        assert left.log["damping"] == 0.01
+    model, graph, request = sessions
+    number = len(CrossEntropy().samples(graph.split(request)[0]))
+    given = CEU(damping=0.01 * number).unlearn(model, graph, request)
+    assert torch.equal(parameters(given.model), parameters(CEU().unlearn(model, graph, request).model))
