@@ -76,6 +76,9 @@ class GIF(InfluenceStep):
             product = problem.new.curvature(problem.start, self.curvature)
         else:
             product = problem.old.curvature(problem.trained, self.curvature)
+            if problem.gone is not None:  # forgotten data must not move redrawn embeddings
+                keep, whole = (~problem.gone).to(rhs.dtype), product
+                rhs, product = keep * rhs, lambda v: keep * whole(keep * v)
         largest = largest_eigenvalue(product, rhs, seed=self.seed) + damping
         scale = self.scale or max(self._least_scale, _MARGIN * largest) or 1.0
         if scale <= largest / 2:

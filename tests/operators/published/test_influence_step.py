@@ -11,7 +11,7 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.nn import BPR, SquaredError, risk_of
 from graphunlearn.nn.session_risk import SessionRisk
 from graphunlearn.nn.training.next_click import CrossEntropy
-from graphunlearn.operators import CEU, GIF, IDEA
+from graphunlearn.operators import CEU, GIF, IDEA, UnlinkRedraw
 from graphunlearn.operators.published.certified import strong_convexity
 
 LOSS = SquaredError(weight_decay=0.2)
@@ -255,3 +255,14 @@ def test_the_default_damping_is_that_of_the_sum_or_of_the_mean(quadratic, sessio
     number = len(CrossEntropy().samples(graph.split(request)[0]))
     given = CEU(damping=0.01 * number).unlearn(model, graph, request)
     assert torch.equal(parameters(given.model), parameters(CEU().unlearn(model, graph, request).model))
+
+
+def test_the_published_gif_leaves_redrawn_embeddings_as_they_are_drawn():
+    graph = random_graph(values=False)
+    model, request = light_gcn(graph), ForgetRequest.internal("user", torch.tensor([2]))
+    redrawn = UnlinkRedraw().unlearn(model, graph, request).model.embedding.weight
+    rows = graph.emptied(graph.split(request)[0])
+    for system, unmoved in (("original", rows), ("retained", torch.arange(graph.num_nodes) == 2)):
+        after = GIF(system=system).unlearn(model, graph, request).model.embedding.weight
+        assert torch.equal(after[unmoved], redrawn[unmoved])
+        assert not torch.equal(after[~rows], redrawn[~rows])
