@@ -25,6 +25,7 @@ TITLES = {
     "graphunlearn.operators.cau": "CAU",
     "graphunlearn.operators.shards": "Shards",
     "graphunlearn.operators.baselines": "Baselines",
+    "graphunlearn.operators.published": "Published operators",
     "graphunlearn.operators.shared": "What operators share",
     "graphunlearn.ledger": "Ledger",
     "graphunlearn.runs": "Runs and exports",

@@ -115,6 +115,29 @@ def _(model: ConstantItems, graph):
     return out[: graph.num_users], model.fixed, *base
 
 
+def parameters(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def normal_equations(model, graph, weight_decay):
+    """H and b of the squared errors and the penalty on ``graph``, entry by entry from the dense propagation."""
+    matrix = graph.adjacency.normalized(torch.float64).to_dense()
+    power = torch.eye(graph.num_nodes, dtype=torch.float64)
+    for _ in range(model.layers):
+        power = matrix @ power + 0.5 * torch.eye(graph.num_nodes, dtype=torch.float64)
+    dim = model.fixed.size(1)
+    hessian = torch.zeros(graph.num_nodes * dim, graph.num_nodes * dim, dtype=torch.float64)
+    rhs = torch.zeros(graph.num_nodes * dim, dtype=torch.float64)
+    for (user, item), rating in zip(graph.pairs.t().tolist(), graph.rating.tolist()):
+        row = torch.outer(power[user], model.fixed[item]).flatten()
+        hessian += torch.outer(row, row)
+        rhs += rating * row
+        for node in (user, graph.num_users + item):
+            index = torch.arange(node * dim, (node + 1) * dim)
+            hessian[index, index] += weight_decay
+    return hessian, rhs
+
+
 REQUESTS = {
     "interaction": lambda g: ForgetRequest.internal("interaction", g.pairs[:, [0, 5, 11]]),
     "user": lambda g: ForgetRequest.internal("user", torch.tensor([2])),

@@ -68,8 +68,10 @@ class Forget:
     which is then checked; positions count from 0 in the session in RUN, which an earlier 'forget' may have shortened.
     """
     method: Annotated[str | None, optional("NAME")] = None
-    """ascent, ascent-finetune, calibrate, cau, cau-published, finetune, ifru, ifru-published, negative-kl, retrain,
-    sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions cau)."""
+    """alteraser, ascent, ascent-finetune, calibrate, cau, cau-published, ceu, cova, finetune, gif, gif-published,
+    gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl, retrain, scif,
+    scif-published, sisa, sru, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru, for sessions
+    cau)."""
     option: Settings = ()
     """Options of the method, such as damping=0.3; an error about a wrong name lists all options."""
     out: Out

@@ -2,7 +2,7 @@
 
 from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, min_norm_point, min_norm_weights
-from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos
+from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos, largest_eigenvalue, lissa
 from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "gauss_newton_product",
     "hessian_product",
     "lanczos",
+    "largest_eigenvalue",
+    "lissa",
     "min_norm_point",
     "min_norm_weights",
     "spmm",

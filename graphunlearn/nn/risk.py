@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
+from graphunlearn.nn.calling import call_with
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
 from graphunlearn.nn.training.objective import Objective, Samples
 
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
 
 Curvature = Literal["gauss-newton", "hessian"]
-
-
-class _Encoding(nn.Module):
-    """A module that calls ``encode``, as ``torch.func.functional_call`` needs a module."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, graph: InteractionGraph) -> Encoded:
-        return encode(self.model, graph)
 
 
 class Risk:
@@ -59,9 +49,14 @@ class Risk:
     ) -> None:
         self.model, self.graph, self.objective = model, graph, objective
         self.samples = (objective.samples(graph) if samples is None else samples).by_user()
-        self._named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
-        if not self._named:
+        self._named = self._trainable(model)
+
+    @staticmethod
+    def _trainable(model: nn.Module) -> list[tuple[str, Tensor]]:
+        named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+        if not named:
             raise ArgumentError("model", "have trainable parameters", f"{type(model).__name__} with none")
+        return named
 
     @cached_property
     def parameters(self) -> Tensor:
@@ -78,9 +73,8 @@ class Risk:
             The embeddings of users and items.
         """
         parts = zip(self._named, theta.split([p.numel() for _, p in self._named]), strict=True)
-        values = {f"model.{name}": part.view_as(p) for (name, p), part in parts}
-        encoded: Encoded = torch.func.functional_call(_Encoding(self.model), values, (self.graph,))
-        return encoded
+        values = {name: part.view_as(p) for (name, p), part in parts}
+        return call_with(self.model, values, lambda model: encode(model, self.graph))
 
     def value(self, theta: Tensor) -> float:
         """Return the risk at ``theta``, summed in float64 so that differences are accurate.

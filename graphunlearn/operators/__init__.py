@@ -2,12 +2,19 @@
 
 from graphunlearn.operators.base import Unlearner, UnlearningResult, registry
 from graphunlearn.operators.baselines.ascent import AscentFineTune, GradientAscent, NegativeKL
+from graphunlearn.operators.baselines.popularity import PopularityKL
 from graphunlearn.operators.baselines.retrain import Retrain
 from graphunlearn.operators.baselines.simple import FineTune, Unlink, UnlinkRedraw
 from graphunlearn.operators.calibrate import Calibrate
 from graphunlearn.operators.cau.method import CAU
 from graphunlearn.operators.compacting import Compacted, compact
 from graphunlearn.operators.ifru.method import IFRU
+from graphunlearn.operators.published.alteraser import AltEraser
+from graphunlearn.operators.published.certified import CEU, IDEA
+from graphunlearn.operators.published.cova import COVA
+from graphunlearn.operators.published.gif import GIF
+from graphunlearn.operators.published.gnndelete import GNNDelete
+from graphunlearn.operators.published.scif import SCIF
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
 from graphunlearn.operators.shared.right_hand_side import influence
@@ -18,16 +25,24 @@ from graphunlearn.operators.unlearnrec.published_encoder import PublishedSetting
 
 __all__ = [
     "CAU",
+    "CEU",
+    "COVA",
+    "GIF",
+    "IDEA",
     "IFRU",
+    "SCIF",
     "SISA",
     "SRU",
+    "AltEraser",
     "AscentFineTune",
     "Calibrate",
     "Compacted",
     "EncoderSettings",
     "FineTune",
+    "GNNDelete",
     "GradientAscent",
     "NegativeKL",
+    "PopularityKL",
     "PublishedSettings",
     "Retrain",
     "TuneSettings",

@@ -66,7 +66,8 @@ def test_every_method_serves_or_says_why_not(name, trained_sessions, tmp_path, c
 
 def test_which_methods_serve_sessions():
     named = {"cau", "cau-published", "ascent", "ascent-finetune", "finetune", "unlink", "retrain", "negative-kl"}
-    named |= {"unlink-redraw"}
+    named |= {"unlink-redraw", "ceu", "gif", "gif-published", "idea", "scif"}
+    named |= {"popularity-kl"}
     assert named | {"sisa", "sru"} == set(SERVING)
     assert set(preparable()) & set(SERVING) == {"sisa", "sru"}
 

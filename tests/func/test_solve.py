@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphunlearn.func import conjugate_gradients, lanczos
+from graphunlearn.func import conjugate_gradients, lanczos, largest_eigenvalue, lissa
 
 # float64 and condition numbers up to 1e3: solutions agree to about 1e-12
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -385,3 +385,34 @@ def test_lanczos_spends_no_more_products_than_asked(b):
 
     space = lanczos(product, b, damping=0.0, tol=0.0, max_iter=5)
     assert len(calls) == len(space.basis) == 5
+
+
+@pytest.mark.parametrize("values", [POSITIVE, INDEFINITE], ids=["positive", "indefinite"])
+def test_power_iteration_finds_the_largest_eigenvalue_from_below(values):
+    estimate = largest_eigenvalue(times(spectrum(values)), torch.zeros(8, dtype=torch.float64), steps=200)
+    assert estimate == pytest.approx(max(map(abs, values)), rel=1e-9)
+    for steps in (1, 3, 10):
+        assert largest_eigenvalue(times(spectrum(values)), torch.zeros(8, dtype=torch.float64), steps=steps) <= estimate
+    assert largest_eigenvalue(lambda v: 0 * v, torch.zeros(8)) == 0
+
+
+def test_the_fixed_point_is_the_dense_solution(b):
+    matrix = spectrum(POSITIVE)
+    expected = torch.linalg.solve(matrix + 0.5 * torch.eye(8, dtype=torch.float64), b)
+    solved = lissa(times(matrix), b, 6.0, damping=0.5, iterations=600)  # above half of 10.5
+    torch.testing.assert_close(solved.x, expected, **EXACT)
+    assert solved.converged
+
+
+def test_few_iterations_are_the_truncated_neumann_series(b):
+    matrix, identity = spectrum(SINGULAR), torch.eye(8, dtype=torch.float64)
+    series = sum(torch.linalg.matrix_power(identity - matrix / 20, k) for k in range(4)) / 20
+    solved = lissa(times(matrix), b, 20.0, iterations=3)
+    torch.testing.assert_close(solved.x, series @ b, **EXACT)
+    assert solved.residual == pytest.approx(float((b - matrix @ series @ b).norm() / b.norm()))
+    assert not solved.converged
+    assert lissa(times(matrix), 0 * b, 20.0).residual == 0
+
+
+def test_below_half_of_the_largest_eigenvalue_the_iteration_diverges(b):
+    assert lissa(times(spectrum(POSITIVE)), b, 4.5, iterations=100).residual > 1e3

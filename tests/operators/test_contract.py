@@ -41,6 +41,14 @@ QUICK = {
     "ascent": {"steps": 3},
     "ascent-finetune": {"steps": 3, "finetune_steps": 3},
     "negative-kl": {"steps": 4},
+    "popularity-kl": {"steps": 3},
+    "gnndelete": {"steps": 5},
+    "gnndelete-published": {"steps": 5},
+    "gif": {"max_iter": 10},
+    "gif-published": {"max_iter": 10},
+    "ceu": {"max_iter": 10},
+    "idea": {"max_iter": 10},
+    "scif": {"max_iter": 10},
     "sisa": {"num_shards": 3, "settings": BRIEF},
     "sru": {"num_shards": 3, "settings": BRIEF, "validation": HELD_OUT},
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
@@ -54,7 +62,7 @@ QUICK = {
     },
 }
 
-UNSERVED = {"ifru-published": ("foreign",)}
+UNSERVED = {"alteraser": ("foreign",), "cova": ("foreign",), "ifru-published": ("foreign",)}
 """Models that a method refuses: without propagation there must be a linearly propagated table."""
 
 pytestmark = [

@@ -14,16 +14,18 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product
 from graphunlearn.nn.encoding import LinearForm, num_hops
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
+from graphunlearn.nn.session_risk import SessionRisk
 from graphunlearn.nn.tables import node_rows
+from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.utils import affected_nodes
 
-__all__ = ["Problem", "global_problem", "influence"]
+__all__ = ["Problem", "global_problem", "influence", "row_parameters", "session_problem"]
 
 _CURVATURE_NEGATIVES = 16
 
@@ -113,11 +115,43 @@ def global_problem(
     old = risk_of(model, graph, objective, samples)
     new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
     direct = partial(risk_of, model, graph, objective, samples.select(removed))
-    rows = _row_parameters(model, graph)
+    rows = row_parameters(model, graph)
     emptied = graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
     free = None if kept is None else (torch.isin(rows, kept) | (rows < 0)).to(old.parameters.dtype)
     return Problem(old, new, direct, old.parameters, new.parameters, gone, free, rows=rows)
+
+
+def session_problem(
+    model: nn.Module,
+    started: nn.Module,
+    graph: SessionGraph,
+    retained: SessionGraph,
+    removed: Tensor,
+    objective: CrossEntropy,
+    *,
+    most: int,
+    seed: int,
+) -> Problem:
+    """Return the problem over all parameters of a session model.
+
+    Args:
+        model: The trained model.
+        started: The model that the correction starts from.
+        graph: The sessions before forgetting.
+        retained: The retained sessions.
+        removed: Mask of the forgotten clicks ``[num_clicks]``.
+        objective: The training loss.
+        most: Largest number of samples of the curvature.
+        seed: Seed of these samples.
+    """
+    old = SessionRisk(model, graph, objective, most=most, seed=seed)
+    new = SessionRisk(started, retained, objective, most=most, seed=seed)
+    forgotten = objective.samples(graph, mask=removed)
+    direct = partial(SessionRisk, model, graph, objective, forgotten, most=most, seed=seed)
+    rows, emptied = row_parameters(model, graph), graph.emptied(retained)
+    gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
+    return Problem(old, new, direct, old.parameters, new.parameters, gone, None, rows=rows)
 
 
 def _retained_samples(
@@ -183,8 +217,13 @@ def influence(
     return direct.gradient(theta), old.gradient(theta) - new.gradient(theta), int(changed.sum())
 
 
-def _row_parameters(model: nn.Module, graph: InteractionGraph) -> Tensor:
-    """Return the node whose embedding contains each flat trainable parameter, or -1 ``[num_parameters]``."""
+def row_parameters(model: nn.Module, graph: InteractionGraph | SessionGraph) -> Tensor:
+    """Return the node whose embedding contains each flat trainable parameter, or -1 ``[num_parameters]``.
+
+    Args:
+        model: The recommender.
+        graph: The graph of the recommender; for sessions, the nodes are the items.
+    """
     tables, parts = node_rows(model, graph), []
     for name, p in model.named_parameters():
         if not p.requires_grad:

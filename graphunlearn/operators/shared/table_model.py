@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.nn.calling import call_with
 from graphunlearn.nn.tables import initial_table, table_names
 
 __all__ = ["TableModel"]
@@ -31,9 +31,8 @@ class TableModel:
     """
 
     def __init__(self, model: nn.Module, graph: InteractionGraph) -> None:
-        self._wrapper = _Wrapper(model)
-        self._names = [f"model.{name}" for name in table_names(model, graph)]
-        self._fixed = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+        self._names = table_names(model, graph)
+        self._fixed = {name: p.detach() for name, p in model.named_parameters()}
         self._sizes = [len(self._fixed[name]) for name in self._names]
         self.model, self.table = model, initial_table(model, graph)
 
@@ -43,16 +42,4 @@ class TableModel:
         The value is differentiable in ``table`` alone.
         """
         values = {**self._fixed, **dict(zip(self._names, table.split(self._sizes)))}
-        result: T = torch.func.functional_call(self._wrapper, values, (function,))
-        return result
-
-
-class _Wrapper(nn.Module):
-    """A module whose ``forward`` applies a function to a model, as ``torch.func.functional_call`` needs."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable[[nn.Module], Any]) -> Any:
-        return function(self.model)
+        return call_with(self.model, values, function)

@@ -13,9 +13,10 @@ from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
 import graphunlearn as gu
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn import InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
+from graphunlearn.nn import Encoded, InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
 from graphunlearn.nn.training import negatives
 from graphunlearn.nn.training.negatives import draw_popular
+from graphunlearn.operators.shared.node_curvature import node_curvatures
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}  # float64, sums over some hundred terms
 LOOSE = {"rtol": 1e-5, "atol": 1e-6}  # offsets are stored in single precision
@@ -310,6 +311,9 @@ def test_a_user_with_all_items_has_no_negative():
         assert penalised.row_counts(samples).tolist() == [5.0] + [1.0] * 5
         if isinstance(objective, gu.BPR):
             assert not free(encoded, samples).any()
+            for own, nodes in ((0, torch.tensor([0])), (1, torch.arange(5))):
+                for _, blocks in node_curvatures(free, samples, Encoded(*encoded[:2]), own, nodes):
+                    assert not blocks.any()
             assert not risk_of(model, graph, free).jacobi(model.embedding.weight.detach().flatten()).any()
             continue
         assert torch.equal(samples.negatives, samples.items.unsqueeze(1).expand_as(samples.negatives))

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from toys import REQUESTS, ConstantItems, Wrapped, factors, light_gcn, random_graph, two_tower
+from toys import (
+    REQUESTS,
+    ConstantItems,
+    Wrapped,
+    factors,
+    light_gcn,
+    normal_equations,
+    parameters,
+    random_graph,
+    two_tower,
+)
 
 import graphunlearn as gu
 from graphunlearn import operators
@@ -46,34 +56,11 @@ def scores(model, graph):
     return (encoded.queries @ encoded.items.t()).detach()
 
 
-def parameters(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 def as_matrix(product, size):
     return torch.stack([product(column) for column in torch.eye(size, dtype=torch.float64)], 1)
 
 
 # ---- first oracle: a quadratic problem, where one undamped step is retraining
-
-
-def normal_equations(model, graph, weight_decay):
-    """H and b of the squared errors and the penalty on ``graph``, entry by entry from the dense propagation."""
-    matrix = graph.adjacency.normalized(torch.float64).to_dense()
-    power = torch.eye(graph.num_nodes, dtype=torch.float64)
-    for _ in range(model.layers):
-        power = matrix @ power + 0.5 * torch.eye(graph.num_nodes, dtype=torch.float64)
-    dim = model.fixed.size(1)
-    hessian = torch.zeros(graph.num_nodes * dim, graph.num_nodes * dim, dtype=torch.float64)
-    rhs = torch.zeros(graph.num_nodes * dim, dtype=torch.float64)
-    for (user, item), rating in zip(graph.pairs.t().tolist(), graph.rating.tolist()):
-        row = torch.outer(power[user], model.fixed[item]).flatten()
-        hessian += torch.outer(row, row)
-        rhs += rating * row
-        for node in (user, graph.num_users + item):
-            index = torch.arange(node * dim, (node + 1) * dim)
-            hessian[index, index] += weight_decay
-    return hessian, rhs
 
 
 @pytest.fixture
