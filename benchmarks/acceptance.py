@@ -4,7 +4,7 @@ Every case trains originals and references once. Each method then corrects with 
 pairs and Recall@20, for the first step, for what the acceptance left, and for deleted edges with emptied embeddings
 redrawn. A correction counts as worse if one of them is worse by more than two standard deviations of the references.
 Finished cases are kept in the results and skipped in the next run. Cases marked as earlier were measured before the
-rule of levels, and with the ridge as IFRU's damping; take them out of the file to measure them again.
+rule of levels; take them out of the file to measure them again.
 
     python benchmarks/acceptance.py --cache /tmp/models
 """

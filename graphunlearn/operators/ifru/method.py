@@ -96,9 +96,10 @@ class IFRU(Unlearner):
     Where the source leaves a choice open, this implementation decides as follows:
 
     * The default curvature is Gauss–Newton, because the Hessian is indefinite at an early-stopped model.
-    * The damping is the least one for which a penalty can be as large as the gradient that early stopping left,
-      :math:`\delta = \max(\delta_{\min}, \|\nabla R(\hat\theta)\|/\|\hat\theta\|)`. For a model that does not
-      propagate linearly, it is the ridge :math:`-\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2`,
+    * The damping is the ridge that is equivalent to early stopping,
+      :math:`\delta = \max(\delta_{\min}, -\langle\nabla R(\hat\theta), \hat\theta\rangle/\|\hat\theta\|^2)`. For
+      a loss of labels (one without drawn negatives) and a model that propagates linearly, it is the larger ratio
+      :math:`\|\nabla R(\hat\theta)\|/\|\hat\theta\|`. For a model that does not propagate linearly, the ridge is
       raised until :math:`\Phi` falls by at least half of the predicted decrease.
       If the step is not accepted (:class:`~graphunlearn.operators.shared.acceptance.Acceptance`), the start
       is not scaled, and :math:`\delta` is raised by factors of three until the norm of :math:`\nabla\Phi` after the
@@ -341,10 +342,11 @@ class IFRU(Unlearner):
         if "ridge" not in log:
             log["ridge"], log["ridge_cosine"] = equivalent_ridge(tilted.problem, tilted.tilt)
         damping = max(self.min_damping, log["ridge"])
-        if isinstance(tilted.problem.curved, LinearRisk) and log.get("ridge_cosine", 0.0) > 0:
+        curved = tilted.problem.curved
+        if isinstance(curved, LinearRisk) and not isinstance(curved.objective, Sampled) and log["ridge_cosine"] > 0:
             damping = max(damping, log["ridge"] / log["ridge_cosine"])  # the ratio of both norms
             return damping, log | {"damping": damping, "damping_rule": "norms"}
-        if isinstance(tilted.problem.curved, LinearRisk) or float(slope.norm()) == 0:
+        if isinstance(curved, LinearRisk) or float(slope.norm()) == 0:
             return damping, log | {"damping": damping, "damping_rule": "ridge"}
         space = self._space(tilted.problem, tilted.problem.start, -slope, damping)
         damping, rho = tilted.trusted(tilted.problem.start, space, damping, self.curvature == "absolute")
