@@ -38,7 +38,7 @@ def discount(original: Measured, retrained: Sequence[Measured], models: Sequence
     found = "it cannot be told whether the trainings are alike"
     if apart is not None:
         found = f"on test data, the original is {apart.ratio:.2f} × as far from them as two of them are apart"
-    needs = "retrained models from the training of the original (a training of its own, '--retrain' of 'import')"
+    needs = "retrained models from the training of the original (an import can name it)"
     for model in models:
         if model["verdict"].status in ("under", "over"):
             rule = f"the original was trained by another program than the retrained models, and {found}"

@@ -224,7 +224,7 @@ def _check_state(
         if what == "buffer":
             hint += ", or register it with persistent=False"
         elif name in other and other[name].shape == value.shape:
-            hint = "'--retrain' names a training that sets it"
+            hint = "a training of its own can set it"
         expected = "build a model whose tensors follow from the numbers of users and items"
         got = f"{spec.name}, of which the {what} '{name}' depends on the interactions"
         raise CodeError("model", expected, got, hint)
