@@ -20,6 +20,8 @@ __all__ = ["documents", "json_hits", "raw_bytes"]
 
 LISTS = {"id", "ids", "index", "indices", "rawids"}
 """Fields of JSON that hold ids of any level."""
+ODD = "graphunlearn.latin-1"
+"""Handler of bytes that are no UTF-8: each is read as a character of Latin-1."""
 MARKUP = {".html", ".htm", ".svg", ".xml"}
 LINES = {".jsonl", ".ndjson"}
 
@@ -35,7 +37,7 @@ def documents(
     start = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "[") and suffix not in MARKUP:
         data = stream.read(MOST + 1)
-        if len(data) <= MOST and _json(data.decode(encoding, "replace"), suffix, inside, sight):
+        if len(data) <= MOST and _json(data.decode(encoding, ODD), suffix, inside, sight):
             return True
         stream = _Again(data, stream)  # type: ignore[assignment]
     _lines(stream, encoding, suffix, inside, sight)
@@ -80,7 +82,7 @@ def json_hits(value: Any, sight: Sight, *, role: str | None = None, named: bool 
     while stack:
         entry, role, trusted = stack.pop()
         if isinstance(entry, dict):
-            level = entry.get("level")
+            level = entry.get("level", entry.get("type"))
             for key, inner in entry.items():
                 hits.update(_of_key(str(key), role, sight))
                 kind = role_of(key)
@@ -129,9 +131,11 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
     """Search text by lines: as a table if the first line names columns of ids, and by tokens otherwise."""
     ids, separator, first = sight.ids, "", True
     roles: list[tuple[str, str | None]] = []
+    typed: int | None = None  # the column that says what the ids of a row name
     for block in _blocks(stream, encoding):
         if first:
             separator, roles = _columns(block.partition("\n")[0])
+            typed = next((at for at, (name, _) in enumerate(roles) if plain(name) == "type"), None)
             first = False
         if not roles:
             sight.see("text", ids.in_text(block, prose=suffix in MARKUP), inside)
@@ -139,7 +143,8 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
         if not ids.may_occur(block):
             continue
         lines = block.splitlines()
-        rows = [line.split(separator) for line in lines] if '"' not in block else []
+        plain_rows = '"' not in block and typed is None
+        rows = [line.split(separator) for line in lines] if plain_rows else []
         if rows and all(len(row) == len(roles) for row in rows):
             for (name, role), column in zip(roles, zip(*rows)):
                 for cell, count in Counter(filter(ids.may_occur, column)).items():
@@ -152,6 +157,8 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
                 sight.see("text", ids.in_text(line), inside)
                 continue
             for cell, (name, role) in zip(cells, roles):
+                if typed is not None and role is None and plain(name) in LISTS:
+                    role = cells[typed] if cells[typed] in LEVELS else None
                 sight.see(f"column {name}", _in_cell(cell, role, sight), inside)
 
 
@@ -171,41 +178,52 @@ def _columns(line: str) -> tuple[str, list[tuple[str, str | None]]]:
         roles = [(name, role_of(name)) for name in names]
         if separator == " " and any(role is None for _, role in roles):
             break  # a sentence
-        if any(role in LEVELS for _, role in roles) and (len(names) > 1 or separator == " "):
+        known = any(role in LEVELS or plain(name) in LISTS for name, role in roles)
+        if known and (len(names) > 1 or separator == " "):
             return separator, roles
     return "", []
 
 
 def _blocks(stream: Watched, encoding: str) -> Iterator[str]:
     """Yield a text in blocks that end at the end of a line, or else at a blank."""
-    decode, rest = codecs.getincrementaldecoder(encoding)("replace").decode, ""
+    decode, rest = codecs.getincrementaldecoder(encoding)(ODD).decode, ""
     while data := stream.read(CHUNK):
-        text = decode(data)
-        if "\ufffd" in text and encoding == "utf-8":
-            text = text if b"\xef\xbf\xbd" in data else data.decode("latin-1")
-        rest += text
+        rest += decode(data)
         cut = max(rest.rfind("\n"), rest.rfind(" ") if len(rest) > 4 * CHUNK else -1) + 1
         if len(rest) > 16 * CHUNK:
             cut = len(rest)
         if cut:
             yield rest[:cut]
             rest = rest[cut:]
-    if rest:
+    if rest := rest + decode(b"", True):
         yield rest
+
+
+def _latin(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that cannot be decoded as Latin-1."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(ODD, _latin)
 
 
 def _encoding(head: bytes) -> str | None:
     """Return the encoding of a text by its first bytes, or ``None`` if they are no text."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     if b"\x00" not in head:
         odd = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
         return "utf-8" if odd * 50 <= len(head) else None
     even, uneven = head[::2].count(0), head[1::2].count(0)
-    if len(head) >= 4 and not even and uneven * 4 > len(head):
-        return "utf-16-le"
-    if len(head) >= 4 and not uneven and even * 4 > len(head):
-        return "utf-16-be"
+    for encoding, high, low in (("utf-16-le", uneven, even), ("utf-16-be", even, uneven)):
+        if len(head) >= 4 and not low and high * 4 > len(head):
+            text = head.decode(encoding, "replace")
+            odd = sum(character < " " and character not in "\t\n\r\f" for character in text)
+            return encoding if odd * 50 <= len(text) else None
     return None
 
 
