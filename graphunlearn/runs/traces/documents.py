@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +14,19 @@ import numpy as np
 
 from graphunlearn.data.io.columns import SEPARATORS, fields, plain
 from graphunlearn.runs.traces.ids import FIGURE, LEVELS, Hits, role_of
-from graphunlearn.runs.traces.packed import MOST
 from graphunlearn.runs.traces.sight import CHUNK, Sight, Watched
 
 __all__ = ["documents", "json_hits", "raw_bytes"]
 
+PARSED = 1 << 26
+"""The largest JSON in bytes that is read as such, which takes twenty times the memory; larger JSON is read as text."""
 LISTS = {"id", "ids", "index", "indices", "rawids"}
 """Fields of JSON that hold ids of any level."""
 ODD = "graphunlearn.latin-1"
 """Handler of bytes that are no UTF-8: each is read as a character of Latin-1."""
+BREAKS, KEPT = ",;\t", 4096
+"""Where lines longer than a chunk are cut, and how many characters are searched twice if there is no such place."""
+_START, _END = re.compile(r"^\w+"), re.compile(r"\w+$")
 MARKUP = {".html", ".htm", ".svg", ".xml"}
 LINES = {".jsonl", ".ndjson"}
 
@@ -30,17 +35,18 @@ def documents(
     stream: Watched, head: bytes, name: str, inside: str, sight: Sight, path: Path | None, content: Any
 ) -> bool:
     """Search JSON, text or raw bytes; every content is one of them. See :func:`packed`."""
-    suffix, encoding = Path(name).suffix.lower(), _encoding(head)
+    suffix, encoding, large = Path(name).suffix.lower(), _encoding(head), False
     if encoding is None:
         raw_bytes(stream, inside, sight)
         return True
     start = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "[") and suffix not in MARKUP:
-        data = stream.read(MOST + 1)
-        if len(data) <= MOST and _json(data.decode(encoding, ODD), suffix, inside, sight):
+        data = stream.read(PARSED + 1)
+        if len(data) <= PARSED and _json(data.decode(encoding, ODD), suffix, inside, sight):
             return True
         stream = _Again(data, stream)  # type: ignore[assignment]
-    _lines(stream, encoding, suffix, inside, sight)
+        large = len(data) > PARSED
+    _lines(stream, encoding, suffix in MARKUP or large, inside, sight)
     return True
 
 
@@ -127,7 +133,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 2**64
 
 
-def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sight) -> None:
+def _lines(stream: Watched, encoding: str, prose: bool, inside: str, sight: Sight) -> None:
     """Search text by lines: as a table if the first line names columns of ids, and by tokens otherwise."""
     ids, separator, first = sight.ids, "", True
     roles: list[tuple[str, str | None]] = []
@@ -138,7 +144,7 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
             typed = next((at for at, (name, _) in enumerate(roles) if plain(name) == "type"), None)
             first = False
         if not roles:
-            sight.see("text", ids.in_text(block, prose=suffix in MARKUP), inside)
+            sight.see("text", ids.in_text(block, prose=prose), inside)
             continue
         if not ids.may_occur(block):
             continue
@@ -189,9 +195,13 @@ def _blocks(stream: Watched, encoding: str) -> Iterator[str]:
     decode, rest = codecs.getincrementaldecoder(encoding)(ODD).decode, ""
     while data := stream.read(CHUNK):
         rest += decode(data)
-        cut = max(rest.rfind("\n"), rest.rfind(" ") if len(rest) > 4 * CHUNK else -1) + 1
-        if len(rest) > 16 * CHUNK:
-            cut = len(rest)
+        cut = rest.rfind("\n") + 1
+        if not cut and len(rest) > CHUNK:  # a long line
+            cut = max(map(rest.rfind, BREAKS)) + 1 or rest.rfind(" ") + 1
+            if not cut:
+                tail = rest[-KEPT:]
+                yield rest[:-KEPT] + _END.sub("", tail)
+                rest = _START.sub("", tail) or tail  # once more, since an id may have begun in it
         if cut:
             yield rest[:cut]
             rest = rest[cut:]

@@ -132,8 +132,7 @@ class WantedIds:
         """
         if self._bare or not self._tokens.isdisjoint(_TOKEN.findall(text)):
             return True
-        resolved = _resolved(text)
-        return resolved != text and not self._tokens.isdisjoint(_TOKEN.findall(resolved))
+        return any(not self._tokens.isdisjoint(_TOKEN.findall(other)) for other in _readings(text))
 
     def occurrences(self, text: str) -> list[tuple[str, int]]:
         """Return all whole tokens of a text that are ids, with their positions.
@@ -172,7 +171,7 @@ class WantedIds:
                 before it, as in ``"--users 7 9"``.
         """
         hits = self._in_plain(text, prose)
-        for other in {_resolved(text), _resolved(text.replace("+", " "))} - {text}:  # "+" is a blank in addresses
+        for other in _readings(text):
             hits = Hits(hits | self._in_plain(other, prose))
         return hits
 
@@ -276,11 +275,11 @@ class WantedIds:
         return hits
 
 
-def _resolved(text: str) -> str:
-    """Return a text with the characters that its escapes stand for."""
-    if not ("\\" in text or "%" in text or "&" in text):
-        return text
-    return _ESCAPES.sub(_character, text)
+def _readings(text: str) -> set[str]:
+    """Return a text with the characters that its escapes stand for, if it has any."""
+    if not ("\\" in text or "%" in text or "&" in text or "+" in text):
+        return set()
+    return {_ESCAPES.sub(_character, part) for part in (text, text.replace("+", " "))} - {text}  # as in addresses
 
 
 def _character(match: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
-"""Ids behind escapes, other encodings, names, binary numbers and rarer formats are found, or what hides them is named."""
+"""Ids behind escapes, other encodings, names, numbers and rarer formats are found, or what hides them is named."""
 
+import json
 import os
 import sqlite3
 import zlib
@@ -41,6 +42,23 @@ def count(path, ids, **options):
 def test_escapes_in_text_are_resolved(text, number, tmp_path):
     (tmp_path / "x.log").write_text(f"start\n{text}\n", encoding="utf-8")
     assert count(tmp_path / "x.log", NAMES) == number
+
+
+@pytest.mark.parametrize("filler", ["a,", "ab", "a ", "é;"])
+def test_a_line_longer_than_a_chunk_is_cut_between_words(filler, tmp_path, monkeypatch):
+    monkeypatch.setattr("graphunlearn.runs.traces.documents.CHUNK", 64)
+    monkeypatch.setattr("graphunlearn.runs.traces.documents.KEPT", 32)
+    for shift in range(64):
+        line = "x" * shift + filler * 80 + "/user-003@x.org/" + filler * 80 + "!Ann_Lee user-004@x.org," + filler * 70
+        (tmp_path / "x.txt").write_text(line, encoding="utf-8")
+        assert count(tmp_path / "x.txt", ["user-003@x.org", "Ann_Lee"]) in (2, 3, 4)  # some twice
+        assert count(tmp_path / "x.txt", ["user-00", "Ann", "Lee", "aba"]) == 0
+
+
+def test_large_json_is_read_as_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("graphunlearn.runs.traces.documents.PARSED", 100)
+    (tmp_path / "x.json").write_text(json.dumps({"users": [7, 9], "n": 7, "names": ["jürgen müller"], "of": "." * 99}))
+    assert count(tmp_path / "x.json", NAMES) == count(tmp_path / "x.json", [7]) == 1
 
 
 def test_an_escape_is_no_number(tmp_path):
