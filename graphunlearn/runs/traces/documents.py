@@ -26,7 +26,7 @@ ODD = "graphunlearn.latin-1"
 """Handler of bytes that are no UTF-8: each is read as a character of Latin-1."""
 BREAKS, KEPT = ",;\t", 4096
 """Where lines longer than a chunk are cut, and how many characters are searched twice if there is no such place."""
-_START, _END = re.compile(r"^\w+"), re.compile(r"\w+$")
+_START = re.compile(r"^\w+")
 MARKUP = {".html", ".htm", ".svg", ".xml"}
 LINES = {".jsonl", ".ndjson"}
 
@@ -199,8 +199,10 @@ def _blocks(stream: Watched, encoding: str) -> Iterator[str]:
         if not cut and len(rest) > CHUNK:  # a long line
             cut = max(map(rest.rfind, BREAKS)) + 1 or rest.rfind(" ") + 1
             if not cut:
-                tail = rest[-KEPT:]
-                yield rest[:-KEPT] + _END.sub("", tail)
+                tail, end = rest[-KEPT:], len(rest)
+                while end and (rest[end - 1].isalnum() or rest[end - 1] == "_"):  # the word may go on
+                    end -= 1
+                yield rest[:end]
                 rest = _START.sub("", tail) or tail  # once more, since an id may have begun in it
         if cut:
             yield rest[:cut]
