@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ from typing import Any
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.sealed import read_json, sealed_json
+from graphunlearn.data.renumbering import node_types
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import registry
+from graphunlearn.operators.compacting import Compacted
 from graphunlearn.operators.shared.preparation import Preparation
 from graphunlearn.runs.folder import WRITTEN
 from graphunlearn.runs.run import Run
@@ -153,7 +154,7 @@ def plan_purge(
         >>> Run.load(folder).forgotten is None
         True
     """
-    folder, others = Path(run), list(dict.fromkeys(Path(path) for path in also))
+    folder, others = _named(run), list(dict.fromkeys(map(_named, also)))
     _check_place(folder, "run")
     successor = _load(folder)
     facts = _facts(folder)
@@ -175,6 +176,15 @@ def plan_purge(
         if path.exists()
     ]
     return PurgePlan(folder, removals, gone, notes)
+
+
+def _named(path: str | Path) -> Path:
+    """Return a path of a folder that ends with its name, which ``.`` and ``..`` do not, and is the same each time."""
+    folder = Path(path)
+    if folder.name in ("", ".."):
+        return folder.resolve()
+    parent = folder.parent.resolve()
+    return folder if parent == Path.cwd() / folder.parent else parent / folder.name
 
 
 def _check_place(folder: Path, argument: str) -> None:
@@ -234,9 +244,11 @@ def _earlier(
             open_[path] = _load(path)
         except ArgumentError as error:
             raise error.renamed("also") from None
-    known, found = {_print(run.forgotten)} if run.forgotten is not None else set(), {}
+    known = {_print(run.forgotten)} if run.forgotten is not None else set()
+    found: dict[Path, Run] = {}
     while open_:
-        fitting = [path for path, other in open_.items() if _known(other, run, known)]
+        later = [run, *found.values()]
+        fitting = [path for path, other in open_.items() if _known(other, later, known)]
         fitting = fitting or [path for path, other in open_.items() if is_earlier is not None and is_earlier(other)]
         if not fitting:
             hint = "name the runs between them as well" if run.forgotten is not None else "a ledger can tell"
@@ -249,19 +261,30 @@ def _earlier(
     return dict(reversed(found.items())), gone
 
 
-def _known(other: Run, run: Run, known: set[tuple[str, str]]) -> bool:
-    """Return whether the originals of later runs lead to a run, or whether it is the one that was erased.
-
-    The latter has the same training events as the run that stays, by raw ids.
-    """
+def _known(other: Run, later: Sequence[Run], known: set[tuple[str, str]]) -> bool:
+    """Return whether the originals of later runs lead to a run, or whether one of these is the result of erasing it."""
     if (fingerprint(other.model), other.train.fingerprint()) in known:
         return True
-    erased = run.about.get("erased") and not other.about.get("erased") and other.spec == run.spec
-    if not erased or other.train.num_interactions != run.train.num_interactions:
+    return any(_is_erased(other, run) for run in later if run.forgotten is None and run.about.get("erased"))
+
+
+def _is_erased(other: Run, run: Run) -> bool:
+    """Return whether a run is the same model and graph as another, once some users and items have gone from that."""
+    if other.spec != run.spec:
         return False
-    frames = (graph.to_frame().astype(str) for graph in (other.train, run.train))
-    one, two = (Counter(frame.itertuples(index=False, name=None)) for frame in frames)
-    return one == two
+    kept = {}
+    for name in node_types(run.train):
+        nodes = other.train.vocabulary(name).lookup(run.train.vocabulary(name).ids)
+        if not len(nodes) or (nodes < 0).any():
+            return False
+        kept[name] = nodes.sort().values
+    try:
+        small = Compacted.of(other.model, other.train, kept)
+    except ValueError:
+        return False
+    if not any(small.gone.values()) and other.forgotten is None and other.about.get("erased"):  # a copy of the run
+        return False
+    return (fingerprint(small.model), small.graph.fingerprint()) == (fingerprint(run.model), run.train.fingerprint())
 
 
 def _own(entry: Path) -> bool:

@@ -17,6 +17,7 @@ from quick import QUICK
 
 import graphunlearn as gu
 from graphunlearn.cli import main
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.run import Run
 
@@ -117,7 +118,7 @@ def test_folders_of_an_earlier_version_and_without_the_original_are_erased(forgo
     copy = shutil.copytree(forgotten, tmp_path / "old")
     facts = json.loads((copy / "request.json").read_text())
     del facts["emptied"]
-    (copy / "request.json").write_text(json.dumps(facts))
+    (copy / "request.json").write_bytes(sealed_json(facts))
     assert parsed("erase", copy, "--out", tmp_path / "three")["erased"] == wanted
 
 
@@ -295,7 +296,12 @@ def test_no_guess_of_the_pair_is_confirmed(secret, tmp_path):
     after = Run.load(folder / "clean")
     assert guesses(folder / "clean", after, torch.zeros(2, 0, dtype=torch.long)) == []
     parts = [getattr(after, name) for name in ("train", "validation", "test")]
-    assert hashes(folder / "clean") == {fingerprint(after.model), *(part.fingerprint() for part in parts)}
+    seals = {
+        re.search(rb'"sha256": ?"([0-9a-f]{64})"', data)[1].decode()
+        for data in crashing.files(folder / "clean").values()
+    }
+    assert len(seals) == len(FILES)  # each of the content of its own file
+    assert hashes(folder / "clean") == seals | {fingerprint(after.model), *(part.fingerprint() for part in parts)}
 
 
 def test_nobody_is_the_only_one_without_interactions(secret):
@@ -411,9 +417,10 @@ def test_a_failure_at_every_write_leaves_the_earlier_folders(forgotten, tmp_path
     assert failed > 10
 
 
-def test_killed_at_every_write(trained, shim, tmp_path, call):
+def test_killed_at_every_write(trained, shim, tmp_path, call, monkeypatch):
     stage = tmp_path / "stage"
     stage.mkdir()
+    monkeypatch.setenv("GRAPHUNLEARN_KEYS", str(stage / "keys"))  # copied with the ledger
     words = ("--method", "unlink", "--ledger", stage / "l.db", "--out", stage / "b")
     assert call("forget", trained, "--users", "u1", *words)[0] == 0
     given = ["b", "--ledger", "l.db", "--id-map", "rows.csv", "--out", "clean"]

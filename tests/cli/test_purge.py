@@ -164,6 +164,49 @@ def test_a_run_whose_originals_were_deleted_by_hand_is_cleaned_as_well(runs, par
     assert not (runs / "c" / "request.json").exists()
 
 
+def test_runs_that_were_erased_are_purged_with_all_before_them(runs, parsed, call, refused, tmp_path):
+    parsed("erase", runs / "c", "--out", runs / "clean")
+    parsed("forget", runs / "clean", "--users", "u3", "--method", "unlink", "--out", runs / "d")
+    parsed("erase", runs / "d", "--out", runs / "last")
+    shutil.copytree(runs / "last", runs / "copy")
+    other = Run.load(runs / "last")  # other weights for the same data
+    other.model, other.about = other.spec.build(other.train), {}
+    other.save(runs / "other")
+    before = state(runs)
+    for name in ("other", "copy"):
+        assert "nothing shows to be one" in refused("purge", runs / "last", "--also", runs / name, "--yes")
+    assert "nothing shows to be one" in refused("purge", runs / "clean", "--also", runs / "d", "--yes")  # a later one
+    assert call("purge", runs / "last")[1] == "nothing to delete\n"
+    words = ["--also", *(runs / name for name in ("a", "b", "c", "clean", "d"))]
+    told = parsed("purge", runs / "last", *words, "--dry-run")
+    assert [Path(entry["path"]).name for entry in told["removals"]] == ["a", "b", "c", "clean", "d"]
+    assert state(runs) == before
+    parsed("purge", runs / "last", *words, "--yes")
+    assert sorted(path.name for path in runs.iterdir()) == ["copy", "last", "other"]
+    (tmp_path / "ids.txt").write_text("u1\nu2\nu3\n")
+    assert call("search-traces", runs, "--ids", tmp_path / "ids.txt")[0] == 0
+
+
+def test_an_erased_run_of_sessions_is_purged(forgotten_sessions, tmp_path, call, parsed):
+    shutil.copytree(forgotten_sessions, tmp_path / "b")
+    parsed("erase", tmp_path / "b", "--out", tmp_path / "clean")
+    parsed("purge", tmp_path / "clean", "--also", tmp_path / "b", "--yes")
+    (tmp_path / "ids.txt").write_text("s1\ns2\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "ids.txt"]
+    assert call("search-traces", tmp_path / "clean", "--ids", tmp_path / "ids.txt", "--level", "session")[0] == 0
+
+
+def test_folders_may_be_named_from_inside_and_twice(runs, parsed, monkeypatch):
+    for name in (".c.0123abcd.new", ".b.0123abcd.old"):
+        (runs / name).mkdir()
+    monkeypatch.chdir(runs / "b")
+    told = parsed("purge", "../c", "--also", ".", "../b", "--dry-run")
+    assert [entry["why"] for entry in told["removals"]].count("an earlier run") == 1
+    monkeypatch.chdir(runs / "c")
+    parsed("purge", ".", "--also", "../b", "--yes")
+    assert sorted(path.name for path in runs.iterdir()) == ["a", "c"]
+
+
 # ---- hashes of earlier versions
 
 

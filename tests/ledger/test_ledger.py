@@ -579,7 +579,7 @@ def test_while_a_method_runs_others_read_and_none_writes(ledger, file, start):
                     pool.submit(other.drop).result()
 
     ledger.unlearn(gu.Unlink(), *start, user("3"), save=save)
-    assert sorted(path.name for path in file.parent.iterdir()) == ["ledger.db", "ledger.db.key"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["ledger.db"]
 
 
 @pytest.mark.parametrize("wait", [-1, math.inf, math.nan])
@@ -624,7 +624,7 @@ def test_processes_take_turns(tmp_path):
     key = bytes.fromhex(key_file(ledger.path).read_text())
     served = [entry.digest for entry in ledger.entries()]
     assert sorted(served) == sorted(user(str(k)).digest(key) for k in range(12))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "ledger.db.key", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db", "run"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

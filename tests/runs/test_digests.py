@@ -113,7 +113,7 @@ def as_preparation_before(path, run):
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["graphunlearn"])
     facts["served"] = [[facts["model"], facts["graph"]]]
-    facts |= {"model": fingerprint(before.original), "graph": before.graph.fingerprint()}
+    facts |= {"model": fingerprint(before.original), "graph": before.graph.fingerprint(), "format": 1}
     save_file({"factor": torch.ones(2)}, path, {"graphunlearn": json.dumps(facts)})
 
 

@@ -30,12 +30,17 @@ def database(
 ) -> bool:
     """Search a database or its journal; return whether the content is one. See :func:`packed`."""
     if head.startswith((*WAL, JOURNAL)) or name.endswith(("-wal", "-journal")):
-        _remains(iter(lambda: stream.read(CHUNK), b""), "journal of a database", inside, sight)
+        if (
+            _remains(iter(lambda: stream.read(CHUNK), b""), "journal of a database", inside, sight)
+            and sight.ids.numbers
+        ):
+            sight.refuse("a journal of a database holds numbers in binary form, which are not searched", inside)
         return True
     if not head.startswith(MAGIC):
         return False
     if path is None:
-        _remains(iter(lambda: stream.read(CHUNK), b""), "database", inside, sight)
+        if _remains(iter(lambda: stream.read(CHUNK), b""), "database", inside, sight) and sight.ids.numbers:
+            sight.refuse("a database in an archive holds numbers in binary form, which are not searched", inside)
         return True
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -130,7 +135,11 @@ def _gaps(page: bytes, start: int) -> Iterator[bytes]:
         block = following
 
 
-def _remains(parts: Iterator[bytes], place: str, inside: str, sight: Sight) -> None:
+def _remains(parts: Iterator[bytes], place: str, inside: str, sight: Sight) -> bool:
+    """Search the remains of rows; return whether there are any."""
+    some = False
     for part in parts:
         if part.strip(b"\x00"):
+            some = True
             sight.see(place, sight.ids.in_remains(part), inside)
+    return some

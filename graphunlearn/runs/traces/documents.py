@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,19 @@ import numpy as np
 
 from graphunlearn.data.io.columns import SEPARATORS, fields, plain
 from graphunlearn.runs.traces.ids import FIGURE, LEVELS, Hits, role_of
-from graphunlearn.runs.traces.packed import MOST
 from graphunlearn.runs.traces.sight import CHUNK, Sight, Watched
 
 __all__ = ["documents", "json_hits", "raw_bytes"]
 
+PARSED = 1 << 26
+"""The largest JSON in bytes that is read as such, which takes twenty times the memory; larger JSON is read as text."""
 LISTS = {"id", "ids", "index", "indices", "rawids"}
 """Fields of JSON that hold ids of any level."""
+ODD = "graphunlearn.latin-1"
+"""Handler of bytes that are no UTF-8: each is read as a character of Latin-1."""
+BREAKS, KEPT = ",;\t", 4096
+"""Where lines longer than a chunk are cut, and how many characters are searched twice if there is no such place."""
+_START = re.compile(r"^\w+")
 MARKUP = {".html", ".htm", ".svg", ".xml"}
 LINES = {".jsonl", ".ndjson"}
 
@@ -28,17 +35,18 @@ def documents(
     stream: Watched, head: bytes, name: str, inside: str, sight: Sight, path: Path | None, content: Any
 ) -> bool:
     """Search JSON, text or raw bytes; every content is one of them. See :func:`packed`."""
-    suffix, encoding = Path(name).suffix.lower(), _encoding(head)
+    suffix, encoding, large = Path(name).suffix.lower(), _encoding(head), False
     if encoding is None:
         raw_bytes(stream, inside, sight)
         return True
     start = head.decode(encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "[") and suffix not in MARKUP:
-        data = stream.read(MOST + 1)
-        if len(data) <= MOST and _json(data.decode(encoding, "replace"), suffix, inside, sight):
+        data = stream.read(PARSED + 1)
+        if len(data) <= PARSED and _json(data.decode(encoding, ODD), suffix, inside, sight):
             return True
         stream = _Again(data, stream)  # type: ignore[assignment]
-    _lines(stream, encoding, suffix, inside, sight)
+        large = len(data) > PARSED
+    _lines(stream, encoding, suffix in MARKUP or large, inside, sight)
     return True
 
 
@@ -80,7 +88,7 @@ def json_hits(value: Any, sight: Sight, *, role: str | None = None, named: bool 
     while stack:
         entry, role, trusted = stack.pop()
         if isinstance(entry, dict):
-            level = entry.get("level")
+            level = entry.get("level", entry.get("type"))
             for key, inner in entry.items():
                 hits.update(_of_key(str(key), role, sight))
                 kind = role_of(key)
@@ -125,21 +133,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) < 2**64
 
 
-def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sight) -> None:
+def _lines(stream: Watched, encoding: str, prose: bool, inside: str, sight: Sight) -> None:
     """Search text by lines: as a table if the first line names columns of ids, and by tokens otherwise."""
     ids, separator, first = sight.ids, "", True
     roles: list[tuple[str, str | None]] = []
+    typed: int | None = None  # the column that says what the ids of a row name
     for block in _blocks(stream, encoding):
         if first:
             separator, roles = _columns(block.partition("\n")[0])
+            typed = next((at for at, (name, _) in enumerate(roles) if plain(name) == "type"), None)
             first = False
         if not roles:
-            sight.see("text", ids.in_text(block, prose=suffix in MARKUP), inside)
+            sight.see("text", ids.in_text(block, prose=prose), inside)
             continue
         if not ids.may_occur(block):
             continue
         lines = block.splitlines()
-        rows = [line.split(separator) for line in lines] if '"' not in block else []
+        plain_rows = '"' not in block and typed is None
+        rows = [line.split(separator) for line in lines] if plain_rows else []
         if rows and all(len(row) == len(roles) for row in rows):
             for (name, role), column in zip(roles, zip(*rows)):
                 for cell, count in Counter(filter(ids.may_occur, column)).items():
@@ -152,6 +163,8 @@ def _lines(stream: Watched, encoding: str, suffix: str, inside: str, sight: Sigh
                 sight.see("text", ids.in_text(line), inside)
                 continue
             for cell, (name, role) in zip(cells, roles):
+                if typed is not None and role is None and plain(name) in LISTS:
+                    role = cells[typed] if cells[typed] in LEVELS else None
                 sight.see(f"column {name}", _in_cell(cell, role, sight), inside)
 
 
@@ -171,41 +184,58 @@ def _columns(line: str) -> tuple[str, list[tuple[str, str | None]]]:
         roles = [(name, role_of(name)) for name in names]
         if separator == " " and any(role is None for _, role in roles):
             break  # a sentence
-        if any(role in LEVELS for _, role in roles) and (len(names) > 1 or separator == " "):
+        known = any(role in LEVELS or plain(name) in LISTS for name, role in roles)
+        if known and (len(names) > 1 or separator == " "):
             return separator, roles
     return "", []
 
 
 def _blocks(stream: Watched, encoding: str) -> Iterator[str]:
     """Yield a text in blocks that end at the end of a line, or else at a blank."""
-    decode, rest = codecs.getincrementaldecoder(encoding)("replace").decode, ""
+    decode, rest = codecs.getincrementaldecoder(encoding)(ODD).decode, ""
     while data := stream.read(CHUNK):
-        text = decode(data)
-        if "\ufffd" in text and encoding == "utf-8":
-            text = text if b"\xef\xbf\xbd" in data else data.decode("latin-1")
-        rest += text
-        cut = max(rest.rfind("\n"), rest.rfind(" ") if len(rest) > 4 * CHUNK else -1) + 1
-        if len(rest) > 16 * CHUNK:
-            cut = len(rest)
+        rest += decode(data)
+        cut = rest.rfind("\n") + 1
+        if not cut and len(rest) > CHUNK:  # a long line
+            cut = max(map(rest.rfind, BREAKS)) + 1 or rest.rfind(" ") + 1
+            if not cut:
+                tail, end = rest[-KEPT:], len(rest)
+                while end and (rest[end - 1].isalnum() or rest[end - 1] == "_"):  # the word may go on
+                    end -= 1
+                yield rest[:end]
+                rest = _START.sub("", tail) or tail  # once more, since an id may have begun in it
         if cut:
             yield rest[:cut]
             rest = rest[cut:]
-    if rest:
+    if rest := rest + decode(b"", True):
         yield rest
+
+
+def _latin(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that cannot be decoded as Latin-1."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(ODD, _latin)
 
 
 def _encoding(head: bytes) -> str | None:
     """Return the encoding of a text by its first bytes, or ``None`` if they are no text."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     if b"\x00" not in head:
         odd = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
         return "utf-8" if odd * 50 <= len(head) else None
     even, uneven = head[::2].count(0), head[1::2].count(0)
-    if len(head) >= 4 and not even and uneven * 4 > len(head):
-        return "utf-16-le"
-    if len(head) >= 4 and not uneven and even * 4 > len(head):
-        return "utf-16-be"
+    for encoding, high, low in (("utf-16-le", uneven, even), ("utf-16-be", even, uneven)):
+        if len(head) >= 4 and not low and high * 4 > len(head):
+            text = head.decode(encoding, "replace")
+            odd = sum(character < " " and character not in "\t\n\r\f" for character in text)
+            return encoding if odd * 50 <= len(text) else None
     return None
 
 

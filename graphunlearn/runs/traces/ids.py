@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from html import unescape
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ RAW_LENGTH, RUN = 6, 16
 
 _ROLES = {name: role for role in LEVELS for name in NAMES[role].split()}
 _FIGURES = {name for role in ("rating", "time", "label", "position") for name in NAMES[role].split()}
-_FIGURES |= {"rank", "number", "total", "size", "seed", "epoch", "k"}
+_FIGURES |= {"row", "oldrow", "newrow", "rank", "number", "total", "size", "seed", "epoch", "k"}
+_ESCAPES = re.compile(
+    r"((?:\\u[0-9a-fA-F]{4})+)|((?:%[2-9a-fA-F][0-9a-fA-F])+)|(&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{2,31});)"
+    r"|\\[nrt\"/\\]"
+)
+"""Escapes of JSON, of addresses and of HTML in text."""
 _TOKEN = re.compile(r"\w+")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d|(?<!\d)\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?!\d)")
 _ASCII = re.compile(rb"[0-9A-Za-z_]+")
@@ -124,7 +130,9 @@ class WantedIds:
         Args:
             text: The text.
         """
-        return bool(self._bare) or not self._tokens.isdisjoint(_TOKEN.findall(text))
+        if self._bare or not self._tokens.isdisjoint(_TOKEN.findall(text)):
+            return True
+        return any(not self._tokens.isdisjoint(_TOKEN.findall(other)) for other in _readings(text))
 
     def occurrences(self, text: str) -> list[tuple[str, int]]:
         """Return all whole tokens of a text that are ids, with their positions.
@@ -136,9 +144,9 @@ class WantedIds:
             text: The text.
         """
         found: list[tuple[str, int]] = []
-        if not self.may_occur(text):
-            return found
         tokens = {*_TOKEN.findall(text)}
+        if not self._bare and self._tokens.isdisjoint(tokens):
+            return found
         if tokens & self._anchors.keys():
             for match in _TOKEN.finditer(text):
                 for before, name in self._anchors.get(match[0], ()):
@@ -155,13 +163,19 @@ class WantedIds:
         return found
 
     def in_text(self, text: str, *, prose: bool = False) -> Hits:
-        """Return how often ids occur in a text as whole tokens.
+        """Return how often ids occur in a text as whole tokens, plainly or with escapes of JSON, addresses and HTML.
 
         Args:
             text: The text.
             prose: Whether the text may hold figures. A short number then counts only if the text names the level
                 before it, as in ``"--users 7 9"``.
         """
+        hits = self._in_plain(text, prose)
+        for other in _readings(text):
+            hits = Hits(hits | self._in_plain(other, prose))
+        return hits
+
+    def _in_plain(self, text: str, prose: bool) -> Hits:
         hits = Hits()
         for name, start in self.occurrences(text):
             figure = prose and not self.distinct(name)
@@ -259,6 +273,23 @@ class WantedIds:
                     if start not in known and text[start : start + length] in self.ids:
                         hits.add(length >= RAW_LENGTH)
         return hits
+
+
+def _readings(text: str) -> set[str]:
+    """Return a text with the characters that its escapes stand for, if it has any."""
+    if not ("\\" in text or "%" in text or "&" in text or "+" in text):
+        return set()
+    return {_ESCAPES.sub(_character, part) for part in (text, text.replace("+", " "))} - {text}  # as in addresses
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return what an escape stands for."""
+    unicode, address, entity = match.groups()
+    if unicode:
+        return bytes.fromhex(unicode.replace("\\u", "")).decode("utf-16-be", "replace")
+    if address:
+        return bytes.fromhex(address.replace("%", "")).decode("utf-8", "replace")
+    return unescape(entity) if entity else " "
 
 
 def _is_token(text: str, start: int, end: int) -> bool:

@@ -6,13 +6,16 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from graphunlearn.runs.traces.sight import Sight, Watched
+import numpy as np
+
+from graphunlearn.runs.traces.sight import CHUNK, Sight, Watched
 
 __all__ = ["packed"]
 
@@ -28,10 +31,14 @@ OPAQUE = {
     b"Rar!": "RAR",
     b"\x89HDF": "HDF5",
     b"%PDF": "PDF",
+    b"PACK\x00\x00\x00": "Git pack",
+    b"Obj\x01": "Avro",
 }
 """Formats that hold compressed content, which is not searched."""
 MOST = 1 << 28
 """Bytes of an archive inside another one that are held in memory."""
+STORAGE = re.compile(r"/data/\d+$")
+"""Members of PyTorch files that hold tensors."""
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
 
 
@@ -58,6 +65,9 @@ def packed(stream: Watched, head: bytes, name: str, inside: str, sight: Sight, p
                 label = f"{inside}/{suffix[1:]}" if inside else suffix[1:]
                 content(unpacked, name.removesuffix(suffix), label, sight)
                 return True
+        if _is_deflated(head):
+            content(_Inflated(stream), name, f"{inside}/zlib" if inside else "zlib", sight)
+            return True
         if head.startswith(b"PK\x03\x04"):
             _zip(stream, inside, sight, path, content)
             return True
@@ -80,12 +90,24 @@ def _zip(stream: Watched, inside: str, sight: Sight, path: Path | None, content:
             sight.refuse("the archive inside an archive is too large to be searched", inside)
             return
     with zipfile.ZipFile(io.BytesIO(data) if path is None else path) as archive:
+        torch_file = any(name.endswith("/data.pkl") for name in archive.namelist())
         for member in archive.infolist():
             if member.flag_bits & 1:
                 sight.refuse(f"'{member.filename}' is encrypted", inside)
             elif not member.is_dir():
                 with archive.open(member) as found:
                     _member(found, member.filename, inside, sight, content)
+                if torch_file and STORAGE.search(member.filename):
+                    with archive.open(member) as found:
+                        _storage(found, inside, sight)
+
+
+def _storage(found: Any, inside: str, sight: Sight) -> None:
+    """Search a tensor of a PyTorch file for 64-bit whole numbers; other numbers equal none by their bytes."""
+    label = f"{inside}/member" if inside else "member"
+    while len(sight.ids.values) and (data := found.read(CHUNK)):
+        values = np.frombuffer(data[: len(data) // 8 * 8], "<i8")
+        sight.see("tensor", sight.ids.in_numbers(values, None, table=False), label)
 
 
 def _member(found: Any, name: str, inside: str, sight: Sight, content: Any) -> None:
@@ -94,6 +116,36 @@ def _member(found: Any, name: str, inside: str, sight: Sight, content: Any) -> N
     sight.see("name", sight.ids.in_text(name, prose=True), label)
     if found is not None:
         content(found, Path(name).name, label, sight)
+
+
+def _is_deflated(head: bytes) -> bool:
+    """Return whether bytes begin a zlib stream, as objects of Git do."""
+    if len(head) < 3 or head[0] != 0x78 or int.from_bytes(head[:2], "big") % 31:
+        return False
+    try:
+        return bool(zlib.decompressobj().decompress(head))
+    except zlib.error:
+        return False
+
+
+class _Inflated(io.RawIOBase):
+    """The content of a zlib stream."""
+
+    def __init__(self, stream: Watched) -> None:
+        self._stream, self._engine = stream, zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data and not self._engine.eof:
+            given = self._engine.unconsumed_tail or self._stream.read(CHUNK)
+            if not given:
+                raise EOFError("it is cut off")
+            data = self._engine.decompress(given, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Raw(io.RawIOBase):

@@ -18,7 +18,7 @@ from graphunlearn.runs.run import Run
 from graphunlearn.runs.traces.arrays import arrays
 from graphunlearn.runs.traces.databases import database
 from graphunlearn.runs.traces.documents import documents, raw_bytes
-from graphunlearn.runs.traces.ids import LEVELS, WantedIds
+from graphunlearn.runs.traces.ids import LEVELS, Hits, WantedIds
 from graphunlearn.runs.traces.packed import packed
 from graphunlearn.runs.traces.rows import WantedPrints, WantedRows, rows_of
 from graphunlearn.runs.traces.sight import Sight
@@ -140,13 +140,15 @@ def search_traces(
     sight = Sight(wanted, rows, prints)
     result = Traces(skipped_rows=rows.skipped)
     listed = list(_files(given, result))
-    total = sum(size for _, _, size in listed)
+    total = sum(size or 0 for _, _, size in listed)
     with tqdm(total=total, desc="search", unit="B", unit_scale=True, leave=False, disable=_off(progress)) as bar:
         for path, name, size in listed:
             sight.file, sight.step = str(path), bar.update
-            sight.see("file name", wanted.in_text(name, prose=True))
-            _search(path, sight)
-            result.files, result.bytes = result.files + 1, result.bytes + size
+            words = wanted.in_text(name.replace("_", " "), prose=True)
+            sight.see("file name", Hits(wanted.in_text(name, prose=True) | words))
+            if size is not None:
+                _search(path, sight)
+                result.files, result.bytes = result.files + 1, result.bytes + size
     for (file, place), hits in sight.found.items():
         kinds = [(True, hits["certain"]), (False, hits["possible"])]
         result.found += [Trace(file, place, count, certain) for certain, count in kinds if count]
@@ -158,8 +160,11 @@ def _off(progress: bool | None) -> bool | None:
     return None if progress is None else not progress
 
 
-def _files(paths: Iterable[Path], result: Traces) -> Iterator[tuple[Path, str, int]]:
-    """Yield every file below some paths with its name below them and its size; name what cannot be walked."""
+def _files(paths: Iterable[Path], result: Traces) -> Iterator[tuple[Path, str, int | None]]:
+    """Yield every file below some paths with its name below them and its size; name what cannot be walked.
+
+    The size is ``None`` where there is only a name to search: empty folders, and further names of a file.
+    """
 
     def refused(error: OSError) -> None:
         result.unread.append((str(error.filename), error.strerror or str(error)))
@@ -171,7 +176,7 @@ def _files(paths: Iterable[Path], result: Traces) -> Iterator[tuple[Path, str, i
             walked = (
                 (Path(top, name), os.path.relpath(Path(top, name), root))
                 for top, folders, names in os.walk(root, onerror=refused)
-                for name in sorted([*names, *(folder for folder in folders if Path(top, folder).is_symlink())])
+                for name in sorted([*names, *(folder for folder in folders if _is_end(Path(top, folder)))])
             )
         for path, name in walked:
             try:
@@ -179,12 +184,24 @@ def _files(paths: Iterable[Path], result: Traces) -> Iterator[tuple[Path, str, i
             except OSError as error:
                 result.unread.append((str(path), error.strerror or str(error)))
                 continue
-            if not stat.S_ISREG(about.st_mode):
+            if stat.S_ISDIR(about.st_mode) and not path.is_symlink():
+                yield path, name, None
+            elif not stat.S_ISREG(about.st_mode):
                 what = "a link to a folder, which was not followed" if path.is_dir() else "no regular file"
                 result.unread.append((str(path), what))
-            elif (about.st_dev, about.st_ino) not in seen:
+            else:
+                yield path, name, None if (about.st_dev, about.st_ino) in seen else about.st_size
                 seen.add((about.st_dev, about.st_ino))
-                yield path, name, about.st_size
+
+
+def _is_end(folder: Path) -> bool:
+    """Return whether a folder is not walked into, or has nothing in it."""
+    if folder.is_symlink():
+        return True
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:
+        return False  # the walk names it
 
 
 def _search(path: Path, sight: Sight) -> None:

@@ -10,19 +10,22 @@ import numpy as np
 
 from graphunlearn.runs.traces.arrays import in_array, vectors
 from graphunlearn.runs.traces.documents import json_hits
-from graphunlearn.runs.traces.ids import Hits, role_of
+from graphunlearn.runs.traces.ids import LEVELS, Hits, role_of
 from graphunlearn.runs.traces.sight import Sight, Watched
 
 __all__ = ["tables"]
 
 ROWS = 65_536
-ARROW = b"ARROW1"
+ARROW, STREAM = b"ARROW1", b"\xff\xff\xff\xff"
+VIEWS = {"string_view": "large_string", "binary_view": "large_binary"}
 
 
 def tables(stream: Watched, head: bytes, name: str, inside: str, sight: Sight, path: Path | None, content: Any) -> bool:
     """Search a Parquet or an Arrow file; return whether the content is one. See :func:`packed`."""
-    if not head.startswith((b"PAR1", ARROW)):
+    if not head.startswith((b"PAR1", ARROW, STREAM)):
         return False
+    if head.startswith(STREAM) and (path is None or int.from_bytes(head[4:8], "little") > path.stat().st_size):
+        return False  # other bytes
     if path is None:
         sight.refuse("a Parquet or Arrow file inside an archive is not searched", inside)
         return False
@@ -35,14 +38,27 @@ def tables(stream: Watched, head: bytes, name: str, inside: str, sight: Sight, p
         for batch in _batches(path, head, sight):
             numbers = []
             for column, values in zip(batch.schema.names, batch.columns):
-                _column(values, column, column, sight)
+                if column == "id" and "type" in batch.schema.names:
+                    _typed(batch, sight)
+                else:
+                    _column(values, column, column, sight)
                 if pa.types.is_floating(values.type) and not values.null_count:
                     numbers.append(values.to_numpy(zero_copy_only=False))
             if len(numbers) > 1:  # an embedding with one column per entry
                 vectors(np.stack(numbers, axis=1).tobytes(), inside, sight)
     except (pa.ArrowException, OSError) as error:
+        if head.startswith(STREAM):
+            return False  # other bytes
         sight.refuse(f"no whole Parquet or Arrow file: {str(error).splitlines()[0]}", inside)
     return True
+
+
+def _typed(batch: Any, sight: Sight) -> None:
+    """Search a column ``id`` beside a column ``type`` that says what each id names."""
+    kinds = batch.column("type").to_pylist()
+    for kind in dict.fromkeys(kinds):
+        rows = [number for number, other in enumerate(kinds) if other == kind]
+        _column(batch.column("id").take(rows), kind if kind in LEVELS else "id", "id", sight)
 
 
 def _batches(path: Path, head: bytes, sight: Sight) -> Iterator[Any]:
@@ -52,6 +68,13 @@ def _batches(path: Path, head: bytes, sight: Sight) -> Iterator[Any]:
         with pyarrow.ipc.open_file(str(path)) as file:
             _metadata(file.schema, sight)
             yield from (file.get_batch(number) for number in range(file.num_record_batches))
+        return
+    if head.startswith(STREAM):
+        import pyarrow.ipc
+
+        with path.open("rb") as source, pyarrow.ipc.open_stream(source) as reader:
+            _metadata(reader.schema, sight)
+            yield from reader
         return
     import pyarrow.parquet
 
@@ -98,6 +121,10 @@ def _column(values: Any, name: str, place: str, sight: Sight) -> None:
         sight.see(f"column {place}", in_array(found, name, sight, table=True))
     elif pa.types.is_decimal(kind):
         _texts(values.cast(pa.string()), name, place, sight)
+    elif str(kind) in VIEWS:
+        _column(values.cast(VIEWS[str(kind)]), name, place, sight)
+    elif not (pa.types.is_boolean(kind) or pa.types.is_temporal(kind) or pa.types.is_null(kind)):
+        sight.refuse(f"a column of type {getattr(kind, 'extension_name', str(kind).partition('<')[0])} is not searched")
 
 
 def _texts(values: Any, name: str, place: str, sight: Sight) -> None:
