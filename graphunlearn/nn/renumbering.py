@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -25,7 +25,7 @@ OWN = ("torch_geometric", "graphunlearn")
 
 @singledispatch
 def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a model with the rows of some users and items only, in the same order.
+    """Return a copy of a model with the rows of some users and items only, in a given order.
 
     The rows are those of :func:`~graphunlearn.nn.tables.node_rows`. Attributes such as ``num_items`` get the new
     numbers. Register a function for your own model class if it holds embeddings elsewhere, or anything else with an
@@ -38,7 +38,8 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
     Args:
         model: The model; it is not changed.
         graph: The graph of the model.
-        kept: Numbers of the users and items that stay, in ascending order ``[num_new]``, by node type.
+        kept: Numbers of the users and items that stay, in their new order ``[num_new]``, by node type. In a graph of
+            sessions, ``"session"`` may hold the numbers of all sessions in their new order.
 
     Returns:
         The copy, whose other parameters and buffers are the same.
@@ -61,7 +62,7 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
-    return with_tables(model, graph, new, counts, "keep_rows")
+    return with_tables(model, graph, new, counts, "keep_rows", _moved(kept))
 
 
 def with_tables(
@@ -70,8 +71,9 @@ def with_tables(
     tables: Mapping[int, nn.Parameter],
     counts: Mapping[str, tuple[int, int]],
     rule: str,
+    moved: Collection[str] = (),
 ) -> nn.Module:
-    """Return a copy of a model with tables of other sizes.
+    """Return a copy of a model with tables of other sizes, or of the same rows in another order.
 
     Args:
         model: The model.
@@ -79,6 +81,7 @@ def with_tables(
         tables: The new tables, by the ``id`` of the parameter that each replaces.
         counts: The numbers of users, items and nodes before and after, by node type.
         rule: Name of the function that a model of another kind is registered with, for error messages.
+        moved: The node types of which some get other numbers.
 
     Raises:
         ValueError: The model holds something else with as many entries as there are users or items.
@@ -94,11 +97,12 @@ def with_tables(
             for attribute in (form.format(name) for form in SIZES):
                 if type(vars(module).get(attribute)) is int and vars(module)[attribute] == before:
                     setattr(module, attribute, after)
-    changed = {before for before, after in counts.values() if before != after}
+    other = {name for name, (before, after) in counts.items() if before != after or name in moved}
+    changed = {counts[name][0] for name in other}
     for what in _left(made, changed, {before for before, _ in counts.values()}, ours):
         raise _unclear(model, what, rule)
     rows = node_rows(model, graph).values()
-    for side, nodes in _sides(graph, counts).items():
+    for side, nodes in _sides(graph, other).items():
         if not any(own.start <= nodes.start and nodes.stop <= own.stop for own in rows):
             raise _unclear(model, f"no table of {side}s that is found", rule)
     return made
@@ -112,10 +116,16 @@ def _counts(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) 
     return counts | {"node": (graph.num_rows, sum(after for _, after in counts.values()))}
 
 
-def _sides(graph: InteractionGraph | SessionGraph, counts: Mapping[str, tuple[int, int]]) -> dict[str, slice]:
-    """Return the rows of a table with all users and items that belong to a side from which some go."""
-    sides = dict(zip(("item",) if graph.kind == "sessions" else ("user", "item"), graph.sides))
-    return {name: rows for name, rows in sides.items() if counts[name][0] != counts[name][1]}
+def _moved(kept: Mapping[str, Tensor]) -> set[str]:
+    """Return the node types of which some get other numbers."""
+    moved = {name for name, index in kept.items() if not torch.equal(index.cpu(), torch.arange(len(index)))}
+    return moved | ({"node"} if moved & {"user", "item"} else set())
+
+
+def _sides(graph: InteractionGraph | SessionGraph, other: Collection[str]) -> dict[str, slice]:
+    """Return the rows of a table with all users and items that belong to a side of which some go or move."""
+    sides = zip(("item",) if graph.kind == "sessions" else ("user", "item"), graph.sides)
+    return {name: rows for name, rows in sides if name in other}
 
 
 def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) -> Tensor:

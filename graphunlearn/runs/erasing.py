@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphunlearn.data.renumbering import active_nodes, keep_nodes, node_types
+from graphunlearn.data.renumbering import (
+    active_nodes,
+    canonical_order,
+    keep_nodes,
+    node_types,
+    with_sorted_events,
+)
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.run import Run
 
@@ -48,6 +55,10 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
     request names leave these as well. The original model and data, the request, and what training told of its course
     are left out.
 
+    Users and items are numbered in the order of their raw ids, interactions are sorted by user and item, and sessions
+    by raw id, because the order of the file tells where in it something is missing. The seed becomes a hash of the
+    smaller model, because whoever knows the seed could train again with a guess added and compare.
+
     Args:
         run: The run; it is not changed.
         inactive: Whether all users and items without training events go, whatever emptied them.
@@ -63,18 +74,22 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
         expected, got = "be one that 'forget' wrote, with its request", "one without"
         raise ArgumentError("run", expected, got, "without it, all users and items without training events can go")
     gone = {name: _gone(run, name, inactive) for name in node_types(run.train)}
-    small = Compacted.of(run.model, run.train, {name: (~mask).nonzero().flatten() for name, mask in gone.items()})
+    kept = {name: _sorted(run.train, name, ~mask) for name, mask in gone.items()}
+    if run.train.kind == "sessions":
+        kept["session"] = canonical_order(run.train.vocabulary("session"))
+    small = Compacted.of(run.model, run.train, kept)
+    small = replace(small, graph=with_sorted_events(small.graph))
     ids = {name: _ids(run.train, name, mask) for name, mask in gone.items()}
     parts, left = {}, {}
     for name in HELD_OUT:
         graph = getattr(run, name)
-        parts[name] = _without_named(graph, run)
-        parts[name] = keep_nodes(
-            parts[name], {kind: _others(graph, kind, ids.get(kind, [])) for kind in node_types(graph)}
-        )
+        part = _without_named(graph, run)
+        others = {kind: _sorted(part, kind, _others(part, kind, ids.get(kind, []))) for kind in node_types(part)}
+        parts[name] = with_sorted_events(keep_nodes(part, others))
         left[name] = graph.num_interactions - parts[name].num_interactions
     about = {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True}
-    made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=run.settings, about=about)
+    settings = replace(run.settings, seed=int(fingerprint(small.model)[:8], 16))
+    made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=settings, about=about)
     idle = {name: int((~active_nodes(small.graph, name)).sum()) for name in gone}
     return Erased(made, small, left, idle)
 
@@ -90,7 +105,8 @@ def id_map(compacted: Compacted) -> dict[str, list[Any]]:
         separately for users and items.
     """
     columns: dict[str, list[Any]] = {"type": [], "id": [], "old_row": [], "new_row": []}
-    for name, kept in compacted.kept.items():
+    for name in compacted.gone:
+        kept = compacted.kept[name]
         columns["type"] += [name] * kept.numel()
         columns["id"] += compacted.graph.vocabulary(name).ids
         columns["old_row"] += kept.tolist()
@@ -115,12 +131,17 @@ def _ids(graph: Any, name: str, mask: Tensor) -> list[str]:
 
 
 def _others(graph: Any, name: str, ids: list[str]) -> Tensor:
-    """Return the numbers of all users or items but some, which are given by raw ids: users of sessions may differ."""
+    """Return a mask of all users or items but some, which are given by raw ids: users of sessions may differ."""
     vocabulary = graph.vocabulary(name)
     stays = torch.ones(len(vocabulary), dtype=torch.bool)
     nodes = vocabulary.lookup(ids)
     stays[nodes[nodes >= 0]] = False
-    return stays.nonzero().flatten()
+    return stays
+
+
+def _sorted(graph: Any, name: str, mask: Tensor) -> Tensor:
+    """Return the numbers of the users or items in a mask, in the order of their raw ids."""
+    return canonical_order(graph.vocabulary(name), mask.nonzero().flatten())
 
 
 def _without_named(graph: Any, run: Run) -> Any:

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from strategies import graphs, session_graphs
 
 import graphunlearn as gu
-from graphunlearn.data.renumbering import active_nodes, emptied_nodes, keep_nodes, named_nodes, new_numbers, node_types
+from graphunlearn.data.renumbering import (
+    active_nodes,
+    canonical_order,
+    emptied_nodes,
+    keep_nodes,
+    named_nodes,
+    new_numbers,
+    node_types,
+    with_sorted_events,
+)
+from graphunlearn.data.vocabulary import Vocabulary
 
 
 @st.composite
@@ -17,7 +27,7 @@ def parts(draw, source):
     kept = {}
     for name in node_types(graph):
         size = len(graph.vocabulary(name))
-        kept[name] = torch.tensor(sorted(draw(st.sets(st.sampled_from(range(size))))), dtype=torch.long)
+        kept[name] = torch.tensor(draw(st.lists(st.sampled_from(range(size)), unique=True)), dtype=torch.long)
     return graph, kept
 
 
@@ -120,7 +130,55 @@ def test_new_numbers_are_the_places_among_those_that_stay():
     assert new_numbers(torch.tensor([1, 3]), 5).tolist() == [-1, 0, -1, 1, -1]
 
 
-@pytest.mark.parametrize("kept", [[1, 0], [0, 0], [0, 9]])
+@given(parts(session_graphs()), st.randoms())
+def test_sessions_are_put_in_order(case, random):
+    graph, kept = case
+    order = random.sample(range(graph.num_sessions), graph.num_sessions)
+    part = keep_nodes(graph, {"session": torch.tensor(order, dtype=torch.long)})
+    rows = sessions_of(graph)
+    assert sessions_of(part) == [rows[n] for n in order]
+    assert part.validate()
+    both = keep_nodes(graph, kept | {"session": torch.tensor(order, dtype=torch.long)})
+    assert sessions_of(both) == sessions_of(keep_nodes(part, kept))
+
+
+def by_id(ids):
+    return sorted(ids, key=int if all(text.isdecimal() for text in ids) else str)
+
+
+def test_numbers_are_sorted_as_numbers_and_other_ids_as_text():
+    ids = Vocabulary(["10", "9", "x", "100"])
+    assert canonical_order(ids).tolist() == [0, 3, 1, 2]
+    assert canonical_order(ids, torch.tensor([3, 1, 0])).tolist() == [1, 0, 3]  # whether x was there is not told
+    assert canonical_order(Vocabulary(["10", "007"])).tolist() == [1, 0]
+    assert canonical_order(Vocabulary(3)).tolist() == [0, 1, 2]
+
+
+@given(graphs(), st.randoms())
+def test_sorted_interactions_do_not_depend_on_the_order_of_the_file(graph, random):
+    before = rows_of(graph)
+    made = with_sorted_events(graph)
+    assert sorted(map(repr, rows_of(made))) == sorted(map(repr, before))
+    assert made.fingerprint() == graph.fingerprint()
+    codes = (made.pairs[0] * graph.num_items + made.pairs[1]).tolist()
+    assert codes == sorted(codes)
+    order = torch.tensor(random.sample(range(graph.num_interactions), graph.num_interactions), dtype=torch.long)
+    names = {"user_ids": graph.user_ids, "item_ids": graph.item_ids}
+    values = {name: getattr(graph, name) for name in ("rating", "time", "label")}
+    values = {name: None if value is None else value[order] for name, value in values.items()}
+    other = gu.InteractionGraph.from_edges(graph.pairs[:, order], graph.num_users, graph.num_items, **names, **values)
+    assert rows_of(with_sorted_events(other)) == rows_of(made)
+    assert rows_of(graph) == before
+
+
+@given(session_graphs())
+def test_sessions_are_sorted_by_id(graph):
+    made = with_sorted_events(graph)
+    assert made.session_ids == by_id(graph.session_ids)
+    assert sorted(map(repr, sessions_of(made))) == sorted(map(repr, sessions_of(graph)))
+
+
+@pytest.mark.parametrize("kept", [[1, 1], [0, 0], [0, 9]])
 def test_bad_numbers_are_refused(kept):
     graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
     with pytest.raises(gu.ArgumentError, match="'kept' must"):

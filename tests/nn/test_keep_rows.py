@@ -36,6 +36,29 @@ def test_two_tables_are_cut_each_on_its_side(graph):
     assert torch.equal(made.tower.weight, model.tower.weight)
 
 
+def test_rows_are_in_the_order_that_is_asked_for(graph):
+    kept = {"user": torch.tensor([3, 0, 6, 2]), "item": torch.tensor([5, 1, 2])}
+    one, two = light_gcn(graph), TwoTower(7, 6)
+    made = keep_rows(one, graph, kept)
+    assert torch.equal(made.embedding.weight, one.embedding.weight[[3, 0, 6, 2, 12, 8, 9]])
+    made = keep_rows(two, graph, kept)
+    assert torch.equal(made.user_table.weight, two.user_table.weight[kept["user"]])
+    assert torch.equal(made.item_table.weight, two.item_table.weight[kept["item"]])
+
+
+def test_what_else_has_an_entry_per_node_is_refused_where_rows_only_move(graph):
+    kept = {"user": torch.arange(7), "item": torch.arange(6).flip(0)}
+    model = TwoTower(7, 6)
+    assert torch.equal(keep_rows(model, graph, kept).item_table.weight, model.item_table.weight.flip(0))
+    model.register_buffer("popularity", torch.zeros(6))
+    with pytest.raises(gu.ArgumentError, match="'popularity' of 6 entries"):
+        keep_rows(model, graph, kept)
+    model = TwoTower(7, 6)
+    model.item_table = nn.Embedding(30, 3)
+    with pytest.raises(gu.ArgumentError, match="no table of items that is found"):
+        keep_rows(model, graph, kept)
+
+
 def test_tied_tables_stay_tied_and_frozen_ones_frozen(graph):
     model = TwoTower(7, 6)
     model.again_item = nn.Embedding(6, 3)
