@@ -161,8 +161,7 @@ def keep_nodes(graph: G, kept: Mapping[str, Tensor]) -> G:
         ([[0, 0], [0, 1]], ['1'])
     """
     nodes: dict[str, Tensor] = {}
-    ordered = ("session",) if isinstance(graph, SessionGraph) and "session" in kept else ()
-    for name in (*node_types(graph), *ordered):
+    for name in (*node_types(graph), *(("session",) if graph.kind == "sessions" and "session" in kept else ())):
         size = len(graph.vocabulary(name))
         index = kept.get(name, torch.arange(size)).to(graph.device)
         nodes[name] = check_index("kept", index, size, f"numbers of {name}s")
@@ -207,17 +206,20 @@ def with_sorted_events(graph: G) -> G:
     """
     if isinstance(graph, SessionGraph):
         return keep_nodes(graph, {"session": canonical_order(graph.vocabulary("session")).to(graph.device)})
-    with torch.inference_mode(False):
-        made, order = graph.select(torch.arange(graph.num_interactions)), torch.arange(graph.num_interactions)
-        order = order.to(graph.device)
-        values = [getattr(graph, name) for name in reversed(ATTRIBUTES)]
-        for value in (*(value for value in values if value is not None), graph.pairs[1], graph.pairs[0]):
-            order = order[value[order].argsort(stable=True)]
-        store = graph[EDGE_TYPE]
-        own = {key: value for key, value in store.items() if is_per_interaction(key, value, order.numel())}
-        made[EDGE_TYPE].update({key: value[order] for key, value in own.items()})
-        made[EDGE_TYPE].edge_index = store.edge_index[:, order]
-        return made
+    return _sorted_interactions(graph)
+
+
+@torch.inference_mode(False)
+def _sorted_interactions(graph: InteractionGraph) -> InteractionGraph:
+    order = torch.arange(graph.num_interactions, device=graph.device)
+    values = [getattr(graph, name) for name in reversed(ATTRIBUTES)]
+    for value in (*(value for value in values if value is not None), graph.pairs[1], graph.pairs[0]):
+        order = order[value[order].argsort(stable=True)]
+    made, store = graph.select(order), graph[EDGE_TYPE]
+    own = {key: value for key, value in store.items() if is_per_interaction(key, value, order.numel())}
+    made[EDGE_TYPE].update({key: value[order] for key, value in own.items()})
+    made[EDGE_TYPE].edge_index = store.edge_index[:, order]
+    return made
 
 
 def _of_interactions(graph: InteractionGraph, kept: dict[str, Tensor]) -> InteractionGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.run import Run
 
-__all__ = ["ERASED", "Erased", "erase", "id_map"]
+__all__ = ["ERASED", "Erased", "erase", "id_map", "left_by"]
 
 ERASED = "erased"
 """Entry of :attr:`~graphunlearn.runs.run.Run.about` that tells that the data before a request are gone on purpose."""
@@ -70,23 +71,20 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
         ValueError: The run does not tell what was emptied, or the model cannot be made smaller; see
             :func:`~graphunlearn.compact`.
     """
-    if run.emptied is None and not inactive:
-        expected, got = "be one that 'forget' wrote, with its request", "one without"
-        raise ArgumentError("run", expected, got, "without it, all users and items without training events can go")
+    if not inactive:
+        _check_told(run)
     gone = {name: _gone(run, name, inactive) for name in node_types(run.train)}
+    held = [getattr(run, name) for name in HELD_OUT]
+    without = [_without(graph, run, gone) for graph in held]
+    for name, ids in left_by(run.train, held, without).items():
+        gone[name][run.train.vocabulary(name).lookup(ids)] = True
     kept = {name: _sorted(run.train, name, ~mask) for name, mask in gone.items()}
     if run.train.kind == "sessions":
         kept["session"] = canonical_order(run.train.vocabulary("session"))
     small = Compacted.of(run.model, run.train, kept)
     small = replace(small, graph=with_sorted_events(small.graph))
-    ids = {name: _ids(run.train, name, mask) for name, mask in gone.items()}
-    parts, left = {}, {}
-    for name in HELD_OUT:
-        graph = getattr(run, name)
-        part = _without_named(graph, run)
-        others = {kind: _sorted(part, kind, _others(part, kind, ids.get(kind, []))) for kind in node_types(part)}
-        parts[name] = with_sorted_events(keep_nodes(part, others))
-        left[name] = graph.num_interactions - parts[name].num_interactions
+    parts = {name: with_sorted_events(_without(getattr(run, name), run, gone)) for name in HELD_OUT}
+    left = {name: getattr(run, name).num_interactions - part.num_interactions for name, part in parts.items()}
     about = {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True}
     settings = replace(run.settings, seed=int(fingerprint(small.model)[:8], 16))
     made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=settings, about=about)
@@ -114,6 +112,45 @@ def id_map(compacted: Compacted) -> dict[str, list[Any]]:
     return columns
 
 
+def left_by(train: Any, before: Sequence[Any], after: Sequence[Any]) -> dict[str, list[str]]:
+    """Return the users and items that had held-out events alone, and have none any more.
+
+    Args:
+        train: The training graph.
+        before: The held-out graphs.
+        after: The held-out graphs without some events.
+
+    Returns:
+        Their raw ids, by node type; those that the training graph has no number for are left out.
+    """
+    found = {}
+    for name in node_types(train):
+        vocabulary = train.vocabulary(name)
+        lost = torch.zeros(len(vocabulary), dtype=torch.bool)
+        for graphs, value in ((before, True), (after, False)):
+            for graph in graphs:
+                if name in node_types(graph):
+                    own = graph.vocabulary(name)
+                    ids = (own[n] for n in active_nodes(graph, name).nonzero().flatten().tolist())
+                    nodes = vocabulary.lookup(ids)
+                    lost[nodes[nodes >= 0]] = value
+        lost &= ~active_nodes(train, name).cpu()
+        found[name] = [vocabulary[n] for n in lost.nonzero().flatten().tolist()]
+    return found
+
+
+def _check_told(run: Run) -> None:
+    """Raise ArgumentError if a run does not tell whom requests have emptied."""
+    if run.emptied is None:
+        expected, got = "tell whom all requests of its series have emptied", "one without request.json, or after one"
+    elif not run.emptied and run.forgotten is None:
+        expected = "be one that 'forget' wrote, with its request"
+        got = "one that is already erased" if ERASED in run.about else "one without"
+    else:
+        return
+    raise ArgumentError("run", expected, got, "without it, all users and items without training events can go")
+
+
 def _gone(run: Run, name: str, inactive: bool) -> Tensor:
     """Return a mask of the users or items to remove."""
     active = active_nodes(run.train, name)
@@ -125,18 +162,19 @@ def _gone(run: Run, name: str, inactive: bool) -> Tensor:
     return gone & ~active
 
 
-def _ids(graph: Any, name: str, mask: Tensor) -> list[str]:
-    vocabulary = graph.vocabulary(name)
-    return [vocabulary[n] for n in mask.nonzero().flatten().tolist()]
-
-
-def _others(graph: Any, name: str, ids: list[str]) -> Tensor:
-    """Return a mask of all users or items but some, which are given by raw ids: users of sessions may differ."""
-    vocabulary = graph.vocabulary(name)
-    stays = torch.ones(len(vocabulary), dtype=torch.bool)
-    nodes = vocabulary.lookup(ids)
-    stays[nodes[nodes >= 0]] = False
-    return stays
+def _without(graph: Any, run: Run, gone: Mapping[str, Tensor]) -> Any:
+    """Return held-out data without the events that the request names, and without the users and items that go."""
+    part, kept = _without_named(graph, run), {}
+    for name in node_types(part):
+        ids, known = part.vocabulary(name), run.train.vocabulary(name) if name in gone else ()
+        stays = active_nodes(part, name).cpu()
+        if known:  # users of sessions may differ between the parts; those of this one alone stay if they have clicks
+            nodes = ids.lookup(known[n] for n in range(len(known))) if ids != known else torch.arange(len(ids))
+            stays[nodes[nodes >= 0]] = True
+            nodes = nodes[gone[name].cpu()]
+            stays[nodes[nodes >= 0]] = False
+        kept[name] = _sorted(part, name, stays)
+    return keep_nodes(part, kept)
 
 
 def _sorted(graph: Any, name: str, mask: Tensor) -> Tensor:

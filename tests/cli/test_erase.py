@@ -109,6 +109,41 @@ def test_who_never_had_training_interactions_stays_and_is_told_of(trained, tmp_p
     assert parsed("erase", tmp_path / "f", "--out", tmp_path / "g")["erased"]["users"] == 2  # named
 
 
+def test_who_is_named_by_a_held_out_pair_and_has_no_other_goes(trained, tmp_path, parsed):
+    """The pair is dropped from the held-out data; of its user and item, only the ids would be left."""
+    run = Run.load(trained)
+    names = {"user_ids": [*run.train.user_ids, "solo"], "item_ids": [*run.train.item_ids, "rare", "never"]}
+    edges = {name: getattr(run, name).pairs for name in ("train", "validation", "test")}
+    users, items = run.train.num_users, run.train.num_items
+    edges["test"] = torch.cat([edges["test"], torch.tensor([[users], [items]])], 1)
+    sizes = users + 1, items + 2
+    graphs = {name: gu.InteractionGraph.from_edges(part, *sizes, **names) for name, part in edges.items()}
+    model = run.spec.build(graphs["train"])
+    Run(run.spec, model, **graphs, objective=run.objective, settings=run.settings).save(tmp_path / "wide")
+    user, item = events(run.train)[0]
+    (tmp_path / "p.csv").write_text(f"user,item\nsolo,rare\n{user},{item}\n")
+    words = ("--pairs", tmp_path / "p.csv", "--method", "unlink", "--out")
+    parsed("forget", tmp_path / "wide", *words, tmp_path / "b")
+    parsed("erase", tmp_path / "b", "--out", tmp_path / "c")
+    after = Run.load(tmp_path / "c").train
+    assert "solo" not in after.user_ids
+    assert "rare" not in after.item_ids
+    assert {user} <= set(after.user_ids)
+    assert {item, "never"} <= set(after.item_ids)
+
+
+def test_a_series_whose_request_was_deleted_asks_for_inactive(forgotten, tmp_path, parsed, refused):
+    copy = shutil.copytree(forgotten, tmp_path / "b")
+    for path in (*copy.glob("original*.safetensors"), copy / "request.json"):
+        path.unlink()
+    parsed("forget", copy, "--users", "u5", "--method", "unlink", "--out", tmp_path / "c")
+    sentence = refused("erase", tmp_path / "c", "--out", tmp_path / "d")
+    assert sentence.startswith("'run' must tell whom all requests of its series have emptied")
+    assert "--inactive" in sentence
+    parsed("erase", tmp_path / "c", "--out", tmp_path / "d", "--inactive")
+    assert not {"u1", "u2", "u5"} & set(Run.load(tmp_path / "d").train.user_ids)
+
+
 def test_earlier_requests_of_the_series_are_erased_too(forgotten, tmp_path, parsed):
     parsed("forget", forgotten, "--users", "u5", "--method", "unlink", "--out", tmp_path / "c")
     assert parsed("erase", tmp_path / "c", "--out", tmp_path / "d")["erased"]["users"] == 3
