@@ -30,7 +30,7 @@ __all__ = [
 
 Graph: TypeAlias = InteractionGraph | SessionGraph
 G = TypeVar("G", InteractionGraph, SessionGraph)
-_NUMBER = re.compile(r"0|[1-9][0-9]*")
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 def node_types(graph: Graph) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def new_numbers(kept: Tensor, size: int) -> Tensor:
 def canonical_order(vocabulary: Vocabulary, kept: Tensor | None = None) -> Tensor:
     """Return nodes in the order of their raw ids, which tells nothing of the order in which they were read.
 
-    If all of these ids are numbers, they are sorted as numbers, otherwise as text.
+    Digits within an id are compared as a number: ``"b9"`` is before ``"b10"``.
 
     Args:
         vocabulary: The raw ids of all nodes.
@@ -130,13 +130,19 @@ def canonical_order(vocabulary: Vocabulary, kept: Tensor | None = None) -> Tenso
 
     Example:
         >>> canonical_order(Vocabulary(["10", "9", "7"])), canonical_order(Vocabulary(["b10", "b9", "a"]))
-        (tensor([2, 1, 0]), tensor([2, 0, 1]))
+        (tensor([2, 1, 0]), tensor([2, 1, 0]))
     """
     numbers = list(range(len(vocabulary))) if kept is None else kept.tolist()
     ids = vocabulary.ids
-    numeric = vocabulary.is_range or all(_NUMBER.fullmatch(ids[n]) for n in numbers)
-    numbers.sort(key=(lambda n: (len(ids[n]), ids[n])) if numeric else (lambda n: (0, ids[n])))
+    numbers.sort(key=lambda n: (_natural(ids[n]), ids[n]))
     return torch.tensor(numbers, dtype=torch.long, device=None if kept is None else kept.device)
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return the parts of an id: text, and digits without leading zeros behind their number, in turn."""
+    parts = _DIGITS.split(text)
+    parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
+    return [(len(part) if at % 2 else 0, part) for at, part in enumerate(parts)]
 
 
 def keep_nodes(graph: G, kept: Mapping[str, Tensor]) -> G:

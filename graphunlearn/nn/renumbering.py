@@ -21,6 +21,9 @@ SIZES = ("num_{}s", "n_{}s", "{}_num", "{}_count")
 """Names under which models hold the numbers of users, items and nodes."""
 OWN = ("torch_geometric", "graphunlearn")
 """Packages whose models hold nothing of a graph but tables that are known, and whose layers are of other sizes."""
+CONTAINERS = (list, tuple, dict, set, frozenset)
+DEEPEST = 4
+"""How deep containers of containers are looked into."""
 
 
 @singledispatch
@@ -46,7 +49,7 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
 
     Raises:
         ValueError: The model holds something with as many entries as there are users or items, and nothing tells to
-            which of them they belong.
+            which of them they belong; or it holds a graph, or integers that may be the events of one.
 
     Example:
         >>> import torch, graphunlearn as gu
@@ -62,7 +65,7 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
-    return with_tables(model, graph, new, counts, "keep_rows", _moved(kept))
+    return with_tables(model, graph, new, counts, "keep_rows", _moved(kept), events=graph.num_interactions)
 
 
 def with_tables(
@@ -72,6 +75,7 @@ def with_tables(
     counts: Mapping[str, tuple[int, int]],
     rule: str,
     moved: Collection[str] = (),
+    events: int | None = None,
 ) -> nn.Module:
     """Return a copy of a model with tables of other sizes, or of the same rows in another order.
 
@@ -82,9 +86,11 @@ def with_tables(
         counts: The numbers of users, items and nodes before and after, by node type.
         rule: Name of the function that a model of another kind is registered with, for error messages.
         moved: The node types of which some get other numbers.
+        events: Number of events of the graph, if nothing that may hold them is allowed to stay in the model.
 
     Raises:
-        ValueError: The model holds something else with as many entries as there are users or items.
+        ValueError: The model holds something else with as many entries as there are users or items, or a graph; or,
+            with ``events``, pairs of integers or at least as many integers.
     """
     made = copy.deepcopy(model, dict[int, Any](tables))  # copies all but the tables, for which the new ones stand
     ours = {id(table) for table in tables.values()}
@@ -99,7 +105,7 @@ def with_tables(
                     setattr(module, attribute, after)
     other = {name for name, (before, after) in counts.items() if before != after or name in moved}
     changed = {counts[name][0] for name in other}
-    for what in _left(made, changed, {before for before, _ in counts.values()}, ours):
+    for what in _left(made, changed, {before for before, _ in counts.values()}, ours, events):
         raise _unclear(model, what, rule)
     rows = node_rows(model, graph).values()
     for side, nodes in _sides(graph, other).items():
@@ -136,25 +142,56 @@ def _rows(graph: InteractionGraph | SessionGraph, kept: Mapping[str, Tensor]) ->
 
 
 def _left(
-    module: nn.Module, changed: set[int], every: set[int], smaller: set[int], path: str = "", own: bool = False
+    module: nn.Module,
+    changed: set[int],
+    every: set[int],
+    smaller: set[int],
+    events: int | None,
+    path: str = "",
+    own: bool = False,
 ) -> Iterator[str]:
     """Yield descriptions of what still has an entry per user or item (or one more, for padding), or per pair."""
     package = type(module).__module__.partition(".")[0]
     own = package in OWN or (own and package == "torch")  # the layers of a known model are known
     held = {} if own else {**module._parameters, **module._buffers, **vars(module)}
-    for name, value in held.items():
-        if id(value) in smaller or name in ("_parameters", "_buffers", "_modules"):
+    for name, content in held.items():
+        if name in ("_parameters", "_buffers", "_modules"):
             continue
-        if isinstance(value, BaseData):
-            yield f"a graph as '{path}{name}'"
-        shape = getattr(value, "shape", None)
-        sizes = tuple(size for size in shape if isinstance(size, int)) if isinstance(shape, tuple) else ()
-        if isinstance(value, (list, tuple, dict, set)):
-            sizes = (len(value),)
-        if {*sizes, *(size - 1 for size in sizes)} & changed or (len(sizes) > 1 and {*sizes} <= every):
-            yield f"'{path}{name}' of {' × '.join(map(str, sizes))} entries"
+        for where, value in _leaves(f"{path}{name}", content):
+            if id(value) in smaller:
+                continue
+            if isinstance(value, BaseData):
+                yield f"a graph as '{where}'"
+                continue
+            shape = getattr(value, "shape", None)
+            sizes = tuple(size for size in shape if isinstance(size, int)) if isinstance(shape, tuple) else ()
+            if isinstance(value, CONTAINERS):
+                sizes = (len(value),)
+            per_node = {*sizes, *(size - 1 for size in sizes)} & changed or (len(sizes) > 1 and {*sizes} <= every)
+            if per_node or (events is not None and _may_hold(value, sizes, events)):
+                yield f"'{where}' of {' × '.join(map(str, sizes))} entries"
     for name, child in module.named_children():
-        yield from _left(child, changed, every, smaller, f"{path}{name}.", own)
+        yield from _left(child, changed, every, smaller, events, f"{path}{name}.", own)
+
+
+def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield a value and, if it is a container, what is in it, each with its name."""
+    yield path, value
+    if depth < DEEPEST and isinstance(value, CONTAINERS):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in parts:
+            if isinstance(part, (*CONTAINERS, BaseData)) or hasattr(part, "shape"):
+                yield from _leaves(f"{path}[{name!r}]", part, depth + 1)
+
+
+def _may_hold(value: Any, sizes: tuple[int, ...], events: int) -> bool:
+    """Return whether a value may hold the events of a graph from which some were deleted: it has as many or more."""
+    if isinstance(value, CONTAINERS):
+        return 0 < events <= len(value)
+    kind = str(getattr(value, "dtype", ""))
+    whole = "int" in kind
+    pairs = len(sizes) == 2 and 2 in sizes and max(sizes) > 2
+    return whole and (pairs or (0 < events <= max(sizes, default=0)))
 
 
 def _unclear(model: nn.Module, what: str, rule: str) -> ArgumentError:

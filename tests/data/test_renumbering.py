@@ -1,5 +1,7 @@
 """Graphs with fewer nodes say by raw id what a list of events without the others says."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -143,14 +145,23 @@ def test_sessions_are_put_in_order(case, random):
 
 
 def by_id(ids):
-    return sorted(ids, key=int if all(text.isdecimal() for text in ids) else str)
+    """Text that begins with digits or not, and digits as numbers, in turn."""
+    parts = {text: [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", text)] for text in ids}
+    return sorted(ids, key=lambda text: (parts[text], text))
 
 
-def test_numbers_are_sorted_as_numbers_and_other_ids_as_text():
-    ids = Vocabulary(["10", "9", "x", "100"])
-    assert canonical_order(ids).tolist() == [0, 3, 1, 2]
-    assert canonical_order(ids, torch.tensor([3, 1, 0])).tolist() == [1, 0, 3]  # whether x was there is not told
-    assert canonical_order(Vocabulary(["10", "007"])).tolist() == [1, 0]
+@given(st.lists(st.text("019ab", min_size=1), unique=True), st.randoms())
+def test_ids_are_sorted_whatever_their_order(ids, random):
+    vocabulary = Vocabulary(ids)
+    assert [vocabulary[n] for n in canonical_order(vocabulary).tolist()] == by_id(ids)
+    some = random.sample(range(len(ids)), len(ids) // 2)
+    order = canonical_order(vocabulary, torch.tensor(some, dtype=torch.long))
+    assert [ids[n] for n in order.tolist()] == by_id([ids[n] for n in some])
+
+
+def test_digits_are_numbers_and_leading_zeros_come_first():
+    assert canonical_order(Vocabulary(["10", "9", "x", "100"])).tolist() == [1, 0, 3, 2]
+    assert canonical_order(Vocabulary(["b7", "b07", "b10"])).tolist() == [1, 0, 2]
     assert canonical_order(Vocabulary(3)).tolist() == [0, 1, 2]
 
 

@@ -154,6 +154,33 @@ def test_matrices_of_all_pairs_are_refused_even_if_nobody_goes(graph):
         keep_rows(model, graph, everybody)
 
 
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (torch.zeros(2, 25, dtype=torch.long), "'held' of 2 × 25 entries"),  # all pairs before some were deleted
+        (torch.zeros(19, 2, dtype=torch.int32), "'held' of 19 × 2 entries"),
+        (torch.zeros(40, dtype=torch.long), "'held' of 40 entries"),  # both directions
+        (torch.zeros(25, dtype=torch.long).numpy(), "'held' of 25 entries"),
+        ({"train": {"graph": random_graph(2, 2, 3)}}, "a graph as 'held['train']['graph']'"),
+        ([(0, 1)] * 20, "'held' of 20 entries"),
+        (("first", [torch.zeros(6)]), "'held[1][0]' of 6 entries"),
+    ],
+)
+def test_what_may_hold_the_events_is_refused(graph, value, what):
+    model = TwoTower(7, 6)
+    model.held = value
+    refused(model, graph, what)
+
+
+def test_integers_that_are_no_events_stay(graph):
+    model = TwoTower(7, 6)
+    model.sizes, model.options = torch.tensor([3, 2, 9]), {"lr": [0.1], "mask": torch.ones(50, dtype=torch.bool)}
+    model.register_buffer("steps", torch.zeros((), dtype=torch.long))
+    made = keep_rows(model, graph, KEPT)
+    assert torch.equal(made.sizes, model.sizes)
+    assert made.options.keys() == model.options.keys()
+
+
 def test_layers_of_known_models_may_be_as_wide_as_the_items(graph):
     model = gu.nn.NGCF(13, 6, 2)
     assert keep_rows(model, graph, KEPT).layers[0].sum.weight.shape == (6, 6)
