@@ -109,7 +109,7 @@ def test_who_never_had_training_interactions_stays_and_is_told_of(trained, tmp_p
     new.save(tmp_path / "wide")
     parsed("forget", tmp_path / "wide", "--users", "u1", "--method", "unlink", "--out", tmp_path / "c")
     told = parsed("erase", tmp_path / "c", "--out", tmp_path / "d")
-    assert (told["erased"]["users"], told["inactive"]["user"]) == (1, 1)
+    assert (told["erased"]["users"], told["inactive"]["users"]) == (1, 1)
     assert "new" in Run.load(tmp_path / "d").train.user_ids
     status, text, _ = call("erase", tmp_path / "c", "--out", tmp_path / "e", "--inactive")
     assert status == 0
@@ -378,10 +378,11 @@ def test_what_training_told_of_the_forgotten_data_is_left_out(secret):
 
 
 @pytest.mark.parametrize("by", ["loo", "time", "random"])
-def test_splits_by_time_fit_whatever_was_forgotten(by):
+def test_splits_by_time_fit_any_guess_of_a_training_interaction(by):
     """Adding any guess to what is left, at any time of training, gives the same split; at random, most guesses do not.
 
-    The parts are what a run folder holds after a training interaction was forgotten and erased.
+    The parts are what a run folder holds after one training interaction was forgotten. It shows nothing of requests
+    that take held-out interactions away.
     """
     shares, generator = [0.8, 0.1, 0.1], torch.Generator().manual_seed(0)
     graph = gu.datasets.synthetic_interactions(12, 10, 6, seed=2)
@@ -405,6 +406,16 @@ def test_splits_by_time_fit_whatever_was_forgotten(by):
     assert len(fits) > 40
 
 
+def test_a_split_by_loo_tells_whose_last_item_was_forgotten():
+    """What the documentation warns of: the users without a test interaction are those whose last item it was."""
+    test = gu.datasets.synthetic_interactions(12, 10, 6, seed=2).split_by("loo", [0.8, 0.1, 0.1])[2]
+    item = int(test.pairs[1].mode().values)
+    whose = set(test.pairs[0, test.pairs[1] == item].tolist())
+    left = test.without(gu.ForgetRequest("item", [test.item_ids[item]]))
+    assert set(range(12)) - set(left.pairs[0].tolist()) == whose
+    assert 0 < len(whose) < 12
+
+
 # ---- what is refused
 
 
@@ -417,6 +428,13 @@ def test_bad_input_is_refused(trained, forgotten, tmp_path, refused, parsed):
     assert "'--id-map' must end with .csv or .parquet" in refused("erase", forgotten, "--out", out, "--id-map", "x.txt")
     within = refused("erase", forgotten, "--out", out, "--id-map", forgotten / "x.csv")
     assert within.startswith("'--id-map' must be outside of run folders")
+    other = refused("erase", forgotten, "--out", out, "--id-map", trained / "x.csv")
+    assert other.startswith("'--id-map' must be outside of run folders")
+    (tmp_path / "folder.csv").mkdir()
+    folder = refused("erase", forgotten, "--out", out, "--id-map", tmp_path / "folder.csv")
+    assert folder.startswith("'--id-map' must be a file (got ")
+    inside = refused("erase", forgotten, "--out", forgotten / "x")
+    assert inside.startswith("'--out' must be another folder than the run (got ")
     nowhere = refused("erase", forgotten, "--out", out, "--id-map", tmp_path / "no" / "x.csv")
     assert nowhere.startswith("'--id-map' must be in an existing folder")
     assert "'--ledger' must be an existing file" in refused("erase", forgotten, "--out", out, "--ledger", "none.db")
@@ -428,6 +446,55 @@ def test_bad_input_is_refused(trained, forgotten, tmp_path, refused, parsed):
     words = ("--out", tmp_path / "d", "--id-map", tmp_path / "rows.csv")
     assert refused("erase", forgotten, *words).startswith("'--id-map' must be a new file")
     assert (tmp_path / "rows.csv").read_text() == "mine"
+
+
+def test_a_refused_call_deletes_nothing_and_others_delete_what_is_theirs(trained, forgotten, tmp_path, refused, parsed):
+    out, table = shutil.copytree(trained, tmp_path / "s"), tmp_path / "m.csv"
+    own, left = tmp_path / ".s.personal.new", tmp_path / ".s.0123abcd.new"
+    note, part = tmp_path / ".m.csv.my.part", tmp_path / ".m.csv.77.part"
+    for folder in (own, left):
+        folder.mkdir()
+    for file in (note, part):
+        file.write_text("mine")
+    assert refused("erase", forgotten, "--out", out, "--id-map", table).startswith("'--out' must be a new folder")
+    assert all(path.exists() for path in (own, left, note, part))
+    parsed("erase", forgotten, "--out", out, "--id-map", table, "--overwrite")
+    assert [path.exists() for path in (own, left, note, part)] == [True, False, True, False]
+
+
+def test_the_table_is_replaced_after_the_folder(forgotten, tmp_path, parsed, call, monkeypatch):
+    out, table = tmp_path / "s", tmp_path / "m.csv"
+    parsed("erase", forgotten, "--out", out, "--id-map", table)
+    parsed("forget", out, "--users", "u5", "--method", "unlink", "--out", tmp_path / "c")
+    kept, words = table.read_bytes(), ("erase", tmp_path / "c", "--out", out, "--id-map", table, "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        assert call(*words)[0] != 0
+    assert table.read_bytes() == kept
+    parsed(*words)
+    assert pd.read_csv(table).query("type == 'user'")["id"].tolist() == Run.load(out).train.user_ids
+
+
+def test_a_clean_folder_of_equal_graphs_and_another_model_is_not_taken_for_it(forgotten, tmp_path, parsed, refused):
+    """Nor is one that holds the original beside an equal model, or one that tells other things."""
+    out = tmp_path / "clean"
+    parsed("erase", forgotten, "--out", out)
+    for change in ("model", "about", "forgotten"):
+        run = Run.load(out)
+        if change == "model":
+            with torch.no_grad():
+                run.model.embedding.weight.add_(1.0)
+        elif change == "about":
+            run.about = {}
+        else:
+            run.forgotten = Run.load(forgotten).forgotten
+        other = tmp_path / change
+        run.save(other)
+        assert refused("erase", forgotten, "--out", other).startswith("'--out' must be a new folder"), change
+        parsed("erase", forgotten, "--out", other, "--overwrite")
+        again = Run.load(other)
+        assert fingerprint(again.model) == fingerprint(Run.load(out).model)
+        assert again.forgotten is None
 
 
 # ---- interruptions
