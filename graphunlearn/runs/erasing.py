@@ -183,9 +183,9 @@ def _sorted(graph: Any, name: str, mask: Tensor) -> Tensor:
 
 
 def _without_named(graph: Any, run: Run) -> Any:
-    """Return held-out data without the events that the request names; clicks are named by positions in training."""
+    """Return held-out data without the pairs and sessions that the request names; users and items go as a whole."""
     parts = () if run.forgotten is None else run.forgotten.result.request.parts
     for part in parts:
-        if part.level != "click" and (part.level in node_types(graph) or part.level in ("interaction", "session")):
+        if part.level in ("interaction", "session"):  # clicks are named by positions in training
             graph = graph.without(part)
     return graph
