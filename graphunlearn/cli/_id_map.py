@@ -15,24 +15,39 @@ TABLES = (".csv", ".parquet")
 
 
 def check_table(table: Path, folders: Sequence[Path]) -> None:
-    """Check the path of the table before any work is done for it, and delete what an interrupted call left of it.
+    """Check the path of the table before any work is done for it.
 
     Args:
         table: The path.
         folders: Run folders, which must not contain it.
 
     Raises:
-        ArgumentError: The path has another suffix, or is in no folder or in a run folder.
+        ArgumentError: The path has another suffix, is a folder, or is in no folder or in a run folder.
     """
     if table.suffix not in TABLES:
         raise ArgumentError("--id-map", f"end with {listed(TABLES, 'or')}", f"'{table}'")
     parent = table.resolve().parent
     if not parent.is_dir():
         raise ArgumentError("--id-map", "be in an existing folder", f"'{table}'")
-    if any(folder.resolve() in (parent, *parent.parents) for folder in folders):
+    if table.is_dir():
+        raise ArgumentError("--id-map", "be a file", f"'{table}', which is a folder")
+    if any(folder.resolve() in (parent, *parent.parents) for folder in folders) or (parent / "run.json").exists():
         raise ArgumentError("--id-map", "be outside of run folders", f"'{table}'")
-    for left in parent.glob(f".{escape(table.name)}.*.part"):
-        left.unlink()
+
+
+def write_table(table: Path, content: bytes) -> None:
+    """Write the table, and delete what an interrupted call left of it.
+
+    Args:
+        table: The path.
+        content: The content.
+    """
+    from graphunlearn.data import write_atomic
+
+    for left in table.resolve().parent.glob(f".{escape(table.name)}.*.part"):
+        if left.name.split(".")[-2].isdecimal():  # the number of a process, as write_atomic names it
+            left.unlink()
+    write_atomic(table, content)
 
 
 def table_of(columns: Mapping[str, Sequence[Any]], suffix: str) -> bytes:

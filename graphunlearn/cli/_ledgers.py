@@ -87,6 +87,21 @@ def finished(ledger: Ledger) -> LedgerEntry | None:
     return entry
 
 
+def not_entered(error: ArgumentError, run: Run) -> ArgumentError:
+    """Return the error of a ledger about a run, with a hint if 'erase' wrote the run and may not have entered it.
+
+    Args:
+        error: The error.
+        run: The run.
+    """
+    from graphunlearn.runs.erasing import ERASED
+
+    if error.argument != "model" or not error.expected.startswith("be the newest") or ERASED not in run.about:
+        return error
+    hint = "if 'erase' wrote this run, the same 'erase' with '--ledger' enters it"
+    return ArgumentError("model", error.expected, error.got, hint)
+
+
 def entry_of_run(ledger: Ledger, run: Run) -> int:
     """Return the number of the newest entry whose request resulted in a run.
 

@@ -138,7 +138,8 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
 
     Args:
         request: The request.
-        run: The run; its validation and test data are replaced.
+        run: The run; its validation and test data are replaced. Users and items of which the request leaves nothing in
+            any part, and that had held-out data alone, are added to those that requests have emptied.
 
     Returns:
         The request without the parts that are only in held-out data, the numbers of held-out pairs, sessions or clicks,
@@ -148,7 +149,9 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
         ArgumentError: Nothing of the request is in the training data.
     """
     from graphunlearn.data.events import divide
+    from graphunlearn.runs.erasing import left_by
 
+    before = [getattr(run, name) for name in HELD_OUT]
     parts: list[ForgetRequest] = []
     sentences: list[str] = []
     names = {level: OPTIONS[level].removeprefix("--") for level, kind in ONLY.items() if kind == run.spec.kind}
@@ -176,6 +179,9 @@ def learned_part(request: ForgetRequest, run: Run) -> tuple[ForgetRequest, dict[
         one = f"{'an' if level == 'interaction' else 'a'} {level}"
         reason = f"{sum(counts.values())}, all of them held out from it"
         raise ArgumentError(OPTIONS[level], f"hold {one} that the model learned from", reason)
+    if run.emptied is not None:
+        left = left_by(run.train, before, [getattr(run, name) for name in HELD_OUT])
+        run.emptied = {name: list(dict.fromkeys([*run.emptied.get(name, ()), *ids])) for name, ids in left.items()}
     return reduce(or_, parts), counts, sentences
 
 

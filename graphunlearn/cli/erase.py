@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Out, RunFolder, Running
-from graphunlearn.cli._id_map import check_table, table_of
+from graphunlearn.cli._id_map import check_table, table_of, write_table
 from graphunlearn.cli._ledgers import check_no_key, existing, finished
 from graphunlearn.cli._methods import preparable
 from graphunlearn.cli._requests import first_option
@@ -66,27 +66,28 @@ class Erase:
 
     def run(self) -> Answer:
         """Erase, and write the folder."""
-        from graphunlearn.data.io.folders import clear_leftovers
+        from graphunlearn.data.io.folders import restore
         from graphunlearn.runs.folder import check_out
         from graphunlearn.runs.run import Run
 
-        if self.out.resolve() == self.source.resolve():
-            raise ArgumentError("--out", "be another folder than the run", f"'{self.out}'")
+        if self.source.resolve() in (self.out.resolve(), *self.out.resolve().parents):
+            where = "" if self.out.resolve() == self.source.resolve() else ", which is in it"
+            raise ArgumentError("--out", "be another folder than the run", f"'{self.out}'{where}")
         if self.id_map is not None:
             check_table(self.id_map, (self.source, self.out))
         check_out(self.out, overwrite=True)  # whether it may be replaced is asked below: it may be finished already
         if self.ledger is None:
             check_no_key(self.key)
-            clear_leftovers(self.out)
+            restore(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), None)
         with existing(self.ledger, self.key) as ledger:
             finished(ledger)
-            clear_leftovers(self.out)
+            restore(self.out)
             return self._erase(Run.load(self.source, device_of(self.running.device)), ledger)
 
     def _erase(self, before: Run, ledger: Ledger | None) -> Answer:
         """Erase, write the table and the folder, and add the entry."""
-        from graphunlearn.data import write_atomic
+        from graphunlearn.data.io.folders import clear_leftovers
         from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.runs.erasing import erase, id_map
         from graphunlearn.runs.folder import check_out
@@ -107,10 +108,11 @@ class Erase:
             raise ExistsError("--id-map", "be a new file", f"'{self.id_map}', which exists", REPLACES)
 
         def save() -> None:
-            if self.id_map is not None:
-                write_atomic(self.id_map, table)
+            clear_leftovers(self.out)
             if not written:
                 erased.run.save(self.out, self.running.overwrite)
+            if self.id_map is not None:  # after the folder, since the rows of the earlier one are served until then
+                write_table(self.id_map, table)
 
         entry = None
         if ledger is None:
@@ -129,7 +131,7 @@ class Erase:
             "out": str(self.out),
             "erased": gone,
             "held_out": erased.held_out,
-            "inactive": erased.inactive,
+            "inactive": {f"{name}s": count for name, count in erased.inactive.items()},
         }
         data |= {"id_map": None if self.id_map is None else str(self.id_map), "left_out": [*map(file_of, prepared)]}
         lines = [f"erased {_counts(gone)}; for everyone who stays, the model is the same"]
@@ -138,9 +140,9 @@ class Erase:
             lines.append(f"{_counts(dropped)} left with them")
         idle = {f"{name}s": count for name, count in erased.inactive.items() if count}
         if idle:
-            lines.append(
-                f"{_counts(idle)} without training {train.unit}s stay: no request of {self.source} emptied them"
-            )
+            stay, them = ("stays", "it") if sum(idle.values()) == 1 else ("stay", "them")
+            none = f"no known request emptied {them}"
+            lines.append(f"{_counts(idle)} without training {train.unit}s {stay}: {none}")
         for name in prepared:
             again = f"graphunlearn prepare {self.out} --method {name}"
             lines.append(f"{file_of(name)} is left out, because it was learned from the earlier data: {again}")

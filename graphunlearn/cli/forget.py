@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
-from graphunlearn.cli._ledgers import check_no_key, finished
+from graphunlearn.cli._ledgers import check_no_key, finished, not_entered
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
 from graphunlearn.cli._reading import FileOptions
 from graphunlearn.cli._requests import OPTIONS, Asked, check_asked, described, learned_part, request_of
 from graphunlearn.cli._text import Answer, counted, device_of, note
 from graphunlearn.cli.prepare import file_of, method_for
+from graphunlearn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from graphunlearn.data import ForgetRequest
@@ -157,7 +158,12 @@ class Forget:
         else:
             place = relative_to_ledger(self.out, ledger.path)
             facts: dict[str, Any] = {"asked": asked, "command": self._command(), "out": place}
-            result = ledger.unlearn(method, run.model, run.train, request, save=save, objective=run.objective, **facts)
+            try:
+                result = ledger.unlearn(
+                    method, run.model, run.train, request, save=save, objective=run.objective, **facts
+                )
+            except ArgumentError as error:
+                raise not_entered(error, run) from error
         data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
         data["peak_memory_mb"] = result.peak_memory / 2**20
         told = ("method", "seconds", "cpu_seconds", "prepare_seconds", "accepted", "log")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from graphunlearn.cli._fields import File, Int, Printing, Settings, optional
-from graphunlearn.cli._id_map import check_table, table_of
+from graphunlearn.cli._id_map import check_table, table_of, write_table
 from graphunlearn.cli._ledgers import existing, finished
 from graphunlearn.cli._methods import DEFAULT, check_method, parse_options, serving
 from graphunlearn.cli._reading import FileOptions
@@ -188,7 +188,6 @@ class DeletionJob:
         return Answer(job.to_dict(utc_now()), text)
 
     def _run(self) -> Answer:
-        from graphunlearn.data import write_atomic
         from graphunlearn.ledger.places import run_folder_of
         from graphunlearn.runs.erasing import id_map
 
@@ -204,7 +203,7 @@ class DeletionJob:
 
         def renumbered(small: Compacted) -> None:
             if self.id_map is not None:
-                write_atomic(self.id_map, table_of(id_map(small), self.id_map.suffix))
+                write_table(self.id_map, table_of(id_map(small), self.id_map.suffix))
 
         def make(run: Run, folder: Path) -> Unlearner:
             name = self.method or DEFAULT[run.spec.kind]

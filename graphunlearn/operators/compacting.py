@@ -28,9 +28,9 @@ class Compacted:
 
     Args:
         model: The model, with fewer rows.
-        graph: The graph, with fewer users and items, which are numbered anew in the same order.
+        graph: The graph, with fewer users and items, which are numbered anew.
         kept: For every new number, the number before ``[num_new]``, by node type: ``"user"`` (in a graph of sessions,
-            only if sessions have users) and ``"item"``.
+            only if sessions have users) and ``"item"``, and ``"session"`` if the sessions are in another order.
         gone: Number of users or items that went, by node type.
     """
 
@@ -46,8 +46,9 @@ class Compacted:
         Args:
             model: The model; it is not changed.
             graph: The graph of the model; it is not changed.
-            kept: Numbers of the users and items that stay, in ascending order ``[num_new]``, by node type; a type that
-                is missing stays as it is.
+            kept: Numbers of the users and items that stay, in their new order ``[num_new]``, by node type; a type that
+                is missing stays as it is. In a graph of sessions, ``"session"`` may hold the numbers of all sessions in
+                their new order.
 
         Returns:
             The smaller model and graph.
@@ -58,6 +59,8 @@ class Compacted:
         """
         sizes = {name: len(graph.vocabulary(name)) for name in node_types(graph)}
         whole = {name: kept.get(name, torch.arange(size)).to(graph.device) for name, size in sizes.items()}
+        if graph.kind == "sessions" and "session" in kept:
+            whole["session"] = kept["session"].to(graph.device)
         small = keep_nodes(graph, whole)
         if small.num_interactions != graph.num_interactions:
             got = f"{graph.num_interactions - small.num_interactions} {graph.unit}s of others"
@@ -74,7 +77,13 @@ class Compacted:
 
         Returns:
             The numbers ``[num_before]``.
+
+        Raises:
+            ValueError: The graph has no such nodes.
         """
+        if node_type not in self.gone:
+            expected = f"be {' or '.join(map(repr, self.gone))}"
+            raise ArgumentError("node_type", expected, repr(node_type))
         return new_numbers(self.kept[node_type], self.kept[node_type].numel() + self.gone[node_type])
 
     def renumber(self, graph: Any) -> Any:
@@ -86,11 +95,12 @@ class Compacted:
         Raises:
             ValueError: The graph has other users or items.
         """
-        for name, kept in self.kept.items():
+        nodes = {name: self.kept[name] for name in self.gone}
+        for name, kept in nodes.items():
             ids, size = graph.vocabulary(name), kept.numel() + self.gone[name]
             if len(ids) != size or ids.take(kept) != self.graph.vocabulary(name):
                 raise ArgumentError("graph", f"have the {size} {name}s of the graph before", f"{len(ids)} {name}s")
-        return keep_nodes(graph, self.kept)
+        return keep_nodes(graph, nodes)
 
 
 def compact(result: UnlearningResult, *earlier: UnlearningResult, inactive: bool = False) -> Compacted:
@@ -100,7 +110,9 @@ def compact(result: UnlearningResult, *earlier: UnlearningResult, inactive: bool
     before was forgotten. Here their rows, their ids and their numbers go. Those are removed who lost all of their
     training events by the request, and those whom the request names and who have no training event. A user or an item
     that never had one, and is not named, stays. The model of those who stay is the same: the rows of its tables bit for
-    bit, and its scores up to the rounding of sums.
+    bit, and its scores up to the rounding of sums. Those who stay keep their order, and so do the events. In data that
+    were read from a file, this is the order of the file, from which one may infer where in the file something is
+    missing; :func:`graphunlearn.runs.erase` also sorts users, items and events.
 
     Sessions without clicks are gone from the graph already. The softmax of a session model is over fewer items, so its
     probabilities change, and its logits do not.
@@ -129,6 +141,9 @@ def compact(result: UnlearningResult, *earlier: UnlearningResult, inactive: bool
         >>> small.new("user")[:6]
         tensor([ 0,  1,  2, -1,  3,  4])
     """
+    for argument, each in (("result", result), *(("earlier", each) for each in earlier)):
+        if not isinstance(each, UnlearningResult):
+            raise ArgumentError(argument, "be the result of an unlearning method", type(each).__name__)
     graph, kept = result.graph, {}
     for name in node_types(graph):
         active = active_nodes(graph, name)
@@ -169,7 +184,8 @@ def _check_same(model: nn.Module, graph: Any, made: nn.Module, small: Any, kept:
     rows = kept.get("user")
     if graph.kind == "sessions":  # a few suffice: they share all tables with the others
         few = torch.arange(min(SESSIONS, graph.num_sessions), device=graph.device)
-        graph, small, rows = graph.select(few), small.select(few), few
+        chosen = kept["session"][few] if "session" in kept else few
+        graph, small, rows = graph.select(chosen), small.select(few), chosen.argsort().argsort()
     with torch.no_grad(), evaluating(model, made):
         before = encode(model, graph)
         try:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphunlearn.data.renumbering import active_nodes, keep_nodes, node_types
+from graphunlearn.data.renumbering import (
+    active_nodes,
+    canonical_order,
+    keep_nodes,
+    node_types,
+    with_sorted_events,
+)
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.run import Run
 
-__all__ = ["ERASED", "Erased", "erase", "id_map"]
+__all__ = ["ERASED", "Erased", "erase", "id_map", "left_by"]
 
 ERASED = "erased"
 """Entry of :attr:`~graphunlearn.runs.run.Run.about` that tells that the data before a request are gone on purpose."""
@@ -48,6 +56,10 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
     request names leave these as well. The original model and data, the request, and what training told of its course
     are left out.
 
+    Users and items are numbered in the order of their raw ids, interactions are sorted by user and item, and sessions
+    by raw id, because the order of the file tells where in it something is missing. The seed becomes a hash of the
+    smaller model, because whoever knows the seed could train again with a guess added and compare.
+
     Args:
         run: The run; it is not changed.
         inactive: Whether all users and items without training events go, whatever emptied them.
@@ -59,22 +71,23 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
         ValueError: The run does not tell what was emptied, or the model cannot be made smaller; see
             :func:`~graphunlearn.compact`.
     """
-    if run.emptied is None and not inactive:
-        expected, got = "be one that 'forget' wrote, with its request", "one without"
-        raise ArgumentError("run", expected, got, "without it, all users and items without training events can go")
+    if not inactive:
+        _check_told(run)
     gone = {name: _gone(run, name, inactive) for name in node_types(run.train)}
-    small = Compacted.of(run.model, run.train, {name: (~mask).nonzero().flatten() for name, mask in gone.items()})
-    ids = {name: _ids(run.train, name, mask) for name, mask in gone.items()}
-    parts, left = {}, {}
-    for name in HELD_OUT:
-        graph = getattr(run, name)
-        parts[name] = _without_named(graph, run)
-        parts[name] = keep_nodes(
-            parts[name], {kind: _others(graph, kind, ids.get(kind, [])) for kind in node_types(graph)}
-        )
-        left[name] = graph.num_interactions - parts[name].num_interactions
+    held = [getattr(run, name) for name in HELD_OUT]
+    without = [_without(graph, run, gone) for graph in held]
+    for name, ids in left_by(run.train, held, without).items():
+        gone[name][run.train.vocabulary(name).lookup(ids)] = True
+    kept = {name: _sorted(run.train, name, ~mask) for name, mask in gone.items()}
+    if run.train.kind == "sessions":
+        kept["session"] = canonical_order(run.train.vocabulary("session"))
+    small = Compacted.of(run.model, run.train, kept)
+    small = replace(small, graph=with_sorted_events(small.graph))
+    parts = {name: with_sorted_events(_without(getattr(run, name), run, gone)) for name in HELD_OUT}
+    left = {name: getattr(run, name).num_interactions - part.num_interactions for name, part in parts.items()}
     about = {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True}
-    made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=run.settings, about=about)
+    settings = replace(run.settings, seed=int(fingerprint(small.model)[:8], 16))
+    made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=settings, about=about)
     idle = {name: int((~active_nodes(small.graph, name)).sum()) for name in gone}
     return Erased(made, small, left, idle)
 
@@ -90,12 +103,52 @@ def id_map(compacted: Compacted) -> dict[str, list[Any]]:
         separately for users and items.
     """
     columns: dict[str, list[Any]] = {"type": [], "id": [], "old_row": [], "new_row": []}
-    for name, kept in compacted.kept.items():
+    for name in compacted.gone:
+        kept = compacted.kept[name]
         columns["type"] += [name] * kept.numel()
         columns["id"] += compacted.graph.vocabulary(name).ids
         columns["old_row"] += kept.tolist()
         columns["new_row"] += range(kept.numel())
     return columns
+
+
+def left_by(train: Any, before: Sequence[Any], after: Sequence[Any]) -> dict[str, list[str]]:
+    """Return the users and items that had held-out events alone, and have none any more.
+
+    Args:
+        train: The training graph.
+        before: The held-out graphs.
+        after: The held-out graphs without some events.
+
+    Returns:
+        Their raw ids, by node type; those that the training graph has no number for are left out.
+    """
+    found = {}
+    for name in node_types(train):
+        vocabulary = train.vocabulary(name)
+        lost = torch.zeros(len(vocabulary), dtype=torch.bool)
+        for graphs, value in ((before, True), (after, False)):
+            for graph in graphs:
+                if name in node_types(graph):
+                    own = graph.vocabulary(name)
+                    ids = (own[n] for n in active_nodes(graph, name).nonzero().flatten().tolist())
+                    nodes = vocabulary.lookup(ids)
+                    lost[nodes[nodes >= 0]] = value
+        lost &= ~active_nodes(train, name).cpu()
+        found[name] = [vocabulary[n] for n in lost.nonzero().flatten().tolist()]
+    return found
+
+
+def _check_told(run: Run) -> None:
+    """Raise ArgumentError if a run does not tell whom requests have emptied."""
+    if run.emptied is None:
+        expected, got = "tell whom all requests of its series have emptied", "one without request.json, or after one"
+    elif not run.emptied and run.forgotten is None:
+        expected = "be one that 'forget' wrote, with its request"
+        got = "one that is already erased" if ERASED in run.about else "one without"
+    else:
+        return
+    raise ArgumentError("run", expected, got, "without it, all users and items without training events can go")
 
 
 def _gone(run: Run, name: str, inactive: bool) -> Tensor:
@@ -109,24 +162,30 @@ def _gone(run: Run, name: str, inactive: bool) -> Tensor:
     return gone & ~active
 
 
-def _ids(graph: Any, name: str, mask: Tensor) -> list[str]:
-    vocabulary = graph.vocabulary(name)
-    return [vocabulary[n] for n in mask.nonzero().flatten().tolist()]
+def _without(graph: Any, run: Run, gone: Mapping[str, Tensor]) -> Any:
+    """Return held-out data without the events that the request names, and without the users and items that go."""
+    part, kept = _without_named(graph, run), {}
+    for name in node_types(part):
+        ids, known = part.vocabulary(name), run.train.vocabulary(name) if name in gone else ()
+        stays = active_nodes(part, name).cpu()
+        if known:  # users of sessions may differ between the parts; those of this one alone stay if they have clicks
+            nodes = ids.lookup(known[n] for n in range(len(known))) if ids != known else torch.arange(len(ids))
+            stays[nodes[nodes >= 0]] = True
+            nodes = nodes[gone[name].cpu()]
+            stays[nodes[nodes >= 0]] = False
+        kept[name] = _sorted(part, name, stays)
+    return keep_nodes(part, kept)
 
 
-def _others(graph: Any, name: str, ids: list[str]) -> Tensor:
-    """Return the numbers of all users or items but some, which are given by raw ids: users of sessions may differ."""
-    vocabulary = graph.vocabulary(name)
-    stays = torch.ones(len(vocabulary), dtype=torch.bool)
-    nodes = vocabulary.lookup(ids)
-    stays[nodes[nodes >= 0]] = False
-    return stays.nonzero().flatten()
+def _sorted(graph: Any, name: str, mask: Tensor) -> Tensor:
+    """Return the numbers of the users or items in a mask, in the order of their raw ids."""
+    return canonical_order(graph.vocabulary(name), mask.nonzero().flatten())
 
 
 def _without_named(graph: Any, run: Run) -> Any:
-    """Return held-out data without the events that the request names; clicks are named by positions in training."""
+    """Return held-out data without the pairs and sessions that the request names; users and items go as a whole."""
     parts = () if run.forgotten is None else run.forgotten.result.request.parts
     for part in parts:
-        if part.level != "click" and (part.level in node_types(graph) or part.level in ("interaction", "session")):
+        if part.level in ("interaction", "session"):  # clicks are named by positions in training
             graph = graph.without(part)
     return graph

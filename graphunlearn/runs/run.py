@@ -166,7 +166,8 @@ class Run:
         about: Information for readers: the data set, the split and the course of the training.
         forgotten: The model and the data before unlearning; ``None`` for a run without unlearning.
         emptied: Raw ids, by node type, of the users and items that requests have emptied and that still have rows;
-            ``None`` if the run does not tell. They are in ``request.json``.
+            ``None`` if it is not known. They are in ``request.json``; where that of an earlier request was deleted, it
+            is not known.
     """
 
     spec: ModelSpec
@@ -178,7 +179,7 @@ class Run:
     settings: FitSettings
     about: dict[str, Any] = field(default_factory=dict)
     forgotten: Forgotten | None = None
-    emptied: dict[str, list[str]] | None = None
+    emptied: dict[str, list[str]] | None = field(default_factory=dict)
 
     def early_stopping(self, graph: Graph) -> Graph | None:
         """Return the validation data of users and items that a training graph has; ``None`` without validation data.
@@ -233,7 +234,7 @@ class Run:
             facts |= _forgotten_facts(self.forgotten, _keyed(_fingerprints(before), salt))
             facts["request"]["emptied"] = _united(self.emptied, result)
             parts |= before
-        elif self.emptied:
+        elif self.emptied is None or self.emptied:
             facts["request"] = {"emptied": self.emptied}
         with replaced(out, overwrite) as folder:
             models = {}
@@ -291,9 +292,9 @@ class Run:
         if reader.has("unlearning.json"):
             run.forgotten = _read_forgotten(reader, run, device)
         if reader.has("request.json"):
-            run.emptied = reader.facts("request").get("emptied")
-            if run.emptied is None and run.forgotten is not None:  # written by an earlier version
-                run.emptied = _united(None, run.forgotten.result)
+            run.emptied = _read_emptied(reader, run.forgotten)
+        elif reader.has("unlearning.json"):
+            run.emptied = None
         return run
 
 
@@ -338,12 +339,34 @@ def _forgotten_facts(forgotten: Forgotten, digests: dict[str, str]) -> dict[str,
     return {"request": {"parts": parts}, "unlearning": unlearning}
 
 
-def _united(emptied: dict[str, list[str]] | None, result: UnlearningResult) -> dict[str, list[str]]:
-    """Return the raw ids of those whom earlier requests have emptied, and of those whom a result has."""
+def _united(emptied: dict[str, list[str]] | None, result: UnlearningResult) -> dict[str, list[str]] | None:
+    """Return the raw ids of those whom earlier requests have emptied, if known, and of those whom a result has."""
+    if emptied is None:
+        return None
     found = {}
     for name, nodes in emptied_by(result).items():
         ids = result.graph.vocabulary(name)
-        found[name] = list(dict.fromkeys([*(emptied or {}).get(name, ()), *(ids[n] for n in nodes.tolist())]))
+        found[name] = list(dict.fromkeys([*emptied.get(name, ()), *(ids[n] for n in nodes.tolist())]))
+    return found
+
+
+def _read_emptied(reader: FolderReader, forgotten: Forgotten | None) -> dict[str, list[str]] | None:
+    """Return whom requests have emptied, as ``request.json`` tells it.
+
+    Raises:
+        ValueError: It is not lists of ids by node type.
+    """
+    facts = reader.facts("request")
+    if "emptied" not in facts:  # written by an earlier version
+        return None if forgotten is None else _united({}, forgotten.result)
+    found = facts["emptied"]
+    lists = found.items() if isinstance(found, dict) else ()
+    if found is not None and not (
+        isinstance(found, dict)
+        and all(name in ("user", "item") and isinstance(ids, list) for name, ids in lists)
+        and all(isinstance(text, str) for _, ids in lists for text in ids)
+    ):
+        raise ValueError("'emptied' in request.json must hold lists of ids of users and items")
     return found
 
 

@@ -1,5 +1,7 @@
 """Graphs with fewer nodes say by raw id what a list of events without the others says."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,17 @@ from hypothesis import strategies as st
 from strategies import graphs, session_graphs
 
 import graphunlearn as gu
-from graphunlearn.data.renumbering import active_nodes, emptied_nodes, keep_nodes, named_nodes, new_numbers, node_types
+from graphunlearn.data.renumbering import (
+    active_nodes,
+    canonical_order,
+    emptied_nodes,
+    keep_nodes,
+    named_nodes,
+    new_numbers,
+    node_types,
+    with_sorted_events,
+)
+from graphunlearn.data.vocabulary import Vocabulary
 
 
 @st.composite
@@ -17,7 +29,7 @@ def parts(draw, source):
     kept = {}
     for name in node_types(graph):
         size = len(graph.vocabulary(name))
-        kept[name] = torch.tensor(sorted(draw(st.sets(st.sampled_from(range(size))))), dtype=torch.long)
+        kept[name] = torch.tensor(draw(st.lists(st.sampled_from(range(size)), unique=True)), dtype=torch.long)
     return graph, kept
 
 
@@ -120,7 +132,64 @@ def test_new_numbers_are_the_places_among_those_that_stay():
     assert new_numbers(torch.tensor([1, 3]), 5).tolist() == [-1, 0, -1, 1, -1]
 
 
-@pytest.mark.parametrize("kept", [[1, 0], [0, 0], [0, 9]])
+@given(parts(session_graphs()), st.randoms())
+def test_sessions_are_put_in_order(case, random):
+    graph, kept = case
+    order = random.sample(range(graph.num_sessions), graph.num_sessions)
+    part = keep_nodes(graph, {"session": torch.tensor(order, dtype=torch.long)})
+    rows = sessions_of(graph)
+    assert sessions_of(part) == [rows[n] for n in order]
+    assert part.validate()
+    both = keep_nodes(graph, kept | {"session": torch.tensor(order, dtype=torch.long)})
+    assert sessions_of(both) == sessions_of(keep_nodes(part, kept))
+
+
+def by_id(ids):
+    """Text that begins with digits or not, and digits as numbers, in turn."""
+    parts = {text: [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", text)] for text in ids}
+    return sorted(ids, key=lambda text: (parts[text], text))
+
+
+@given(st.lists(st.text("019ab", min_size=1), unique=True), st.randoms())
+def test_ids_are_sorted_whatever_their_order(ids, random):
+    vocabulary = Vocabulary(ids)
+    assert [vocabulary[n] for n in canonical_order(vocabulary).tolist()] == by_id(ids)
+    some = random.sample(range(len(ids)), len(ids) // 2)
+    order = canonical_order(vocabulary, torch.tensor(some, dtype=torch.long))
+    assert [ids[n] for n in order.tolist()] == by_id([ids[n] for n in some])
+
+
+def test_digits_are_numbers_and_leading_zeros_come_first():
+    assert canonical_order(Vocabulary(["10", "9", "x", "100"])).tolist() == [1, 0, 3, 2]
+    assert canonical_order(Vocabulary(["b7", "b07", "b10"])).tolist() == [1, 0, 2]
+    assert canonical_order(Vocabulary(3)).tolist() == [0, 1, 2]
+
+
+@given(graphs(), st.randoms())
+def test_sorted_interactions_do_not_depend_on_the_order_of_the_file(graph, random):
+    before = rows_of(graph)
+    made = with_sorted_events(graph)
+    assert sorted(map(repr, rows_of(made))) == sorted(map(repr, before))
+    assert made.fingerprint() == graph.fingerprint()
+    codes = (made.pairs[0] * graph.num_items + made.pairs[1]).tolist()
+    assert codes == sorted(codes)
+    order = torch.tensor(random.sample(range(graph.num_interactions), graph.num_interactions), dtype=torch.long)
+    names = {"user_ids": graph.user_ids, "item_ids": graph.item_ids}
+    values = {name: getattr(graph, name) for name in ("rating", "time", "label")}
+    values = {name: None if value is None else value[order] for name, value in values.items()}
+    other = gu.InteractionGraph.from_edges(graph.pairs[:, order], graph.num_users, graph.num_items, **names, **values)
+    assert rows_of(with_sorted_events(other)) == rows_of(made)
+    assert rows_of(graph) == before
+
+
+@given(session_graphs())
+def test_sessions_are_sorted_by_id(graph):
+    made = with_sorted_events(graph)
+    assert made.session_ids == by_id(graph.session_ids)
+    assert sorted(map(repr, sessions_of(made))) == sorted(map(repr, sessions_of(graph)))
+
+
+@pytest.mark.parametrize("kept", [[1, 1], [0, 0], [0, 9]])
 def test_bad_numbers_are_refused(kept):
     graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 1]]))
     with pytest.raises(gu.ArgumentError, match="'kept' must"):

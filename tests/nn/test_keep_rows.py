@@ -36,6 +36,29 @@ def test_two_tables_are_cut_each_on_its_side(graph):
     assert torch.equal(made.tower.weight, model.tower.weight)
 
 
+def test_rows_are_in_the_order_that_is_asked_for(graph):
+    kept = {"user": torch.tensor([3, 0, 6, 2]), "item": torch.tensor([5, 1, 2])}
+    one, two = light_gcn(graph), TwoTower(7, 6)
+    made = keep_rows(one, graph, kept)
+    assert torch.equal(made.embedding.weight, one.embedding.weight[[3, 0, 6, 2, 12, 8, 9]])
+    made = keep_rows(two, graph, kept)
+    assert torch.equal(made.user_table.weight, two.user_table.weight[kept["user"]])
+    assert torch.equal(made.item_table.weight, two.item_table.weight[kept["item"]])
+
+
+def test_what_else_has_an_entry_per_node_is_refused_where_rows_only_move(graph):
+    kept = {"user": torch.arange(7), "item": torch.arange(6).flip(0)}
+    model = TwoTower(7, 6)
+    assert torch.equal(keep_rows(model, graph, kept).item_table.weight, model.item_table.weight.flip(0))
+    model.register_buffer("popularity", torch.zeros(6))
+    with pytest.raises(gu.ArgumentError, match="'popularity' of 6 entries"):
+        keep_rows(model, graph, kept)
+    model = TwoTower(7, 6)
+    model.item_table = nn.Embedding(30, 3)
+    with pytest.raises(gu.ArgumentError, match="no table of items that is found"):
+        keep_rows(model, graph, kept)
+
+
 def test_tied_tables_stay_tied_and_frozen_ones_frozen(graph):
     model = TwoTower(7, 6)
     model.again_item = nn.Embedding(6, 3)
@@ -129,6 +152,33 @@ def test_matrices_of_all_pairs_are_refused_even_if_nobody_goes(graph):
     model.register_buffer("seen", torch.zeros(7, 6))
     with pytest.raises(gu.ArgumentError, match="'seen' of 7 × 6 entries"):
         keep_rows(model, graph, everybody)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (torch.zeros(2, 25, dtype=torch.long), "'held' of 2 × 25 entries"),  # all pairs before some were deleted
+        (torch.zeros(19, 2, dtype=torch.int32), "'held' of 19 × 2 entries"),
+        (torch.zeros(40, dtype=torch.long), "'held' of 40 entries"),  # both directions
+        (torch.zeros(25, dtype=torch.long).numpy(), "'held' of 25 entries"),
+        ({"train": {"graph": random_graph(2, 2, 3)}}, "a graph as 'held['train']['graph']'"),
+        ([(0, 1)] * 20, "'held' of 20 entries"),
+        (("first", [torch.zeros(6)]), "'held[1][0]' of 6 entries"),
+    ],
+)
+def test_what_may_hold_the_events_is_refused(graph, value, what):
+    model = TwoTower(7, 6)
+    model.held = value
+    refused(model, graph, what)
+
+
+def test_integers_that_are_no_events_stay(graph):
+    model = TwoTower(7, 6)
+    model.sizes, model.options = torch.tensor([3, 2, 9]), {"lr": [0.1], "mask": torch.ones(50, dtype=torch.bool)}
+    model.register_buffer("steps", torch.zeros((), dtype=torch.long))
+    made = keep_rows(model, graph, KEPT)
+    assert torch.equal(made.sizes, model.sizes)
+    assert made.options.keys() == model.options.keys()
 
 
 def test_layers_of_known_models_may_be_as_wide_as_the_items(graph):

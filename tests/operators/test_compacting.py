@@ -361,6 +361,19 @@ def test_results_that_do_not_tell_whom_they_emptied_are_refused():
     assert "user 2" not in gu.compact(result, inactive=True).graph.user_ids
 
 
+def test_what_is_no_result_and_what_is_no_node_type_are_refused():
+    graph = interactions()
+    model = made("mf", graph)
+    result = unlink(model, graph, REQUESTS["users"])
+    with pytest.raises(gu.ArgumentError, match="'result' must be the result of an unlearning method"):
+        gu.compact(model)
+    with pytest.raises(gu.ArgumentError, match="'earlier' must be the result of an unlearning method"):
+        gu.compact(result, graph)
+    for name in ("users", "session"):
+        with pytest.raises(gu.ArgumentError, match=f"'node_type' must be 'user' or 'item' .*'{name}'"):
+            gu.compact(result).new(name)
+
+
 # ---- other graphs, and the original
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from graphunlearn.errors import ArgumentError, ExistsError
 
-__all__ = ["check_folder", "clear_leftovers", "private", "replaced_folder"]
+__all__ = ["check_folder", "clear_leftovers", "private", "replaced_folder", "restore"]
 
 
 def private(path: str, flags: int) -> int:
@@ -119,12 +119,26 @@ def clear_leftovers(out: Path) -> None:
         >>> [path.name for path in out.parent.iterdir()]
         ['a']
     """
+    restore(out)
     for role in ("old", "new"):
-        for left in out.absolute().parent.glob(f".{escape(out.name)}.{'?' * 8}.{role}"):
-            if role == "old" and not out.exists():
-                left.rename(out)
-            else:
-                shutil.rmtree(left)
+        for left in _left(out, role):
+            shutil.rmtree(left)
+
+
+def restore(out: Path) -> None:
+    """Restore a folder whose replacement was interrupted; nothing is deleted.
+
+    Args:
+        out: The folder; no other process may be writing it.
+    """
+    if not out.exists():
+        for left in _left(out, "old")[:1]:
+            left.rename(out)
+
+
+def _left(out: Path, role: str) -> list[Path]:
+    """Return the temporary folders of a role that :func:`replaced_folder` has left, as it names them."""
+    return sorted(out.absolute().parent.glob(f".{escape(out.name)}.{'[0-9a-f]' * 8}.{role}"))
 
 
 def _exchanged(one: Path, two: Path) -> bool:

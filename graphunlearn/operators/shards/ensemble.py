@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.data.renumbering import keep_nodes
+from graphunlearn.data.renumbering import clicks_of, keep_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.identity import fingerprint
@@ -168,6 +168,10 @@ def _(model: ShardEnsemble, num_items: int) -> list[Tensor]:
 def _(model: ShardEnsemble, graph: SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
     made = keep_rows.dispatch(nn.Module)(model, graph, kept)
     assert isinstance(made, ShardEnsemble)
+    if "session" in kept:
+        order = kept["session"].to(graph.device)
+        made.members = made.members[order.to(made.members.device)]
+        made.left_out = made.left_out[clicks_of(graph, order).to(made.left_out.device)]
     made.graph = keep_nodes(graph, kept).fingerprint()
     made.seed = int(fingerprint(made)[:8], 16)  # the earlier seed is a hash of the model before forgetting
     return made
