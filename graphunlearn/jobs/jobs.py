@@ -273,7 +273,7 @@ class Jobs:
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
         with whole("run", "be a whole run folder", folder):
             facts = FolderReader(folder).versioned("run")
-            kind, prints = ModelSpec(**facts["model"]).kind, facts["fingerprints"]
+            kind, prints = ModelSpec.read(facts["model"]).kind, facts["fingerprints"]
             model, train = prints["model"], prints["train"]
         if self.ledger.pending is None and all(batch.finished for batch in self.store.batches()):
             self.ledger.check_newest(model, train)

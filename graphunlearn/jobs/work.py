@@ -21,7 +21,7 @@ from graphunlearn.ledger.places import relative_to_ledger, run_folder_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import CAU, IFRU, Retrain, Unlearner, UnlearningResult
 from graphunlearn.operators.compacting import Compacted
-from graphunlearn.runs.erasing import about_left, erase
+from graphunlearn.runs.erasing import IMPORTED, about_left, erase
 from graphunlearn.runs.run import Graph, Run
 
 __all__ = ["Settings", "Work", "older"]
@@ -152,6 +152,8 @@ class Work:
             self._note({"written": True, "prepared": goes_on})
             now = self.ledger.pending
             about = _about(after, asked) | {"token": None if now is None else now.token}
+            if isinstance(method, Retrain):
+                about.pop(IMPORTED, None)  # the model is now trained as audits train
             new = replace(after, model=result.model, train=result.graph, about=about, forgotten=None)
             new = replace(new, emptied=self._emptied(new.train))
             self._tell(f"writing {self.folder}")

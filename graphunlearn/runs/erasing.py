@@ -13,7 +13,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.run import Run
 
-__all__ = ["ERASED", "Erased", "about_left", "erase", "id_map"]
+__all__ = ["ERASED", "IMPORTED", "Erased", "about_left", "erase", "id_map"]
 
 ERASED = "erased"
 """Entry of :attr:`~graphunlearn.runs.run.Run.about` that tells that the data before a request are gone on purpose."""

@@ -478,3 +478,6 @@ def test_what_another_program_trained_stays_known(jobs, live, clock):
     jobs.run(method=unlink)
     about = Run.load(live).about
     assert about == {"dataset": "d", "imported": {"weights": "w.safetensors"}, "erased": True, "deleted": {"user": 1}}
+    jobs.submit(["reader-5"], clock.day(), run=live)
+    jobs.run(method=lambda run, _: gu.Retrain(objective=run.objective, settings=run.settings))
+    assert "imported" not in Run.load(live).about
