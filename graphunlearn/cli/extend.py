@@ -118,7 +118,9 @@ class Extend:
             about = {name: value for name, value in run.about.items() if name != "erased"}
             about |= {"fit": summary, "extended": [*run.about.get("extended", []), extended.added]}
             after = replace(run, model=extended.model, train=extended.graph, validation=validation, test=test)
-            after = replace(after, settings=settings, about=about, forgotten=None)
+            after = replace(
+                after, emptied=_still_emptied(run, extended.graph), settings=settings, about=about, forgotten=None
+            )
             save = partial(after.save, self.out, self.running.overwrite)
             entry = None
             if ledger is None or self.ledger is None:
@@ -208,13 +210,16 @@ def _tell_known(new: Graph, part: Graph, name: str) -> None:
 
 def _returned(run: Run, graph: Graph) -> dict[str, int]:
     """Return how many of the users and items that were forgotten have interactions again, by node type."""
-    from graphunlearn.data.renumbering import active_nodes
-
-    counts = {}
-    for name, ids in (run.emptied or {}).items():
-        nodes = graph.vocabulary(name).lookup(ids)
-        counts[f"{name}s"] = int(active_nodes(graph, name).cpu()[nodes[nodes >= 0]].sum())
+    stay = _still_emptied(run, graph) or {}
+    counts = {f"{name}s": len(ids) - len(stay[name]) for name, ids in (run.emptied or {}).items()}
     return {name: count for name, count in counts.items() if count}
+
+
+def _still_emptied(run: Run, graph: Graph) -> dict[str, list[str]] | None:
+    """Return those whom requests have emptied and who have no interactions in a later graph; ``None`` if not known."""
+    from graphunlearn.data.renumbering import inactive_ids
+
+    return None if run.emptied is None else {name: inactive_ids(graph, name, ids) for name, ids in run.emptied.items()}
 
 
 def _counts(counts: Mapping[str, int]) -> str:

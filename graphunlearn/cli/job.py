@@ -110,7 +110,7 @@ class DeletionJob:
     """Remove the rows and ids of emptied users and items also where the run has a preparation, which then goes too
     (without a preparation, they are always removed)."""
     no_compact: bool = False
-    """Keep these rows and ids, so that rows are not numbered anew."""
+    """Keep these rows and ids, so that rows are not numbered anew, until 'erase' or a later job removes them."""
     id_map: File = None
     """Table of type, id, old_row and new_row of those who stay to write, .csv or .parquet, for systems that serve by
     row numbers; it is only written if rows are numbered anew, and replaces an earlier one."""

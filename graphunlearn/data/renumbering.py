@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -21,6 +21,7 @@ __all__ = [
     "canonical_order",
     "clicks_of",
     "emptied_nodes",
+    "inactive_ids",
     "keep_nodes",
     "named_nodes",
     "new_numbers",
@@ -72,6 +73,24 @@ def emptied_nodes(graph: Graph, retained: Graph) -> dict[str, Tensor]:
         name: (active_nodes(graph, name) & ~active_nodes(retained, name)).nonzero().flatten()
         for name in node_types(graph)
     }
+
+
+def inactive_ids(graph: Graph, node_type: str, ids: Sequence[str]) -> list[str]:
+    """Return those of some ids whose users or items are in the vocabulary of a graph and have no event in it.
+
+    Args:
+        graph: The graph.
+        node_type: ``"user"`` or ``"item"``.
+        ids: Raw ids.
+
+    Example:
+        >>> graph = InteractionGraph.from_edges(torch.tensor([[0], [0]]), user_ids=["ann", "bob"])
+        >>> inactive_ids(graph, "user", ["ann", "bob", "eve"])
+        ['bob']
+    """
+    nodes = graph.vocabulary(node_type).lookup(ids) if ids else torch.zeros(0, dtype=torch.long)
+    active = active_nodes(graph, node_type).cpu().tolist()
+    return [name for name, node in zip(ids, nodes.tolist()) if node >= 0 and not active[node]]
 
 
 def named_nodes(graph: Graph, request: ForgetRequest) -> dict[str, Tensor]:

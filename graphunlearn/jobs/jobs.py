@@ -204,6 +204,7 @@ class Jobs:
             method: Function that returns the method for a run and its folder; by default IFRU, for sessions CAU.
             compact: Whether users and items without training events leave the model, the vocabulary and the held-out
                 data. By default they do, unless the method goes on with a preparation, which fits the rows as they are.
+                The run tells whose rows stay, so that ``erase`` or a later job removes them.
             renumbered: Function that receives which row became which before the smaller run is written; it may be
                 called again after an interruption.
             device: Device to compute on.
@@ -273,7 +274,7 @@ class Jobs:
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
         with whole("run", "be a whole run folder", folder):
             facts = FolderReader(folder).versioned("run")
-            kind, prints = ModelSpec(**facts["model"]).kind, facts["fingerprints"]
+            kind, prints = ModelSpec.read(facts["model"]).kind, facts["fingerprints"]
             model, train = prints["model"], prints["train"]
         if self.ledger.pending is None and all(batch.finished for batch in self.store.batches()):
             self.ledger.check_newest(model, train)

@@ -185,7 +185,8 @@ def without_held_out(run: Run, request: ForgetRequest) -> Run:
 
 
 def emptied_ids(run: Run, wanted: Sequence[Wanted], learned: ForgetRequest | None) -> dict[str, list[str]]:
-    """Return the users and items that will have no training events: those that are named, and those that are emptied.
+    """Return the users and items that will have no training events: those that are named, those that are
+    emptied, and those that earlier requests have emptied and that still have rows.
 
     Args:
         run: The run before forgetting.
@@ -203,6 +204,7 @@ def emptied_ids(run: Run, wanted: Sequence[Wanted], learned: ForgetRequest | Non
         emptied, ends = active_nodes(train, name), train.ends(name)[stay]
         emptied[ends[ends >= 0]] = False
         named = [value for job in wanted if job.level == name for value in _as_in_the_data(run, job)]
+        named += (run.emptied or {}).get(name, [])
         nodes = vocabulary.lookup(cast(list[str], named)) if named else torch.zeros(0, dtype=torch.long)
         emptied[nodes[nodes >= 0].to(emptied.device)] = True
         found[name] = [vocabulary[node] for node in emptied.nonzero().flatten().tolist()]

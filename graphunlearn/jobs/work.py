@@ -11,6 +11,7 @@ from typing import Any
 
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.io.folders import clear_leftovers
+from graphunlearn.data.renumbering import inactive_ids, node_types
 from graphunlearn.errors import ArgumentError
 from graphunlearn.jobs.plan import Wanted, emptied_ids, learned_part, plan, without_held_out
 from graphunlearn.jobs.store import JobStore
@@ -20,8 +21,8 @@ from graphunlearn.ledger.places import relative_to_ledger, run_folder_of
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import CAU, IFRU, Retrain, Unlearner, UnlearningResult
 from graphunlearn.operators.compacting import Compacted
-from graphunlearn.runs.erasing import ABOUT, ERASED, erase
-from graphunlearn.runs.run import Run
+from graphunlearn.runs.erasing import IMPORTED, about_left, erase
+from graphunlearn.runs.run import Graph, Run
 
 __all__ = ["Settings", "Work", "older"]
 
@@ -79,7 +80,7 @@ class Work:
         if entry is None:
             entry = self._forget(pending)
         if self._compacts():
-            self._compact()
+            self._compact(entry)
         self.store.finish(self.number, self._now(), {} if entry is None else _facts_of(entry))
 
     def unchanged(self) -> bool:
@@ -137,10 +138,11 @@ class Work:
             self._tell("nothing of it is in the training data")
             self._check_newest(run)
             self._note({"written": True})
-            replace(after, about=_about(after, asked), forgotten=None).save(self.folder, overwrite=True)
+            new = replace(after, about=_about(after, asked), emptied=self._emptied(after.train), forgotten=None)
+            new.save(self.folder, overwrite=True)
             return None
         method = self._method(after)
-        self._tell(f"forgetting {len(asked):,} ids with {method.name}")
+        self._tell(f"forgetting {_ids(len(asked))} with {method.name}")
 
         def keep(folder: Path) -> None:
             method.save(folder / f"{method.name}.safetensors")
@@ -150,7 +152,10 @@ class Work:
             self._note({"written": True, "prepared": goes_on})
             now = self.ledger.pending
             about = _about(after, asked) | {"token": None if now is None else now.token}
+            if isinstance(method, Retrain):
+                about.pop(IMPORTED, None)  # the model is now trained as audits train
             new = replace(after, model=result.model, train=result.graph, about=about, forgotten=None)
+            new = replace(new, emptied=self._emptied(new.train))
             self._tell(f"writing {self.folder}")
             new.save(self.folder, overwrite=True, also=keep if goes_on else None)
 
@@ -167,7 +172,7 @@ class Work:
     def _planned(self, run: Run) -> ForgetRequest | None:
         """Find what occurs in the data, store the counts, and return the request."""
         wanted = self._wanted()
-        self._tell(f"looking for {sum(len(job.ids) for job in wanted):,} ids")
+        self._tell(f"looking for {_ids(sum(len(job.ids) for job in wanted))}")
         made = plan(run, wanted, self.ledger.keyed, lambda level, marks: self.store.known(level, marks, self.number))
         if "written" in self.facts:  # the held-out data may have been written before an interruption
             return made.request
@@ -210,10 +215,27 @@ class Work:
             return False
         return True
 
-    def _compact(self) -> None:
-        """Remove the rows and ids of emptied users and items from the run folder, and enter it."""
+    def _emptied(self, train: Graph) -> dict[str, list[str]]:
+        """Return the ids that have no training events after the batch, by which ``erase`` and later jobs know them."""
+        known = self.store.emptied(self.number)
+        return {name: inactive_ids(train, name, known.get(name, [])) for name in node_types(train)}
+
+    def _compact(self, entry: LedgerEntry | None) -> None:
+        """Remove the rows and ids of emptied users and items from the run folder, and enter it.
+
+        If another command has gone on from the entry of the batch since an interruption, the rows stay: the model that
+        serves is another one, whose run folder tells who was emptied.
+        """
+        entries, noted = self.ledger.entries(), self.facts.get("erasing")
+        if noted is not None:
+            later = [[one.model_after, one.graph_after] for one in entries if one.number > noted["entries"]]
+            if noted["after"] in later:  # it was entered before an interruption
+                return
+        if entry is not None and any(one.number > entry.number and one.kind != "audited" for one in entries):
+            self._tell("the ids of emptied users and items stay in the run, since another command has gone on from it")
+            return
         run = Run.load(self.folder, self.settings.device)
-        noted, prints = self.facts.get("erasing"), [*self.ledger.fingerprints(run.model, run.train)]
+        prints = [*self.ledger.fingerprints(run.model, run.train)]
         if noted is not None and noted["after"] == prints:  # the folder was written before an interruption
             self.ledger.record_saved_erasure(run.model, run.train, noted["gone"], out=self.place)
             return
@@ -222,11 +244,12 @@ class Work:
         small = erased.compacted
         if not any(small.gone.values()):
             return
-        self._tell(f"removing {' and '.join(f'{count:,} {name}s' for name, count in small.gone.items() if count)}")
+        parts = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in small.gone.items() if count]
+        self._tell(f"removing {' and '.join(parts)}")
 
         def save() -> None:
             after = [*self.ledger.fingerprints(small.model, small.graph)]
-            self._note({"erasing": {"after": after, "gone": small.gone}})
+            self._note({"erasing": {"after": after, "gone": small.gone, "entries": len(entries)}})
             if self.settings.renumbered is not None:
                 self.settings.renumbered(small)
             about = erased.run.about | {name: run.about[name] for name in ("deleted",) if name in run.about}
@@ -257,6 +280,10 @@ def older(folder: Path, error: ArgumentError) -> ArgumentError:
     return ArgumentError("run", expected, f"'{folder}', with another", error.hint)
 
 
+def _ids(count: int) -> str:
+    return f"{count:,} id{'' if count == 1 else 's'}"
+
+
 def _filled(method: Unlearner, run: Run) -> Unlearner:
     """Return a method with the loss, the validation data and the training settings of a run."""
     validation = run.early_stopping(run.train)
@@ -268,7 +295,7 @@ def _about(run: Run, request: ForgetRequest) -> dict[str, Any]:
     counts = dict(run.about.get("deleted", {}))
     for part in request.parts:
         counts[part.level] = counts.get(part.level, 0) + len(part)
-    return {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True, "deleted": counts}
+    return about_left(run) | {"deleted": counts}
 
 
 def _facts_of(entry: LedgerEntry) -> dict[str, Any]:

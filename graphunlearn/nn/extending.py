@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.growing import grown, numbered_in
+from graphunlearn.nn.origin import give_origin, origin_of
 from graphunlearn.nn.renumbering import with_tables
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.fitting import reset_parameters
@@ -128,6 +129,9 @@ def add_rows(
         larger[moved[name]] = table.detach()
         tables[id(table)] = nn.Parameter(larger, requires_grad=table.requires_grad)
     made = with_tables(model, graph, tables, counts, "add_rows")
+    origin = origin_of(made)
+    if origin is not None:
+        give_origin(made, origin.resized(whole))
     fresh = copy.deepcopy(made)
     reset_parameters(fresh, seed)
     with torch.no_grad():

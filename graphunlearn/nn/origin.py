@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -22,11 +23,22 @@ class Origin:
         train: Function ``train(graph, seed, validation)`` that returns a trained model; ``None`` to train with
             :func:`~graphunlearn.fit`.
         identity: Text that differs if the functions do.
+        on_graph: Function that returns an untrained model for a graph with other users and items; ``None`` if there is
+            none.
     """
 
     build: Callable[[], nn.Module]
     train: Callable[[Any, int, Any], nn.Module] | None = None
     identity: str = ""
+    on_graph: Callable[[Any], nn.Module] | None = None
+
+    def resized(self, graph: Any) -> Origin:
+        """Return how the model is built anew for a graph with other users and items.
+
+        Args:
+            graph: The graph.
+        """
+        return self if self.on_graph is None else replace(self, build=partial(self.on_graph, graph))
 
     def __deepcopy__(self, memo: Any) -> Origin:
         return self

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch_geometric.data.data import BaseData
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.origin import give_origin, origin_of
 from graphunlearn.nn.tables import node_rows
 
 __all__ = ["keep_rows", "with_tables"]
@@ -65,7 +67,12 @@ def keep_rows(model: nn.Module, graph: InteractionGraph | SessionGraph, kept: Ma
         table = model.get_parameter(name)
         rows = index[(index >= nodes.start) & (index < nodes.stop)].to(table.device) - nodes.start
         new[id(table)] = nn.Parameter(table.detach()[rows].clone(), requires_grad=table.requires_grad)
-    return with_tables(model, graph, new, counts, "keep_rows", _moved(kept), events=graph.num_interactions)
+    moved = _moved(kept)
+    made = with_tables(model, graph, new, counts, "keep_rows", moved, events=graph.num_interactions)
+    origin = origin_of(made)
+    if origin is not None:
+        give_origin(made, origin.resized(keep_nodes(graph, dict(kept))))
+    return made
 
 
 def with_tables(

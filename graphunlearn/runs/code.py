@@ -180,7 +180,8 @@ class Code:
         if self.encode is not None:
             self._register(type(model), resolve(self.encode, "encode"))
         train = None if self.retrain is None else partial(self._retrained, resolve(self.retrain, "retrain"))
-        give_origin(model, Origin(partial(self._built, build, graph), train, self.identity()))
+        on_graph = partial(self._built, build)
+        give_origin(model, Origin(partial(on_graph, graph), train, self.identity(), on_graph))
         return model
 
     def identity(self) -> str:

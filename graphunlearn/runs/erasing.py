@@ -21,13 +21,16 @@ from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.compacting import Compacted
 from graphunlearn.runs.run import Run
 
-__all__ = ["ERASED", "Erased", "erase", "id_map", "left_by"]
+__all__ = ["ERASED", "IMPORTED", "Erased", "about_left", "erase", "id_map", "left_by"]
 
 ERASED = "erased"
 """Entry of :attr:`~graphunlearn.runs.run.Run.about` that tells that the data before a request are gone on purpose."""
 ABOUT = ("dataset", "split", "split_by", "threshold", "last_sessions", "collapse_repeats")
 """Entries of ``about`` that do not depend on the data that were forgotten. The course of the training does: whoever
 guesses what was forgotten could train again with it and compare."""
+IMPORTED = "imported"
+"""The entry that tells that another program trained the model, which audits take into account. Its figures of the loss
+depend on the data."""
 HELD_OUT = ("validation", "test")
 
 
@@ -85,11 +88,23 @@ def erase(run: Run, *, inactive: bool = False) -> Erased:
     small = replace(small, graph=with_sorted_events(small.graph))
     parts = {name: with_sorted_events(_without(getattr(run, name), run, gone)) for name in HELD_OUT}
     left = {name: getattr(run, name).num_interactions - part.num_interactions for name, part in parts.items()}
-    about = {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True}
+    about = about_left(run)
     settings = replace(run.settings, seed=int(fingerprint(small.model)[:8], 16))
     made = Run(run.spec, small.model, small.graph, **parts, objective=run.objective, settings=settings, about=about)
     idle = {name: int((~active_nodes(small.graph, name)).sum()) for name in gone}
     return Erased(made, small, left, idle)
+
+
+def about_left(run: Run) -> dict[str, Any]:
+    """Return what a run may tell of itself when its earlier data are gone: nothing that was computed from these.
+
+    Args:
+        run: The run.
+    """
+    about = {name: value for name, value in run.about.items() if name in ABOUT} | {ERASED: True}
+    if IMPORTED in run.about:
+        about[IMPORTED] = {name: value for name, value in run.about[IMPORTED].items() if name != "loss"}
+    return about
 
 
 def id_map(compacted: Compacted) -> dict[str, list[Any]]:

@@ -54,8 +54,7 @@ def test_those_who_return_are_counted_and_the_others_stay_emptied(forgotten, dec
     )
     assert status == 0
     assert "1 user was forgotten, and is learned again from the new data" in err
-    emptied = Run.load(tmp_path / "c").emptied
-    assert {name: sorted(ids) for name, ids in emptied.items()} == {"user": ["u1", "u2"], "item": ["i3"]}
+    assert Run.load(tmp_path / "c").emptied == {"user": ["u2"], "item": ["i3"]}
     assert call("erase", tmp_path / "c", "--out", tmp_path / "d")[0] == 0
     users = Run.load(tmp_path / "d").train.user_ids
     assert "u1" in users

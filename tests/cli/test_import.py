@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from user_project import facts_of, make_project, make_sessions, words_of, write_csv, write_module
 
 import graphunlearn as gu
+from graphunlearn.jobs.job import utc_now
 from graphunlearn.runs import Run, code
 
 BUILD = ("--model", "own_towers:build", "--encode", "own_towers:encode", "--objective", "bpr")
@@ -478,3 +479,23 @@ def test_a_request_file_is_benched_on_a_run_of_this_package(trained_sessions, tm
     assert not any("another program" in note for note in told["notes"])
     told = parsed("bench", "session-clicks", "--run", trained_sessions, *words[4:], "--out", tmp_path / "b")
     assert told["dataset"]["train_clicks"] == Run.load(trained_sessions).train.num_clicks
+
+
+def test_jobs_and_new_data_go_on_from_an_imported_run(project, imported, tmp_path, parsed, monkeypatch):
+    monkeypatch.setenv(code.TRUST, "own_towers")
+    live, ledger = shutil.copytree(imported, tmp_path / "live"), tmp_path / "l.db"
+    (tmp_path / "ids.txt").write_text("u3\nu5\n")
+    write_csv(tmp_path / "more.csv", ["user", "item"], [(name, f"i{k}") for name in ("u3", "new") for k in range(6)])
+    due = ("--ids", tmp_path / "ids.txt", "--due", utc_now().date().isoformat(), "--ledger", ledger)
+    parsed("job", "submit", *due, "--run", live)
+    assert parsed("job", "run", "--ledger", ledger)["jobs"][0]["numDeleted"] == 2
+    words = ("--epochs", "2", "--ledger", ledger)
+    told = parsed("extend", live, "--data", tmp_path / "more.csv", *words, "--out", tmp_path / "b")
+    assert told["added"]["users"] == 2
+    parsed("job", "submit", *due, "--run", tmp_path / "b")
+    (job,) = parsed("job", "run", "--ledger", ledger)["jobs"]
+    assert (job["numDeleted"], job["returned"], job["alreadyDeleted"]) == (1, 1, 1)
+    assert parsed("ledger", "verify", ledger)["entries"] == 5
+    users = Run.load(tmp_path / "b").train.user_ids
+    assert "new" in users
+    assert not {"u3", "u5"} & set(users)

@@ -1,6 +1,7 @@
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -9,8 +10,12 @@ from scenes import Clock, jobs_of, raw, returns, rows_of, saved, some_rows, unli
 
 import graphunlearn as gu
 from graphunlearn.jobs import Jobs
+from graphunlearn.jobs.store import JobStore
+from graphunlearn.jobs.work import Work
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs import ModelSpec, Run
+from graphunlearn.runs.erasing import erase
+from graphunlearn.runs.run import Forgotten
 
 
 @pytest.fixture
@@ -413,3 +418,66 @@ def test_processes_work_off_every_job_once(live, tmp_path):
     worked = [number for batch in jobs.store.batches() for number in batch.jobs]
     assert sorted(worked) == list(range(1, 10))
     assert not {row for row in rows_of(Run.load(live).train) if row[0] in {f"reader-{k}" for k in [*range(9), 20]}}
+
+
+# ---- together with the other commands
+
+
+def no_time(*_):
+    raise KeyboardInterrupt
+
+
+def test_ids_that_stayed_leave_with_the_next_job_or_with_erase(jobs, live, clock, tmp_path):
+    jobs.submit(["reader-4"], clock.day(), run=live)
+    jobs.run(method=unlink, compact=False)
+    assert Run.load(live).emptied == {"user": ["reader-4"], "item": []}
+    assert "reader-4" not in erase(Run.load(live)).run.train.user_ids
+    jobs.submit(["reader-5"], clock.day(), run=live)
+    jobs.run(method=unlink)
+    assert {"reader-4", "reader-5"}.isdisjoint(Run.load(live).train.user_ids)
+    assert b"reader-4" not in raw(tmp_path)
+    assert Run.load(live).emptied is None
+
+
+def test_whom_forget_has_emptied_leaves_with_the_next_job(jobs, live, clock, tmp_path):
+    run = Run.load(live)
+    result = jobs.ledger.unlearn(gu.Unlink(), run.model, run.train, gu.ForgetRequest("user", ["reader-9"]))
+    forgotten = Forgotten(run.model, run.train, result, {})
+    replace(run, model=result.model, train=result.graph, forgotten=forgotten).save(live, overwrite=True)
+    jobs.submit(["reader-5"], clock.day(), run=live)
+    jobs.run(method=unlink)
+    assert {"reader-9", "reader-5"}.isdisjoint(Run.load(live).train.user_ids)
+    held = rows_of(Run.load(live).train)
+    assert held == {row for row in rows_of(run.train) if row[0] not in ("reader-9", "reader-5")}
+
+
+@pytest.mark.parametrize("until", ["the entry", "the erasure"])
+def test_a_request_between_an_interrupted_job_and_its_repetition(until, jobs, live, clock, tmp_path, monkeypatch):
+    """The chain goes on from the other request, whose model stays the newest, and the job is done."""
+    jobs.submit(["reader-4"], clock.day(), run=live)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Work, "_compact") if until == "the entry" else (JobStore, "finish")), no_time)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(method=unlink)
+    run = Run.load(live)
+    result = jobs.ledger.unlearn(gu.Unlink(), run.model, run.train, gu.ForgetRequest("user", ["reader-9"]))
+    forgotten = Forgotten(run.model, run.train, result, {})
+    after = replace(run, model=result.model, train=result.graph, forgotten=forgotten)
+    after.save(tmp_path / "b")
+    jobs.run(method=unlink)
+    assert told(jobs)["state"] == "DONE"
+    assert jobs.ledger.verify(result.model) == (2 if until == "the entry" else 3)
+    assert {"reader-4", "reader-9"}.isdisjoint(erase(Run.load(tmp_path / "b")).run.train.user_ids)
+
+
+def test_what_another_program_trained_stays_known(jobs, live, clock):
+    imported = {"weights": "w.safetensors", "loss": {"verdict": "fits", "residual": 0.01}}
+    run = Run.load(live)
+    replace(run, about={"dataset": "d", "imported": imported, "fit": {"best": 0.5}}).save(live, overwrite=True)
+    jobs.submit(["reader-4"], clock.day(), run=live)
+    jobs.run(method=unlink)
+    about = Run.load(live).about
+    assert about == {"dataset": "d", "imported": {"weights": "w.safetensors"}, "erased": True, "deleted": {"user": 1}}
+    jobs.submit(["reader-5"], clock.day(), run=live)
+    jobs.run(method=lambda run, _: gu.Retrain(objective=run.objective, settings=run.settings))
+    assert "imported" not in Run.load(live).about

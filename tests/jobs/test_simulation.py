@@ -8,6 +8,7 @@ from scenes import Clock, Model, jobs_of, raw, returns, rows_of, saved, some_row
 
 import graphunlearn as gu
 from graphunlearn.runs import Run
+from graphunlearn.runs.erasing import erase
 
 COUNTED = ("state", "numIds", "duplicates", "withdrawn", "numDeleted", "returned", "alreadyDeleted", "notFound")
 
@@ -78,5 +79,10 @@ def test_a_month(seed, compact, tmp_path):
     for job in jobs.status():
         assert job.ids == job.withdrawn + job.deleted + job.already_deleted + job.not_found or job.state == "PENDING"
     assert gu.Ledger(tmp_path / "ledger.db").verify(run.model) > 0
-    assert not (folder / "request.json").exists()
+    idle = {name for name, degree in zip(run.train.user_ids, run.train.degree.tolist()) if not degree}
+    stayed = {name for level, name in model.served if level == "user"} & idle
+    assert (folder / "request.json").exists() == (compact is False)
+    assert stayed <= set((run.emptied or {}).get("user", []))
+    assert bool(stayed) == (compact is False)
+    assert not stayed & set(erase(run).run.train.user_ids if stayed else [])
     assert not list(folder.glob("original*"))

@@ -60,3 +60,25 @@ def test_an_installed_package_offers_an_encoding(monkeypatch, tmp_path, form):
     assert gu.encode(model, graph).items is model.item
     with pytest.raises(TypeError, match="must be a recommender that 'encode' supports"):
         gu.encode(Tables(2, 3), graph)
+
+
+def test_models_of_other_sizes_are_built_for_their_graphs():
+    """New rows are those of a model that is built for the larger graph, and both can be trained anew."""
+
+    def build(graph):
+        return nn.ModuleDict({"user": nn.Embedding(graph.num_users, 3), "item": nn.Embedding(graph.num_items, 3)})
+
+    graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 2, 3], [0, 1, 2, 2]]), 4, 3)
+    new = gu.InteractionGraph.from_edges(torch.tensor([[0, 1], [0, 0]]), user_ids=["4", "5"], item_ids=["3"])
+    model = build(graph)
+    give_origin(model, Origin(lambda: build(graph), on_graph=build))
+    extended = gu.extend(model, graph, new, seed=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        expected = build(extended.graph)
+    assert torch.equal(extended.model["user"].weight, torch.cat([model["user"].weight, expected["user"].weight[4:]]))
+    assert torch.equal(extended.model["item"].weight, torch.cat([model["item"].weight, expected["item"].weight[3:]]))
+    small = gu.nn.keep_rows(model, graph, {"user": torch.tensor([1, 3]), "item": torch.tensor([1, 2])})
+    for one, sizes in ((extended.model, (6, 4)), (small, (2, 2))):
+        reset_parameters(one, 1)
+        assert (len(one["user"].weight), len(one["item"].weight)) == sizes
