@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from user_project import facts_of, make_project, make_sessions, words_of, write_csv, write_module
 
 import graphunlearn as gu
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.runs import Run, code
 
 BUILD = ("--model", "own_towers:build", "--encode", "own_towers:encode", "--objective", "bpr")
@@ -306,7 +307,7 @@ def test_a_folder_from_somebody_else_runs_no_code(imported, tmp_path, refused, m
         ("../own_towers:build", "own_towers", "must be of the form module:name"),
     ):
         facts["model"]["code"]["build"] = name
-        (copy / "run.json").write_text(json.dumps(facts))
+        (copy / "run.json").write_bytes(sealed_json(facts))
         monkeypatch.setenv(code.TRUST, trusted)
         sentence = refused("forget", copy, "--users", "u3", "--out", tmp_path / "b")
         assert sentence.startswith("'run' ")
