@@ -348,6 +348,24 @@ def test_ids_in_another_order_than_the_rows_are_told(project, tmp_path, call):
     assert "a column was not used ('row')" in err
 
 
+def test_weights_whose_scores_overflow_are_refused(project, tmp_path, refused):
+    weights = load_file(project[1]["weights"])
+    weights["user.weight"], weights["item.weight"] = 1e25 * weights["user.weight"], 1e25 * weights["item.weight"]
+    save_file(weights, tmp_path / "w.safetensors")
+    words = words_of(project[1], weights=tmp_path / "w.safetensors")
+    told = refused("import", *BUILD, *words, "--out", tmp_path / "a")
+    assert told.startswith("'--weights' must give finite scores (got norms of embeddings up to ")
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_that_no_run_may_have_are_refused(project, tmp_path, refused):
+    words = [*words_of(project[1]), "--out", tmp_path / "a"]
+    told = refused("import", *BUILD, "--objective-option", "negatives=1000000000", *words)
+    assert told == "'--objective-option negatives' must be a number from 0 to 65,536 (got 1000000000)"
+    told = refused("import", *BUILD, "--model-option", f"dim={'[' * 3000}", *words)
+    assert "which raised TypeError" in told
+
+
 def test_a_model_that_fits_no_loss_is_told(project, tmp_path, call):
     weights = load_file(project[1]["weights"])
     torch.manual_seed(0)
