@@ -75,7 +75,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from graphunlearn._version import __version__
@@ -175,7 +175,8 @@ def _run(words: list[str]) -> int:
         silence(sys.stdout)
         return 0
     try:
-        answer = command.run()
+        with redirect_stdout(sys.stderr):  # what a module of the user prints is no part of the result
+            answer = command.run()
     except ArgumentError as error:
         from graphunlearn.cli._wording import naming_option
 

@@ -82,7 +82,11 @@ def replaced_or_built(
     data |= {"entries": len(table.ids), "left_out": table.left_out}
     what = f"wrote {out}: an index of {library} with {len(table.ids):,} {table.side}s of width {table.dim}"
     if old is None:
-        ServingIndex.build(table, library, **settings).save(out, overwrite=running.overwrite)
+        try:
+            index = ServingIndex.build(table, library, **settings)
+        except ArgumentError as error:
+            raise error.renamed("--index-option" if error.argument == "settings" else None) from None
+        index.save(out, overwrite=running.overwrite)
         return Answer(data, what)
     told = replace_index(out, table)
     searched = "" if not told["searched"] else f"; no search with {told['searched']:,} of their old vectors finds them"

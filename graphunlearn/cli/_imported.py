@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -136,7 +135,7 @@ class Imported:
         Raises:
             ArgumentError: An option of the loss is unknown, or has a wrong value.
         """
-        from graphunlearn.runs.run import OBJECTIVES
+        from graphunlearn.runs.run import OBJECTIVES, check_plausible
 
         name = self.objective or "cross-entropy"
         cls: Any = OBJECTIVES[name]
@@ -153,6 +152,7 @@ class Imported:
             values[key] = convert(f"--objective-option {key}", text, known[key])
         try:
             loss: Criterion = cls(**values)
+            check_plausible(values, {})
         except ArgumentError as error:
             named = f"--objective-option {error.argument}" if error.argument in known else "--objective-option"
             raise error.renamed(named) from None
@@ -176,7 +176,7 @@ class Imported:
                 continue
             option = f"--ids-{side}s"
             with reading(option):
-                found_ids = read_ids(path, side, **request_options(file, side))
+                found_ids = read_ids(path, side, tell=True, **request_options(file, side))
             try:
                 ids = canonical_ids(found_ids)
             except IdError as error:
@@ -295,10 +295,12 @@ def _numbers(graph: Any, side: str) -> list[str]:
 
 def _argument(option: str) -> tuple[str, Any]:
     """Return the name and the value of ``NAME=VALUE``, where the value is JSON or else text."""
+    from graphunlearn.data.io.sealed import parse_json
+
     name, equals, text = option.partition("=")
     if not equals or not name.isidentifier():
         raise ArgumentError("--model-option", "be NAME=VALUE", f"{option!r}")
     try:
-        return name, json.loads(text)
+        return name, parse_json(text)
     except ValueError:
         return name, text

@@ -102,6 +102,9 @@ def naming_option(error: ArgumentError, command: Any) -> ArgumentError:
         error = error.renamed(hint=f"{error.hint}, or run 'graphunlearn ledger resume {error.path}'")
     groups = [command, *filter(is_dataclass, vars(command).values())]
     known = any(error.argument in vars(group) for group in groups)
+    if error.argument == "validation" and not known:
+        hint = "'import' and 'train' give a run a validation part, with '--validation' or '--split'"
+        error = error.renamed(hint=f"{hint}; other methods need none")
     return error.renamed(f"--{error.argument.replace('_', '-')}" if known else None)
 
 

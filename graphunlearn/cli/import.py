@@ -41,7 +41,7 @@ class Import(Learner):
     examples:
       graphunlearn import --model towers:build --weights w.safetensors --data train.csv --objective bpr --out runs/a
       graphunlearn import --model mf --model-option dim=64 --weights w.pt --data d.csv --objective bpr --out runs/a
-      graphunlearn import --model nets:GRU --kind sessions --weights w.safetensors --data clicks.csv --out runs/g
+      graphunlearn import --model nets:GRU --kind sessions --weights w.pt --data a.csv --validation b.csv --out runs/g
       graphunlearn import --recbole saved/LightGCN-Nov-21-2026.pth --trust-pickle --out runs/r
     """
 
@@ -179,6 +179,8 @@ class Import(Learner):
             if better:
                 names = ", ".join(f"{name} ({value:.0%})" for name, value in fits.items())
                 warn(f"the model was plainly trained with another loss; losses that fit: {names}")
+            elif given.verdict == "far from stationary":
+                warn("the model fits no loss on these data: check them, and the order of the ids of its rows")
             run.about["imported"]["loss"] = {"verdict": given.verdict, "residual": given.residual}
         left = run.test.without_unseen(run.train) if run.test.num_interactions else run.test
         if left.num_interactions > (left.num_sessions if left.kind == "sessions" else 0):
@@ -189,6 +191,8 @@ class Import(Learner):
             lines.append(f"on the test part: {told}")
         else:
             note("there is no test part to measure on, as 'evaluate' and 'audit' do: '--test' or '--split' gives one")
+        if run.train.kind == "sessions" and not bool((run.validation.length > 1).any()):
+            note("there are no validation sessions, which 'cau' needs: '--validation' or '--split' gives some")
         run.save(self.out, self.running.overwrite)
         code = run.spec.code
         modules = [] if code is None else names_of([code.build, code.encode, code.retrain])

@@ -123,7 +123,7 @@ def _imported(module: str, name: str, argument: str) -> Any:
             raise CodeError(argument, "name a module that can be imported", reason) from error
         got = f"{name}, and there is no module {error.name} in this folder or on PYTHONPATH"
         raise CodeError(argument, "name a module that can be imported", got) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a program that is imported may end
         raise CodeError(argument, "name a module that can be imported", f"{name}, {_raised(error)}") from error
 
 
@@ -201,7 +201,7 @@ class Code:
         with _seeded_libraries():
             try:
                 model = build(*positional, **keywords)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise CodeError("model", "build a model", f"{self.build}, {_raised(error)}") from error
         if not isinstance(model, nn.Module):
             raise CodeError("model", "build a torch.nn.Module", f"{self.build}, which returns a {type(model).__name__}")
@@ -254,7 +254,7 @@ class Code:
         with _seeded_libraries():
             try:
                 return function(graph, seed, **({"validation": validation} if takes else {}))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise CodeError("retrain", "train a model", f"{self.retrain}, {_raised(error)}") from error
 
 

@@ -22,7 +22,8 @@ __all__ = ["FORMAT", "FolderReader", "check_out", "packed", "replaced", "whole",
 FORMAT = 2
 """Version of the layout of folders; a JSON file in each folder contains it as ``"format"``.
 
-Since version 2, every file contains the hash of its content. Folders of version 1 are read without them."""
+Since version 2, every file but the report contains the hash of its content. Folders of version 1 are
+read without them."""
 WRITTEN = {
     *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
     *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),

@@ -139,13 +139,14 @@ def check_graph_use(spec: ModelSpec, graph: Graph, model: nn.Module) -> None:
         model: The model with its weights.
 
     Raises:
+        ArgumentError: The embeddings are so large that their inner products may be infinite.
         CodeError: The code failed, an embedding has a wrong shape, is not finite or not differentiable, or the model
             keeps something of the graph that it was built for.
     """
     if spec.code is None:
-        encode(model, graph)
+        _check_scores(encode(model, graph))
         return
-    _encoded(spec, model, graph)
+    _check_scores(_encoded(spec, model, graph))
     half = torch.arange(graph.num_interactions, device=graph.device) % 2 == 0
     part: Graph = graph.keep(half)
     own, again, other = (_seeded_build(spec, model, of) for of in (graph, graph, part))
@@ -191,6 +192,14 @@ def _encoded(spec: ModelSpec, model: nn.Module, graph: Graph) -> Encoded:
         got = f"{name}, whose embeddings have no gradient"
         raise CodeError("encode", "give embeddings that are differentiable in the parameters", got)
     return encoded
+
+
+def _check_scores(encoded: Encoded) -> None:
+    """Raise ArgumentError if an inner product of embeddings may overflow."""
+    norms = [float(rows.detach().double().norm(dim=1).max()) for rows in encoded[:2] if rows.numel()]
+    if len(norms) == 2 and not norms[0] * norms[1] < torch.finfo(encoded.queries.dtype).max:
+        got = f"norms of embeddings up to {norms[0]:.3g} and {norms[1]:.3g}"
+        raise ArgumentError("weights", "give finite scores", got)
 
 
 def _told(error: BaseException) -> str:

@@ -28,7 +28,8 @@ def test_the_folder_holds_the_weights_and_proves_the_request_with_its_key(forgot
     assert facts["request"]["ids"] == {"user": 2, "item": 1}
     assert facts["method"]["name"] == "ifru"
     assert facts["method"]["options"]["damping"] == run.forgotten.options["damping"]
-    assert facts["model"] == {"before": fingerprint(run.forgotten.original), "after": fingerprint(run.model)}
+    before = keyed(fingerprint(run.forgotten.original), key)
+    assert facts["model"] == {"before_keyed": before, "after": fingerprint(run.model)}
 
 
 def test_a_new_key_is_readable_by_its_owner_only_and_an_old_one_is_used_again(forgotten, tmp_path, parsed):

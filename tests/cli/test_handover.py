@@ -87,6 +87,8 @@ def test_an_index_with_other_options_than_the_earlier_is_refused(trained, tmp_pa
     told = refused(*words, "--index", "faiss", "--overwrite", "--index-side", "user")
     assert "have the side of the index" in told
     assert parsed(*words, "--index", "faiss", "--overwrite")["kept"] == 30
+    told = refused("export", trained, "--out", tmp_path / "b", "--index", "faiss", "--index-option", "factory=nope")
+    assert told.startswith("'--index-option' must describe an index that faiss can build")
 
 
 @pytest.mark.parametrize(

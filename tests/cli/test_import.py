@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from user_project import facts_of, make_project, make_sessions, words_of, write_csv, write_module
 
 import graphunlearn as gu
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.jobs.job import utc_now
 from graphunlearn.runs import Run, code
 
@@ -307,11 +308,88 @@ def test_a_folder_from_somebody_else_runs_no_code(imported, tmp_path, refused, m
         ("../own_towers:build", "own_towers", "must be of the form module:name"),
     ):
         facts["model"]["code"]["build"] = name
-        (copy / "run.json").write_text(json.dumps(facts))
+        (copy / "run.json").write_bytes(sealed_json(facts))
         monkeypatch.setenv(code.TRUST, trusted)
         sentence = refused("forget", copy, "--users", "u3", "--out", tmp_path / "b")
         assert sentence.startswith("'run' ")
         assert expected in sentence, sentence
+
+
+def test_a_module_that_ends_the_program_gives_a_sentence(project, tmp_path, refused, monkeypatch):
+    (tmp_path / "own_script.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "own_exit.py").write_text("def build(num_users, num_items):\n    raise SystemExit('no table')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = [*words_of(project[1]), "--objective", "bpr", "--out", tmp_path / "a"]
+    assert "which raised SystemExit: 3" in refused("import", "--model", "own_script:build", *words)
+    assert "which raised SystemExit: no table" in refused("import", "--model", "own_exit:build", *words)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_a_module_prints_is_not_in_the_json(project, tmp_path, call, monkeypatch):
+    (tmp_path / "own_noise.py").write_text(
+        "from own_towers import encode\n\ndef build(graph):\n    import own_towers\n    print('building')\n"
+        "    return own_towers.build(graph)\n\ndef rows(model, graph):\n    return encode(model, graph)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["--model", "own_noise:build", "--encode", "own_towers:encode", "--objective", "bpr"]
+    status, out, err = call("import", *words, *words_of(project[1]), "--out", tmp_path / "a", "--json")
+    assert (status, json.loads(out)["trust"]) == (0, ["own_noise", "own_towers"])
+    assert "building" in err
+
+
+def test_ids_in_another_order_than_the_rows_are_told(project, tmp_path, call):
+    from graphunlearn.data.io.files import read_ids
+
+    ids = read_ids(project[1]["ids-users"], "user")
+    rows = reversed(list(enumerate(ids)))
+    (tmp_path / "users.csv").write_text("row,user\n" + "".join(f"{n},{name}\n" for n, name in rows))
+    words = [*BUILD, *words_of(project[1], ids_users=tmp_path / "users.csv"), "--out", tmp_path / "a"]
+    status, _, err = call("import", *words)
+    assert status == 0
+    assert "a column was not used ('row')" in err
+
+
+def test_weights_whose_scores_overflow_are_refused(project, tmp_path, refused):
+    weights = load_file(project[1]["weights"])
+    weights["user.weight"], weights["item.weight"] = 1e25 * weights["user.weight"], 1e25 * weights["item.weight"]
+    save_file(weights, tmp_path / "w.safetensors")
+    words = words_of(project[1], weights=tmp_path / "w.safetensors")
+    told = refused("import", *BUILD, *words, "--out", tmp_path / "a")
+    assert told.startswith("'--weights' must give finite scores (got norms of embeddings up to ")
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_that_no_run_may_have_are_refused(project, tmp_path, refused):
+    words = [*words_of(project[1]), "--out", tmp_path / "a"]
+    told = refused("import", *BUILD, "--objective-option", "negatives=1000000000", *words)
+    assert told == "'--objective-option negatives' must be a number from 0 to 65,536 (got 1000000000)"
+    told = refused("import", *BUILD, "--model-option", f"dim={'[' * 3000}", *words)
+    assert "which raised TypeError" in told
+
+
+def test_a_model_that_fits_no_loss_is_told(project, tmp_path, call):
+    weights = load_file(project[1]["weights"])
+    torch.manual_seed(0)
+    weights["user.weight"] = weights["user.weight"][torch.randperm(len(weights["user.weight"]))]
+    save_file(weights, tmp_path / "w.safetensors")
+    status, out, err = call(
+        "import", *BUILD, *words_of(project[1], weights=tmp_path / "w.safetensors"), "--out", tmp_path / "a"
+    )
+    assert status == 0
+    assert ("far from stationary" in out) == ("check them, and the order of the ids of its rows" in err)
+    assert "far from stationary" in out
+
+
+def test_sessions_without_validation_are_told_what_they_lack(sessions, tmp_path, call, monkeypatch):
+    words = ["--model", "own_sessions:SessionGRU", "--kind", "sessions", "--encode", "own_sessions:encode_sessions"]
+    changed = {"validation": None, "split": None}
+    status, _, err = call("import", *words, *words_of(sessions[1], **changed), "--out", tmp_path / "a")
+    assert status == 0
+    assert "there are no validation sessions, which 'cau' needs: '--validation' or '--split' gives some" in err
+    monkeypatch.setenv(code.TRUST, "own_sessions")
+    status, _, err = call("forget", tmp_path / "a", "--sessions", "s1", "--out", tmp_path / "b")
+    assert status == 2
+    assert "'--validation' or '--split'; other methods need none" in err
 
 
 @pytest.mark.parametrize(

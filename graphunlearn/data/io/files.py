@@ -15,7 +15,7 @@ from graphunlearn.data.io.columns import CLICKS, INTERACTIONS, PLACES, Layout, s
 from graphunlearn.data.io.folders import private
 from graphunlearn.data.io.frame import Numeric
 from graphunlearn.data.io.options import Reading
-from graphunlearn.data.io.tables import lists_as_trained, read_column, read_lists, read_rows
+from graphunlearn.data.io.tables import lists_as_trained, read_column, read_lists, read_rows, tell_ignored
 from graphunlearn.data.io.text import JSON_LINES, SUFFIXES, head, read_text, suffix_of
 from graphunlearn.data.io.typed import read_json_lines, read_parquet
 from graphunlearn.errors import ArgumentError
@@ -136,13 +136,14 @@ def layout_of(level: str) -> Layout:
     return replace(layout, roles={role: layout.roles[role] for role in used}, order=layout.required, gaps=())
 
 
-def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any]:
+def read_ids(path: str | os.PathLike[str], level: str, *, tell: bool = False, **given: Any) -> list[Any]:
     """Read the ids or pairs of a forget request from a file; no row is left out.
 
     Args:
         path: A file in a format of :func:`read_frame`, from whose rows the columns of ``level`` are read, or a file
             with one id per line and an optional header.
         level: ``"user"``, ``"item"``, ``"session"``, ``"interaction"`` or ``"click"``.
+        tell: Whether to warn of columns that are not used.
         **given: Names or numbers of columns, and ``sep``, ``header`` and ``max_size``, as in :func:`read_frame`.
 
     Returns:
@@ -169,6 +170,8 @@ def read_ids(path: str | os.PathLike[str], level: str, **given: Any) -> list[Any
         if not pairs and separator in {None, " "} and all(column is None for column in columns.values()):
             return read_column(path, text, level, layout, reading.header)
     frame = _read(path, given, layout, dict.fromkeys(layout.ids, False), request=True)
+    if tell:
+        tell_ignored(path, frame.attrs["read"].get("ignored", []))
     found = [frame[role].tolist() for role in layout.roles if role in frame]
     return list(zip(*found)) if pairs else found[0]
 
