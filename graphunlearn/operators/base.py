@@ -201,9 +201,7 @@ class Unlearner(ABC):
             True
         """
         missing = {name: value for name, value in known.items() if getattr(self, name, value) is None}
-        if not missing:
-            return self
-        made = copy.copy(self)
+        made = copy.copy(self) if missing else self
         for name, value in missing.items():
             setattr(made, name, value)
         return made
@@ -353,9 +351,8 @@ class Unlearner(ABC):
         if self.preparation is not None and self.asks_preparation(corrected):
             self.preparation.note(corrected, retained)
         original, prepared = None if base is model else base, self.prepare_seconds
-        seen = (seconds, cpu, prepared, peak())
-        found = (log, original, emptied_nodes(graph, retained))
-        return UnlearningResult(corrected, retained, request, self.name, *seen, *found)
+        seen = (seconds, cpu, prepared, peak(), log, original, emptied_nodes(graph, retained))
+        return UnlearningResult(corrected, retained, request, self.name, *seen)
 
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         """Change an accepted correction further, and return more of the log; the result is judged once more."""

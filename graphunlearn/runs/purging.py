@@ -16,7 +16,7 @@ from typing import Any
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.sealed import read_json, sealed_json
-from graphunlearn.data.renumbering import node_types
+from graphunlearn.data.renumbering import canonical_order, node_types, with_sorted_events
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import registry
@@ -277,14 +277,17 @@ def _is_erased(other: Run, run: Run) -> bool:
         nodes = other.train.vocabulary(name).lookup(run.train.vocabulary(name).ids)
         if not len(nodes) or (nodes < 0).any():
             return False
-        kept[name] = nodes.sort().values
+        kept[name] = nodes
+    if run.train.kind == "sessions":
+        kept["session"] = canonical_order(other.train.vocabulary("session"))
     try:
         small = Compacted.of(other.model, other.train, kept)
     except ValueError:
         return False
     if not any(small.gone.values()) and other.forgotten is None and other.about.get("erased"):  # a copy of the run
         return False
-    return (fingerprint(small.model), small.graph.fingerprint()) == (fingerprint(run.model), run.train.fingerprint())
+    found = fingerprint(small.model), with_sorted_events(small.graph).fingerprint()
+    return found == (fingerprint(run.model), run.train.fingerprint())
 
 
 def _own(entry: Path) -> bool:

@@ -169,7 +169,7 @@ def test_every_method_that_is_compared_where_none_are_named_exists():
             ("items", "--model", "mf", "--methods", "cau"),
             "'--methods' must be one for models of users and items such as mf",
         ),
-        (("session-clicks", "--methods", "cua"), "did you mean 'cau'?"),
+        (("session-clicks", "--methods", "caus"), "did you mean 'cau'?"),
         (("session-clicks", "--methods"), "'--methods' must name methods other than retrain (got none)"),
         (("session-clicks", "--threshold", 3), "'--threshold' must go with a model of users and items (got it with"),
         (("session-clicks", "--objective", "bpr"), "'--objective' must go with a model of users and items"),

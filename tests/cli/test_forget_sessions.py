@@ -236,7 +236,7 @@ def test_users_where_sessions_carry_them(trained_sessions, tmp_path, call, parse
             ("--sessions", "s1", "--method", "unlearnrec"),
             "'--method' must be one for models of sessions such as gru4rec",
         ),
-        (("--sessions", "s1", "--method", "cua"), "(got 'cua'; did you mean 'cau'?)"),
+        (("--sessions", "s1", "--method", "caus"), "(got 'caus'; did you mean 'cau'?)"),
         (("--sessions", "s1", "--option", "stps=1"), "(got 'stps'; did you mean 'steps'?)"),
         (("--sessions", "s1", "--option", "steps=0"), "'steps' must"),
         (("--sessions", "s1", "--option", "order=easy"), "'--option order' must be "),

@@ -40,7 +40,7 @@ def test_what_another_training_could_explain_is_undecided(case):
     sentence = discount(original, references(2 if case == "few references" else 5, size), models)
     assert [model["verdict"].status for model in models] == ["undecided", "undecided", "like", "undecided"]
     assert models[0]["verdict"].rule.startswith("the original was trained by another program than the retrained models")
-    assert "--retrain" in models[0]["verdict"].needs
+    assert "an import can name it" in models[0]["verdict"].needs
     assert models[3]["verdict"].rule == "a membership attack"
     if case == "far":  # the shift over the mean of |a - b| of two normal numbers
         ratio = float(sentence.partition("original is ")[2].partition(" ×")[0])

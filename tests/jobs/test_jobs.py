@@ -436,7 +436,7 @@ def test_ids_that_stayed_leave_with_the_next_job_or_with_erase(jobs, live, clock
     jobs.run(method=unlink)
     assert {"reader-4", "reader-5"}.isdisjoint(Run.load(live).train.user_ids)
     assert b"reader-4" not in raw(tmp_path)
-    assert Run.load(live).emptied is None
+    assert Run.load(live).emptied == {}
 
 
 def test_whom_forget_has_emptied_leaves_with_the_next_job(jobs, live, clock, tmp_path):

@@ -110,7 +110,7 @@ def check(spec, graph):
     ("build", "encoding", "what", "hint"),
     [
         ("Buffered", "rows", "the buffer 'matrix' depends on the interactions", "persistent=False"),
-        ("Counting", "rows", "the parameter 'item.weight' depends on the interactions", "'--retrain' names"),
+        ("Counting", "rows", "the parameter 'item.weight' depends on the interactions", "a training of its own"),
         ("Sized", "rows", "the parameter 'edge' depends on the interactions", "make it in 'encode'"),
         ("Cached", "kept_rows", "other query embeddings for a part of the data", "must keep nothing of the graph"),
     ],
