@@ -131,8 +131,11 @@ def settle(path: Path, check: str | None) -> None:
     """
     file = key_file(path)
     part = _part(file)
-    if not file.exists() and part.is_file() and check_of(_content(part)) == check:
-        part.replace(file)
+    if not file.exists() and part.is_file():
+        with suppress(FileNotFoundError):  # another process has put it there
+            if check_of(_content(part)) != check:
+                return
+            part.replace(file)
         if os.name != "nt":  # on Windows, a folder cannot be opened
             folder = os.open(file.parent, os.O_RDONLY)
             try:

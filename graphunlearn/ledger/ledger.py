@@ -115,7 +115,11 @@ class Ledger(Records):
         choose(self.path, None if key is None else Path(key))
         self._held: tuple[AbstractContextManager[Store], Store] | None = None
         if not Store.is_made(self.path):
-            check_new(self.path)
+            try:
+                check_new(self.path)
+            except ArgumentError:
+                if not Store.is_made(self.path):  # otherwise, another process has just made it
+                    raise
             with Store.writing(self.path, wait):
                 pass
         with self._open(write=False) as store:

@@ -12,6 +12,7 @@ from toys import light_gcn, random_graph
 import graphunlearn as gu
 from graphunlearn.ledger import keys
 from graphunlearn.ledger.keys import key_file, keys_folder
+from graphunlearn.ledger.store import Store
 
 
 @pytest.fixture
@@ -161,3 +162,27 @@ def test_a_creation_that_was_killed_is_begun_anew_or_finished(at, file, folder, 
     assert not list(folder.glob("*.key"))
     assert forget(gu.Ledger(file, budget=None), "3").log["ledger"]["entry"] == 1
     assert [path.suffix for path in folder.iterdir()] == [".key"]
+
+
+def test_two_processes_put_a_new_key_in_its_place(tmp_path, monkeypatch):
+    """The other process moves the file at the last moment, or has made the whole ledger between two looks at it."""
+    gu.Ledger(tmp_path / "l.db")
+    file = key_file(tmp_path / "l.db")
+    part, content = keys._part(file), keys._content
+    file.rename(part)
+
+    def late(path):
+        found = content(path)
+        if path == part:
+            part.rename(file)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "_content", late)
+        gu.Ledger(tmp_path / "l.db")
+    assert file.exists()
+    assert not part.exists()
+    made = iter([False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "is_made", staticmethod(lambda path: next(made)))
+        gu.Ledger(tmp_path / "l.db")
