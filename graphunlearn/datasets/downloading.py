@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from tqdm import tqdm
 
 from graphunlearn._version import __version__
+from graphunlearn.data.io.sealed import digest_of
 from graphunlearn.datasets.card import Card, File, Form, Part, Published, card_of, needed_folder
-from graphunlearn.datasets.reading import check_digest, digest_of, known_digest, read_part, record_digest, record_of
+from graphunlearn.datasets.reading import check_digest, known_digest, read_part, record_digest, record_of
 from graphunlearn.errors import ArgumentError
 
 __all__ = ["DownloadError", "download"]

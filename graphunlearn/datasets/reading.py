@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
 from graphunlearn.data.io.files import write_atomic
+from graphunlearn.data.io.sealed import digest_of
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.datasets.card import UNITS, Card, File, Form, Part
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["check_digest", "digest_of", "known_digest", "read_part", "record_digest", "record_of"]
+__all__ = ["check_digest", "known_digest", "read_part", "record_digest", "record_of"]
 
 Graph = InteractionGraph | SessionGraph
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def record_of(path: Path) -> Path:

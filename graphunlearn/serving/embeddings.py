@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.io.folders import check_folder, replaced_folder
+from graphunlearn.data.io.sealed import digest_of
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import finite_encoding
 from graphunlearn.nn.identity import fingerprint
@@ -159,7 +159,7 @@ def export_embeddings(
             table = embedding_table(model, graph, side)
             path = private(new / f"{side}s.parquet")
             _write(table, path)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = digest_of(path)
             files[path.name] = {"rows": len(table.ids), "left_out": table.left_out, "sha256": digest}
         facts = {"format": 1, "dim": table.dim, "model": table.model, "files": files}
         private(new / FACTS).write_text(f"{json.dumps(facts, indent=2)}\n", encoding="utf-8")

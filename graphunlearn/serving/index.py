@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.io.folders import check_folder, replaced_folder
+from graphunlearn.data.io.sealed import digest_of
 from graphunlearn.errors import ArgumentError
 from graphunlearn.serving.embeddings import INT64, EmbeddingTable, needed, private
 
@@ -200,7 +201,7 @@ class ServingIndex:
             except RuntimeError as error:
                 raise OSError(" ".join(str(error).split())) from error
             facts = {"format": FORMAT, "library": self.library, "side": self.side, "dim": self.dim}
-            facts |= {"model": self.model, "settings": self.settings, "sha256": _digest(path)}
+            facts |= {"model": self.model, "settings": self.settings, "sha256": digest_of(path)}
             text = json.dumps(facts | {"content": _content(facts, self.ids), "ids": self.ids}, ensure_ascii=False)
             private(new / MAP).write_text(f"{text}\n", encoding="utf-8")
         return folder
@@ -229,7 +230,7 @@ class ServingIndex:
                 raise ValueError(f"its format is {facts['format']!r}, and this version reads {FORMAT}")
             if content != _content(facts, ids):
                 raise ValueError(f"the content of {MAP} has changed")
-            if digest != _digest(path):
+            if digest != digest_of(path):
                 raise ValueError(f"the hash of {path.name} differs from the one in {MAP}")
             native = _read(library, path, facts["dim"], len(ids))
             made = cls(library, facts["side"], facts["dim"], ids, facts["model"], facts["settings"], native)
@@ -333,14 +334,6 @@ def _read(library: str, path: Path, dim: int, size: int) -> Any:
     index = needed("hnswlib", "hnswlib").Index(space="ip", dim=dim)
     index.load_index(str(path), max_elements=size)
     return index
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _content(facts: Mapping[str, Any], ids: Sequence[Any]) -> str:

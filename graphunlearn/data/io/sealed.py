@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["check_seal", "parse_json", "read_json", "sealed_json", "sealed_tensors"]
+__all__ = ["check_seal", "digest_of", "parse_json", "read_json", "sealed_json", "sealed_tensors"]
 
 SEAL = "sha256"
 """The entry with the hash: the last of a JSON file, and one of the metadata of a safetensors file."""
@@ -179,3 +179,16 @@ def _finite(text: str) -> float:
 
 def _refused(text: str) -> float:
     raise ValueError(f"it holds a number that is not finite, {text}")
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; the file is read in parts.
+
+    Args:
+        path: The file.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
