@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from graphunlearn.errors import ArgumentError
 from graphunlearn.jobs.job import Batch, Job
-from graphunlearn.ledger.store import BUSY, WRITING
+from graphunlearn.ledger.store import BUSY, WRITING, told
 
 __all__ = ["Id", "JobStore", "all_jobs", "chunked", "open_batch", "withdraw"]
 
@@ -122,18 +122,9 @@ class JobStore:
             got = f"'{self.path}' of {found[1]}"
             raise ArgumentError("ledger", f"have jobs of format {FORMAT}, which this version reads", got)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self) -> AbstractContextManager[None]:
         """Convert errors of SQLite to errors that name the file."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if "locked" in str(error):
-                hint = "try again when that one is done"
-                raise ArgumentError("ledger", "have jobs that no other process holds", f"'{self.path}'", hint) from None
-            if isinstance(error, sqlite3.OperationalError):
-                raise OSError(f"'{self.path}' could not be read or written: {error}") from error
-            raise ArgumentError("ledger", "have a whole file of jobs", f"'{self.path}': {error}") from error
+        return told(self.path, "have jobs that no other process holds", "have a whole file of jobs")
 
     # ---- jobs
 

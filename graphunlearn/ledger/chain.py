@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from graphunlearn.operators.base import UnlearningResult
 __all__ = [
     "RETRAINING",
     "append",
-    "append_erased",
+    "append_model",
     "as_result",
     "check_newest",
     "checked_entries",
     "drift_of",
     "entry_of",
+    "follow",
     "newest_of",
     "prints_of",
 ]
@@ -111,18 +112,55 @@ def append(store: Store, content: Mapping[str, Any]) -> LedgerEntry:
     return store.entries()[-1]
 
 
-def append_erased(
+def append_model(
     store: Store,
-    gone: Mapping[str, int],
+    content: Mapping[str, Any],
     after: tuple[str, str],
     before: tuple[str, str] | None,
     out: str | Path | None,
 ) -> LedgerEntry:
-    """Add the entry of a model without the rows of emptied users and items, and return it."""
-    content: dict[str, Any] = {"kind": "erased", "erased": dict(gone)}
-    content |= {} if before is None else {"model_before": before[0], "graph_before": before[1]}
-    content |= {"model_after": after[0], "graph_after": after[1]}
-    return append(store, content | ({} if out is None else {"out": str(out)}))
+    """Add an entry of a new model that no request made, and return it.
+
+    Args:
+        store: The ledger.
+        content: The kind of the entry and what it tells.
+        after: Fingerprints of the new model and of its graph.
+        before: Fingerprints of the newest model and of its graph, if there is one.
+        out: The path of the new model.
+    """
+    facts = dict(content) | ({} if before is None else {"model_before": before[0], "graph_before": before[1]})
+    facts |= {"model_after": after[0], "graph_after": after[1]}
+    return append(store, facts | ({} if out is None else {"out": str(out)}))
+
+
+def follow(
+    store: Store,
+    content: Mapping[str, Any],
+    after: tuple[str, str],
+    before: tuple[str, str],
+    save: Callable[[], object] | None,
+    out: str | Path | None,
+) -> LedgerEntry:
+    """Add an entry of a model that was made of the newest one; if it is the newest already, it is saved alone.
+
+    Args:
+        store: The ledger.
+        content: The kind of the entry and what it tells.
+        after: Fingerprints of the new model and of its graph.
+        before: Fingerprints of the model that it was made of, and of its graph.
+        save: A function that writes the new model; it is called before the entry is added.
+        out: The path of the new model.
+
+    Raises:
+        ArgumentError: The model that it was made of is not the newest.
+    """
+    newest = newest_of(checked_entries(store))
+    done = newest is not None and (newest.kind, newest.model_after, newest.graph_after) == (content["kind"], *after)
+    if not done:
+        check_newest(newest, *before)
+    if save is not None:
+        save()
+    return newest if done and newest is not None else append_model(store, content, after, before, out)
 
 
 def prints_of(store: Store, model: nn.Module, graph: Any) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from torch import nn
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.renumbering import keep_nodes
 from graphunlearn.errors import ArgumentError
-from graphunlearn.ledger.chain import append, append_erased, check_newest, checked_entries, newest_of, prints_of
+from graphunlearn.ledger.chain import append, append_model, checked_entries, follow, newest_of, prints_of
 from graphunlearn.ledger.entry import LedgerEntry, PendingError
 from graphunlearn.ledger.store import Store
 from graphunlearn.nn.renumbering import keep_rows
@@ -64,14 +64,9 @@ class Records:
             ValueError: A request is pending.
         """
         with self._open() as store:
-            pending, newest = store.request(), newest_of(store.entries())
-            if pending is not None:
-                raise PendingError.of(self.path, pending)
-            after = prints_of(store, model, graph)
-            content: dict[str, Any] = {"kind": "retrained", "model_after": after[0], "graph_after": after[1]}
-            if newest is not None:
-                content |= {"model_before": newest.model_after, "graph_before": newest.graph_after}
-            return append(store, content | ({} if out is None else {"out": str(out)}))
+            _check_none_pending(store)
+            before = _prints_of_newest(newest_of(store.entries()))
+            return append_model(store, {"kind": "retrained"}, prints_of(store, model, graph), before, out)
 
     def record_erased(
         self,
@@ -101,21 +96,12 @@ class Records:
             ValueError: A request is pending, the model is not the newest, or ``compacted`` is not made of it.
         """
         with self._open() as store:
-            pending, newest = store.request(), newest_of(checked_entries(store))
-            if pending is not None:
-                raise PendingError.of(self.path, pending)
+            _check_none_pending(store)
             before, after = prints_of(store, model, graph), prints_of(store, compacted.model, compacted.graph)
             small = keep_rows(model, graph, compacted.kept), keep_nodes(graph, compacted.kept)
             if prints_of(store, *small) != after or small[1].num_interactions != graph.num_interactions:
                 raise ArgumentError("compacted", "be made of the model and the graph", "another")
-            done = newest is not None and newest.kind == "erased" and (newest.model_after, newest.graph_after) == after
-            if not done:
-                check_newest(newest, *before)
-            if save is not None:
-                save()
-            if done and newest is not None:
-                return newest
-            return append_erased(store, compacted.gone, after, before, out)
+            return follow(store, {"kind": "erased", "erased": dict(compacted.gone)}, after, before, save, out)
 
     def record_saved_erasure(
         self, model: nn.Module, graph: Graph, gone: Mapping[str, int], *, out: str | Path | None = None
@@ -132,8 +118,8 @@ class Records:
             newest, after = newest_of(checked_entries(store)), prints_of(store, model, graph)
             if newest is not None and (newest.model_after, newest.graph_after) == after:
                 return newest
-            before = None if newest is None else (str(newest.model_after), str(newest.graph_after))
-            return append_erased(store, gone, after, before, out)
+            content = {"kind": "erased", "erased": dict(gone)}
+            return append_model(store, content, after, _prints_of_newest(newest), out)
 
     def record_extended(
         self,
@@ -165,19 +151,19 @@ class Records:
             ValueError: A request is pending, or the model is not the newest.
         """
         with self._open() as store:
-            pending, newest = store.request(), newest_of(checked_entries(store))
-            if pending is not None:
-                raise PendingError.of(self.path, pending)
+            _check_none_pending(store)
             before, after = prints_of(store, model, graph), prints_of(store, extended, larger)
-            done = newest is not None and (newest.kind, newest.model_after, newest.graph_after) == ("extended", *after)
-            if not done:
-                check_newest(newest, *before)
-            if save is not None:
-                save()
-            if done and newest is not None:
-                return newest
             sizes = {name: size - graph.sizes[name] for name, size in larger.sizes.items()}
-            content: dict[str, Any] = {"kind": "extended", "added": sizes}
-            content |= {"model_before": before[0], "graph_before": before[1]}
-            content |= {"model_after": after[0], "graph_after": after[1]}
-            return append(store, content | ({} if out is None else {"out": str(out)}))
+            return follow(store, {"kind": "extended", "added": sizes}, after, before, save, out)
+
+
+def _check_none_pending(store: Store) -> None:
+    """Raise an error if a request is pending."""
+    pending = store.request()
+    if pending is not None:
+        raise PendingError.of(store.path, pending)
+
+
+def _prints_of_newest(newest: LedgerEntry | None) -> tuple[str, str] | None:
+    """Return the fingerprints of the newest model and of its graph."""
+    return None if newest is None else (str(newest.model_after), str(newest.graph_after))

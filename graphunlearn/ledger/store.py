@@ -18,7 +18,7 @@ from graphunlearn.ledger.entry import LedgerEntry, PendingRequest, parsed
 from graphunlearn.ledger.keys import check_of, key_file, read_key, settle, write_key
 from graphunlearn.ledger.lease import lease
 
-__all__ = ["Store", "chained", "now"]
+__all__ = ["Store", "chained", "now", "told"]
 
 APPLICATION, FORMAT = 0x67756C67, 1  # identify a ledger among SQLite files, and the version of its format
 SCHEMA = """
@@ -60,7 +60,7 @@ class Store:
         """
         if not path.is_file():
             return False
-        with _told(path), closing(_connected(path)) as connection:
+        with told(path), closing(_connected(path)) as connection:
             return not _is_empty(connection)
 
     @classmethod
@@ -75,7 +75,7 @@ class Store:
         if not path.is_file():
             raise ArgumentError("ledger", "be an existing file", f"'{path}'")
         with closing(_connected(path)) as connection:
-            with _told(path):
+            with told(path):
                 _check_format(path, connection)
             yield cls(path, connection)
 
@@ -105,7 +105,7 @@ class Store:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             with closing(_connected(path)) as connection:
                 store = cls(path, connection)
-                with _told(path):
+                with told(path):
                     new = _is_empty(connection)
                     if not new:
                         _check_format(path, connection)
@@ -122,7 +122,7 @@ class Store:
         Raises:
             ValueError: Entry 0 is missing.
         """
-        with _told(self.path):
+        with told(self.path):
             rows = self._connection.execute("SELECT number, content, hash FROM entry ORDER BY number").fetchall()
         if not rows:
             raise ArgumentError("ledger", "have a first entry", f"'{self.path}' without")
@@ -183,7 +183,7 @@ class Store:
         """
         if key_file(self.path).exists():
             self.key()
-        with _told(self.path):
+        with told(self.path):
             found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
         if found[0] != SCHEMA.count("CREATE TRIGGER"):
             raise ArgumentError("ledger", "have its triggers against changes of entries", f"'{self.path}' without them")
@@ -195,7 +195,7 @@ class Store:
 
     def pending(self) -> dict[str, Any] | None:
         """Return the pending request in JSON types, as it is stored; ``None`` if there is none."""
-        with _told(self.path):
+        with told(self.path):
             row = self._connection.execute("SELECT content FROM pending").fetchone()
         try:
             facts = None if row is None else json.loads(row[0])
@@ -224,7 +224,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _told(self.path):
+        with told(self.path):
             self._connection.execute("BEGIN EXCLUSIVE")
             try:
                 yield
@@ -297,14 +297,22 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Convert errors of SQLite to errors that name the ledger."""
+def told(
+    path: Path, free: str = "not be in use by another process", sound: str = "be a whole ledger"
+) -> Iterator[None]:
+    """Convert errors of SQLite to errors that name the ledger.
+
+    Args:
+        path: The file.
+        free: What the ledger must do where another process holds the file.
+        sound: What it must do where the file is damaged.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             hint = "try again when that one is done"
-            raise ArgumentError("ledger", "not be in use by another process", f"'{path}'", hint) from None
+            raise ArgumentError("ledger", free, f"'{path}'", hint) from None
         if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
             raise OSError(f"'{path}' could not be read or written: {error}") from error
-        raise ArgumentError("ledger", "be a whole ledger", f"'{path}': {error}") from error
+        raise ArgumentError("ledger", sound, f"'{path}': {error}") from error
