@@ -149,7 +149,7 @@ def test_weights_of_torch_save_are_read_as_tensors_alone(project, tmp_path, pars
     changed = {"weights": folder / "towers.pt"}
     parsed("import", *BUILD, *words_of(files, **changed), "--out", tmp_path / "a")
     assert facts_of(tmp_path / "a")["fingerprints"] == facts_of(imported)["fingerprints"]
-    torch.save({"epoch": 3, "state_dict": torch.load(folder / "towers.pt")}, tmp_path / "nested.pth")
+    torch.save({"epoch": 3, "state_dict": torch.load(folder / "towers.pt", weights_only=True)}, tmp_path / "nested.pth")
     parsed("import", *BUILD, *words_of(files, weights=tmp_path / "nested.pth"), "--out", tmp_path / "b")
     assert facts_of(tmp_path / "b")["fingerprints"] == facts_of(imported)["fingerprints"]
     torch.save(torch.nn.Linear(1, 1), tmp_path / "model.pt")

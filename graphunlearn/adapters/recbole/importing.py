@@ -77,6 +77,7 @@ def _loaded(path: Path) -> tuple[nn.Module, tuple[Any, ...], Any]:
         hint = "'pip install graphunlearn[recbole]' in an environment of its own installs it"
         raise ImportError(f"a checkpoint of RecBole needs RecBole, which is not installed ({error}); {hint}") from None
     try:
+        # a pickle of RecBole's configuration and loaders, which the caller has trusted explicitly
         content = torch.load(path, map_location="cpu", weights_only=False)
         config, state = content["config"], content["state_dict"]
     except Exception as error:
