@@ -16,6 +16,7 @@ OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 )
+LOADED = "return !window.before && document.readyState === 'complete' && location.href === arguments[0]"
 LONG = "a-method-with-a-name-that-is-much-longer-than-anybody-would-ever-want-to-type-in-a-terminal"
 
 
@@ -112,12 +113,17 @@ def page(request, tmp_path_factory):
 
 @pytest.fixture(params=WIDTHS)
 def opened(browser, page, request):
-    """The browser with the page at one width, and a log that holds nothing from before."""
+    """The browser with the page at one width, fully loaded, and a log that holds nothing from before."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": request.param < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     for kind in ("browser", "performance"):
         browser.get_log(kind)
+    browser.execute_script("window.before = true")
     browser.get(page.as_uri())
+    # The driver can return while a large page is still being parsed.
+    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(LOADED, page.as_uri()))
     return browser
 
 
