@@ -17,6 +17,7 @@ commands:
   ledger    show or verify the record of all requests, or continue an interrupted one
   job       collect deletion requests with a due date, and work off what is due
   bench     compare methods with retrained models in a scenario
+  leaderboard  score methods, or weights of another program, against stored models of a fixed request
   purge     delete the originals and all else that would undo a forgotten request
   search-traces  search files for forgotten ids and for what the original model had learned about them
   datasets  list the named data sets and show which are on this machine, or download them
@@ -101,6 +102,7 @@ VERBS = {
     "ledger": "ShowLedger",
     "job": "DeletionJob",
     "bench": "Bench",
+    "leaderboard": "Leaderboard",
     "purge": "Purge",
     "search-traces": "SearchTraces",
     "datasets": "Datasets",

@@ -30,7 +30,7 @@ from graphunlearn.nn import Criterion, FitSettings, Objective, default_settings
 from graphunlearn.operators import Retrain, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shards.ensemble import backbone_of
 
-__all__ = ["Audit", "audit", "own_figures"]
+__all__ = ["Audit", "audit", "own_figures", "replace_sick"]
 
 ANOTHER = 100_000
 """Added to the seed of a retrained model that is trained once again."""
@@ -210,7 +210,7 @@ def audit(
     for k in range(len(references), retrain_seeds):
         references.append(train(settings.seed + k))
         on_step("retraining")
-    warnings = _retrain_sick(references, train)
+    warnings = replace_sick(references, train)
     if not judge.attacks.calibrated:
         warnings.append(UNCALIBRATED)
     inside, outside = [], []
@@ -269,7 +269,7 @@ def audit(
     return Audit(json_ready(report), plots, references, results, of_retrained, kept, warnings)
 
 
-def _retrain_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
+def replace_sick(references: list[UnlearningResult], train: Callable[[int], UnlearningResult]) -> list[str]:
     """Train every retrained model that is not healthy once again with another seed.
 
     If the new model is healthy, it takes the place of the old one; otherwise the one with the higher validation metric

@@ -31,7 +31,7 @@ from graphunlearn.nn import (
 from graphunlearn.nn.floors import floor_metrics
 from graphunlearn.operators import Unlearner, UnlearningResult
 
-__all__ = ["bench"]
+__all__ = ["bench", "on_device", "prepared"]
 
 RETRAINED, CLEAN = 50, 99
 """Every data seed has a block of a hundred seeds: originals use those from 0, retrained models those from 50, the clean
@@ -126,7 +126,7 @@ def bench(
         for data_seed in range(seed, seed + data_seeds):
             first = 100 * data_seed
             bar.set_postfix_str("making the scenario")
-            case = _to(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
+            case = on_device(_scenario(scenario, data_seed, partial(trainer, "clean", seed=first + CLEAN)), device)
             loss, base = trainer.learning(case.train)
             held_out = case.validation if case.validation.num_interactions else None
             own = [method.filled(objective=loss, validation=held_out, settings=base) for method in methods]
@@ -142,7 +142,7 @@ def bench(
                     trained,
                     case.train,
                     case.request,
-                    [_prepared(method, trained, case.train) for method in own],
+                    [prepared(method, trained, case.train) for method in own],
                     validation=held_out,
                     test=case.test,
                     objective=loss,
@@ -259,7 +259,7 @@ def _scenario(make: Callable[..., Scenario[Any]], seed: int, clean: Callable[...
     return make(seed, clean=clean) if "clean" in inspect.signature(make).parameters else make(seed)
 
 
-def _prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
+def prepared(method: Unlearner, model: nn.Module, graph: Any) -> Unlearner:
     """Return a copy of the method that is prepared for this original; a preparation is never shared by originals."""
     if not method.needs_preparation:
         return method
@@ -273,6 +273,7 @@ def _advance(bar: tqdm[Any], what: str) -> None:
     bar.update()
 
 
-def _to(case: Scenario[Any], device: str) -> Scenario[Any]:
+def on_device(case: Scenario[Any], device: torch.device | str) -> Scenario[Any]:
+    """Return a scenario whose graphs are on a device."""
     graphs = [copy.copy(graph).to(device) for graph in (case.train, case.validation, case.test)]
     return replace(case, train=graphs[0], validation=graphs[1], test=graphs[2])
