@@ -6,6 +6,8 @@ cells are kept in the results and skipped in the next run; cells that are not fi
 
     python benchmarks/yardstick.py --data ml-100k lastfm --cache /tmp/models
     python benchmarks/yardstick.py --data ml-100k --models sgl --scenarios users random-edges --cache /tmp/models
+    python benchmarks/yardstick.py --every --originals 1 --references 3 --operator-seeds 0 --out every_operator \
+        --cache /tmp/models
 """
 
 from __future__ import annotations
@@ -34,6 +36,24 @@ INTERACTIONS = ("users", "random-edges", "core-users", "edge-users", "shilling",
 SESSIONS = ("session-clicks", "sessions", "spam-sessions")
 MODELS = {"ml-100k": ("lightgcn", 32, 2), "lastfm": ("lightgcn", 64, 3), "yoochoose-100k": ("srgnn", 64, None)}
 CATEGORY = "Horror"  # what the users of "sensitive" forget
+EVERY = (
+    *(
+        "ifru",
+        "unlearnrec",
+        "calibrate",
+        "scif",
+        "gif",
+        "ceu",
+        "idea",
+        "alteraser",
+        "gnndelete",
+        "cova",
+        "popularity-kl",
+    ),
+    *("ascent", "finetune", "ifru-published", "scif-published", "gif-published", "gnndelete-published"),
+)
+"""The operators of ``--every``, beside those that compute nothing."""
+COMPARED = ("users", "random-edges", "core-users", "edge-users", "click-fraud", "shilling")
 TRIVIAL = ("original", "unlink", "unlink-redraw")
 LEFT = ("fold_in", "target", "lira", "rmia", "edge_recovery_forgotten", "click", "transition")
 SEPARATES = 0.6
@@ -103,6 +123,8 @@ def told(entry: dict[str, Any]) -> dict[str, Any]:
         "utility": entry["utility"],
         "seconds": entry["seconds"],
         "cpu_seconds": entry["cpu_seconds"],
+        "peak_memory_mb": entry["peak_memory_mb"],
+        "accepted": entry["accepted"],
     }
 
 
@@ -124,12 +146,15 @@ def cell(name: str, which: str, model: str, options: argparse.Namespace, loaded:
     for number in range(options.originals):
         original = trainer("original", case.train, case.validation, seed=100 * options.seed + number)
         judged = (original, case.train, case.request)
-        results = []
+        results, failed = [], {}
         for method in methods_of(case.train.kind, options.methods):
             method = method.filled(objective=loss, validation=case.validation, settings=base)
-            if method.needs_preparation:
-                method.prepare(original, case.train, progress=False)
-            results.append(method.unlearn(original, case.train, case.request))
+            try:
+                if method.needs_preparation:
+                    method.prepare(original, case.train, progress=False)
+                results.append(method.unlearn(original, case.train, case.request))
+            except Exception as error:  # said in the results; the others go on
+                failed[method.name] = f"{type(error).__name__}: {error}"
         first = audit(
             original,
             case.train,
@@ -144,7 +169,8 @@ def cell(name: str, which: str, model: str, options: argparse.Namespace, loaded:
         start = time.process_time()
         audit(*judged, results, retrain_seeds=0, references=references, **shared)
         judging.append(time.process_time() - start)
-        few = audit(*judged, results, retrain_seeds=3, references=references[:3], **shared)
+        fewer = references[:3] if len(references) > 3 else references
+        few = audit(*judged, results, retrain_seeds=0, references=fewer, **shared)
         main = operators.registry["ifru" if case.train.kind == "interactions" else "cau"]
         seeded = [
             main(seed=seed)
@@ -152,14 +178,17 @@ def cell(name: str, which: str, model: str, options: argparse.Namespace, loaded:
             .unlearn(original, case.train, case.request)
             for seed in range(1, 1 + options.operator_seeds)
         ]
-        more = audit(*judged, seeded, retrain_seeds=0, references=references, **shared)
+        more = audit(*judged, seeded, retrain_seeds=0, references=references, **shared) if seeded else first
         named = {m["name"]: told(m) for m in first.report["methods"]}
         with_few = {m["name"]: m["verdict"]["status"] for m in few.report["methods"]}
         runs.append(
             {
                 "methods": named,
                 "three_references": with_few,
-                "operator_seeds": [m["verdict"]["status"] for m in more.report["methods"] if m["name"] == main.name],
+                "operator_seeds": [
+                    m["verdict"]["status"] for m in more.report["methods"] if seeded and m["name"] == main.name
+                ],
+                "failed": failed,
                 "left_out_in_turn": [entry["verdict"] for entry in first.retrained],
             }
         )
@@ -245,7 +274,15 @@ def rows(cells: dict[str, Any]) -> list[dict[str, Any]]:
                 known = [entry[figure] for entry in entries if entry[figure] is not None]
                 row[figure] = statistics.fmean(known) if known else None
             row["recall@20"] = statistics.fmean(entry["utility"]["recall@20"] for entry in entries)
+            for figure in ("cpu_seconds", "peak_memory_mb"):
+                known = [entry[figure] for entry in entries if entry.get(figure) is not None]
+                row[figure] = statistics.fmean(known) if known else None
+            refused = sum(entry.get("accepted") is False for entry in entries)
+            row |= {"refused": refused} if refused else {}
             table.append(row)
+        for method, reason in (found["runs"][0].get("failed") or {}).items():
+            about = {"data": name, "scenario": which, "model": model, "method": method}
+            table.append(about | {"verdict": f"failed: {reason}"})
     return table
 
 
@@ -262,14 +299,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", default="models")
     parser.add_argument("--out", default="yardstick")
+    parser.add_argument("--every", action="store_true", help="every operator on ML-100K, three models, six scenarios")
     options = parser.parse_args()
+    if options.every:
+        options.data, options.scenarios = ["ml-100k"], options.scenarios or COMPARED
+        options.models = options.models or ["lightgcn", "mf", "sgl"]
+        options.methods = options.methods or list(EVERY)
     path = RESULTS / f"{options.out}.json"
     cells = json.loads(path.read_text())["results"]["cells"] if path.exists() else {}
     loaded: dict[str, Any] = {}
     for name in options.data:
         known = SESSIONS if name == "yoochoose-100k" else INTERACTIONS
         known += ("sensitive",) if name == "ml-100k" else ()
-        for which, model in product(options.scenarios or known, options.models or MODELS[name][:1]):
+        for model, which in product(options.models or MODELS[name][:1], options.scenarios or known):
             key = f"{name} {which} {model} seed {options.seed}"
             if "runs" in cells.get(key, {}):
                 continue
