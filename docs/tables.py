@@ -56,6 +56,8 @@ def tables() -> dict[str, str]:
         "yardstick": yardstick(),
         "whole-users": whole_users(),
         "acceptance": acceptance(),
+        "leaderboard": leaderboard(),
+        "every-operator": every_operator(),
     }
 
 
@@ -289,6 +291,43 @@ def yardstick() -> str:
     ]
     filled = [n for n in range(len(headings)) if any(row[n] for row in rows)]
     return table([headings[n] for n in filled], [[row[n] for n in filled] for row in rows])
+
+
+def leaderboard() -> str:
+    """Return the rows of all tracks of the leaderboard."""
+    rows = []
+    for name, track in found("leaderboard").items():
+        place = 0
+        for row in track["rows"]:
+            if "dp_forget_over_floor" not in row:
+                rows.append([name, "", row["method"], row["verdict"], *[""] * 8])
+                continue
+            ranked = row["method"] not in ("retrain", "original")
+            place += ranked
+            left = " ".join("–" if value is None else percent(value) for value in row["leaks"].values())
+            figures = [number(row[f"klom_{part}"]) for part in ("forget", "retain")]
+            figures += [times(row["dp_forget_over_floor"]), times(row["dp_test_over_floor"]), left]
+            figures += [number(row["recall@20"], 4), number(row["cpu_seconds"]), number(row["peak_memory_mb"], 0)]
+            rows.append([name, f"{place}" if ranked else "", row["method"], row["verdict"], *figures])
+    headings = ["track", "", "method", "verdicts", "KLOM forgotten", "KLOM kept", "Δp forgotten", "Δp test"]
+    return table([*headings, "left of the trace", "Recall@20", "CPU s", "MB"], rows)
+
+
+def every_operator() -> str:
+    """Return every operator in every scenario and on every model of the table of all operators."""
+    rows = []
+    for row in found("every_operator")["rows"]:
+        about = [row["model"], row["scenario"], row["method"], row["verdict"]]
+        if "distance_test" not in row:
+            rows.append([*about, *[""] * 8])
+            continue
+        left = [row.get(f"left_{attack}") for attack in ("fold_in", "target", "lira")]
+        cells = ["" if value is None else percent(value) for value in left]
+        cells += [times(row["distance_forget"]), times(row["distance_test"]), number(row["recall@20"], 3)]
+        cells += [number(row["cpu_seconds"]), number(row["peak_memory_mb"], 0)]
+        rows.append([*about[:3], about[3] + (" (refused)" if row.get("refused") else ""), *cells])
+    headings = ["model", "scenario", "method", "verdict", "fold-in", "promoted items", "LiRA"]
+    return table([*headings, "Δp forgotten", "Δp test", "Recall@20", "CPU s", "MB"], rows)
 
 
 def whole_users() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from graphunlearn.eval.report.verdict import ratio_to_floor
 from graphunlearn.eval.scenarios.cases import Scenario
 from graphunlearn.operators import Unlearner, UnlearningResult
 
-__all__ = ["rows_of", "score"]
+__all__ = ["ordered", "rows_of", "score"]
 
 ELSEWHERE = (
     "The stored models were trained on another kind of machine, so that the times of operators are not compared with "
@@ -137,11 +137,20 @@ def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 **{name: method.get(name) for name in _COST},
             }
         )
-    return sorted(rows, key=_place)
+    return ordered(rows)
+
+
+def ordered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in the order of :func:`rows_of`; those without KLOM come last.
+
+    Args:
+        rows: Rows of the leaderboard.
+    """
+    return sorted(map(dict, rows), key=_place)
 
 
 def _place(row: Mapping[str, Any]) -> tuple[bool, float]:
-    both = [row["klom_forget"], row["klom_retain"]]
+    both = [row.get("klom_forget"), row.get("klom_retain")]
     worst = max((value for value in both if value is not None), default=math.inf)
     return row["method"] != "retrain", worst
 
