@@ -3,6 +3,7 @@ r"""Iterative solvers of :math:`(H + \delta I)\,x = b`, which use a symmetric :m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,14 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func.hessian import Product
 
 __all__ = ["KrylovSpace", "Solution", "conjugate_gradients", "lanczos", "largest_eigenvalue", "lissa"]
+
+
+Dot = Callable[[Tensor, Tensor], float]
+"""An inner product of two flat vectors."""
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(a @ b)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ def conjugate_gradients(
     tol: float = 1e-3,
     max_iter: int = 100,
     x0: Tensor | None = None,
+    dot: Dot | None = None,
 ) -> Solution:
     r"""Solve :math:`(H + \delta I)x = b` by preconditioned conjugate gradients.
 
@@ -52,6 +62,7 @@ def conjugate_gradients(
         tol: Largest relative residual at which the iteration stops.
         max_iter: Largest number of steps, of one product each. The final residual takes one more product.
         x0: Starting point ``[n]``; zero by default.
+        dot: Inner product of two vectors, such as one of vectors whose entries several processes hold.
 
     Returns:
         The :class:`Solution`. If the iteration does not converge, ``converged`` is false and no error is raised.
@@ -66,7 +77,12 @@ def conjugate_gradients(
         >>> conjugate_gradients(lambda v: 3 * v, torch.tensor([4.0, 8.0]), damping=1.0).x
         tensor([1., 2.])
     """
-    norm = float(b.norm())
+    inner = _dot if dot is None else dot
+
+    def length(v: Tensor) -> float:
+        return float(v.norm()) if dot is None else math.sqrt(dot(v, v))
+
+    norm = length(b)
     if norm == 0:
         return Solution(torch.zeros_like(b), 0.0, 0, True)
 
@@ -76,11 +92,11 @@ def conjugate_gradients(
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - damped(x)
     z = r if preconditioner is None else preconditioner(r)
-    p, rz = z.clone(), float(r @ z)
+    p, rz = z.clone(), inner(r, z)
     iterations = 0
-    while float(r.norm()) > tol * norm and iterations < max_iter:
+    while length(r) > tol * norm and iterations < max_iter:
         hp = damped(p)
-        curvature = float(p @ hp)
+        curvature = inner(p, hp)
         if not math.isfinite(curvature):
             raise FloatingPointError("a curvature product returned NaN or infinity")
         if curvature <= 0:  # the matrix is not positive definite along p, so the step length is not defined
@@ -90,10 +106,10 @@ def conjugate_gradients(
         r.sub_(hp, alpha=step)
         iterations += 1
         z = r if preconditioner is None else preconditioner(r)
-        rz, previous = float(r @ z), rz
+        rz, previous = inner(r, z), rz
         p.mul_(rz / previous).add_(z)
     # The recursive residual r can keep falling after rounding errors have stopped the improvement of x.
-    residual = float((b - damped(x)).norm()) / norm
+    residual = length(b - damped(x)) / norm
     if not math.isfinite(residual):
         raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")
     return Solution(x, residual, iterations, residual <= tol)

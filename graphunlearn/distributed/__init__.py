@@ -1,0 +1,18 @@
+"""Work on several processes or machines under ``torchrun``: users are divided between them, items are on all."""
+
+from graphunlearn.distributed.fitting import fit
+from graphunlearn.distributed.graph import ShardGraph, take_part
+from graphunlearn.distributed.model import build_part, model_part, whole_model
+from graphunlearn.distributed.ranks import RankError, Ranks, started_by_torchrun
+
+__all__ = [
+    "RankError",
+    "Ranks",
+    "ShardGraph",
+    "build_part",
+    "fit",
+    "model_part",
+    "started_by_torchrun",
+    "take_part",
+    "whole_model",
+]
