@@ -26,7 +26,7 @@ from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitSettings, default_settings, training_identity
 from graphunlearn.nn.training.objective import Objective, Samples, default_objective
 
-__all__ = ["ShardObjective", "check_objective", "fit"]
+__all__ = ["ShardObjective", "check_objective", "fit", "places"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ShardObjective(Criterion):
         own = self.objective.samples(graph, mask=mask, epoch=epoch)
         position = graph.position if mask is None else graph.position[mask]
         number = int(self.ranks.number(len(own)))
-        return ShardSamples(own, number, _places(position.cpu(), number, self.ranks))
+        return ShardSamples(own, number, places(position.cpu(), number, self.ranks))
 
     def batches(self, samples: ShardSamples, size: int, generator: torch.Generator) -> Iterator[ShardSamples]:
         turn = torch.empty(samples.number, dtype=torch.long)
@@ -100,8 +100,14 @@ class ShardObjective(Criterion):
         return summed(self.ranks, losses.sum().view(1) / samples.number)
 
 
-def _places(position: Tensor, number: int, ranks: Ranks) -> Tensor:
-    """Return the rank of every position among those of all ranks; they are their own if none is missing."""
+def places(position: Tensor, number: int, ranks: Ranks) -> Tensor:
+    """Return the place of every position among those of all ranks; they are their own if none is missing.
+
+    Args:
+        position: Positions in the whole graph before any interaction was forgotten, on the CPU ``[num]``.
+        number: Number of positions of all ranks.
+        ranks: The ranks.
+    """
     highest = max(ranks.objects(int(position.max()) + 1 if len(position) else 0))
     if highest == number:
         return position
