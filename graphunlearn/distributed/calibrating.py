@@ -83,7 +83,7 @@ def steer_part(
     floor: float = 0.3,
     damping: float = 0.01,
 ) -> list[float]:
-    """Move the scores of pairs of all ranks to targets, in place; see :func:`~graphunlearn.operators.shared.steer.steer`.
+    """Move the scores of pairs of all ranks to targets, in place, as ``steer`` of one process does.
 
     Args:
         model: The part of the model.
@@ -126,9 +126,7 @@ def steer_part(
         users, items = two(rows)
         user_images, item_images = two(rows @ image)
 
-        def wanted(
-            y: Tensor, item_images: Tensor = item_images, user_images: Tensor = user_images
-        ) -> Tensor:
+        def wanted(y: Tensor, item_images: Tensor = item_images, user_images: Tensor = user_images) -> Tensor:
             back = ranks.total_(pattern.transposed.matmul(y, user_images).contiguous())
             return torch.cat([pattern.matmul(y, item_images), back])
 
@@ -157,7 +155,7 @@ def steer_part(
         moved = two(effect)
         first = pattern.dots(moved[0], items) + pattern.dots(users, moved[1])
         length = _length(residual, first, pattern.dots(*moved), ranks)
-        table += length * change
+        table.add_(length * change)
         rows = rows + length * effect
     errors.append(ranks.number(float((target - pattern.dots(*two(rows))).abs().sum())) / number)
     return errors

@@ -165,7 +165,8 @@ def fit(
         loss = ShardObjective(objective or default_objective(graph), ranks)
         form_of(model, graph)
         size = [list(p.shape)[1:] for p in model.parameters()]
-        ranks.same(settings=[asdict(settings), checkpoint is None], objective=repr(loss), model=[repr(type(model)), size])
+        kind = [type(model).__name__, model.extra_repr(), size]
+        ranks.same(settings=[asdict(settings), checkpoint is None], objective=repr(loss), model=kind)
         identity = training_identity(model, graph, validation, loss, settings)
         state = ShardState(checkpoint, ranks, lambda: identity)
         shown = progress if ranks.first else False

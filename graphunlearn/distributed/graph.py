@@ -7,8 +7,7 @@ the rank that holds them, and the rows of the items are summed over all ranks.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -18,13 +17,13 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.data.schema import EDGE_TYPE, SIDES
+from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES
 from graphunlearn.data.vocabulary import Vocabulary, preview
-from graphunlearn.distributed.ranks import RankError, Ranks, check_world
+from graphunlearn.distributed.ranks import Ranks, check_world
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Adjacency, csr
 
-__all__ = ["Part", "ShardGraph", "check_ranges", "cuts_of_users", "take_part"]
+__all__ = ["Part", "ShardGraph", "cuts_of_users", "made_part", "take_part"]
 
 _SHARDED: MutableMapping[Tensor, ShardAdjacency] = WeakTensorKeyDictionary()
 
@@ -56,7 +55,7 @@ class Part:
 
 
 class ShardMatrix:
-    r"""The normalised adjacency matrix :math:`\hat A` of the whole graph, of which a rank holds the entries of its users.
+    r"""A matrix with the pattern of the adjacency of the whole graph, of which a rank holds the entries of its users.
 
     A product takes the rows of the users of this rank and those of all items, and returns the same rows of the product:
 
@@ -80,8 +79,7 @@ class ShardMatrix:
 
     def squared(self) -> ShardMatrix:
         """Return the matrix with squared entries."""
-        parts = (csr(m.crow_indices(), m.col_indices(), m.values().square(), m.shape) for m in (self.users, self.items))
-        return ShardMatrix(*parts, self.ranks)
+        return ShardMatrix(_squared(self.users), _squared(self.items), self.ranks)
 
     def row_squares(self) -> Tensor:
         """Return the sum of the squared entries of every row ``[num_users + num_items]`` (float64)."""
@@ -90,6 +88,10 @@ class ShardMatrix:
             ends = torch.cat([m.values().new_zeros(1).double(), m.values().double().square().cumsum(0)])
             squares.append(ends[m.crow_indices().long()].diff())
         return torch.cat([squares[0], self.ranks.total(squares[1])])
+
+
+def _squared(m: Tensor) -> Tensor:
+    return csr(m.crow_indices(), m.col_indices(), m.values().square(), (m.size(0), m.size(1)))
 
 
 class ShardAdjacency(Adjacency):
@@ -227,23 +229,20 @@ class ShardGraph(InteractionGraph):
 
     def whole(self) -> InteractionGraph | None:
         """Return the whole graph on rank 0, with its interactions in their order, and ``None`` on the others."""
-        names = [name for name in ("rating", "time", "label") if name in self._interactions]
+        names = [name for name in ATTRIBUTES if name in self._interactions]
         pairs = self.pairs + torch.tensor([[self.first_user], [0]], device=self.device)
         columns = [self.ranks.gather(x) for x in (pairs.t().contiguous(), self.position)]
         values = [self.ranks.gather(self._interactions[name]) for name in names]
-        ids = self.ranks.objects(None if self.vocabulary("user").is_range else self.user_ids)
+        ids = self.ranks.objects(self.user_ids)
         if columns[0] is None or columns[1] is None:
             return None
         order = columns[1].argsort()
-        made = _made(InteractionGraph, columns[0][order].t().contiguous(), self.part.num_all_users, self.num_items)
-        for name, value in zip(names, values):
-            assert value is not None
-            made[EDGE_TYPE][name] = value[order]
-        if ids[0] is not None:
-            made["user"].vocabulary = Vocabulary([text for part in ids for text in cast(list[str], part)])
-        if not self.vocabulary("item").is_range:
-            made["item"].vocabulary = self.vocabulary("item")
-        return made
+        users = [text for part in ids for text in part]
+        plain = Vocabulary(len(users))
+        vocabulary = plain if users == plain.ids else Vocabulary(users)
+        made = _made(InteractionGraph, columns[0][order].t().contiguous(), vocabulary, self.vocabulary("item"))
+        made[EDGE_TYPE].update({name: value[order] for name, value in zip(names, values) if value is not None})
+        return cast(InteractionGraph, made)
 
 
 def cuts_of_users(count: Tensor, world: int) -> tuple[int, ...]:
@@ -297,58 +296,38 @@ def take_part(graph: InteractionGraph, ranks: Ranks, *, like: ShardGraph | None 
     position = ((graph.pairs[0] >= first) & (graph.pairs[0] < last)).nonzero().view(-1)
     pairs = graph.pairs.index_select(1, position)
     pairs[0] -= first
-    made = _made(ShardGraph, pairs, last - first, graph.num_items)
+    values = {name: getattr(graph, name) for name in ATTRIBUTES if getattr(graph, name) is not None}
+    own = {name: value.index_select(0, position) for name, value in values.items()}
+    users, items = (graph.vocabulary(side) for side in SIDES)
+    if not users.is_range or ranks.world > 1:
+        users = users.take(torch.arange(first, last))
+    return made_part(part, pairs, position, users, items, own)
+
+
+def made_part(
+    part: Part, pairs: Tensor, position: Tensor, users: Vocabulary, items: Vocabulary, values: Mapping[str, Tensor]
+) -> ShardGraph:
+    """Return the part of a rank from its columns.
+
+    Args:
+        part: Where the part lies in the whole graph.
+        pairs: Users, numbered from 0 in this part, and items ``[2, num_interactions]``.
+        position: The position of every interaction in the whole graph, ascending ``[num_interactions]``.
+        users: Raw ids of the users of this rank.
+        items: Raw ids of all items.
+        values: Ratings, times and labels ``[num_interactions]``, by name.
+    """
+    made = _made(ShardGraph, pairs, users, items)
     made._global_store["part"] = part
     made[EDGE_TYPE]["position"] = position
-    for name in ("rating", "time", "label"):
-        value = getattr(graph, name)
-        if value is not None:
-            made[EDGE_TYPE][name] = value.index_select(0, position)
-    vocabularies = [graph.vocabulary(side) for side in SIDES]
-    if not vocabularies[0].is_range or ranks.world > 1:
-        made["user"].vocabulary = vocabularies[0].take(torch.arange(first, last))
-    if not vocabularies[1].is_range:
-        made["item"].vocabulary = vocabularies[1]
+    made[EDGE_TYPE].update(values)
     return cast(ShardGraph, made)
 
 
-def check_ranges(ranks: Ranks, users: Iterable[str], first: int, last: int) -> tuple[int, ...]:
-    """Check that the users of all ranks are ranges that follow one another, and that no two ranks hold one user.
-
-    Args:
-        ranks: The ranks.
-        users: Raw ids of the users of this rank.
-        first: The first user of this rank.
-        last: One more than the last user of this rank.
-
-    Returns:
-        The bounds of the ranges, as in :class:`Part`.
-
-    Raises:
-        RankError: The shards overlap, or users between them are missing.
-    """
-    found = ranks.objects((first, last))
-    for rank, (own, following) in enumerate(zip(found, [*found[1:], (found[-1][1], 0)])):
-        if own[1] != following[0] or own[0] >= own[1]:
-            got = f"users {own[0]} to {own[1] - 1} on rank {rank}, then {following[0]} and on"
-            raise RankError(f"shards must hold ranges of users that follow one another ({got})")
-    seen: dict[int, int] = {}
-    hashes = ranks.objects([hash_of(text) for text in users])
-    for rank, held in enumerate(hashes):
-        for value in held:
-            if seen.setdefault(value, rank) != rank:
-                raise RankError(f"shards must not share users (got one on rank {seen[value]} and on rank {rank})")
-    return (*(own[0] for own in found), found[-1][1])
-
-
-def hash_of(text: str) -> int:
-    """Return 64 bits of the SHA-256 hash of a raw id; unlike ``hash``, they are the same in all processes."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
-
-
-def _made(cls: type[InteractionGraph], pairs: Tensor, num_users: int, num_items: int) -> Any:
+def _made(cls: type[InteractionGraph], pairs: Tensor, users: Vocabulary, items: Vocabulary) -> Any:
     graph = cls()
-    graph["user"].num_nodes, graph["item"].num_nodes = num_users, num_items
+    for side, vocabulary in zip(SIDES, (users, items)):
+        graph[side].num_nodes = len(vocabulary)
+        graph[side].vocabulary = vocabulary
     graph[EDGE_TYPE].edge_index = pairs
     return graph
-

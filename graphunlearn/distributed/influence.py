@@ -109,7 +109,7 @@ def ifru_part(
     )
     with torch.no_grad():
         table = model.get_parameter(TABLE)
-        table += solution.x.view_as(table)
+        table.add_(solution.x.view_as(table))
     log["steps"] = [{"iterations": solution.iterations, "residual": solution.residual}]
     return log | {"relative_error": solution.residual, "relative_error_estimated": False}
 

@@ -7,13 +7,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from graphunlearn._version import __version__
 from graphunlearn.errors import ArgumentError
@@ -64,9 +66,7 @@ class Ranks:
         tensor([1., 2.])
     """
 
-    def __init__(
-        self, rank: int = 0, world: int = 1, store: dist.Store | None = None, timeout: float = TIMEOUT
-    ) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, store: Store | None = None, timeout: float = TIMEOUT) -> None:
         self.rank, self.world, self.store, self.timeout = rank, world, store, timeout
         self.bytes = self.sums = 0
         self._broken = False
@@ -77,7 +77,7 @@ class Ranks:
         rank: int | None = None,
         world: int | None = None,
         *,
-        store: dist.Store | None = None,
+        store: Store | None = None,
         timeout: float = TIMEOUT,
     ) -> Self:
         """Join the other processes: gloo adds up tensors on CPUs, nccl those on GPUs.
@@ -101,13 +101,13 @@ class Ranks:
         limit = timedelta(seconds=timeout)
         try:
             if store is None:
-                store, rank, world = next(dist.rendezvous("env://", rank, world, timeout=limit))
+                store, rank, world = next(rendezvous("env://", rank, world, timeout=limit))
             store.set_timeout(limit)
             both = torch.cuda.is_available()
             if both:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
             backend = "cpu:gloo,cuda:nccl" if both else "gloo"
-            shared = dist.PrefixStore("graphunlearn/group", store)
+            shared = PrefixStore("graphunlearn/group", store)
             dist.init_process_group(backend, store=shared, rank=rank, world_size=world, timeout=limit)
         except (RuntimeError, ValueError) as error:
             raise RankError(f"not all {world} ranks joined within {timeout:g} seconds ({_line(error)})") from error
@@ -265,11 +265,8 @@ class Ranks:
         """Leave the sentence of an error for the other ranks, and close the connections to them."""
         self._broken = True
         assert self.store is not None
-        try:
-            # the first that fails is the cause; an error that all ranks raise alike needs no messenger
-            self.store.compare_set(FAILED, "", json.dumps([self.rank, _line(error)]))
-        except RuntimeError:  # the store has gone with the process that holds it
-            pass
+        with suppress(RuntimeError):  # the store may have gone with the process that holds it
+            self.store.compare_set(FAILED, "", json.dumps([self.rank, _line(error)]))  # the first error is the cause
         self.leave()
 
     def _call(self, work: Callable[[], Any]) -> Any:

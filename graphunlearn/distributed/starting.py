@@ -16,7 +16,7 @@ from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.refit import minimise, moments, without_span
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
-__all__ = ["any_emptied", "start_part", "refit_part"]
+__all__ = ["any_emptied", "refit_part", "start_part"]
 
 _AT_ONCE = 2_000  # small matrices that are summed over ranks at a time
 _SMALLEST = 0.01
@@ -34,9 +34,7 @@ def any_emptied(graph: ShardGraph, retained: ShardGraph) -> int:
 
 
 @torch.no_grad()
-def start_part(
-    model: nn.Module, graph: ShardGraph, retained: ShardGraph, seed: int, *, scale: bool = True
-) -> int:
+def start_part(model: nn.Module, graph: ShardGraph, retained: ShardGraph, seed: int, *, scale: bool = True) -> int:
     """Scale the rows of touched users and items, and redraw those of emptied ones, in place.
 
     This is :func:`~graphunlearn.operators.shared.warm_start.warm_start` on several ranks.

@@ -25,7 +25,7 @@ class _Shared(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, _Summed.apply(ctx.ranks, grad)
 
 
@@ -36,7 +36,7 @@ class _Summed(torch.autograd.Function):
         return ranks.total(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, _Shared.apply(ctx.ranks, grad)
 
 
@@ -58,8 +58,8 @@ def shared(ranks: Ranks, encoded: Encoded) -> Encoded:
         ranks: The ranks.
         encoded: The embeddings of the users of this rank and of all items.
     """
-    items = [None if x is None else _Shared.apply(ranks, x) for x in (encoded.items, encoded.item_base)]
-    return encoded._replace(items=items[0], item_base=items[1])
+    base = None if encoded.item_base is None else _Shared.apply(ranks, encoded.item_base)
+    return encoded._replace(items=_Shared.apply(ranks, encoded.items), item_base=base)
 
 
 class Inner:

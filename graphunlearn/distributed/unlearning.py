@@ -22,7 +22,7 @@ from graphunlearn.distributed.model import form_of, whole_model
 from graphunlearn.distributed.starting import any_emptied, refit_part, start_part
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.training.objective import default_objective
-from graphunlearn.operators import Calibrate, IFRU, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
+from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shared.acceptance import SHORTER, Judged
 from graphunlearn.operators.shared.memory import peak_memory
 
@@ -92,7 +92,7 @@ def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: For
         form_of(model, graph)
         options = {name: repr(value) for name, value in vars(method).items() if not name.startswith("_")}
         ranks.same(method=[method.name, options], request=[[p.level, p.index, p.raw] for p in request.parts])
-        _check_finite(model, graph, f"'model' must have finite parameters")
+        _check_finite(model, graph, "'model' must have finite parameters")
         removed = graph.mask_of(request)
         corrected = copy.deepcopy(model)
         device = next(model.parameters()).device

@@ -1,6 +1,5 @@
 """Runs a function in several processes that form a group, and returns what each of them returned or raised."""
 
-import os
 import tempfile
 import traceback
 from pathlib import Path
@@ -22,7 +21,7 @@ def _work(rank, world, work, arguments, folder, timeout):
         traceback.print_exc()
         found = error
     torch.save(found, folder / f"{rank}.part")
-    os.replace(folder / f"{rank}.part", folder / f"{rank}")
+    (folder / f"{rank}.part").replace(folder / str(rank))
 
 
 def together(work, world, *arguments, timeout=60.0):
