@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +45,21 @@ def run_on_ranks(verb: str, command: Any) -> Answer | None:
         RankError: Another rank failed, died, or was given other options.
     """
     served: dict[str, Callable[..., Answer | None]] = {"train": _train, "forget": _forget, "recommend": _recommend}
-    if verb not in served:
-        raise ArgumentError("torchrun", f"start one of {', '.join(served)}; run others as one process", verb)
     from graphunlearn.distributed.ranks import TIMEOUT, Ranks
 
     given = os.environ.get(LIMIT, "")
     ranks = Ranks.join(timeout=float(given) if given else TIMEOUT)
-    quiet = io.StringIO()
-    with ranks.guard():
-        if ranks.first:
+    try:
+        with ranks.guard(), nullcontext() if ranks.first else redirect_stderr(io.StringIO()):  # notes are of rank 0
+            if verb not in served:
+                raise ArgumentError("torchrun", f"start {', '.join(served)} (others run as one process)", verb)
+            ranks.same(options=[verb, repr(command)])
             answer = served[verb](command, ranks)
-        else:
-            with redirect_stderr(quiet):  # notes are those of rank 0
-                answer = served[verb](command, ranks)
-        ranks.agree()
+            ranks.agree()
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all once one has failed: each says why first
+        ranks.await_end()
+        raise
     ranks.leave()
     return answer
 

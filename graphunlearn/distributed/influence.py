@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,10 @@ from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.distributed.starting import any_emptied, start_part
 from graphunlearn.distributed.sums import Inner
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import conjugate_gradients
+from graphunlearn.func import Product, conjugate_gradients, lanczos
 from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
 from graphunlearn.operators.ifru.method import IFRU, affordable_negatives
-from graphunlearn.operators.shared.correction import Tilted, inverse_diagonal
+from graphunlearn.operators.shared.correction import RAISES, Tilted, inverse_diagonal
 from graphunlearn.operators.shared.right_hand_side import Problem, retained_samples
 
 __all__ = ["check_ifru", "ifru_objective", "ifru_part"]
@@ -95,11 +95,15 @@ def ifru_part(
     tilted = Tilted(problem, problem.tilt())
     slope = tilted.gradient(problem.start)
     damping, more = _damping(method, problem, tilted.tilt, inner)
+    product = problem.product(problem.start, method.curvature)
+    if method._least_gradient and inner(slope, slope) > 0:
+        damping, left = _least_gradient(method, tilted, product, slope, damping, inner)
+        more |= {"damping_rule": "gradient", "gradient_left": left}
     log |= more | {"damping": damping, "curvature": method.curvature, "steps": []}
     if inner(slope, slope) == 0:
         return log
     solution = conjugate_gradients(
-        problem.product(problem.start, method.curvature),
+        product,
         -slope,
         damping=damping,
         preconditioner=inverse_diagonal(problem, problem.start, damping),
@@ -128,12 +132,26 @@ def _damping(method: IFRU, problem: Problem, tilt: Tensor, inner: Inner) -> tupl
     return damping, {"damping_rule": rule, "ridge": ridge, "ridge_cosine": cosine}
 
 
+def _least_gradient(
+    method: IFRU, tilted: Tilted, product: Product, slope: Tensor, damping: float, inner: Inner
+) -> tuple[float, float]:
+    """Return the damping whose step leaves the smallest gradient, and what it leaves, as one process chooses it."""
+    space = lanczos(product, -slope, damping=damping, tol=method.tol, max_iter=method.max_iter, dot=inner)
+    best, chosen, before = math.inf, damping, inner(slope, slope)
+    for _ in range(RAISES + 1):
+        gradient = tilted.gradient(tilted.problem.start + space.solve(damping).x)
+        left = math.sqrt(inner(gradient, gradient) / before)
+        if left >= best:
+            break
+        best, chosen, damping = left, damping, 3 * damping
+    return chosen, best
+
+
 def milder(method: IFRU, log: dict[str, Any]) -> list[tuple[str, IFRU]]:
-    """Return variants with a milder step that have a form on several ranks.
+    """Return variants with a milder step, as one process tries them.
 
     Args:
         method: The method.
         log: The log of its step.
     """
-    found = [(words, copy.copy(other)) for words, other in method.milder(log) if isinstance(other, IFRU)]
-    return [(words, other) for words, other in found if not other._least_gradient]
+    return [(words, other) for words, other in method.milder(log) if isinstance(other, IFRU)]

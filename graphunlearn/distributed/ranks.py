@@ -31,6 +31,8 @@ PATIENCE = 5.0
 """Seconds that a rank waits for the sentence of another rank whose connection was closed."""
 FAILED = "graphunlearn/failed"
 """Key of the store under which the first rank that fails leaves its number and its sentence."""
+ENDED = "graphunlearn/ended"
+"""Key of the number of ranks that have ended with an error."""
 T = TypeVar("T")
 
 
@@ -260,6 +262,20 @@ class Ranks:
             if self.world > 1 and not self._broken:
                 self._tell(error)
             raise
+
+    def await_end(self) -> None:
+        """Wait a moment for the other ranks to end with an error too, so that each prints its sentence.
+
+        ``torchrun`` stops all processes once the first one has ended with an error.
+        """
+        if self.store is None or not self._broken:
+            return
+        with suppress(RuntimeError):
+            ended = self.store.add(ENDED, 1)
+            deadline = time.monotonic() + PATIENCE
+            while ended < self.world and time.monotonic() < deadline:
+                time.sleep(0.05)
+                ended = self.store.add(ENDED, 0)
 
     def _tell(self, error: BaseException) -> None:
         """Leave the sentence of an error for the other ranks, and close the connections to them."""

@@ -209,7 +209,11 @@ def _again(
     step = copy.deepcopy(model.state_dict())
     for words, other in milder(method, log) if isinstance(method, IFRU) else ():
         model.load_state_dict(before.state_dict())
-        own = ifru_part(other, model, before, graph, retained, removed)
+        try:
+            own = ifru_part(other, model, before, graph, retained, removed)
+        except FloatingPointError as error:
+            yield "milder", words, Judged(None, None, None, False, str(error)), {}
+            continue
         yield "milder", words, judging.judge(model), own
     start = deleted.state_dict()
     for share in SHORTER:
