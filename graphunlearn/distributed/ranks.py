@@ -27,7 +27,7 @@ __all__ = ["RankError", "Ranks", "started_by_torchrun"]
 
 TIMEOUT = 300.0
 """Seconds after which a rank that does not answer is an error on all others."""
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds that a rank waits for the sentence of another rank whose connection was closed."""
 FAILED = "graphunlearn/failed"
 """Key of the store under which the first rank that fails leaves its number and its sentence."""
