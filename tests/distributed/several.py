@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
+import torch_geometric.metrics  # noqa: F401 (the processes inherit it)
 from torch.distributed import FileStore
 
 from graphunlearn.distributed import Ranks

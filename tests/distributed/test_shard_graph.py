@@ -1,5 +1,7 @@
 """The part of a graph: ranges of users, degrees and products of the whole graph, requests, and the way back."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from several import together
@@ -17,7 +19,7 @@ def test_ranges_hold_about_the_same_number_of_interactions(world):
     count = torch.randint(0, 9, (40,), generator=torch.Generator().manual_seed(world))
     bounds = cuts_of_users(count, world)
     assert (bounds[0], bounds[-1], len(bounds)) == (0, 40, world + 1)
-    held = [int(count[a:b].sum()) for a, b in zip(bounds, bounds[1:])]
+    held = [int(count[a:b].sum()) for a, b in pairwise(bounds)]
     assert max(abs(number - int(count.sum()) / world) for number in held) <= 9
 
 
