@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,19 @@ class ShardObjective(Criterion):
 
 
 def places(position: Tensor, number: int, ranks: Ranks) -> Tensor:
-    """Return the place of every position among those of all ranks; they are their own if none is missing.
+    """Return the place of every position among those of all ranks.
 
     Args:
-        position: Positions in the whole graph before any interaction was forgotten, on the CPU ``[num]``.
+        position: Positions in the whole graph before any interaction was forgotten, on the CPU, ascending ``[num]``.
         number: Number of positions of all ranks.
         ranks: The ranks.
     """
-    highest = max(ranks.objects(int(position.max()) + 1 if len(position) else 0))
-    if highest == number:
-        return position
-    there = torch.zeros(highest, dtype=torch.int32)
+    ends = (int(position[0]), int(position[-1])) if len(position) else None
+    held = ranks.objects((ends, len(position)))
+    ranges = [found for found, _ in held if found is not None]
+    if all(one[1] < other[0] for one, other in pairwise(ranges)):  # in the order of the ranks
+        return torch.arange(len(position)) + sum(size for _, size in held[: ranks.rank])
+    there = torch.zeros(max(last for _, last in ranges) + 1, dtype=torch.int32)
     there[position] = 1
     return (ranks.total_(there).cumsum(0) - 1)[position]
 

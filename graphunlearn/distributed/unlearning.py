@@ -148,9 +148,11 @@ def _accept(
 ) -> dict[str, Any]:
     """Replace a correction that is worse than deleting the edges, and return a record of what was found."""
     deleted = copy.deepcopy(before)
-    start_part(deleted, graph, retained, getattr(method, "seed", 0) or 0, scale=False)
+    seed = getattr(method, "seed", 0) or 0
+    start_part(deleted, graph, retained, seed, scale=False)
     objective = getattr(method, "objective", None) or default_objective(graph)
-    judging = ShardAcceptance(objective, before, deleted, graph, retained, solves=type(method).solves_tilted)
+    solves = type(method).solves_tilted
+    judging = ShardAcceptance(objective, before, deleted, graph, retained, removed, solves=solves, seed=seed)
     first = found = judging.judge(model)
     tried: list[dict[str, Any]] = []
     outcome = "corrected"
@@ -188,7 +190,7 @@ def _accept(
         "limit": judging.limit,
         "levels": judging.levels(first),
         "reason": first.reason,
-        "samples": judging.number,
+        "samples": judging.looked_at,
         "of": judging.number,
         "tried": tried,
     }

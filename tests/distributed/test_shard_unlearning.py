@@ -8,6 +8,7 @@ import graphunlearn as gu
 from graphunlearn.distributed import Ranks, model_part, take_part, unlearn, unlearning, whole_result
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.operators import UnlinkRedraw
+from graphunlearn.operators.shared import acceptance
 
 WHOLE = gu.datasets.synthetic_interactions(num_users=40, num_items=25, interactions_per_user=8, seed=0)
 REQUESTS = {
@@ -73,6 +74,18 @@ def test_corrections_are_those_of_one_process(model, world, cases):
                 assert levels is expected is None or levels == pytest.approx(expected, rel=1e-9)
         for key in ("touched_rows", "emptied_nodes", "steered", "damping_rule"):
             assert log.get(key) == wanted.log.get(key), (name, words, key)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:graphunlearn")
+def test_the_same_sample_is_judged_as_by_one_process(model, monkeypatch):
+    monkeypatch.setitem(acceptance.SAMPLED, "interactions", (40, 30))
+    request, method = REQUESTS["pairs"], gu.Calibrate()
+    log = together(forget, 2, model, [("pairs", "calibrate")])[0]["pairs", "calibrate"][2]["acceptance"]
+    wanted = method.unlearn(model, WHOLE, request).log["acceptance"]
+    assert log["samples"] == wanted["samples"] == 70
+    assert log["corrected"] == pytest.approx(wanted["corrected"], rel=1e-7)
+    assert log["deleted"] == pytest.approx(wanted["deleted"], rel=1e-7)
+    assert log["levels"][1] == pytest.approx(wanted["levels"][1], rel=1e-7)
 
 
 def differing(ranks, model):
