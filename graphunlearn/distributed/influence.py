@@ -18,9 +18,9 @@ from graphunlearn.distributed.sums import Inner
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, conjugate_gradients, lanczos
 from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
-from graphunlearn.operators.ifru.method import IFRU, affordable_negatives
+from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.shared.correction import RAISES, Tilted, inverse_diagonal
-from graphunlearn.operators.shared.right_hand_side import Problem, retained_samples
+from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, retained_samples
 
 __all__ = ["check_ifru", "ifru_objective", "ifru_part"]
 

@@ -31,14 +31,13 @@ from graphunlearn.operators.shared.correction import (
     sampled_ridge,
 )
 from graphunlearn.operators.shared.refit import refit_neighbours
-from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
+from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["IFRU", "affordable_negatives"]
+__all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
-_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,6 @@ class _Step:
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
     """Return the tensors of the graph that the risk depends on, each with its version counter."""
     return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
-
-
-def affordable_negatives(num_interactions: int) -> int:
-    """Return how many negatives per interaction the gradients of a graph of this size take by default."""
-    return min(_MOST_NEGATIVES, _DRAWS // max(num_interactions, 1))
 
 
 @dataclass(kw_only=True)

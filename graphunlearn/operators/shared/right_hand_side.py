@@ -25,9 +25,18 @@ from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.utils import affected_nodes
 
-__all__ = ["Problem", "global_problem", "influence", "retained_samples", "row_parameters", "session_problem"]
+__all__ = [
+    "Problem",
+    "affordable_negatives",
+    "global_problem",
+    "influence",
+    "retained_samples",
+    "row_parameters",
+    "session_problem",
+]
 
 _CURVATURE_NEGATIVES = 16
+_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
 @dataclass
@@ -152,6 +161,15 @@ def session_problem(
     rows, emptied = row_parameters(model, graph), graph.emptied(retained)
     gone = torch.isin(rows, emptied.nonzero().view(-1)) if bool(emptied.any()) else None
     return Problem(old, new, direct, old.parameters, new.parameters, gone, None, rows=rows)
+
+
+def affordable_negatives(num_interactions: int) -> int:
+    """Return how many negatives per interaction the gradients of a graph take by default.
+
+    Args:
+        num_interactions: The number of its interactions.
+    """
+    return min(_MOST_NEGATIVES, _DRAWS // max(num_interactions, 1))
 
 
 def retained_samples(
