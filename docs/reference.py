@@ -31,6 +31,7 @@ TITLES = {
     "graphunlearn.runs": "Runs and exports",
     "graphunlearn.serving": "Serving",
     "graphunlearn.jobs": "Deletion jobs",
+    "graphunlearn.distributed": "Several processes",
     "graphunlearn.adapters": "Adapters",
     "graphunlearn.adapters.recbole": "RecBole",
     "graphunlearn.eval": "Audits and benchmarks",

@@ -115,6 +115,7 @@ _PACKAGES = {
     "adapters",
     "data",
     "datasets",
+    "distributed",
     "eval",
     "func",
     "jobs",

@@ -22,7 +22,7 @@ FLOORS = (
     ("nn",),
     ("datasets",),
     ("operators",),
-    ("ledger", "runs"),
+    ("ledger", "runs", "distributed"),
     ("serving",),
     ("eval", "adapters", "testing", "jobs"),
     ("cli",),

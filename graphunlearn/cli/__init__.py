@@ -176,13 +176,22 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader of the help has stopped
         silence(sys.stdout)
         return 0
+    from graphunlearn.cli._ranks import several_ranks
+
     try:
         with redirect_stdout(sys.stderr):  # what a module of the user prints is no part of the result
-            answer = command.run()
+            if several_ranks():
+                from graphunlearn.cli._ranks import run_on_ranks
+
+                answer = run_on_ranks(verb, command)
+            else:
+                answer = command.run()
     except ArgumentError as error:
         from graphunlearn.cli._wording import naming_option
 
         raise naming_option(error, command) from error
+    if answer is None:  # another rank prints
+        return 0
     text = answer.text
     if command.running.json:
         from graphunlearn.data.io.plain import json_ready

@@ -109,7 +109,6 @@ class Forget:
         Returns:
             The result of the command.
         """
-        from graphunlearn.eval.report.verdict import format_seconds
         from graphunlearn.ledger import Ledger
         from graphunlearn.ledger.places import relative_to_ledger
         from graphunlearn.runs.folder import check_out
@@ -164,6 +163,22 @@ class Forget:
                 )
             except ArgumentError as error:
                 raise not_entered(error, run) from error
+        return self.answer(result, options, what, held, noun)
+
+    def answer(
+        self, result: UnlearningResult, options: dict[str, Any], what: dict[str, int], held: dict[str, int], noun: str
+    ) -> Answer:
+        """Return the result of the command.
+
+        Args:
+            result: The result of the method.
+            options: The options of the method.
+            what: What was forgotten of the training part.
+            held: What was forgotten of other parts.
+            noun: ``"interactions"`` or ``"clicks"``.
+        """
+        from graphunlearn.eval.report.verdict import format_seconds
+
         data: dict[str, Any] = {"out": str(self.out), "options": options, "request": what | held}
         data["peak_memory_mb"] = result.peak_memory / 2**20
         told = ("method", "seconds", "cpu_seconds", "prepare_seconds", "accepted", "log")

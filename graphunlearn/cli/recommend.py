@@ -68,6 +68,21 @@ class Recommend:
     def run(self) -> Answer:
         """Compute the lists, and write or print them."""
         from graphunlearn.nn.encoding import best_items
+
+        run, k = self.asked()
+        graph: Graph = run.train
+        if graph.kind == "interactions":
+            queries = self.users_of(graph)
+            names = [graph.vocabulary("user")[number] for number in queries.tolist()]
+        else:
+            graph, queries = self._sessions(run), None
+            names = graph.vocabulary("session").ids
+        known = run.train.active[-run.train.num_items :]
+        items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
+        return self.answer(run.train.query, names, run.train.vocabulary("item"), items, scores)
+
+    def asked(self) -> tuple[Run, int]:
+        """Return the run and the length of the lists, after a check of the options."""
         from graphunlearn.runs.run import Run
 
         self._check_out()
@@ -79,16 +94,7 @@ class Recommend:
         k = min(self.k, run.train.num_items)
         if k < self.k:
             note(f"the run has {counted(k, 'items')}, so that lists are shorter than {self.k}")
-        graph: Graph = run.train
-        if graph.kind == "interactions":
-            queries = self._users(graph)
-            names = [graph.vocabulary("user")[number] for number in queries.tolist()]
-        else:
-            graph, queries = self._sessions(run), None
-            names = graph.vocabulary("session").ids
-        known = run.train.active[-run.train.num_items :]
-        items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
-        return self._answer(run.train.query, names, run.train.vocabulary("item"), items, scores)
+        return run, k
 
     def _check_asked(self, run: Run | None) -> None:
         """Check that options name somebody; with a run, that they are options for its kind of data."""
@@ -117,8 +123,12 @@ class Recommend:
         if self.out.exists() and not self.running.overwrite:
             raise ExistsError("--out", "be a new file", f"'{self.out}', which exists")
 
-    def _users(self, train: InteractionGraph) -> Tensor:
-        """Return the users that the options name, each once ``[num]``."""
+    def users_of(self, train: InteractionGraph) -> Tensor:
+        """Return the users that the options name, each once ``[num]``.
+
+        Args:
+            train: The training part of the run.
+        """
         import torch
 
         from graphunlearn.data.io.files import read_ids
@@ -203,8 +213,16 @@ class Recommend:
                 note(f"{what} ({preview(lost)})")
         return learned.collapse() if run.about.get("collapse_repeats") else learned
 
-    def _answer(self, query: str, names: list[str], item_ids: Vocabulary, items: Tensor, scores: Tensor) -> Answer:
-        """Return the lists as the result of the command; with ``--out``, write them."""
+    def answer(self, query: str, names: list[str], item_ids: Vocabulary, items: Tensor, scores: Tensor) -> Answer:
+        """Return the lists as the result of the command; with ``--out``, write them.
+
+        Args:
+            query: ``"user"`` or ``"session"``.
+            names: Raw ids of those who get a list.
+            item_ids: Raw ids of the items.
+            items: The items ``[num, k]``.
+            scores: Their scores ``[num, k]``.
+        """
         from graphunlearn.data.io.files import write_atomic
         from graphunlearn.eval.report.verdict import format_number
 

@@ -20,7 +20,8 @@ from graphunlearn.errors import ArgumentError
 if TYPE_CHECKING:
     from torch import nn
 
-    from graphunlearn.runs.run import Graph
+    from graphunlearn.nn import FitResult
+    from graphunlearn.runs.run import Graph, Run
 
 __all__ = ["Train"]
 
@@ -60,7 +61,6 @@ class Train(Learner):
 
     def run(self) -> Answer:
         """Train and write the folder."""
-        from graphunlearn.eval.report.verdict import format_number, format_seconds, label
         from graphunlearn.nn import fit, reset_parameters
         from graphunlearn.nn.floors import floor_metrics
         from graphunlearn.runs.folder import check_out
@@ -72,7 +72,7 @@ class Train(Learner):
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
         test = None if test is None else test.to(device)
         graphs: tuple[Graph, Graph, Graph] = cut(graph.to(device), test, self.split, self.seed, self.split_by)
-        _check_parts(*graphs)
+        check_parts(*graphs)
         if self.test is not None:
             tell_shared(graphs[2], {"training part": graphs[0], "validation part": graphs[1]})
         labelled = graph.kind == "interactions" and graph.label is not None
@@ -93,27 +93,49 @@ class Train(Learner):
                     checkpoint=checkpoint,
                     fresh=True,
                 )
-            summary = asdict(result) | {"epochs": len(result.history)}
-            del summary["history"]
-            about: dict[str, Any] = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
-            if self.split_by is not None:
-                about["split_by"] = self.split_by
-            if spec.kind == "sessions":
-                about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
-            run = Run(spec, model, *graphs, objective, settings, about)
+            run = Run(spec, model, *graphs, objective, settings, self.about(name, result))
             run.save(self.out, self.running.overwrite)
         scores = _utility(model, train, graphs[2])
-        data = {"out": str(self.out), "dataset": run.dataset, "model": spec.facts(), "objective": repr(objective)}
-        data |= {"fit": summary, "test": scores}
-        table = ""
+        tables: dict[str, Any] = {}
         if self.floors:
             held_out = {"validation": graphs[1].without_unseen(train), "test": graphs[2].without_unseen(train)}
-            data["validation"] = _utility(model, train, graphs[1])
-            data["floors"] = floor_metrics(train, held_out)
-            table = f"{_table(spec.name, data)}\n"
+            tables["validation"] = _utility(model, train, graphs[1])
+            tables["floors"] = floor_metrics(train, held_out)
+        return self.answer(run, scores, tables)
+
+    def about(self, name: str, result: FitResult) -> dict[str, Any]:
+        """Return the information for readers that the run folder holds.
+
+        Args:
+            name: Name of the data.
+            result: The result of the training.
+        """
+        summary = asdict(result) | {"epochs": len(result.history)}
+        del summary["history"]
+        about: dict[str, Any] = {"dataset": name, "split": self.split, "threshold": self.threshold, "fit": summary}
+        if self.split_by is not None:
+            about["split_by"] = self.split_by
+        if self.learning.kind == "sessions":
+            about |= {"last_sessions": self.last_sessions, "collapse_repeats": self.collapse_repeats}
+        return about
+
+    def answer(self, run: Run, scores: dict[str, float], tables: dict[str, Any]) -> Answer:
+        """Return the result of the command.
+
+        Args:
+            run: The run that was written.
+            scores: Metrics of the test part.
+            tables: The metrics of the validation part and those of the floors, if they were asked for.
+        """
+        from graphunlearn.eval.report.verdict import format_number, format_seconds, label
+
+        spec, summary, train = run.spec, run.about["fit"], run.train
+        data = {"out": str(self.out), "dataset": run.dataset, "model": spec.facts(), "objective": repr(run.objective)}
+        data |= {"fit": summary, "test": scores} | tables
+        table = f"{_table(spec.name, data)}\n" if tables else ""
         shown = ", ".join(f"{label(metric)} {format_number(value)}" for metric, value in scores.items())
         text = (
-            f"trained {spec.name} in {format_seconds(result.seconds)}, best epoch {result.best_epoch} of "
+            f"trained {spec.name} in {format_seconds(summary['seconds'])}, best epoch {summary['best_epoch']} of "
             f"{summary['epochs']}\non the test part: {shown}\n{table}wrote {self.out}\n"
             f"next: graphunlearn forget {self.out} {first_option(train)} --out {self.out.with_name('forgotten')}"
         )
@@ -151,8 +173,13 @@ def _table(model: str, data: dict[str, Any]) -> str:
     return "\n".join([columns(lines, range(1, len(lines[0]))), *refused])
 
 
-def _check_parts(train: Any, validation: Any, test: Any) -> None:
+def check_parts(train: Any, validation: Any, test: Any) -> None:
     """Print how many held-out clicks are not measured because their items have no training clicks.
+
+    Args:
+        train: The training part.
+        validation: The validation part.
+        test: The test part.
 
     Raises:
         ValueError: No session of a part has two clicks without them.
@@ -172,6 +199,15 @@ def _check_parts(train: Any, validation: Any, test: Any) -> None:
 
 def _utility(model: nn.Module, train: Graph, test: Graph) -> dict[str, float]:
     """Return the metrics of the test data that the command prints; see :func:`graphunlearn.cli._quality.quality`."""
-    scores = quality(model, train, test, ks=(20,))[0]
+    return shown_metrics(quality(model, train, test, ks=(20,))[0], train)
+
+
+def shown_metrics(scores: dict[str, float], train: Graph) -> dict[str, float]:
+    """Return those of some metrics that the command prints.
+
+    Args:
+        scores: The metrics.
+        train: The training part.
+    """
     shown = ("auroc", "recall@20", "ndcg@20") if train.kind == "interactions" else ("recall@20", "mrr@20", "ndcg@20")
     return {name: scores[name] for name in shown if name in scores}

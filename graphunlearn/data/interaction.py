@@ -87,6 +87,11 @@ class InteractionGraph(Conversions):
         return self.vocabulary("user").ids
 
     @property
+    def first_user(self) -> int:
+        """Number of the first user in the graph that this one is a part of; 0 for a whole graph."""
+        return 0
+
+    @property
     def num_users(self) -> int:
         """Number of users, with or without interactions."""
         return int(self._node_store_dict.get("user", {}).get("num_nodes", 0))

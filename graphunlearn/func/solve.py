@@ -3,6 +3,7 @@ r"""Iterative solvers of :math:`(H + \delta I)\,x = b`, which use a symmetric :m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,18 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func.hessian import Product
 
 __all__ = ["KrylovSpace", "Solution", "conjugate_gradients", "lanczos", "largest_eigenvalue", "lissa"]
+
+
+Dot = Callable[[Tensor, Tensor], float]
+"""An inner product of two flat vectors."""
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(a @ b)
+
+
+def _length(v: Tensor, dot: Dot | None) -> float:
+    return float(v.norm()) if dot is None else math.sqrt(dot(v, v))
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ def conjugate_gradients(
     tol: float = 1e-3,
     max_iter: int = 100,
     x0: Tensor | None = None,
+    dot: Dot | None = None,
 ) -> Solution:
     r"""Solve :math:`(H + \delta I)x = b` by preconditioned conjugate gradients.
 
@@ -52,6 +66,7 @@ def conjugate_gradients(
         tol: Largest relative residual at which the iteration stops.
         max_iter: Largest number of steps, of one product each. The final residual takes one more product.
         x0: Starting point ``[n]``; zero by default.
+        dot: Inner product of two vectors, such as one of vectors whose entries several processes hold.
 
     Returns:
         The :class:`Solution`. If the iteration does not converge, ``converged`` is false and no error is raised.
@@ -66,7 +81,8 @@ def conjugate_gradients(
         >>> conjugate_gradients(lambda v: 3 * v, torch.tensor([4.0, 8.0]), damping=1.0).x
         tensor([1., 2.])
     """
-    norm = float(b.norm())
+    inner = _dot if dot is None else dot
+    norm = _length(b, dot)
     if norm == 0:
         return Solution(torch.zeros_like(b), 0.0, 0, True)
 
@@ -76,11 +92,11 @@ def conjugate_gradients(
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - damped(x)
     z = r if preconditioner is None else preconditioner(r)
-    p, rz = z.clone(), float(r @ z)
+    p, rz = z.clone(), inner(r, z)
     iterations = 0
-    while float(r.norm()) > tol * norm and iterations < max_iter:
+    while _length(r, dot) > tol * norm and iterations < max_iter:
         hp = damped(p)
-        curvature = float(p @ hp)
+        curvature = inner(p, hp)
         if not math.isfinite(curvature):
             raise FloatingPointError("a curvature product returned NaN or infinity")
         if curvature <= 0:  # the matrix is not positive definite along p, so the step length is not defined
@@ -90,10 +106,10 @@ def conjugate_gradients(
         r.sub_(hp, alpha=step)
         iterations += 1
         z = r if preconditioner is None else preconditioner(r)
-        rz, previous = float(r @ z), rz
+        rz, previous = inner(r, z), rz
         p.mul_(rz / previous).add_(z)
     # The recursive residual r can keep falling after rounding errors have stopped the improvement of x.
-    residual = float((b - damped(x)).norm()) / norm
+    residual = _length(b - damped(x), dot) / norm
     if not math.isfinite(residual):
         raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")
     return Solution(x, residual, iterations, residual <= tol)
@@ -199,7 +215,14 @@ class KrylovSpace:
 
 
 def lanczos(
-    product: Product, b: Tensor, *, damping: float, tol: float = 1e-3, max_iter: int = 40, absolute: bool = False
+    product: Product,
+    b: Tensor,
+    *,
+    damping: float,
+    tol: float = 1e-3,
+    max_iter: int = 40,
+    absolute: bool = False,
+    dot: Dot | None = None,
 ) -> KrylovSpace:
     r"""Return the Krylov space of :math:`(H, b)` in which the system with ``damping`` is solved to ``tol``.
 
@@ -213,6 +236,7 @@ def lanczos(
         tol: Largest relative residual at which the iteration stops.
         max_iter: Largest number of products, which is also the largest number of basis vectors.
         absolute: Whether the residual is that of the system with :math:`|H|`; see :meth:`KrylovSpace.solve`.
+        dot: Inner product of two vectors, such as one of vectors whose entries several processes hold.
 
     Returns:
         The Krylov space.
@@ -229,7 +253,8 @@ def lanczos(
         >>> [[round(float(x), 3) for x in space.solve(damping).x] for damping in (1.0, 5.0)]
         [[1.0, 1.0], [0.333, 0.5]]
     """
-    norm = float(b.norm())
+    inner = _dot if dot is None else dot
+    norm = _length(b, dot)
     if norm == 0:
         raise ArgumentError("b", "not be zero", "a zero right-hand side")
     max_iter = min(max_iter, b.numel())
@@ -240,14 +265,16 @@ def lanczos(
     rounding = 8 * torch.finfo(b.dtype).eps
     for k in range(max_iter):
         w = product(basis[k])
-        diagonal.append(float(basis[k] @ w))
+        diagonal.append(inner(basis[k], w))
         if not math.isfinite(diagonal[-1]):
             raise FloatingPointError("a curvature product returned NaN or infinity")
         w = w - diagonal[-1] * basis[k]
         if k:
             w = w - off_diagonal[-1] * basis[k - 1]
-        w = w - (basis[: k + 1] @ w) @ basis[: k + 1]  # with rounding errors, the recurrence alone loses orthogonality
-        off_diagonal.append(float(w.norm()))
+        known = basis[: k + 1]  # with rounding errors, the recurrence alone loses orthogonality
+        along = known @ w if dot is None else w.new_tensor([dot(v, w) for v in known])
+        w = w - along @ known
+        off_diagonal.append(_length(w, dot))
         small = torch.tensor(diagonal, dtype=torch.float64), torch.tensor(off_diagonal, dtype=torch.float64)
         space = KrylovSpace(basis[: k + 1], *small, norm)
         exhausted = off_diagonal[-1] <= rounding * max(map(abs, diagonal + off_diagonal))

@@ -213,12 +213,21 @@ class LinearRisk(Risk):
         margins = self.objective.margins(pattern.dots(zu, zi), self.samples)
         second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
         weight = self.objective.margins_transposed(second, self.samples).abs()
-        rows = torch.cat([pattern.matmul(weight, zi.square()), pattern.transposed.matmul(weight, zu.square())])
-        matrix = self.form.matrix
-        if matrix is not None:
-            matrix = csr(matrix.crow_indices(), matrix.col_indices(), matrix.values().square(), (len(rows), len(rows)))
-        squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), matrix)
+        items = self._summed(pattern.transposed.matmul(weight, zu.square()))
+        rows = torch.cat([pattern.matmul(weight, zi.square()), items])
+        squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), self._squared())
         return (squared.propagate(rows) + self._l2(theta)).flatten()
+
+    def _summed(self, items: Tensor) -> Tensor:
+        """Return rows of items summed over all samples, of which a subclass may hold a part ``[num_items, dim]``."""
+        return items
+
+    def _squared(self) -> Tensor | None:
+        """Return the matrix of the linear form with squared entries."""
+        m = self.form.matrix
+        if m is None:
+            return None
+        return csr(m.crow_indices(), m.col_indices(), m.values().square(), (m.size(0), m.size(1)))
 
     @torch.no_grad()
     def curvature(self, theta: Tensor, kind: Curvature = "gauss-newton") -> Product:
@@ -243,7 +252,7 @@ class LinearRisk(Risk):
             back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)
             if exact:
                 back_u, back_i = back_u + slopes[0] @ ti, back_i + slopes[1] @ tu
-            return (form.propagate(torch.cat([back_u, back_i])) + l2 * v).flatten()
+            return (form.propagate(torch.cat([back_u, self._summed(back_i)])) + l2 * v).flatten()
 
         return product
 

@@ -117,4 +117,9 @@ class TrainingState:
         # All is in one file, so that parameters and history belong to the same epoch.
         meta = json.dumps({"identity": self.identity, "result": asdict(result)}).encode()
         tensors["meta"] = torch.tensor(list(meta), dtype=torch.uint8)
-        write_atomic(self.path, save({k: v.contiguous() for k, v in tensors.items()}))
+        self._commit(save({k: v.contiguous() for k, v in tensors.items()}), len(result.history))
+
+    def _commit(self, content: bytes, epoch: int) -> None:
+        """Replace the file."""
+        assert self.path is not None
+        write_atomic(self.path, content)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def fit(
     validation: InteractionGraph | SessionGraph | None = None,
     objective: Criterion | None = None,
     settings: FitSettings | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | TrainingState | None = None,
     progress: bool | None = None,
     fresh: bool = False,
     **changes: Any,
@@ -237,7 +238,9 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr=settings.lr, fused=True)
     watch, metric = validator(graph, validation)
     patience = epochs_of_patience(settings, len(samples))
-    state = TrainingState(checkpoint, lambda: _identity(model, graph, validation, objective, settings))
+    state = checkpoint
+    if not isinstance(state, TrainingState):
+        state = TrainingState(state, lambda: training_identity(model, graph, validation, objective, settings))
     result, best = state.restore(model, optimizer, metric, settings.epochs)
     start, before = time.perf_counter(), result.seconds
     done = len(result.history)
@@ -328,7 +331,7 @@ def _stalled(result: FitResult, metric: str, patience: int) -> bool:
     return result.untrained is None or max(curve) > result.untrained or len(curve) >= FIRST * patience
 
 
-def _identity(
+def training_identity(
     model: nn.Module,
     graph: InteractionGraph | SessionGraph,
     validation: InteractionGraph | SessionGraph | None,
@@ -354,10 +357,11 @@ def _quiet(progress: bool | None) -> bool | None:
     return None if progress is None else not progress
 
 
+@singledispatch
 def validator(
     graph: InteractionGraph | SessionGraph, validation: InteractionGraph | SessionGraph | None
 ) -> tuple[Callable[[nn.Module], float] | None, str | None]:
-    """Return the validation metric of a training on ``graph``.
+    """Return the validation metric of a training on ``graph``; a subclass of graph may register another.
 
     Args:
         graph: The training graph.

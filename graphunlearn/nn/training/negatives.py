@@ -58,7 +58,7 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
         Internal item ids ``[num_pairs, num]``.
     """
     num_items, keys = graph.num_items, _held(graph)
-    state, owner = _states(users, items, num, seed), (users * num_items).repeat_interleave(num)
+    state, owner = _states(users + graph.first_user, items, num, seed), (users * num_items).repeat_interleave(num)
     drawn = (_mix(state) & _MASK) % num_items
     open_ = _taken(keys, owner + drawn).nonzero().view(-1)
     for attempt in range(1, _ATTEMPTS):
@@ -98,7 +98,7 @@ def draw_popular(
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    state = _states(users, items, num, seed)
+    state = _states(users + graph.first_user, items, num, seed)
     if state.numel() == 0:
         return state.view(-1, num)
     popular = _Popular(graph, seed)

@@ -31,14 +31,13 @@ from graphunlearn.operators.shared.correction import (
     sampled_ridge,
 )
 from graphunlearn.operators.shared.refit import refit_neighbours
-from graphunlearn.operators.shared.right_hand_side import Problem, global_problem
+from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
-_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ class IFRU(Unlearner):
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
         if isinstance(objective, Sampled):
-            affordable = min(_MOST_NEGATIVES, _DRAWS // max(graph.num_interactions, 1))
+            affordable = affordable_negatives(graph.num_interactions)
             return objective.with_negatives(self.negatives or max(objective.negatives, affordable))
         return objective
 

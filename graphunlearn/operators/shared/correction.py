@@ -17,7 +17,7 @@ from graphunlearn.operators.shared.right_hand_side import Problem
 __all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "sampled_ridge"]
 
 _HALVINGS = 6
-_TRUST, _RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
+_TRUST, RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Tilted:
         :math:`\nabla\Phi = 0`, so the norm tells without labels how far a step is from that. No step leaves 1.
         """
         best, chosen = math.inf, damping
-        for _ in range(_RAISES + 1):
+        for _ in range(RAISES + 1):
             left = self.left(theta + space.solve(damping, absolute=absolute).x, slope)
             if left >= best:
                 break
@@ -90,7 +90,7 @@ class Tilted:
         quadratic model predicts. If no step is trusted, the last damping, with the shortest step, is returned.
         """
         before, rho = self.value(theta), -math.inf
-        for number in range(_RAISES + 1):
+        for number in range(RAISES + 1):
             damping *= 3.0 if number else 1.0
             after = self.value(theta + space.solve(damping, absolute=absolute).x)
             rho = (before - after) / max(space.predicted_decrease(damping, absolute=absolute), 1e-30)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, conjugate_gradients
+from graphunlearn.func.solve import Dot
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.warm_start import kept_share
 
-__all__ = ["refit_neighbours", "without_span"]
+__all__ = ["minimise", "moments", "refit_neighbours", "without_span"]
 
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
 _MATRICES = 2_000  # most small matrices at a time
@@ -148,16 +149,27 @@ def refit_neighbours(
         rows = nodes + place.start
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
-        parts = [without_span(noise[part], moment) for part, moment in _moments(lost, own, nodes, other)]
+        parts = [without_span(noise[part], moment) for part, moment in moments(lost, own, nodes, other)]
         noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
-        fitted, steps = _minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise)
+        fitted, steps = minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise)
         model.get_parameter(new.parameter)[rows] = fitted
         log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     return log
 
 
-def _moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    r"""Yield slices of ``nodes`` and their :math:`\sum zz^\top` ``[num, dim, dim]`` in parts that fit into memory."""
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(a @ b)
+
+
+def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    r"""Yield slices of ``nodes`` and their :math:`\sum zz^\top` ``[num, dim, dim]`` in parts that fit into memory.
+
+    Args:
+        pairs: Pairs of users and items ``[2, num_pairs]``.
+        own: The side of the nodes: 0 for users, 1 for items.
+        nodes: The nodes, ascending ``[num_nodes]``.
+        rows: The embeddings of the other side.
+    """
     size = int(nodes.max()) + 1
     keep = torch.isin(pairs[own], nodes)
     owner, other = pairs[own, keep], pairs[1 - own, keep]
@@ -179,11 +191,21 @@ def _restricted(product: Product, place: Product, own: Product, v: Tensor) -> Te
     return own(product(place(v)))
 
 
-def _minimise(
-    risk: LinearRisk, table: Tensor, rows: Tensor, ridge: float, noise: Tensor
+def minimise(
+    risk: LinearRisk, table: Tensor, rows: Tensor, ridge: float, noise: Tensor, dot: Dot | None = None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the rows that minimise the risk with a ridge and a linear term, from those of ``table``; and a log."""
+    """Return the rows that minimise the risk with a ridge and a linear term, from those of ``table``; and a log.
+
+    Args:
+        risk: The risk.
+        table: The table, whose other rows are fixed ``[num_nodes, dim]``.
+        rows: The numbers of the rows ``[num]``.
+        ridge: The ridge.
+        noise: The linear term ``[num, dim]``.
+        dot: Inner product of two vectors of these rows, if several processes hold them.
+    """
     whole, curved = table.detach().clone(), risk.with_negatives(_CURVATURE_NEGATIVES)
+    inner = dot or _dot
 
     def place(v: Tensor) -> Tensor:
         return torch.zeros_like(whole).index_copy_(0, rows, v.view_as(noise)).flatten()
@@ -192,9 +214,9 @@ def _minimise(
         return v.view_as(whole)[rows].flatten()
 
     def value(x: Tensor) -> float:
-        free = x.view_as(noise).double()
+        free, pull = x.double(), noise.flatten().double()
         at = whole.index_copy(0, rows, x.view_as(noise))
-        return risk.value(at.flatten()) + float((0.5 * ridge * free.square() - noise.double() * free).sum())
+        return risk.value(at.flatten()) + 0.5 * ridge * inner(free, free) - inner(pull, free)
 
     x = own(whole)
     lengths: list[float] = []
@@ -212,6 +234,7 @@ def _minimise(
             preconditioner=partial(torch.mul, inverse),
             tol=_TOLERANCE,
             max_iter=_PRODUCTS,
+            dot=dot,
         )
         products.append(solved.iterations)
         tried = ((length, value(x + length * solved.x)) for length in _LENGTHS)

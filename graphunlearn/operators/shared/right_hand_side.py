@@ -25,9 +25,18 @@ from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.utils import affected_nodes
 
-__all__ = ["Problem", "global_problem", "influence", "row_parameters", "session_problem"]
+__all__ = [
+    "Problem",
+    "affordable_negatives",
+    "global_problem",
+    "influence",
+    "retained_samples",
+    "row_parameters",
+    "session_problem",
+]
 
 _CURVATURE_NEGATIVES = 16
+_DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
 @dataclass
@@ -113,7 +122,7 @@ def global_problem(
     """Return the problem over all parameters; if nodes were pruned, only the embeddings of ``kept`` are free."""
     samples = objective.samples(graph) if samples is None else samples
     old = risk_of(model, graph, objective, samples)
-    new = risk_of(started, retained, objective, _retained_samples(objective, samples, graph, retained, removed))
+    new = risk_of(started, retained, objective, retained_samples(objective, samples, graph, retained, removed))
     direct = partial(risk_of, model, graph, objective, samples.select(removed))
     rows = row_parameters(model, graph)
     emptied = graph.emptied(retained)
@@ -154,10 +163,27 @@ def session_problem(
     return Problem(old, new, direct, old.parameters, new.parameters, gone, None, rows=rows)
 
 
-def _retained_samples(
+def affordable_negatives(num_interactions: int) -> int:
+    """Return how many negatives per interaction the gradients of a graph take by default.
+
+    Args:
+        num_interactions: The number of its interactions.
+    """
+    return min(_MOST_NEGATIVES, _DRAWS // max(num_interactions, 1))
+
+
+def retained_samples(
     objective: Objective, samples: Samples, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
 ) -> Samples:
-    """Return the retained samples; where draws are private, only users who lost interactions get new negatives."""
+    """Return the retained samples; where draws are private, only users who lost interactions get new negatives.
+
+    Args:
+        objective: The loss.
+        samples: The samples of the graph before forgetting.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+    """
     if not objective.private:
         return objective.samples(retained)
     kept = samples.select(~removed)
@@ -200,7 +226,7 @@ def influence(
         Direct influence ``[num_parameters]``, spillover ``[num_parameters]``, and the size of :math:`D_c`.
     """
     before = objective.samples(graph)
-    after = _retained_samples(objective, before, graph, retained, removed)
+    after = retained_samples(objective, before, graph, retained, removed)
     kept = before.select(~removed)
     reached = torch.zeros(graph.num_nodes, dtype=torch.bool, device=removed.device)
     reached[affected_nodes(graph, removed, num_hops(model, graph))] = True

@@ -13,7 +13,7 @@ from graphunlearn.nn.training.fitting import reset_parameters
 
 __all__ = ["fresh_seed", "kept_share", "warm_start"]
 
-_FEW = 5  # least number of embeddings to average, so that their random parts cancel
+FEW = 5  # least number of embeddings to average, so that their random parts cancel
 
 
 def kept_share(graph: InteractionGraph | SessionGraph, retained: InteractionGraph | SessionGraph) -> Tensor:
@@ -84,4 +84,4 @@ def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice,
     """Return the mean embedding of the users, or of the items, that have no interaction ``[dim]``."""
     start, stop = max(nodes.start, side.start), min(nodes.stop, side.stop)
     idle = (~graph.active[start:stop]).nonzero().view(-1) + start - nodes.start
-    return weight[idle].mean(0) if len(idle) >= _FEW else weight.new_zeros(weight.shape[1:])
+    return weight[idle].mean(0) if len(idle) >= FEW else weight.new_zeros(weight.shape[1:])

@@ -38,9 +38,8 @@ from graphunlearn.nn import (
     risk_of,
 )
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
-from graphunlearn.operators.ifru.method import _MOST_NEGATIVES
 from graphunlearn.operators.shared.correction import Tilted, equivalent_ridge
-from graphunlearn.operators.shared.right_hand_side import global_problem
+from graphunlearn.operators.shared.right_hand_side import _MOST_NEGATIVES, global_problem
 from graphunlearn.operators.shared.warm_start import fresh_seed, warm_start
 
 

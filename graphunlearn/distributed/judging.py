@@ -1,0 +1,194 @@
+"""Acceptance of a correction on several ranks: the rules of one process, on the same sample of interactions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.distributed.fitting import places
+from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.sums import Inner, shared
+from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.training.objective import Objective, Sampled
+from graphunlearn.operators.shared.acceptance import FEWEST_NEGATIVES, RISE, SAMPLED, STEEPER, Judged
+from graphunlearn.operators.shared.levels import Levels, never_seen
+
+__all__ = ["ShardAcceptance"]
+
+
+class ShardAcceptance:
+    """Compares corrected parts with the parts whose edges are deleted, as ``Acceptance`` of one process does.
+
+    The interactions that are looked at first are those of one process: every rank looks at those of its users.
+
+    Args:
+        objective: The loss that the model was trained with.
+        before: The part of the trained model.
+        deleted: The part with emptied rows redrawn.
+        graph: The part before forgetting.
+        retained: The retained part.
+        removed: Mask of the forgotten interactions of this rank ``[num_interactions]``.
+        solves: Whether the method minimises the tilted risk.
+        seed: Seed of the sample.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        before: nn.Module,
+        deleted: nn.Module,
+        graph: ShardGraph,
+        retained: ShardGraph,
+        removed: Tensor,
+        *,
+        solves: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if isinstance(objective, Sampled) and objective.negatives < FEWEST_NEGATIVES:
+            objective = objective.with_negatives(FEWEST_NEGATIVES)
+        self.objective, self.before, self.start = objective, before, deleted
+        self.graph, self.retained, self.removed, self.solves = graph, retained, removed, solves
+        self.ranks, self.number = graph.ranks, retained.count()
+        self.inner = Inner(self.ranks, graph.num_users * next(before.parameters()).size(1))
+        touched = graph.degree != retained.degree
+        affected = touched[retained.pairs[0]] | touched[retained.pairs[1] + graph.num_users]
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.zeros(retained.num_interactions, dtype=torch.float64, device=graph.device)
+        chosen = torch.zeros_like(affected)
+        for mask, most in zip((affected, ~affected), SAMPLED["interactions"]):
+            some, each = self._some(retained, mask, most, generator)
+            chosen |= some
+            weight[some] = each
+        self._look_at(chosen, weight[chosen])
+
+    def _some(self, graph: ShardGraph, mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, float]:
+        """Return at most so many interactions of a mask over all ranks, and how many each stands for."""
+        number = int(self.ranks.number(int(mask.sum())))
+        if number <= most:
+            return mask, 1.0
+        drawn = torch.zeros(number, dtype=torch.bool)
+        drawn[torch.randperm(number, generator=generator)[:most]] = True
+        some = torch.zeros_like(mask)
+        some[mask] = drawn[places(graph.position[mask].cpu(), number, self.ranks)].to(mask.device)
+        return some, number / most
+
+    def _look_at(self, chosen: Tensor, weight: Tensor) -> None:
+        """Measure the deleted model on chosen retained interactions."""
+        self.chosen, self.weight = chosen, weight
+        self.looked_at = int(self.ranks.number(int(chosen.sum())))
+        self.whole = self.looked_at == self.number
+        self.samples = self.objective.samples(self.retained, mask=chosen)
+        self.losses = self._losses(self.start)
+        self.risk = self._mean(self.losses)
+        self.error = math.sqrt(self._mean((self.losses - self.risk).square()) / self.number)
+        self.tilt = self._tilt()
+        self.pairs = self.retained.pairs[:, chosen]
+        self.unseen = never_seen(self.graph, self.pairs, seed=0) if isinstance(self.objective, Sampled) else None
+        self.deleted = self._figures(self.start, self.risk)
+
+    @property
+    def limit(self) -> float:
+        """The largest accepted mean loss of what remains."""
+        return self.risk + RISE * abs(self.risk) + 2 * self.error
+
+    def judge(self, model: nn.Module) -> Judged:
+        """Return whether a corrected part is accepted, with the figures of all ranks.
+
+        Args:
+            model: The corrected part.
+        """
+        bad = sum(int((~torch.isfinite(p)).sum()) for p in model.parameters())
+        if self.ranks.number(bad):
+            return Judged(None, None, None, False, "a parameter holds NaN or infinity")
+        losses = self._losses(model)
+        risk = self._mean(losses)
+        tilted, steepness, levels = self._figures(model, risk)
+        own_tilted, own_steepness, own_levels = self.deleted
+        near = abs(risk - self.limit) <= self._margin(losses)
+        if own_steepness:
+            near |= 0.9 <= steepness / own_steepness / (1.0 if self.solves else STEEPER) <= 1.1
+        if near and not self.whole:
+            everything = torch.ones_like(self.chosen)
+            self._look_at(everything, everything.double())
+            return self.judge(model)
+        most = own_steepness * (1.0 if self.solves else STEEPER) * (1 + 1e-6)
+        rises = not tilted <= own_tilted if self.solves else risk > self.risk
+        reason = ""
+        if not risk <= self.limit:
+            reason = f"the mean loss of what remains is {risk:.4g}, above the limit of {self.limit:.4g}"
+        elif not steepness <= most and rises:
+            reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
+        elif levels is not None and own_levels is not None:
+            reason = levels.objection(own_levels)
+        return Judged(risk, tilted, steepness, not reason, reason, levels)
+
+    def _mean(self, values: Tensor) -> float:
+        """Return the mean over all retained interactions that the chosen ones stand for."""
+        return self.ranks.number(float((values * self.weight).sum())) / self.number
+
+    def _margin(self, losses: Tensor) -> float:
+        """Return two standard errors of the change of the mean loss, as the chosen interactions tell it."""
+        if self.whole or self.looked_at < 2:
+            return 0.0
+        change = (losses - self.losses) * self.weight / self.number
+        center = self.ranks.number(float(change.sum())) / self.looked_at
+        square = self.ranks.number(float((change - center).square().sum())) / (self.looked_at - 1)
+        return 2 * math.sqrt(square * self.looked_at)
+
+    def _losses(self, model: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return self.objective(encode(model, self.retained), self.samples).double()
+
+    def _gradient(self, model: nn.Module, graph: ShardGraph, mask: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of the weighted loss of the interactions of all ranks in a mask, flattened."""
+        (table,) = model.parameters()
+        with torch.enable_grad():
+            losses = self.objective(shared(self.ranks, encode(model, graph)), self.objective.samples(graph, mask=mask))
+            return torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), table)[0].flatten()
+
+    def _tilt(self) -> Tensor:
+        r"""Return :math:`\nabla R(\hat\theta; D, G)`, zero in the rows of emptied nodes."""
+        gone, each = self._some(
+            self.graph, self.removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
+        )
+        mask, weight = gone.clone(), torch.zeros(len(gone), dtype=torch.float64, device=gone.device)
+        weight[gone] = each
+        kept = (~self.removed).nonzero().view(-1)[self.chosen]
+        mask[kept], weight[kept] = True, self.weight
+        tilt = self._gradient(self.before, self.graph, mask, weight[mask])
+        tilt.view(self.graph.num_nodes, -1)[self.graph.emptied(self.retained)] = 0
+        return tilt
+
+    def _figures(self, model: nn.Module, risk: float) -> tuple[float, float, Levels | None]:
+        r"""Return :math:`\Phi` and the norm of its gradient, per retained interaction, and the levels."""
+        slope = self._gradient(model, self.retained, self.chosen, self.weight) - self.tilt
+        steepness = math.sqrt(self.inner.exactly(slope, slope)) / self.number
+        theta = next(model.parameters()).detach().flatten()
+        return risk - self.inner.exactly(self.tilt, theta) / self.number, steepness, self._levels(model)
+
+    @torch.no_grad()
+    def _levels(self, model: nn.Module) -> Levels | None:
+        if self.unseen is None:
+            return None
+        encoded = encode(model, self.retained)
+        p = [torch.sigmoid(score(encoded, pairs)).double() for pairs in (self.pairs, self.unseen)]
+        some, means = self.weight * (self.unseen[1] != self.pairs[1]), []
+        for weight, values in ((self.weight, 1 - p[0]), (some, p[1])):
+            number = self.ranks.number(float(weight.sum()))
+            means.append(self.ranks.number(float((weight * values).sum())) / max(number, 1.0))
+        return Levels(*means)
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of the part whose edges are deleted, as the log of one process has them."""
+        return {"risk": self.risk, "tilted": self.deleted[0], "gradient": self.deleted[1]}
+
+    def levels(self, found: Judged) -> list[dict[str, float] | None]:
+        """Return the levels of the deleted and of a corrected part, as the log of one process has them.
+
+        Args:
+            found: What is known about the corrected part.
+        """
+        return [None if levels is None else asdict(levels) for levels in (self.deleted[2], found.levels)]

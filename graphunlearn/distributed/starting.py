@@ -1,0 +1,150 @@
+"""What the corrections of a part share: the start, and the fit of the neighbours of emptied users and items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.model import TABLE, drawn_rows
+from graphunlearn.distributed.ranks import Ranks
+from graphunlearn.distributed.risk import shard_risk
+from graphunlearn.func.solve import Dot
+from graphunlearn.nn.training.objective import Objective, Sampled
+from graphunlearn.operators.shared.refit import minimise, moments, without_span
+from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
+
+__all__ = ["any_emptied", "refit_part", "start_part"]
+
+_AT_ONCE = 2_000  # small matrices that are summed over ranks at a time
+_SMALLEST = 0.01
+
+
+def any_emptied(graph: ShardGraph, retained: ShardGraph) -> int:
+    """Return how many users and items of the whole graph lost all their interactions.
+
+    Args:
+        graph: The part before forgetting.
+        retained: The retained part.
+    """
+    users, items = graph.emptied(retained).split([graph.num_users, graph.num_items])
+    return int(graph.ranks.number(int(users.sum()))) + int(items.sum())
+
+
+@torch.no_grad()
+def start_part(model: nn.Module, graph: ShardGraph, retained: ShardGraph, seed: int, *, scale: bool = True) -> int:
+    """Scale the rows of touched users and items, and redraw those of emptied ones, in place.
+
+    This is :func:`~graphunlearn.operators.shared.warm_start.warm_start` on several ranks.
+
+    Args:
+        model: The part of the model.
+        graph: The part before forgetting.
+        retained: The retained part.
+        seed: Seed of the redrawn rows.
+        scale: Whether to scale rows.
+
+    Returns:
+        The number of touched users and items of the whole graph.
+    """
+    ranks, table = graph.ranks, model.get_parameter(TABLE)
+    share, emptied = kept_share(graph, retained), graph.emptied(retained)
+    touched = share < 1
+    if scale:
+        table[touched] *= share[touched].to(table.dtype).unsqueeze(1)
+    if any_emptied(graph, retained):
+        fresh = drawn_rows(graph, table.size(1), fresh_seed(seed), table.dtype).to(table.device)
+        for own, side in enumerate(graph.sides):
+            rows = emptied.nonzero().view(-1)
+            rows = rows[(rows >= side.start) & (rows < side.stop)]
+            idle = (~graph.active[side]).nonzero().view(-1) + side.start
+            table[rows] = fresh[rows] + _drift(table[idle], ranks if own == 0 else Ranks())
+    users, items = touched.split([graph.num_users, graph.num_items])
+    return int(ranks.number(int(users.sum()))) + int(items.sum())
+
+
+def _drift(idle: Tensor, ranks: Ranks) -> Tensor:
+    """Return the mean of rows that all ranks hold parts of; zero for few rows ``[dim]``."""
+    number = ranks.number(len(idle))
+    total = ranks.total(idle.sum(0))
+    return total / number if number >= FEW else torch.zeros_like(total)
+
+
+@torch.no_grad()
+def refit_part(
+    model: nn.Module,
+    trained: nn.Module,
+    graph: ShardGraph,
+    retained: ShardGraph,
+    removed: Tensor,
+    objective: Objective,
+    *,
+    negatives: int = 32,
+) -> dict[str, Any]:
+    """Fit the items of emptied users, and the users of emptied items, to what remains, in place.
+
+    This is :func:`~graphunlearn.operators.shared.refit.refit_neighbours` on several ranks.
+
+    Args:
+        model: The part of the model, after rows of emptied nodes were redrawn.
+        trained: The part of the trained model.
+        graph: The part before forgetting.
+        retained: The retained part.
+        removed: Mask of the forgotten interactions of this rank ``[num_interactions]``.
+        objective: The loss.
+        negatives: Negatives per interaction, if the loss draws fewer.
+
+    Returns:
+        A log, as that of one process.
+    """
+    if not any_emptied(graph, retained):
+        return {}
+    ranks = graph.ranks
+    if isinstance(objective, Sampled) and objective.negatives < negatives:
+        objective = objective.with_negatives(negatives)
+    risk, before = shard_risk(model, retained, objective), shard_risk(trained, graph, objective)
+    table = trained.get_parameter(TABLE).detach()
+    gradient = before.gradient(before.parameters).view_as(table)
+    encoded = before.encode(before.parameters)
+    share, gone = kept_share(graph, retained), graph.emptied(retained).split([graph.num_users, graph.num_items])
+    log: dict[str, Any] = {}
+    for side, own in (("users", 0), ("items", 1)):
+        dot = _dot_of(ranks, own)
+        lost = graph.pairs[:, removed & gone[1 - own][graph.pairs[1 - own]]]
+        near = torch.zeros(len(gone[own]), dtype=torch.int32, device=lost.device)
+        near[lost[own]] = 1
+        if own == 1:
+            ranks.total_(near)
+        nodes = ((near > 0) & ~gone[own]).nonzero().view(-1)
+        number = len(nodes) if own else int(ranks.number(len(nodes)))
+        log[side] = number
+        if not number:
+            continue
+        place = graph.sides[own]
+        at, slopes = (x[place].flatten().double() for x in (table, gradient))
+        ridge = max(-dot(slopes, at) / max(dot(at, at), 1e-30), _SMALLEST)
+        rows = nodes + place.start
+        noise = gradient[rows] + ridge * table[rows]
+        other = (encoded.items, encoded.queries)[own]
+        parts = [table[:0]]
+        for chosen, some in zip(nodes.split(_AT_ONCE), noise.split(_AT_ONCE)):
+            if not len(chosen):
+                continue
+            moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
+            parts.append(without_span(some, ranks.total(moment) if own else moment))
+        noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
+        fitted, steps = minimise(risk, model.get_parameter(TABLE), rows, ridge, noise, dot)
+        model.get_parameter(TABLE)[rows] = fitted
+        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
+    return log
+
+
+def _dot_of(ranks: Ranks, own: int) -> Dot:
+    """Return the inner product of rows of users, of which each rank holds some, or of items, which all ranks hold."""
+
+    def dot(a: Tensor, b: Tensor) -> float:
+        return ranks.number(float(a @ b) if own == 0 or ranks.first else 0.0)
+
+    return dot
