@@ -160,7 +160,8 @@ def _span(
 
 @add_rows.register
 def _(model: GCEGNN, graph: SessionGraph, whole: SessionGraph, seed: int = 0) -> GCEGNN:
-    made: GCEGNN = add_rows.dispatch(nn.Module)(model, graph, whole, seed)
+    made = add_rows.dispatch(nn.Module)(model, graph, whole, seed)
+    assert isinstance(made, GCEGNN)
     new = whole.num_items - graph.num_items
     for name in ("neighbours", "strength"):
         held = model.get_buffer(name)

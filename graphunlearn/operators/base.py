@@ -123,8 +123,8 @@ class Unlearner(ABC):
     one; :meth:`milder` names what a method offers. If none is accepted, ``on_rejection`` decides.
 
     Args:
-        on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones, then only deletes
-            the edges; ``"raise"`` then raises an error instead; ``"keep"`` keeps the correction without a warning.
+        on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones, then only
+            deletes the edges; ``"raise"`` then raises an error; ``"keep"`` keeps the correction without a warning.
 
     Attributes:
         name: The name of the method on the command line and in reports.

@@ -170,7 +170,7 @@ def co_occurrences(graph: SessionGraph, reach: int, most: int) -> tuple[Tensor, 
     Args:
         graph: The sessions.
         reach: Largest distance in clicks.
-        most: Number of items to return per item. Of items that occur equally often, those with lower numbers come first.
+        most: Number of items to return per item. Of items that occur equally often, lower numbers come first.
 
     Returns:
         The items and their shares, the most frequent first; 0 and 0.0 where there are fewer ``[num_items, most]``.
@@ -221,7 +221,8 @@ def _(model: GCEGNN, graph: SessionGraph) -> Encoded:
 
 @keep_rows.register
 def _(model: GCEGNN, graph: SessionGraph, kept: Mapping[str, Tensor]) -> GCEGNN:
-    made: GCEGNN = keep_rows.dispatch(nn.Module)(model, graph, kept)
+    made = keep_rows.dispatch(nn.Module)(model, graph, kept)
+    assert isinstance(made, GCEGNN)
     chosen = kept["item"].to(model.neighbours.device)
     place = torch.full((model.num_items,), -1, device=chosen.device)
     place[chosen] = torch.arange(len(chosen), device=chosen.device)

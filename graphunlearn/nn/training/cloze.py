@@ -117,7 +117,7 @@ class Cloze(Criterion):
         return ClozeSamples(clicks, graph.items[clicks], graph.session[clicks], masked, stop)
 
     def losses(self, model: nn.Module, graph: SessionGraph, samples: ClozeSamples) -> Tensor:
-        """Return :math:`-\\log p` of every masked click.
+        r"""Return :math:`-\log p` of every masked click.
 
         Args:
             model: A :class:`~graphunlearn.nn.BERT4Rec`.
