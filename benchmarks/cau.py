@@ -8,10 +8,11 @@ everywhere are forgotten as well, and ``--diginetica`` takes the last 20,000 ses
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from common import data, save
 
 import graphunlearn as gu
@@ -37,6 +38,28 @@ def named(name: str, **changes: Any) -> gu.CAU:
     kind = type("Variant", (gu.CAU,), {"name": name, "__annotations__": {"name": ClassVar[str]}})
     made: gu.CAU = dataclass(kw_only=True)(kind)(**changes)
     return made
+
+
+def prepared() -> gu.CAU:
+    """Return CAU with the counts and regressions of its targets prepared once per original."""
+    kind = type(
+        "Prepared",
+        (gu.CAU,),
+        {"name": "cau-prepared", "needs_preparation": True, "__annotations__": {"name": ClassVar[str]}},
+    )
+    made: gu.CAU = dataclass(kw_only=True)(kind)()
+    return made
+
+
+def few(case: Any, clicks: int) -> Any:
+    """Return the scenario with a request of ``clicks`` of its clicks, drawn at random."""
+    graph = case.train
+    found = case.request.mask(graph).nonzero().squeeze(1)
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
+    found = found[order[:clicks]].sort().values
+    session = graph.session[found]
+    index = torch.stack([session, found - graph.click_ptr[session]])
+    return replace(case, request=gu.ForgetRequest.internal("click", index))
 
 
 def methods(everything: bool) -> list[gu.Unlearner]:
@@ -117,6 +140,8 @@ def main() -> None:
     parser.add_argument(
         "--variants", action="store_true", help="the curriculum and single changes instead of baselines"
     )
+    parser.add_argument("--speed", action="store_true", help="CAU alone, with and without a preparation")
+    parser.add_argument("--clicks", type=int, help="forget only so many of the clicks")
     parser.add_argument("--no-shards", action="store_true", help="leave SISA and SRU out")
     parser.add_argument("--cache", type=Path, help="folder of trained models, for a run that goes on later")
     options = parser.parse_args()
@@ -124,16 +149,20 @@ def main() -> None:
 
     def scenario(seed: int) -> Any:
         if options.scenario == "session-clicks":
-            return session_clicks(graph, seed=seed, test=test)
+            case = session_clicks(graph, seed=seed, test=test)
+            return case if options.clicks is None else few(case, options.clicks)
         level = {"sessions": "session", "items": "item"}[options.scenario]
         return removal(graph.collapse(), level, seed=seed, test=test.collapse())
 
     results: dict[str, Any] = {}
     name = "curriculum" if options.variants else f"cau-{options.dataset}-{options.scenario}"
+    if options.speed:
+        name = f"cau-speed{'' if options.clicks is None else f'-{options.clicks}'}"
     for model in options.models:
+        compared = [gu.CAU(), prepared()] if options.speed else methods(not options.no_shards)
         found = bench(
             scenario,
-            variants() if options.variants else methods(not options.no_shards),
+            variants() if options.variants else compared,
             model=model,
             data_seeds=options.requests,
             original_seeds=options.originals,

@@ -6,17 +6,26 @@ whole catalogue; with and without consecutive clicks on one item, which are easy
 
 from __future__ import annotations
 
+import argparse
+import json
+import time
 from typing import Any
 
 import torch
 from cau import sessions
-from common import save
+from common import RESULTS, save
 
 import graphunlearn as gu
 from graphunlearn.eval.scenarios.cases import cut_by_time, without_unseen_items
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.nn import build_model, reset_parameters
+from graphunlearn.nn.floors.measuring import measure_floor
+from graphunlearn.nn.floors.neighbours import SessionKNN
 from graphunlearn.nn.prefixes import encode_prefixes
+
+MODELS = ("srgnn", "gru4rec", "sasrec", "narm", "bert4rec", "gcegnn")
+REPEATS = ("kept", "collapsed")
+WRITTEN: list[dict[str, Any]] = []
 
 PUBLISHED = {
     "figures": [
@@ -41,20 +50,40 @@ def judge(model: torch.nn.Module, test: gu.SessionGraph) -> dict[str, float]:
 
 
 def main() -> None:
-    rows: list[dict[str, Any]] = []
-    for collapsed in (False, True):
-        graph, test = (part.collapse() if collapsed else part for part in sessions("yoochoose-100k"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=[*MODELS, "session-knn"])
+    parser.add_argument("--repeats", nargs="+", choices=REPEATS, default=list(REPEATS))
+    parser.add_argument("--add", action="store_true", help="to the rows of other models in the results")
+    options = parser.parse_args()
+    for repeats in options.repeats:
+        graph, test = (part.collapse() if repeats == "collapsed" else part for part in sessions("yoochoose-100k"))
         train, validation, test = cut_by_time(graph, test, (0.9, 0.1, 0.0))
         validation, test, _ = without_unseen_items(train, validation, test, 0)
-        for name in ("srgnn", "gru4rec", "sasrec"):
-            model = build_model(name, train)
-            reset_parameters(model, 0)
-            fitted = gu.fit(model, train, validation=validation, progress=False)
-            found = judge(model, test)
-            row = {"model": name, "repeats": "collapsed" if collapsed else "kept", "best_epoch": fitted.best_epoch}
-            rows.append(row | {key: found[key] for key in ("recall@20", "mrr@20")} | {"seconds": fitted.seconds})
-            print(rows[-1], flush=True)
-            save("session_backbones", {"rows": rows, "published": PUBLISHED})
+        for name in options.models:
+            row: dict[str, Any] = {"model": name, "repeats": repeats}
+            start = time.process_time()
+            if name == "session-knn":
+                found = measure_floor(SessionKNN().fit(train), train, test)
+            else:
+                model = build_model(name, train)
+                reset_parameters(model, 0)
+                fitted = gu.fit(model, train, validation=validation, progress=False)
+                row |= {"best_epoch": fitted.best_epoch, "seconds": fitted.seconds}
+                row["cpu_seconds"] = time.process_time() - start
+                found = judge(model, test)
+            row |= {key: found[key] for key in ("recall@20", "mrr@20")}
+            print(row, flush=True)
+            keep(row, options.add)
+
+
+def keep(row: dict[str, Any], add: bool) -> None:
+    """Write a row to the results, in the place of an earlier one of the same model."""
+    path = RESULTS / "session_backbones.json"
+    held = json.loads(path.read_text())["results"]["rows"] if path.exists() and (add or WRITTEN) else []
+    WRITTEN.append(row)
+    same = ("model", "repeats")
+    rows = [other for other in held if any(other[key] != row[key] for key in same)]
+    save("session_backbones", {"rows": [*rows, row], "published": PUBLISHED})
 
 
 if __name__ == "__main__":

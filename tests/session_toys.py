@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn import SRGNN, GRU4Rec, SASRec
+from graphunlearn.nn import GCEGNN, NARM, SRGNN, BERT4Rec, GRU4Rec, SASRec, connect
 
 
 def sequences(num_items=6, max_sessions=7, max_length=9):
@@ -30,7 +30,14 @@ def session_graph(rows, num_items=None):
     return SessionGraph.from_sequences(rows, num_items=num_items)
 
 
-CLASSES = {"srgnn": SRGNN, "gru4rec": GRU4Rec, "sasrec": SASRec}
+CLASSES = {
+    "srgnn": SRGNN,
+    "gru4rec": GRU4Rec,
+    "sasrec": SASRec,
+    "narm": NARM,
+    "bert4rec": BERT4Rec,
+    "gcegnn": GCEGNN,
+}
 
 
 def session_model(name, num_items, dim=4, seed=0, **options):
@@ -40,6 +47,7 @@ def session_model(name, num_items, dim=4, seed=0, **options):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
+    connect(model, SessionGraph.from_sequences([[i, i + 1, 0] for i in range(num_items - 1)], num_items=num_items))
     return model
 
 
@@ -111,4 +119,88 @@ def naive_sasrec(model, session):
     return model.norm(x)[-1]
 
 
-NAIVE = {"srgnn": naive_srgnn, "gru4rec": naive_gru4rec, "sasrec": naive_sasrec}
+def naive_narm(model, session):
+    """NARM on one session, after the formulas of the paper; torch's GRU."""
+    gru = torch.nn.GRU(model.dim, model.gru.hidden_size, model.gru.num_layers, bias=False).double()
+    gru.load_state_dict(model.gru.state_dict())
+    h = gru(model.embedding.weight[session].unsqueeze(1))[0].squeeze(1)
+    local = 0
+    for j in range(len(session)):
+        gate = torch.sigmoid(model.last.weight @ h[-1] + model.each.weight @ h[j])
+        local = local + (model.attention.weight @ gate) * h[j]
+    return model.dense.weight @ torch.cat([local, h[-1]])
+
+
+def naive_bert4rec(model, session):
+    """torch's transformer encoder on one session and a mask behind it."""
+    session = session[-(model.max_length - 1) :]
+    x = torch.cat([model.embedding.weight[session], model.mask.weight])
+    x = model.norm(x + model.position.weight[: len(session) + 1])
+    for block in model.blocks:
+        layer = torch.nn.TransformerEncoderLayer(
+            model.dim, model.heads, 4 * model.dim, dropout=0.0, activation="gelu", layer_norm_eps=1e-12
+        ).double()
+        layer.load_state_dict(
+            {
+                "self_attn.in_proj_weight": block.into.weight,
+                "self_attn.in_proj_bias": block.into.bias,
+                "self_attn.out_proj.weight": block.out_of.weight,
+                "self_attn.out_proj.bias": block.out_of.bias,
+                "linear1.weight": block.wide.weight,
+                "linear1.bias": block.wide.bias,
+                "linear2.weight": block.narrow.weight,
+                "linear2.bias": block.narrow.bias,
+                "norm1.weight": block.after_attention.weight,
+                "norm1.bias": block.after_attention.bias,
+                "norm2.weight": block.after_maps.weight,
+                "norm2.bias": block.after_maps.bias,
+            }
+        )
+        x = layer(x.unsqueeze(1)).squeeze(1)
+    return model.out_norm(torch.nn.functional.gelu(model.dense(x[-1])))
+
+
+def naive_gcegnn(model, session):
+    """GCE-GNN on one session with dense adjacencies, after the formulas of the paper."""
+    leaky = torch.nn.functional.leaky_relu
+    nodes = sorted(set(session))
+    follows = set(pairwise(session))
+    e = model.embedding.weight
+    local, mean = [], e[session].mean(0)
+    for i in nodes:
+        scores, near = [], []
+        for j in nodes:
+            there, back = (i, j) in follows, (j, i) in follows
+            if i == j or there or back:
+                kind = 0 if i == j else 3 if there and back else 2 if there else 1
+                scores.append(leaky(model.kinds.weight[kind] @ (e[i] * e[j]), 0.2))
+                near.append(e[j])
+        local.append(torch.softmax(torch.stack(scores), 0) @ torch.stack(near))
+    around = {i: e[i] for i in nodes}
+    for layer in model.gather:
+        for i in nodes:
+            pairs = [(j, w) for j, w in zip(model.neighbours[i].tolist(), model.strength[i]) if w > 0]
+            total = torch.zeros_like(mean)
+            if pairs:
+                asked = [layer.into.weight @ torch.cat([mean * e[j], w.view(1)]) for j, w in pairs]
+                scores = torch.cat([layer.attention.weight @ leaky(a, 0.2) for a in asked])
+                total = torch.softmax(scores, 0) @ torch.stack([e[j] for j, _ in pairs])
+            around[i] = torch.relu(layer.dense.weight @ torch.cat([around[i], total]))
+    h = torch.stack([local[nodes.index(i)] + around[i] for i in session])
+    state = 0
+    for t in range(len(session)):
+        place = min(len(session) - 1 - t, model.max_length - 1)
+        z = torch.tanh(model.place(torch.cat([h[t], model.position.weight[place]])))
+        gate = torch.sigmoid(model.each(z) + model.mean.weight @ h.mean(0))
+        state = state + (model.attention.weight @ gate) * h[t]
+    return state
+
+
+NAIVE = {
+    "srgnn": naive_srgnn,
+    "gru4rec": naive_gru4rec,
+    "sasrec": naive_sasrec,
+    "narm": naive_narm,
+    "bert4rec": naive_bert4rec,
+    "gcegnn": naive_gcegnn,
+}

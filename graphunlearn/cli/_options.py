@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from graphunlearn.nn import Criterion, FitSettings
     from graphunlearn.runs.run import ModelSpec
 
-Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec"]
+Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec", "narm", "bert4rec", "gcegnn"]
 Loss = Literal["bpr", "bce", "sampled-bce", "sampled-softmax", "in-batch-softmax"]
 WIDTH = {"interactions": 32, "sessions": 64}
 """Default width of the embedding table, by kind of graph."""
-LAYERS = {"srgnn": 1, "gru4rec": 1}
+LAYERS = {"srgnn": 1, "gru4rec": 1, "narm": 1, "gcegnn": 1}
 """Default number of layers or steps, for models with another default than 2."""
 HEADS = 2
-"""Number of attention heads of SASRec, which must divide its width."""
+"""Number of attention heads of SASRec and BERT4Rec, which must divide their width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,13 @@ class Learning:
 
     model: Model = "lightgcn"
     """The model. For users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss
-    (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec or SASRec.
+    (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec, SASRec, NARM, BERT4Rec or GCE-GNN.
     """
     dim: Int = None
     """Width of the embeddings (default: 32, for sessions 64)."""
     layers: Int = None
-    """Number of layers, or of steps of SR-GNN (default: 2, for SR-GNN and GRU4Rec 1; mf has none)."""
+    """Number of layers, or of steps of SR-GNN (default: 2, for SR-GNN, GRU4Rec, NARM and GCE-GNN 1; mf has
+    none)."""
     objective: Annotated[Loss | None, optional("LOSS")] = None
     """Of users and items: bpr ranks interactions above the rest, bce tells labels apart; sampled-bce, sampled-softmax
     and in-batch-softmax compare interactions with drawn items. Default: bce where there are labels (or a threshold),
@@ -83,10 +84,10 @@ class Learning:
         """Check that the options fit the model.
 
         Raises:
-            ArgumentError: An option does not apply to session models, or SASRec cannot have the width.
+            ArgumentError: An option does not apply to session models, or the model cannot have the width.
         """
-        if self.model == "sasrec" and self.dim is not None and self.dim % HEADS:
-            raise ArgumentError("--dim", f"be divisible by {HEADS} for sasrec", self.dim)
+        if self.model in ("sasrec", "bert4rec") and self.dim is not None and self.dim % HEADS:
+            raise ArgumentError("--dim", f"be divisible by {HEADS} for {self.model}", self.dim)
         if self.kind == "sessions":
             for name in ("objective", "weight_decay", "negatives"):
                 if getattr(self, name) is not None:

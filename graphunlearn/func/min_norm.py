@@ -13,7 +13,9 @@ from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["MinNorm", "min_norm_point", "min_norm_weights"]
+__all__ = ["MinNorm", "gram_matrix", "min_norm_point", "min_norm_weights"]
+
+BLOCK = 1 << 15  # entries of every vector that are converted to float64 at once
 
 ENUMERATED = 3  # largest number of vectors for which all faces of the simplex are tried
 ROUNDING = 64 * torch.finfo(torch.float64).eps
@@ -36,6 +38,39 @@ class MinNorm(NamedTuple):
     weights: Tensor
     squared_norm: float
     gap: float
+
+
+def gram_matrix(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
+    r"""Return the inner products :math:`\langle g_i, g_j\rangle` of vectors that consist of several tensors.
+
+    They are computed in float64, block by block, so that no vector is copied as a whole.
+
+    Args:
+        vectors: The :math:`k` vectors, each as a list of tensors, such as one gradient per parameter. Tensors at the
+            same place have the same shape.
+
+    Returns:
+        The Gram matrix ``[k, k]``, in float64, on the CPU.
+
+    Raises:
+        ValueError: There are no vectors, or their shapes differ.
+
+    Example:
+        >>> import torch
+        >>> gram_matrix([[torch.ones(2), torch.ones(1, 3)], [torch.zeros(2), torch.ones(1, 3)]])
+        tensor([[5., 3.],
+                [3., 3.]], dtype=torch.float64)
+    """
+    shapes = sorted({tuple(tuple(part.shape) for part in vector) for vector in vectors})
+    if len(shapes) != 1 or not shapes[0]:
+        raise ArgumentError("vectors", "be one or more vectors of one shape", shapes or "none")
+    first = vectors[0][0]
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=first.device)
+    for parts in zip(*vectors):
+        for blocks in zip(*(part.detach().reshape(-1).split(BLOCK) for part in parts)):
+            rows = torch.stack(blocks).double()
+            total.addmm_(rows, rows.t())
+    return total.cpu()
 
 
 def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:
@@ -120,9 +155,8 @@ def _gram(vectors: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     shapes = sorted({tuple(vector.shape) for vector in vectors})
     if len(shapes) != 1:
         raise ArgumentError("vectors", "be one or more tensors of one shape", shapes or "none")
-    rows = torch.stack([vector.detach().flatten().double() for vector in vectors])
     like = vectors[0] if vectors[0].is_floating_point() else vectors[0].double()
-    return like, (rows @ rows.t()).cpu()
+    return like, gram_matrix([[vector] for vector in vectors])
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:

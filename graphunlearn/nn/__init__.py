@@ -1,14 +1,27 @@
 """Models, training objectives and the training loop."""
 
+from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form, num_hops, recommend, score
 from graphunlearn.nn.extending import Extended, add_rows, extend
 from graphunlearn.nn.loss_fit import Stationarity, losses_by_fit, stationarity
-from graphunlearn.nn.models import NGCF, SGL, SRGNN, GRU4Rec, MatrixFactorization, SASRec, SimGCL
+from graphunlearn.nn.models import (
+    GCEGNN,
+    NARM,
+    NGCF,
+    SGL,
+    SRGNN,
+    BERT4Rec,
+    GRU4Rec,
+    MatrixFactorization,
+    SASRec,
+    SimGCL,
+)
 from graphunlearn.nn.models.build import MODELS, build_model, kind_of
 from graphunlearn.nn.prefixes import encode_prefixes, prefix_states
 from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.training.auxiliary import auxiliary_loss, info_nce
+from graphunlearn.nn.training.cloze import Cloze
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.fitting import FitResult, FitSettings, default_settings, fit, reset_parameters
 from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
@@ -19,10 +32,14 @@ from graphunlearn.nn.training.softmax import catalogue_loss
 __all__ = [
     "BCE",
     "BPR",
+    "GCEGNN",
     "MODELS",
+    "NARM",
     "NGCF",
     "SGL",
     "SRGNN",
+    "BERT4Rec",
+    "Cloze",
     "Criterion",
     "CrossEntropy",
     "Encoded",
@@ -49,6 +66,7 @@ __all__ = [
     "auxiliary_loss",
     "build_model",
     "catalogue_loss",
+    "connect",
     "default_objective",
     "default_settings",
     "encode",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.growing import grown, numbered_in
+from graphunlearn.nn.models.gcegnn import GCEGNN
 from graphunlearn.nn.origin import give_origin, origin_of
 from graphunlearn.nn.renumbering import with_tables
 from graphunlearn.nn.tables import node_rows
@@ -155,3 +156,14 @@ def _span(
     """Return the first row and the end of the same table for a larger graph, in its numbers of nodes."""
     ends = dict(zip((side.stop for side in graph.sides), (side.stop for side in whole.sides)))
     return (0 if nodes.start == 0 else ends[nodes.start]), ends[nodes.stop]
+
+
+@add_rows.register
+def _(model: GCEGNN, graph: SessionGraph, whole: SessionGraph, seed: int = 0) -> GCEGNN:
+    made = add_rows.dispatch(nn.Module)(model, graph, whole, seed)
+    assert isinstance(made, GCEGNN)
+    new = whole.num_items - graph.num_items
+    for name in ("neighbours", "strength"):
+        held = model.get_buffer(name)
+        setattr(made, name, torch.cat([held, held.new_zeros(new, held.size(1))]))
+    return made

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.renumbering import emptied_nodes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.acceptance import accept
@@ -47,9 +48,8 @@ class UnlearningResult:
         graph: The retained graph; use it to recommend and to evaluate.
         request: The request that was forgotten.
         method: The name of the method.
-        seconds: Wall-clock seconds of the method, including the split of the graph. For every method, this excludes
-            copying the model and checking the arguments (one encoding and, for a prepared method, the fingerprint of
-            the model).
+        seconds: Wall-clock seconds of the method, including the split of the graph, without copying the model and
+            checking the arguments (one encoding and, for a prepared method, the fingerprint of the model).
         cpu_seconds: CPU seconds over the same span.
         prepare_seconds: Wall-clock seconds of the preparation that the method used; ``None`` without a preparation.
         peak_memory: Peak memory in bytes above the memory in use before the call.
@@ -123,9 +123,8 @@ class Unlearner(ABC):
     one; :meth:`milder` names what a method offers. If none is accepted, ``on_rejection`` decides.
 
     Args:
-        on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones and, if none is
-            accepted, only deletes the edges; ``"raise"`` does the same, but then raises an error and leaves the model
-            unchanged; ``"keep"`` keeps the correction without a warning.
+        on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones, then only
+            deletes the edges; ``"raise"`` then raises an error; ``"keep"`` keeps the correction without a warning.
 
     Attributes:
         name: The name of the method on the command line and in reports.
@@ -335,6 +334,7 @@ class Unlearner(ABC):
             ):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained, _ = graph.split(request)
+                connect(corrected, retained)
                 log = self._unlearn(corrected, graph, retained, request)
                 self._check_finite(corrected)
                 if self.judged and 0 < retained.num_interactions < graph.num_interactions:

@@ -220,7 +220,10 @@ def test_a_file_of_ones_own(level, plain, tmp_path, parsed):
         (("shilling", "--share", 0.1), "'--share' must go with flipped-labels or users"),
         (("shilling", "--items", "{users}"), "'--items' must go with sensitive (got it with shilling)"),
         (("shilling", "--category", "War"), "'--category' must go with sensitive (got it with shilling)"),
-        (("spam-sessions",), "(got 'spam-sessions', which goes with --model srgnn, gru4rec or sasrec)"),
+        (
+            ("spam-sessions",),
+            "(got 'spam-sessions', which goes with --model srgnn, gru4rec, sasrec, narm, bert4rec or gcegnn)",
+        ),
         (
             ("sensitive",),
             "'--items' must name the file of sensitive items (got none); '--data ml-100k --category GENRE'",

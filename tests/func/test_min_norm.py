@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 
-from graphunlearn.func import min_norm_point, min_norm_weights
+from graphunlearn.func import gram_matrix, min_norm_point, min_norm_weights
+from graphunlearn.func import min_norm as module
 
 DEGENERATE = {
     "any": lambda g: g,
@@ -249,3 +250,18 @@ def test_whole_numbers_have_weights_that_are_not():
 def test_what_is_no_gram_matrix_is_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         min_norm_point(bad)
+
+
+@pytest.mark.parametrize("block", [2, 1 << 15])
+def test_the_gram_matrix_is_that_of_the_flattened_vectors(block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    made = [[torch.randn(5, 3, generator=generator), torch.randn(4, generator=generator)] for _ in range(3)]
+    flat = torch.stack([torch.cat([part.flatten() for part in parts]).double() for parts in made])
+    torch.testing.assert_close(gram_matrix(made), flat @ flat.t(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("made", [[], [[]], [[torch.ones(2)], [torch.ones(3)]]])
+def test_vectors_of_several_tensors_have_one_shape(made):
+    with pytest.raises(ValueError, match="'vectors' must be one or more vectors of one shape"):
+        gram_matrix(made)

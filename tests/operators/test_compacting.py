@@ -290,6 +290,8 @@ def test_sessions_keep_their_logits(name, options):
     rows = torch.tensor([0, 1, 2, 5, 6])
     for part, state in result.model.state_dict().items():
         is_table = part in ("embedding.weight", "output.weight", "bias")
+        if part in ("neighbours", "strength"):  # numbers of items, for which the logits speak
+            continue
         assert torch.equal(small.model.state_dict()[part], state[rows] if is_table else state)
     assert (small.model.num_items, result.model.num_items) == (5, 7)
 

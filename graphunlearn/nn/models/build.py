@@ -12,8 +12,11 @@ from graphunlearn.data import EventGraph
 from graphunlearn.data.events import Kind
 from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.models.bert4rec import BERT4Rec
 from graphunlearn.nn.models.contrast import SGL, SimGCL
 from graphunlearn.nn.models.factorization import MatrixFactorization, PositiveLightGCN
+from graphunlearn.nn.models.gcegnn import GCEGNN
+from graphunlearn.nn.models.narm import NARM
 from graphunlearn.nn.models.ngcf import NGCF
 from graphunlearn.nn.models.sasrec import SASRec
 from graphunlearn.nn.models.session import GRU4Rec
@@ -38,6 +41,9 @@ _ENTRIES: dict[str, _Entry] = {
     "srgnn": _Entry(SRGNN, "sessions", 1),
     "gru4rec": _Entry(GRU4Rec, "sessions", 1),
     "sasrec": _Entry(SASRec, "sessions", 2),
+    "narm": _Entry(NARM, "sessions", 1),
+    "bert4rec": _Entry(BERT4Rec, "sessions", 2),
+    "gcegnn": _Entry(GCEGNN, "sessions", 1),
 }
 MODELS = tuple(_ENTRIES)
 """The model names that :func:`build_model` accepts."""
@@ -71,11 +77,12 @@ def build_model(name: str, graph: EventGraph, dim: int = 64, layers: int | None 
         name: For interactions ``"lightgcn"`` (``torch_geometric.nn.LightGCN``), ``"mf"``
             (:class:`MatrixFactorization`), ``"sgl"`` (:class:`SGL`), ``"simgcl"`` (:class:`SimGCL`), ``"ngcf"``
             (:class:`NGCF`), or ``"lightgcn-positives"``, which propagates over positive labels only; for sessions
-            ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), or ``"sasrec"`` (:class:`SASRec`).
+            ``"srgnn"`` (:class:`SRGNN`), ``"gru4rec"`` (:class:`GRU4Rec`), ``"sasrec"`` (:class:`SASRec`), ``"narm"``
+            (:class:`NARM`), ``"bert4rec"`` (:class:`BERT4Rec`), or ``"gcegnn"`` (:class:`GCEGNN`).
         graph: The graph whose users and items (or only items, for sessions) have embeddings.
         dim: Dimension of the embeddings.
-        layers: Number of layers or steps; matrix factorisation has none. The default is one for SR-GNN and GRU4Rec,
-            and two for the others.
+        layers: Number of layers or steps; matrix factorisation has none. The default is one for SR-GNN, GRU4Rec,
+            NARM and GCE-GNN, and two for the others.
 
     Returns:
         The model.

@@ -21,6 +21,7 @@ from graphunlearn.data.schema import check, is_whole, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc
+from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.floors.popularity import PopularItems
 from graphunlearn.nn.origin import origin_of
@@ -231,6 +232,7 @@ def fit(
     objective = objective or default_objective(graph)
     if graph.num_interactions == 0:
         raise ArgumentError("graph", "hold at least one interaction to train on", "none")
+    connect(model, graph)
     samples = objective.samples(graph)
     if len(samples) == 0:
         raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 __all__ = ["catalogue_loss"]
 
+CHUNK = 128  # rows of scores at a time where no backward pass follows, so that they stay in the processor's cache
+
 
 class _CatalogueLoss(torch.autograd.Function):
     """The loss, whose forward pass stores the exponentials for the backward pass."""
@@ -66,5 +68,8 @@ def catalogue_loss(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         >>> catalogue_loss(torch.zeros(2, 4), torch.ones(3, 4), torch.tensor([0, 2]))
         tensor([1.0986, 1.0986])
     """
+    if not torch.is_grad_enabled() and len(queries) > CHUNK:
+        parts = zip(queries.split(CHUNK), targets.split(CHUNK))
+        return torch.cat([catalogue_loss(some, items, own) for some, own in parts])
     loss: Tensor = _CatalogueLoss.apply(queries, items, targets)[0]
     return loss

@@ -108,7 +108,15 @@ class Curriculum:
         rising = "be positive, finite and not falling"
         check(rising, lambda _: 0 < first <= last < math.inf, temperature=self.temperature)
 
-    def batches(self, difficulty: Tensor, size: int, *, progress: float, generator: torch.Generator) -> list[Tensor]:
+    def batches(
+        self,
+        difficulty: Tensor,
+        size: int,
+        *,
+        progress: float,
+        generator: torch.Generator,
+        group: Tensor | None = None,
+    ) -> list[Tensor]:
         """Return the batches of one pass over samples.
 
         Args:
@@ -117,13 +125,18 @@ class Curriculum:
             size: Samples per batch.
             progress: The share of all steps already done, in [0, 1].
             generator: Generator of the random draws, on the CPU.
+            group: Whole numbers; the random order keeps samples with the same number together ``[num]``.
 
         Returns:
             The indices of the samples in each batch.
         """
         count = difficulty.numel()
         if self.order == "random":
-            return list(torch.randperm(count, generator=generator).split(size))
+            if group is None:
+                return list(torch.randperm(count, generator=generator).split(size))
+            _, number = torch.unique(group.cpu(), return_inverse=True)
+            rank = torch.randperm(int(number.max()) + 1 if count else 0, generator=generator)
+            return list(rank[number].argsort(stable=True).split(size))
         difficulty = difficulty.detach().cpu().double()
         if self.order == "hard":
             share = min(1.0, self.start + (1 - self.start) * progress / FULL_AT)

@@ -10,20 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.func import min_norm_weights
+from graphunlearn.func import gram_matrix, min_norm_weights
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, embedding_difficulty, gradient_difficulty
-from graphunlearn.operators.cau.losses import at_target, kl, kl_without, predict
+from graphunlearn.operators.cau.gradients import Before, Buffers, Catalogue
+from graphunlearn.operators.cau.losses import predict
 from graphunlearn.operators.cau.samples import ForgetSamples, together
-from graphunlearn.operators.cau.targets import CHUNK, ClickTargets
+from graphunlearn.operators.cau.targets import ClickTargets
 from graphunlearn.operators.shared.checks import check, check_choices, check_positive
 
 __all__ = ["Descent", "StepSettings", "mixed"]
 
 OBJECTIVES = ("unlearn", "retain", "kl")
+BETAS = (0.8, 0.98)  # a few dozen steps are too few for longer averages
 HUBER = 2.0  # absolute difference of log p above which the Huber loss is linear
 ZERO = 1e-6  # a gradient whose norm is below this share of the largest norm counts as zero
 SHOWN = 500  # largest number of samples whose log p is logged
+CHUNK = 1024  # prefixes encoded at a time
+KEPT_BATCHES = 4  # at least this many different batches of kept clicks are used,
+KEPT_PER_SAMPLE = 2  # and this many kept clicks per sample to forget
 LISTED = 16  # largest number of sample indices logged per step
 
 
@@ -38,14 +43,14 @@ class StepSettings:
     loss: Literal["target", "ascent"] = "target"
     transitions: bool = True
     kl_without_target: bool = True
-    kept_batch: int = 64
+    kept_batch: int = 32
     mix: Literal["pareto", "sum"] = "pareto"
     gradients: Literal["output", "all"] = "output"
     floor: float = 0.0
     difficulty: Difficulty = "gradient"
     freeze: bool | None = None
     tolerance: float = 0.25
-    lr: float = 0.004
+    lr: float = 0.006
 
     def __post_init__(self) -> None:
         check_choices(("target", "ascent"), loss=self.loss)
@@ -97,27 +102,30 @@ class Descent:
             parts.append((graph, samples.deleted))
             levels.append(targets.deleted)
         self.num_forget = sum(len(part) for _, part in parts)
-        kept = targets.kept.select(torch.arange(len(targets.kept) if settings.kept_batch else 0))
-        self.first_kept = self.num_forget + len(samples.joined)
-        self.num_kept = len(kept)
-        self.sessions, self.target = together([*parts, (retained, samples.joined), (retained, kept)])
+        most = max(KEPT_BATCHES * settings.kept_batch, KEPT_PER_SAMPLE * self.num_forget) if settings.kept_batch else 0
+        kept_graph, kept = targets.kept
+        kept = kept.select(torch.arange(min(most, len(kept))))
+        self.first_kept, self.num_kept = self.num_forget + len(samples.joined), len(kept)
+        found = together([*parts, (retained, samples.joined), (kept_graph, kept)])
+        self.sessions, self.ends, self.prefix, self.target = found
         with torch.no_grad():
-            chunks = torch.arange(len(self.target)).split(CHUNK)
-            rows = [self._encode(chunk.to(self.target.device)) for chunk in chunks]
-            self.states_before, self.items_before = torch.cat([states for states, _ in rows]), rows[0][1].clone()
-        dtype = self.states_before.dtype
+            rows = [self._encode_prefixes(chunk) for chunk in self._numbers(len(self.ends)).split(CHUNK)]
+            self.before = Before(torch.cat([states for states, _ in rows]), rows[0][1].clone())
+        dtype = self.before.states.dtype
         self.level = torch.cat([*levels, targets.joined]).to(dtype)
         self.log_p_before = torch.cat(targets.before)[: self.num_forget]
         none = samples.follower.new_full((self.num_forget - len(samples.follower),), -1)
         self.follower = torch.cat([samples.follower, none])
+        self.click = samples.click[: self.num_forget]
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
         self.reached = torch.zeros_like(self.frozen)  # measured in the last step on each sample
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=BETAS, fused=True)
         self.kept_order = torch.empty(0, dtype=torch.long)
+        self.buffers = Buffers()
 
     def run(self, curriculum: Curriculum, batch_size: int, steps: int, epochs: int) -> dict[str, Any]:
-        r"""Make steps until their number is reached or every sample is frozen.
+        r"""Make steps until their number is reached, or every sample has reached its target or is frozen.
 
         Args:
             curriculum: The order of the samples.
@@ -132,17 +140,20 @@ class Descent:
         total = max(steps, epochs * math.ceil(self.num_forget / batch_size))
         records: list[dict[str, Any]] = []
         with torch.backends.cudnn.flags(enabled=False):  # cuDNN's recurrent layers have no gradients in evaluation mode
-            while len(records) < total and not bool(self.frozen.all()):
+            while len(records) < total and not self._done():
                 active = (~self.frozen).nonzero().squeeze(1)
                 hard = torch.zeros(active.numel()) if curriculum.order == "random" else self.difficulty(active)
                 before_last = max(1, total - math.ceil(active.numel() / batch_size))  # steps before the last pass
                 progress = min(1.0, len(records) / before_last)
-                batches = curriculum.batches(hard, batch_size, progress=progress, generator=self.generator)
+                group = self.click[active]
+                batches = curriculum.batches(hard, batch_size, progress=progress, generator=self.generator, group=group)
                 for place in batches[: total - len(records)]:
                     index = active[place.to(active.device)]
                     index = index[~self.frozen[index]]
                     if not index.numel():
                         continue
+                    if self._done():
+                        break
                     record = {"step": len(records) + 1, **self.step(index, first=not records)}
                     record |= {"samples": index[:LISTED].tolist(), "remaining": int((~self.reached).sum())}
                     if curriculum.order != "random":
@@ -166,27 +177,30 @@ class Descent:
         """
         follower = self.follower[index]
         joined = torch.unique(follower[follower >= 0]) + self.num_forget
-        rows = torch.cat([index, joined, self._draw_kept()])
+        kept = self._draw_kept()
+        of_forget, of_joined = self.prefix[index], self.prefix[joined]
+        same = of_joined.unsqueeze(1) == of_forget  # a joined prediction often has the prefix of a forgotten one
+        has_row = same.any(1)
+        row_of_joined = torch.where(has_row, same.int().argmax(1), index.numel() + (~has_row).cumsum(0) - 1)
+        rows = torch.cat([of_forget, of_joined[~has_row], self.prefix[kept]])
+        used, place = torch.unique(rows, return_inverse=True)
         with torch.enable_grad():
-            encoded = self._encode(rows)
+            encoded = self._encode_prefixes(used)
+            encoded = (encoded[0].index_select(0, place), encoded[1])
         states, items = (x.detach() for x in encoded)
-        residuals, losses = self._residuals(rows, index.numel(), joined.numel(), states, items)
-        used = [k for k, x in enumerate(encoded) if x.requires_grad]
-        outputs = [encoded[k] for k in used]
-        parts = []  # the gradients of every loss with respect to states and items
-        for part, residual in residuals:
-            to_states = torch.zeros_like(states).index_add_(0, part, residual @ items)
-            parts.append((to_states, residual.t() @ states[part]))
+        losses, parts = self._gradients(index, joined, row_of_joined, rows, kept.numel(), states, items)
+        outputs = [x for x in encoded if x.requires_grad]
+        chosen = [k for k, x in enumerate(encoded) if x.requires_grad]
         self.optimizer.zero_grad(set_to_none=True)
         if self.settings.gradients == "all":
             last = len(parts) - 1
-            whole = [self._gradients(outputs, [g[k] for k in used], keep=n < last) for n, g in enumerate(parts)]
+            whole = [self._to_parameters(outputs, [g[k] for k in chosen], keep=n < last) for n, g in enumerate(parts)]
             weights, scale = self._mix(whole, first)
             for n, parameter in enumerate(self.parameters):
                 parameter.grad = _combined(scale, [gradients[n] for gradients in whole])
         else:
             weights, scale = self._mix([[to_items] for _, to_items in parts], first)
-            torch.autograd.backward(outputs, [_combined(scale, [g[k] for g in parts]) for k in used])
+            torch.autograd.backward(outputs, [_combined(scale, [g[k] for g in parts]) for k in chosen])
         self.optimizer.step()
         return {"weights": dict(zip(OBJECTIVES, weights)), "losses": losses}
 
@@ -202,51 +216,65 @@ class Descent:
                 follower = self.follower[chunk]
                 item = torch.where(follower < 0, -1, self.target[(follower + self.num_forget) * (follower >= 0)])
                 now = predict(states, items, self.target[chunk])
-                parts.append(gradient_difficulty(now, self._before(chunk), self.target[chunk], item))
+                parts.append(
+                    gradient_difficulty(now, self.before.probabilities(self.prefix[chunk]), self.target[chunk], item)
+                )
         return torch.cat(parts)
 
-    def _residuals(
-        self, rows: Tensor, forget: int, joined: int, states: Tensor, items: Tensor
-    ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, float]]:
-        """Return the residual of every loss at the logits, with its positions in the batch, and the loss values.
+    def _gradients(
+        self,
+        index: Tensor,
+        joined: Tensor,
+        row_of_joined: Tensor,
+        prefixes: Tensor,
+        num_kept: int,
+        states: Tensor,
+        items: Tensor,
+    ) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
+        """Return the values of the three losses, and their gradients with respect to states and items.
 
         Args:
-            rows: Numbers of the samples of the batch: those to forget, then joined predictions, then kept clicks.
-            forget: Number of samples to forget.
-            joined: Number of joined predictions.
-            states: Embeddings of the prefixes ``[len(rows), dim]``.
+            index: Numbers of the samples to forget; they have the first rows of the batch ``[num]``.
+            joined: Numbers of the joined predictions ``[num_joined]``.
+            row_of_joined: The rows of the joined predictions ``[num_joined]``.
+            prefixes: The prefix of every row ``[num_rows]``.
+            num_kept: Number of kept clicks, which have the last rows.
+            states: The states of the rows ``[num_rows, dim]``.
             items: Embeddings of the items ``[num_items, dim]``.
         """
-        settings, target = self.settings, self.target[rows]
-        now = predict(states, items, target)
-        place = torch.arange(rows.numel(), device=rows.device)
-        here, behind, rest = place.split([forget, joined, rows.numel() - forget - joined])
-        log_p = now.log_p[: forget + joined]
-        off = log_p - self.level[rows[: forget + joined]]
+        settings, target, count = self.settings, self.target[index], index.numel()
+        row = torch.arange(count, device=index.device)
+        without = prefixes.new_full((len(prefixes),), -1)
+        if settings.kl_without_target:
+            without[:count] = target
+        now = Catalogue(states, items, self.before.shift[prefixes], without, self.buffers)
+        log_p = now.log_p(torch.cat([row, row_of_joined]), torch.cat([target, self.target[joined]]))
+        off = log_p - self.level[torch.cat([index, joined])]
         if settings.loss == "target":
             slope, value = _huber(off)
-            reached, count = off[:forget].abs() <= settings.tolerance, max(forget, 1)
-            unlearn = float(value[:forget].mean())
+            reached, counted = off[:count].abs() <= settings.tolerance, max(count, 1)
+            unlearn = float(value[:count].mean())
         else:
-            reached = off[:forget] <= 0
-            count = max(int((~reached).sum()), 1)
-            slope = torch.cat([(~reached).to(off.dtype), -torch.ones_like(off[forget:])])
+            reached = off[:count] <= 0
+            counted = max(int((~reached).sum()), 1)
+            slope = torch.cat([(~reached).to(off.dtype), -torch.ones_like(off[count:])])
             value = log_p * slope
-            unlearn = float(value[:forget].sum()) / count
-        retain = float(value[forget:].mean()) if joined else 0.0
-        self.reached[rows[:forget]] = reached
+            unlearn = float(value[:count].sum()) / counted
+        retain = float(value[count:].mean()) if joined.numel() else 0.0
+        self.reached[index] = reached
         if settings.freezes:
-            self.frozen[rows[:forget][reached]] = True
-        before, p = self._before(rows[here]), now.p[here]
-        divergence, residual = kl_without(before, p, target[here]) if settings.kl_without_target else kl(before, p)
-        if rest.numel():
-            more, kept = kl(self._before(rows[rest]), now.p[rest])
-            divergence, residual = divergence + more, torch.cat([residual, kept])
-        return [
-            (here, at_target(p, target[here], slope[:forget] / count)),
-            (behind, at_target(now.p[behind], target[behind], slope[forget:] / max(joined, 1))),
-            (torch.cat([here, rest]), residual),
-        ], dict(zip(OBJECTIVES, (unlearn, retain, float(divergence))))
+            self.frozen[index[reached]] = True
+        to_items = self.buffers.take("gradients", items, len(OBJECTIVES), *items.shape)
+        of_forget = now.of_targets(row, target, slope[:count] / counted, to_items[0])
+        slope_of_joined = slope[count:] / max(joined.numel(), 1)
+        of_joined = now.of_targets(row_of_joined, self.target[joined], slope_of_joined, to_items[1])
+        share = states.new_zeros(len(prefixes))
+        share[:count] = 1 / max(count, 1)
+        share[len(prefixes) - num_kept :] = 1 / max(num_kept, 1)
+        original = self.before.without(prefixes, without, self.buffers)
+        divergence, of_kl = now.of_divergence(original, share, to_items[2])
+        losses = dict(zip(OBJECTIVES, (unlearn, retain, float(divergence))))
+        return losses, list(zip((of_forget, of_joined, of_kl), to_items))
 
     def _mix(self, gradients: list[list[Tensor]], first: bool) -> tuple[list[float], list[float]]:
         """Return the weight of every loss, and the factor that its gradient is multiplied by.
@@ -256,36 +284,44 @@ class Descent:
         """
         if self.settings.mix == "sum":
             return [1 / 3] * 3, [1.0] * 3
-        flat = [torch.cat([g.flatten() for g in part]).double() for part in gradients]
-        norms = [float(g.norm()) for g in flat]
+        gram = gram_matrix(gradients)
+        norms = gram.diagonal().sqrt().tolist()
         used = [n for n, size in enumerate(norms) if size > ZERO * max(norms) and not (first and OBJECTIVES[n] == "kl")]
         weights, scale = [0.0] * 3, [0.0] * 3
         if used:
-            rows = torch.stack([flat[n] / norms[n] for n in used])
-            found = mixed(rows @ rows.t(), used.index(0) if 0 in used else None, self.settings.floor)
+            length = torch.tensor([norms[n] for n in used], dtype=gram.dtype)
+            unit = gram[used][:, used] / (length * length.unsqueeze(1))
+            found = mixed(unit, used.index(0) if 0 in used else None, self.settings.floor)
             for n, weight in zip(used, found):
                 weights[n], scale[n] = weight, weight * norms[0] / norms[n]
         return weights, scale
 
-    def _gradients(self, outputs: list[Tensor], grads: list[Tensor], keep: bool) -> list[Tensor]:
+    def _to_parameters(self, outputs: list[Tensor], grads: list[Tensor], keep: bool) -> list[Tensor]:
         """Return the gradients of all parameters, given those of the outputs; zeros for parameters without any."""
         found = torch.autograd.grad(outputs, self.parameters, grads, retain_graph=keep, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters)]
 
+    def _done(self) -> bool:
+        """Return whether every sample has reached its target, as measured in the last step on it, or is frozen."""
+        return bool((self.reached | self.frozen).all())
+
+    def _numbers(self, count: int) -> Tensor:
+        return torch.arange(count, device=self.target.device)
+
     def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings of the prefixes of the samples ``rows`` ``[num, dim]`` and of all items."""
-        encoded = encode_prefixes(self.model, self.sessions, self.sessions.click_ptr[rows + 1] - 1)
-        return encoded.queries, encoded.items
+        return self._encode_prefixes(self.prefix[rows])
 
-    def _before(self, rows: Tensor) -> Tensor:
-        """Return the probabilities that the original model predicts after these prefixes ``[num, num_items]``."""
-        return torch.softmax(self.states_before[rows] @ self.items_before.t(), 1)
+    def _encode_prefixes(self, prefixes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of ``prefixes`` ``[num, dim]`` and of all items."""
+        encoded = encode_prefixes(self.model, self.sessions, self.ends[prefixes])
+        return encoded.queries, encoded.items
 
     @torch.no_grad()
     def _log_p(self) -> Tensor:
         """Return the present log probability of every sample to forget ``[num_forget]``."""
         parts = []
-        for chunk in torch.arange(self.num_forget, device=self.target.device).split(CHUNK):
+        for chunk in self._numbers(self.num_forget).split(CHUNK):
             states, items = self._encode(chunk)
             parts.append(predict(states, items, self.target[chunk]).log_p)
         return torch.cat(parts)
@@ -336,5 +372,5 @@ def _combined(scale: list[float], gradients: list[Tensor]) -> Tensor:
     """Return the weighted sum of the gradients of the three losses."""
     total = scale[0] * gradients[0]
     for factor, gradient in zip(scale[1:], gradients[1:]):
-        total = total + factor * gradient
+        total.add_(gradient, alpha=factor)
     return total

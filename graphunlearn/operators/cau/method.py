@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
 from graphunlearn.data import ForgetRequest, SessionGraph
 from graphunlearn.errors import ArgumentError
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.cau.curriculum import Curriculum, Order
 from graphunlearn.operators.cau.descent import Descent, StepSettings
+from graphunlearn.operators.cau.levels import Estimates
 from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
 from graphunlearn.operators.shared.checks import check
 
 __all__ = ["CAU"]
+
+WHOLE = (0.0, 1.0)  # single clicks, and entire sessions: the kinds of request that a preparation is made for
 
 
 @dataclass(kw_only=True)
@@ -54,7 +59,12 @@ class CAU(StepSettings, Unlearner):
       form. With ``"all"``, they are computed from the gradients of all parameters, with three backward passes per step.
     * The embedding of an item that loses all its clicks is replaced by that of an item that was never clicked
       (:func:`~graphunlearn.operators.cau.targets.settle_emptied`).
+    * The steps end as soon as every sample has reached its target, so a request of a few clicks costs accordingly.
     * ``order="random"``: a curriculum (``"hard"`` or ``"soft"``) by ``difficulty`` was not better in measurements.
+
+    Counts and regressions of the targets need not be computed for every request: :meth:`prepare` computes them once
+    for a model, and a request then only changes what it touches. The preparation is optional, is kept in memory with
+    the training sessions, and is used only for the model and the sessions that it was made for.
 
     Args:
         validation: Sessions that the model was not trained on; the targets are estimated from them.
@@ -76,8 +86,8 @@ class CAU(StepSettings, Unlearner):
         carry: Share of the sample-specific part of :math:`\log p_i` that the target keeps.
         lr: Learning rate of Adam.
         batch_size: Samples to forget per step.
-        steps: Least number of steps, unless all samples are frozen earlier.
-        epochs: Least number of passes over the samples to forget, unless all samples are frozen earlier.
+        steps: Least number of steps, unless all samples reach their targets earlier.
+        epochs: Least number of passes over the samples to forget, unless all samples reach their targets earlier.
         seed: Seed of the targets, of the embeddings of emptied items and of the order of samples.
 
     Raises:
@@ -103,10 +113,11 @@ class CAU(StepSettings, Unlearner):
     start: float = Curriculum.start
     temperature: tuple[float, float] = Curriculum.temperature
     carry: float = 0.75
-    batch_size: int = 128
-    steps: int = 40
-    epochs: int = 6
+    batch_size: int = 192
+    steps: int = 20
+    epochs: int = 5
     seed: int = 0
+    _known: tuple[str, dict[float, Estimates]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +130,28 @@ class CAU(StepSettings, Unlearner):
     def _curriculum(self) -> Curriculum:
         return Curriculum(order=self.order, start=self.start, temperature=self.temperature)
 
+    def _prepare(self, model: nn.Module, graph: SessionGraph, checkpoint: Path | None, progress: bool | None) -> None:
+        held = self._checked(model, graph)
+        self._known = (fingerprint(model), {})
+        for whole in WHOLE:
+            self._known[1][whole] = Estimates(model, graph, held, whole, self.seed)
+            self._known[1][whole].solve()
+
+    def _estimates(
+        self, model: nn.Module, graph: SessionGraph, held: SessionGraph, samples: ForgetSamples
+    ) -> Estimates | None:
+        """Return the prepared estimates, if they fit the model, the graph, the validation sessions and the request."""
+        known = None if self._known is None else self._known[1].get(samples.whole)
+        if known is None or self._known is None or known.validation is not held or known.seed != self.seed:
+            return None
+        same = self._known[0] == fingerprint(model) and known.graph.fingerprint() == graph.fingerprint()
+        return known if same else None
+
     def _validate(self, model: nn.Module, graph: SessionGraph, request: ForgetRequest) -> None:
+        self._checked(model, graph)
+
+    def _checked(self, model: nn.Module, graph: SessionGraph) -> SessionGraph:
+        """Return the validation sessions; raise an error if they or the model do not fit."""
         held = self.validation
         if held is None or not _predicts(held):
             got = "none" if held is None else "sessions of one click"
@@ -132,13 +164,15 @@ class CAU(StepSettings, Unlearner):
             raise ArgumentError("validation", "be sessions that the model was not trained on", "those of 'graph'")
         if not any(p.requires_grad for p in model.parameters()):
             raise ArgumentError("model", "have a parameter that is trained", f"{type(model).__name__} with none")
+        return held
 
     def _unlearn(
         self, model: nn.Module, graph: SessionGraph, retained: SessionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
         assert self.validation is not None
         started = time.perf_counter()
-        samples = ForgetSamples.of(graph, retained, request.mask(graph))
+        mask = request.mask(graph)
+        samples = ForgetSamples.of(graph, retained, mask)
         log: dict[str, Any] = {
             "order": self.order,
             "difficulty": self.difficulty,
@@ -150,7 +184,11 @@ class CAU(StepSettings, Unlearner):
             return log | {"steps": []}  # the model was not trained to predict any forgotten click
         held = self.validation.without_emptied(graph, retained)
         held = held if _predicts(held) else self.validation
-        targets = click_targets(model, graph, retained, held, samples, carry=self.carry, seed=self.seed)
+        known = self._estimates(model, graph, held, samples)
+        targets = click_targets(
+            model, graph, retained, held, samples, mask, carry=self.carry, seed=self.seed, estimates=known
+        )
+        log["prepared"] = known is not None
         targets, log["emptied_items"] = settle_emptied(model, graph, retained, samples, targets, self.seed)
         log["seconds_of_levels"] = time.perf_counter() - started
         descent = Descent(model, graph, retained, samples, targets, self, self.seed)

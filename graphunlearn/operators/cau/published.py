@@ -32,3 +32,6 @@ class PublishedCAU(CAU):
     gradients: Literal["output", "all"] = "all"
     order: Order = "hard"
     lr: float = 0.001
+    batch_size: int = 128
+    steps: int = 40
+    epochs: int = 6

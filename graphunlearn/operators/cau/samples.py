@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn.training.next_click import PrefixSamples
 
-__all__ = ["ForgetSamples", "prefix_items", "together"]
+__all__ = ["ForgetSamples", "Prefixes", "prefix_items", "together"]
 
 
 def prefix_items(graph: SessionGraph, samples: PrefixSamples) -> tuple[Tensor, Tensor]:
@@ -36,6 +38,8 @@ class ForgetSamples:
         joined: The predictions :math:`v_{<t} \to v_{t+1}` in the retained graph, which replace the deleted transitions.
         follower: For every forgotten click, the index in ``joined`` of the next kept click of its session; -1 if there
             is none ``[len(forgotten)]``.
+        click: The number of the forgotten click that each of ``forgotten``, and then of ``deleted``, belongs to
+            ``[len(forgotten) + len(deleted)]``.
         whole: Among the sessions with a forgotten prediction, the share that is forgotten entirely.
 
     Example:
@@ -51,6 +55,7 @@ class ForgetSamples:
     deleted: PrefixSamples
     joined: PrefixSamples
     follower: Tensor
+    click: Tensor
     whole: float
 
     @classmethod
@@ -92,15 +97,60 @@ class ForgetSamples:
             PrefixSamples(deleted - 1, items[deleted], graph.session[deleted]),
             PrefixSamples(number[joined] - 1, items[joined], retained.session[number[joined]]),
             follower,
+            torch.unique(torch.cat([forgotten, deleted - 1]), return_inverse=True)[1],
             float(emptied.double().mean()) if emptied.numel() else 0.0,
         )
 
 
-def together(parts: list[tuple[SessionGraph, PrefixSamples]]) -> tuple[SessionGraph, Tensor]:
-    """Return one graph that holds every prefix as a session, and the item that follows each prefix ``[num]``."""
-    sequences = [prefix_items(graph, samples) for graph, samples in parts]
-    length = torch.cat([length for _, length in sequences])
-    ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
-    clicks = torch.cat([items for items, _ in sequences])
-    graph = SessionGraph.from_sequences(clicks, ptr, num_items=parts[0][0].num_items)
-    return graph, torch.cat([samples.target for _, samples in parts])
+class Prefixes(NamedTuple):
+    """Prefixes of several graphs in one graph, where each is stored once, and inside of a longer one that it begins.
+
+    Args:
+        graph: The sessions that hold the prefixes.
+        ends: Index of the last click of every different prefix ``[num_prefixes]``.
+        prefix: The prefix of every sample ``[num]``.
+        target: The item that follows it ``[num]``.
+    """
+
+    graph: SessionGraph
+    ends: Tensor
+    prefix: Tensor
+    target: Tensor
+
+
+def together(parts: list[tuple[SessionGraph, PrefixSamples]]) -> Prefixes:
+    """Return all prefixes in one graph; a model that reads clicks in order then reads no click twice.
+
+    Args:
+        parts: Graphs with some of their samples.
+
+    Returns:
+        The :class:`Prefixes`, with the samples in the order of ``parts``.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> graph = gu.SessionGraph.from_sequences([[0, 1, 2], [0, 3]])
+        >>> found = together([(graph, gu.CrossEntropy().samples(graph))])
+        >>> found.graph.num_sessions, found.ends.tolist(), found.prefix.tolist()
+        (1, [0, 1], [0, 1, 0])
+    """
+    number: dict[tuple[int, ...], int] = {}
+    prefix: list[int] = []
+    for graph, samples in parts:
+        items, length = prefix_items(graph, samples)
+        clicks, start = items.tolist(), 0
+        for size in length.tolist():
+            prefix.append(number.setdefault(tuple(clicks[start : start + size]), len(number)))
+            start += size
+    hosts: list[tuple[int, ...]] = []
+    place: dict[tuple[int, ...], int] = {}
+    for own in sorted(number, reverse=True):  # whatever a prefix begins comes just before it
+        if not hosts or hosts[-1][: len(own)] != own:
+            hosts.append(own)
+        place[own] = len(hosts) - 1
+    device, starts = parts[0][0].device, [0, *accumulate(map(len, hosts))]
+    ends = [starts[place[own]] + len(own) - 1 for own in number]
+    clicks = [item for own in hosts for item in own]
+    flat, ptr, ends_at, of = (torch.tensor(x, dtype=torch.long, device=device) for x in (clicks, starts, ends, prefix))
+    graph = SessionGraph.from_sequences(flat, ptr, num_items=parts[0][0].num_items)
+    return Prefixes(graph, ends_at, of, torch.cat([samples.target for _, samples in parts]))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
+from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Sampled
@@ -317,6 +318,7 @@ def accept(
             model.load_state_dict(kept)
             more = {name: {"skipped": after.reason} for name in more}
         log.update(more)
+    connect(model, retained)  # what took the place of a rejected step may hold what was kept of the graph before
     pass_on_loss(method, before, model, graph)
     return {
         "accepted": found.accepted,

@@ -25,6 +25,9 @@ DEEPER = {
     "srgnn": {"num_layers": 3},
     "gru4rec": {"num_layers": 2, "hidden": 7},
     "sasrec": {"num_layers": 3, "heads": 4},
+    "narm": {"num_layers": 2, "hidden": 7},
+    "bert4rec": {"num_layers": 3, "heads": 4, "max_length": 5},
+    "gcegnn": {"num_layers": 2, "most": 2, "max_length": 3},
 }
 
 
@@ -74,11 +77,13 @@ def test_gradients_are_those_of_the_naive_loop(name):
     ours = torch.autograd.grad(
         (encode(model, session_graph(rows, 6)).queries * weight).sum(), tuple(model.parameters())
     )
-    if name == "gru4rec":  # the copy inside the naive loop has parameters of its own
+    if name in ("gru4rec", "narm", "bert4rec"):  # the copy inside the naive loop has parameters of its own
         table = model.embedding.weight
         close(ours[0], torch.autograd.grad((naive(name, model, rows) * weight).sum(), table)[0])
         return
-    if name == "srgnn":
+    if name == "gcegnn":
+        rows_of = (model.embedding.weight, model.position.weight, model.kinds.weight, model.gather[0].into.weight)
+    elif name == "srgnn":
         rows_of = (model.embedding.weight, model.last.weight, model.each.weight, model.attention.weight)
     else:
         rows_of = (model.embedding.weight, model.position.weight, model.norm.weight)
@@ -174,6 +179,7 @@ def test_large_graphs_are_encoded_in_parts(name, monkeypatch):
     seen = []
     monkeypatch.setattr("graphunlearn.nn.models.session.CHUNK", 16)
     monkeypatch.setattr("graphunlearn.nn.models.srgnn.CHUNK", 16)
+    monkeypatch.setattr("graphunlearn.nn.models.bert4rec.CHUNK", 16)
     monkeypatch.setattr("graphunlearn.nn.prefixes.CHUNK", 16)
     model.register_forward_hook(lambda *given: seen.append(given[2].size(0)))
     close(encode(model, graph).queries, whole)
@@ -287,11 +293,11 @@ def test_heads_divide_the_width():
 def test_kinds():
     assert {name: kind_of(name) for name in NAMES} == dict.fromkeys(NAMES, "sessions")
     assert kind_of("ngcf") == "interactions"
-    with pytest.raises(ValueError, match=r"'model' must be one of lightgcn.*sasrec \(got 'bert'\)"):
+    with pytest.raises(ValueError, match=r"'model' must be one of lightgcn.*gcegnn \(got 'bert'\)"):
         kind_of("bert")
 
 
-@pytest.mark.parametrize(("name", "layers"), [("srgnn", 1), ("gru4rec", 1), ("sasrec", 2)])
+@pytest.mark.parametrize(("name", "layers"), [(n, 2 if n in ("sasrec", "bert4rec") else 1) for n in NAMES])
 def test_layers_by_default(name, layers):
     graph = session_graph([[0, 1], [2]], 6)
     assert repr(build_model(name, graph, dim=4)) == repr(CLASSES[name](6, 4, layers))

@@ -7,8 +7,9 @@ from session_toys import CLASSES, random_sessions, session_model
 from graphunlearn import CAU, ForgetRequest, SessionGraph, fit
 from graphunlearn.operators.cau.curriculum import Curriculum
 from graphunlearn.operators.cau.descent import Descent, StepSettings, mixed
+from graphunlearn.operators.cau.levels import log_probabilities
 from graphunlearn.operators.cau.samples import ForgetSamples
-from graphunlearn.operators.cau.targets import click_targets, log_probabilities
+from graphunlearn.operators.cau.targets import click_targets
 
 ITEMS = 12
 SETTINGS = {
@@ -51,8 +52,9 @@ def descent(case, model=None, **changes):
     _, train, validation, request = case
     model = case[0] if model is None else model
     retained, _ = train.split(request)
-    samples = ForgetSamples.of(train, retained, request.mask(train))
-    levels = click_targets(model, train, retained, validation, samples)
+    mask = request.mask(train)
+    samples = ForgetSamples.of(train, retained, mask)
+    levels = click_targets(model, train, retained, validation, samples, mask)
     model = copy.deepcopy(model)
     return model, Descent(model, train, retained, samples, levels, StepSettings(**SETTINGS | changes), seed=0)
 
@@ -96,41 +98,52 @@ def test_a_floor_is_another_way_to_start():
 @pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec"])
 @pytest.mark.parametrize("options", [{}, {"tied": False, "bias": True}])
 @pytest.mark.parametrize("loss", ["target", "ascent"])
-def test_gradients_are_those_of_the_losses_by_finite_differences(case, name, options, loss):
-    model, steps = descent(case, session_model(name, ITEMS, **options), loss=loss, mix="sum", freeze=False)
-    rows = torch.cat([torch.tensor([0, 3, 5]), torch.arange(2) + steps.num_forget, torch.arange(4) + steps.first_kept])
+def test_a_step_descends_along_the_gradients_of_the_losses(case, name, options, loss, monkeypatch):
+    """Against automatic differentiation of the three losses, written down with dense softmaxes."""
+    model, steps = descent(case, session_model(name, ITEMS, **options), loss=loss, mix="sum")
     torch.manual_seed(5)
     for parameter in model.parameters():  # away from the original, where every loss has a slope
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    states, items = steps._encode(rows)
-    residuals, losses = steps._residuals(rows, 3, 2, states.detach(), items.detach())
-    assert list(losses) == ["unlearn", "retain", "kl"]
-    direction = [torch.randn_like(p) for p in model.parameters()]
-    start = [p.detach().clone() for p in model.parameters()]
+    index, kept = torch.tensor([0, 3, 5, steps.num_forget - 1]), torch.arange(4) + steps.first_kept
+    follower = steps.follower[index]
+    joined = torch.unique(follower[follower >= 0]) + steps.num_forget
 
-    def at(scale):
-        for parameter, value, move in zip(model.parameters(), start, direction):
-            parameter.data.copy_(value + scale * move)
-        with torch.no_grad():
-            s, i = steps._encode(rows)
-            return torch.tensor(list(steps._residuals(rows, 3, 2, s, i)[1].values()), dtype=torch.float64)
+    def log_p(rows):
+        states, items = steps._encode(rows)
+        return torch.log_softmax(states @ items.t(), 1)
 
-    step = 1e-5
-    expected = (at(step) - at(-step)) / (2 * step)
-    at(0.0)
-    outputs = [x for x in (states, items) if x.requires_grad]
-    for n, (part, residual) in enumerate(residuals):
-        to_states = torch.zeros_like(states).index_add(0, part, residual @ items.detach())
-        to_items = residual.t() @ states.detach()[part]
-        grads = torch.autograd.grad(
-            outputs,
-            list(model.parameters()),
-            [to_states, to_items][: len(outputs)],
-            retain_graph=True,
-            allow_unused=True,
-        )
-        slope = sum(float((g * move).sum()) for g, move in zip(grads, direction) if g is not None)
-        assert slope == pytest.approx(float(expected[n]), rel=1e-5, abs=1e-8)
+    def at(rows):
+        return log_p(rows).gather(1, steps.target[rows].unsqueeze(1)).squeeze(1)
+
+    def divergence(rows, out):
+        before = steps.before.probabilities(steps.prefix[rows]).masked_fill(out, 0)
+        before = before / before.sum(1, keepdim=True)
+        now = log_p(rows).masked_fill(out, -torch.inf)
+        now = (now - now.logsumexp(1, keepdim=True)).masked_fill(out, 0)
+        return torch.nn.functional.kl_div(now, before, reduction="batchmean")
+
+    off = [at(rows) - steps.level[rows] for rows in (index, joined)]
+    if loss == "target":
+        unlearn, retain = (torch.nn.functional.huber_loss(x, 0 * x, delta=2.0) for x in off)
+    else:
+        above = off[0] > 0
+        unlearn, retain = (at(index) * above).sum() / above.sum().clamp(min=1), -at(joined).mean()
+    out = torch.nn.functional.one_hot(steps.target[index], ITEMS).bool()
+    kl = divergence(index, out) + divergence(kept, torch.zeros(4, ITEMS).bool())
+    expected = torch.autograd.grad(unlearn + retain + kl, list(model.parameters()), allow_unused=True)
+    monkeypatch.setattr(steps, "_draw_kept", lambda: kept)
+    record = steps.step(index, first=False)
+    assert list(record["losses"].values()) == pytest.approx([float(x) for x in (unlearn, retain, kl)])
+    for parameter, gradient in zip(model.parameters(), expected):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_the_steps_end_when_every_target_is_reached(case):
+    model, train, validation, request = case
+    few = CAU(validation=validation, tolerance=100.0, steps=30).unlearn(model, train, request)
+    assert len(few.log["steps"]) == 1
+    assert few.log["steps"][-1]["remaining"] == 0
 
 
 def test_both_ways_to_the_gradients_make_the_same_step(case):
@@ -266,9 +279,9 @@ def test_validation_is_needed_and_must_fit(case):
 def test_validation_clicks_on_a_forgotten_item_do_not_count(case, monkeypatch):
     seen = []
 
-    def levels(model, graph, retained, validation, samples, **options):
+    def levels(model, graph, retained, validation, samples, mask, **options):
         seen.append(validation)
-        return click_targets(model, graph, retained, validation, samples, **options)
+        return click_targets(model, graph, retained, validation, samples, mask, **options)
 
     monkeypatch.setattr("graphunlearn.operators.cau.method.click_targets", levels)
     model, train, validation, _ = case
@@ -287,7 +300,7 @@ def test_validation_may_be_prefixes_with_the_click_that_follows(case, monkeypatc
         seen.append(predictions.target)
         return log_probabilities(model, graph, predictions)
 
-    monkeypatch.setattr("graphunlearn.operators.cau.targets.log_probabilities", scored)
+    monkeypatch.setattr("graphunlearn.operators.cau.levels.log_probabilities", scored)
     model, train, validation, request = case
     last = validation.click_ptr[1:] - 2
     prefixes = validation.prefixes(last)  # only the last click of each is held out

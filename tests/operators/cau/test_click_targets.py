@@ -8,9 +8,11 @@ from session_toys import random_sessions, sequences, session_model
 from graphunlearn import CAU, ForgetRequest
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn import CrossEntropy, encode
-from graphunlearn.operators.cau import targets as module
+from graphunlearn.operators.cau import levels as module
+from graphunlearn.operators.cau.counts import ClickCounts, click_features
+from graphunlearn.operators.cau.levels import Estimates, Regression, log_probabilities, simulated_request
 from graphunlearn.operators.cau.samples import ForgetSamples
-from graphunlearn.operators.cau.targets import ClickCounts, click_features, click_targets, log_probabilities, regression
+from graphunlearn.operators.cau.targets import click_targets
 
 
 def test_regression_against_the_augmented_least_squares_problem():
@@ -18,7 +20,7 @@ def test_regression_against_the_augmented_least_squares_problem():
     x = torch.randn(60, 5, generator=generator, dtype=torch.float64)
     x[:, 3] = 2.0  # constant: tells nothing
     y = torch.randn(60, generator=generator, dtype=torch.float64)
-    predicted = regression(x, y, seed=4)(x)
+    predicted = Regression(x, y, seed=4).fitted()(x)
     draw = torch.Generator().manual_seed(4)
     weight = torch.randn(5, module.HIDDEN, generator=draw, dtype=torch.float64) / math.sqrt(5)
     offset = torch.randn(module.HIDDEN, generator=draw, dtype=torch.float64)
@@ -37,7 +39,7 @@ def test_regression_against_the_augmented_least_squares_problem():
 def test_what_never_varied_tells_nothing_of_what_does():
     x = torch.zeros(50, 2, dtype=torch.float64)
     x[:, 0] = torch.linspace(0, 1, 50)
-    fitted = regression(x, x[:, 0])
+    fitted = Regression(x, x[:, 0]).fitted()
     other = x.clone()
     other[:, 1] = 1e6
     torch.testing.assert_close(fitted(other), fitted(x))
@@ -94,28 +96,28 @@ def split_case(seed=0):
     mask = torch.zeros(graph.num_clicks, dtype=torch.bool)
     mask[graph.click_ptr[:6] + 1] = True
     retained = graph.keep(~mask)
-    return graph, retained, validation, ForgetSamples.of(graph, retained, mask)
+    return graph, retained, validation, ForgetSamples.of(graph, retained, mask), mask
 
 
 def test_levels_are_log_probabilities_and_the_same_every_time():
-    graph, retained, validation, samples = split_case()
+    graph, retained, validation, samples, mask = split_case()
     model = session_model("gru4rec", 12)
     torch.manual_seed(1)
-    first = click_targets(model, graph, retained, validation, samples, seed=3)
+    first = click_targets(model, graph, retained, validation, samples, mask, seed=3)
     torch.manual_seed(2)
-    again = click_targets(model, graph, retained, validation, samples, seed=3)
+    again = click_targets(model, graph, retained, validation, samples, mask, seed=3)
     for a, b, part in zip(first[:3], again[:3], (samples.forgotten, samples.deleted, samples.joined)):
         assert a.shape == (len(part),)
         assert bool((a <= 0).all())
         assert bool(torch.isfinite(a).all())
         assert a.tolist() == b.tolist()
-    assert first.kept.ends.tolist() == again.kept.ends.tolist()
+    assert first.kept[1].ends.tolist() == again.kept[1].ends.tolist()
 
 
 def test_nothing_particular_is_carried_over_at_zero():
-    graph, retained, validation, samples = split_case()
+    graph, retained, validation, samples, mask = split_case()
     levels = [
-        click_targets(session_model("gru4rec", 12), graph, retained, validation, samples, carry=c).forgotten
+        click_targets(session_model("gru4rec", 12), graph, retained, validation, samples, mask, carry=c).forgotten
         for c in (0.0, 0.5, 1.0)
     ]
     inside = (
@@ -126,21 +128,105 @@ def test_nothing_particular_is_carried_over_at_zero():
     assert not torch.equal(levels[0], levels[2])
 
 
-def test_a_simulated_request_spares_what_is_joined():
-    _, retained, _, samples = split_case()
-    allowed = torch.ones(retained.num_sessions, dtype=torch.bool)
-    allowed[retained.session[samples.joined.ends]] = False
-    for whole in (0.0, 1.0):
-        mask = module._simulated_request(retained, allowed, whole, torch.Generator().manual_seed(0))
-        per_session = torch.bincount(retained.session[mask], minlength=retained.num_sessions)
-        assert int((per_session > 0).sum()) == int(((retained.length > 1) & allowed).sum()) // 2
-        assert not bool((per_session[~allowed] > 0).any())
-        touched = per_session > 0
-        assert torch.equal(
-            per_session[touched], retained.length[touched] if whole else torch.ones_like(per_session[touched])
-        )
-        if not whole:
-            assert bool((retained.position[mask] > 0).all())
+@pytest.mark.parametrize("whole", [0.0, 1.0])
+def test_a_simulated_request_draws_every_session_by_itself(whole):
+    graph = split_case()[0]
+    mask = simulated_request(graph, whole, torch.Generator().manual_seed(0))
+    per_session = torch.bincount(graph.session[mask], minlength=graph.num_sessions)
+    chosen = per_session > 0
+    long = graph.length > 1
+    assert not bool((chosen & ~long).any())
+    assert abs(float(chosen[long].double().mean()) - 0.5) < 0.2  # half of them are expected
+    assert torch.equal(per_session[chosen], graph.length[chosen] if whole else torch.ones_like(per_session[chosen]))
+    if not whole:
+        assert bool((graph.position[mask] > 0).all())
+    fewer = graph.select(torch.arange(30))
+    again = simulated_request(fewer, whole, torch.Generator().manual_seed(0))
+    assert torch.equal(again, mask[: fewer.num_clicks])
+
+
+@given(sequences(), sequences())
+def test_changed_counts_are_those_of_the_changed_sessions(rows, others):
+    """Against counts of the whole: some sessions leave, and others come in their place."""
+    sizes = {"num_items": 6}
+    kept, lost, gained = rows[::2], rows[1::2] or [[0]], others
+    before = ClickCounts.of(SessionGraph.from_sequences(kept + lost, **sizes))
+    parts = [ClickCounts.of(SessionGraph.from_sequences(part, **sizes)) for part in (lost, gained)]
+    found, whole = before.changed(*parts), ClickCounts.of(SessionGraph.from_sequences(kept + gained, **sizes))
+    a, b = torch.cartesian_prod(torch.arange(6), torch.arange(6)).t()
+    assert torch.equal(found.popularity, whole.popularity)
+    assert torch.equal(found.transitions(a, b), whole.transitions(a, b))
+    assert torch.equal(found.company(a, b), whole.company(a, b))
+
+
+def test_counts_of_a_mask_are_those_of_the_sessions_without_the_rest():
+    graph = split_case()[0]
+    mask = torch.rand(graph.num_clicks, generator=torch.Generator().manual_seed(3)) < 0.7
+    a, b = torch.cartesian_prod(torch.arange(12), torch.arange(12)).t()
+    found, whole = ClickCounts.of(graph, mask), ClickCounts.of(graph.keep(mask))
+    assert torch.equal(found.transitions(a, b), whole.transitions(a, b))
+    assert torch.equal(found.company(a, b), whole.company(a, b))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_an_updated_regression_is_that_of_the_changed_rows(share):
+    """Against the rows that are left; if few have changed, with the standardisation of the first ones."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(80, 4, generator=generator).double(), torch.randn(80, generator=generator).double()
+    lost = torch.rand(80, generator=generator) < share / 2
+    stale = ~lost & (torch.rand(80, generator=generator) < share)
+    assert (2 * int((lost | stale).sum()) < 80) == (share < 0.5)
+    fresh = x[stale] + 1
+    first = Regression(x, y, seed=2)
+    changed = x.clone()
+    changed[stale] = fresh
+    scaled = first if share < 0.5 else Regression(changed[~lost], y[~lost], seed=2)
+    rows, values = scaled.expand(changed[~lost]), y[~lost]
+    centre, level = rows.mean(0), values.mean()
+    ridge = math.sqrt(module.RIDGE) * torch.eye(rows.size(1), dtype=torch.float64)
+    right = torch.cat([values - level, torch.zeros(len(ridge), dtype=torch.float64)])
+    solution = torch.linalg.lstsq(torch.cat([rows - centre, ridge]), right[:, None]).solution.squeeze(1)
+    expected = (scaled.expand(x) - centre) @ solution + level
+    torch.testing.assert_close(first.fitted(lost, stale, fresh)(x), expected)
+
+
+def test_estimates_after_a_request_are_learned_from_what_it_leaves():
+    """Against features computed anew for all predictions that are left, with the counts of the retained graph."""
+    graph, _, validation, _, mask = split_case()
+    model = session_model("gru4rec", 12)
+    estimates = Estimates(model, graph, validation, 0.0, 0)
+    counts, fitted, kept = estimates.after(mask)
+    touched = torch.zeros(graph.num_sessions, dtype=torch.bool)
+    touched[graph.session[mask]] = True
+    simulated = estimates.simulated & ~touched[graph.session]
+    remaining = ClickCounts.of(graph, ~mask & ~simulated)
+    a, b = torch.cartesian_prod(torch.arange(12), torch.arange(12)).t()
+    assert torch.equal(counts.company(a, b), remaining.company(a, b))
+    assert torch.equal(counts.transitions(a, b), remaining.transitions(a, b))
+    assert not bool(touched[kept.session].any())
+    for n, part in enumerate(estimates.parts):
+        left = part.clicks.select(~touched[part.clicks.session] if n else torch.ones(len(part.clicks)).bool())
+        features = click_features(remaining, part.graph, left)
+        again = Regression(features, log_probabilities(model, part.graph, left), 0).fitted()
+        torch.testing.assert_close(fitted[n](features), again(features))
+
+
+@pytest.mark.parametrize("level", ["click", "session"])
+def test_a_prepared_request_has_the_result_of_one_that_is_not_prepared(level):
+    graph, _, validation, _, _ = split_case()
+    model = session_model("gru4rec", 12)
+    index = torch.tensor([[0, 3, 5], [1, 1, 1]]).t().contiguous().t() if level == "click" else torch.tensor([2, 4])
+    request = ForgetRequest.internal(level, index)
+    alone, prepared = CAU(validation=validation, steps=3), CAU(validation=validation, steps=3)
+    prepared.prepare(model, graph)
+    assert prepared.prepare_seconds is not None
+    a, b = (method.unlearn(model, graph, request) for method in (alone, prepared))
+    assert (a.log["prepared"], b.log["prepared"]) == (False, True)
+    assert b.log["log_p"]["target"] == pytest.approx(a.log["log_p"]["target"], abs=1e-6)
+    for p, q in zip(a.model.parameters(), b.model.parameters()):
+        torch.testing.assert_close(p, q)
+    other = prepared.unlearn(session_model("gru4rec", 12, seed=1), graph, request)
+    assert not other.log["prepared"]  # of another model, nothing is known
 
 
 def test_levels_know_nothing_of_other_clicks_that_are_forgotten_with_them():

@@ -55,6 +55,15 @@ def drawn(curriculum, difficulty, size, progress, seed=0):
     ]
 
 
+def test_a_random_pass_keeps_groups_together():
+    group = torch.tensor([5, 3, 5, 9, 3, 9, 9])
+    generator = torch.Generator().manual_seed(0)
+    batches = Curriculum().batches(torch.zeros(7), 4, progress=0.0, generator=generator, group=group)
+    order = torch.cat(batches)
+    assert order.sort().values.tolist() == list(range(7))
+    assert len(torch.unique_consecutive(group[order])) == 3
+
+
 def test_a_random_pass_takes_every_sample_once():
     batches = drawn(Curriculum(), [0.0] * 10, 4, progress=0.3)
     assert [len(b) for b in batches] == [4, 4, 2]

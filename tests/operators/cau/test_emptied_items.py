@@ -9,8 +9,9 @@ from torch import nn
 from graphunlearn import CAU, ForgetRequest, SessionGraph, encode, fit
 from graphunlearn.nn import GRU4Rec
 from graphunlearn.nn.tables import item_tables
+from graphunlearn.operators.cau.levels import log_probabilities
 from graphunlearn.operators.cau.samples import ForgetSamples
-from graphunlearn.operators.cau.targets import click_targets, log_probabilities, settle_emptied
+from graphunlearn.operators.cau.targets import click_targets, settle_emptied
 
 ITEMS = 12
 
@@ -25,7 +26,13 @@ def case(num_items, name="gru4rec", **options):
     retained, _ = graph.split(request)
     samples = ForgetSamples.of(graph, retained, request.mask(graph))
     model = session_model(name, num_items, **options)
-    return model, graph, retained, samples, click_targets(model, graph, retained, validation, samples)
+    return (
+        model,
+        graph,
+        retained,
+        samples,
+        click_targets(model, graph, retained, validation, samples, request.mask(graph)),
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": False, "bias": True}])

@@ -7,8 +7,8 @@ from session_toys import sequences
 
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn import CrossEntropy
+from graphunlearn.operators.cau.counts import ClickCounts
 from graphunlearn.operators.cau.samples import ForgetSamples, prefix_items, together
-from graphunlearn.operators.cau.targets import ClickCounts
 
 
 @st.composite
@@ -86,15 +86,20 @@ def test_predictions_of_two_graphs_together(first, second):
     parts = [(graph, CrossEntropy().samples(graph)) for graph in graphs]
     if not any(len(p) for _, p in parts):
         return
-    both, target = together(parts)
+    found = together(parts)
     expected = [prefix for graph, p in parts for prefix in prefixes_of(graph, p)]
-    assert [tuple(p.tolist()) for p in both.items.split(both.length.tolist())] == expected
-    assert target.tolist() == [v for _, p in parts for v in p.target.tolist()]
+    read = found.graph.prefixes(found.ends[found.prefix])
+    assert [tuple(p.tolist()) for p in read.items.split(read.length.tolist())] == expected
+    assert found.target.tolist() == [v for _, p in parts for v in p.target.tolist()]
+    assert len(found.ends) == len(set(expected))
+    hosts = [tuple(row.tolist()) for row in found.graph.items.split(found.graph.length.tolist())]
+    assert not any(a != b and b[: len(a)] == a for a in hosts for b in hosts)
+    assert set(hosts) <= set(expected)
 
 
 @given(sequences(), st.integers(1, 4))
 def test_counts_against_a_loop(rows, window):
-    counts = ClickCounts.of(SessionGraph.from_sequences(rows, num_items=6), window)
+    counts = ClickCounts.of(SessionGraph.from_sequences(rows, num_items=6), window=window)
     follow, company = torch.zeros(6, 6), torch.zeros(6, 6)
     for row in rows:
         for i, a in enumerate(row):
