@@ -2,10 +2,10 @@
 
     python benchmarks/whole_calls.py --data ml-100k lastfm ml-1m --cache /tmp/models
 
-Every figure is CPU seconds of one process, the median over several calls of ``unlearn`` after a first one. Retraining is
-the same trainer on the retained graph, with the same validation interactions. Models, with the CPU seconds that they
-took, are kept in the folder of ``--cache``. The probe of UnlearnRec is trained with the settings of the original, for at
-most ``--probe-epochs`` epochs.
+Every figure is CPU seconds of one process, the median over several calls of ``unlearn`` after a first one. Retraining
+is the same trainer on the retained graph, with the same validation interactions. Models, with the CPU seconds that
+they took, are kept in the folder of ``--cache``. The probe of UnlearnRec is trained with the settings of the original,
+for at most ``--probe-epochs`` epochs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,8 @@ def case(name: str, args: argparse.Namespace) -> dict[str, Any]:
     reference = [measure(found, retained, forgotten.pairs, test, ranker) for found, _ in again]
     for words, request in asked.items():
         for method in methods:
-            times, results = zip(
-                *(cpu_seconds(lambda m=method, r=request: m.unlearn(model, graph, r)) for _ in range(6))
-            )
+            call = partial(method.unlearn, model, graph, request)
+            times, results = zip(*(cpu_seconds(call) for _ in range(6)))
             result = results[-1]
             row: dict[str, Any] = {"request": words, "method": method.name}
             row["cpu_seconds"] = statistics.median(times[1:])

@@ -67,6 +67,8 @@ class Recommend:
 
     def run(self) -> Answer:
         """Compute the lists, and write or print them."""
+        import torch
+
         from graphunlearn.nn.encoding import best_items
         from graphunlearn.runs.run import Run
 
@@ -74,7 +76,8 @@ class Recommend:
         if self.k < 1:
             raise ArgumentError("--k", "be at least 1", self.k)
         self._check_asked(None)
-        run = Run.load(self.source, device_of(self.running.device))
+        device = device_of(self.running.device)
+        run = Run.load(self.source, device, memory_map=torch.device(device).type == "cpu")
         self._check_asked(run)
         k = min(self.k, run.train.num_items)
         if k < self.k:

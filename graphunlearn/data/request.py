@@ -27,8 +27,8 @@ Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
 LEVELS = ("interaction", "user", "item", "click", "session")
 PAIRS = {"interaction": "user and item", "click": "session and position"}
 
-# The latest request of every tensor of pairs, with the state of its graph and the mask: one call of an unlearning method
-# asks for it several times.
+# The latest request of every tensor of pairs, with the state of its graph and the mask, for which one call of an
+# unlearning method asks several times.
 _MASKS: MutableMapping[Tensor, tuple[weakref.ref[ForgetRequest], tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
 
 

@@ -234,10 +234,14 @@ def check_fit(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
         TypeError: No encoding is registered for the class of the model.
         ValueError: See ``encode``.
     """
-    if isinstance(model, LightGCN) and linear_form.dispatch(type(model)) is linear_form.dispatch(LightGCN):
-        if _computes_as(model, LightGCN) and model.embedding.weight.size(0) == model.num_nodes:
-            _check_size(model.num_nodes, model, graph)
-            return
+    if (
+        isinstance(model, LightGCN)
+        and linear_form.dispatch(type(model)) is linear_form.dispatch(LightGCN)
+        and _computes_as(model, LightGCN)
+        and model.embedding.weight.size(0) == model.num_nodes
+    ):
+        _check_size(model.num_nodes, model, graph)
+        return
     pairs, state = getattr(graph, "pairs", None), getattr(graph, "_state", None)
     fitting = remembered(model, "fits", lambda _: WeakTensorKeyDictionary())
     if pairs is None or state is None:
@@ -401,10 +405,8 @@ def best_items(
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     encoded = finite_encoding(model, graph)
     queries = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if queries is None else queries
-    top = (
-        encoded.queries.norm(dim=1).max() * encoded.items.norm(dim=1).max() if len(encoded.queries) else torch.zeros(())
-    )
-    safe = bool(top < torch.finfo(encoded.items.dtype).max)  # otherwise products may overflow
+    norms = [float(rows.norm()) for rows in encoded[:2]]
+    safe = norms[0] * norms[1] < torch.finfo(encoded.items.dtype).max  # otherwise products may overflow
     left_out = None if candidates is None else ~candidates
     found = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
     values = encoded.items.new_empty(len(queries), k, dtype=None if safe else torch.double)

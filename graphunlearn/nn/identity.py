@@ -101,7 +101,7 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
     for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
-        digest.update(content.numpy().tobytes())
+        digest.update(content.numpy())
     return digest.hexdigest()
 
 

@@ -404,10 +404,8 @@ class Unlearner(ABC):
 
     def _check_prepared(self, model: nn.Module, graph: Any) -> tuple[str, str]:
         """Return the fingerprints of the model and the graph; raise an error if the method was prepared for others."""
-        preparation, prints = (
-            self._prepared_first(),
-            (remembered(model, "fingerprint", fingerprint), graph.fingerprint()),
-        )
+        preparation = self._prepared_first()
+        prints = remembered(model, "fingerprint", fingerprint), graph.fingerprint()
         adapt: bool | None = getattr(self, "adapt", None)
         objection = None if adapt else preparation.objection(*prints)
         if objection is not None:
