@@ -89,7 +89,8 @@ class Recommend:
         if self.k < 1:
             raise ArgumentError("--k", "be at least 1", self.k)
         self._check_asked(None)
-        run = Run.load(self.source, device_of(self.running.device))
+        device = device_of(self.running.device)
+        run = Run.load(self.source, device, memory_map=device.type == "cpu")
         self._check_asked(run)
         k = min(self.k, run.train.num_items)
         if k < self.k:

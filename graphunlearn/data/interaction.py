@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, MutableMapping, Sequence
-from functools import partial
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -25,12 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = ["EDGE_TYPE", "InteractionGraph"]
 
+
+class _Selected:
+    """The adjacency of some interactions of a graph, built when it is called; the degrees are known before that."""
+
+    def __init__(self, adjacency: Adjacency, keep: Tensor, degree: Tensor) -> None:
+        self.adjacency, self.keep, self.degree = adjacency, keep, degree
+
+    def __call__(self) -> Adjacency:
+        return self.adjacency.select(self.keep)
+
+
 # Cache of adjacencies by tensor of pairs: the state (version, users, items) that an adjacency was built for, and the
-# adjacency or a function that builds it. The cache lies outside the graphs, so that an adjacency is never copied, moved
+# adjacency or what builds it. The cache lies outside the graphs, so that an adjacency is never copied, moved
 # or pickled with a graph; the state tells when it is out of date.
-_ADJACENCY: MutableMapping[Tensor, tuple[tuple[int, int, int], Adjacency | Callable[[], Adjacency]]] = (
-    WeakTensorKeyDictionary()
-)
+_ADJACENCY: MutableMapping[Tensor, tuple[tuple[int, int, int], Adjacency | _Selected]] = WeakTensorKeyDictionary()
 
 
 class InteractionGraph(Conversions):
@@ -129,7 +137,8 @@ class InteractionGraph(Conversions):
     @property
     def degree(self) -> Tensor:
         """Number of interactions of every user and item, users first ``[num_nodes]``."""
-        return self.adjacency.degree
+        known, adjacency = _ADJACENCY.get(self.pairs, (None, None))
+        return adjacency.degree if adjacency is not None and known == self._state else self.adjacency.degree
 
     @property
     def device(self) -> torch.device:
@@ -175,13 +184,15 @@ class InteractionGraph(Conversions):
         """
         pairs, state = self.pairs, self._state
         known, adjacency = _ADJACENCY.get(pairs, (None, None))
-        if adjacency is None or state is None or known != state:
-            adjacency = partial(Adjacency.from_pairs, pairs, self.num_users, self.num_items)
-        if not isinstance(adjacency, Adjacency):
-            with torch.inference_mode(False), torch.no_grad():
+        if isinstance(adjacency, Adjacency) and state is not None and known == state:
+            return adjacency
+        with torch.inference_mode(False), torch.no_grad():
+            if adjacency is None or state is None or known != state:
+                adjacency = Adjacency.from_pairs(pairs, self.num_users, self.num_items)
+            elif not isinstance(adjacency, Adjacency):
                 adjacency = adjacency()
-            if state is not None:
-                _ADJACENCY[pairs] = (state, adjacency)
+        if state is not None:
+            _ADJACENCY[pairs] = (state, adjacency)
         return adjacency
 
     @property
@@ -244,7 +255,12 @@ class InteractionGraph(Conversions):
                 graph[edge_type].update(store)
         known, adjacency = _ADJACENCY.get(self.pairs, (None, None))
         if known is not None and known == self._state and graph._state is not None and isinstance(adjacency, Adjacency):
-            _ADJACENCY[graph.pairs] = (graph._state, partial(adjacency.select, keep))  # without sorting again
+            few = 2 * len(kept) < len(keep)
+            counted = graph.pairs if few else self.pairs.index_select(1, (~keep).nonzero().flatten())
+            nodes = (counted + counted.new_tensor([[0], [self.num_users]])).flatten()
+            count = torch.bincount(nodes, minlength=self.num_nodes).int()
+            degree = count if few else adjacency.degree - count
+            _ADJACENCY[graph.pairs] = (graph._state, _Selected(adjacency, keep, degree))  # without sorting again
         return graph
 
     def seen(self, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,7 +316,8 @@ class InteractionGraph(Conversions):
         if level != "interaction":
             nodes = self._nodes(level, index, raw) + (self.num_users if level == "item" else 0)
             return adjacency.interaction[adjacency.entries(nodes)].long()
-        users, items = (self._nodes(side, ends, raw) for side, ends in zip(SIDES, zip(*index)))
+        ends = ([pair[place] for pair in index] for place in (0, 1))  # zip(*index) makes an iterator per pair
+        users, items = (self._nodes(side, ids, raw) for side, ids in zip(SIDES, ends))
         position, missing = self._find(users * self.num_items + items)
         if missing.any():
             unknown = [index[i] for i in missing.nonzero().flatten().tolist()]
@@ -328,12 +345,19 @@ class InteractionGraph(Conversions):
 
     def _find(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of pairs given as ``user * num_items + item``, and a mask of the missing ones."""
-        order = self.adjacency.interaction[: self.num_interactions].long()
-        known = self.pairs[0, order] * self.num_items + self.pairs[1, order]  # ascending
-        if not known.numel():
+        if not self.num_interactions:
             return torch.zeros_like(codes), torch.ones_like(codes, dtype=torch.bool)
-        position = torch.searchsorted(known, codes).clamp(max=known.numel() - 1)
-        return order[position], known[position] != codes
+        adjacency = self.adjacency
+        users = codes.div(self.num_items, rounding_mode="floor").clamp(0, self.num_users - 1)
+        wanted = codes - users * self.num_items + self.num_users
+        low, end = adjacency.rowptr[users].long(), adjacency.rowptr[users + 1].long()
+        high, last = end, self.num_interactions - 1
+        for _ in range(int(adjacency.degree[: self.num_users].max()).bit_length()):  # a search within every row
+            middle = (low + high).div(2, rounding_mode="floor")
+            below = (adjacency.col[middle.clamp(max=last)] < wanted) & (low < high)
+            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+        place = low.clamp(max=last)
+        return adjacency.interaction[place].long(), (low >= end) | (adjacency.col[place] != wanted)
 
     def without_emptied(self, graph: InteractionGraph, retained: InteractionGraph) -> Self:
         """Return this graph without the interactions of users and items that forgetting left without interactions.

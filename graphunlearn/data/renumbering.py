@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphunlearn.data.interaction import InteractionGraph
 from graphunlearn.data.request import ForgetRequest
-from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, check_index, is_per_interaction
+from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, check_index, is_per_interaction
 from graphunlearn.data.session import SessionGraph
 from graphunlearn.data.vocabulary import Vocabulary
 from graphunlearn.errors import ArgumentError
@@ -50,6 +50,8 @@ def active_nodes(graph: Graph, node_type: str) -> Tensor:
     Returns:
         The mask ``[num_users]`` or ``[num_items]``.
     """
+    if isinstance(graph, InteractionGraph):
+        return graph.active[graph.sides[SIDES.index(node_type)]]
     ends = graph.ends(node_type)
     return torch.bincount(ends[ends >= 0], minlength=len(graph.vocabulary(node_type))) > 0
 

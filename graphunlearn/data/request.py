@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphunlearn.data.io.files import read_ids
 from graphunlearn.data.vocabulary import canonical_id, preview
@@ -24,6 +26,10 @@ __all__ = ["LEVELS", "ForgetRequest", "Level"]
 Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
 LEVELS = ("interaction", "user", "item", "click", "session")
 PAIRS = {"interaction": "user and item", "click": "session and position"}
+
+# The latest request of every tensor of pairs, with the state of its graph and the mask, for which one call of an
+# unlearning method asks several times.
+_MASKS: MutableMapping[Tensor, tuple[weakref.ref[ForgetRequest], tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
 
 
 class Events(Protocol):
@@ -242,6 +248,11 @@ class ForgetRequest:
             >>> ForgetRequest("click", [("0", 2)]).mask(gu.SessionGraph.from_sequences([[4, 2, 4], [1, 2]]))
             tensor([False, False,  True, False, False])
         """
+        pairs, state = getattr(graph, "pairs", None), _state(graph)
+        if pairs is not None and state is not None:
+            asked, since, found = _MASKS.get(pairs, (None, None, None))
+            if found is not None and asked is not None and asked() is self and _same(since, state):
+                return found.clone()
         mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         for part in map(graph.placed, self.parts):
             mask[graph.match(part.level, part.index, part.raw)] = True
@@ -250,6 +261,8 @@ class ForgetRequest:
             raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
             raise ArgumentError("request", f"leave some {graph.unit}s", f"all {count} of them")
+        if pairs is not None and state is not None:
+            _MASKS[pairs] = (weakref.ref(self), state, mask.clone())
         return mask
 
     def describe(self, graph: Events) -> dict[str, Any]:
@@ -305,6 +318,17 @@ class ForgetRequest:
             return " | ".join(map(repr, self.parts))
         shown = ", ".join(map(repr, self.index[:3])) + (f", ... {len(self) - 3} more" if len(self) > 3 else "")
         return f"ForgetRequest{'' if self.raw else '.internal'}({self.level!r}, [{shown}])"
+
+
+def _state(graph: Any) -> tuple[Any, ...] | None:
+    """Return what the mask of a request in a graph of interactions depends on; ``None`` if that is not known."""
+    state = getattr(graph, "_state", None)
+    return None if state is None else (*state, *(graph.vocabulary(side) for side in ("user", "item")))
+
+
+def _same(one: tuple[Any, ...] | None, other: tuple[Any, ...]) -> bool:
+    """Return whether two states are equal, with the same vocabularies."""
+    return one is not None and one[:-2] == other[:-2] and all(a is b for a, b in zip(one[-2:], other[-2:]))
 
 
 def _as_list(values: Any) -> list[Any]:

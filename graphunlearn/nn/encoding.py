@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import LightGCN, MessagePassing
 
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import spmm
+from graphunlearn.func.largest import GROUP, largest
+from graphunlearn.nn.identity import remembered
 from graphunlearn.nn.precision import check_precision
 
 __all__ = [
     "Encoded",
     "LinearForm",
     "best_items",
+    "check_fit",
     "encode",
     "finite_encoding",
     "linear_form",
@@ -29,6 +33,9 @@ __all__ = [
     "recommend",
     "score",
 ]
+
+SCORES = 1 << 23
+"""The most scores that are held at a time: as many users are scored at once, at least one."""
 
 ENCODERS = "graphunlearn.encoders"
 """The group of entry points by which installed packages offer encodings of their models."""
@@ -213,6 +220,37 @@ class _Encode:
 encode = _Encode()
 
 
+def check_fit(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
+    """Raise the error that ``encode`` raises if a model does not fit a graph.
+
+    A ``LightGCN`` is not propagated for that, and nothing is computed again for a model and a graph of interactions
+    that were found to fit.
+
+    Args:
+        model: The recommender.
+        graph: The graph.
+
+    Raises:
+        TypeError: No encoding is registered for the class of the model.
+        ValueError: See ``encode``.
+    """
+    if (
+        isinstance(model, LightGCN)
+        and linear_form.dispatch(type(model)) is linear_form.dispatch(LightGCN)
+        and _computes_as(model, LightGCN)
+        and model.embedding.weight.size(0) == model.num_nodes
+    ):
+        _check_size(model.num_nodes, model, graph)
+        return
+    pairs, state = getattr(graph, "pairs", None), getattr(graph, "_state", None)
+    fitting = remembered(model, "fits", lambda _: WeakTensorKeyDictionary())
+    if pairs is None or state is None:
+        encode(model, graph)
+    elif fitting.get(pairs) != state:
+        encode(model, graph)
+        fitting[pairs] = state
+
+
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:
     """Raise ArgumentError if a user–item recommender for ``num_nodes`` nodes cannot encode ``graph``."""
     if graph.kind == "sessions":
@@ -306,7 +344,7 @@ def recommend(
         graph: The graph to propagate on, whose interactions are excluded. Pass the *retained* graph after unlearning.
         k: Number of items per user.
         users: Internal user ids or session indices ``[num]``; all by default.
-        batch_size: Users scored at a time; memory is bounded by ``batch_size * num_items`` scores.
+        batch_size: Most users scored at a time; fewer are if their scores would be more than eight million.
 
     Returns:
         Internal item ids ``[num, k]``, best first. If fewer than ``k`` items remain for a user, places are ``-1``.
@@ -347,7 +385,7 @@ def best_items(
         k: Number of items per query.
         queries: Internal user ids or session indices ``[num]``; all by default.
         candidates: Mask of the items that may be returned ``[num_items]``; all by default.
-        batch_size: Queries scored at a time.
+        batch_size: Most queries scored at a time; see :func:`recommend`.
 
     Returns:
         Internal item ids and scores ``[num, k]``, best first. If fewer than ``k`` items remain for a query, places are
@@ -367,16 +405,26 @@ def best_items(
         raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
     encoded = finite_encoding(model, graph)
     queries = torch.arange(encoded.queries.size(0), device=encoded.queries.device) if queries is None else queries
-    found, values = [], []
-    for batch in queries.split(batch_size):
-        scores = encoded.queries[batch] @ encoded.items.t()
-        if not bool(torch.isfinite(scores).all()):  # products overflow in single precision
-            scores = (encoded.queries[batch].double() @ encoded.items.double().t()).nan_to_num()
-        seen = torch.zeros_like(scores, dtype=torch.bool)
-        seen[graph.seen(batch)] = True
-        if candidates is not None:
-            seen[:, ~candidates] = True
-        best, items = scores.masked_fill_(seen, -torch.inf).topk(k)
-        found.append(items.masked_fill(seen.gather(1, items), -1))
-        values.append(best)
-    return torch.cat(found), torch.cat(values)
+    norms = [float(rows.norm()) for rows in encoded[:2]]
+    safe = norms[0] * norms[1] < torch.finfo(encoded.items.dtype).max  # otherwise products may overflow
+    left_out = None if candidates is None else ~candidates
+    found = torch.empty(len(queries), k, dtype=torch.long, device=queries.device)
+    values = encoded.items.new_empty(len(queries), k, dtype=None if safe else torch.double)
+    # the same memory for all scores: fresh memory costs more than the products
+    size, width = max(1, min(batch_size, SCORES // graph.num_items, len(queries))), -(-graph.num_items // GROUP) * GROUP
+    space = encoded.items.new_full((size, width), -torch.inf)
+    items = encoded.items.t()
+    for start in range(0, len(queries), size):
+        batch = queries[start : start + size]
+        every = space[: len(batch)]
+        scores = every[:, : graph.num_items]
+        torch.mm(encoded.queries[batch], items, out=scores)
+        if not safe and not bool(torch.isfinite(scores).all()):
+            every = scores = (encoded.queries[batch].double() @ items.double()).nan_to_num()
+        scores[graph.seen(batch)] = -torch.inf
+        if left_out is not None:
+            scores.masked_fill_(left_out, -torch.inf)
+        best, places = largest(every, k)
+        found[start : start + size] = places.masked_fill_(best == -torch.inf, -1)
+        values[start : start + size] = best
+    return found, values

@@ -5,11 +5,79 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import TensorWeakRef
 
-__all__ = ["fingerprint", "keyed"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["fingerprint", "keyed", "remembered"]
+
+
+@dataclass
+class _Facts:
+    """What was computed from the tensors of a model while they had these versions."""
+
+    state: list[tuple[str, TensorWeakRef, tuple[int, int, int]]]
+    known: dict[str, Any]
+
+    def holds(self, model: nn.Module) -> bool:
+        """Return whether the model has the same tensors at the same places, unchanged since."""
+        tensors = _tensors(model)
+        return len(tensors) == len(self.state) and all(
+            name == other and ref() is value and _version(value) == version
+            for (name, value), (other, ref, version) in zip(tensors, self.state)
+        )
+
+
+_FACTS: WeakKeyDictionary[nn.Module, _Facts] = WeakKeyDictionary()
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+
+
+def _version(value: Tensor) -> tuple[int, int, int]:
+    """Return the place of a tensor, its version, and the sum of its words; fused optimizers leave the version as is."""
+    flat = value.detach().contiguous().view(-1).view(torch.uint8)
+    words = flat.numel() // 8 * 8 if flat.storage_offset() % 8 == 0 else 0
+    total = int(flat[:words].view(torch.int64).sum()) + int(flat[words:].sum())
+    return value.data_ptr(), value._version, total
+
+
+def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any]) -> Any:
+    """Return what a function computes from the parameters and buffers of a model, once per state of them.
+
+    A state is known by the identities of the tensors, their places in memory, their version counters, which changes in
+    place raise, and the sums of their bits as integers, since fused optimizers and ``.data`` bypass the counters.
+
+    Args:
+        model: The model.
+        what: The name of the function, which must depend on nothing but the tensors of the model.
+        compute: The function.
+
+    Returns:
+        Its value, which must not be changed.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> remembered(layer, "fingerprint", fingerprint) == fingerprint(layer)
+        True
+    """
+    if any(value.is_inference() or value.is_meta for _, value in _tensors(model)):
+        return compute(model)
+    facts = _FACTS.get(model)
+    if facts is None or not facts.holds(model):
+        state = [(name, TensorWeakRef(value), _version(value)) for name, value in _tensors(model)]
+        facts = _FACTS[model] = _Facts(state, {})
+    if what not in facts.known:
+        facts.known[what] = compute(model)
+    return facts.known[what]
 
 
 def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
@@ -33,7 +101,7 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
     for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
-        digest.update(content.numpy().tobytes())
+        digest.update(content.numpy())
     return digest.hexdigest()
 
 

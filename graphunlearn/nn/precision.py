@@ -9,7 +9,26 @@ from torch import Tensor, nn
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["check_finite", "check_precision"]
+__all__ = ["check_finite", "check_precision", "not_finite"]
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that hold NaN or infinity.
+
+    A sum is finite only if all its terms are, so that one pass without a mask usually tells.
+
+    Args:
+        model: The model.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> _ = nn.init.constant_(layer.bias, float("inf"))
+        >>> not_finite(layer)
+        ['bias']
+    """
+    with torch.no_grad():
+        named = [(name, p) for name, p in model.named_parameters() if not bool(torch.isfinite(p.sum()))]
+        return [name for name, p in named if not bool(torch.isfinite(p).all())]
 
 
 def check_precision(model: nn.Module) -> None:

@@ -17,8 +17,9 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.renumbering import emptied_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.connecting import connect
-from graphunlearn.nn.encoding import encode
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.encoding import check_fit
+from graphunlearn.nn.identity import fingerprint, remembered
+from graphunlearn.nn.precision import not_finite
 from graphunlearn.operators.shared.acceptance import accept
 from graphunlearn.operators.shared.checks import check_choices, check_precision
 from graphunlearn.operators.shared.evaluating import evaluating
@@ -48,8 +49,9 @@ class UnlearningResult:
         graph: The retained graph; use it to recommend and to evaluate.
         request: The request that was forgotten.
         method: The name of the method.
-        seconds: Wall-clock seconds of the method, including the split of the graph, without copying the model and
-            checking the arguments (one encoding and, for a prepared method, the fingerprint of the model).
+        seconds: Wall-clock seconds of the method, including the split of the graph. For every method, this excludes
+            copying the model and checking the arguments (an encoding, unless the model is a ``LightGCN`` or was checked
+            with this graph before, and for a prepared method, the fingerprint of the model, once per state of it).
         cpu_seconds: CPU seconds over the same span.
         prepare_seconds: Wall-clock seconds of the preparation that the method used; ``None`` without a preparation.
         peak_memory: Peak memory in bytes above the memory in use before the call.
@@ -333,7 +335,7 @@ class Unlearner(ABC):
                 peak_memory(device) as peak,
             ):
                 start, cpu = time.perf_counter(), time.process_time()
-                retained, _ = graph.split(request)
+                retained = graph.keep(~request.mask(graph))
                 connect(corrected, retained)
                 log = self._unlearn(corrected, graph, retained, request)
                 self._check_finite(corrected)
@@ -403,7 +405,8 @@ class Unlearner(ABC):
 
     def _check_prepared(self, model: nn.Module, graph: Any) -> tuple[str, str]:
         """Return the fingerprints of the model and the graph; raise an error if the method was prepared for others."""
-        preparation, prints = self._prepared_first(), (fingerprint(model), graph.fingerprint())
+        preparation = self._prepared_first()
+        prints = remembered(model, "fingerprint", fingerprint), graph.fingerprint()
         adapt: bool | None = getattr(self, "adapt", None)
         objection = None if adapt else preparation.objection(*prints)
         if objection is not None:
@@ -430,7 +433,7 @@ class Unlearner(ABC):
 
     def _check_finite(self, model: nn.Module) -> None:
         """Raise an error if a parameter of the corrected model is not finite."""
-        bad = _not_finite(model)
+        bad = remembered(model, "not finite", not_finite)
         if bad:
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
@@ -443,7 +446,7 @@ class Unlearner(ABC):
         if not parameters:
             raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
         check_precision(model)
-        bad, device = _not_finite(model), parameters[0].device
+        bad, device = remembered(model, "not finite", not_finite), parameters[0].device
         if bad:
             raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
         if graph.device != device:
@@ -451,10 +454,5 @@ class Unlearner(ABC):
         if graph.kind == "sessions":  # a few sessions suffice: they share the item table with all others
             graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
         with torch.no_grad(), evaluating(model):
-            encode(model, graph)  # raises an error if the model does not fit the graph
+            check_fit(model, graph)
         warn_of_another_loss(self, model, graph)
-
-
-def _not_finite(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that hold NaN or infinity."""
-    return [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]

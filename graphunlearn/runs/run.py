@@ -249,12 +249,15 @@ class Run:
                 also(folder)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Run:
+    def load(cls, folder: Path, device: torch.device | str = "cpu", *, memory_map: bool = False) -> Run:
         """Read a run folder.
 
         Args:
             folder: The folder.
             device: Device of the model and the graphs.
+            memory_map: Whether the tensors of the model stay in its file, whose pages are read as they are needed and
+                shared by all processes that map it. The model is then not to be trained; a change of it in place is not
+                written to the file. Only on a CPU.
 
         Returns:
             The run.
@@ -268,11 +271,13 @@ class Run:
             raise ArgumentError("run", "be a run folder", f"'{folder}', which is no folder")
         if not (folder / "run.json").is_file():
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
+        if memory_map and torch.device(device).type != "cpu":
+            raise ArgumentError("memory_map", "be False for a device other than the CPU", f"True for {device}")
         with whole("run", "be a whole run folder", folder):
-            return cls._load(FolderReader(folder), device)
+            return cls._load(FolderReader(folder), device, memory_map=memory_map)
 
     @classmethod
-    def _load(cls, reader: FolderReader, device: torch.device | str) -> Run:
+    def _load(cls, reader: FolderReader, device: torch.device | str, *, memory_map: bool = False) -> Run:
         facts = reader.versioned("run")
         objective = dict(facts["objective"])
         check_plausible(objective, facts["settings"])
@@ -282,7 +287,7 @@ class Run:
         graphs = {name: _read_graph(reader, name, spec, device) for name in PARTS}
         run = cls(
             spec,
-            _read_model(reader, "model", spec, graphs["train"]),
+            _read_model(reader, "model", spec, graphs["train"], memory_map=memory_map),
             **graphs,
             objective=OBJECTIVES[objective.pop("name")](**objective),
             settings=FitSettings(**facts["settings"]),
@@ -415,7 +420,9 @@ def _read_graph(reader: FolderReader, name: str, spec: ModelSpec, device: torch.
     return graph
 
 
-def _read_model(reader: FolderReader, name: str, spec: ModelSpec, graph: Graph) -> nn.Module:
+def _read_model(
+    reader: FolderReader, name: str, spec: ModelSpec, graph: Graph, *, memory_map: bool = False
+) -> nn.Module:
     tensors, about = reader.tensors(name)
     if spec.code is None and not any(spec.dim in tensor.shape[1:] for tensor in tensors.values()):
         raise ValueError(f"no table of {name}.safetensors has the width that run.json says, {spec.dim}")
@@ -423,7 +430,7 @@ def _read_model(reader: FolderReader, name: str, spec: ModelSpec, graph: Graph) 
     if "shards" in about:
         model = ShardEnsemble.rebuilt(parse_json(about["shards"]), tensors, model).to(graph.device)
     else:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=memory_map)  # tensors of a safetensors file are mapped copy-on-write
     try:
         check_finite(model)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +247,29 @@ def test_new_sessions_are_collapsed_as_those_of_training_were(tmp_path, parsed):
     check_lists(told, "session", ["x"], naive_next(loaded, [["i2", "i0"]], 3))
     other = naive_next(loaded, [["i2", "i2", "i0"]], 3)
     assert not torch.allclose(torch.tensor(told["lists"][0]["scores"]), torch.tensor([s for _, s in other[0]]))
+
+
+def test_a_memory_mapped_run_is_the_same_and_its_file_stays(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    content = (folder / "model.safetensors").read_bytes()
+    plain, mapped = Run.load(folder), Run.load(folder, memory_map=True)
+    for one, other in zip(plain.model.state_dict().items(), mapped.model.state_dict().items()):
+        assert one[0] == other[0]
+        assert one[1].equal(other[1])
+    assert gu.recommend(mapped.model, mapped.train).equal(gu.recommend(plain.model, plain.train))
+    table = mapped.model.embedding.weight
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines if "model.safetensors" in line]
+    assert any(start <= table.data_ptr() < end for start, end in spans)
+    with torch.no_grad():
+        table.zero_()
+    assert (folder / "model.safetensors").read_bytes() == content
+    assert Run.load(folder).model.embedding.weight.equal(plain.model.embedding.weight)
+
+
+def test_only_a_cpu_maps_a_run(trained):
+    with pytest.raises(
+        ValueError, match=r"'memory_map' must be False for a device other than the CPU \(got True for cuda"
+    ):
+        Run.load(trained, "cuda", memory_map=True)

@@ -15,9 +15,11 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.connecting import connect
+from graphunlearn.nn.encoding import Encoded, encode
+from graphunlearn.nn.precision import not_finite
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.levels import Levels, never_seen
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -113,17 +115,18 @@ class Acceptance:
 
     def _reference(self) -> None:
         """Measure the deleted model on what is chosen."""
-        self.losses = self._losses(self.deleted, self.retained)
+        self._drawn: list[tuple[Any, Tensor]] | None = None
+        trains = any(p.requires_grad for p in self.before.parameters())
+        self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
+        self.losses, total, encoded = self._measured(self.deleted)
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
         self.error = float((spread / max(self.number, 1)).sqrt())
-        trains = any(p.requires_grad for p in self.before.parameters())
-        self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
-        self.tilted, self.steepness = self._slope(self.deleted, self.risk)
+        self.tilted, self.steepness = self._slope(self.deleted, self.risk, total)
         if isinstance(self.criterion, Sampled):
             self.pairs = self.retained.pairs[:, self.chosen]
             self.unseen = never_seen(self.graph, self.pairs, seed=0)
-        self.levels = self._levels(self.deleted)
+        self.levels = self._levels(self.deleted, encoded)
 
     def judge(self, model: nn.Module) -> Judged:
         """Return whether a model is accepted, with its figures.
@@ -131,15 +134,14 @@ class Acceptance:
         Args:
             model: The corrected model.
         """
-        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
-        if bad:
+        if bad := not_finite(model):
             return Judged(None, None, None, False, f"{bad[0]} holds NaN or infinity")
-        losses = self._losses(model, self.retained)
+        losses, total, encoded = self._measured(model)
         risk = float((losses * self.weight).sum() / self.number)
         change = (losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
-        tilted, steepness = self._slope(model, risk)
-        levels = self._levels(model)
+        tilted, steepness = self._slope(model, risk, total)
+        levels = self._levels(model, encoded)
         near = abs(risk - self.limit) <= margin
         if steepness is not None and self.steepness:
             near |= 0.9 <= steepness / self.steepness / (1.0 if self.solves else STEEPER) <= 1.1
@@ -158,10 +160,10 @@ class Acceptance:
             reason = levels.objection(self.levels)
         return Judged(risk, tilted, steepness, not reason, reason, levels)
 
-    def _levels(self, model: nn.Module) -> Levels | None:
+    def _levels(self, model: nn.Module, encoded: Encoded | None) -> Levels | None:
         if not isinstance(self.criterion, Sampled):
             return None
-        return Levels.of(model, self.retained, self.pairs, self.weight, self.unseen)
+        return Levels.of(model, self.retained, self.pairs, self.weight, self.unseen, encoded=encoded)
 
     @property
     def limit(self) -> float:
@@ -173,19 +175,46 @@ class Acceptance:
         self.weight = torch.ones(self.number, dtype=torch.float64, device=self.weight.device)
         self._reference()
 
-    def _losses(self, model: nn.Module, graph: Any) -> Tensor:
-        with torch.no_grad():
-            parts = [self.criterion.losses(model, graph, self.draw(index)) for index in self.chosen.split(CHUNK)]
-        return torch.cat(parts).double() if parts else self.weight.new_zeros(0)
+    def _parts(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield samples of what is chosen, with their weights; few samples are drawn once for all models."""
+        if self._drawn is not None:
+            yield from self._drawn
+            return
+        if len(self.chosen) <= CHUNK:
+            self._drawn = [(self.draw(self.chosen), self.weight)] if len(self.chosen) else []
+            yield from self._drawn
+            return
+        for index, weight in zip(self.chosen.split(CHUNK), self.weight.split(CHUNK)):
+            yield self.draw(index), weight
+
+    def _measured(self, model: nn.Module) -> tuple[Tensor, list[Tensor] | None, Encoded | None]:
+        """Return the losses, the gradient of their weighted sum if there is a tilt, and the encoding if it was used."""
+        losses, total, encoded = [self.weight.new_zeros(0)], None, None
+        for samples, weight in self._parts():
+            with torch.set_grad_enabled(self.tilt is not None):
+                own, encoded = _losses(self.criterion, model, self.retained, samples)
+                if self.tilt is not None:
+                    total = _added(total, _gradient(own, weight, model))
+            losses.append(own.detach().double())
+        if encoded is not None:
+            base = [None if rows is None else rows.detach() for rows in encoded[2:]]
+            encoded = Encoded(encoded.queries.detach(), encoded.items.detach(), *base)
+        return torch.cat(losses), total, encoded
 
     def _tilt(self) -> list[Tensor]:
         r"""Return :math:`\nabla R(\hat\theta; D, G)`, zero in the embeddings of emptied nodes."""
         removed = self.request.mask(self.graph)
         kept = (~removed).nonzero().view(-1)
         gone, weight = _some(removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0))
-        ours = [(kept[part], w) for part, w in zip(self.chosen.split(CHUNK), self.weight.split(CHUNK))]
-        theirs = [(part, torch.full_like(part, weight, dtype=torch.float64)) for part in gone.split(CHUNK)]
-        total = _summed(_gradient(self.criterion, self.before, self.graph, *part) for part in (*ours, *theirs))
+        index, order = torch.cat([kept[self.chosen], gone]).sort()
+        weights = torch.cat([self.weight, torch.full_like(gone, weight, dtype=torch.float64)])[order]
+        total = None
+        for part, own_weight in zip(index.split(CHUNK), weights.split(CHUNK)):
+            samples = self.criterion.samples(self.graph, mask=_mask(part, self.graph.num_interactions))
+            with torch.enable_grad():
+                losses, _ = _losses(self.criterion, self.before, self.graph, samples)
+                total = _added(total, _gradient(losses, own_weight, self.before))
+        assert total is not None
         emptied = self.graph.emptied(self.retained)
         for name, nodes in node_rows(self.before, self.graph).items():
             names = [n for n, p in self.before.named_parameters() if p.requires_grad]
@@ -193,12 +222,10 @@ class Acceptance:
                 total[names.index(name)][emptied[nodes]] = 0
         return total
 
-    def _slope(self, model: nn.Module, risk: float) -> tuple[float | None, float | None]:
-        r"""Return :math:`\Phi` and the norm of its gradient, both per retained interaction."""
-        if self.tilt is None:
+    def _slope(self, model: nn.Module, risk: float, total: list[Tensor] | None) -> tuple[float | None, float | None]:
+        r"""Return :math:`\Phi` and the norm of its gradient, both per retained interaction, given the gradient of R."""
+        if self.tilt is None or total is None:
             return None, None
-        parts = zip(self.chosen.split(CHUNK), self.weight.split(CHUNK))
-        total = _summed(_gradient(self.criterion, model, self.retained, *part) for part in parts)
         square = sum(float((own - tilt).double().square().sum()) for own, tilt in zip(total, self.tilt))
         parameters = [p.detach() for p in model.parameters() if p.requires_grad]
         along = sum(float(tilt.double().flatten() @ p.double().flatten()) for tilt, p in zip(self.tilt, parameters))
@@ -232,19 +259,22 @@ def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, 
     return index[drawn], len(index) / most
 
 
-def _gradient(criterion: Criterion, model: nn.Module, graph: Any, index: Tensor, weight: Tensor) -> list[Tensor]:
+def _losses(criterion: Criterion, model: nn.Module, graph: Any, samples: Any) -> tuple[Tensor, Encoded | None]:
+    """Return the losses of samples, and the encoding that they were computed from if the loss takes one."""
+    if isinstance(criterion, Objective) and type(criterion).losses is Objective.losses:
+        encoded = encode(model, graph)
+        return criterion(encoded, samples), encoded
+    return criterion.losses(model, graph, samples), None
+
+
+def _gradient(losses: Tensor, weight: Tensor, model: nn.Module) -> list[Tensor]:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        losses = criterion.losses(model, graph, criterion.samples(graph, mask=_mask(index, graph.num_interactions)))
-        found = torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), parameters, allow_unused=True)
+    found = torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
 
 
-def _summed(parts: Iterator[list[Tensor]]) -> list[Tensor]:
-    total = next(parts)
-    for part in parts:
-        total = [a + b for a, b in zip(total, part)]
-    return total
+def _added(total: list[Tensor] | None, more: list[Tensor]) -> list[Tensor]:
+    return more if total is None else [a.add_(b) for a, b in zip(total, more)]
 
 
 def accept(
@@ -311,7 +341,8 @@ def accept(
     if not found.accepted and method.on_rejection != "keep":
         _complain(method, first)
     if found.accepted or outcome == "kept":
-        kept = copy.deepcopy(model.state_dict())
+        does_more = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
+        kept = copy.deepcopy(model.state_dict()) if does_more else {}
         more = method._finish(model, before, graph, retained, request)
         judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
         if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.training.negatives import draw_negatives
 
 if TYPE_CHECKING:
@@ -37,7 +37,16 @@ class Levels:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: nn.Module, graph: InteractionGraph, kept: Tensor, weight: Tensor, unseen: Tensor) -> Self:
+    def of(
+        cls,
+        model: nn.Module,
+        graph: InteractionGraph,
+        kept: Tensor,
+        weight: Tensor,
+        unseen: Tensor,
+        *,
+        encoded: Encoded | None = None,
+    ) -> Self:
         """Return the levels of a model.
 
         Args:
@@ -47,8 +56,9 @@ class Levels:
             weight: How many interactions each of them stands for ``[num]``.
             unseen: Pairs that were never seen ``[2, num]``, one for each of them; one that equals the interaction
                 stands for none.
+            encoded: ``encode(model, graph)``, if already computed.
         """
-        encoded = encode(model, graph)
+        encoded = encode(model, graph) if encoded is None else encoded
         p = [torch.sigmoid(score(encoded, pairs)).double() for pairs in (kept, unseen)]
         some = weight * (unseen[1] != kept[1])
         means = [(w * x).sum() / w.sum().clamp(min=1) for w, x in ((weight, 1 - p[0]), (some, p[1]))]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data.schema import warn
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, remembered
 from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
@@ -108,7 +108,7 @@ def pass_on_loss(method: Any, before: nn.Module, after: nn.Module, graph: Any) -
 
 
 def _key(model: nn.Module, objective: Any) -> tuple[str, str]:
-    return fingerprint(model), repr(objective)
+    return remembered(model, "fingerprint", fingerprint), repr(objective)
 
 
 def name_of_loss(objective: Objective) -> str:

@@ -18,7 +18,7 @@ from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.sealed import check_seal, parse_json, sealed_tensors
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError
-from graphunlearn.nn.identity import fingerprint
+from graphunlearn.nn.identity import fingerprint, remembered
 from graphunlearn.nn.precision import check_finite
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Preparation:
             model: The corrected model.
             graph: The retained graph.
         """
-        self.newest = fingerprint(model), graph.fingerprint()
+        self.newest = remembered(model, "fingerprint", fingerprint), graph.fingerprint()
         self.served.add(self.newest)
 
     def save(self, path: str | Path) -> Path:

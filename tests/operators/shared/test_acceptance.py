@@ -266,7 +266,7 @@ def test_the_rule_of_the_tilted_risk(trained, monkeypatch, solves, tilted, steep
     judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
     judge.tilted, judge.steepness = 1.0, 1.0
     monkeypatch.setattr(judge, "_slope", lambda *_: (tilted, steepness))
-    monkeypatch.setattr(judge, "_losses", lambda *_: judge.losses * risk)
+    monkeypatch.setattr(judge, "_measured", lambda *_: (judge.losses * risk, None, None))
     found = judge.judge(model)
     assert found.accepted is accepted
     assert ("the gradient of the tilted risk" in found.reason) is not accepted

@@ -1,0 +1,77 @@
+"""What is remembered of the tensors of a model is what they would give now, whatever changed them."""
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import LightGCN
+
+import graphunlearn as gu
+from graphunlearn.nn.encoding import check_fit
+from graphunlearn.nn.identity import fingerprint, remembered
+from graphunlearn.nn.precision import not_finite
+
+
+def by_a_fused_step(model):
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    version = model.weight._version
+    optimizer.step()
+    assert model.weight._version in (version, version + 1)  # the counter may not tell
+
+
+def by_replacing(model):
+    model.weight = nn.Parameter(model.weight.detach() + 1)
+
+
+CHANGES = {
+    "in place": lambda model: nn.init.constant_(model.weight, 3.0),
+    "data": lambda model: model.weight.data[0, 0].add_(1),
+    "numpy": lambda model: model.weight.detach().numpy().__setitem__((1, 1), 7.0),
+    "state_dict": lambda model: model.load_state_dict(nn.Linear(3, 3).state_dict()),
+    "fused": by_a_fused_step,
+    "replaced": by_replacing,
+    "converted": lambda model: model.double(),
+    "buffer": lambda model: model.register_buffer("more", torch.ones(1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen(change):
+    torch.manual_seed(0)
+    model, calls = nn.Linear(3, 3), []
+
+    def counted(model):
+        calls.append(1)
+        return fingerprint(model)
+
+    before = [remembered(model, "counted", counted) for _ in range(3)]
+    assert (set(before), len(calls)) == ({fingerprint(model)}, 1)
+    change(model)
+    after = remembered(model, "counted", counted)
+    assert (after, len(calls)) == (fingerprint(model), 2)
+    assert after != before[0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
+def test_parameters_that_are_not_finite_are_named(value):
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.bias.fill_(value)  # three times 3e38 is no finite sum, though each is
+    wanted = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    assert not_finite(model) == wanted
+
+
+@pytest.mark.parametrize("make", [LightGCN, lambda n, d, layers: gu.nn.NGCF(n, d, layers)], ids=["lightgcn", "ngcf"])
+def test_the_check_refuses_what_encode_refuses(make):
+    graph = gu.datasets.synthetic_interactions(num_users=12, num_items=8, interactions_per_user=3, seed=0)
+    model = make(graph.num_nodes, 4, 2).eval()
+    for _ in range(2):
+        check_fit(model, graph)
+    other = gu.datasets.synthetic_interactions(num_users=12, num_items=9, interactions_per_user=3, seed=0)
+    messages = []
+    for check in (check_fit, gu.encode):
+        with pytest.raises(ValueError) as error:
+            check(model, other)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
