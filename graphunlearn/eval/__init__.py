@@ -6,6 +6,7 @@ from graphunlearn.eval.machine import environment
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
+from graphunlearn.eval.scenarios.arriving import Stream, arriving
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario
 from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
 from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
@@ -13,6 +14,7 @@ from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, re
 from graphunlearn.eval.scenarios.sessions import session_clicks
 from graphunlearn.eval.scenarios.spam import spam_sessions
 from graphunlearn.eval.session_measure import u_score
+from graphunlearn.eval.streaming import Lane, follow
 from graphunlearn.eval.targets import last_prefixes, session_target_figures, target_figures
 from graphunlearn.metrics.forgetting import (
     KSDistance,
@@ -33,9 +35,12 @@ __all__ = [
     "SHARES",
     "Audit",
     "KSDistance",
+    "Lane",
     "Scenario",
+    "Stream",
     "adversarial_edges",
     "aggregate",
+    "arriving",
     "audit",
     "bench",
     "click_fraud",
@@ -46,6 +51,7 @@ __all__ = [
     "exposure",
     "flipped_label_auc",
     "flipped_labels",
+    "follow",
     "forgetting_entry",
     "gap_closed",
     "items_of_category",

@@ -1,6 +1,7 @@
 """Scenarios: data and a forget request whose effect is known."""
 
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
+from graphunlearn.eval.scenarios.arriving import Stream, arriving
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario
 from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
 from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
@@ -11,7 +12,9 @@ from graphunlearn.eval.scenarios.spam import spam_sessions
 __all__ = [
     "SHARES",
     "Scenario",
+    "Stream",
     "adversarial_edges",
+    "arriving",
     "click_fraud",
     "core_users",
     "edge_users",
