@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from graphunlearn.data import InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.events import Kind
 from graphunlearn.errors import ArgumentError
 
@@ -18,15 +19,17 @@ __all__ = ["Floor"]
 
 @dataclass(kw_only=True)
 class Floor(ABC):
-    """A recommender without learned embeddings, which a trained model should beat.
+    """A recommender that counts or solves instead of training; a trained model should beat it, and it forgets exactly.
 
     Attributes:
         name: Name of the floor in tables and reports.
         kinds: Kinds of graph that it can be fitted to.
+        graph: The training graph, once the floor has been fitted.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]]
+    graph: Any = field(init=False, repr=False, compare=False)
 
     @abstractmethod
     def fit(self, graph: Any) -> Floor:
@@ -53,6 +56,36 @@ class Floor(ABC):
         Raises:
             ValueError: The floor has not been fitted.
         """
+
+    @torch.no_grad()
+    def forget(self, request: ForgetRequest) -> Any:
+        """Return what fitting the retained data returns.
+
+        Args:
+            request: What to forget, at levels that the training graph serves.
+
+        Returns:
+            A new floor, whose ``graph`` is the retained graph; this one stays as it is.
+
+        Raises:
+            ValueError: The floor has not been fitted, the request does not fit the graph, or nothing would be left.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.datasets.synthetic_interactions(num_users=50, num_items=20, interactions_per_user=5)
+            >>> request = gu.ForgetRequest("user", ["u3"])
+            >>> floor = gu.nn.floors.ItemKNN()
+            >>> forgotten, again = floor.fit(graph).forget(request), floor.fit(graph.split(request)[0])
+            >>> torch.equal(forgotten.weights.to_dense(), again.weights.to_dense())
+            True
+        """
+        self._check_fitted()
+        forgotten = request.mask(self.graph)
+        return self._forget(copy.copy(self), self.graph.keep(~forgotten), forgotten)
+
+    def _forget(self, other: Any, retained: Any, forgotten: Tensor) -> Any:
+        """Fit a copy of this floor to the retained graph; the default counts anew, whatever is forgotten."""
+        return other.fit(retained)
 
     def _check_fitted(self) -> None:
         """Raise ArgumentError if the floor has not been fitted."""
