@@ -35,8 +35,8 @@ MODELS = {
 LAST = 10_000  # sessions of Diginetica, the last ones
 METHODS = {
     "interactions": (
-        *("unlink", "unlink-redraw", "ifru", "unlearnrec", "calibrate", "finetune", "ascent", "ascent-finetune"),
-        *("negative-kl", "popularity-kl", "scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova"),
+        *("unlink", "unlink-redraw", "ifru", "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
+        *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova"),
     ),
     "sessions": ("unlink", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
 }

@@ -68,13 +68,16 @@ class Recommend:
     def run(self) -> Answer:
         """Compute the lists, and write or print them."""
         from graphunlearn.nn.encoding import best_items
+        from graphunlearn.runs.exact import ExactRun, exact_name
         from graphunlearn.runs.run import Run
 
         self._check_out()
         if self.k < 1:
             raise ArgumentError("--k", "be at least 1", self.k)
         self._check_asked(None)
-        run = Run.load(self.source, device_of(self.running.device))
+        device = device_of(self.running.device)
+        exact = None if exact_name(self.source) is None else ExactRun.load(self.source, device)
+        run: Any = Run.load(self.source, device) if exact is None else exact
         self._check_asked(run)
         k = min(self.k, run.train.num_items)
         if k < self.k:
@@ -87,7 +90,10 @@ class Recommend:
             graph, queries = self._sessions(run), None
             names = graph.vocabulary("session").ids
         known = run.train.active[-run.train.num_items :]
-        items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
+        if exact is None:
+            items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
+        else:
+            items, scores = exact.floor.recommend(k, queries, candidates=known)
         return self._answer(run.train.query, names, run.train.vocabulary("item"), items, scores)
 
     def _check_asked(self, run: Run | None) -> None:

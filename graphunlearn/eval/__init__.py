@@ -6,13 +6,13 @@ from graphunlearn.eval.machine import environment
 from graphunlearn.eval.pairs import exposure, never_seen_pairs
 from graphunlearn.eval.report.writing import aggregate, terminal_table, write_report
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
-from graphunlearn.eval.scenarios.arriving import Stream, arriving
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario
 from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
 from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
 from graphunlearn.eval.scenarios.sessions import session_clicks
 from graphunlearn.eval.scenarios.spam import spam_sessions
+from graphunlearn.eval.scenarios.stream import Stream, arriving
 from graphunlearn.eval.session_measure import u_score
 from graphunlearn.eval.streaming import Lane, follow
 from graphunlearn.eval.targets import last_prefixes, session_target_figures, target_figures

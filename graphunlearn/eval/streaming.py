@@ -18,7 +18,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.auditing import judge_of
 from graphunlearn.eval.cache import retrained
 from graphunlearn.eval.measure import Measured
-from graphunlearn.eval.scenarios.arriving import Stream
+from graphunlearn.eval.scenarios.stream import Stream
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, default_objective, default_settings
@@ -99,8 +99,8 @@ def follow(
 
     At each look, models are trained without everything that was forgotten so far. The distance of a lane to them is
     the one of :func:`~graphunlearn.eval.distance_to_retrain`, over all that was forgotten so far and over the test
-    data, as a multiple of the distance between two retrained models. ``sensitive@k`` is the share of the users who asked and
-    whose list of :math:`k` items still holds one of the category. A batch ends at a look at the latest.
+    data, as a multiple of the distance between two retrained models. ``sensitive@k`` is the share of the users who
+    asked and whose list of :math:`k` items still holds one of the category. A batch ends at a look at the latest.
 
     The cost of a batch is its CPU time, without the drift. Where a batch exhausts the budget of the drift, the model is
     retrained on what is retained, which counts as well, and the drift starts again.

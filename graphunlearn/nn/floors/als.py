@@ -74,9 +74,10 @@ class ALS(Floor):
 
     name: ClassVar[str] = "als"
     kinds: ClassVar[tuple[Kind, ...]] = ("interactions",)
-    dim: int = 32
-    l2: float = 10.0
-    alpha: float = 10.0
+    stored: ClassVar[tuple[str, ...]] = ("items",)
+    dim: int = 64
+    l2: float = 30.0
+    alpha: float = 5.0
     tolerance: float = 1e-2
     max_sweeps: int = 100
     seed: int = 0

@@ -24,11 +24,13 @@ class Floor(ABC):
     Attributes:
         name: Name of the floor in tables and reports.
         kinds: Kinds of graph that it can be fitted to.
+        stored: Names of the attributes that a file holds.
         graph: The training graph, once the floor has been fitted.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]]
+    stored: ClassVar[tuple[str, ...]] = ()
     graph: Any = field(init=False, repr=False, compare=False)
 
     @abstractmethod
@@ -56,6 +58,52 @@ class Floor(ABC):
         Raises:
             ValueError: The floor has not been fitted.
         """
+
+    @torch.no_grad()
+    def recommend(
+        self, k: int = 10, users: Tensor | None = None, *, candidates: Tensor | None = None, batch_size: int = 256
+    ) -> tuple[Tensor, Tensor]:
+        """Return the ``k`` best items for users of the training graph, without the items that they have in it.
+
+        Args:
+            k: Number of items per user.
+            users: Internal user ids ``[num]``; all by default.
+            candidates: Mask of the items that may be returned ``[num_items]``; all by default.
+            batch_size: Users scored at a time.
+
+        Returns:
+            Internal item ids and scores ``[num, k]``, best first; places without an item are ``-1``, with a score of
+            minus infinity.
+
+        Raises:
+            ValueError: The floor has not been fitted, or not to users and items, or ``k`` is not between 1 and the
+                number of items.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=3)
+            >>> gu.nn.floors.Popularity().fit(graph).recommend(k=2)[0]
+            tensor([[ 1,  2],
+                    [ 2, -1]])
+        """
+        self._check_fitted()
+        graph = self.graph
+        if graph.kind != "interactions":
+            raise ArgumentError("floor", "be fitted to users and items", "sessions", "call its method scores")
+        if not 1 <= k <= graph.num_items:
+            raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
+        users = torch.arange(graph.num_users, device=graph.device) if users is None else users
+        found, values = [], []
+        for batch in users.split(batch_size):
+            scores = self.scores(graph, batch)
+            seen = torch.zeros_like(scores, dtype=torch.bool)
+            seen[graph.seen(batch)] = True
+            if candidates is not None:
+                seen[:, ~candidates] = True
+            best, items = scores.masked_fill_(seen, -torch.inf).topk(k)
+            found.append(items.masked_fill(seen.gather(1, items), -1))
+            values.append(best)
+        return torch.cat(found), torch.cat(values)
 
     @torch.no_grad()
     def forget(self, request: ForgetRequest) -> Any:
@@ -86,6 +134,36 @@ class Floor(ABC):
     def _forget(self, other: Any, retained: Any, forgotten: Tensor) -> Any:
         """Fit a copy of this floor to the retained graph; the default counts anew, whatever is forgotten."""
         return other.fit(retained)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what fitting computed, by name, for a file; :meth:`restore` takes it back.
+
+        Raises:
+            ValueError: The floor has not been fitted, or is counted anew instead of being stored.
+        """
+        self._check_fitted()
+        if not self.stored:
+            raise ArgumentError("floor", "be one that is stored", self.name, "fit it again")
+        return {name: getattr(self, name) for name in self.stored}
+
+    def restore(self, graph: Any, tensors: dict[str, Tensor]) -> Any:
+        """Take back what :meth:`tensors` returned.
+
+        Args:
+            graph: The graph that the floor was fitted to.
+            tensors: The tensors by name.
+
+        Returns:
+            The floor itself.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+        self._check(graph)
+        self.graph = graph
+        for name in self.stored:
+            setattr(self, name, tensors[name].to(graph.device))
+        return self
 
     def _check_fitted(self) -> None:
         """Raise ArgumentError if the floor has not been fitted."""

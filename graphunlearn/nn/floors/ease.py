@@ -57,6 +57,7 @@ class EASE(Floor):
 
     name: ClassVar[str] = "ease"
     kinds: ClassVar[tuple[Kind, ...]] = ("interactions",)
+    stored: ClassVar[tuple[str, ...]] = ("inverse",)
     l2: float = 250.0
     max_gib: float = 4.0
 

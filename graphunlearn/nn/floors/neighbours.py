@@ -44,6 +44,11 @@ class ItemKNN(Floor):
         k: Neighbours per item.
         shrink: Shrinkage :math:`h`; larger values trust rare items less.
 
+    Attributes:
+        weights: The similarities to the neighbours of every item, sparse ``[num_items, num_items]``.
+        pointer, near, exact: The same in double precision, by which neighbours are ranked: where those of every item
+            start, their ids, and their similarities.
+
     Raises:
         ValueError: ``k`` is no whole number of at least 1, or ``shrink`` is negative or not finite.
 
@@ -56,6 +61,7 @@ class ItemKNN(Floor):
 
     name: ClassVar[str] = "item-knn"
     kinds: ClassVar[tuple[Kind, ...]] = ("interactions",)
+    stored: ClassVar[tuple[str, ...]] = ("pointer", "near", "exact")
     k: int = 100
     shrink: float = 10.0
 
@@ -84,9 +90,14 @@ class ItemKNN(Floor):
     def _store(self, count: Tensor, near: Tensor, exact: Tensor) -> None:
         """Store the neighbours of all items, one item after another: their number, their ids, their similarities."""
         pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])
-        size = (count.numel(), count.numel())
-        self._exact = exact  # the similarities in double precision, by which neighbours are ranked
-        self.weights = csr(pointer, near, exact.to(torch.get_default_dtype()), size)
+        self.pointer, self.near, self.exact = pointer, near, exact
+        self.weights = csr(pointer, near, exact.to(torch.get_default_dtype()), (count.numel(), count.numel()))
+
+    def restore(self, graph: InteractionGraph, tensors: dict[str, Tensor]) -> ItemKNN:
+        """Take back the stored neighbours; see :meth:`Floor.restore`."""
+        super().restore(graph, tensors)
+        self._store(self.pointer.diff(), self.near, self.exact)
+        return self
 
     def _similarities(self, known: InteractionGraph, items: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of items ``[num]`` with their similarities to all items ``[num, num_items]`` (float64)."""
@@ -126,19 +137,19 @@ class ItemKNN(Floor):
             return other.fit(retained)
         other.graph = retained
         items, kept = known.num_items, min(self.k, known.num_items)
-        pointer, near = self.weights.crow_indices(), self.weights.col_indices()
+        pointer, near = self.pointer, self.near
         count = pointer[1:] - pointer[:-1]
         row = torch.repeat_interleave(torch.arange(items, device=near.device), count)
         old_near = near.new_full((items, kept), items)
-        old = self._exact.new_zeros(items, kept)
+        old = self.exact.new_zeros(items, kept)
         place = torch.arange(row.numel(), device=near.device) - pointer[row]
-        old_near[row, place], old[row, place] = near, self._exact
+        old_near[row, place], old[row, place] = near, self.exact
         last = torch.where(count == kept, old.masked_fill(old_near == items, torch.inf).amin(1), 0.0)
         fresh = torch.cat([old.new_zeros(0, items), *(w for _, w in self._similarities(known, touched))]).t()
         gone = torch.cat([lost, lost.new_zeros(1)])[old_near]
         again = lost | gone.any(1) | ((fresh > 0) & (fresh >= last[:, None])).any(1)
         keeps = ~again[row]
-        parts, anew = [(row[keeps], near[keeps], self._exact[keeps])], [touched]
+        parts, anew = [(row[keeps], near[keeps], self.exact[keeps])], [touched]
         for some in (again & ~lost).nonzero().flatten().split(ROWS):
             columns = torch.cat([old_near[some], touched.expand(some.numel(), -1)], 1)
             values = torch.cat([old[some].masked_fill(gone[some], 0), fresh[some]], 1)
