@@ -1,9 +1,9 @@
 """Requests one after another, as in ERASE: distance to retraining, quality and cost as a stream of requests goes on.
 
-Users of ML-100K forget their interactions with one genre, one user after another; fake sessions are taken out of
-Yoochoose, and whole sessions out of Diginetica. Every method serves the stream one by one and in batches, some with
-scheduled retraining. At 25, 50, 75 and 100 % of the requests the models are compared with retrained ones. Lanes that
-are finished are kept in the results and skipped in the next run.
+Users of ML-100K forget their interactions with one genre, one user after another; fake sessions are taken out of the
+last sessions of Yoochoose, and real ones out of those of Diginetica. Every method serves the stream one by one and in
+batches, some with scheduled retraining. At 25, 50, 75 and 100 % of the requests the models are compared with retrained
+ones. Lanes that are finished are kept in the results and skipped in the next run.
 
     python benchmarks/stream.py --cases ml-100k yoochoose-spam diginetica-sessions --cache /tmp/models
 """
@@ -20,6 +20,7 @@ from typing import Any
 from common import RESULTS, data, save
 
 import graphunlearn as gu
+from graphunlearn.cli._sources import last_sessions
 from graphunlearn.eval import Lane, Stream, arriving, follow, items_of_category, removal, sensitive, spam_sessions
 from graphunlearn.eval.comparison import _Trainer
 from graphunlearn.ledger.drift import BUDGET
@@ -29,30 +30,29 @@ from graphunlearn.operators import registry
 GENRE = "Horror"
 MODELS = {
     "ml-100k": ("lightgcn", 32, 2),
-    "yoochoose-spam": ("gru4rec", 64, 1),
-    "diginetica-sessions": ("gru4rec", 64, 1),
+    "yoochoose-spam": ("gru4rec", 32, 1),
+    "diginetica-sessions": ("gru4rec", 32, 1),
 }
-LAST = 10_000  # sessions of Diginetica, the last ones
+LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
 METHODS = {
     "interactions": (
         *("unlink", "unlink-redraw", "ifru", "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
         *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova"),
     ),
-    "sessions": ("unlink", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
+    "sessions": ("unlink", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl", "scif"),
 }
 DASHES = {"one by one": "-", "batched": "--", "retrained": ":"}
 
 
-def sessions(name: str) -> tuple[gu.SessionGraph, gu.SessionGraph]:
-    """Return training and test sessions."""
+def sessions(name: str) -> gu.SessionGraph:
+    """Return the last sessions of a data set."""
+    files = {
+        "yoochoose-spam": data("yoochoose-100k", "yoochoose-clicks-100k_train_full.txt"),
+        "diginetica-sessions": data("diginetica", "train.tsv.gz"),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if name == "yoochoose-spam":
-            folder = data("yoochoose-100k")
-            graph = gu.SessionGraph.from_file(folder / "yoochoose-clicks-100k_train_full.txt")
-            return graph, gu.SessionGraph.from_file(folder / "yoochoose-clicks-100k_test.txt", like=graph)
-        graph = gu.SessionGraph.from_file(data("diginetica", "train.tsv.gz"))
-        return graph, gu.SessionGraph.from_file(data("diginetica", "test.tsv.gz"), like=graph)
+        return last_sessions(gu.SessionGraph.from_file(files[name]), LAST).collapse()
 
 
 def stream_of(name: str, requests: int) -> Stream[Any]:
@@ -61,10 +61,11 @@ def stream_of(name: str, requests: int) -> Stream[Any]:
         graph = gu.InteractionGraph.from_file(data("ml-100k", "ml-100k.inter"))
         items = items_of_category(data("ml-100k", "ml-100k.item"), GENRE)
         return arriving(sensitive(graph, items, share=0.25), count=requests)
-    graph, test = sessions(name)
-    if name == "yoochoose-spam":
-        return arriving(spam_sessions(graph, test=test), count=requests)
-    return arriving(removal(graph, "session", test=test), count=requests)
+    graph = sessions(name)
+    return arriving(
+        spam_sessions(graph, share=0.025) if name == "yoochoose-spam" else removal(graph, "session", share=0.03),
+        count=requests,
+    )
 
 
 def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> list[Lane]:
