@@ -71,11 +71,11 @@ def stream_of(name: str, requests: int) -> Stream[Any]:
 def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> list[Lane]:
     """Return the lanes of a kind of graph: all methods in batches first, then one by one, then with retraining."""
     names = chosen or METHODS[kind]
-    main = [name for name in (("ifru", "unlearnrec") if kind == "interactions" else ("cau",)) if name in names]
+    again = ("ifru", "calibrate") if kind == "interactions" else ("cau",)
     lanes = [Lane(method=registry[name](), batch=batch) for name in names]
     lanes += [Lane(method=registry[name]()) for name in names]
-    for name in main:
-        lanes += [Lane(method=registry[name](), budget=BUDGET), Lane(method=registry[name](), every=requests // 4)]
+    lanes += [Lane(method=registry[name](), batch=batch, every=requests // 2) for name in again if name in names]
+    lanes += [Lane(method=registry["ascent"](), batch=batch, budget=BUDGET)] if "ascent" in names else []
     return [*lanes, Lane(method=gu.Retrain(), batch=requests // 4)]
 
 
@@ -101,8 +101,7 @@ def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:
         print(name, told["lane"], told.get("failed", last), f"{time.process_time():.0f} CPU s", flush=True)
 
     shared: dict[str, Any] = {"objective": objective, "settings": settings, "retrain_seeds": options.retrain_seeds}
-    found = follow(stream, original, missing, cache=options.cache, on_lane=keep, **shared)
-    entry |= {"deadline": found["deadline"], "looks": found["looks"]}
+    follow(stream, original, missing, cache=options.cache, on_looks=entry.update, on_lane=keep, **shared)
     keep_results(done)
 
 

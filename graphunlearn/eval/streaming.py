@@ -93,6 +93,7 @@ def follow(
     retrain_seeds: int = 3,
     deadline: float | None = None,
     cache: str | Path | None = None,
+    on_looks: Callable[[dict[str, Any]], Any] = lambda told: None,
     on_lane: Callable[[dict[str, Any]], Any] = lambda told: None,
 ) -> dict[str, Any]:
     r"""Serve a stream of requests in several ways, and compare with retrained models while it goes on.
@@ -115,6 +116,7 @@ def follow(
         retrain_seeds: Number of retrained models per look, at least 2.
         deadline: CPU seconds in which a batch has to be served; by default those of a retraining at the first look.
         cache: Folder of retrained models; see :func:`~graphunlearn.eval.audit`.
+        on_looks: Called with the report without lanes, once the models of all looks are trained.
         on_lane: Called with the entry of every lane that is finished.
 
     Returns:
@@ -150,11 +152,13 @@ def follow(
     seen = [_look(stream, model, count, known, retrain_seeds, folder) for count in ends]
     cost = seen[0].references
     deadline = statistics.fmean(r.cpu_seconds for r in cost) if deadline is None else deadline
+    report: dict[str, Any] = {"deadline": deadline, "looks": [look.known for look in seen]}
+    on_looks(report)
     told = []
     for lane in lanes:
         told.append(_Run(stream, model, lane, known, deadline).all(seen))
         on_lane(told[-1])
-    return {"deadline": deadline, "looks": [look.known for look in seen], "lanes": told}
+    return report | {"lanes": told}
 
 
 def _ends(looks: Sequence[float], count: int) -> list[int]:

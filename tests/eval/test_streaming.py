@@ -13,7 +13,7 @@ from graphunlearn.eval.streaming import LANES, REFERENCES
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*better than before the first step|.*below popular")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of recommending the items")
 SETTINGS = gu.nn.FitSettings(epochs=3)
 
 
@@ -46,7 +46,9 @@ def test_figures_are_those_of_single_steps(stream, model):
     lanes = [Lane(method=gu.Unlink(), batch=3), Lane(method=gu.IFRU(on_rejection="keep"), batch=4)]
     told = []
     shared = {"objective": gu.BPR(), "settings": SETTINGS, "retrain_seeds": 2, "looks": (0.5, 1.0)}
-    found = follow(stream, model, lanes, **shared, deadline=1e-9, on_lane=told.append)
+    looks = []
+    found = follow(stream, model, lanes, **shared, deadline=1e-9, on_looks=looks.append, on_lane=told.append)
+    assert looks == [{"deadline": 1e-9, "looks": found["looks"]}]
     assert [lane["lane"] for lane in found["lanes"]] == ["unlink, batches of 3", "ifru, batches of 4"]
     assert told == found["lanes"] and found["deadline"] == 1e-9
     assert [batch["requests"] for batch in told[0]["batches"]] == [3, 4, 7, 8]  # a batch ends at a look at the latest
