@@ -69,14 +69,14 @@ def stream_of(name: str, requests: int) -> Stream[Any]:
 
 
 def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> list[Lane]:
-    """Return the lanes of a kind of graph: all methods in batches first, then one by one, then with retraining."""
+    """Return the lanes of a kind of graph: all methods in batches, then with retraining, then one by one."""
     names = chosen or METHODS[kind]
-    again = ("ifru", "calibrate") if kind == "interactions" else ("cau",)
+    again, drifting = (("calibrate", "ifru"), "scif") if kind == "interactions" else (("cau",), "cau")
     lanes = [Lane(method=registry[name](), batch=batch) for name in names]
-    lanes += [Lane(method=registry[name]()) for name in names]
+    lanes += [Lane(method=gu.Retrain(), batch=requests // 4)]
     lanes += [Lane(method=registry[name](), batch=batch, every=requests // 2) for name in again if name in names]
-    lanes += [Lane(method=registry["ascent"](), batch=batch, budget=BUDGET)] if "ascent" in names else []
-    return [*lanes, Lane(method=gu.Retrain(), batch=requests // 4)]
+    lanes += [Lane(method=registry[drifting](), batch=batch, budget=BUDGET)] if drifting in names else []
+    return lanes + [Lane(method=registry[name]()) for name in names]
 
 
 def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:

@@ -332,8 +332,7 @@ def stream() -> str:
     rows = []
     for case, entry in found("stream").items():
         last = entry["looks"][-1]
-        for name in ("original", "retrained"):
-            rows.append([case, name, *_ended(last[name], last)])
+        rows += [[case, name, *_ended(last[name], last)] for name in ("original", "retrained")]
         for lane in entry["lanes"]:
             if "failed" in lane:
                 rows.append([case, lane["lane"], lane["failed"], *[""] * 7])
