@@ -61,12 +61,20 @@ COLUMNS = {
     "retrain_seconds": "retraining, s",
     "speedup_vs_retrain": "× faster",
     "peak_memory_mb": "peak MB",
+    "sensitive@10": "sensitive@10",
+    "cpu_seconds_in_all": "CPU seconds in all",
+    "drift": "drift",
+    "fit_cpu_seconds": "fitting, CPU s",
+    "forget_cpu_seconds": "a request, CPU s",
+    "refit_cpu_seconds": "fitting anew, CPU s",
+    "times_faster": "× faster",
+    "difference": "difference",
     "best_epoch": "best epoch",
 }
 """The figures of a row of a method or model that the page shows, and what they are called there."""
 ASIDE = {"runs", "cells", "logs", "log", "steps", "settings", "left_out", "environment", "gap_closed_by_data_seed"}
 """What the files hold besides, for whoever repeats a measurement."""
-LABELS = ("dataset", "model", "scenario", "level", "share", "shots")
+LABELS = ("dataset", "model", "scenario", "level", "share", "shots", "lane")
 """What tells one case of a file from another."""
 INTRODUCTION = """# Benchmarks
 

@@ -58,6 +58,8 @@ def tables() -> dict[str, str]:
         "acceptance": acceptance(),
         "leaderboard": leaderboard(),
         "every-operator": every_operator(),
+        "stream": stream(),
+        "exact": exact(),
     }
 
 
@@ -362,3 +364,46 @@ def acceptance() -> str:
                 rows.append([*about, METHODS[method], outcome, " ".join(near), " ".join(good), worse])
     headings = ["data", "model", "loss", "scenario", "method", "outcome", "Δp test ×", "Recall@20 or AUROC", "worse"]
     return table(headings, rows)
+
+
+def stream() -> str:
+    """Return where every lane of every stream ended, with the originals and the retrained models."""
+    rows = []
+    for case, entry in found("stream").items():
+        last = entry["looks"][-1]
+        rows += [[case, name, *_ended(last[name], last)] for name in ("original", "retrained")]
+        for lane in entry["lanes"]:
+            if "failed" in lane:
+                rows.append([case, lane["lane"], lane["failed"], *[""] * 7])
+                continue
+            rows.append([case, lane["lane"], *_ended(lane["rows"][-1], last)])
+    headings = ["stream", "served by", "Δ forgotten", "Δ test", "quality against retraining"]
+    return table([*headings, "sensitive@10", "promoted items", "CPU s", "slowest batch", "drift"], rows)
+
+
+def _ended(row: dict[str, Any], last: dict[str, Any]) -> list[str]:
+    """Return the figures of one model at the end of a stream."""
+    metric = "mrr@20" if "mrr@20" in row and "log_p_forgotten" in row else "recall@20"
+    shown = {name: row.get(name) for name in ("sensitive@10", "target_exposure@20", "drift")}
+    costs = ["–" if row.get(key) is None else number(row[key]) for key in ("cpu_seconds_in_all", "slowest_batch")]
+    return [
+        *(times(row.get(f"distance_{where}")) for where in ("forget", "test")),
+        percent(row[metric] / last["retrained"][metric] - 1),
+        "–" if shown["sensitive@10"] is None else f"{100 * shown['sensitive@10']:.0f} %",
+        number(shown["target_exposure@20"], 3),
+        *costs,
+        number(shown["drift"]),
+    ]
+
+
+def exact() -> str:
+    """Return what forgetting costs models that forget exactly."""
+    rows = []
+    for row in found("exact")["rows"]:
+        seconds = [f"{1000 * row[key]:,.0f} ms" for key in ("refit_cpu_seconds", "forget_cpu_seconds")]
+        near = "equal" if row["difference"] == 0 else f"{row['difference']:.0e}"
+        recall = [number(row[key], 4) for key in ("recall@20", "refitted_recall@20")]
+        data = DATA.get(row["data"], row["data"])
+        rows.append([data, row["model"], *seconds, times(row["times_faster"]), near, *recall])
+    headings = ["data", "model", "fitting anew", "a request", "× faster", "largest difference of scores"]
+    return table([*headings, "Recall@20", "fitted anew"], rows)

@@ -90,6 +90,12 @@ def test_the_table_has_the_figures_of_the_files(decisions):
     assert f"{round(100 * labels['ifru']['gap_closed'])} % of the gap" in wrong.closeness
     assert wrong.cost == f"{round(labels['ifru']['speedup_vs_retrain'])} × faster"
 
+    exact = [row for row in results("exact")["rows"] if row["model"] in ("item-knn", "ease", "session-knn")]
+    row = next(row for want, row in rows.items() if want.startswith("nothing at all may be left"))
+    fast = sorted(entry["times_faster"] for entry in exact)
+    assert row.cost == f"{decisions.span([fast[0], fast[-1]], digits=0)} faster than fitting anew (CPU seconds)"
+    assert max(entry["difference"] for entry in exact) <= 1e-8
+
     shards = results("cau-shards")
     lost = [
         100 * row["utility_vs_retrain"]["recall@20"]
@@ -171,6 +177,11 @@ def test_every_table_is_on_a_page_and_has_the_figures_of_the_files(made):
         f"| {row['drift']:.2f} | {results('ledger')['spent_after_requests']['unlearnrec']} requests |"
         in made["tables/ledger.md"]
     )
+    lane = next(lane for lane in results("stream")["ml-100k"]["lanes"] if lane["lane"] == "ifru, batches of 10")
+    near = [f"{lane['rows'][-1][f'distance_{where}']:.2f} ×" for where in ("forget", "test")]
+    assert f"| ml-100k | ifru, batches of 10 | {' | '.join(near)} |" in made["tables/stream.md"]
+    row = next(row for row in results("exact")["rows"] if (row["data"], row["model"]) == ("ml-100k", "ease"))
+    assert f"| {row['times_faster']:.2f} × | {row['difference']:.0e} |" in made["tables/exact.md"]
 
 
 def test_every_public_name_has_an_entry(pages, made):

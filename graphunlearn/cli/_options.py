@@ -14,7 +14,24 @@ if TYPE_CHECKING:
     from graphunlearn.nn import Criterion, FitSettings
     from graphunlearn.runs.run import ModelSpec
 
-Model = Literal["lightgcn", "mf", "sgl", "simgcl", "ngcf", "srgnn", "gru4rec", "sasrec", "narm", "bert4rec", "gcegnn"]
+Model = Literal[
+    "lightgcn",
+    "mf",
+    "sgl",
+    "simgcl",
+    "ngcf",
+    "ease",
+    "itemknn",
+    "als",
+    "srgnn",
+    "gru4rec",
+    "sasrec",
+    "narm",
+    "bert4rec",
+    "gcegnn",
+]
+EXACT = ("ease", "itemknn", "als")
+"""The models of users and items that are solved or counted instead of trained, and forget exactly."""
 Loss = Literal["bpr", "bce", "sampled-bce", "sampled-softmax", "in-batch-softmax"]
 WIDTH = {"interactions": 32, "sessions": 64}
 """Default width of the embedding table, by kind of graph."""
@@ -57,10 +74,11 @@ class Learning:
 
     model: Model = "lightgcn"
     """The model. For users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss
-    (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec, SASRec, NARM, BERT4Rec or GCE-GNN.
+    (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec, SASRec, NARM, BERT4Rec or GCE-GNN. EASE, item-kNN and
+    implicit ALS (als), also for users and items, are solved and not trained by gradients, and forget exactly.
     """
     dim: Int = None
-    """Width of the embeddings (default: 32, for sessions 64)."""
+    """Width of the embeddings (default: 32, for sessions 64), or number of factors of als (default: 64)."""
     layers: Int = None
     """Number of layers, or of steps of SR-GNN (default: 2, for SR-GNN, GRU4Rec, NARM and GCE-GNN 1; mf has
     none)."""
@@ -69,7 +87,8 @@ class Learning:
     and in-batch-softmax compare interactions with drawn items. Default: bce where there are labels (or a threshold),
     else bpr. Session models learn which click comes next."""
     weight_decay: Float = None
-    """L2 penalty on the embeddings in a sample (default: 0.001, of bce 0.003)."""
+    """L2 penalty on the embeddings in a sample (default: 0.001, of bce 0.003); of ease and als, on the whole model
+    (default: 250 and 30)."""
     negatives: Int = None
     """Items that every interaction is compared with (default: 4, of sampled-bce 1, of the softmax losses 64)."""
 
@@ -78,7 +97,7 @@ class Learning:
         """The kind of graph that the model learns from: ``"interactions"`` or ``"sessions"``."""
         from graphunlearn.nn import kind_of
 
-        return kind_of(self.model)
+        return "interactions" if self.model in EXACT else kind_of(self.model)
 
     def check(self) -> None:
         """Check that the options fit the model.
@@ -94,9 +113,16 @@ class Learning:
                     raise misplaced(name, "interactions", self.model)
 
     def spec(self) -> ModelSpec:
-        """Return the name and the sizes of the model."""
+        """Return the name and the sizes of the model.
+
+        Raises:
+            ArgumentError: The model is not trained by gradients.
+        """
         from graphunlearn.runs.run import ModelSpec
 
+        if self.model in EXACT:
+            hint = "'--floors' measures it beside others"
+            raise ArgumentError("--model", "be a model that is trained by gradients", self.model, hint)
         dim = WIDTH[self.kind] if self.dim is None else self.dim
         return ModelSpec(self.model, dim, LAYERS.get(self.model, 2) if self.layers is None else self.layers)
 
@@ -124,7 +150,7 @@ def models_of(kind: str) -> list[str]:
     """
     from graphunlearn.nn import kind_of
 
-    return [name for name in get_args(Model) if kind_of(name) == kind]
+    return [name for name in get_args(Model) if name not in EXACT and kind_of(name) == kind]
 
 
 def misplaced(option: str, kind: str, model: str) -> ArgumentError:

@@ -169,10 +169,12 @@ def _forget(command: Forget, ranks: Ranks) -> Answer | None:
 def _recommend(command: Recommend, ranks: Ranks) -> Answer | None:
     """Compute the lists, and write or print them."""
     from graphunlearn.distributed import model_part, recommend, take_part
+    from graphunlearn.runs.exact import ExactRun
 
     run, k = command.asked()
-    if run.spec.kind == "sessions":
-        raise ArgumentError("run", "be that of lightgcn, lightgcn-positives or mf on several ranks", run.spec.name)
+    if isinstance(run, ExactRun) or run.spec.kind == "sessions":
+        name = run.name if isinstance(run, ExactRun) else run.spec.name
+        raise ArgumentError("run", "be that of lightgcn, lightgcn-positives or mf on several ranks", name)
     numbers = command.users_of(run.train)
     names = [run.train.vocabulary("user")[number] for number in numbers.tolist()]
     items = run.train.vocabulary("item")

@@ -281,7 +281,8 @@ def read_as_trained(run: Run, path: Path, option: str, file: FileOptions, like: 
             expected = f"have ratings, because the run was trained with '--threshold {threshold:g}'"
             raise ArgumentError(option, expected, "none")
         graph = graph.binarize(threshold)
-    return graph.select(graph.label > 0) if type(run.objective) is not BCE and graph.label is not None else graph
+    ranks = hasattr(run, "objective") and type(run.objective) is not BCE
+    return graph.select(graph.label > 0) if ranks and graph.label is not None else graph
 
 
 def tell_shared(test: InteractionGraph | SessionGraph, parts: Mapping[str, Any]) -> None:

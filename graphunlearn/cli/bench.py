@@ -175,7 +175,7 @@ class Bench(Learner):
     """Number of retrained models per split; at least 2, to measure how much two of them differ."""
     floors: bool = False
     """Put the quality of recommenders that need no training under floors in report.json: the most popular items,
-    item-kNN and EASE, or for sessions the most popular items, Markov and session-kNN."""
+    item-kNN, EASE and implicit ALS, or for sessions the most popular items, Markov and session-kNN."""
     caching: Annotated[Caching, arg(name="")] = field(default_factory=Caching)
     seed: int = 0
     """First data seed; all others follow from it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._exact import exact_quality
 from graphunlearn.cli._fields import File, Printing, RunFolder
 from graphunlearn.cli._quality import quality
 from graphunlearn.cli._reading import FileOptions
@@ -48,15 +49,21 @@ class Evaluate:
     def run(self) -> Answer:
         """Read the data and measure."""
         from graphunlearn.eval.report.verdict import format_number
+        from graphunlearn.runs.exact import ExactRun, exact_name
         from graphunlearn.runs.run import Run
 
         if not self.ks or min(self.ks) < 1:
             raise ArgumentError("--ks", "be list lengths of at least 1", " ".join(map(str, self.ks)) or "none")
         ks = tuple(dict.fromkeys(self.ks))
-        run = Run.load(self.source, device_of(self.device))
+        device = device_of(self.device)
+        exact = None if exact_name(self.source) is None else ExactRun.load(self.source, device)
+        run: Any = Run.load(self.source, device) if exact is None else exact
         held_out = run.test if self.test is None else self._read(run)
         self._check(held_out, run)
-        scores, counts = quality(run.model.eval(), run.train, held_out, ks)
+        if exact is None:
+            scores, counts = quality(run.model.eval(), run.train, held_out, ks)
+        else:
+            scores, counts = exact_quality(exact, held_out, ks)
         data: dict[str, Any] = {"run": str(self.source), "test": None if self.test is None else str(self.test)}
         data |= {"ks": ks, "metrics": scores, "counts": counts}
         names = list(dict.fromkeys(name.partition("@")[0] for name in scores if "@" in name))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from graphunlearn.cli._exact import forget_exactly
 from graphunlearn.cli._fields import File, Files, Ids, Int, Out, RunFolder, Running, Settings, optional
 from graphunlearn.cli._ledgers import check_no_key, finished, not_entered
 from graphunlearn.cli._methods import DEFAULT, check_method, options_of, serving
@@ -38,7 +39,8 @@ class Forget:
     corrected model and, for 'graphunlearn audit', the original model and the request; after the audit, 'graphunlearn
     purge' deletes them, and 'graphunlearn erase' writes a folder without the rows of those who were forgotten. A method
     prepared by 'graphunlearn prepare' reads its preparation from RUN; the preparation is copied to the new folder, for
-    further requests. sisa and sru need no copy, because the new model contains the models of their shards.
+    further requests. sisa and sru need no copy, because the new model contains the models of their shards. A run of
+    ease, itemknn or als takes no method: what it forgets, it forgets exactly, and there is no original to keep.
 
     With --ledger, RUN must be the newest run of that ledger. If the command is interrupted, the same command finishes
     the request; if the request is already finished, the command says so.
@@ -88,6 +90,7 @@ class Forget:
 
     def run(self) -> Answer:
         """Forget and write the folder."""
+        from graphunlearn.runs.exact import exact_name
         from graphunlearn.runs.folder import check_out
 
         asked: Asked = {
@@ -97,6 +100,8 @@ class Forget:
             check_no_key(self.key)
             check_out(self.out, self.running.overwrite)
         check_asked(asked)
+        if exact_name(self.source) is not None:
+            return forget_exactly(self, self.source, partial(request_of, asked, file=self.file))
         return self.forget(partial(request_of, asked, file=self.file))
 
     def forget(self, asking: Callable[[ModelSpec], ForgetRequest], ledger: Ledger | None = None) -> Answer:

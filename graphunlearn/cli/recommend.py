@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from graphunlearn.data import InteractionGraph, SessionGraph
     from graphunlearn.data.vocabulary import Vocabulary
+    from graphunlearn.runs.exact import ExactRun
     from graphunlearn.runs.run import Graph, Run
 
 __all__ = ["Recommend"]
@@ -68,21 +69,26 @@ class Recommend:
     def run(self) -> Answer:
         """Compute the lists, and write or print them."""
         from graphunlearn.nn.encoding import best_items
+        from graphunlearn.runs.exact import ExactRun
 
         run, k = self.asked()
         graph: Graph = run.train
-        if graph.kind == "interactions":
-            queries = self.users_of(graph)
+        if isinstance(run, ExactRun) or graph.kind == "interactions":
+            queries = self.users_of(run.train)
             names = [graph.vocabulary("user")[number] for number in queries.tolist()]
         else:
             graph, queries = self._sessions(run), None
             names = graph.vocabulary("session").ids
         known = run.train.active[-run.train.num_items :]
-        items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
+        if isinstance(run, ExactRun):
+            items, scores = run.floor.recommend(k, queries, candidates=known)
+        else:
+            items, scores = best_items(run.model.eval(), graph, k, queries, candidates=known)
         return self.answer(run.train.query, names, run.train.vocabulary("item"), items, scores)
 
-    def asked(self) -> tuple[Run, int]:
+    def asked(self) -> tuple[Run | ExactRun, int]:
         """Return the run and the length of the lists, after a check of the options."""
+        from graphunlearn.runs.exact import ExactRun, exact_name
         from graphunlearn.runs.run import Run
 
         self._check_out()
@@ -90,7 +96,11 @@ class Recommend:
             raise ArgumentError("--k", "be at least 1", self.k)
         self._check_asked(None)
         device = device_of(self.running.device)
-        run = Run.load(self.source, device, memory_map=device.type == "cpu")
+        run: Any = None
+        if exact_name(self.source) is not None:
+            run = ExactRun.load(self.source, device)
+        else:
+            run = Run.load(self.source, device, memory_map=device.type == "cpu")
         self._check_asked(run)
         k = min(self.k, run.train.num_items)
         if k < self.k:

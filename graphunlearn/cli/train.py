@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from graphunlearn.cli._exact import train_exactly
 from graphunlearn.cli._fields import Out, optional
+from graphunlearn.cli._options import EXACT
 from graphunlearn.cli._quality import quality
 from graphunlearn.cli._requests import first_option
 from graphunlearn.cli._resume import resumable
@@ -42,6 +44,7 @@ class Train(Learner):
       graphunlearn train --data ratings.csv --threshold 3 --out runs/a     # learn which ratings are above 3
       graphunlearn train --data log.csv --user-column who --item-column what --split-by time --out runs/a
       graphunlearn train --data train.txt --test test.txt --model sgl --dim 64 --layers 3 --out runs/a
+      graphunlearn train --data ratings.csv --model ease --out runs/e      # forgets exactly, without a method
       graphunlearn train --data clicks.csv --model gru4rec --out runs/g    # clicks.csv: session,item,time
       graphunlearn train --data clicks.csv --last-sessions 20000 --model srgnn --out runs/g
     """
@@ -56,8 +59,8 @@ class Train(Learner):
     seed: int = 0
     """Seed of the random split, of the initial parameters and of the order of the training samples."""
     floors: bool = False
-    """Also measure what needs no training: the most popular items, item-kNN and EASE, or for sessions the most popular
-    items, Markov and session-kNN."""
+    """Also measure what needs no training: the most popular items, item-kNN, EASE and implicit ALS, or for sessions the
+    most popular items, Markov and session-kNN."""
 
     def run(self) -> Answer:
         """Train and write the folder."""
@@ -68,6 +71,8 @@ class Train(Learner):
 
         check_out(self.out, self.running.overwrite)
         self.check_kind()
+        if self.learning.model in EXACT:
+            return train_exactly(self)
         settings, device = self.training.settings(self.learning.kind, self.seed), device_of(self.running.device)
         name, graph, test = self.read(self.learning.objective, self.collapse_repeats)
         test = None if test is None else test.to(device)

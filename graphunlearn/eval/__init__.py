@@ -12,7 +12,9 @@ from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popula
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
 from graphunlearn.eval.scenarios.sessions import session_clicks
 from graphunlearn.eval.scenarios.spam import spam_sessions
+from graphunlearn.eval.scenarios.stream import Stream, arriving
 from graphunlearn.eval.session_measure import u_score
+from graphunlearn.eval.streaming import Lane, follow
 from graphunlearn.eval.targets import last_prefixes, session_target_figures, target_figures
 from graphunlearn.metrics.forgetting import (
     KSDistance,
@@ -33,9 +35,12 @@ __all__ = [
     "SHARES",
     "Audit",
     "KSDistance",
+    "Lane",
     "Scenario",
+    "Stream",
     "adversarial_edges",
     "aggregate",
+    "arriving",
     "audit",
     "bench",
     "click_fraud",
@@ -46,6 +51,7 @@ __all__ = [
     "exposure",
     "flipped_label_auc",
     "flipped_labels",
+    "follow",
     "forgetting_entry",
     "gap_closed",
     "items_of_category",

@@ -184,7 +184,7 @@ def audit(
         raise ArgumentError("retrain_seeds", needed, retrain_seeds)
     if shadow < 0:
         raise ArgumentError("shadow", "be at least 0", shadow)
-    judge = _judge(graph, request, validation, test, objective, trained_labels, targets, real, category)
+    judge = judge_of(graph, request, validation, test, objective, trained_labels, targets, real, category)
     for method in methods:
         if isinstance(method, UnlearningResult) or method.prepare_seconds is not None:
             continue
@@ -315,7 +315,7 @@ def _klom(audits: Sequence[Audit]) -> dict[str, Any]:
     return {name: klom_entry([a.measured[name] for a in same], same[0].measured["retrain"]) for name in names}
 
 
-def _judge(
+def judge_of(
     graph: InteractionGraph | SessionGraph,
     request: ForgetRequest,
     validation: Any,

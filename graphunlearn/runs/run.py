@@ -41,6 +41,7 @@ from graphunlearn.operators.compacting import emptied_by
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shared.preparation import Kept
 from graphunlearn.runs.code import Code
+from graphunlearn.runs.exact import exact_name
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
 
 __all__ = ["Forgotten", "Graph", "ModelSpec", "Run"]
@@ -273,6 +274,9 @@ class Run:
             raise ArgumentError("run", "be a run folder, as 'train' writes it", f"'{folder}', without a run.json")
         if memory_map and torch.device(device).type != "cpu":
             raise ArgumentError("memory_map", "be False for a device other than the CPU", f"True for {device}")
+        if exact_name(folder) is not None:
+            got = f"'{folder}', of {exact_name(folder)}, which 'forget', 'recommend' and 'evaluate' take"
+            raise ArgumentError("run", "be a run of a model with trained embeddings", got)
         with whole("run", "be a whole run folder", folder):
             return cls._load(FolderReader(folder), device, memory_map=memory_map)
 

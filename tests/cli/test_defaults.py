@@ -46,6 +46,9 @@ def test_settings(told):
         assert f"(default: {one}, for sessions {other})" in text
     assert f"(default: {WIDTH['interactions']}, for sessions {WIDTH['sessions']})" in text
     assert f"(default: {gu.BPR().weight_decay:g}, of bce {gu.BCE().weight_decay:g})" in text
+    ease, als = gu.nn.floors.EASE(), gu.nn.floors.ALS()
+    assert f"or number of factors of als (default: {als.dim})" in text
+    assert f"of ease and als, on the whole model (default: {ease.l2:g} and {als.l2:g})" in text
     softmax = {gu.SampledSoftmax().negatives, gu.InBatchSoftmax().negatives}
     assert softmax == {64}
     assert (

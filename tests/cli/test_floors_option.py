@@ -10,7 +10,7 @@ from graphunlearn.eval import removal
 from graphunlearn.nn.floors import floor_metrics
 from graphunlearn.runs.run import Run
 
-NAMES = {"interactions": ["popularity", "item-knn", "ease"], "sessions": ["popularity", "markov", "session-knn"]}
+NAMES = {"interactions": ["popularity", "item-knn", "ease", "als"], "sessions": ["popularity", "markov", "session-knn"]}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_train_measures_floors_beside_the_model(ratings, clicks, tmp_path, call,
     for metric in metrics:
         assert f"{metric}, validation" in lines[first]
         assert f"{metric}, test" in lines[first]
-    rows = [line.split() for line in lines[first + 1 : first + 5]]
+    rows = [line.split() for line in lines[first + 1 : first + 2 + len(NAMES[kind])]]
     assert [row[0] for row in rows] == [run.spec.name, *NAMES[kind]]
     assert all(len(row) == 1 + 2 * len(metrics) and "–" not in row for row in rows)
 

@@ -7,11 +7,14 @@ from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popula
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
 from graphunlearn.eval.scenarios.sessions import session_clicks
 from graphunlearn.eval.scenarios.spam import spam_sessions
+from graphunlearn.eval.scenarios.stream import Stream, arriving
 
 __all__ = [
     "SHARES",
     "Scenario",
+    "Stream",
     "adversarial_edges",
+    "arriving",
     "click_fraud",
     "core_users",
     "edge_users",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import InteractionGraph
 from graphunlearn.data.events import Kind
 from graphunlearn.data.schema import check
 from graphunlearn.errors import ArgumentError
@@ -32,8 +31,8 @@ class EASE(Floor):
     .. math::
         P = (X^\top X + \lambda I)^{-1}, \qquad B_{ij} = -P_{ij} / P_{jj}, \qquad B_{jj} = 0, \qquad s_u = x_u B
 
-    :meth:`forget` updates :math:`P` in closed form and returns what fitting the retained interactions returns.
-    Everything is in double precision.
+    :meth:`forget` updates :math:`P` in closed form and returns what fitting the retained interactions returns; where
+    the update is no inverse to 1e-8, it fits anew. Everything is in double precision.
 
     Source: Steck, *Embarrassingly shallow autoencoders for sparse data*, WWW 2019; the updates are the
     Sherman–Morrison–Woodbury identity and the Schur complement.
@@ -58,6 +57,7 @@ class EASE(Floor):
 
     name: ClassVar[str] = "ease"
     kinds: ClassVar[tuple[Kind, ...]] = ("interactions",)
+    stored: ClassVar[tuple[str, ...]] = ("inverse",)
     l2: float = 250.0
     max_gib: float = 4.0
 
@@ -117,9 +117,8 @@ class EASE(Floor):
         rows = rows_of(positives(graph), queries, torch.double)
         return rows - rows @ self.inverse / self.inverse.diagonal()
 
-    @torch.no_grad()
-    def forget(self, request: ForgetRequest) -> EASE:
-        r"""Return the model of the retained interactions, in closed form.
+    def _forget(self, other: EASE, retained: InteractionGraph, forgotten: Tensor) -> EASE:
+        r"""Update the inverse.
 
         Items that lose all interactions are taken out by the Schur complement
         :math:`P_{kk} - P_{ks} P_{ss}^{-1} P_{sk}`. The rows :math:`V_0` of users that change are then replaced by
@@ -127,20 +126,8 @@ class EASE(Floor):
         :math:`P \leftarrow P - P V^\top (C + V P V^\top)^{-1} V P`. If the result is no inverse to 1e-8, which the
         rounding of thousands of requests can cause, or if the request changes more rows than there are items, the
         model is fitted anew.
-
-        Args:
-            request: What to forget: interactions, users, items, or several of them.
-
-        Returns:
-            A new model; this one stays as it is.
-
-        Raises:
-            ValueError: The floor has not been fitted, the request does not fit the graph, or nothing would be left.
         """
-        self._check_fitted()
-        retained = self.graph.split(request)[0]
         before, after = positives(self.graph), positives(retained)
-        other = copy.copy(self)
         other.graph = retained
         users = before.num_users
         lost = before.adjacency.degree - after.adjacency.degree

@@ -48,6 +48,7 @@ class Markov(Floor):
             ValueError: The graph is of users and items.
         """
         self._check(graph)
+        self.graph = graph
         items, within = graph.items, graph.session[1:] == graph.session[:-1]
         codes, counts = torch.unique(items[:-1][within] * graph.num_items + items[1:][within], return_counts=True)
         last, self._next = codes // graph.num_items, codes % graph.num_items

@@ -13,6 +13,7 @@ from graphunlearn.data.events import Kind
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.next_item import next_item_metrics, score_ranks
 from graphunlearn.metrics.ranking import METRICS, Ranker, auroc
+from graphunlearn.nn.floors.als import ALS
 from graphunlearn.nn.floors.base import Floor
 from graphunlearn.nn.floors.ease import EASE
 from graphunlearn.nn.floors.markov import Markov
@@ -35,10 +36,10 @@ def default_floors(kind: Kind) -> list[Floor]:
 
     Example:
         >>> [floor.name for floor in default_floors("interactions")]
-        ['popularity', 'item-knn', 'ease']
+        ['popularity', 'item-knn', 'ease', 'als']
     """
     if kind == "interactions":
-        return [Popularity(), ItemKNN(), EASE()]
+        return [Popularity(), ItemKNN(), EASE(), ALS()]
     return [Popularity(), Markov(), SessionKNN()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ __all__ = ["ItemKNN", "SessionKNN"]
 
 PART = 8192  # sessions whose shared items with all queries are held at a time
 BLOCK = 256  # items whose similarities to all others are held at a time
+ROWS = 4096  # items whose old and new neighbours are merged at a time
+TOUCHED = 512  # items that may lose interactions before all similarities are computed anew
 
 
 @dataclass(kw_only=True)
@@ -41,6 +44,11 @@ class ItemKNN(Floor):
         k: Neighbours per item.
         shrink: Shrinkage :math:`h`; larger values trust rare items less.
 
+    Attributes:
+        weights: The similarities to the neighbours of every item, sparse ``[num_items, num_items]``.
+        pointer, near, exact: The same in double precision, by which neighbours are ranked: where those of every item
+            start, their ids, and their similarities.
+
     Raises:
         ValueError: ``k`` is no whole number of at least 1, or ``shrink`` is negative or not finite.
 
@@ -53,6 +61,7 @@ class ItemKNN(Floor):
 
     name: ClassVar[str] = "item-knn"
     kinds: ClassVar[tuple[Kind, ...]] = ("interactions",)
+    stored: ClassVar[tuple[str, ...]] = ("pointer", "near", "exact")
     k: int = 100
     shrink: float = 10.0
 
@@ -74,23 +83,92 @@ class ItemKNN(Floor):
             ValueError: The graph is of sessions.
         """
         self._check(graph)
-        graph = positives(graph)
-        users, items, adjacency = graph.num_users, graph.num_items, graph.adjacency
+        self.graph, items = graph, torch.arange(graph.num_items, device=graph.device)
+        self._store(*self._ranked(positives(graph), items))
+        return self
+
+    def _store(self, count: Tensor, near: Tensor, exact: Tensor) -> None:
+        """Store the neighbours of all items, one item after another: their number, their ids, their similarities."""
+        pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        self.pointer, self.near, self.exact = pointer, near, exact
+        self.weights = csr(pointer, near, exact.to(torch.get_default_dtype()), (count.numel(), count.numel()))
+
+    def restore(self, graph: InteractionGraph, tensors: dict[str, Tensor]) -> ItemKNN:
+        """Take back the stored neighbours; see :meth:`Floor.restore`."""
+        super().restore(graph, tensors)
+        self._store(self.pointer.diff(), self.near, self.exact)
+        return self
+
+    def _similarities(self, known: InteractionGraph, items: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of items ``[num]`` with their similarities to all items ``[num, num_items]`` (float64)."""
+        users, count, adjacency = known.num_users, known.num_items, known.adjacency
         pointer = adjacency.rowptr[users:] - adjacency.rowptr[users]
         column = adjacency.col[int(adjacency.rowptr[users]) :]
-        of_items = csr(pointer, column, torch.ones(column.numel(), device=column.device), (items, users))
+        of_items = csr(pointer, column, torch.ones(column.numel(), device=column.device), (count, users))
         degree = adjacency.degree[users:].double()
-        kept, parts = min(self.k, items), []
-        for first in range(0, items, BLOCK):
-            block = torch.arange(first, min(first + BLOCK, items), device=degree.device)
-            both = (of_items @ rows_of_items(graph, block)).double().t()  # [block, num_items], whole numbers
+        for block in items.split(BLOCK):
+            both = (of_items @ rows_of_items(known, block)).double().t()  # [block, num_items], whole numbers
             weight = both / ((degree[block, None] * degree).sqrt() + self.shrink).clamp(min=1e-12)
             weight[torch.arange(block.numel(), device=degree.device), block] = 0
+            yield block, weight
+
+    def _ranked(self, known: InteractionGraph, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the neighbours of some items: their numbers ``[num]``, their ids, and their similarities."""
+        kept, parts = min(self.k, known.num_items), []
+        for _, weight in self._similarities(known, items):
             used = first_largest(weight, kept) & (weight > 0)
-            parts.append((used.sum(1), used.nonzero()[:, 1], weight[used].to(torch.get_default_dtype())))
-        count, near, values = (torch.cat(part) for part in zip(*parts))
-        self.weights = csr(torch.cat([count.new_zeros(1), count.cumsum(0)]), near, values, (items, items))
-        return self
+            parts.append((used.sum(1), used.nonzero()[:, 1], weight[used]))
+        if not parts:
+            return items.new_zeros(0), items.new_zeros(0), torch.zeros(0, dtype=torch.double, device=items.device)
+        count, near, exact = (torch.cat(part) for part in zip(*parts))
+        return count, near, exact
+
+    def _forget(self, other: ItemKNN, retained: InteractionGraph, forgotten: Tensor) -> ItemKNN:
+        """Count the items that lost interactions anew, and rank the neighbours of others again where these changed.
+
+        The similarities of an item that lost nothing change only to items that did. Its new neighbours are among the
+        old ones and these, unless so many of them fall behind that an item that was none must take their place.
+        """
+        known, before = positives(retained), positives(self.graph)
+        degree = [part.adjacency.degree[known.num_users :] for part in (before, known)]
+        lost = degree[0] != degree[1]
+        touched = lost.nonzero().flatten()
+        if touched.numel() > min(TOUCHED, known.num_items // 2):
+            return other.fit(retained)
+        other.graph = retained
+        items, kept = known.num_items, min(self.k, known.num_items)
+        pointer, near = self.pointer, self.near
+        count = pointer[1:] - pointer[:-1]
+        row = torch.repeat_interleave(torch.arange(items, device=near.device), count)
+        old_near = near.new_full((items, kept), items)
+        old = self.exact.new_zeros(items, kept)
+        place = torch.arange(row.numel(), device=near.device) - pointer[row]
+        old_near[row, place], old[row, place] = near, self.exact
+        last = torch.where(count == kept, old.masked_fill(old_near == items, torch.inf).amin(1), 0.0)
+        fresh = torch.cat([old.new_zeros(0, items), *(w for _, w in self._similarities(known, touched))]).t()
+        gone = torch.cat([lost, lost.new_zeros(1)])[old_near]
+        again = lost | gone.any(1) | ((fresh > 0) & (fresh >= last[:, None])).any(1)
+        keeps = ~again[row]
+        parts, anew = [(row[keeps], near[keeps], self.exact[keeps])], [touched]
+        for some in (again & ~lost).nonzero().flatten().split(ROWS):
+            columns = torch.cat([old_near[some], touched.expand(some.numel(), -1)], 1)
+            values = torch.cat([old[some].masked_fill(gone[some], 0), fresh[some]], 1)
+            columns, order = columns.sort(1)
+            values = values.gather(1, order)
+            used = first_largest(values, min(kept, values.size(1))) & (values > 0)
+            bound, worst = last[some, None], old_near[some].masked_fill(old[some] > last[some, None], -1).amax(1)
+            ahead = (values > bound) | ((values == bound) & (columns <= worst[:, None]))
+            whole = (count[some] < kept) | ((ahead & used).sum(1) >= kept)
+            anew.append(some[~whole])
+            used &= whole[:, None]
+            parts.append((some[used.nonzero()[:, 0]], columns[used], values[used]))
+        wanted = torch.cat(anew)
+        number, ids, exact = self._ranked(known, wanted)
+        parts.append((wanted.repeat_interleave(number), ids, exact))
+        row, near, exact = (torch.cat(part) for part in zip(*parts))
+        order = row.argsort(stable=True)
+        other._store(torch.bincount(row, minlength=items), near[order], exact[order])
+        return other
 
     @torch.no_grad()
     def scores(self, graph: InteractionGraph, queries: Tensor) -> Tensor:
@@ -189,15 +267,33 @@ class SessionKNN(Floor):
             ValueError: The graph is of users and items.
         """
         self._check(graph)
-        count = graph.num_sessions
+        self.graph, count = graph, graph.num_sessions
         end = torch.arange(count, device=graph.device) if graph.time is None else graph.time[graph.click_ptr[1:] - 1]
-        rank = torch.empty(count, dtype=torch.long, device=graph.device)
-        rank[end.argsort(stable=True).flip(0)] = torch.arange(count, device=graph.device)
-        session, item = rank[graph.batch], graph.x
+        self._rank = torch.empty(count, dtype=torch.long, device=graph.device)
+        self._rank[end.argsort(stable=True).flip(0)] = torch.arange(count, device=graph.device)
+        session, item = self._rank[graph.batch], graph.x
         self._size = torch.bincount(session, minlength=count).float()
         self._holds = _matrix(session, item, (count, graph.num_items))
         self._tie = tie_breaker(graph)
         return self
+
+    def _forget(self, other: SessionKNN, retained: SessionGraph, forgotten: Tensor) -> SessionKNN:
+        """Drop the rows of sessions that are gone; where sessions lost single clicks, store all of them anew."""
+        lost = torch.bincount(self.graph.session[forgotten], minlength=self.graph.num_sessions)
+        gone = lost > 0
+        if not bool((lost[gone] == self.graph.length[gone]).all()):
+            return other.fit(retained)  # a session may now end, and thus rank, earlier
+        other.graph, stays = retained, torch.empty_like(gone)
+        stays[self._rank] = ~gone
+        other._rank = (stays.cumsum(0) - 1)[self._rank[~gone]]
+        first, held = self._holds.crow_indices(), self._holds.col_indices()
+        count = first[1:] - first[:-1]
+        item, count = held[stays.repeat_interleave(count)], count[stays]
+        pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        other._size = self._size[stays]
+        other._holds = csr(pointer, item, torch.ones_like(item, dtype=torch.float), (count.numel(), retained.num_items))
+        other._tie = tie_breaker(retained)
+        return other
 
     @torch.no_grad()
     def scores(self, graph: SessionGraph, queries: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Popularity(Floor):
         Returns:
             The floor itself.
         """
-        self.counts = popularity(graph)
+        self.graph, self.counts = graph, popularity(graph)
         return self
 
     def scores(self, graph: Any, queries: Tensor) -> Tensor:

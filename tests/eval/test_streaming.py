@@ -1,0 +1,159 @@
+"""Lanes through a stream against the same steps taken one by one, with figures computed by hand."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from session_toys import random_sessions, session_graph
+
+import graphunlearn as gu
+from graphunlearn.eval import Lane, arriving, follow, removal, sensitive, spam_sessions
+from graphunlearn.eval.streaming import LANES, REFERENCES
+from graphunlearn.ledger.drift import Drift
+from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*of recommending the items")
+SETTINGS = gu.nn.FitSettings(epochs=3)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=12)
+    return arriving(sensitive(graph, graph.item_ids[:15], share=0.5), count=8)
+
+
+@pytest.fixture(scope="module")
+def model(stream):
+    made = gu.nn.build_model("mf", stream.scenario.train, 8)
+    gu.nn.reset_parameters(made, 0)
+    gu.fit(made, stream.scenario.train, validation=stream.scenario.validation, settings=SETTINGS, progress=False)
+    return made
+
+
+def retrained(stream, model, count, seed):
+    settings = gu.nn.FitSettings(epochs=3, seed=seed)
+    method = gu.Retrain(objective=gu.BPR(), validation=stream.scenario.validation, settings=settings)
+    return method.unlearn(model, stream.scenario.train, stream.until(count))
+
+
+def probabilities(model, graph, pairs):
+    users, items, *_ = gu.encode(model, graph)
+    return torch.sigmoid((users[pairs[0]] * items[pairs[1]]).sum(1)).detach()
+
+
+def test_figures_are_those_of_single_steps(stream, model):
+    lanes = [Lane(method=gu.Unlink(), batch=3), Lane(method=gu.IFRU(on_rejection="keep"), batch=4)]
+    told = []
+    shared = {"objective": gu.BPR(), "settings": SETTINGS, "retrain_seeds": 2, "looks": (0.5, 1.0)}
+    looks = []
+    found = follow(stream, model, lanes, **shared, deadline=1e-9, on_looks=looks.append, on_lane=told.append)
+    assert looks == [{"deadline": 1e-9, "looks": found["looks"]}]
+    assert [lane["lane"] for lane in found["lanes"]] == ["unlink, batches of 3", "ifru, batches of 4"]
+    assert told == found["lanes"] and found["deadline"] == 1e-9
+    assert [batch["requests"] for batch in told[0]["batches"]] == [3, 4, 7, 8]  # a batch ends at a look at the latest
+    assert [row["late_batches"] for row in told[0]["rows"]] == [2, 4]
+    case = stream.scenario
+    gone = case.train.split(stream.until(8))[1].pairs
+    references = [retrained(stream, model, 8, REFERENCES + k) for k in range(2)]
+    probable = [probabilities(r.model, r.graph, gone) for r in references]
+    state, drift = (model, case.train), None
+    for half in (0, 4):
+        request = stream.requests[half]
+        for other in stream.requests[half + 1 : half + 4]:
+            request = request | other
+        method = gu.IFRU(objective=gu.BPR(), on_rejection="keep")
+        result = method.unlearn(*state, request)
+        drift = Drift.after(drift, *state, result.model, result.graph, gu.BPR(), 1e9)
+        state = result.model, result.graph
+    row = told[1]["rows"][-1]
+    away = distance_to_retrain(probabilities(*state, gone), probable) / noise_floor(probable)
+    assert row["distance_forget"] == pytest.approx(away, rel=1e-5)
+    assert row["drift"] == pytest.approx(drift.spent, rel=1e-6)
+    assert row["cpu_seconds_in_all"] == pytest.approx(sum(b["cpu_seconds"] for b in told[1]["batches"]))
+    users = {user for request in stream.requests for user, _ in request.index}
+    held = 0
+    for user in state[1].vocabulary("user").lookup(sorted(users)).tolist():
+        lists = gu.recommend(*state, k=10, users=torch.tensor([user]))[0].tolist()
+        held += any(item in case.category.tolist() for item in lists)
+    assert row["sensitive@10"] == pytest.approx(held / len(users))
+    look = found["looks"][-1]
+    assert (look["requests"], look["forgotten"]) == (8, gone.size(1))
+    before = distance_to_retrain(probabilities(model, case.train, gone), probable) / noise_floor(probable)
+    assert look["original"]["distance_forget"] == pytest.approx(before, rel=1e-5)
+    assert row["recall@20_over_retrain"] == pytest.approx(row["recall@20"] / look["retrained"]["recall@20"])
+
+
+@pytest.mark.parametrize(
+    ("options", "retrained_at"), [({"budget": 1e-12}, [2, 4, 6, 8]), ({"every": 4}, [4, 8]), ({"budget": 1e12}, [])]
+)
+def test_lanes_retrain_when_the_drift_or_the_schedule_says_so(stream, model, options, retrained_at):
+    lane = Lane(method=gu.Unlink(), batch=2, **options)
+    shared = {"objective": gu.BPR(), "settings": SETTINGS, "retrain_seeds": 2, "looks": (1.0,)}
+    told = follow(stream, model, [lane], **shared)["lanes"][0]
+    assert [batch["requests"] for batch in told["batches"] if batch["retrained"]] == retrained_at
+    assert told["rows"][0]["retrainings"] == len(retrained_at)
+    if retrained_at:  # the last batch is retrained on all that is retained
+        gone = stream.scenario.train.split(stream.until(8))[1].pairs
+        probable = [probabilities(r.model, r.graph, gone) for r in (retrained(stream, model, 8, s) for s in (50, 51))]
+        own = retrained(stream, model, 8, LANES)
+        away = distance_to_retrain(probabilities(own.model, own.graph, gone), probable) / noise_floor(probable)
+        assert told["rows"][0]["distance_forget"] == pytest.approx(away, rel=1e-5)
+
+
+def test_a_method_that_fails_says_when(stream, model):
+    @dataclass(kw_only=True)
+    class Breaking(gu.Unlearner):
+        name: ClassVar[str] = "breaking"
+        judged: ClassVar[bool] = False
+
+        def _unlearn(self, model, graph, retained, request):
+            if graph.num_interactions < stream.scenario.train.num_interactions:
+                raise FloatingPointError("it broke")
+            return {}
+
+    try:
+        shared = {"settings": SETTINGS, "retrain_seeds": 2, "looks": (1.0,)}
+        told = follow(stream, model, [Lane(method=Breaking(), batch=3)], **shared)["lanes"][0]
+    finally:
+        del gu.operators.registry["breaking"]
+    assert told["failed"] == "after 3 requests: it broke" and told["rows"] == []
+    assert [batch["requests"] for batch in told["batches"]] == [3]
+
+
+def test_sessions_are_followed_with_the_items_that_spam_promotes():
+    graph = session_graph(random_sessions(120, 60, seed=0), 60)
+    stream = arriving(spam_sessions(graph, share=0.05, targets=1), count=4)
+    made = gu.nn.GRU4Rec(60, 8)
+    settings = gu.nn.FitSettings(epochs=1, lr=0.01)
+    shared = {"settings": settings, "retrain_seeds": 2, "looks": (1.0,)}
+    told = follow(stream, made, [Lane(method=gu.Unlink(), batch=4)], **shared)
+    row = told["lanes"][0]["rows"][0]
+    assert row["distance_test"] > 0 and 0 <= row["target_exposure@20"] <= 1
+    assert row["mrr@20_over_retrain"] == pytest.approx(row["mrr@20"] / told["looks"][0]["retrained"]["mrr@20"])
+
+
+def test_settings_that_are_no_such_numbers_are_refused(stream, model):
+    for options, name in (({"batch": 0}, "batch"), ({"budget": -1.0}, "budget"), ({"every": 0}, "every")):
+        with pytest.raises(ValueError, match=f"'{name}' must be positive"):
+            Lane(method=gu.Unlink(), **options)
+    for looks in ((), (0.0, 1.0), (1.0, 0.5), (0.5, 1.5)):
+        with pytest.raises(ValueError, match="'looks' must be ascending shares"):
+            follow(stream, model, [], looks=looks)
+    with pytest.raises(ValueError, match="'retrain_seeds' must be at least 2"):
+        follow(stream, model, [], retrain_seeds=1)
+
+
+def test_lanes_are_named_by_what_they_do():
+    assert str(Lane(method=gu.Unlink())) == "unlink"
+    assert str(Lane(method=gu.IFRU(), batch=2, every=10)) == "ifru, batches of 2, retrained every 10"
+
+
+def test_whole_users_are_followed(model):
+    graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=12)
+    stream = arriving(removal(graph, "user", share=0.1), count=3)
+    told = follow(
+        stream, model, [Lane(method=gu.operators.UnlinkRedraw())], settings=SETTINGS, retrain_seeds=2, looks=(1.0,)
+    )
+    assert "sensitive@10" not in told["lanes"][0]["rows"][0]
+    assert [batch["requests"] for batch in told["lanes"][0]["batches"]] == [1, 2, 3]
