@@ -19,7 +19,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import encode
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators.shared.acceptance import accept
-from graphunlearn.operators.shared.checks import check_choices, check_precision
+from graphunlearn.operators.shared.checks import check_choices, check_precision, not_finite
 from graphunlearn.operators.shared.evaluating import evaluating
 from graphunlearn.operators.shared.memory import peak_memory
 from graphunlearn.operators.shared.own_loss import warn_of_another_loss
@@ -158,6 +158,11 @@ class Unlearner(ABC):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             registry[cls.name] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "on_rejection":  # at construction too, whatever __post_init__ of a subclass does
+            check_choices(get_args(Rejection), on_rejection=value)
+        super().__setattr__(name, value)
 
     @classmethod
     def as_published(cls, objective: Any = None, **options: Any) -> Unlearner:
@@ -310,7 +315,6 @@ class Unlearner(ABC):
                 method, the model does not fit the graph, or a parameter is not finite.
             RejectedError: The correction is worse than deleting the edges and ``on_rejection`` is ``"raise"``.
         """
-        check_choices(get_args(Rejection), on_rejection=self.on_rejection)
         self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
@@ -430,7 +434,7 @@ class Unlearner(ABC):
 
     def _check_finite(self, model: nn.Module) -> None:
         """Raise an error if a parameter of the corrected model is not finite."""
-        bad = _not_finite(model)
+        bad = not_finite(model)
         if bad:
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
@@ -443,7 +447,7 @@ class Unlearner(ABC):
         if not parameters:
             raise ArgumentError("model", "have parameters", f"{type(model).__name__} with none")
         check_precision(model)
-        bad, device = _not_finite(model), parameters[0].device
+        bad, device = not_finite(model), parameters[0].device
         if bad:
             raise ArgumentError("model", "have finite parameters", f"NaN or infinity in {', '.join(bad[:3])}")
         if graph.device != device:
@@ -453,8 +457,3 @@ class Unlearner(ABC):
         with torch.no_grad(), evaluating(model):
             encode(model, graph)  # raises an error if the model does not fit the graph
         warn_of_another_loss(self, model, graph)
-
-
-def _not_finite(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that hold NaN or infinity."""
-    return [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]

@@ -17,6 +17,7 @@ from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.operators.shared.checks import not_finite
 from graphunlearn.operators.shared.levels import Levels, never_seen
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -130,7 +131,7 @@ class Acceptance:
         Args:
             model: The corrected model.
         """
-        bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+        bad = not_finite(model)
         if bad:
             return Judged(None, None, None, False, f"{bad[0]} holds NaN or infinity")
         losses = self._losses(model, self.retained)
@@ -263,7 +264,8 @@ def accept(
 
     Args:
         method: The method that made the step.
-        log: The log of the step, which is changed if a milder step is accepted.
+        log: The log of the step. If another step is accepted, or none, it moves to the entry ``"refused_step"``; if the
+            step is only shortened, it stays.
         model: The corrected model, which is changed if the step is rejected.
         before: The trained model.
         graph: The graph before forgetting.
@@ -302,11 +304,14 @@ def accept(
         for outcome, words, found, own_log in steps:  # noqa: B007
             tried.append({"what": words} | _figures(found) | {"accepted": found.accepted})
             if found.accepted:
-                log.update(own_log)
                 break
         else:
-            outcome, found = "unlink-redraw", first
+            outcome, found, own_log = "unlink-redraw", first, {}
             model.load_state_dict(deleted.state_dict())
+        if outcome != "shortened":  # what was logged is not about the model that is returned
+            refused = dict(log)
+            log.clear()
+            log |= own_log | {"refused_step": refused}
     if not found.accepted and method.on_rejection != "keep":
         _complain(method, first)
     if found.accepted or outcome == "kept":

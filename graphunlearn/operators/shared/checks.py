@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+
 from graphunlearn.data.schema import check, is_whole
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.precision import check_precision
@@ -18,6 +20,7 @@ __all__ = [
     "check_positive",
     "check_precision",
     "naming_request",
+    "not_finite",
 ]
 
 
@@ -54,3 +57,8 @@ def check_positive(**values: float) -> None:
 def check_choices(choices: tuple[str, ...], **values: Any) -> None:
     """Raise a ``ValueError`` if one of the values is not among ``choices``."""
     check(f"be one of {', '.join(choices)}", lambda value: value in choices, **values)
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that hold NaN or infinity."""
+    return [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]

@@ -12,7 +12,7 @@ from toys import REQUESTS, factors, light_gcn, random_graph, two_tower
 import graphunlearn as gu
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
-from graphunlearn.errors import RejectedError
+from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn import BPR, CrossEntropy, build_model, risk_of
 from graphunlearn.operators import Unlearner, UnlinkRedraw, registry
 from graphunlearn.operators.shared import acceptance
@@ -43,7 +43,7 @@ def worse(**kwargs):
             self.steps.append(self.factor)
             for p in model.parameters():
                 p *= self.factor
-            return {}
+            return {"factor": self.factor} | ({"first": True} if len(self.steps) == 1 else {})
 
         def milder(self, log):
             for factor in self.gentler:
@@ -144,6 +144,7 @@ def test_a_bad_step_leaves_the_model_with_edges_deleted(trained, inplace):
     assert record["outcome"] == "unlink-redraw"
     assert record["corrected"]["risk"] > record["limit"] > record["deleted"]["risk"]
     assert [entry["what"] for entry in record["tried"]] == ["0.5 of the step", "0.25 of the step"]
+    assert result.log == {"refused_step": {"factor": -30.0, "first": True}, "acceptance": record}
     assert torch.equal(state(model), state(expected if inplace else before))
 
 
@@ -159,8 +160,18 @@ def test_keep_keeps_it_and_raise_raises(trained):
         with pytest.raises(RejectedError, match="worse than deleting the edges"):
             worse(on_rejection="raise").unlearn(model, graph, request, inplace=inplace)
         assert torch.equal(state(model), before)
-    with pytest.raises(ValueError, match="'on_rejection' must be one of unlink, keep, raise"):
-        worse(on_rejection="drop").unlearn(model, graph, request)
+    assert "refused_step" not in kept.log
+
+
+@pytest.mark.parametrize("name", sorted(registry))
+def test_every_operator_checks_what_to_do_with_a_refused_step_at_once(name):
+    sentence = r"'on_rejection' must be one of unlink, keep, raise \(got 'drop'\)"
+    with pytest.raises(ArgumentError, match=sentence):
+        registry[name](on_rejection="drop")
+    method = registry[name](on_rejection="raise")
+    with pytest.raises(ArgumentError, match=sentence):
+        method.on_rejection = "drop"
+    assert method.on_rejection == "raise"
 
 
 def test_milder_steps_are_tried_in_order_and_then_shorter_ones(trained):
@@ -171,6 +182,8 @@ def test_milder_steps_are_tried_in_order_and_then_shorter_ones(trained):
     assert result.log["acceptance"]["outcome"] == "milder"
     assert [entry["what"] for entry in result.log["acceptance"]["tried"]] == ["factor -20", "factor 1"]
     assert method.steps == [-30.0, -20.0, 1.0]
+    refused = {"factor": -30.0, "first": True}
+    assert result.log == {"factor": 1.0, "refused_step": refused, "acceptance": result.log["acceptance"]}
     assert torch.equal(state(result.model), state(model))
     shorter = worse(factor=0.05).unlearn(model, graph, request)
     record = shorter.log["acceptance"]
