@@ -22,17 +22,18 @@ from graphunlearn.operators.shared.levels import Levels, never_seen
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["Acceptance", "Judged", "accept"]
+__all__ = ["Acceptance", "Judged", "accept", "lowest"]
 
 RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
-STEEPER = 3.0
-"""A rising risk is not accepted if the gradient of the tilted risk is this many times that of deleting the edges."""
+BEYOND = 0.001
+"""Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
 SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
-SHORTER = (0.5, 0.25)  # shares of a rejected step that are tried
+SHORTER = (0.5, 0.25)  # what is tried of a rejected step, as shares of the part up to the minimum of the tilted risk
+SHORTEST = 0.1  # a smaller share of the step is not worth taking
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Judged:
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
         levels: Mean probabilities of retained and of never-seen pairs; ``None`` if the loss samples no negatives.
+        share: The share of the step from deleting the edges at which :math:`\Phi` is lowest (:func:`lowest`).
+        beyond: The rise of :math:`\Phi` behind that share, per retained interaction.
     """
 
     risk: float | None
@@ -55,6 +58,30 @@ class Judged:
     accepted: bool
     reason: str = ""
     levels: Levels | None = None
+    share: float | None = None
+    beyond: float | None = None
+
+
+def lowest(first: float, last: float) -> tuple[float, float]:
+    r"""Return where a function is lowest along a step, and how much it rises from there to the end of the step.
+
+    The function is taken to be quadratic, :math:`q(t) = at + (b - a)t^2/2` with the slopes :math:`a` and :math:`b` at
+    the start and the end.
+
+    Args:
+        first: The slope :math:`a` at the start, :math:`t = 0`.
+        last: The slope :math:`b` at the end, :math:`t = 1`.
+
+    Returns:
+        The share :math:`t^* \in [0, 1]` that minimises :math:`q`, and :math:`q(1) - q(t^*)`.
+
+    Example:
+        >>> lowest(-1.0, 1.0), lowest(-1.0, -0.5), lowest(1.0, 2.0)
+        ((0.5, 0.5), (1.0, 0.0), (0.0, 1.5))
+    """
+    curve = last - first
+    share = min(max(-first / curve, 0.0), 1.0) if curve > 0 else float(first + last <= 0)
+    return share, (1 - share) * (first + curve * (1 + share) / 2)
 
 
 class Acceptance:
@@ -71,9 +98,10 @@ class Acceptance:
 
     A method that minimises the tilted risk
     :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle` must also lower
-    :math:`\Phi` or the norm of its gradient. For any other method, that norm may be three times as high as at
-    :math:`\theta_d` if the risk has risen. A seeded sample of the interactions is looked at first: those of users and
-    items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
+    :math:`\Phi` or the norm of its gradient. Any other method must not step far beyond the minimum of :math:`\Phi`
+    along its step (:func:`lowest`) if the risk has risen: :math:`\Phi` may rise behind it by 0.1 % of
+    :math:`r(\theta_d)` per retained interaction. A seeded sample of the interactions is looked at first: those of users
+    and items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
 
     Args:
         criterion: The loss that the model was trained with.
@@ -82,7 +110,7 @@ class Acceptance:
         graph: The graph before forgetting.
         retained: The retained graph.
         request: The request.
-        solves: Whether the method minimises the tilted risk.
+        solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
         seed: Seed of the sample.
     """
 
@@ -95,7 +123,7 @@ class Acceptance:
         retained: Any,
         request: ForgetRequest,
         *,
-        solves: bool = False,
+        solves: bool | None = False,
         seed: int = 0,
     ) -> None:
         if isinstance(criterion, Sampled) and criterion.negatives < FEWEST_NEGATIVES:
@@ -119,7 +147,8 @@ class Acceptance:
         self.error = float((spread / max(self.number, 1)).sqrt())
         trains = any(p.requires_grad for p in self.before.parameters())
         self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
-        self.tilted, self.steepness = self._slope(self.deleted, self.risk)
+        self.tilted, self.slope = self._tilted(self.deleted, self.risk), self._slope(self.deleted)
+        self.steepness = None if self.slope is None else _norm(self.slope)
         if isinstance(self.criterion, Sampled):
             self.pairs = self.retained.pairs[:, self.chosen]
             self.unseen = never_seen(self.graph, self.pairs, seed=0)
@@ -138,25 +167,31 @@ class Acceptance:
         risk = float((losses * self.weight).sum() / self.number)
         change = (losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
-        tilted, steepness = self._slope(model, risk)
-        levels = self._levels(model)
+        tilted, slope, levels = self._tilted(model, risk), self._slope(model), self._levels(model)
+        steepness = None if slope is None else _norm(slope)
+        share, beyond = (None, None) if slope is None else self._along(model, slope)
+        most = BEYOND * abs(self.risk)
         near = abs(risk - self.limit) <= margin
-        if steepness is not None and self.steepness:
-            near |= 0.9 <= steepness / self.steepness / (1.0 if self.solves else STEEPER) <= 1.1
+        if self.solves and steepness is not None and self.steepness:
+            near |= 0.9 <= steepness / self.steepness <= 1.1
+        elif self.solves is False and beyond is not None:
+            near |= 0.8 * most <= beyond <= 1.25 * most
         if near and not self.whole:
             self._look_at_all()
             return self.judge(model)
         reason = ""
         if not risk <= self.limit:
             reason = f"the mean loss of what remains is {risk:.4g}, above the limit of {self.limit:.4g}"
-        elif tilted is not None and steepness is not None and self.tilted is not None and self.steepness is not None:
-            most = self.steepness * (1.0 if self.solves else STEEPER) * (1 + 1e-6)
-            rises = not tilted <= self.tilted if self.solves else risk > self.risk
-            if not steepness <= most and rises:
-                reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
+        elif self.solves and self._steeper(tilted, steepness):
+            reason = (
+                f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {self.steepness:.3g}"
+            )
+        elif self.solves is False and beyond is not None and not beyond <= most and risk > self.risk:
+            rises = f"is lowest after {share:.2g} of the step, and rises by {beyond:.3g} behind"
+            reason = f"the tilted risk {rises}, above the limit of {most:.3g}"
         if not reason and levels is not None and self.levels is not None:
             reason = levels.objection(self.levels)
-        return Judged(risk, tilted, steepness, not reason, reason, levels)
+        return Judged(risk, tilted, steepness, not reason, reason, levels, share, beyond)
 
     def _levels(self, model: nn.Module) -> Levels | None:
         if not isinstance(self.criterion, Sampled):
@@ -193,16 +228,43 @@ class Acceptance:
                 total[names.index(name)][emptied[nodes]] = 0
         return total
 
-    def _slope(self, model: nn.Module, risk: float) -> tuple[float | None, float | None]:
-        r"""Return :math:`\Phi` and the norm of its gradient, both per retained interaction."""
+    def _tilted(self, model: nn.Module, risk: float) -> float | None:
+        r"""Return :math:`\Phi` per retained interaction."""
         if self.tilt is None:
-            return None, None
+            return None
+        return risk - _dot(self.tilt, _trained(model)) / self.number
+
+    def _slope(self, model: nn.Module) -> list[Tensor] | None:
+        r"""Return :math:`\nabla\Phi` per retained interaction."""
+        if self.tilt is None:
+            return None
         parts = zip(self.chosen.split(CHUNK), self.weight.split(CHUNK))
         total = _summed(_gradient(self.criterion, model, self.retained, *part) for part in parts)
-        square = sum(float((own - tilt).double().square().sum()) for own, tilt in zip(total, self.tilt))
-        parameters = [p.detach() for p in model.parameters() if p.requires_grad]
-        along = sum(float(tilt.double().flatten() @ p.double().flatten()) for tilt, p in zip(self.tilt, parameters))
-        return risk - along / self.number, float(square**0.5) / self.number
+        return [(own - tilt) / self.number for own, tilt in zip(total, self.tilt)]
+
+    def _steeper(self, tilted: float | None, steepness: float | None) -> bool:
+        r"""Return whether neither :math:`\Phi` nor the norm of its gradient is as low as with edges deleted."""
+        if tilted is None or steepness is None or self.tilted is None or self.steepness is None:
+            return False
+        return not tilted <= self.tilted and not steepness <= self.steepness * (1 + 1e-6)
+
+    def _along(self, model: nn.Module, slope: list[Tensor]) -> tuple[float, float]:
+        """Return what :func:`lowest` says of the step from the deleted model."""
+        assert self.slope is not None
+        step = [own - start for own, start in zip(_trained(model), _trained(self.deleted))]
+        return lowest(_dot(self.slope, step), _dot(slope, step))
+
+
+def _trained(model: nn.Module) -> list[Tensor]:
+    return [p.detach() for p in model.parameters() if p.requires_grad]
+
+
+def _dot(left: list[Tensor], right: list[Tensor]) -> float:
+    return sum(float(a.double().flatten() @ b.double().flatten()) for a, b in zip(left, right))
+
+
+def _norm(parts: list[Tensor]) -> float:
+    return float(sum(float(part.double().square().sum()) for part in parts) ** 0.5)
 
 
 def _population(criterion: Criterion, graph: Any, touched: Tensor) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
@@ -300,7 +362,7 @@ def accept(
     if not first.accepted and method.on_rejection == "keep":
         outcome = "kept"
     elif not first.accepted:
-        steps = _again(method, log, model, before, deleted, graph, retained, request, judging)
+        steps = _again(method, log, model, before, deleted, graph, retained, request, judging, first)
         for outcome, words, found, own_log in steps:  # noqa: B007
             tried.append({"what": words} | _figures(found) | {"accepted": found.accepted})
             if found.accepted:
@@ -317,7 +379,7 @@ def accept(
     if found.accepted or outcome == "kept":
         kept = copy.deepcopy(model.state_dict())
         more = method._finish(model, before, graph, retained, request)
-        judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
+        judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
         if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
             model.load_state_dict(kept)
             more = {name: {"skipped": after.reason} for name in more}
@@ -338,7 +400,8 @@ def accept(
 
 
 def _figures(found: Judged) -> dict[str, Any]:
-    return {"risk": found.risk, "tilted": found.tilted, "gradient": found.gradient}
+    names = ("risk", "tilted", "gradient", "share", "beyond")
+    return {name: getattr(found, name) for name in names}
 
 
 def _again(
@@ -351,6 +414,7 @@ def _again(
     retained: Any,
     request: ForgetRequest,
     judging: Acceptance,
+    first: Judged,
 ) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
     """Leave milder and then shorter steps in the model, and yield what is known about each."""
     step = copy.deepcopy(model.state_dict())
@@ -363,10 +427,11 @@ def _again(
             continue
         yield "milder", words, judging.judge(model), own_log
     start = deleted.state_dict()
-    for share in SHORTER:
+    best = 1.0 if first.share is None else first.share
+    for share in (part * best for part in SHORTER if part * best >= SHORTEST):
         mixed = {n: torch.lerp(start[n], v, share) if _is_float(v) else v for n, v in step.items()}
         model.load_state_dict(mixed)
-        yield "shortened", f"{share:g} of the step", judging.judge(model), {}
+        yield "shortened", f"{share:.3g} of the step", judging.judge(model), {}
 
 
 def _is_float(value: Any) -> bool:
