@@ -26,7 +26,7 @@ __all__ = ["Acceptance", "Judged", "accept", "lowest"]
 
 RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
-BEYOND = 0.001
+BEYOND = 0.0025
 """Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
 SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
@@ -99,7 +99,7 @@ class Acceptance:
     A method that minimises the tilted risk
     :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle` must also lower
     :math:`\Phi` or the norm of its gradient. Any other method must not step far beyond the minimum of :math:`\Phi`
-    along its step (:func:`lowest`) if the risk has risen: :math:`\Phi` may rise behind it by 0.1 % of
+    along its step (:func:`lowest`) if the risk has risen: :math:`\Phi` may rise behind it by 0.25 % of
     :math:`r(\theta_d)` per retained interaction. A seeded sample of the interactions is looked at first: those of users
     and items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
 

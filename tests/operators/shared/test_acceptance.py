@@ -291,7 +291,7 @@ def test_a_method_that_minimises_the_tilted_risk_must_lower_it_or_its_gradient(
 
 
 @pytest.mark.parametrize(
-    ("beyond", "accepted"), [(0.0, True), (0.00099, True), (0.00101, False), (float("nan"), False)]
+    ("beyond", "accepted"), [(0.0, True), (0.00249, True), (0.00251, False), (float("nan"), False)]
 )
 def test_another_method_must_not_step_far_beyond_the_minimum(trained, monkeypatch, beyond, accepted):
     model, graph, request = trained
