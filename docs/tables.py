@@ -349,19 +349,24 @@ def acceptance() -> str:
     rows = []
     for case, entry in found("acceptance")["cells"].items():
         name, model, loss, which, *given = case.split()
-        for run in entry.get("runs", []):
+        if "runs" not in entry:
+            continue
+        spread, floor = entry["retrained"]["spread"], entry["retrained"]["floor"]
+        quality = "auroc" if which == "flips" else "recall@20"
+        deviations = [number(spread["delta_p_test"] / floor, 3), number(spread[quality], 4)]
+        for run in entry["runs"]:
             deleted = run["unlink-redraw"]
             for method in (m for m in run if m != "unlink-redraw"):
                 told = run[method]
                 which_one = f"{which} (earlier)" if entry.get("earlier") else which
                 about = [DATA.get(name, name), model, f"{loss}, told {given[0]}" if given else loss, which_one]
-                steps, quality = (deleted, told["first"], told["final"]), "auroc" if which == "flips" else "recall@20"
+                steps = (deleted, told["first"], told["final"])
                 near, good = (
-                    [number(step[key], digits) for step in steps] for key, digits in (("over_floor", 2), (quality, 3))
+                    " ".join(number(step[key], digits) for step in steps) + f" ± {deviation}"
+                    for key, digits, deviation in zip(("over_floor", quality), (2, 3), deviations)
                 )
                 worse = " ".join("yes" if told[key] else "no" for key in ("first_worse", "worse"))
-                outcome = told["acceptance"]["outcome"]
-                rows.append([*about, METHODS[method], outcome, " ".join(near), " ".join(good), worse])
+                rows.append([*about, METHODS[method], told["acceptance"]["outcome"], near, good, worse])
     headings = ["data", "model", "loss", "scenario", "method", "outcome", "Δp test ×", "Recall@20 or AUROC", "worse"]
     return table(headings, rows)
 

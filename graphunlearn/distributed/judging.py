@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,15 @@ from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.sums import Inner, shared
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.training.objective import Objective, Sampled
-from graphunlearn.operators.shared.acceptance import FEWEST_NEGATIVES, RISE, SAMPLED, STEEPER, Judged
+from graphunlearn.operators.shared.acceptance import (
+    FEWEST_NEGATIVES,
+    RISE,
+    SAMPLED,
+    Judged,
+    lowest,
+    objection,
+    undecided,
+)
 from graphunlearn.operators.shared.levels import Levels, never_seen
 
 __all__ = ["ShardAcceptance"]
@@ -31,7 +39,7 @@ class ShardAcceptance:
         graph: The part before forgetting.
         retained: The retained part.
         removed: Mask of the forgotten interactions of this rank ``[num_interactions]``.
-        solves: Whether the method minimises the tilted risk.
+        solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
         seed: Seed of the sample.
     """
 
@@ -44,7 +52,7 @@ class ShardAcceptance:
         retained: ShardGraph,
         removed: Tensor,
         *,
-        solves: bool = False,
+        solves: bool | None = False,
         seed: int = 0,
     ) -> None:
         if isinstance(objective, Sampled) and objective.negatives < FEWEST_NEGATIVES:
@@ -87,6 +95,7 @@ class ShardAcceptance:
         self.tilt = self._tilt()
         self.pairs = self.retained.pairs[:, chosen]
         self.unseen = never_seen(self.graph, self.pairs, seed=0) if isinstance(self.objective, Sampled) else None
+        self.slope = self._slope(self.start)
         self.deleted = self._figures(self.start, self.risk)
 
     @property
@@ -105,25 +114,13 @@ class ShardAcceptance:
             return Judged(None, None, None, False, "a parameter holds NaN or infinity")
         losses = self._losses(model)
         risk = self._mean(losses)
-        tilted, steepness, levels = self._figures(model, risk)
-        own_tilted, own_steepness, own_levels = self.deleted
-        near = abs(risk - self.limit) <= self._margin(losses)
-        if own_steepness:
-            near |= 0.9 <= steepness / own_steepness / (1.0 if self.solves else STEEPER) <= 1.1
-        if near and not self.whole:
+        found = self._figures(model, risk)
+        if not self.whole and undecided(found, self.deleted, self.limit, self._margin(losses), self.solves):
             everything = torch.ones_like(self.chosen)
             self._look_at(everything, everything.double())
             return self.judge(model)
-        most = own_steepness * (1.0 if self.solves else STEEPER) * (1 + 1e-6)
-        rises = not tilted <= own_tilted if self.solves else risk > self.risk
-        reason = ""
-        if not risk <= self.limit:
-            reason = f"the mean loss of what remains is {risk:.4g}, above the limit of {self.limit:.4g}"
-        elif not steepness <= most and rises:
-            reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
-        elif levels is not None and own_levels is not None:
-            reason = levels.objection(own_levels)
-        return Judged(risk, tilted, steepness, not reason, reason, levels)
+        reason = objection(found, self.deleted, self.limit, self.solves)
+        return replace(found, accepted=not reason, reason=reason)
 
     def _mean(self, values: Tensor) -> float:
         """Return the mean over all retained interactions that the chosen ones stand for."""
@@ -162,12 +159,18 @@ class ShardAcceptance:
         tilt.view(self.graph.num_nodes, -1)[self.graph.emptied(self.retained)] = 0
         return tilt
 
-    def _figures(self, model: nn.Module, risk: float) -> tuple[float, float, Levels | None]:
-        r"""Return :math:`\Phi` and the norm of its gradient, per retained interaction, and the levels."""
-        slope = self._gradient(model, self.retained, self.chosen, self.weight) - self.tilt
-        steepness = math.sqrt(self.inner.exactly(slope, slope)) / self.number
-        theta = next(model.parameters()).detach().flatten()
-        return risk - self.inner.exactly(self.tilt, theta) / self.number, steepness, self._levels(model)
+    def _slope(self, model: nn.Module) -> Tensor:
+        r"""Return :math:`\nabla\Phi` per retained interaction, flattened."""
+        return (self._gradient(model, self.retained, self.chosen, self.weight) - self.tilt) / self.number
+
+    def _figures(self, model: nn.Module, risk: float) -> Judged:
+        r"""Return the figures of a part, with those of the step from the part whose edges are deleted."""
+        slope, theta = self._slope(model), next(model.parameters()).detach().flatten()
+        step = theta - next(self.start.parameters()).detach().flatten()
+        along = lowest(self.inner.exactly(self.slope, step), self.inner.exactly(slope, step))
+        tilted = risk - self.inner.exactly(self.tilt, theta) / self.number
+        steepness = math.sqrt(self.inner.exactly(slope, slope))
+        return Judged(risk, tilted, steepness, True, "", self._levels(model), *along)
 
     @torch.no_grad()
     def _levels(self, model: nn.Module) -> Levels | None:
@@ -181,9 +184,9 @@ class ShardAcceptance:
             means.append(self.ranks.number(float((weight * values).sum())) / max(number, 1.0))
         return Levels(*means)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | None]:
         """Return the figures of the part whose edges are deleted, as the log of one process has them."""
-        return {"risk": self.risk, "tilted": self.deleted[0], "gradient": self.deleted[1]}
+        return {"risk": self.risk, "tilted": self.deleted.tilted, "gradient": self.deleted.gradient}
 
     def levels(self, found: Judged) -> list[dict[str, float] | None]:
         """Return the levels of the deleted and of a corrected part, as the log of one process has them.
@@ -191,4 +194,4 @@ class ShardAcceptance:
         Args:
             found: What is known about the corrected part.
         """
-        return [None if levels is None else asdict(levels) for levels in (self.deleted[2], found.levels)]
+        return [None if levels is None else asdict(levels) for levels in (self.deleted.levels, found.levels)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,7 +22,8 @@ from graphunlearn.distributed.starting import any_emptied, refit_part, start_par
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
-from graphunlearn.operators.shared.acceptance import SHORTER, Judged
+from graphunlearn.operators.shared.acceptance import Judged
+from graphunlearn.operators.shared.accepting import SHORTER, SHORTEST, figures_of
 from graphunlearn.operators.shared.memory import peak_memory
 
 __all__ = ["METHODS", "check_method", "unlearn", "whole_result"]
@@ -159,26 +159,30 @@ def _accept(
     if not first.accepted and method.on_rejection == "keep":
         outcome = "kept"
     elif not first.accepted:
-        again = _again(method, log, model, before, deleted, graph, retained, removed, judging)
+        again = _again(method, log, model, before, deleted, graph, retained, removed, judging, first)
+        own: dict[str, Any]
         for outcome, words, found, own in again:  # noqa: B007
-            tried.append({"what": words} | _figures(found) | {"accepted": found.accepted})
+            tried.append({"what": words} | figures_of(found) | {"accepted": found.accepted})
             if found.accepted:
-                log.update(own)
                 break
         else:
-            outcome, found = "unlink-redraw", first
+            outcome, found, own = "unlink-redraw", first, {}
             model.load_state_dict(deleted.state_dict())
             said = f"{method.name} made a step that is worse than deleting the edges: {first.reason}"
             if method.on_rejection == "raise":
                 raise RejectedError(said)
             if graph.ranks.first:
                 warn(f"{said}; the edges are deleted, and nothing is corrected")
+        if outcome != "shortened":  # what was logged is not about the model that is returned
+            refused = dict(log)
+            log.clear()
+            log |= own | {"refused_step": refused}
     if (found.accepted or outcome == "kept") and isinstance(method, IFRU) and method.refit:
         kept = copy.deepcopy(model.state_dict())
         refit = refit_part(model, before, graph, retained, removed, ifru_objective(method, graph))
         if refit:
             log["refit"] = refit
-            judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
+            judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
             if method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
                 model.load_state_dict(kept)
                 log["refit"] = {"skipped": after.reason}
@@ -186,7 +190,7 @@ def _accept(
         "accepted": found.accepted,
         "outcome": outcome,
         "deleted": judging.figures(),
-        "corrected": _figures(first),
+        "corrected": figures_of(first),
         "limit": judging.limit,
         "levels": judging.levels(first),
         "reason": first.reason,
@@ -206,6 +210,7 @@ def _again(
     retained: ShardGraph,
     removed: Tensor,
     judging: ShardAcceptance,
+    first: Judged,
 ) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
     """Leave milder and then shorter steps in the model, and yield what is known about each."""
     step = copy.deepcopy(model.state_dict())
@@ -218,14 +223,11 @@ def _again(
             continue
         yield "milder", words, judging.judge(model), own
     start = deleted.state_dict()
-    for share in SHORTER:
+    best = 1.0 if first.share is None else first.share
+    for share in (part * best for part in SHORTER if part * best >= SHORTEST):
         mixed = {n: torch.lerp(start[n], v, share) if v.is_floating_point() else v for n, v in step.items()}
         model.load_state_dict(mixed)
-        yield "shortened", f"{share:g} of the step", judging.judge(model), {}
-
-
-def _figures(found: Judged) -> dict[str, Any]:
-    return {name: value for name, value in asdict(found).items() if name in ("risk", "tilted", "gradient")}
+        yield "shortened", f"{share:.3g} of the step", judging.judge(model), {}
 
 
 def _check_finite(model: nn.Module, graph: ShardGraph, sentence: str) -> None:

@@ -20,7 +20,7 @@ from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import check_fit
 from graphunlearn.nn.identity import fingerprint, remembered
 from graphunlearn.nn.precision import not_finite
-from graphunlearn.operators.shared.acceptance import accept
+from graphunlearn.operators.shared.accepting import accept
 from graphunlearn.operators.shared.checks import check_choices, check_precision
 from graphunlearn.operators.shared.evaluating import evaluating
 from graphunlearn.operators.shared.memory import peak_memory
@@ -49,9 +49,8 @@ class UnlearningResult:
         graph: The retained graph; use it to recommend and to evaluate.
         request: The request that was forgotten.
         method: The name of the method.
-        seconds: Wall-clock seconds of the method, including the split of the graph. For every method, this excludes
-            copying the model and checking the arguments (an encoding, unless the model is a ``LightGCN`` or was checked
-            with this graph before, and for a prepared method, the fingerprint of the model, once per state of it).
+        seconds: Wall-clock seconds of the method, including the split of the graph, without copying the model and
+            checking the arguments.
         cpu_seconds: CPU seconds over the same span.
         prepare_seconds: Wall-clock seconds of the preparation that the method used; ``None`` without a preparation.
         peak_memory: Peak memory in bytes above the memory in use before the call.
@@ -159,6 +158,11 @@ class Unlearner(ABC):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             registry[cls.name] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "on_rejection":  # at construction too, whatever __post_init__ of a subclass does
+            check_choices(get_args(Rejection), on_rejection=value)
+        super().__setattr__(name, value)
 
     @classmethod
     def as_published(cls, objective: Any = None, **options: Any) -> Unlearner:
@@ -311,7 +315,6 @@ class Unlearner(ABC):
                 method, the model does not fit the graph, or a parameter is not finite.
             RejectedError: The correction is worse than deleting the edges and ``on_rejection`` is ``"raise"``.
         """
-        check_choices(get_args(Rejection), on_rejection=self.on_rejection)
         self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
         unserved = [part.level for part in request.parts if part.level not in levels]
@@ -433,8 +436,7 @@ class Unlearner(ABC):
 
     def _check_finite(self, model: nn.Module) -> None:
         """Raise an error if a parameter of the corrected model is not finite."""
-        bad = remembered(model, "not finite", not_finite)
-        if bad:
+        if bad := remembered(model, "not finite", not_finite):
             raise FloatingPointError(f"{self.name} left NaN or infinity in {bad[0]}; the model is unchanged")
 
     def _check_arguments(self, model: nn.Module, graph: Any) -> None:

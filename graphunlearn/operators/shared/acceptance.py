@@ -2,39 +2,31 @@ r"""Acceptance of a correction: it must not be worse than deleting the edges and
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest
-from graphunlearn.data.schema import warn
-from graphunlearn.errors import ArgumentError, RejectedError
-from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.precision import not_finite
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.levels import Levels, never_seen
-from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
-from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["Acceptance", "Judged", "accept"]
+__all__ = ["Acceptance", "Judged", "lowest", "objection", "undecided"]
 
 RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
-STEEPER = 3.0
-"""A rising risk is not accepted if the gradient of the tilted risk is this many times that of deleting the edges."""
+BEYOND = 0.0025
+"""Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
 SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
-SHORTER = (0.5, 0.25)  # shares of a rejected step that are tried
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,8 @@ class Judged:
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
         levels: Mean probabilities of retained and of never-seen pairs; ``None`` if the loss samples no negatives.
+        share: The share of the step from deleting the edges at which :math:`\Phi` is lowest (:func:`lowest`).
+        beyond: The rise of :math:`\Phi` behind that share, per retained interaction.
     """
 
     risk: float | None
@@ -57,6 +51,82 @@ class Judged:
     accepted: bool
     reason: str = ""
     levels: Levels | None = None
+    share: float | None = None
+    beyond: float | None = None
+
+
+def lowest(first: float, last: float) -> tuple[float, float]:
+    r"""Return where a function is lowest along a step, and how much it rises from there to the end of the step.
+
+    The function is taken to be quadratic, :math:`q(t) = at + (b - a)t^2/2` with the slopes :math:`a` and :math:`b` at
+    the start and the end.
+
+    Args:
+        first: The slope :math:`a` at the start, :math:`t = 0`.
+        last: The slope :math:`b` at the end, :math:`t = 1`.
+
+    Returns:
+        The share :math:`t^* \in [0, 1]` that minimises :math:`q`, and :math:`q(1) - q(t^*)`.
+
+    Example:
+        >>> lowest(-1.0, 1.0), lowest(-1.0, -0.5), lowest(1.0, 2.0)
+        ((0.5, 0.5), (1.0, 0.0), (0.0, 1.5))
+    """
+    curve = last - first
+    share = min(max(-first / curve, 0.0), 1.0) if curve > 0 else float(first + last <= 0)
+    return share, (1 - share) * (first + curve * (1 + share) / 2)
+
+
+def objection(found: Judged, deleted: Judged, limit: float, solves: bool | None) -> str:
+    """Return why a model is not accepted, or nothing.
+
+    Args:
+        found: The figures of the corrected model.
+        deleted: Those of the model with edges deleted.
+        limit: The largest accepted risk.
+        solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
+    """
+    assert found.risk is not None
+    assert deleted.risk is not None
+    if not found.risk <= limit:
+        return f"the mean loss of what remains is {found.risk:.4g}, above the limit of {limit:.4g}"
+    if solves and _steeper(found, deleted):
+        own, most = found.gradient, deleted.gradient
+        return f"the gradient of the tilted risk has norm {own:.3g}, above the limit of {most:.3g}"
+    farthest = BEYOND * abs(deleted.risk)
+    if solves is False and found.beyond is not None and not found.beyond <= farthest and found.risk > deleted.risk:
+        rises = f"is lowest after {found.share:.2g} of the step, and rises by {found.beyond:.3g} behind"
+        return f"the tilted risk {rises}, above the limit of {farthest:.3g}"
+    known = found.levels is not None and deleted.levels is not None
+    return found.levels.objection(deleted.levels) if known else ""  # type: ignore[union-attr, arg-type]
+
+
+def undecided(found: Judged, deleted: Judged, limit: float, margin: float, solves: bool | None) -> bool:
+    """Return whether figures of a sample are so near to a limit that all interactions have to be looked at.
+
+    Args:
+        found: The figures of the corrected model.
+        deleted: Those of the model with edges deleted.
+        limit: The largest accepted risk.
+        margin: Two standard errors of the change of the risk.
+        solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
+    """
+    assert found.risk is not None
+    assert deleted.risk is not None
+    near = abs(found.risk - limit) <= margin
+    if solves and found.gradient is not None and deleted.gradient:
+        near |= 0.9 <= found.gradient / deleted.gradient <= 1.1
+    elif solves is False and found.beyond is not None:
+        near |= 0.8 <= found.beyond / max(BEYOND * abs(deleted.risk), 1e-300) <= 1.25
+    return near
+
+
+def _steeper(found: Judged, deleted: Judged) -> bool:
+    r"""Return whether neither :math:`\Phi` nor the norm of its gradient is as low as with edges deleted."""
+    if None in (found.tilted, found.gradient, deleted.tilted, deleted.gradient):
+        return False
+    lower = found.tilted <= deleted.tilted  # type: ignore[operator]
+    return not lower and not found.gradient <= deleted.gradient * (1 + 1e-6)  # type: ignore[operator]
 
 
 class Acceptance:
@@ -73,9 +143,10 @@ class Acceptance:
 
     A method that minimises the tilted risk
     :math:`\Phi(\theta) = R(\theta; D_k, G_k) - \langle\nabla R(\hat\theta; D, G), \theta\rangle` must also lower
-    :math:`\Phi` or the norm of its gradient. For any other method, that norm may be three times as high as at
-    :math:`\theta_d` if the risk has risen. A seeded sample of the interactions is looked at first: those of users and
-    items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
+    :math:`\Phi` or the norm of its gradient. Any other method must not step far beyond the minimum of :math:`\Phi`
+    along its step (:func:`lowest`) if the risk has risen: :math:`\Phi` may rise behind it by 0.25 % of
+    :math:`r(\theta_d)` per retained interaction. A seeded sample of the interactions is looked at first: those of users
+    and items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
 
     Args:
         criterion: The loss that the model was trained with.
@@ -84,7 +155,7 @@ class Acceptance:
         graph: The graph before forgetting.
         retained: The retained graph.
         request: The request.
-        solves: Whether the method minimises the tilted risk.
+        solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
         seed: Seed of the sample.
     """
 
@@ -97,7 +168,7 @@ class Acceptance:
         retained: Any,
         request: ForgetRequest,
         *,
-        solves: bool = False,
+        solves: bool | None = False,
         seed: int = 0,
     ) -> None:
         if isinstance(criterion, Sampled) and criterion.negatives < FEWEST_NEGATIVES:
@@ -122,7 +193,8 @@ class Acceptance:
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
         self.error = float((spread / max(self.number, 1)).sqrt())
-        self.tilted, self.steepness = self._slope(self.deleted, self.risk, total)
+        self.tilted, self.slope = self._tilted(self.deleted, self.risk), self._slope(total)
+        self.steepness = None if self.slope is None else _norm(self.slope)
         if isinstance(self.criterion, Sampled):
             self.pairs = self.retained.pairs[:, self.chosen]
             self.unseen = never_seen(self.graph, self.pairs, seed=0)
@@ -140,25 +212,16 @@ class Acceptance:
         risk = float((losses * self.weight).sum() / self.number)
         change = (losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
-        tilted, steepness = self._slope(model, risk, total)
-        levels = self._levels(model, encoded)
-        near = abs(risk - self.limit) <= margin
-        if steepness is not None and self.steepness:
-            near |= 0.9 <= steepness / self.steepness / (1.0 if self.solves else STEEPER) <= 1.1
-        if near and not self.whole:
+        tilted, slope, levels = self._tilted(model, risk), self._slope(total), self._levels(model, encoded)
+        steepness = None if slope is None else _norm(slope)
+        share, beyond = (None, None) if slope is None else self._along(model, slope)
+        found = Judged(risk, tilted, steepness, True, "", levels, share, beyond)
+        deleted = Judged(self.risk, self.tilted, self.steepness, True, "", self.levels)
+        if not self.whole and undecided(found, deleted, self.limit, margin, self.solves):
             self._look_at_all()
             return self.judge(model)
-        reason = ""
-        if not risk <= self.limit:
-            reason = f"the mean loss of what remains is {risk:.4g}, above the limit of {self.limit:.4g}"
-        elif tilted is not None and steepness is not None and self.tilted is not None and self.steepness is not None:
-            most = self.steepness * (1.0 if self.solves else STEEPER) * (1 + 1e-6)
-            rises = not tilted <= self.tilted if self.solves else risk > self.risk
-            if not steepness <= most and rises:
-                reason = f"the gradient of the tilted risk has norm {steepness:.3g}, above the limit of {most:.3g}"
-        if not reason and levels is not None and self.levels is not None:
-            reason = levels.objection(self.levels)
-        return Judged(risk, tilted, steepness, not reason, reason, levels)
+        reason = objection(found, deleted, self.limit, self.solves)
+        return replace(found, accepted=not reason, reason=reason)
 
     def _levels(self, model: nn.Module, encoded: Encoded | None) -> Levels | None:
         if not isinstance(self.criterion, Sampled):
@@ -222,14 +285,35 @@ class Acceptance:
                 total[names.index(name)][emptied[nodes]] = 0
         return total
 
-    def _slope(self, model: nn.Module, risk: float, total: list[Tensor] | None) -> tuple[float | None, float | None]:
-        r"""Return :math:`\Phi` and the norm of its gradient, both per retained interaction, given the gradient of R."""
+    def _tilted(self, model: nn.Module, risk: float) -> float | None:
+        r"""Return :math:`\Phi` per retained interaction."""
+        if self.tilt is None:
+            return None
+        return risk - _dot(self.tilt, _trained(model)) / self.number
+
+    def _slope(self, total: list[Tensor] | None) -> list[Tensor] | None:
+        r"""Return :math:`\nabla\Phi` per retained interaction, given the gradient of the risk."""
         if self.tilt is None or total is None:
-            return None, None
-        square = sum(float((own - tilt).double().square().sum()) for own, tilt in zip(total, self.tilt))
-        parameters = [p.detach() for p in model.parameters() if p.requires_grad]
-        along = sum(float(tilt.double().flatten() @ p.double().flatten()) for tilt, p in zip(self.tilt, parameters))
-        return risk - along / self.number, float(square**0.5) / self.number
+            return None
+        return [(own - tilt) / self.number for own, tilt in zip(total, self.tilt)]
+
+    def _along(self, model: nn.Module, slope: list[Tensor]) -> tuple[float, float]:
+        """Return what :func:`lowest` says of the step from the deleted model."""
+        assert self.slope is not None
+        step = [own - start for own, start in zip(_trained(model), _trained(self.deleted))]
+        return lowest(_dot(self.slope, step), _dot(slope, step))
+
+
+def _trained(model: nn.Module) -> list[Tensor]:
+    return [p.detach() for p in model.parameters() if p.requires_grad]
+
+
+def _dot(left: list[Tensor], right: list[Tensor]) -> float:
+    return sum(float(a.double().flatten() @ b.double().flatten()) for a, b in zip(left, right))
+
+
+def _norm(parts: list[Tensor]) -> float:
+    return float(sum(float(part.double().square().sum()) for part in parts) ** 0.5)
 
 
 def _population(criterion: Criterion, graph: Any, touched: Tensor) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
@@ -275,136 +359,3 @@ def _gradient(losses: Tensor, weight: Tensor, model: nn.Module) -> list[Tensor]:
 
 def _added(total: list[Tensor] | None, more: list[Tensor]) -> list[Tensor]:
     return more if total is None else [a.add_(b) for a, b in zip(total, more)]
-
-
-def accept(
-    method: Any,
-    log: dict[str, Any],
-    model: nn.Module,
-    before: nn.Module,
-    graph: Any,
-    retained: Any,
-    request: ForgetRequest,
-) -> dict[str, Any]:
-    """Replace a correction that is worse than deleting the edges, and return a record of what was found.
-
-    A rejected step is taken again with what the method offers (:meth:`~graphunlearn.Unlearner.milder`), and then made
-    shorter. If nothing is accepted, the model is left with emptied embeddings redrawn, or an error is raised if
-    ``on_rejection`` of the method is ``"raise"``. With ``"keep"``, nothing else is tried and the step is kept.
-
-    Args:
-        method: The method that made the step.
-        log: The log of the step, which is changed if a milder step is accepted.
-        model: The corrected model, which is changed if the step is rejected.
-        before: The trained model.
-        graph: The graph before forgetting.
-        retained: The retained graph.
-        request: The request.
-
-    Returns:
-        The record: ``"accepted"``, ``"outcome"`` (``"corrected"``, ``"milder"``, ``"shortened"``, ``"unlink-redraw"``,
-        ``"kept"`` or ``"not judged"``), the figures of the deleted and the corrected model, the limit, the
-        ``"levels"`` of both models, and ``"tried"``.
-
-    Raises:
-        RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
-    """
-    seed = getattr(method, "seed", 0) or 0
-    deleted = before
-    if bool(graph.emptied(retained).any()):
-        deleted = copy.deepcopy(before)
-        with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
-            warm_start(deleted, graph, retained, seed, scale=False)
-    criterion = fitting_loss(method, before, graph)
-    solves = type(method).solves_tilted
-    try:
-        judging = Acceptance(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
-    except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
-        return {"accepted": True, "outcome": "not judged", "reason": str(error)}
-    if not judging.number:
-        return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
-    first = found = judging.judge(model)
-    tried: list[dict[str, Any]] = []
-    outcome = "corrected"
-    if not first.accepted and method.on_rejection == "keep":
-        outcome = "kept"
-    elif not first.accepted:
-        steps = _again(method, log, model, before, deleted, graph, retained, request, judging)
-        for outcome, words, found, own_log in steps:  # noqa: B007
-            tried.append({"what": words} | _figures(found) | {"accepted": found.accepted})
-            if found.accepted:
-                log.update(own_log)
-                break
-        else:
-            outcome, found = "unlink-redraw", first
-            model.load_state_dict(deleted.state_dict())
-    if not found.accepted and method.on_rejection != "keep":
-        _complain(method, first)
-    if found.accepted or outcome == "kept":
-        does_more = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
-        kept = copy.deepcopy(model.state_dict()) if does_more else {}
-        more = method._finish(model, before, graph, retained, request)
-        judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
-        if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
-            model.load_state_dict(kept)
-            more = {name: {"skipped": after.reason} for name in more}
-        log.update(more)
-    connect(model, retained)  # what took the place of a rejected step may hold what was kept of the graph before
-    pass_on_loss(method, before, model, graph)
-    return {
-        "accepted": found.accepted,
-        "outcome": outcome,
-        "deleted": {"risk": judging.risk, "tilted": judging.tilted, "gradient": judging.steepness},
-        "corrected": _figures(first),
-        "limit": judging.limit,
-        "levels": [None if found is None else asdict(found) for found in (judging.levels, first.levels)],
-        "reason": first.reason,
-        "samples": len(judging.chosen),
-        "of": judging.number,
-        "tried": tried,
-    }
-
-
-def _figures(found: Judged) -> dict[str, Any]:
-    return {"risk": found.risk, "tilted": found.tilted, "gradient": found.gradient}
-
-
-def _again(
-    method: Any,
-    log: dict[str, Any],
-    model: nn.Module,
-    before: nn.Module,
-    deleted: nn.Module,
-    graph: Any,
-    retained: Any,
-    request: ForgetRequest,
-    judging: Acceptance,
-) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
-    """Leave milder and then shorter steps in the model, and yield what is known about each."""
-    step = copy.deepcopy(model.state_dict())
-    for words, other in method.milder(log):
-        model.load_state_dict(before.state_dict())
-        try:
-            own_log = other._unlearn(model, graph, retained, request)
-        except FloatingPointError as error:
-            yield "milder", words, Judged(None, None, None, False, str(error)), {}
-            continue
-        yield "milder", words, judging.judge(model), own_log
-    start = deleted.state_dict()
-    for share in SHORTER:
-        mixed = {n: torch.lerp(start[n], v, share) if _is_float(v) else v for n, v in step.items()}
-        model.load_state_dict(mixed)
-        yield "shortened", f"{share:g} of the step", judging.judge(model), {}
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _complain(method: Any, found: Judged) -> None:
-    """Warn that no correction was accepted, or raise an error if the method asks for it."""
-    said = f"{method.name} made a step that is worse than deleting the edges: {found.reason}"
-    advice = "check that 'objective' is the loss that the model was trained with, or retrain"
-    if method.on_rejection == "raise":
-        raise RejectedError(f"{said}; {advice}")
-    warn(f"{said}; the edges are deleted, and nothing is corrected; {advice}")

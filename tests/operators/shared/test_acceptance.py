@@ -12,11 +12,11 @@ from toys import REQUESTS, factors, light_gcn, random_graph, two_tower
 import graphunlearn as gu
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions, synthetic_sessions
-from graphunlearn.errors import RejectedError
+from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn import BPR, CrossEntropy, build_model, risk_of
 from graphunlearn.operators import Unlearner, UnlinkRedraw, registry
-from graphunlearn.operators.shared import acceptance
-from graphunlearn.operators.shared.acceptance import Acceptance
+from graphunlearn.operators.shared import acceptance, accepting
+from graphunlearn.operators.shared.acceptance import Acceptance, lowest
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def worse(**kwargs):
             self.steps.append(self.factor)
             for p in model.parameters():
                 p *= self.factor
-            return {}
+            return {"factor": self.factor} | ({"first": True} if len(self.steps) == 1 else {})
 
         def milder(self, log):
             for factor in self.gentler:
@@ -96,9 +96,22 @@ def test_risk_and_tilted_risk_are_those_of_all_samples(make, level):
     assert found.risk == pytest.approx(risk.value(theta) / num, rel=1e-9)
     assert found.tilted == pytest.approx((risk.value(theta) - float(tilt @ theta)) / num, rel=1e-9)
     assert found.gradient == pytest.approx(float((risk.gradient(theta) - tilt).norm()) / num, rel=1e-9)
+    start, step = state(deleted), theta - state(deleted)
+    slopes = [float((risk.gradient(at) - tilt) @ step) / num for at in (start, theta)]
+    assert (found.share, found.beyond) == pytest.approx(lowest(*slopes), rel=1e-6)
     losses = objective.losses(deleted, retained, objective.samples(retained)).detach()
     error = float(losses.std(correction=0)) / num**0.5
     assert judge.limit == pytest.approx(float(losses.mean()) * 1.04 + 2 * error, rel=1e-9)
+
+
+@pytest.mark.parametrize("slopes", [(-1, 3), (-3, 1), (-2, -1), (-1, -2), (1, 2), (2, 1), (1, -3), (3, -1), (0, 0)])
+def test_the_lowest_point_along_a_step_is_that_of_a_grid(slopes):
+    grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    values = slopes[0] * grid + (slopes[1] - slopes[0]) * grid.square() / 2
+    share, beyond = lowest(*map(float, slopes))
+    assert beyond == pytest.approx(float(values[-1] - values.min()), abs=1e-7)
+    if any(slopes):
+        assert share == pytest.approx(float(grid[values.argmin()]), abs=1e-3)
 
 
 def sizes(graph):
@@ -143,7 +156,9 @@ def test_a_bad_step_leaves_the_model_with_edges_deleted(trained, inplace):
     record = result.log["acceptance"]
     assert record["outcome"] == "unlink-redraw"
     assert record["corrected"]["risk"] > record["limit"] > record["deleted"]["risk"]
-    assert [entry["what"] for entry in record["tried"]] == ["0.5 of the step", "0.25 of the step"]
+    assert record["tried"] == []  # the tilted risk is lowest after less than a tenth of the step
+    assert record["corrected"]["share"] < 0.1
+    assert result.log == {"refused_step": {"factor": -30.0, "first": True}, "acceptance": record}
     assert torch.equal(state(model), state(expected if inplace else before))
 
 
@@ -159,8 +174,18 @@ def test_keep_keeps_it_and_raise_raises(trained):
         with pytest.raises(RejectedError, match="worse than deleting the edges"):
             worse(on_rejection="raise").unlearn(model, graph, request, inplace=inplace)
         assert torch.equal(state(model), before)
-    with pytest.raises(ValueError, match="'on_rejection' must be one of unlink, keep, raise"):
-        worse(on_rejection="drop").unlearn(model, graph, request)
+    assert "refused_step" not in kept.log
+
+
+@pytest.mark.parametrize("name", sorted(registry))
+def test_every_operator_checks_what_to_do_with_a_refused_step_at_once(name):
+    sentence = r"'on_rejection' must be one of unlink, keep, raise \(got 'drop'\)"
+    with pytest.raises(ArgumentError, match=sentence):
+        registry[name](on_rejection="drop")
+    method = registry[name](on_rejection="raise")
+    with pytest.raises(ArgumentError, match=sentence):
+        method.on_rejection = "drop"
+    assert method.on_rejection == "raise"
 
 
 def test_milder_steps_are_tried_in_order_and_then_shorter_ones(trained):
@@ -171,15 +196,9 @@ def test_milder_steps_are_tried_in_order_and_then_shorter_ones(trained):
     assert result.log["acceptance"]["outcome"] == "milder"
     assert [entry["what"] for entry in result.log["acceptance"]["tried"]] == ["factor -20", "factor 1"]
     assert method.steps == [-30.0, -20.0, 1.0]
+    refused = {"factor": -30.0, "first": True}
+    assert result.log == {"factor": 1.0, "refused_step": refused, "acceptance": result.log["acceptance"]}
     assert torch.equal(state(result.model), state(model))
-    shorter = worse(factor=0.05).unlearn(model, graph, request)
-    record = shorter.log["acceptance"]
-    deleted = state(UnlinkRedraw().unlearn(model, graph, request).model)
-    if record["outcome"] == "shortened":
-        share = (0.5, 0.25)[len(record["tried"]) - 1]
-        torch.testing.assert_close(state(shorter.model), torch.lerp(deleted, state(model) * 0.05, share))
-    else:
-        assert torch.equal(state(shorter.model), deleted)
 
 
 def test_what_only_deletes_or_retrains_is_not_judged(trained):
@@ -216,7 +235,7 @@ def test_the_loss_that_fits_better_judges(trained, monkeypatch):
     other = gu.SampledBCE(negatives=2)
     method = worse(on_rejection="keep")
     plain = method.unlearn(model, graph, request).log["acceptance"]["deleted"]["risk"]
-    monkeypatch.setattr(acceptance, "fitting_loss", lambda *_: other)
+    monkeypatch.setattr(accepting, "fitting_loss", lambda *_: other)
     changed = method.unlearn(model, graph, request).log["acceptance"]["deleted"]["risk"]
     retained, _ = graph.split(request)
     deleted, loss = UnlinkRedraw().unlearn(model, graph, request).model, other.with_negatives(16)
@@ -250,24 +269,58 @@ def test_without_a_loss_of_what_remains_nothing_is_judged():
 
 
 @pytest.mark.parametrize(
-    ("solves", "tilted", "steepness", "risk", "accepted"),
+    ("tilted", "steepness", "accepted"),
     [
-        (True, 0.9, 2.0, 1.01, True),  # the tilted risk falls
-        (True, 1.1, 0.5, 1.01, True),  # its gradient falls
-        (True, 1.1, 2.0, 0.99, False),  # neither falls
-        (True, float("nan"), 2.0, 0.99, False),
-        (False, 1.1, 2.9, 1.01, True),  # below three times
-        (False, 1.1, 3.2, 1.01, False),
-        (False, 1.1, 3.2, 0.99, True),  # the risk falls
+        (0.9, 2.0, True),  # the tilted risk falls
+        (1.1, 0.5, True),  # its gradient falls
+        (1.1, 2.0, False),
+        (float("nan"), 2.0, False),
     ],
 )
-def test_the_rule_of_the_tilted_risk(trained, monkeypatch, solves, tilted, steepness, risk, accepted):
+def test_a_method_that_minimises_the_tilted_risk_must_lower_it_or_its_gradient(
+    trained, monkeypatch, tilted, steepness, accepted
+):
     model, graph, request = trained
-    judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
+    judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=True)
     judge.tilted, judge.steepness = 1.0, 1.0
-    monkeypatch.setattr(judge, "_slope", lambda *_: (tilted, steepness))
-    monkeypatch.setattr(judge, "_measured", lambda *_: (judge.losses * risk, None, None))
+    monkeypatch.setattr(judge, "_tilted", lambda *_: tilted)
+    monkeypatch.setattr(acceptance, "_norm", lambda *_: steepness)
     found = judge.judge(model)
     assert found.accepted is accepted
     assert ("the gradient of the tilted risk" in found.reason) is not accepted
-    assert found.risk == pytest.approx(judge.risk * risk)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "accepted"), [(0.0, True), (0.00249, True), (0.00251, False), (float("nan"), False)]
+)
+def test_another_method_must_not_step_far_beyond_the_minimum(trained, monkeypatch, beyond, accepted):
+    model, graph, request = trained
+    for solves, rise in ((False, 1.01), (False, 0.99), (True, 1.01), (None, 1.01)):
+        judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
+        monkeypatch.setattr(judge, "_along", lambda *_, most=judge.risk: (0.4, beyond * most))
+        _, total, _ = judge._measured(model)
+        losses = judge.losses * rise
+        monkeypatch.setattr(judge, "_measured", lambda *_, found=(losses, total, None): found)
+        found = judge.judge(model)
+        assert found.accepted is (accepted or solves is not False or rise < 1)
+        assert ("lowest after 0.4 of the step" in found.reason) is not found.accepted
+
+
+@pytest.mark.parametrize(("best", "tried"), [(1.0, [0.5, 0.25]), (0.8, [0.4, 0.2]), (0.3, [0.15]), (0.02, [])])
+def test_a_rejected_step_is_shortened_to_half_of_where_the_tilted_risk_is_lowest(trained, monkeypatch, best, tried):
+    model, graph, request = trained
+    found = acceptance.Judged(1.0, 1.0, 1.0, False, "of a test", share=best)
+    monkeypatch.setattr(Acceptance, "judge", lambda *_: found)
+    with pytest.warns(UserWarning, match="of a test"):
+        record = worse().unlearn(model, graph, request).log["acceptance"]
+    assert [entry["what"] for entry in record["tried"]] == [f"{share:g} of the step" for share in tried]
+
+
+def test_a_shortened_step_is_that_part_of_the_step(trained, monkeypatch):
+    model, graph, request = trained
+    answers = [acceptance.Judged(1.0, 1.0, 1.0, accepted, "of a test", share=0.3) for accepted in (False, True)]
+    monkeypatch.setattr(Acceptance, "judge", lambda *_: answers.pop(0))
+    result = worse(factor=2.0).unlearn(model, graph, request)
+    assert (result.accepted, result.log["acceptance"]["outcome"], result.log["factor"]) == (True, "shortened", 2.0)
+    deleted = state(UnlinkRedraw().unlearn(model, graph, request).model)
+    torch.testing.assert_close(state(result.model), torch.lerp(deleted, state(model) * 2.0, 0.15))

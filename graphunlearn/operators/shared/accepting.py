@@ -1,0 +1,166 @@
+"""Acceptance of corrections: what is worse than deleting the edges is mended, shortened or replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import ForgetRequest
+from graphunlearn.data.schema import warn
+from graphunlearn.errors import ArgumentError, RejectedError
+from graphunlearn.nn.connecting import connect
+from graphunlearn.operators.shared.acceptance import Acceptance, Judged
+from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
+from graphunlearn.operators.shared.warm_start import warm_start
+
+__all__ = ["SHORTER", "SHORTEST", "accept", "figures_of"]
+
+SHORTER = (0.5, 0.25)  # what is tried of a rejected step, as shares of the part up to the minimum of the tilted risk
+SHORTEST = 0.1  # a smaller share of the step is not worth taking
+
+
+def accept(
+    method: Any,
+    log: dict[str, Any],
+    model: nn.Module,
+    before: nn.Module,
+    graph: Any,
+    retained: Any,
+    request: ForgetRequest,
+) -> dict[str, Any]:
+    """Replace a correction that is worse than deleting the edges, and return a record of what was found.
+
+    A rejected step is taken again with what the method offers (:meth:`~graphunlearn.Unlearner.milder`), and then made
+    shorter. If nothing is accepted, the model is left with emptied embeddings redrawn, or an error is raised if
+    ``on_rejection`` of the method is ``"raise"``. With ``"keep"``, nothing else is tried and the step is kept.
+
+    Args:
+        method: The method that made the step.
+        log: The log of the step. If another step is accepted, or none, it moves to the entry ``"refused_step"``; if the
+            step is only shortened, it stays.
+        model: The corrected model, which is changed if the step is rejected.
+        before: The trained model.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        request: The request.
+
+    Returns:
+        The record: ``"accepted"``, ``"outcome"`` (``"corrected"``, ``"milder"``, ``"shortened"``, ``"unlink-redraw"``,
+        ``"kept"`` or ``"not judged"``), the figures of the deleted and the corrected model, the limit, the
+        ``"levels"`` of both models, and ``"tried"``.
+
+    Raises:
+        RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
+    """
+    seed = getattr(method, "seed", 0) or 0
+    deleted = before
+    if bool(graph.emptied(retained).any()):
+        deleted = copy.deepcopy(before)
+        with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
+            warm_start(deleted, graph, retained, seed, scale=False)
+    criterion = fitting_loss(method, before, graph)
+    solves = type(method).solves_tilted
+    try:
+        judging = Acceptance(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
+    except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
+        return {"accepted": True, "outcome": "not judged", "reason": str(error)}
+    if not judging.number:
+        return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
+    first = found = judging.judge(model)
+    tried: list[dict[str, Any]] = []
+    outcome = "corrected"
+    if not first.accepted and method.on_rejection == "keep":
+        outcome = "kept"
+    elif not first.accepted:
+        steps = _again(method, log, model, before, deleted, graph, retained, request, judging, first)
+        for outcome, words, found, own_log in steps:  # noqa: B007
+            tried.append({"what": words} | figures_of(found) | {"accepted": found.accepted})
+            if found.accepted:
+                break
+        else:
+            outcome, found, own_log = "unlink-redraw", first, {}
+            model.load_state_dict(deleted.state_dict())
+        if outcome != "shortened":  # what was logged is not about the model that is returned
+            refused = dict(log)
+            log.clear()
+            log |= own_log | {"refused_step": refused}
+    if not found.accepted and method.on_rejection != "keep":
+        _complain(method, first)
+    if found.accepted or outcome == "kept":
+        does_more = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
+        kept = copy.deepcopy(model.state_dict()) if does_more else {}
+        more = method._finish(model, before, graph, retained, request)
+        judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
+        if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
+            model.load_state_dict(kept)
+            more = {name: {"skipped": after.reason} for name in more}
+        log.update(more)
+    connect(model, retained)  # what took the place of a rejected step may hold what was kept of the graph before
+    pass_on_loss(method, before, model, graph)
+    return {
+        "accepted": found.accepted,
+        "outcome": outcome,
+        "deleted": {"risk": judging.risk, "tilted": judging.tilted, "gradient": judging.steepness},
+        "corrected": figures_of(first),
+        "limit": judging.limit,
+        "levels": [None if found is None else asdict(found) for found in (judging.levels, first.levels)],
+        "reason": first.reason,
+        "samples": len(judging.chosen),
+        "of": judging.number,
+        "tried": tried,
+    }
+
+
+def figures_of(found: Judged) -> dict[str, Any]:
+    """Return the figures of a model for the log."""
+    names = ("risk", "tilted", "gradient", "share", "beyond")
+    return {name: getattr(found, name) for name in names}
+
+
+def _again(
+    method: Any,
+    log: dict[str, Any],
+    model: nn.Module,
+    before: nn.Module,
+    deleted: nn.Module,
+    graph: Any,
+    retained: Any,
+    request: ForgetRequest,
+    judging: Acceptance,
+    first: Judged,
+) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
+    """Leave milder and then shorter steps in the model, and yield what is known about each."""
+    step = copy.deepcopy(model.state_dict())
+    for words, other in method.milder(log):
+        model.load_state_dict(before.state_dict())
+        try:
+            own_log = other._unlearn(model, graph, retained, request)
+        except FloatingPointError as error:
+            yield "milder", words, Judged(None, None, None, False, str(error)), {}
+            continue
+        yield "milder", words, judging.judge(model), own_log
+    start = deleted.state_dict()
+    best = 1.0 if first.share is None else first.share
+    for share in (part * best for part in SHORTER if part * best >= SHORTEST):
+        mixed = {n: torch.lerp(start[n], v, share) if _is_float(v) else v for n, v in step.items()}
+        model.load_state_dict(mixed)
+        yield "shortened", f"{share:.3g} of the step", judging.judge(model), {}
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _complain(method: Any, found: Judged) -> None:
+    """Warn that no correction was accepted, or raise an error if the method asks for it."""
+    said = f"{method.name} made a step that is worse than deleting the edges: {found.reason}"
+    advice = "check that 'objective' is the loss that the model was trained with, or retrain"
+    if method.on_rejection == "raise":
+        raise RejectedError(f"{said}; {advice}")
+    warn(f"{said}; the edges are deleted, and nothing is corrected; {advice}")
