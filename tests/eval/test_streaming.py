@@ -152,6 +152,8 @@ def test_lanes_are_named_by_what_they_do():
 def test_whole_users_are_followed(model):
     graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=12)
     stream = arriving(removal(graph, "user", share=0.1), count=3)
-    told = follow(stream, model, [Lane(method=gu.operators.UnlinkRedraw())], settings=SETTINGS, retrain_seeds=2, looks=(1.0,))
+    told = follow(
+        stream, model, [Lane(method=gu.operators.UnlinkRedraw())], settings=SETTINGS, retrain_seeds=2, looks=(1.0,)
+    )
     assert "sensitive@10" not in told["lanes"][0]["rows"][0]
     assert [batch["requests"] for batch in told["lanes"][0]["batches"]] == [1, 2, 3]
