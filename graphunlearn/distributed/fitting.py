@@ -158,7 +158,7 @@ def fit(
     Example:
         >>> import torch, graphunlearn as gu
         >>> from graphunlearn.distributed import Ranks, build_part, fit, take_part
-        >>> graph = take_part(gu.datasets.synthetic_interactions(num_users=30, num_items=20, seed=0), Ranks())
+        >>> graph = take_part(gu.datasets.synthetic_interactions(30, 20, interactions_per_user=6), Ranks())
         >>> len(fit(build_part("lightgcn", graph, 8), graph, epochs=2).history)
         2
     """
