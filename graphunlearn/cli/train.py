@@ -32,7 +32,8 @@ class Train(Learner):
     """Train a recommender, and write it to a run folder together with its data.
 
     The data are interactions of users and items or, if --model is srgnn, gru4rec, sasrec, narm, bert4rec or gcegnn,
-    clicks in sessions. Interactions are split at random, sessions by time. Training stops when the validation metric no longer improves.
+    clicks in sessions. Interactions are split at random, sessions by time. Training stops when the validation metric no
+    longer improves.
     The folder is written completely or not at all. If the command is interrupted, the same command continues the
     training.
 

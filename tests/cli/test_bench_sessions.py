@@ -161,7 +161,8 @@ def test_every_method_that_is_compared_where_none_are_named_exists():
         (("adversarial-edges",), "which goes with --model lightgcn, mf, sgl, simgcl or ngcf)"),
         (
             ("session-clicks", "--model", "lightgcn"),
-            "a model of users and items (got 'session-clicks', which goes with --model srgnn, gru4rec, sasrec, narm, bert4rec or gcegnn)",
+            "a model of users and items (got 'session-clicks', which goes with --model srgnn, gru4rec, sasrec, narm, "
+            "bert4rec or gcegnn)",
         ),
         (("sessions", "--model", "mf"), "for mf, a model of users and items (got 'sessions'"),
         (("session-clicks", "--methods", "ifru"), "'--methods' must be one for models of sessions such as gru4rec"),

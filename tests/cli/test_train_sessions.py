@@ -246,7 +246,8 @@ def test_a_test_file_of_nothing_that_is_known(clicks, tmp_path, refused):
         (
             "session,item,time\na,x,1\na,y,2\n",
             "lightgcn",
-            "the file looks like clicks in sessions, which '--model srgnn, gru4rec, sasrec, narm, bert4rec or gcegnn' reads",
+            "the file looks like clicks in sessions, which '--model srgnn, gru4rec, sasrec, narm, bert4rec or gcegnn' "
+            "reads",
         ),
         (
             "user_id:token\titem_id:token\trating:float\n1\t2\t3\n2\t2\t3\n",
