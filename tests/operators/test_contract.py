@@ -28,7 +28,7 @@ from graphunlearn.nn import (
 )
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import EncoderSettings, PublishedSettings, Unlearner, UnlearningResult, registry
-from graphunlearn.operators.shards.sisa import Sharded
+from graphunlearn.operators.shards.sharded import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
 SESSIONS = random_sessions(24, 12, seed=1)
@@ -50,6 +50,8 @@ QUICK = {
     "idea": {"max_iter": 10},
     "scif": {"max_iter": 10},
     "sisa": {"num_shards": 3, "settings": BRIEF},
+    "receraser": {"num_shards": 3, "settings": BRIEF},
+    "ultrare": {"num_shards": 3, "settings": BRIEF},
     "sru": {"num_shards": 3, "settings": BRIEF, "validation": HELD_OUT},
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
