@@ -2,6 +2,7 @@
 
 from graphunlearn.eval.scenarios.adversarial import adversarial_edges
 from graphunlearn.eval.scenarios.cases import SHARES, Scenario
+from graphunlearn.eval.scenarios.cure4rec import cure4rec
 from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
 from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
@@ -14,6 +15,7 @@ __all__ = [
     "adversarial_edges",
     "click_fraud",
     "core_users",
+    "cure4rec",
     "edge_users",
     "flipped_labels",
     "items_of_category",
