@@ -31,6 +31,7 @@ from graphunlearn.operators import EncoderSettings, PublishedSettings, Unlearner
 from graphunlearn.operators.shards.sharded import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
+SHORTEST = FitSettings(epochs=1, batch_size=64)
 SESSIONS = random_sessions(24, 12, seed=1)
 HELD_OUT = session_graph(random_sessions(10, 12, seed=2), 13)
 
@@ -49,10 +50,10 @@ QUICK = {
     "ceu": {"max_iter": 10},
     "idea": {"max_iter": 10},
     "scif": {"max_iter": 10},
-    "sisa": {"num_shards": 3, "settings": BRIEF},
-    "receraser": {"num_shards": 3, "settings": BRIEF},
-    "ultrare": {"num_shards": 3, "settings": BRIEF},
-    "sru": {"num_shards": 3, "settings": BRIEF, "validation": HELD_OUT},
+    "sisa": {"num_shards": 2, "settings": SHORTEST},
+    "receraser": {"num_shards": 2, "settings": SHORTEST},
+    "ultrare": {"num_shards": 2, "settings": SHORTEST},
+    "sru": {"num_shards": 2, "settings": SHORTEST, "validation": HELD_OUT},
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "unlearnrec-published": {"epochs": 1, "published": PublishedSettings(epochs=2)},

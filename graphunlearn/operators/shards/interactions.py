@@ -26,6 +26,8 @@ __all__ = ["By", "Combiner", "InteractionEnsemble", "members_of", "units_of"]
 By = Literal["user", "item", "interaction"]
 EPOCHS = 50
 """Largest number of epochs in which a combiner is trained, as in the source of RecEraser."""
+SLOWER = 0.4
+"""Learning rate of a combiner, relative to that of the shards; it starts from aligned shards."""
 UNKNOWN = -1e9  # the logit of a shard that does not know a node; finite, so that a node known nowhere has a gradient
 
 
@@ -69,7 +71,7 @@ class Combiner(nn.Module):
 
     Users and items have parameters of their own. The softmax is over the shards that hold an interaction of the node;
     a node without interactions has the zero embedding. Without ``attention``, the logits are one number per shard.
-    At the start, :math:`W_k` is the identity and :math:`b_k` is zero.
+    Training starts at :math:`b_k = 0` and at rotations :math:`W_k` that align the shards; see :meth:`align`.
 
     Args:
         num_shards: Number of shards.
@@ -77,7 +79,7 @@ class Combiner(nn.Module):
         attention: Whether the weights of the shards depend on the node.
 
     Source: Chen et al., "Recommendation Unlearning", WWW 2022. The softmax over the shards that know a node, and the
-    start at the identity, are choices of this package.
+    aligned start, are choices of this package.
 
     Example:
         >>> import torch
@@ -112,6 +114,31 @@ class Combiner(nn.Module):
             self.shift.zero_()
         else:
             self.logit.zero_()
+
+    @torch.no_grad()
+    def align(self, side: int, rows: Tensor, known: Tensor, rounds: int = 3) -> None:
+        r"""Set every :math:`W_k` to the rotation that brings the embeddings of its shard closest to the mean.
+
+        .. math:: \min_{W_k^\top W_k = I} \|E_k W_k - M\|_F
+
+        Here :math:`M` is the mean of the rotated embeddings, at first those of the first shard. A rotation changes no
+        score within a shard, and makes embeddings of different shards comparable, which training leaves arbitrary.
+
+        Args:
+            side: The side that all shards share, whose embeddings are compared: 0 for users and 1 for items.
+            rows: The embeddings of that side in every shard ``[num_shards, num, width]``.
+            known: Whether the shard holds an interaction of the node ``[num_shards, num]``.
+            rounds: Number of rounds.
+
+        Source: Gower, "Generalized Procrustes Analysis", Psychometrika 1975.
+        """
+        held = rows * known.unsqueeze(2)
+        centre = held[0]
+        for _ in range(rounds):
+            u, _, v = torch.linalg.svd(held.transpose(1, 2) @ centre)
+            rotation = u @ v
+            centre = (held @ rotation).sum(0) / known.sum(0).clamp(min=1).unsqueeze(1)
+        self.matrix.copy_(rotation.expand_as(self.matrix))
 
     def forward(self, side: int, rows: Tensor, known: Tensor) -> Tensor:
         """Return the combined embeddings of all users or of all items.
@@ -276,10 +303,12 @@ class InteractionEnsemble(ShardEnsemble):
         if self.combiner is None:
             return log
         settings = method.fit_settings(graph)
-        settings = replace(settings, epochs=min(settings.epochs, EPOCHS))
+        settings = replace(settings, epochs=min(settings.epochs, EPOCHS), lr=SLOWER * settings.lr)
         with torch.no_grad():
             rows, known = self.parts(graph)
         reset_parameters(self.combiner, settings.seed)
+        side = 0 if self.by == "item" else 1  # the side whose nodes are in several shards
+        self.combiner.align(side, rows[side], known[side])
         combined = _Combined(self.combiner, rows, known)
         options = {"validation": validation, "objective": method.objective, "progress": False}
         result = fit(combined, graph, settings=settings, fresh=True, **options)

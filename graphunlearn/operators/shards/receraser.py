@@ -81,5 +81,5 @@ class RecEraser(Sharded):
         rows = [side[units] for side in sides] if sides is not None else []
         if not rows:
             rows = [encoded.queries[units // graph.num_items], encoded.items[units % graph.num_items]]
-        options = {"seed": seed, "capacity": self.capacity, "rounds": self.rounds}
-        return members_of(graph, self.by, balanced_kmeans(rows, self.num_shards, **options))
+        found = balanced_kmeans(rows, self.num_shards, seed=seed, capacity=self.capacity, rounds=self.rounds)
+        return members_of(graph, self.by, found)

@@ -66,5 +66,5 @@ class UltraRE(Sharded):
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: InteractionGraph, seed: int) -> Tensor:
         rows = encode(model, graph).queries[units_of(graph, "user").unique()]
-        options = {"seed": seed, "epsilon": self.epsilon, "rounds": self.rounds}
-        return members_of(graph, "user", transport_clusters(rows, self.num_shards, **options))
+        found = transport_clusters(rows, self.num_shards, seed=seed, epsilon=self.epsilon, rounds=self.rounds)
+        return members_of(graph, "user", found)
