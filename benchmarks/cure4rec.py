@@ -155,7 +155,9 @@ def cell(key: tuple[str, str, str, int], wanted: list[str], known: dict[str, Any
             mine["methods"][method] = one(method, key, shared, cache)
         except (ValueError, RuntimeError) as error:  # a method that fails is reported as such, and the others go on
             mine["methods"][method] = {"failed": f"{type(error).__name__}: {error}"}
-        known = stored(out) | {label: mine}  # another process may have saved other cells
+        known = stored(out)  # another process may have saved more
+        mine["methods"] = known.get(label, {}).get("methods", {}) | mine["methods"]
+        known[label] = mine
         save(out, {"rows": rows(known), "cells": known})
         told = {k: round(v, 4) for k, v in mine["methods"][method].items() if isinstance(v, float)}
         print(label, method, told or mine["methods"][method], flush=True)
@@ -207,7 +209,7 @@ def main() -> None:
     parser.add_argument("--cache", default="models", type=Path)
     parser.add_argument("--out", default="cure4rec")
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", module="graphunlearn")
+    warnings.simplefilter("ignore")  # of shards that hardly learn, and of requests that are large
     for seed, name, model, group in product(options.seeds, options.data, options.models, options.groups):
         cell((name, model, group, seed), options.methods, stored(options.out), options.cache, options.out)
     for row in rows(stored(options.out)):

@@ -77,9 +77,9 @@ class RecEraser(Sharded):
     @torch.no_grad()
     def _partition(self, model: nn.Module, graph: InteractionGraph, seed: int) -> Tensor:
         encoded, units = encode(model, graph), units_of(graph, self.by).unique()
-        sides = {"user": [encoded.queries], "item": [encoded.items]}.get(self.by)
-        rows = [side[units] for side in sides] if sides is not None else []
-        if not rows:
+        if self.by == "interaction":
             rows = [encoded.queries[units // graph.num_items], encoded.items[units % graph.num_items]]
+        else:
+            rows = [(encoded.queries if self.by == "user" else encoded.items)[units]]
         found = balanced_kmeans(rows, self.num_shards, seed=seed, capacity=self.capacity, rounds=self.rounds)
         return members_of(graph, self.by, found)
