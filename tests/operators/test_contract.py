@@ -68,6 +68,9 @@ QUICK = {
 UNSERVED = {"alteraser": ("foreign",), "cova": ("foreign",), "ifru-published": ("foreign",)}
 """Models that a method refuses: without propagation there must be a linearly propagated table."""
 
+SHARED = {"ultrare": ("mf", "foreign", "lightgcn with labels")}
+"""Models with which a method does nothing else than another one: here, what RecEraser does after the partition."""
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the influence system was solved"),
     pytest.mark.filterwarnings("ignore:the request takes"),
@@ -126,7 +129,7 @@ def pytest_generate_tests(metafunc):
     cases = []
     for name in sorted(registry):
         for kind in registry[name].kinds:
-            fitting = [model for model in MODELS[kind] if model not in UNSERVED.get(name, ())]
+            fitting = [model for model in MODELS[kind] if model not in (*UNSERVED.get(name, ()), *SHARED.get(name, ()))]
             models = fitting if "every_kind" in metafunc.fixturenames else fitting[:1]
             levels = list(REQUESTS[kind]) if "request_of" in metafunc.fixturenames else ["mixed"]
             cases += [(name, kind, models[0], level) for level in levels]
