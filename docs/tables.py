@@ -25,6 +25,9 @@ METHODS = {
     "ifru": "IFRU",
     "sisa": "SISA",
     "sru": "SRU",
+    "receraser": "RecEraser",
+    "ultrare": "UltraRE",
+    "scif": "SCIF",
 }
 PARTS = {
     "default": "as it is",
@@ -51,6 +54,7 @@ def tables() -> dict[str, str]:
         "cau-more": sessions("cau-items", "cau-sessions", "cau-diginetica"),
         "shards": sessions("cau-shards", methods=("sisa", "sru")),
         "curriculum": curriculum(),
+        "cure4rec": cure4rec(),
         "recbole": recbole(),
         "ledger": ledger(),
         "yardstick": yardstick(),
@@ -222,6 +226,20 @@ def curriculum() -> str:
             cells.append(f"{number(min(values))}–{times(max(values))}")
         rows.append([SESSION_MODELS[model], *cells])
     return table(["", "random", "hard, gradient", "hard, embedding", "soft, gradient", "soft, embedding"], rows)
+
+
+def cure4rec() -> str:
+    """Return the table of CURE4Rec: the quality of every method and its share of retraining, ours and as printed."""
+    names = {"wmf": "WMF", "bpr": "BPR", "lightgcn": "LightGCN"}
+    methods = METHODS | {"retrain": "retrained", "original": "original"}
+    rows = []
+    for row in found("cure4rec")["rows"]:
+        figures = [number(row.get(key), 4) for key in ("ndcg", "recall", "a_igf", "share")]
+        figures += [number(row.get(key), 4) for key in ("printed_ndcg", "printed_recall", "printed_share")]
+        what = [{"ml-1m": "ML-1M"}.get(row["data"], DATA.get(row["data"])), names[row["model"]], row["group"]]
+        rows.append([*what, methods[row["method"]], *figures])
+    headings = ["data", "model", "users", "method", "NDCG@20", "recall@20", "A-IGF", "share of retrained"]
+    return table([*headings, "NDCG@20 printed", "HR@20 printed", "share printed"], rows)
 
 
 def recbole() -> str:

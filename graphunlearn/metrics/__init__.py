@@ -15,12 +15,14 @@ from graphunlearn.metrics.forgetting import (
     privacy_leakage,
     z_score,
 )
+from graphunlearn.metrics.groups import activity_gap
 from graphunlearn.metrics.next_item import next_item_metrics, score_ranks, target_ranks
 from graphunlearn.metrics.ranking import Ranker, auroc, rank_metrics
 
 __all__ = [
     "KSDistance",
     "Ranker",
+    "activity_gap",
     "auroc",
     "distance_to_retrain",
     "flipped_label_auc",

@@ -13,6 +13,8 @@ from graphunlearn.errors import ArgumentError
 __all__ = ["Ranker", "auroc", "rank_metrics"]
 
 METRICS = {"recall": "LinkPredRecall", "ndcg": "LinkPredNDCG", "mrr": "LinkPredMRR", "hit_rate": "LinkPredHitRatio"}
+"""The default metrics, with their classes in ``torch_geometric.metrics``."""
+KNOWN = (*METRICS, "ndcg_full")
 
 
 class Ranker:
@@ -26,6 +28,9 @@ class Ranker:
         \text{ndcg} = \frac{\sum_j 1/\log_2(r_j + 1)}{\sum_{j \le \min(k, |T_u|)} 1/\log_2(j + 1)}, \quad
         \text{mrr} = \frac{1}{r_1}, \quad \text{hit\_rate} = [\#r > 0]
 
+    The metric ``"ndcg_full"`` is the ndcg with the ideal of all test positives, the sum over :math:`j \le |T_u|`, as
+    in CURE4Rec (arXiv 2408.14393). With more than :math:`k` test positives, it stays below 1.
+
     Values that depend on the two graphs alone are computed once, so calling a ranker every epoch is cheap. Users are
     scored ``batch_size`` at a time; the full user × item matrix is never formed.
 
@@ -34,7 +39,7 @@ class Ranker:
             original graph would hide a forgotten item that the model still recommends.
         test: The graph whose interactions are the test positives; if it has labels, those with label 1.
         ks: Lengths of the recommendation list.
-        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"`` and ``"hit_rate"``.
+        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"``, ``"hit_rate"`` and ``"ndcg_full"``.
         batch_size: Users scored at a time; memory is bounded by ``batch_size * num_items`` scores.
 
     Raises:
@@ -64,16 +69,19 @@ class Ranker:
             raise ArgumentError("test", f"have the users and items of 'seen', {other}", size)
         if not ks or min(ks) < 1:
             raise ArgumentError("ks", "hold positive list lengths", tuple(ks))
-        if not metrics or not set(metrics) <= set(METRICS):
-            raise ArgumentError("metrics", f"be among {', '.join(METRICS)}", tuple(metrics))
+        if not metrics or not set(metrics) <= set(KNOWN):
+            raise ArgumentError("metrics", f"be among {', '.join(KNOWN)}", tuple(metrics))
         if batch_size < 1:
             raise ArgumentError("batch_size", "be a positive integer", batch_size)
         from torch_geometric import metrics as library  # a second to import, and only ranking needs it
 
+        from graphunlearn.metrics.full_ideal import FullIdealNDCG
+
         self.size, self._device = size, test.device
         self._depth = min(max(ks), size[1])
+        classes = {name: getattr(library, of) for name, of in METRICS.items()} | {"ndcg_full": FullIdealNDCG}
         self._metrics = library.LinkPredMetricCollection(
-            {f"{name}@{k}": getattr(library, METRICS[name])(k=k) for k in ks for name in metrics}
+            {f"{name}@{k}": classes[name](k=k) for k in ks for name in metrics}
         )
 
         user, item = test.pairs if test.label is None else test.pairs[:, test.label == 1]
@@ -186,7 +194,7 @@ def rank_metrics(
         seen: The graph whose interactions are masked.
         test: The graph whose interactions are the test positives.
         ks: Lengths of the recommendation list.
-        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"`` and ``"hit_rate"``.
+        metrics: Any of ``"recall"``, ``"ndcg"``, ``"mrr"``, ``"hit_rate"`` and ``"ndcg_full"``.
         batch_size: Users scored at a time.
 
     Returns:

@@ -15,8 +15,10 @@ from graphunlearn.operators.published.cova import COVA
 from graphunlearn.operators.published.gif import GIF
 from graphunlearn.operators.published.gnndelete import GNNDelete
 from graphunlearn.operators.published.scif import SCIF
+from graphunlearn.operators.shards.receraser import RecEraser
 from graphunlearn.operators.shards.sisa import SISA
 from graphunlearn.operators.shards.sru import SRU
+from graphunlearn.operators.shards.ultrare import UltraRE
 from graphunlearn.operators.shared.right_hand_side import influence
 from graphunlearn.operators.shared.tune import TuneSettings
 from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
@@ -44,8 +46,10 @@ __all__ = [
     "NegativeKL",
     "PopularityKL",
     "PublishedSettings",
+    "RecEraser",
     "Retrain",
     "TuneSettings",
+    "UltraRE",
     "UnlearnRec",
     "Unlearner",
     "UnlearningResult",

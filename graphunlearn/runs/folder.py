@@ -27,7 +27,7 @@ read without them."""
 WRITTEN = {
     *(f"{name}.safetensors" for name in ("model", "train", "validation", "test")),
     *(f"{name}.safetensors" for name in ("original", "original_train", "own_original")),
-    *(f"{name}.safetensors" for name in ("unlearnrec", "unlearnrec-published", "sisa", "sru")),
+    *(f"{name}.safetensors" for name in ("unlearnrec", "unlearnrec-published", "sisa", "sru", "receraser", "ultrare")),
     *("run.json", "request.json", "unlearning.json", "report.json", "report.html"),
 }
 """Names of all files that the commands write; a folder with any other file is never replaced."""

@@ -311,7 +311,8 @@ def test_a_method_without_preparation_leaves_none(ready, tmp_path, call):
     [
         (
             ("--method", "ifru"),
-            "'--method' must be one with a preparation, sisa, sru, unlearnrec or unlearnrec-published "
+            "'--method' must be one with a preparation, receraser, sisa, sru, ultrare, unlearnrec or "
+            "unlearnrec-published "
             "(got 'ifru', which has none to save)",
         ),
         (("--method", "calibrate"), "(got 'calibrate', which has none to save)"),
@@ -433,7 +434,7 @@ def test_a_request_larger_than_any_simulated_one_is_told(ready, tmp_path, call):
 
 
 def test_the_methods_that_can_be_prepared():
-    assert preparable() == ["sisa", "sru", *NAMES]
+    assert preparable() == ["receraser", "sisa", "sru", "ultrare", *NAMES]
     assert {file_of(name) for name in preparable()} <= WRITTEN
     assert {"calibrate", *NAMES} <= set(method_names())
     assert gu.UnlearnRec.name == "unlearnrec"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.metrics.ranking import METRICS, Ranker, auroc, rank_metrics
+from graphunlearn.metrics.ranking import KNOWN, METRICS, Ranker, auroc, rank_metrics
 
 
 def graph(pairs: list[tuple[int, int]], num_users: int, num_items: int, **attributes: Tensor) -> InteractionGraph:
@@ -20,7 +20,7 @@ def naive(users: Tensor, items: Tensor, seen: InteractionGraph, test: Interactio
     known = {tuple(pair) for pair in seen.pairs.t().tolist()}
     labels = [1] * test.num_interactions if test.label is None else test.label.tolist()
     wanted = {tuple(pair) for pair, y in zip(test.pairs.t().tolist(), labels) if y == 1} - known
-    sums = dict.fromkeys(METRICS, 0.0)
+    sums = dict.fromkeys(KNOWN, 0.0)
     everyone = sorted({u for u, _ in wanted})
     for u in everyone:
         candidates = [i for i in range(test.num_items) if (u, i) not in known]
@@ -31,6 +31,8 @@ def naive(users: Tensor, items: Tensor, seen: InteractionGraph, test: Interactio
         sums["recall"] += len(ranks) / len(positives)
         ideal = sum(1 / math.log2(j + 1) for j in range(1, min(k, len(positives)) + 1))
         sums["ndcg"] += sum(1 / math.log2(r + 1) for r in ranks) / ideal
+        full = sum(1 / math.log2(j + 1) for j in range(1, len(positives) + 1))
+        sums["ndcg_full"] += sum(1 / math.log2(r + 1) for r in ranks) / full
         sums["mrr"] += 1 / ranks[0] if ranks else 0
         sums["hit_rate"] += bool(ranks)
     return {f"{name}@{k}": total / len(everyone) if everyone else math.nan for name, total in sums.items()}
@@ -56,7 +58,8 @@ def cases(draw):
 @settings(deadline=None, max_examples=150)
 def test_every_metric_matches_naive_loops(case):
     users, items, seen, test, k, batch_size = case
-    result = Ranker(seen, test, ks=(k,), batch_size=batch_size)(users, items)
+    result = Ranker(seen, test, ks=(k,), metrics=KNOWN, batch_size=batch_size)(users, items)
+    assert Ranker(seen, test, ks=(k,))(users, items).keys() == {f"{name}@{k}" for name in METRICS}
     expected = naive(users, items, seen, test, k)
     assert result.keys() == expected.keys()
     for name, value in expected.items():

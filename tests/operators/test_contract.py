@@ -28,9 +28,10 @@ from graphunlearn.nn import (
 )
 from graphunlearn.nn.identity import fingerprint
 from graphunlearn.operators import EncoderSettings, PublishedSettings, Unlearner, UnlearningResult, registry
-from graphunlearn.operators.shards.sisa import Sharded
+from graphunlearn.operators.shards.sharded import Sharded
 
 BRIEF = FitSettings(epochs=4, batch_size=64)
+SHORTEST = FitSettings(epochs=1, batch_size=64)
 SESSIONS = random_sessions(24, 12, seed=1)
 HELD_OUT = session_graph(random_sessions(10, 12, seed=2), 13)
 
@@ -49,8 +50,10 @@ QUICK = {
     "ceu": {"max_iter": 10},
     "idea": {"max_iter": 10},
     "scif": {"max_iter": 10},
-    "sisa": {"num_shards": 3, "settings": BRIEF},
-    "sru": {"num_shards": 3, "settings": BRIEF, "validation": HELD_OUT},
+    "sisa": {"num_shards": 2, "settings": SHORTEST},
+    "receraser": {"num_shards": 2, "settings": SHORTEST},
+    "ultrare": {"num_shards": 2, "settings": SHORTEST},
+    "sru": {"num_shards": 2, "settings": SHORTEST, "validation": HELD_OUT},
     "cau": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 4, "epochs": 1, "validation": HELD_OUT},
     "unlearnrec-published": {"epochs": 1, "published": PublishedSettings(epochs=2)},
@@ -64,6 +67,9 @@ QUICK = {
 
 UNSERVED = {"alteraser": ("foreign",), "cova": ("foreign",), "ifru-published": ("foreign",)}
 """Models that a method refuses: without propagation there must be a linearly propagated table."""
+
+SHARED = {"ultrare": ("mf", "foreign", "lightgcn with labels")}
+"""Models with which a method does nothing else than another one: here, what RecEraser does after the partition."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the influence system was solved"),
@@ -123,7 +129,7 @@ def pytest_generate_tests(metafunc):
     cases = []
     for name in sorted(registry):
         for kind in registry[name].kinds:
-            fitting = [model for model in MODELS[kind] if model not in UNSERVED.get(name, ())]
+            fitting = [model for model in MODELS[kind] if model not in (*UNSERVED.get(name, ()), *SHARED.get(name, ()))]
             models = fitting if "every_kind" in metafunc.fixturenames else fitting[:1]
             levels = list(REQUESTS[kind]) if "request_of" in metafunc.fixturenames else ["mixed"]
             cases += [(name, kind, models[0], level) for level in levels]

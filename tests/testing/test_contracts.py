@@ -45,6 +45,8 @@ QUICK = {
     "idea": {"max_iter": 5},
     "scif": {"max_iter": 5},
     "sisa": {"num_shards": 2, "settings": BRIEF},
+    "receraser": {"num_shards": 2, "settings": BRIEF},
+    "ultrare": {"num_shards": 2, "settings": BRIEF},
     "sru": {"num_shards": 2, "settings": BRIEF, "validation": HELD_OUT},
     "cau": {"steps": 2, "epochs": 1, "validation": HELD_OUT},
     "cau-published": {"steps": 2, "epochs": 1, "validation": HELD_OUT},

@@ -5,6 +5,7 @@ from graphunlearn.eval.scenarios.cases import SHARES, Scenario
 from graphunlearn.eval.scenarios.groups import core_users, edge_users, items_of_category, sensitive
 from graphunlearn.eval.scenarios.injected import click_fraud, mislabelled_popular, shilling
 from graphunlearn.eval.scenarios.interactions import flipped_labels, removal, requested
+from graphunlearn.eval.scenarios.published import cure4rec
 from graphunlearn.eval.scenarios.sessions import session_clicks
 from graphunlearn.eval.scenarios.spam import spam_sessions
 from graphunlearn.eval.scenarios.stream import Stream, arriving
@@ -17,6 +18,7 @@ __all__ = [
     "arriving",
     "click_fraud",
     "core_users",
+    "cure4rec",
     "edge_users",
     "flipped_labels",
     "items_of_category",

@@ -17,6 +17,7 @@ from graphunlearn.nn.risk import Curvature, Risk, risk_of
 from graphunlearn.nn.session_risk import SessionRisk
 from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
 from graphunlearn.nn.training.objective import BCE, BPR, Samples, SquaredError
+from graphunlearn.nn.training.sampled import SampledBCE
 from graphunlearn.operators.published.influence_step import InfluenceStep
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import adam_quadratic
@@ -85,8 +86,8 @@ class SCIF(InfluenceStep):
 
     def _loss(self, graph: Any) -> Any:
         objective = super()._loss(graph)
-        if type(objective) not in (BPR, BCE, SquaredError, CrossEntropy):
-            expected = "be BPR, BCE or SquaredError, for which a neutral label is defined"
+        if type(objective) not in (BPR, BCE, SampledBCE, SquaredError, CrossEntropy):
+            expected = "be BPR, BCE, SampledBCE or SquaredError, for which a neutral label is defined"
             raise ArgumentError("objective", expected, type(objective).__name__)
         return objective
 
@@ -183,6 +184,9 @@ def _neutral_risk(forgotten: Risk, model: nn.Module, graph: Any, retained: Any, 
     objective, samples = forgotten.objective, forgotten.samples
     if isinstance(objective, BPR):
         objective = _NeutralBPR(**{name: getattr(objective, name) for name in ("weight_decay", "negatives", "seed")})
+    elif isinstance(objective, SampledBCE):
+        fields = ("weight_decay", "negatives", "seed", "ratio")
+        objective = _NeutralSampledBCE(**{name: getattr(objective, name) for name in fields})
     else:
         labels = graph.label if isinstance(objective, BCE) else graph.rating
         samples = replace(objective.samples(graph, mask=removed), target=neutral_labels(graph, labels, removed))
@@ -199,6 +203,16 @@ class _NeutralBPR(BPR):
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
         return (F.softplus(-margins) + margins / 2).masked_fill(samples.missing, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NeutralSampledBCE(SampledBCE):
+    """Sampled BCE with the mean label of the interaction and its negatives as the label of each of them."""
+
+    def _weights(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+        weight, target = super()._weights(margins, samples)
+        mean = (weight * target).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+        return weight, mean.expand_as(target)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
-"""An ensemble of the models of several shards, and the weights of the shards."""
+"""Ensembles of the models of several shards, and the weights of shards of sessions."""
 
 from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
+from graphunlearn.data.events import Kind
 from graphunlearn.data.renumbering import clicks_of, keep_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import Encoded, encode
@@ -25,7 +27,7 @@ from graphunlearn.operators.shared.preparation import Kept
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ShardEnsemble", "backbone_of", "learn_weights"]
+__all__ = ["SessionEnsemble", "ShardEnsemble", "backbone_of", "learn_weights"]
 
 SAMPLES = 512  # largest number of clicks used to learn the weights; fewer if their scores exceed SCORES
 SCORES = 1 << 26  # largest number of scores held at a time
@@ -33,7 +35,97 @@ RIDGE = 1e-3
 
 
 class ShardEnsemble(Kept):
-    r"""A recommender whose scores are the weighted sum of the scores of the models of several shards.
+    """The base class of recommenders that consist of the models of several shards.
+
+    Args:
+        shards: The models, all of the same class and sizes.
+        members: Shard of every session, or of what the interactions are partitioned by.
+        graph: Fingerprint of the training graph.
+        seed: Seed of the first model; every further model has the seed of its predecessor plus one.
+    """
+
+    kind: ClassVar[Kind] = "sessions"
+
+    def __init__(self, shards: list[nn.Module], members: Tensor, graph: str, seed: int) -> None:
+        super().__init__()
+        self.shards = nn.ModuleList(shards)
+        self.members, self.graph, self.seed = members, graph, seed
+        self.left_out = torch.zeros(0, dtype=torch.bool)
+
+    def extra_repr(self) -> str:
+        return f"num_shards={len(self.shards)}"
+
+    def shape(self) -> dict[str, Any]:
+        return {"kind": self.kind, "num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the parameters, the buffers, the members of the shards and the events left out, with their names."""
+        return {**self.state_dict(), "members": self.members, "left_out": self.left_out}
+
+    @classmethod
+    def rebuilt(cls, shape: dict[str, Any], tensors: Mapping[str, Tensor], like: nn.Module | None = None) -> Self:
+        """Build an ensemble from its shape and its tensors.
+
+        Args:
+            shape: The result of :meth:`shape`.
+            tensors: The result of :meth:`tensors`.
+            like: A model of the class and sizes of the shards, or an ensemble of such models.
+
+        Returns:
+            The ensemble, of the subclass for its kind of graph.
+
+        Raises:
+            ValueError: ``like`` is missing.
+            RuntimeError: The tensors do not fit such an ensemble.
+        """
+        if like is None:
+            raise ArgumentError("like", "be a model of the class that the shards are of", "none")
+        kinds = {made.kind: made for made in ShardEnsemble.__subclasses__()}
+        shards = [copy.deepcopy(backbone_of(like)) for _ in range(shape["num_shards"])]
+        state = dict(tensors)
+        own, left_out = state.pop("members").clone(), state.pop("left_out").clone()
+        made: Any = kinds[shape.get("kind", "sessions")].empty(shards, own, shape, state)
+        made.left_out = left_out
+        made.to(next(iter(state.values())).device).load_state_dict(state)
+        return cast("Self", made.eval())
+
+    @classmethod
+    @abstractmethod
+    def empty(cls, shards: list[nn.Module], members: Tensor, shape: dict[str, Any], state: dict[str, Tensor]) -> Self:
+        """Return an ensemble with room for the tensors of ``state``; what is no tensor of its own is taken out."""
+
+    @abstractmethod
+    def shard_of(self, graph: Any) -> Tensor:
+        """Return the shard of every click or interaction of ``graph``, -1 for none ``[num_events]``."""
+
+    @abstractmethod
+    def forget(self, graph: Any, forgotten: Tensor, missing: Tensor) -> None:
+        """Delete what the ensemble holds of the ``forgotten`` events ``[num_events]`` besides its parameters.
+
+        Args:
+            graph: The training graph before forgetting.
+            forgotten: Mask of the events to forget ``[num_events]``.
+            missing: Mask of all events left out of training ``[num_events]``.
+        """
+
+    @abstractmethod
+    def held_out(self, validation: Any, part: Any) -> Any:
+        """Return the validation data for the training of one shard on ``part``."""
+
+    @abstractmethod
+    def aggregate(self, method: Any, graph: Any, parts: dict[int, Any], validation: Any) -> dict[str, Any]:
+        """Set the weights of the shards, and return what is to be logged of it.
+
+        Args:
+            method: The method, for its objective, settings and aggregation.
+            graph: The training graph without the events left out.
+            parts: The training data of every shard just trained, by the number of the shard.
+            validation: The validation data, or ``None``.
+        """
+
+
+class SessionEnsemble(ShardEnsemble):
+    r"""A recommender whose scores are the weighted sum of the scores of the models of several shards of sessions.
 
     .. math::
         z_j(x) = \sum_k w_k(x) \langle s_k(x), e_{kj} \rangle, \qquad
@@ -52,8 +144,7 @@ class ShardEnsemble(Kept):
     """
 
     def __init__(self, shards: list[nn.Module], members: Tensor, graph: str, seed: int) -> None:
-        super().__init__()
-        self.shards = nn.ModuleList(shards)
+        super().__init__(shards, members, graph, seed)
         like = next(self.shards.parameters())
         self.scale: Tensor
         self.sharpness: Tensor
@@ -63,43 +154,35 @@ class ShardEnsemble(Kept):
         self.register_buffer("sharpness", like.new_zeros(()))
         self.register_buffer("offset", like.new_zeros(len(shards)))  # minus infinity for an empty shard
         self.register_buffer("centres", like.new_zeros(len(shards), 0))
-        self.members, self.graph, self.seed = members, graph, seed
-        self.left_out = torch.zeros(0, dtype=torch.bool)
-
-    def extra_repr(self) -> str:
-        return f"num_shards={len(self.shards)}"
-
-    def shape(self) -> dict[str, Any]:
-        return {"num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters, the buffers, the shard of every session and the clicks left out, with their names."""
-        return {**self.state_dict(), "members": self.members, "left_out": self.left_out}
 
     @classmethod
-    def rebuilt(cls, shape: dict[str, Any], tensors: Mapping[str, Tensor], like: nn.Module | None = None) -> Self:
-        """Build an ensemble from its shape and its tensors.
+    def empty(cls, shards: list[nn.Module], members: Tensor, shape: dict[str, Any], state: dict[str, Tensor]) -> Self:
+        made = cls(shards, members, shape["graph"], shape["seed"])
+        made.centres = torch.empty_like(state["centres"])
+        return made
 
-        Args:
-            shape: The result of :meth:`shape`.
-            tensors: The result of :meth:`tensors`.
-            like: A model of the class and sizes of the shards, or an ensemble of such models.
+    def shard_of(self, graph: SessionGraph) -> Tensor:
+        return self.members.to(graph.device)[graph.session]
 
-        Returns:
-            The ensemble.
+    def forget(self, graph: SessionGraph, forgotten: Tensor, missing: Tensor) -> None:
+        stays = torch.bincount(graph.session[~forgotten], minlength=graph.num_sessions) > 0
+        self.members, self.left_out = self.members.to(graph.device)[stays], missing[~forgotten]
 
-        Raises:
-            ValueError: ``like`` is missing.
-            RuntimeError: The tensors do not fit such an ensemble.
-        """
-        if like is None:
-            raise ArgumentError("like", "be a model of the class that the shards are of", "none")
-        shards = [copy.deepcopy(backbone_of(like)) for _ in range(shape["num_shards"])]
-        state = dict(tensors)
-        made = cls(shards, state.pop("members").clone(), shape["graph"], shape["seed"])
-        made.left_out, made.centres = state.pop("left_out").clone(), torch.empty_like(state["centres"])
-        made.to(made.centres.device).load_state_dict(state)
-        return made.eval()
+    def held_out(self, validation: SessionGraph | None, part: SessionGraph) -> SessionGraph | None:
+        return validation
+
+    def aggregate(
+        self, method: Any, graph: SessionGraph, parts: dict[int, SessionGraph], validation: SessionGraph | None
+    ) -> dict[str, Any]:
+        log: dict[str, Any] = {}
+        self.settle(parts)
+        if not bool(torch.isfinite(self.offset).any()):
+            raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")
+        if method.aggregation != "mean" and validation is not None and len(CrossEntropy().samples(validation)):
+            attention, seed = method.aggregation == "attention", method.fit_settings(graph).seed
+            log["validation_loss"] = learn_weights(self, validation, attention=attention, seed=seed)
+        weights = self.scale * self.offset.softmax(0)
+        return log | {"weights": weights.tolist(), "sharpness": float(self.sharpness)}
 
     def weights(self, states: Tensor) -> Tensor:
         """Return the weights of the shards ``[num, num_shards]`` for states ``[num, num_shards, dim]``."""
@@ -150,24 +233,24 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
 
 @encode.register
-def _(model: ShardEnsemble, graph: SessionGraph) -> Encoded:
+def _(model: SessionEnsemble, graph: SessionGraph) -> Encoded:
     return model.combine([encode(shard, graph) for shard in model.shards])
 
 
 @encode_prefixes.register
-def _(model: ShardEnsemble, graph: SessionGraph, ends: Tensor) -> Encoded:
+def _(model: SessionEnsemble, graph: SessionGraph, ends: Tensor) -> Encoded:
     return model.combine([encode_prefixes(shard, graph, ends) for shard in model.shards])
 
 
 @item_tables.register
-def _(model: ShardEnsemble, num_items: int) -> list[Tensor]:
+def _(model: SessionEnsemble, num_items: int) -> list[Tensor]:
     return [table for shard in model.shards for table in item_tables(shard, num_items)]
 
 
 @keep_rows.register
-def _(model: ShardEnsemble, graph: SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
+def _(model: SessionEnsemble, graph: SessionGraph, kept: Mapping[str, Tensor]) -> nn.Module:
     made = keep_rows.dispatch(nn.Module)(model, graph, kept)
-    assert isinstance(made, ShardEnsemble)
+    assert isinstance(made, SessionEnsemble)
     if "session" in kept:
         order = kept["session"].to(graph.device)
         made.members = made.members[order.to(made.members.device)]
@@ -177,7 +260,7 @@ def _(model: ShardEnsemble, graph: SessionGraph, kept: Mapping[str, Tensor]) -> 
     return made
 
 
-def learn_weights(ensemble: ShardEnsemble, validation: SessionGraph, *, attention: bool, seed: int) -> float:
+def learn_weights(ensemble: SessionEnsemble, validation: SessionGraph, *, attention: bool, seed: int) -> float:
     r"""Fit :math:`\gamma, b` (and :math:`a`, with ``attention``) to clicks that no shard was trained on, in place.
 
     L-BFGS minimises the cross entropy over the whole catalogue with a small ridge, starting from the weights of the

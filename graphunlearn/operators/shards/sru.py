@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
 from graphunlearn.nn.encoding import encode
-from graphunlearn.operators.shards.ensemble import ShardEnsemble
-from graphunlearn.operators.shards.sisa import Aggregation, Sharded
+from graphunlearn.operators.shards.ensemble import SessionEnsemble
+from graphunlearn.operators.shards.sharded import Aggregation, Sharded
 from graphunlearn.operators.shared.checks import check_choices
 
 __all__ = ["SRU", "balanced_clusters"]
@@ -72,6 +72,7 @@ class SRU(Sharded):
     """
 
     name: ClassVar[str] = "sru"
+    kinds: ClassVar[tuple[str, ...]] = ("sessions",)
     anew: ClassVar[tuple[str, ...]] = ("extra",)
     aggregation: Aggregation = "attention"
     extra: Extra = "collaborative"
@@ -84,7 +85,7 @@ class SRU(Sharded):
     def _partition(self, model: nn.Module, graph: SessionGraph, seed: int) -> Tensor:
         return balanced_clusters(F.normalize(encode(model, graph).queries, dim=1), self.num_shards, seed)
 
-    def _extra(self, ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
+    def _extra(self, ensemble: SessionEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
         if self.extra == "none":
             return torch.zeros_like(forgotten)
         if self.extra == "collaborative":
@@ -134,7 +135,7 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def _similar_sessions(ensemble: ShardEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
+def _similar_sessions(ensemble: SessionEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
     """Return a mask of the sessions most similar to one with a forgotten click in their shard ``[num_sessions]``."""
     touched = torch.zeros(graph.num_sessions, dtype=torch.bool, device=graph.device)
     touched[graph.session[forgotten]] = True

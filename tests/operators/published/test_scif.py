@@ -7,7 +7,7 @@ import torch
 from toys import dense_normalized, factors, light_gcn, naive_encode, normal_equations, parameters, random_graph
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn import BCE, BPR, SampledBCE, SquaredError, encode, risk_of
+from graphunlearn.nn import BCE, BPR, SampledBCE, SampledSoftmax, SquaredError, encode, risk_of
 from graphunlearn.nn.session_risk import SessionRisk
 from graphunlearn.nn.training.next_click import CrossEntropy
 from graphunlearn.operators import SCIF
@@ -77,8 +77,9 @@ def test_in_selected_rows_it_is_the_restricted_refit(quadratic):
         assert result.log["selected_nodes"] == int(rows.sum()) // 2
 
 
-def test_bpr_and_labels_take_the_gradient_of_the_difference_to_the_neutral_label():
-    for loss, labelled in ((BPR(weight_decay=0.1), False), (BCE(weight_decay=0.1), True)):
+def test_losses_of_interactions_take_the_gradient_of_the_difference_to_the_neutral_label():
+    for loss in (BPR(weight_decay=0.1), BCE(weight_decay=0.1), SampledBCE(weight_decay=0.1, negatives=2)):
+        labelled = isinstance(loss, BCE)
         graph = random_graph(values=labelled)
         model = light_gcn(graph)
         request = ForgetRequest.internal("interaction", graph.pairs[:, [0, 5, 11]])
@@ -89,6 +90,8 @@ def test_bpr_and_labels_take_the_gradient_of_the_difference_to_the_neutral_label
         scores = (users[samples.users].unsqueeze(1) * items[samples.pattern.cols.view(3, -1)]).sum(2)
         if labelled:  # the derivative is σ(s) - y, so that of the difference is ȳ - y
             away = (naive_labels(graph, graph.label, removed) - graph.label[removed]) * scores[:, 0]
+        elif isinstance(loss, SampledBCE):  # labels 1, 0, 0, whose mean is 1/3
+            away = (scores / 3).sum(1) - scores[:, 0]
         else:  # σ(m) - 1 against σ(m) - 1/2
             away = -0.5 * (scores[:, :1] - scores[:, 1:]).mean(1)
         g = torch.autograd.grad(away.sum(), table)[0].flatten()
@@ -160,7 +163,9 @@ def test_settings_are_checked(make, message):
 
 def test_losses_without_a_neutral_label_are_refused():
     graph = random_graph(values=False)
-    with pytest.raises(ValueError, match=r"'objective' must be BPR, BCE or SquaredError, .*\(got SampledBCE\)"):
-        SCIF(objective=SampledBCE()).unlearn(
+    with pytest.raises(
+        ValueError, match=r"'objective' must be BPR, BCE, SampledBCE or SquaredError, .*\(got SampledSoftmax\)"
+    ):
+        SCIF(objective=SampledSoftmax()).unlearn(
             factors(graph), graph, ForgetRequest.internal("interaction", graph.pairs[:, [0, 5]])
         )

@@ -12,7 +12,7 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.nn import CrossEntropy, FitSettings, encode, encode_prefixes, fit, reset_parameters
 from graphunlearn.operators import SISA, SRU
 from graphunlearn.operators.shards import sru as module
-from graphunlearn.operators.shards.ensemble import ShardEnsemble, learn_weights
+from graphunlearn.operators.shards.ensemble import SessionEnsemble, learn_weights
 from graphunlearn.operators.shards.sru import balanced_clusters
 
 ITEMS = 9
@@ -131,7 +131,7 @@ def test_a_broken_preparation_is_taken_up(graph, held, model, tmp_path, monkeypa
         calls.append(options["checkpoint"].name)
         return fit(*args, **options)
 
-    monkeypatch.setattr("graphunlearn.operators.shards.sisa.fit", stop)
+    monkeypatch.setattr("graphunlearn.operators.shards.sharded.fit", stop)
     with pytest.raises(KeyboardInterrupt):
         method.prepare(model, graph, checkpoint=tmp_path / "state")
     assert calls == ["state.0.safetensors", "state.1.safetensors"]
@@ -168,7 +168,7 @@ def test_in_place_all_of_the_ensemble_is_taken_back(graph, model, monkeypatch):
             next(shard.parameters())[0, 0] = float("nan")
         return result
 
-    monkeypatch.setattr("graphunlearn.operators.shards.sisa.fit", spoil)
+    monkeypatch.setattr("graphunlearn.operators.shards.sharded.fit", spoil)
     method, request = SISA(num_shards=4, settings=BRIEF), some_clicks(graph, long_sessions(graph)[:2])
     with pytest.raises(FloatingPointError, match=r"sisa left NaN or infinity in shards\.\d.*; the model is unchanged"):
         method.unlearn(ensemble, graph, request, inplace=True)
@@ -221,7 +221,7 @@ def test_learned_weights_find_the_shard_that_knows(held):
     good = session_model("gru4rec", ITEMS, seed=1)
     fit(good, session_graph(random_sessions(60, ITEMS, seed=5), ITEMS), epochs=30, lr=0.02, batch_size=64)
     shards = [session_model("gru4rec", ITEMS, seed=7), good.eval(), session_model("gru4rec", ITEMS, seed=9)]
-    ensemble = ShardEnsemble(shards, torch.zeros(0), "", 0)
+    ensemble = SessionEnsemble(shards, torch.zeros(0), "", 0)
     samples = CrossEntropy().samples(held)
     mean = float(CrossEntropy().losses(ensemble, held, samples).mean().detach())
     left = learn_weights(ensemble, held, attention=False, seed=0)
