@@ -197,8 +197,15 @@ class LinearRisk(Risk):
         return zu, zi, self._margins
 
     @torch.no_grad()
-    def gradient(self, theta: Tensor) -> Tensor:
+    def value(self, theta: Tensor) -> float:
         if type(self.objective).__call__ is not Objective.__call__:  # its loss is not that of the base class
+            return super().value(theta)
+        losses = self.objective.loss(self._at(theta)[2], self.samples).mean(-1).double().sum()
+        return float(losses + 0.5 * (self._l2(theta) * theta.view_as(self.table).square()).double().sum())
+
+    @torch.no_grad()
+    def gradient(self, theta: Tensor) -> Tensor:
+        if type(self.objective).__call__ is not Objective.__call__:
             with torch.enable_grad():
                 return super().gradient(theta)
         zu, zi, margins = self._at(theta)

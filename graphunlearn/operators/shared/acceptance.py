@@ -3,7 +3,7 @@ r"""Acceptance of a correction: it must not be worse than deleting the edges and
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
+from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.levels import Levels, never_seen
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -108,10 +109,14 @@ class Acceptance:
         self.chosen, order = torch.cat([index for index, _ in parts]).sort()
         self.weight = torch.cat([torch.full_like(i, w, dtype=torch.float64) for i, w in parts])[order]
         self.whole = len(self.chosen) == self.number
+        plain = isinstance(criterion, Objective) and type(criterion).losses is Objective.losses
+        self.embeds: Any = criterion if plain else None  # a loss that is a function of embeddings
+        self._encoded: tuple[Any, Any] = (None, None)
         self._reference()
 
     def _reference(self) -> None:
         """Measure the deleted model on what is chosen."""
+        self.samples = [self.draw(index) for index in self.chosen.split(CHUNK)]
         self.losses = self._losses(self.deleted, self.retained)
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
@@ -160,7 +165,7 @@ class Acceptance:
     def _levels(self, model: nn.Module) -> Levels | None:
         if not isinstance(self.criterion, Sampled):
             return None
-        return Levels.of(model, self.retained, self.pairs, self.weight, self.unseen)
+        return Levels.of(self._encode(model, self.retained), self.pairs, self.weight, self.unseen)
 
     @property
     def limit(self) -> float:
@@ -172,10 +177,45 @@ class Acceptance:
         self.weight = torch.ones(self.number, dtype=torch.float64, device=self.weight.device)
         self._reference()
 
+    def _encode(self, model: nn.Module, graph: Any) -> Encoded:
+        """Return the embeddings, differentiable; those of the latest model and parameters are kept."""
+        key = (model, graph, [(p, p._version) for p in model.parameters()])
+        known, encoded = self._encoded
+        if known is None or known[0] is not model or known[1] is not graph or not _same(known[2], key[2]):
+            with torch.enable_grad():
+                encoded = encode(model, graph)
+            self._encoded = (key, encoded)
+        return encoded
+
     def _losses(self, model: nn.Module, graph: Any) -> Tensor:
         with torch.no_grad():
-            parts = [self.criterion.losses(model, graph, self.draw(index)) for index in self.chosen.split(CHUNK)]
+            if self.embeds is not None:
+                encoded = self._encode(model, graph)
+                parts = [self.embeds(encoded, samples) for samples in self.samples]
+            else:
+                parts = [self.criterion.losses(model, graph, samples) for samples in self.samples]
         return torch.cat(parts).double() if parts else self.weight.new_zeros(0)
+
+    def _gradient(self, model: nn.Module, graph: Any, parts: Iterable[tuple[Any, Tensor]]) -> list[Tensor]:
+        """Return the gradient of the weighted sum of the losses of some samples, one tensor per parameter."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        total = [torch.zeros_like(p) for p in parameters]
+        with torch.enable_grad():
+            if self.embeds is None:
+                for samples, weight in parts:
+                    losses = self.criterion.losses(model, graph, samples)
+                    _backward((losses * weight.to(losses.dtype)).sum(), parameters, total)
+                return total
+            encoded = self._encode(model, graph)  # one propagation serves all parts
+            named = {name: value for name, value in encoded._asdict().items() if value is not None}
+            leaves = {name: value.detach().requires_grad_() for name, value in named.items() if value.requires_grad}
+            inputs, outputs = list(leaves.values()), [named[name] for name in leaves]
+            given, free = [torch.zeros_like(value) for value in inputs], encoded._replace(**leaves)
+            for samples, weight in parts:
+                losses = self.embeds(free, samples)
+                _backward((losses * weight.to(losses.dtype)).sum(), inputs, given)
+            _backward(outputs, parameters, total, given)
+        return total
 
     def _tilt(self) -> list[Tensor]:
         r"""Return :math:`\nabla R(\hat\theta; D, G)`, zero in the embeddings of emptied nodes."""
@@ -184,7 +224,11 @@ class Acceptance:
         gone, weight = _some(removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0))
         ours = [(kept[part], w) for part, w in zip(self.chosen.split(CHUNK), self.weight.split(CHUNK))]
         theirs = [(part, torch.full_like(part, weight, dtype=torch.float64)) for part in gone.split(CHUNK)]
-        total = _summed(_gradient(self.criterion, self.before, self.graph, *part) for part in (*ours, *theirs))
+        drawn = (
+            (self.criterion.samples(self.graph, mask=_mask(index, self.graph.num_interactions)), own)
+            for index, own in (*ours, *theirs)
+        )
+        total = self._gradient(self.before, self.graph, drawn)
         emptied = self.graph.emptied(self.retained)
         for name, nodes in node_rows(self.before, self.graph).items():
             names = [n for n, p in self.before.named_parameters() if p.requires_grad]
@@ -196,12 +240,29 @@ class Acceptance:
         r"""Return :math:`\Phi` and the norm of its gradient, both per retained interaction."""
         if self.tilt is None:
             return None, None
-        parts = zip(self.chosen.split(CHUNK), self.weight.split(CHUNK))
-        total = _summed(_gradient(self.criterion, model, self.retained, *part) for part in parts)
+        total = self._gradient(model, self.retained, zip(self.samples, self.weight.split(CHUNK)))
         square = sum(float((own - tilt).double().square().sum()) for own, tilt in zip(total, self.tilt))
         parameters = [p.detach() for p in model.parameters() if p.requires_grad]
         along = sum(float(tilt.double().flatten() @ p.double().flatten()) for tilt, p in zip(self.tilt, parameters))
         return risk - along / self.number, float(square**0.5) / self.number
+
+
+def _backward(
+    outputs: Tensor | list[Tensor],
+    inputs: Sequence[Tensor],
+    total: list[Tensor],
+    given: list[Tensor] | None = None,
+) -> None:
+    """Add the derivatives of ``outputs``, weighted by ``given``, in every input to ``total``."""
+    found = torch.autograd.grad(outputs, inputs, given, allow_unused=True, retain_graph=given is not None)
+    for own, derivative in zip(total, found):
+        if derivative is not None:
+            own += derivative
+
+
+def _same(known: Sequence[tuple[Tensor, int]], now: Sequence[tuple[Tensor, int]]) -> bool:
+    """Return whether two lists hold the same tensors with the same version counters."""
+    return len(known) == len(now) and all(p is q and v == w for (p, v), (q, w) in zip(known, now))
 
 
 def _population(criterion: Criterion, graph: Any, touched: Tensor) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
@@ -229,21 +290,6 @@ def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, 
         return index, 1.0
     drawn = torch.randperm(len(index), generator=generator)[:most].sort().values.to(index.device)
     return index[drawn], len(index) / most
-
-
-def _gradient(criterion: Criterion, model: nn.Module, graph: Any, index: Tensor, weight: Tensor) -> list[Tensor]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad():
-        losses = criterion.losses(model, graph, criterion.samples(graph, mask=_mask(index, graph.num_interactions)))
-        found = torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
-
-
-def _summed(parts: Iterator[list[Tensor]]) -> list[Tensor]:
-    total = next(parts)
-    for part in parts:
-        total = [a + b for a, b in zip(total, part)]
-    return total
 
 
 def accept(

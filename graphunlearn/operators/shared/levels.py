@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.encoding import Encoded, score
 from graphunlearn.nn.training.negatives import draw_negatives
 
 if TYPE_CHECKING:
@@ -37,18 +37,16 @@ class Levels:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: nn.Module, graph: InteractionGraph, kept: Tensor, weight: Tensor, unseen: Tensor) -> Self:
+    def of(cls, encoded: Encoded, kept: Tensor, weight: Tensor, unseen: Tensor) -> Self:
         """Return the levels of a model.
 
         Args:
-            model: The model.
-            graph: The retained graph.
+            encoded: The embeddings on the retained graph.
             kept: Retained interactions ``[2, num]``.
             weight: How many interactions each of them stands for ``[num]``.
             unseen: Pairs that were never seen ``[2, num]``, one for each of them; one that equals the interaction
                 stands for none.
         """
-        encoded = encode(model, graph)
         p = [torch.sigmoid(score(encoded, pairs)).double() for pairs in (kept, unseen)]
         some = weight * (unseen[1] != kept[1])
         means = [(w * x).sum() / w.sum().clamp(min=1) for w, x in ((weight, 1 - p[0]), (some, p[1]))]

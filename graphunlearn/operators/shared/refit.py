@@ -25,6 +25,7 @@ _SMALLEST = 0.01  # smallest ridge
 _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenvalue
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _CURVATURE_NEGATIVES = 16
+_DRAWS = 4_000_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 
 
@@ -99,7 +100,8 @@ def refit_neighbours(
         retained: The retained graph.
         removed: Mask of the forgotten interactions ``[num_interactions]``.
         objective: The loss that the model was trained with.
-        negatives: Negatives per interaction, if the objective draws negatives and draws fewer.
+        negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
+            be more than four million in total.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, and
@@ -122,8 +124,9 @@ def refit_neighbours(
     old, new = linear_form(trained, graph), linear_form(model, retained)
     if old is None or new is None:
         return {"skipped": f"{type(model).__name__} does not propagate one table linearly"}
-    if isinstance(objective, Sampled) and objective.negatives < negatives:
-        objective = objective.with_negatives(negatives)
+    if isinstance(objective, Sampled):
+        affordable = min(negatives, _DRAWS // max(graph.num_interactions, 1))
+        objective = objective.with_negatives(max(objective.negatives, affordable))
     try:
         kept = objective.samples(retained)
     except ArgumentError as error:
@@ -191,18 +194,20 @@ def _minimise(
     def own(v: Tensor) -> Tensor:
         return v.view_as(whole)[rows].flatten()
 
-    def value(x: Tensor) -> float:
+    def at(x: Tensor) -> Tensor:
+        return whole.index_copy(0, rows, x.view_as(noise)).flatten()
+
+    def value(x: Tensor, theta: Tensor) -> float:
         free = x.view_as(noise).double()
-        at = whole.index_copy(0, rows, x.view_as(noise))
-        return risk.value(at.flatten()) + float((0.5 * ridge * free.square() - noise.double() * free).sum())
+        return risk.value(theta) + float((0.5 * ridge * free.square() - noise.double() * free).sum())
 
     x = own(whole)
+    theta = at(x)
     lengths: list[float] = []
     products: list[int] = []
-    best = value(x)
+    best = value(x, theta)
     for _ in range(_STEPS):
-        theta = whole.index_copy(0, rows, x.view_as(noise)).flatten()
-        slope = own(risk.gradient(theta)) + ridge * x - noise.flatten()
+        slope = own(risk.gradient(theta)) + ridge * x - noise.flatten()  # with the margins of its value
         curvature, inverse = curved.curvature(theta), 1 / (own(curved.jacobi(theta)) + ridge)
         product = partial(_restricted, curvature, place, own)
         solved = conjugate_gradients(
@@ -214,10 +219,14 @@ def _minimise(
             max_iter=_PRODUCTS,
         )
         products.append(solved.iterations)
-        tried = ((length, value(x + length * solved.x)) for length in _LENGTHS)
-        length, reached = next((pair for pair in tried if pair[1] < best), (0.0, best))
-        lengths.append(length)
-        x, best = x + length * solved.x, reached
-        if not length:
+        lengths.append(0.0)
+        for length in _LENGTHS:
+            moved = x + length * solved.x
+            there = at(moved)
+            reached = value(moved, there)
+            if reached < best:
+                x, theta, best, lengths[-1] = moved, there, reached, length
+                break
+        if not lengths[-1]:
             break
     return x.view_as(noise), {"lengths": lengths, "products": products}

@@ -22,7 +22,7 @@ def test_means_are_those_of_a_loop(make):
     model = make(graph).double()
     kept, weight = graph.pairs[:, ::2], torch.arange(1.0, 1 + len(graph.pairs[0, ::2]), dtype=torch.float64)
     unseen = never_seen(graph, kept, seed=3)
-    found = Levels.of(model, graph, kept, weight, unseen)
+    found = Levels.of(gu.encode(model, graph), kept, weight, unseen)
     encoded = gu.encode(model, graph)
     expected = [0.0, 0.0]
     for k, number in enumerate(weight.tolist()):
@@ -47,8 +47,9 @@ def test_never_seen_pairs_have_the_same_users_and_are_not_in_the_graph():
     assert not held & set(zip(*unseen[:, ~full].tolist()))
     assert torch.equal(unseen[:, full], graph.pairs[:, full])
     model = factors(graph)
-    some = Levels.of(model, graph, graph.pairs, (~full).double(), unseen).raised
-    assert Levels.of(model, graph, graph.pairs, torch.ones(len(full)).double(), unseen).raised == pytest.approx(some)
+    encoded, every = gu.encode(model, graph), torch.ones(len(full)).double()
+    some = Levels.of(encoded, graph.pairs, (~full).double(), unseen).raised
+    assert Levels.of(encoded, graph.pairs, every, unseen).raised == pytest.approx(some)
 
 
 @pytest.mark.parametrize(
