@@ -3,6 +3,7 @@ r"""Iterative solvers of :math:`(H + \delta I)\,x = b`, which use a symmetric :m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class Solution:
         x: The solution ``[n]``.
         residual: The relative residual :math:`\|b - (H + \delta I)x\| / \|b\|`.
         iterations: Number of steps, of one product each.
-        converged: Whether the residual is at most the tolerance.
+        converged: Whether the residual is at most the tolerance, or small enough by the rule of the caller.
     """
 
     x: Tensor
@@ -42,6 +43,7 @@ def conjugate_gradients(
     tol: float = 1e-3,
     max_iter: int = 100,
     x0: Tensor | None = None,
+    enough: Callable[[Tensor], bool] | None = None,
 ) -> Solution:
     r"""Solve :math:`(H + \delta I)x = b` by preconditioned conjugate gradients.
 
@@ -54,6 +56,8 @@ def conjugate_gradients(
         max_iter: Largest number of steps, of one product each. The residual is carried along; one more product computes
             it from its definition where rounding errors may have moved it by a tenth of the tolerance.
         x0: Starting point ``[n]``; zero by default.
+        enough: Whether the iteration may stop at a residual above the tolerance, called with :math:`M^{-1}r`, the
+            estimate of what the solution lacks; the solution then counts as converged.
 
     Returns:
         The :class:`Solution`. If the iteration does not converge, ``converged`` is false and no error is raised.
@@ -80,7 +84,11 @@ def conjugate_gradients(
     z = r if preconditioner is None else preconditioner(r)
     p, rz = z.clone(), float(r @ z)
     iterations, rounding = 0, 0.0
+    settled = False
     while float(r.norm()) > tol * norm and iterations < max_iter:
+        settled = enough is not None and enough(z)
+        if settled:
+            break
         hp = damped(p)
         curvature = float(p @ hp)
         if not math.isfinite(curvature):
@@ -100,7 +108,7 @@ def conjugate_gradients(
     residual = float((r if trusted else b - damped(x)).norm()) / norm
     if not math.isfinite(residual):
         raise FloatingPointError("the right-hand side or a curvature product is NaN or infinite")
-    return Solution(x, residual, iterations, residual <= tol)
+    return Solution(x, residual, iterations, settled or residual <= tol)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Risk:
         torch.Size([40])
     """
 
+    _counts: Tensor | None = None
+
     def __init__(
         self, model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None
     ) -> None:
@@ -139,12 +141,14 @@ class Risk:
         if samples is self.samples:
             return self
         other = copy.copy(self)
-        other.objective, other.samples = objective, samples
+        other.objective, other.samples, other._counts = objective, samples, None
         return other
 
     def _l2(self, theta: Tensor) -> Tensor:
         """Return the curvature of the L2 term for every node ``[num_nodes, 1]``."""
-        return self.objective.weight_decay * self.objective.row_counts(self.samples).to(theta.dtype).unsqueeze(1)
+        if self._counts is None:
+            self._counts = self.objective.row_counts(self.samples)
+        return self.objective.weight_decay * self._counts.to(theta.dtype).unsqueeze(1)
 
 
 class LinearRisk(Risk):
@@ -185,8 +189,20 @@ class LinearRisk(Risk):
             other._margins = None  # the embeddings are those of this risk, and the margins are not
         return other
 
+    @torch.no_grad()
+    def at(self, theta: Tensor) -> tuple[Encoded, Tensor]:
+        """Return the final embeddings at ``theta`` and the margins, without gradients; the latest are kept.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The final embeddings of users and items, and the margins ``[num_samples, n]``.
+        """
+        zu, zi, margins = self._at(theta)
+        return Encoded(zu, zi), margins
+
     def _at(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the final embeddings of users and of items at ``theta``, and the margins; the latest are kept."""
         version = -1 if theta.is_inference() else theta._version  # tensors made in inference mode have none
         if self._latest is None or version < 0 or self._latest[0] is not theta or self._latest[1] != version:
             zu, zi = (part.contiguous() for part in self._rows(theta).split(list(self.samples.size)))

@@ -359,7 +359,8 @@ def accept(
         kept = copy.deepcopy(model.state_dict())
         more = method._finish(model, before, graph, retained, request)
         judging.solves = False  # the tilt of a neighbour of emptied nodes holds what is forgotten
-        if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
+        same = all(torch.equal(value, kept[name]) for name, value in model.state_dict().items() if _is_float(value))
+        if more and not same and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
             model.load_state_dict(kept)
             more = {name: {"skipped": after.reason} for name in more}
         log.update(more)

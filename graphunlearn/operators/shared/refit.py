@@ -2,7 +2,7 @@ r"""Fit the items of emptied users (and the users of emptied items) to what rema
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, conjugate_gradients
-from graphunlearn.nn.encoding import linear_form
+from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.warm_start import kept_share
 
-__all__ = ["refit_neighbours", "without_span"]
+__all__ = ["first_step", "refit_neighbours", "without_span"]
 
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
 _MATRICES = 2_000  # most small matrices at a time
@@ -25,7 +25,7 @@ _SMALLEST = 0.01  # smallest ridge
 _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenvalue
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _CURVATURE_NEGATIVES = 16
-_DRAWS = 4_000_000  # most negatives in total, unless the objective draws more
+_DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 
 
@@ -66,6 +66,7 @@ def refit_neighbours(
     objective: Objective,
     *,
     negatives: int = 32,
+    enough: Callable[[Tensor], bool] | None = None,
 ) -> dict[str, Any]:
     r"""Fit the items of emptied users, and the users of emptied items, to the retained interactions, in place.
 
@@ -101,7 +102,8 @@ def refit_neighbours(
         removed: Mask of the forgotten interactions ``[num_interactions]``.
         objective: The loss that the model was trained with.
         negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
-            be more than four million in total.
+            be more than 2.5 million in total.
+        enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, and
@@ -135,14 +137,60 @@ def refit_neighbours(
     table = trained.get_parameter(old.parameter).detach()
     before = LinearRisk(table, old, objective, objective.samples(graph))
     gradient = before.gradient(before.parameters).view_as(table)
-    encoded = before.encode(before.parameters)
-    share, gone = kept_share(graph, retained), emptied.split([graph.num_users, graph.num_items])
-    log: dict[str, Any] = {}
+    encoded = before.at(before.parameters)[0]
+    log: dict[str, Any] = {"users": 0, "items": 0}
+    for side, rows, ridge, noise in _linear_terms(graph, retained, removed, table, gradient, encoded):
+        log[side] = len(rows)
+        fitted, steps = _minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise, enough)
+        model.get_parameter(new.parameter)[rows] = fitted
+        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
+    return log
+
+
+@torch.no_grad()
+def first_step(
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    trained: tuple[Tensor, Tensor, Encoded],
+    now: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    r"""Return the step with which :func:`refit_neighbours` starts, with the diagonal of the curvature alone.
+
+    .. math:: e_i \leftarrow e_i - (\operatorname{diag} H + \delta)^{-1}(\nabla_i R + \delta e_i - \nu_i)
+
+    Args:
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+        trained: The trained table and the gradient of its risk ``[num_nodes, dim]``, and the final embeddings.
+        now: The corrected table, the gradient of the retained risk and the diagonal of the curvature
+            ``[num_nodes, dim]``.
+
+    Returns:
+        The step, zero in all rows that are not fitted ``[num_nodes, dim]``.
+    """
+    table, gradient, diagonal = now
+    step = torch.zeros_like(table)
+    for _, rows, ridge, noise in _linear_terms(graph, retained, removed, *trained):
+        step[rows] = (noise - gradient[rows] - ridge * table[rows]) / (diagonal[rows] + ridge)
+    return step
+
+
+def _linear_terms(
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    table: Tensor,
+    gradient: Tensor,
+    encoded: Encoded,
+) -> Iterator[tuple[str, Tensor, float, Tensor]]:
+    r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta` and :math:`\nu`."""
+    share, gone = kept_share(graph, retained), graph.emptied(retained).split([graph.num_users, graph.num_items])
     for side, own in (("users", 0), ("items", 1)):
         lost = graph.pairs[:, removed & gone[1 - own][graph.pairs[1 - own]]]
         nodes = lost[own].unique()
         nodes = nodes[~gone[own][nodes]]
-        log[side] = len(nodes)
         if not len(nodes):
             continue
         place = graph.sides[own]
@@ -152,11 +200,7 @@ def refit_neighbours(
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
         parts = [without_span(noise[part], moment) for part, moment in _moments(lost, own, nodes, other)]
-        noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
-        fitted, steps = _minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise)
-        model.get_parameter(new.parameter)[rows] = fitted
-        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
-    return log
+        yield side, rows, ridge, share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
 
 
 def _moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -183,7 +227,12 @@ def _restricted(product: Product, place: Product, own: Product, v: Tensor) -> Te
 
 
 def _minimise(
-    risk: LinearRisk, table: Tensor, rows: Tensor, ridge: float, noise: Tensor
+    risk: LinearRisk,
+    table: Tensor,
+    rows: Tensor,
+    ridge: float,
+    noise: Tensor,
+    enough: Callable[[Tensor], bool] | None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the rows that minimise the risk with a ridge and a linear term, from those of ``table``; and a log."""
     whole, curved = table.detach().clone(), risk.with_negatives(_CURVATURE_NEGATIVES)
@@ -217,7 +266,10 @@ def _minimise(
             preconditioner=partial(torch.mul, inverse),
             tol=_TOLERANCE,
             max_iter=_PRODUCTS,
+            enough=None if enough is None else lambda left: enough(place(left)),
         )
+        if enough is not None and not solved.iterations:
+            break
         products.append(solved.iterations)
         lengths.append(0.0)
         for length in _LENGTHS:

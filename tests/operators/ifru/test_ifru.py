@@ -434,7 +434,7 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
     assert ridge.log["acceptance"]["corrected"] == log["acceptance"]["corrected"]
     for k in range(11):  # one damping at a time, the gradient of the definition
         plain = IFRU(**options, warm_start=False, damping=first * 3**k)
-        problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
+        problem, _, tilt, *_ = plain._problem(model, graph, result.graph, request)
         slopes = [problem.new.gradient(problem.start) - tilt]
         moved = parameters(plain.unlearn(model, graph, request).model)
         left.append(float((problem.new.gradient(moved) - tilt).norm() / slopes[0].norm()))
@@ -563,7 +563,7 @@ def test_the_price_of_pruning_rises_with_what_is_pruned(trained, level):
         kept.append(result.log["pruning"]["nodes_kept"])
         shares.append(result.log["relative_error"])
         # the full system from its definition, with the rows that were not chosen
-        problem, _, tilt, _ = IFRU(**common)._problem(model, graph, whole.graph, request)
+        problem, _, tilt, *_ = IFRU(**common)._problem(model, graph, whole.graph, request)
         tilted = Tilted(problem, tilt)
         step = parameters(result.model) - problem.start
         slope = tilted.gradient(problem.start)
@@ -631,7 +631,7 @@ def test_a_pruned_step_that_would_raise_the_tilted_risk_is_shortened_or_not_take
     monkeypatch.setattr("graphunlearn.operators.ifru.method.solve_on_rows", scaled)
     operator = IFRU(prune=0.5, negatives=2)
     result = operator.unlearn(model, graph, request)
-    problem, _, tilt, _ = operator._problem(model, graph, result.graph, request)
+    problem, _, tilt, *_ = operator._problem(model, graph, result.graph, request)
     phi = Tilted(problem, tilt).value
     before, after = phi(problem.start), phi(parameters(result.model))
     length = result.log["steps"][0]["length"]
@@ -714,7 +714,7 @@ def test_the_published_choices_run_and_report_their_residual(trained):
     assert result.log["pruning"]["nodes_kept"] > 0
     # its error, from the curvature of the whole problem with propagation
     plain = IFRU(curvature="hessian", warm_start=False)
-    problem, _, tilt, _ = plain._problem(model, graph, result.graph, REQUESTS["interaction"](graph))
+    problem, _, tilt, *_ = plain._problem(model, graph, result.graph, REQUESTS["interaction"](graph))
     slope, d = Tilted(problem, tilt).gradient(problem.start), parameters(result.model) - problem.start
     left = problem.curved.curvature(problem.start, "hessian")(d) + slope
     assert result.log["relative_error"] == pytest.approx(float(left.norm() / slope.norm()), rel=1e-6)
