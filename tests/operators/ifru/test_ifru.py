@@ -255,6 +255,7 @@ def test_the_step_is_the_definition(make_request, objective, curvature, solver, 
             negatives=3,
             tol=1e-12,
             max_iter=200,
+            within_noise=0.0,
         )
         result = operator.unlearn(model, graph, request)
         torch.testing.assert_close(parameters(result.model), expected, rtol=1e-7, atol=1e-7)
@@ -369,7 +370,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "curvature": curvature, "tol": 1e-11, "max_iter": 200, "negatives": 3}
-    options["warm_start"] = False  # so that every damping starts from the same embeddings
+    options |= {"warm_start": False, "within_noise": 0.0}  # every damping starts from the same embeddings
     before = parameters(model)
     dampings = [5.0, 20.0, 80.0]
     curve = IFRU(**options).damping_curve(model, graph, request, dampings)
@@ -477,6 +478,7 @@ def test_the_log_of_a_step_is_its_definition(objective, solver):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "solver": solver, "negatives": 3, "damping": 2.0, "tol": 1e-11, "max_iter": 200}
+    options["within_noise"] = 0.0
     (step, *_) = IFRU(**options, warm_start=False, max_steps=2).unlearn(model, graph, request).log["steps"]
     after = parameters(IFRU(**options, warm_start=False).unlearn(model, graph, request).model)
     retained, theta = graph.split(request)[0], parameters(model)
@@ -512,7 +514,9 @@ def test_the_residual_in_the_log_is_that_of_the_step(objective):
     model, request = light_gcn(graph), REQUESTS["interaction"](graph)
     retained, _ = graph.split(request)
     for solver in ("cg", "krylov"):
-        operator = IFRU(objective=objective, damping=1.0, warm_start=False, solver=solver, negatives=3, tol=1e-2)
+        operator = IFRU(
+            objective=objective, damping=1.0, warm_start=False, solver=solver, negatives=3, tol=1e-2, within_noise=0.0
+        )
         result = operator.unlearn(model, graph, request)
         theta = parameters(model)
         risk = risk_of(model, retained, objective)
@@ -539,7 +543,14 @@ def trained(request):
 def test_nothing_pruned_and_everything_in_reach_is_the_whole_problem(objective):
     graph = random_graph()  # two hops from any interaction reach every node
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
-    common = {"objective": objective, "tol": 1e-11, "max_iter": 300, "negatives": 3, "damping": 5.0}
+    common = {
+        "objective": objective,
+        "tol": 1e-11,
+        "max_iter": 300,
+        "negatives": 3,
+        "damping": 5.0,
+        "within_noise": 0.0,
+    }
     whole = IFRU(**common).unlearn(model, graph, request)
     part = IFRU(**common, prune=0.0).unlearn(model, graph, request)
     assert part.log["pruning"]["nodes_kept"] == graph.num_nodes
