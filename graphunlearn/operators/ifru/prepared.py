@@ -13,7 +13,7 @@ from graphunlearn.nn.encoding import Encoded
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
 from graphunlearn.operators.shared.correction import equivalent_ridge
-from graphunlearn.operators.shared.noise import Movement, noise_of_draws, pairs_near
+from graphunlearn.operators.shared.noise import LARGEST, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.refit import first_step
 from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.operators.shared.warm_start import kept_share
@@ -87,7 +87,9 @@ class Stopping:
     :math:`M^{-1} r`, which conjugate gradients compute in every iteration. Its movement of probabilities
     (:class:`~graphunlearn.operators.shared.noise.Movement`) is the mean absolute one of the forgotten pairs, of
     retained pairs with a user or an item that lost interactions, or of as many pairs that were never seen, whichever
-    is largest. The rule needs no labels and no retrained model.
+    is largest. Users that lose all interactions count with their trained embeddings, which shows the trace that is left
+    of them. The noise is that of the negatives (:func:`~graphunlearn.operators.shared.noise.noise_of_draws`), at most
+    0.01. The rule needs no labels and no retrained model.
 
     Args:
         movement: The movement of probabilities by a step.
@@ -132,7 +134,7 @@ class Stopping:
         movement = Movement(risk.form, prepared.encoded, pairs_near(graph, retained, removed))
         kept = kept_share(graph, retained).to(prepared.diagonal.dtype).unsqueeze(1)
         diagonal = (prepared.diagonal.view(len(kept), -1) * kept).flatten()
-        return cls(movement, share * prepared.noise, diagonal, problem, prepared)
+        return cls(movement, share * min(prepared.noise, LARGEST), diagonal, problem, prepared)
 
     def inverse(self, damping: float) -> Product:
         """Return the product with the inverse of the damped diagonal.

@@ -103,6 +103,13 @@ def test_what_the_solver_leaves_moves_probabilities_by_less_than_the_share(train
     assert left <= 2 * result.log["within_noise"]["limit"]  # the rule has the diagonal in place of the curvature
 
 
+def test_the_noise_that_is_assumed_is_bounded(trained):
+    model, graph = trained
+    request = ForgetRequest.internal("user", torch.tensor([4]))
+    log = IFRU(objective=BPR(negatives=2), within_noise=0.5).unlearn(model, graph, request).log["within_noise"]
+    assert log["limit"] == 0.5 * min(log["noise"], 0.01)
+
+
 def test_a_preparation_gives_what_a_call_without_one_gives(trained):
     model, graph = trained
     request = ForgetRequest.internal("user", torch.tensor([4]))
@@ -117,6 +124,7 @@ def test_a_preparation_gives_what_a_call_without_one_gives(trained):
 def test_a_fit_of_neighbours_that_moves_little_is_left_out(trained, monkeypatch):
     model, graph = trained
     monkeypatch.setattr("graphunlearn.operators.ifru.prepared.noise_of_draws", lambda *_: 1.0)
+    monkeypatch.setattr("graphunlearn.operators.ifru.prepared.LARGEST", 1.0)
     request = ForgetRequest.internal("user", torch.tensor([4]))
     done = [
         IFRU(objective=BPR(negatives=2), within_noise=share).unlearn(model, graph, request) for share in (0.0, 0.99)
