@@ -22,7 +22,7 @@ from graphunlearn.nn.training.objective import Objective, Sampled, default_objec
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
-from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes
+from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes, write
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
@@ -291,7 +291,7 @@ class IFRU(Unlearner):
         if rule is not None:
             log["within_noise"] = {"noise": rule.prepared.noise, "limit": rule.limit}
         self._rule = rule if log["emptied_nodes"] else None
-        _write(model, started, graph, problem, theta)
+        write(model, started, graph, problem, theta)
         if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
                 f"the influence system was solved to a relative residual of {done.log['residual']:.2g}, not "
@@ -303,16 +303,15 @@ class IFRU(Unlearner):
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
-        rule, self._rule = self._rule, None
-        removed = request.mask(graph)
+        removed, rule, self._rule = request.mask(graph), self._rule, None
         if rule is not None:
             movement = rule.of_refit(model, graph, retained, removed)
             if movement <= rule.limit:
                 return {
                     "refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}
                 }
-        objective, enough = self._objective(graph), None if rule is None else rule.enough
-        return {"refit": refit_neighbours(model, before, graph, retained, removed, objective, enough=enough)}
+        given = model, before, graph, retained, removed, self._objective(graph)
+        return {"refit": refit_neighbours(*given, enough=None if rule is None else rule.enough)}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.
@@ -459,18 +458,3 @@ class IFRU(Unlearner):
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
         space = self._space(problem, problem.start, -slope, min(dampings))
         return tilted.curve(problem.start, space, dampings, absolute) | {"chosen": chosen}
-
-
-@torch.no_grad()
-def _write(model: nn.Module, started: nn.Module, graph: InteractionGraph, problem: Problem, theta: Tensor) -> None:
-    """Write the corrected parameters into the model."""
-    if problem.nodes is not None:
-        model.load_state_dict(started.state_dict())
-        form = linear_form(model, graph)
-        assert form is not None
-        table = model.get_parameter(form.parameter)
-        table[problem.nodes] = theta.view(-1, table.size(1))
-        return
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
-        p.copy_(part.view_as(p))
