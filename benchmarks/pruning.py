@@ -36,7 +36,7 @@ def requests(graph: gu.InteractionGraph) -> dict[str, gu.ForgetRequest]:
 def phi(method: gu.IFRU, model: Any, graph: gu.InteractionGraph, request: gu.ForgetRequest, table: Any) -> float:
     """Return the change of the tilted risk from the start of the method to a table."""
     retained, _ = graph.split(request)
-    problem, _, tilt, _ = method._problem(model, graph, retained, request)
+    problem, _, tilt, *_ = method._problem(model, graph, retained, request)
     tilted = Tilted(problem, tilt)
     return tilted.value(table.detach().flatten()) - tilted.value(problem.start)
 

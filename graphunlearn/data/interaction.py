@@ -352,7 +352,8 @@ class InteractionGraph(Conversions):
         wanted = codes - users * self.num_items + self.num_users
         low, end = adjacency.rowptr[users].long(), adjacency.rowptr[users + 1].long()
         high, last = end, self.num_interactions - 1
-        for _ in range(int(adjacency.degree[: self.num_users].max()).bit_length()):  # a search within every row
+        longest = int(adjacency.rowptr[: self.num_users + 1].diff().max())
+        for _ in range(longest.bit_length()):  # a search within every row
             middle = (low + high).div(2, rounding_mode="floor")
             below = (adjacency.col[middle.clamp(max=last)] < wanted) & (low < high)
             low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)

@@ -177,6 +177,11 @@ class ShardGraph(InteractionGraph):
                 _SHARDED[self.pairs] = known
         return known
 
+    @property
+    def degree(self) -> Tensor:
+        """Number of interactions of every user of this rank, and of every item in the whole graph ``[num_nodes]``."""
+        return self.adjacency.degree
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the part of this rank; it changes with the number of ranks."""
         return f"{super().fingerprint()} {self.part.bounds}"

@@ -12,8 +12,8 @@ from graphunlearn.distributed.model import TABLE, drawn_rows
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.solve import Dot
-from graphunlearn.nn.training.objective import Objective, Sampled
-from graphunlearn.operators.shared.refit import minimise, moments, without_span
+from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.shared.refit import minimise, moments, with_affordable, without_span
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
 __all__ = ["any_emptied", "refit_part", "start_part"]
@@ -102,8 +102,7 @@ def refit_part(
     if not any_emptied(graph, retained):
         return {}
     ranks = graph.ranks
-    if isinstance(objective, Sampled) and objective.negatives < negatives:
-        objective = objective.with_negatives(negatives)
+    objective = with_affordable(objective, negatives, graph.count())
     risk, before = shard_risk(model, retained, objective), shard_risk(trained, graph, objective)
     table = trained.get_parameter(TABLE).detach()
     gradient = before.gradient(before.parameters).view_as(table)
@@ -135,7 +134,7 @@ def refit_part(
             moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
             parts.append(without_span(some, ranks.total(moment) if own else moment))
         noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
-        fitted, steps = minimise(risk, model.get_parameter(TABLE), rows, ridge, noise, dot)
+        fitted, steps = minimise(risk, model.get_parameter(TABLE), rows, ridge, noise, dot=dot)
         model.get_parameter(TABLE)[rows] = fitted
         log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     return log

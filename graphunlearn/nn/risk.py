@@ -44,6 +44,8 @@ class Risk:
         torch.Size([40])
     """
 
+    _counts: Tensor | None = None
+
     def __init__(
         self, model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples | None = None
     ) -> None:
@@ -139,12 +141,14 @@ class Risk:
         if samples is self.samples:
             return self
         other = copy.copy(self)
-        other.objective, other.samples = objective, samples
+        other.objective, other.samples, other._counts = objective, samples, None
         return other
 
     def _l2(self, theta: Tensor) -> Tensor:
         """Return the curvature of the L2 term for every node ``[num_nodes, 1]``."""
-        return self.objective.weight_decay * self.objective.row_counts(self.samples).to(theta.dtype).unsqueeze(1)
+        if self._counts is None:
+            self._counts = self.objective.row_counts(self.samples)
+        return self.objective.weight_decay * self._counts.to(theta.dtype).unsqueeze(1)
 
 
 class LinearRisk(Risk):
@@ -168,6 +172,8 @@ class LinearRisk(Risk):
     ) -> None:
         self.table, self.form, self.objective, self.samples = table.detach(), form, objective, samples.by_user()
         self.offset = offset
+        self._latest: tuple[Tensor, int, Tensor, Tensor] | None = None
+        self._margins: Tensor | None = None
 
     @cached_property
     def parameters(self) -> Tensor:
@@ -176,6 +182,53 @@ class LinearRisk(Risk):
     def _rows(self, theta: Tensor) -> Tensor:
         z = self.form.propagate(theta.view_as(self.table))
         return z if self.offset is None else z + self.offset
+
+    def with_negatives(self, most: int) -> Self:
+        other = super().with_negatives(most)
+        if other is not self:
+            other._margins = None  # the embeddings are those of this risk, and the margins are not
+        return other
+
+    @torch.no_grad()
+    def at(self, theta: Tensor) -> tuple[Encoded, Tensor]:
+        """Return the final embeddings at ``theta`` and the margins, without gradients; the latest are kept.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The final embeddings of users and items, and the margins ``[num_samples, n]``.
+        """
+        zu, zi, margins = self._at(theta)
+        return Encoded(zu, zi), margins
+
+    def _at(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        version = -1 if theta.is_inference() else theta._version  # tensors made in inference mode have none
+        if self._latest is None or version < 0 or self._latest[0] is not theta or self._latest[1] != version:
+            zu, zi = (part.contiguous() for part in self._rows(theta).split(list(self.samples.size)))
+            self._latest, self._margins = (theta, version, zu, zi), None
+        zu, zi = self._latest[2:]
+        if self._margins is None:
+            self._margins = self.objective.margins(self.samples.pattern.dots(zu, zi), self.samples)
+        return zu, zi, self._margins
+
+    @torch.no_grad()
+    def value(self, theta: Tensor) -> float:
+        if type(self.objective).__call__ is not Objective.__call__:  # its loss is not that of the base class
+            return super().value(theta)
+        losses = self.objective.loss(self._at(theta)[2], self.samples).mean(-1).double().sum()
+        return float(losses + 0.5 * (super()._l2(theta) * theta.view_as(self.table).square()).double().sum())
+
+    @torch.no_grad()
+    def gradient(self, theta: Tensor) -> Tensor:
+        if type(self.objective).__call__ is not Objective.__call__:
+            with torch.enable_grad():
+                return super().gradient(theta)
+        zu, zi, margins = self._at(theta)
+        pattern, samples = self.samples.pattern, self.samples
+        y = self.objective.margins_transposed(self.objective.phi(margins, samples)[1] / margins.size(1), samples)
+        back = torch.cat([pattern.matmul(y, zi), self._summed(pattern.transposed.matmul(y, zu))])
+        return (self.form.propagate(back) + self._l2(theta) * theta.view_as(back)).flatten()
 
     def encode(self, theta: Tensor) -> Encoded:
         sizes = list(self.samples.size)
@@ -192,10 +245,9 @@ class LinearRisk(Risk):
         Args:
             theta: The parameters ``[num_parameters]``.
         """
-        encoded = self.encode(theta)
-        margins = self.objective.margins(self.samples.pattern.dots(encoded.queries, encoded.items), self.samples)
+        margins = self._at(theta)[2]
         slope = 2 * (self.objective.phi(margins, self.samples)[1] * margins).double().mean(1).sum()
-        return float(slope + (self._l2(theta) * theta.view_as(self.table).square()).double().sum())
+        return float(slope + (super()._l2(theta) * theta.view_as(self.table).square()).double().sum())
 
     @torch.no_grad()
     def jacobi(self, theta: Tensor) -> Tensor:
@@ -208,9 +260,8 @@ class LinearRisk(Risk):
         Args:
             theta: The parameters ``[num_parameters]``.
         """
-        pattern, sizes = self.samples.pattern, list(self.samples.size)
-        zu, zi = (part.contiguous() for part in self._rows(theta).split(sizes))
-        margins = self.objective.margins(pattern.dots(zu, zi), self.samples)
+        pattern = self.samples.pattern
+        zu, zi, margins = self._at(theta)
         second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
         weight = self.objective.margins_transposed(second, self.samples).abs()
         items = self._summed(pattern.transposed.matmul(weight, zu.square()))
@@ -233,9 +284,7 @@ class LinearRisk(Risk):
     def curvature(self, theta: Tensor, kind: Curvature = "gauss-newton") -> Product:
         samples, objective, pattern, form = self.samples, self.objective, self.samples.pattern, self.form
         sizes, exact = list(samples.size), kind == "hessian"
-        z = self._rows(theta)
-        zu, zi = (part.contiguous() for part in z.split(sizes))
-        margins = objective.margins(pattern.dots(zu, zi), samples)
+        zu, zi, margins = self._at(theta)
         second, l2 = objective.second(margins, samples), self._l2(theta)
         if exact:
             first = objective.phi(margins, samples)[1]
@@ -244,7 +293,7 @@ class LinearRisk(Risk):
 
         @torch.no_grad()
         def product(v: Tensor) -> Tensor:
-            v = v.view_as(z)
+            v = v.view_as(self.table)
             tu, ti = form.propagate(v).split(sizes)
             # d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i> is one dot product of concatenated embeddings.
             ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))

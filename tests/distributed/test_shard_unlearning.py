@@ -20,9 +20,9 @@ REQUESTS = {
     "one user": gu.ForgetRequest("user", [WHOLE.user_ids[7]]),  # all on one rank
 }
 METHODS = {
-    "ifru": gu.IFRU(),
+    "ifru": gu.IFRU(within_noise=0),
     "ifru of labels": gu.IFRU(objective=gu.SquaredError(weight_decay=0.05), on_rejection="keep"),
-    "ifru with a damping": gu.IFRU(damping=3.0, warm_start=False),
+    "ifru with a damping": gu.IFRU(damping=3.0, warm_start=False, within_noise=0),
     "calibrate": gu.Calibrate(),
     "unlink": gu.Unlink(),
     "unlink-redraw": UnlinkRedraw(),

@@ -18,10 +18,11 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import KrylovSpace, Solution, conjugate_gradients, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
-from graphunlearn.nn.training.objective import Objective, Sampled, Samples, default_objective
+from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.active_rows import solve_on_rows
-from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes
+from graphunlearn.operators.ifru.prepared import Prepared, Stopping
+from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes, write
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
@@ -30,6 +31,7 @@ from graphunlearn.operators.shared.correction import (
     inverse_diagonal,
     sampled_ridge,
 )
+from graphunlearn.operators.shared.noise import SHARE
 from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -38,21 +40,6 @@ __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """The state that :meth:`IFRU.prepare` stores, and the graph and objective for which it is valid."""
-
-    trained: Tensor
-    supervised: tuple[tuple[Tensor | None, int], ...]
-    objective: Objective
-    samples: Samples
-    tilt: Tensor
-
-    def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
-        same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
-        return all(same) and self.objective == objective
 
 
 @dataclass(frozen=True)
@@ -68,11 +55,6 @@ class _Step:
     def of(cls, solution: Solution, predicted: float) -> _Step:
         log = {"iterations": solution.iterations, "residual": solution.residual}
         return cls(solution.x, predicted, log, solution.converged)
-
-
-def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
-    """Return the tensors of the graph that the risk depends on, each with its version counter."""
-    return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
 
 
 @dataclass(kw_only=True)
@@ -106,6 +88,8 @@ class IFRU(Unlearner):
     * The embeddings of the start :math:`\theta_0` are scaled by the share of interactions that each node keeps.
     * The tilt holds what forgotten users pulled their items to, so the step leaves a part of it; these items are then
       fitted to what remains.
+    * What is left to do is left out where it moves probabilities by less than a share of the noise of training
+      (:class:`~graphunlearn.operators.ifru.prepared.Stopping`).
     * The gradients use more negatives than one training epoch draws, because training that redraws its negatives every
       epoch minimises the expected loss.
 
@@ -133,6 +117,9 @@ class IFRU(Unlearner):
             towards the number of embeddings that may change.
         max_steps: Largest number of linearisations. A further one is made only while the decrease of :math:`\Phi`
             is at least the predicted decrease and the norm of its gradient keeps falling.
+        within_noise: Share of the noise of training in probabilities that the linear solver and the fit of the
+            neighbours of emptied nodes may leave; 0 solves every system to ``tol``. It applies to losses that draw
+            negatives, models that propagate linearly, and the default solver without ``prune``.
         solver: ``"cg"`` (preconditioned conjugate gradients), ``"krylov"`` (Lanczos) or ``"adam"`` (a fixed number of
             steps). ``"auto"`` selects ``"krylov"`` for the ``"absolute"`` curvature, which has no matrix-vector
             product, and ``"cg"`` otherwise.
@@ -169,13 +156,15 @@ class IFRU(Unlearner):
     prune: float | None = None
     min_degree_change: float = 0.0
     max_steps: int = 1
+    within_noise: float = SHARE
     solver: Literal["auto", "cg", "krylov", "adam"] = "auto"
     tol: float = 0.05
     max_iter: int = 40
     solver_lr: float = 1e4
     seed: int = 0
     _least_gradient: bool = field(default=False, init=False, repr=False, compare=False)
-    _prepared: _Prepared | None = field(default=None, init=False, repr=False, compare=False)
+    _prepared: Prepared | None = field(default=None, init=False, repr=False, compare=False)
+    _rule: Stopping | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choices(CURVATURES, curvature=self.curvature)
@@ -183,7 +172,8 @@ class IFRU(Unlearner):
         dampings = {"damping": self.damping, "min_damping": self.min_damping}
         check("not be negative", lambda value: value is None or 0 <= value < math.inf, **dampings)
         check("be a quantile in [0, 1)", lambda value: value is None or 0 <= value < 1, prune=self.prune)
-        check("be a share in [0, 1)", lambda value: 0 <= value < 1, min_degree_change=self.min_degree_change)
+        shares = {"min_degree_change": self.min_degree_change, "within_noise": self.within_noise}
+        check("be a share in [0, 1)", lambda value: 0 <= value < 1, **shares)
         check("be positive", lambda value: 0 < value < math.inf, tol=self.tol, solver_lr=self.solver_lr)
         if self.curvature == "absolute" and self.solver in ("cg", "adam"):
             raise ArgumentError("solver", "be 'krylov' for curvature 'absolute'", f"{self.solver!r}")
@@ -202,8 +192,7 @@ class IFRU(Unlearner):
         samples = objective.samples(graph)
         nothing = torch.zeros_like(graph.pairs[0], dtype=torch.bool)
         problem = global_problem(model, model, graph, graph, nothing, objective, None, samples)
-        trained, state = problem.trained.clone(), _supervised(graph)
-        self._prepared = _Prepared(trained, state, objective, samples, problem.tilt())
+        self._prepared = Prepared.of(problem, graph, objective, samples, self.min_damping)
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
@@ -218,8 +207,8 @@ class IFRU(Unlearner):
         graph: InteractionGraph,
         retained: InteractionGraph,
         request: ForgetRequest,
-    ) -> tuple[Problem, nn.Module, Tensor, dict[str, Any]]:
-        """Return the problem, the model that the correction starts from, the tilt and the log."""
+    ) -> tuple[Problem, nn.Module, Tensor, Stopping | None, dict[str, Any]]:
+        """Return the problem, the model that the correction starts from, the tilt, the stopping rule and the log."""
         objective, removed = self._objective(graph), request.mask(graph)
         started = copy.deepcopy(model)
         log: dict[str, Any] = {}
@@ -235,22 +224,33 @@ class IFRU(Unlearner):
                 problem = local_problem(model, started, graph, retained, removed, objective, kept)
                 if self.damping is None:
                     log["ridge"] = sampled_ridge(model, graph, objective)
-                return problem, started, problem.tilt(), log
+                return problem, started, problem.tilt(), None, log
             if not self._by_importance and len(kept):
                 kept = None  # this limits the number of embeddings; the residual decides which
                 del log["pruning"]["importance_kept"]
-        prepared, samples, gradient = self._prepared, None, None
-        if prepared is not None and prepared.serves(graph, objective):
-            samples = prepared.samples
+        prepared = self._prepared
+        if prepared is not None and not prepared.serves(graph, objective):
+            prepared = None
+        samples = objective.samples(graph) if prepared is None else prepared.samples
         problem = global_problem(model, started, graph, retained, removed, objective, kept, samples)
-        if prepared is not None and samples is not None and torch.equal(prepared.trained, problem.trained):
-            gradient = prepared.tilt.clone()
-        return problem, started, problem.tilt(gradient), log
+        if prepared is None or not torch.equal(prepared.trained, problem.trained):
+            if not self._measures:
+                return problem, started, problem.tilt(), None, log
+            prepared = Prepared.of(problem, graph, objective, samples, self.min_damping)
+        share = self.within_noise if self._measures else 0.0
+        rule = Stopping.of(problem, prepared, graph, retained, removed, share)
+        return problem, started, problem.tilt(prepared.tilt.clone()), rule, log
+
+    @property
+    def _measures(self) -> bool:
+        """Whether what is left to do is measured in probabilities, so that the solver may stop."""
+        conjugate = self.curvature == "gauss-newton" and self.solver in ("auto", "cg") and self.max_steps == 1
+        return bool(self.within_noise) and conjugate and self.propagation and self.spillover and self.prune is None
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        tilted, started, slope, damping, log = self._settle(model, graph, retained, request)
+        tilted, started, slope, damping, rule, log = self._settle(model, graph, retained, request)
         problem, theta = tilted.problem, tilted.problem.start
         most = 0 if self.prune is None or self._by_importance else log["pruning"]["nodes_kept"]
         steps: list[dict[str, float]] = []
@@ -264,7 +264,7 @@ class IFRU(Unlearner):
                 done, chosen = self._step_on_rows(tilted, theta, rhs, damping, most, value)
                 log["pruning"]["nodes_kept"] = len(chosen)
             else:
-                done = self._step(problem, theta, rhs, damping)
+                done = self._step(problem, theta, rhs, damping, rule)
             steps.append(dict(done.log))
             moved = theta + done.x
             if self.max_steps == 1:
@@ -287,7 +287,10 @@ class IFRU(Unlearner):
                 rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
                 product = whole.product(whole.start, self.curvature)
                 log["relative_error"] = error_in_full(whole, problem, theta - problem.start, product, rhs, damping)
-        _write(model, started, graph, problem, theta)
+        if rule is not None:
+            log["within_noise"] = {"noise": rule.prepared.noise, "limit": rule.limit}
+        self._rule = rule if log["emptied_nodes"] else None
+        write(model, started, graph, problem, theta)
         if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
                 f"the influence system was solved to a relative residual of {done.log['residual']:.2g}, not "
@@ -299,8 +302,15 @@ class IFRU(Unlearner):
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
-        objective = self._objective(graph)
-        return {"refit": refit_neighbours(model, before, graph, retained, request.mask(graph), objective)}
+        removed, rule, self._rule = request.mask(graph), self._rule, None
+        if rule is not None:
+            movement = rule.of_refit(model, graph, retained, removed)
+            if movement <= rule.limit:
+                return {
+                    "refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}
+                }
+        given = model, before, graph, retained, removed, self._objective(graph)
+        return {"refit": refit_neighbours(*given, enough=None if rule is None else rule.enough)}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.
@@ -308,6 +318,7 @@ class IFRU(Unlearner):
         Args:
             log: The log of the step.
         """
+        self._rule = None  # it is of the step that was not accepted
         plain = copy.copy(self)
         plain.warm_start = False
         if self.damping is None and self.prune is None and self.spillover and self.solver != "adam":
@@ -323,9 +334,9 @@ class IFRU(Unlearner):
 
     def _settle(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
-    ) -> tuple[Tilted, nn.Module, Tensor, float, dict[str, Any]]:
-        r"""Return what the first step needs: :math:`\Phi`, start, gradient and damping; and the log."""
-        problem, started, tilt, log = self._problem(model, graph, retained, request)
+    ) -> tuple[Tilted, nn.Module, Tensor, float, Stopping | None, dict[str, Any]]:
+        r"""Return what the first step needs: :math:`\Phi`, start, gradient, damping and stopping rule; and the log."""
+        problem, started, tilt, rule, log = self._problem(model, graph, retained, request)
         tilted = Tilted(problem, tilt)
         slope = tilted.gradient(problem.start)
         damping, log = self._damping(tilted, slope, log)
@@ -333,7 +344,7 @@ class IFRU(Unlearner):
             space = self._space(problem, problem.start, -slope, damping)
             damping, left = tilted.least_gradient(problem.start, slope, space, damping, self.curvature == "absolute")
             log |= {"damping": damping, "damping_rule": "gradient", "gradient_left": left}
-        return tilted, started, slope, damping, log
+        return tilted, started, slope, damping, rule, log
 
     def _damping(self, tilted: Tilted, slope: Tensor, log: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         if self.damping is not None:
@@ -357,7 +368,9 @@ class IFRU(Unlearner):
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
-    def _step(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float) -> _Step:
+    def _step(
+        self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float, rule: Stopping | None = None
+    ) -> _Step:
         """Return the step in all free parameters."""
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
@@ -369,9 +382,14 @@ class IFRU(Unlearner):
             lr = self.solver_lr / max(len(problem.new.samples), 1)
             solution = adam_quadratic(product, rhs, damping, lr, self.max_iter)
         else:
-            inverse = inverse_diagonal(problem, theta, damping)
             solution = conjugate_gradients(
-                product, rhs, damping=damping, preconditioner=inverse, tol=self.tol, max_iter=self.max_iter
+                product,
+                rhs,
+                damping=damping,
+                preconditioner=inverse_diagonal(problem, theta, damping) if rule is None else rule.inverse(damping),
+                tol=self.tol,
+                max_iter=self.max_iter,
+                enough=None if rule is None else rule.enough,
             )
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
         return _Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x
@@ -432,25 +450,10 @@ class IFRU(Unlearner):
             The lists are empty if the gradient is zero.
         """
         retained, _ = graph.split(request)
-        tilted, _, slope, chosen, _ = self._settle(model, graph, retained, request)
+        tilted, _, slope, chosen, _, _ = self._settle(model, graph, retained, request)
         problem, absolute = tilted.problem, self.curvature == "absolute"
         dampings = dampings or [chosen * 10 ** (k / 4) for k in range(-4, 5)]
         if float(slope.norm()) == 0:
             return {"damping": [], "rho": [], "residual": [], "plain_residual": [], "chosen": chosen}
         space = self._space(problem, problem.start, -slope, min(dampings))
         return tilted.curve(problem.start, space, dampings, absolute) | {"chosen": chosen}
-
-
-@torch.no_grad()
-def _write(model: nn.Module, started: nn.Module, graph: InteractionGraph, problem: Problem, theta: Tensor) -> None:
-    """Write the corrected parameters into the model."""
-    if problem.nodes is not None:
-        model.load_state_dict(started.state_dict())
-        form = linear_form(model, graph)
-        assert form is not None
-        table = model.get_parameter(form.parameter)
-        table[problem.nodes] = theta.view(-1, table.size(1))
-        return
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
-        p.copy_(part.view_as(p))

@@ -16,7 +16,7 @@ from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.utils import prune_by_importance, removed_share, spread_importance
 
-__all__ = ["error_in_full", "local_problem", "pruned_nodes"]
+__all__ = ["error_in_full", "local_problem", "pruned_nodes", "write"]
 
 
 def pruned_nodes(
@@ -149,3 +149,26 @@ def _principal(matrix: Tensor, adjacency: Adjacency, nodes: Tensor, number: Tens
     rowptr = torch.zeros(len(nodes) + 1, dtype=torch.int32, device=nodes.device)
     rowptr[1:] = torch.cumsum(torch.bincount(row, minlength=len(nodes)), 0)
     return csr(rowptr, col.int(), values, (len(nodes), len(nodes)))
+
+
+@torch.no_grad()
+def write(model: nn.Module, started: nn.Module, graph: InteractionGraph, problem: Problem, theta: Tensor) -> None:
+    """Write the corrected parameters into the model.
+
+    Args:
+        model: The model to change.
+        started: The model that the correction started from.
+        graph: The graph before forgetting.
+        problem: The problem; a restricted one holds the embeddings of some nodes alone.
+        theta: The corrected parameters of the problem.
+    """
+    if problem.nodes is not None:
+        model.load_state_dict(started.state_dict())
+        form = linear_form(model, graph)
+        assert form is not None
+        table = model.get_parameter(form.parameter)
+        table[problem.nodes] = theta.view(-1, table.size(1))
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(part.view_as(p))

@@ -2,7 +2,7 @@ r"""Fit the items of emptied users (and the users of emptied items) to what rema
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,12 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, conjugate_gradients
 from graphunlearn.func.solve import Dot
-from graphunlearn.nn.encoding import linear_form
+from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.warm_start import kept_share
 
-__all__ = ["minimise", "moments", "refit_neighbours", "without_span"]
+__all__ = ["first_step", "minimise", "moments", "refit_neighbours", "with_affordable", "without_span"]
 
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
 _MATRICES = 2_000  # most small matrices at a time
@@ -26,6 +26,7 @@ _SMALLEST = 0.01  # smallest ridge
 _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenvalue
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _CURVATURE_NEGATIVES = 16
+_DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 
 
@@ -66,6 +67,7 @@ def refit_neighbours(
     objective: Objective,
     *,
     negatives: int = 32,
+    enough: Callable[[Tensor], bool] | None = None,
 ) -> dict[str, Any]:
     r"""Fit the items of emptied users, and the users of emptied items, to the retained interactions, in place.
 
@@ -100,7 +102,9 @@ def refit_neighbours(
         retained: The retained graph.
         removed: Mask of the forgotten interactions ``[num_interactions]``.
         objective: The loss that the model was trained with.
-        negatives: Negatives per interaction, if the objective draws negatives and draws fewer.
+        negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
+            be more than 2.5 million in total.
+        enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, and
@@ -123,8 +127,7 @@ def refit_neighbours(
     old, new = linear_form(trained, graph), linear_form(model, retained)
     if old is None or new is None:
         return {"skipped": f"{type(model).__name__} does not propagate one table linearly"}
-    if isinstance(objective, Sampled) and objective.negatives < negatives:
-        objective = objective.with_negatives(negatives)
+    objective = with_affordable(objective, negatives, graph.num_interactions)
     try:
         kept = objective.samples(retained)
     except ArgumentError as error:
@@ -133,14 +136,60 @@ def refit_neighbours(
     table = trained.get_parameter(old.parameter).detach()
     before = LinearRisk(table, old, objective, objective.samples(graph))
     gradient = before.gradient(before.parameters).view_as(table)
-    encoded = before.encode(before.parameters)
-    share, gone = kept_share(graph, retained), emptied.split([graph.num_users, graph.num_items])
-    log: dict[str, Any] = {}
+    encoded = before.at(before.parameters)[0]
+    log: dict[str, Any] = {"users": 0, "items": 0}
+    for side, rows, ridge, noise in _linear_terms(graph, retained, removed, table, gradient, encoded):
+        log[side] = len(rows)
+        fitted, steps = minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise, enough)
+        model.get_parameter(new.parameter)[rows] = fitted
+        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
+    return log
+
+
+@torch.no_grad()
+def first_step(
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    trained: tuple[Tensor, Tensor, Encoded],
+    now: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    r"""Return the step with which :func:`refit_neighbours` starts, with the diagonal of the curvature alone.
+
+    .. math:: e_i \leftarrow e_i - (\operatorname{diag} H + \delta)^{-1}(\nabla_i R + \delta e_i - \nu_i)
+
+    Args:
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+        trained: The trained table and the gradient of its risk ``[num_nodes, dim]``, and the final embeddings.
+        now: The corrected table, the gradient of the retained risk and the diagonal of the curvature
+            ``[num_nodes, dim]``.
+
+    Returns:
+        The step, zero in all rows that are not fitted ``[num_nodes, dim]``.
+    """
+    table, gradient, diagonal = now
+    step = torch.zeros_like(table)
+    for _, rows, ridge, noise in _linear_terms(graph, retained, removed, *trained):
+        step[rows] = (noise - gradient[rows] - ridge * table[rows]) / (diagonal[rows] + ridge)
+    return step
+
+
+def _linear_terms(
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    removed: Tensor,
+    table: Tensor,
+    gradient: Tensor,
+    encoded: Encoded,
+) -> Iterator[tuple[str, Tensor, float, Tensor]]:
+    r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta` and :math:`\nu`."""
+    share, gone = kept_share(graph, retained), graph.emptied(retained).split([graph.num_users, graph.num_items])
     for side, own in (("users", 0), ("items", 1)):
         lost = graph.pairs[:, removed & gone[1 - own][graph.pairs[1 - own]]]
         nodes = lost[own].unique()
         nodes = nodes[~gone[own][nodes]]
-        log[side] = len(nodes)
         if not len(nodes):
             continue
         place = graph.sides[own]
@@ -150,11 +199,21 @@ def refit_neighbours(
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
         parts = [without_span(noise[part], moment) for part, moment in moments(lost, own, nodes, other)]
-        noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
-        fitted, steps = minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise)
-        model.get_parameter(new.parameter)[rows] = fitted
-        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
-    return log
+        yield side, rows, ridge, share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
+
+
+def with_affordable(objective: Objective, negatives: int, num_interactions: int) -> Objective:
+    """Return a loss that draws negatives with more of them, at most 2.5 million in total but not fewer than it has.
+
+    Args:
+        objective: The loss.
+        negatives: Wanted number of negatives per interaction.
+        num_interactions: Number of interactions before forgetting.
+    """
+    if not isinstance(objective, Sampled):
+        return objective
+    affordable = min(negatives, _DRAWS // max(num_interactions, 1))
+    return objective.with_negatives(max(objective.negatives, affordable))
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
@@ -192,7 +251,13 @@ def _restricted(product: Product, place: Product, own: Product, v: Tensor) -> Te
 
 
 def minimise(
-    risk: LinearRisk, table: Tensor, rows: Tensor, ridge: float, noise: Tensor, dot: Dot | None = None
+    risk: LinearRisk,
+    table: Tensor,
+    rows: Tensor,
+    ridge: float,
+    noise: Tensor,
+    enough: Callable[[Tensor], bool] | None = None,
+    dot: Dot | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the rows that minimise the risk with a ridge and a linear term, from those of ``table``; and a log.
 
@@ -202,6 +267,7 @@ def minimise(
         rows: The numbers of the rows ``[num]``.
         ridge: The ridge.
         noise: The linear term ``[num, dim]``.
+        enough: Whether a solution may stop at a residual above the tolerance, called with what the table lacks.
         dot: Inner product of two vectors of these rows, if several processes hold them.
     """
     whole, curved = table.detach().clone(), risk.with_negatives(_CURVATURE_NEGATIVES)
@@ -213,18 +279,20 @@ def minimise(
     def own(v: Tensor) -> Tensor:
         return v.view_as(whole)[rows].flatten()
 
-    def value(x: Tensor) -> float:
+    def at(x: Tensor) -> Tensor:
+        return whole.index_copy(0, rows, x.view_as(noise)).flatten()
+
+    def value(x: Tensor, theta: Tensor) -> float:
         free, pull = x.double(), noise.flatten().double()
-        at = whole.index_copy(0, rows, x.view_as(noise))
-        return risk.value(at.flatten()) + 0.5 * ridge * inner(free, free) - inner(pull, free)
+        return risk.value(theta) + 0.5 * ridge * inner(free, free) - inner(pull, free)
 
     x = own(whole)
+    theta = at(x)
     lengths: list[float] = []
     products: list[int] = []
-    best = value(x)
+    best = value(x, theta)
     for _ in range(_STEPS):
-        theta = whole.index_copy(0, rows, x.view_as(noise)).flatten()
-        slope = own(risk.gradient(theta)) + ridge * x - noise.flatten()
+        slope = own(risk.gradient(theta)) + ridge * x - noise.flatten()  # with the margins of its value
         curvature, inverse = curved.curvature(theta), 1 / (own(curved.jacobi(theta)) + ridge)
         product = partial(_restricted, curvature, place, own)
         solved = conjugate_gradients(
@@ -235,12 +303,19 @@ def minimise(
             tol=_TOLERANCE,
             max_iter=_PRODUCTS,
             dot=dot,
+            enough=None if enough is None else lambda left: enough(place(left)),
         )
+        if enough is not None and not solved.iterations:
+            break
         products.append(solved.iterations)
-        tried = ((length, value(x + length * solved.x)) for length in _LENGTHS)
-        length, reached = next((pair for pair in tried if pair[1] < best), (0.0, best))
-        lengths.append(length)
-        x, best = x + length * solved.x, reached
-        if not length:
+        lengths.append(0.0)
+        for length in _LENGTHS:
+            moved = x + length * solved.x
+            there = at(moved)
+            reached = value(moved, there)
+            if reached < best:
+                x, theta, best, lengths[-1] = moved, there, reached, length
+                break
+        if not lengths[-1]:
             break
     return x.view_as(noise), {"lengths": lengths, "products": products}

@@ -254,6 +254,7 @@ def test_the_step_is_the_definition(make_request, objective, curvature, solver, 
             negatives=3,
             tol=1e-12,
             max_iter=200,
+            within_noise=0.0,
         )
         result = operator.unlearn(model, graph, request)
         torch.testing.assert_close(parameters(result.model), expected, rtol=1e-7, atol=1e-7)
@@ -368,7 +369,7 @@ def test_the_damping_curve_is_what_the_steps_do(objective, curvature):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "curvature": curvature, "tol": 1e-11, "max_iter": 200, "negatives": 3}
-    options["warm_start"] = False  # so that every damping starts from the same embeddings
+    options |= {"warm_start": False, "within_noise": 0.0}  # every damping starts from the same embeddings
     before = parameters(model)
     dampings = [5.0, 20.0, 80.0]
     curve = IFRU(**options).damping_curve(model, graph, request, dampings)
@@ -433,7 +434,7 @@ def test_without_a_meaning_of_the_ridge_the_step_with_the_least_gradient_is_take
     assert ridge.log["acceptance"]["corrected"] == log["acceptance"]["corrected"]
     for k in range(11):  # one damping at a time, the gradient of the definition
         plain = IFRU(**options, warm_start=False, damping=first * 3**k)
-        problem, _, tilt, _ = plain._problem(model, graph, result.graph, request)
+        problem, _, tilt, *_ = plain._problem(model, graph, result.graph, request)
         slopes = [problem.new.gradient(problem.start) - tilt]
         moved = parameters(plain.unlearn(model, graph, request).model)
         left.append(float((problem.new.gradient(moved) - tilt).norm() / slopes[0].norm()))
@@ -476,6 +477,7 @@ def test_the_log_of_a_step_is_its_definition(objective, solver):
     graph = random_graph()
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
     options = {"objective": objective, "solver": solver, "negatives": 3, "damping": 2.0, "tol": 1e-11, "max_iter": 200}
+    options["within_noise"] = 0.0
     (step, *_) = IFRU(**options, warm_start=False, max_steps=2).unlearn(model, graph, request).log["steps"]
     after = parameters(IFRU(**options, warm_start=False).unlearn(model, graph, request).model)
     retained, theta = graph.split(request)[0], parameters(model)
@@ -511,7 +513,9 @@ def test_the_residual_in_the_log_is_that_of_the_step(objective):
     model, request = light_gcn(graph), REQUESTS["interaction"](graph)
     retained, _ = graph.split(request)
     for solver in ("cg", "krylov"):
-        operator = IFRU(objective=objective, damping=1.0, warm_start=False, solver=solver, negatives=3, tol=1e-2)
+        operator = IFRU(
+            objective=objective, damping=1.0, warm_start=False, solver=solver, negatives=3, tol=1e-2, within_noise=0.0
+        )
         result = operator.unlearn(model, graph, request)
         theta = parameters(model)
         risk = risk_of(model, retained, objective)
@@ -538,7 +542,14 @@ def trained(request):
 def test_nothing_pruned_and_everything_in_reach_is_the_whole_problem(objective):
     graph = random_graph()  # two hops from any interaction reach every node
     model, request = light_gcn(graph, scale=0.5), REQUESTS["interaction"](graph)
-    common = {"objective": objective, "tol": 1e-11, "max_iter": 300, "negatives": 3, "damping": 5.0}
+    common = {
+        "objective": objective,
+        "tol": 1e-11,
+        "max_iter": 300,
+        "negatives": 3,
+        "damping": 5.0,
+        "within_noise": 0.0,
+    }
     whole = IFRU(**common).unlearn(model, graph, request)
     part = IFRU(**common, prune=0.0).unlearn(model, graph, request)
     assert part.log["pruning"]["nodes_kept"] == graph.num_nodes
@@ -562,7 +573,7 @@ def test_the_price_of_pruning_rises_with_what_is_pruned(trained, level):
         kept.append(result.log["pruning"]["nodes_kept"])
         shares.append(result.log["relative_error"])
         # the full system from its definition, with the rows that were not chosen
-        problem, _, tilt, _ = IFRU(**common)._problem(model, graph, whole.graph, request)
+        problem, _, tilt, *_ = IFRU(**common)._problem(model, graph, whole.graph, request)
         tilted = Tilted(problem, tilt)
         step = parameters(result.model) - problem.start
         slope = tilted.gradient(problem.start)
@@ -630,7 +641,7 @@ def test_a_pruned_step_that_would_raise_the_tilted_risk_is_shortened_or_not_take
     monkeypatch.setattr("graphunlearn.operators.ifru.method.solve_on_rows", scaled)
     operator = IFRU(prune=0.5, negatives=2)
     result = operator.unlearn(model, graph, request)
-    problem, _, tilt, _ = operator._problem(model, graph, result.graph, request)
+    problem, _, tilt, *_ = operator._problem(model, graph, result.graph, request)
     phi = Tilted(problem, tilt).value
     before, after = phi(problem.start), phi(parameters(result.model))
     length = result.log["steps"][0]["length"]
@@ -713,7 +724,7 @@ def test_the_published_choices_run_and_report_their_residual(trained):
     assert result.log["pruning"]["nodes_kept"] > 0
     # its error, from the curvature of the whole problem with propagation
     plain = IFRU(curvature="hessian", warm_start=False)
-    problem, _, tilt, _ = plain._problem(model, graph, result.graph, REQUESTS["interaction"](graph))
+    problem, _, tilt, *_ = plain._problem(model, graph, result.graph, REQUESTS["interaction"](graph))
     slope, d = Tilted(problem, tilt).gradient(problem.start), parameters(result.model) - problem.start
     left = problem.curved.curvature(problem.start, "hessian")(d) + slope
     assert result.log["relative_error"] == pytest.approx(float(left.norm() / slope.norm()), rel=1e-6)

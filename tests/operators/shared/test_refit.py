@@ -271,9 +271,9 @@ def test_a_fit_that_is_worse_than_deleting_the_edges_is_taken_back(monkeypatch):
     model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
     fit(model, graph, objective=BPR(), epochs=20)
 
-    def harmful(model, *_):
+    def harmful(model, *_, **__):
         with torch.no_grad():
-            model.embedding.weight.mul_(-1)
+            model.embedding.weight[: graph.num_users].mul_(-1)
         return {"items": 3}
 
     monkeypatch.setattr("graphunlearn.operators.ifru.method.refit_neighbours", harmful)

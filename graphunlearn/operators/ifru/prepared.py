@@ -1,0 +1,180 @@
+"""What IFRU knows of a trained model, whatever is forgotten, and how little may be left to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Product
+from graphunlearn.nn.encoding import Encoded
+from graphunlearn.nn.risk import LinearRisk
+from graphunlearn.nn.training.objective import Objective, Sampled, Samples
+from graphunlearn.operators.shared.correction import equivalent_ridge
+from graphunlearn.operators.shared.noise import LARGEST, Movement, noise_of_draws, pairs_near
+from graphunlearn.operators.shared.refit import first_step
+from graphunlearn.operators.shared.right_hand_side import Problem
+from graphunlearn.operators.shared.warm_start import kept_share
+
+__all__ = ["Prepared", "Stopping"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    r"""The samples, and the gradient and the curvature at the trained model; and for which graph they are valid.
+
+    Args:
+        trained: The trained parameters ``[num_parameters]``.
+        supervised: The tensors of the graph that the risk depends on, each with its version counter.
+        objective: The loss.
+        samples: The samples.
+        tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
+        diagonal: The diagonal of the curvature ``[num_parameters]``; ``None`` where the noise is not known.
+        noise: The noise of training in probabilities; ``None`` where it is not known.
+        encoded: The final embeddings; ``None`` where the noise is not known.
+    """
+
+    trained: Tensor
+    supervised: tuple[tuple[Tensor | None, int], ...]
+    objective: Objective
+    samples: Samples
+    tilt: Tensor
+    diagonal: Tensor | None = None
+    noise: float | None = None
+    encoded: Encoded | None = None
+
+    @classmethod
+    def of(
+        cls, problem: Problem, graph: InteractionGraph, objective: Objective, samples: Samples, least: float
+    ) -> Prepared:
+        """Compute what the trained model of a problem determines.
+
+        Args:
+            problem: The problem, with a risk of the trained model.
+            graph: The graph before forgetting.
+            objective: The loss.
+            samples: The samples of that graph.
+            least: The smallest damping.
+        """
+        risk, trained = problem.old, problem.trained
+        tilt = risk.gradient(trained)
+        diagonal = noise = encoded = None
+        if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
+            diagonal, encoded = risk.jacobi(trained), risk.at(trained)[0]
+            damping = max(least, equivalent_ridge(problem, tilt)[0])
+            noise = noise_of_draws(risk, trained, diagonal, damping, graph)
+        return cls(trained.clone(), _supervised(graph), objective, samples, tilt, diagonal, noise, encoded)
+
+    def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
+        """Return whether this is valid for a graph and a loss.
+
+        Args:
+            graph: The graph.
+            objective: The loss.
+        """
+        same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
+        return all(same) and self.objective == objective
+
+
+@dataclass(frozen=True)
+class Stopping:
+    r"""The rule by which IFRU stops: what is left to do moves probabilities by less than a share of the noise.
+
+    Let :math:`x^*` solve :math:`(H + \delta I)x = b`. What an approximation :math:`x` lacks is
+    :math:`x^* - x = (H + \delta I)^{-1} r` with the residual :math:`r`; with the diagonal in place of :math:`H`, it is
+    :math:`M^{-1} r`, which conjugate gradients compute in every iteration. Its movement of probabilities
+    (:class:`~graphunlearn.operators.shared.noise.Movement`) is the mean absolute one of the forgotten pairs, of
+    retained pairs with a user or an item that lost interactions, or of as many pairs that were never seen, whichever
+    is largest. Users that lose all interactions count with their trained embeddings, which shows the trace that is left
+    of them. The noise is that of the negatives (:func:`~graphunlearn.operators.shared.noise.noise_of_draws`), at most
+    0.01. The rule needs no labels and no retrained model.
+
+    Args:
+        movement: The movement of probabilities by a step.
+        limit: The largest movement that may be left.
+        diagonal: The diagonal of the curvature of the retained risk, in proportion to the interactions that nodes keep
+            ``[num_parameters]``.
+        problem: The problem.
+        prepared: What is known of the trained model.
+    """
+
+    movement: Movement
+    limit: float
+    diagonal: Tensor
+    problem: Problem
+    prepared: Prepared
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        prepared: Prepared,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        removed: Tensor,
+        share: float,
+    ) -> Stopping | None:
+        """Return the rule for one request; ``None`` where the noise is not known or nothing may be left out.
+
+        Args:
+            problem: The problem.
+            prepared: What is known of the trained model.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            removed: Mask of the forgotten interactions ``[num_interactions]``.
+            share: The share of the noise that may be left.
+        """
+        risk = problem.new
+        if not share or prepared.noise is None or not isinstance(risk, LinearRisk):
+            return None
+        assert prepared.diagonal is not None
+        assert prepared.encoded is not None
+        movement = Movement(risk.form, prepared.encoded, pairs_near(graph, retained, removed))
+        kept = kept_share(graph, retained).to(prepared.diagonal.dtype).unsqueeze(1)
+        diagonal = (prepared.diagonal.view(len(kept), -1) * kept).flatten()
+        return cls(movement, share * min(prepared.noise, LARGEST), diagonal, problem, prepared)
+
+    def inverse(self, damping: float) -> Product:
+        """Return the product with the inverse of the damped diagonal.
+
+        Args:
+            damping: The damping.
+        """
+        inverse = 1 / (self.diagonal + max(damping, 1e-6))
+        return lambda r: inverse * r
+
+    def enough(self, left: Tensor) -> bool:
+        """Return whether a step may be left out.
+
+        Args:
+            left: The step in the table ``[num_parameters]``.
+        """
+        return self.movement(left) <= self.limit
+
+    @torch.no_grad()
+    def of_refit(self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor) -> float:
+        """Return how far the fit of the neighbours of emptied nodes would move probabilities.
+
+        Args:
+            model: The corrected model.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            removed: Mask of the forgotten interactions ``[num_interactions]``.
+        """
+        risk, encoded = self.problem.new, self.prepared.encoded
+        assert isinstance(risk, LinearRisk)
+        assert encoded is not None
+        table = model.get_parameter(risk.form.parameter).detach()
+        trained, tilt, gradient, diagonal = (
+            flat.view_as(table)
+            for flat in (self.prepared.trained, self.prepared.tilt, risk.gradient(table.flatten()), self.diagonal)
+        )
+        step = first_step(graph, retained, removed, (trained, tilt, encoded), (table, gradient, diagonal))
+        return self.movement(step.flatten())
+
+
+def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
+    """Return the tensors of the graph that the risk depends on, each with its version counter."""
+    return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
