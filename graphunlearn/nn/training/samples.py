@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from graphunlearn.func import PairPattern
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "SelectedSamples"]
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,19 @@ class Samples:
         """
         mask = users[self.users] | items[self.items]
         return mask if self.negatives is None else mask | items[self.negatives].any(-1)
+
+
+@dataclass(frozen=True)
+class SelectedSamples:
+    """The samples of all interactions of a graph, of which only those selected are held.
+
+    Args:
+        num: Number of samples.
+        select: A function of positions ``[num_selected]`` that returns the samples there.
+    """
+
+    num: int
+    select: Callable[[Tensor], Samples]
+
+    def __len__(self) -> int:
+        return self.num
