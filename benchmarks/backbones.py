@@ -2,7 +2,7 @@
 
 A tenth of the training interactions is held out to decide when to stop, unless ``OWN`` says otherwise; published
 figures are of models that were trained on all of them, and that were mostly stopped by the test part. No recommendation
-is one of the interactions held out. ``--checkpoints`` names a folder from which a training that was interrupted continues.
+is one of the interactions held out. ``--checkpoints`` names a folder from which an interrupted training continues.
 """
 
 from __future__ import annotations
