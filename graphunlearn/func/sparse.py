@@ -314,9 +314,9 @@ class PairPattern:
     @cached_property
     def _order(self) -> Tensor | None:
         """The permutation that sorts the pairs by row; ``None`` if they are already sorted."""
-        if bool((self.rows.diff() >= 0).all()):
+        if bool((self.rows[1:] >= self.rows[:-1]).all()):
             return None
-        return torch.argsort(self.rows.int(), stable=True)
+        return torch.argsort(self.rows.int(), stable=True).int()
 
     @cached_property
     def _rowptr(self) -> Tensor:
@@ -332,7 +332,7 @@ class PairPattern:
     def _rank(self) -> Tensor:
         assert self._order is not None
         rank = torch.empty_like(self._order)
-        rank[self._order] = torch.arange(self._order.numel(), device=rank.device)
+        rank[self._order] = torch.arange(self._order.numel(), dtype=rank.dtype, device=rank.device)
         return rank
 
     @property

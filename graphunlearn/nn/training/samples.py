@@ -50,11 +50,12 @@ class Samples:
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs, sample by sample: the interaction, then its negatives."""
+        """All scored pairs in 32 bits, sample by sample: the interaction, then its negatives."""
+        users, items = self.users.int(), self.items.int()
         if self.negatives is None:
-            return PairPattern(self.users, self.items, self.size)
-        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
-        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
+            return PairPattern(users, items, self.size)
+        rows = users.repeat_interleave(1 + self.negatives.size(1))
+        return PairPattern(rows, torch.cat([items.unsqueeze(1), self.negatives.int()], 1).flatten(), self.size)
 
     @cached_property
     def missing(self) -> Tensor:
@@ -65,7 +66,7 @@ class Samples:
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
-        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
+        return self if bool((self.users[1:] >= self.users[:-1]).all()) else self.select(self.users.int().argsort(stable=True))
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
         """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
