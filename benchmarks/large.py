@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, save
+from common import RESULTS, implicit, save
 from safetensors.torch import load_file, save_file
 
 import graphunlearn as gu
@@ -29,6 +29,7 @@ from graphunlearn.nn import FitSettings, build_model, reset_parameters
 
 METHODS: dict[str, Callable[[], gu.Unlearner]] = {"unlink": gu.Unlink, "calibrate": gu.Calibrate, "ifru": gu.IFRU}
 REQUESTS = ("one user", "0.1 %")
+GOWALLA = "one epoch on gowalla"
 STAGES = (
     "make",
     "read parquet",
@@ -152,6 +153,14 @@ def forget(model: torch.nn.Module, graph: gu.InteractionGraph, method: str, requ
     }
 
 
+def gowalla(dim: int, layers: int) -> dict[str, Any]:
+    """Train LightGCN on Gowalla for an epoch."""
+    graph, _ = implicit("gowalla")
+    model = build_model("lightgcn", graph, dim, layers)
+    graph.adjacency.normalized()
+    return measured(lambda: gu.fit(model, graph, epochs=1, progress=False))[1]
+
+
 def stage(
     name: str, interactions: int, folder: Path, steps: int, dim: int, layers: int, limit_mb: int
 ) -> dict[str, Any]:
@@ -159,6 +168,8 @@ def stage(
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (limit_mb * 2**20, limit_mb * 2**20))
     floor = {"floor_mb": reset_peak()}
+    if name == GOWALLA:
+        return floor | gowalla(dim, layers)
     if name == "make":
         found, cost = measured(lambda: make(interactions, folder))
         return floor | cost | found
@@ -188,7 +199,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=32)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--limit-mb", type=int, default=9000, help="largest memory of a process")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--stages", nargs="*", choices=[GOWALLA, *STAGES], default=list(STAGES))
+    parser.add_argument("--gowalla", action="store_true", help="also train for an epoch on Gowalla")
     parser.add_argument("--inside", action="store_true", help="run one stage of one size in this process")
     args = parser.parse_args()
     if args.inside:
@@ -197,22 +209,22 @@ def main() -> None:
         return
     path = RESULTS / "large.json"
     results: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() else {}
-    for size in args.sizes:
+    cells = [(size, name) for size in args.sizes for name in args.stages]
+    for size, name in [(0, GOWALLA)] * args.gowalla + cells:
+        cell = results.setdefault(str(size) if size else "gowalla", {"dim": args.dim, "layers": args.layers})
+        if name in cell:
+            continue
         folder = args.folder / str(size)
         folder.mkdir(parents=True, exist_ok=True)
-        cell = results.setdefault(str(size), {"dim": args.dim, "layers": args.layers})
-        for name in args.stages:
-            if name in cell:
-                continue
-            own = ["--sizes", str(size), "--folder", str(folder), "--steps", str(args.steps), "--dim", str(args.dim)]
-            own += ["--layers", str(args.layers), "--limit-mb", str(args.limit_mb), "--inside", "--stages", name]
-            done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=False)
-            if done.returncode:
-                cell[name] = {"failed": done.returncode, "why": done.stderr.strip().splitlines()[-1:]}
-            else:
-                cell[name] = json.loads(done.stdout.splitlines()[-1])
-            print(size, name, cell[name], flush=True)
-            save("large", results)
+        own = ["--sizes", str(size), "--folder", str(folder), "--steps", str(args.steps), "--dim", str(args.dim)]
+        own += ["--layers", str(args.layers), "--limit-mb", str(args.limit_mb), "--inside", "--stages", name]
+        done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=False)
+        if done.returncode:
+            cell[name] = {"failed": done.returncode, "why": done.stderr.strip().splitlines()[-1:]}
+        else:
+            cell[name] = json.loads(done.stdout.splitlines()[-1])
+        print(size or "gowalla", name, cell[name], flush=True)
+        save("large", results)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,11 @@ class Samples:
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
-        return self if bool((self.users[1:] >= self.users[:-1]).all()) else self.select(self.users.int().argsort(stable=True))
+        return (
+            self
+            if bool((self.users[1:] >= self.users[:-1]).all())
+            else self.select(self.users.int().argsort(stable=True))
+        )
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
         """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
