@@ -191,6 +191,12 @@ def stage(
     return floor | forget(model, graph, method, request)
 
 
+def not_run(results: dict[str, Any]) -> list[str]:
+    """Return which stages have no figures."""
+    sizes = ("10000000", "20000000")
+    return [f"{size}: {name}" for size in sizes for name in STAGES if name not in results.get(size, {})]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000_000, 20_000_000])
@@ -224,7 +230,7 @@ def main() -> None:
         else:
             cell[name] = json.loads(done.stdout.splitlines()[-1])
         print(size or "gowalla", name, cell[name], flush=True)
-        save("large", results)
+        save("large", results | {"not_run": not_run(results)})
 
 
 if __name__ == "__main__":
