@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["lightgcn", "gru4rec", "srgnn"])
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--candidates", action="store_true", help="also other settings, on validation data")
+    parser.add_argument(
+        "--candidates", type=int, nargs="?", const=9, default=0, help="also so many other settings, on validation data"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     path = RESULTS / f"{NAME}.json"
@@ -114,7 +116,7 @@ def main() -> None:
                 seconds = time.process_time() - start
                 keep(cell | {"model": floor.name, "seed": None, "options": {}, "cpu_seconds": seconds} | found)
             wanted = [m for m in args.models if gu.nn.kind_of(m) == train.kind]
-            for options in ({}, *(CANDIDATES[train.kind] if args.candidates else ())):
+            for options in ({}, *CANDIDATES[train.kind][: args.candidates]):
                 for model in wanted:
                     for seed in range(args.seeds):
                         if json.dumps([name, split, model, seed, options]) in done:

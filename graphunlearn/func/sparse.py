@@ -13,6 +13,7 @@ memory. On a CPU with a million pairs, it is 15–40 times slower.
 from __future__ import annotations
 
 import warnings
+import weakref
 from functools import cached_property
 from typing import Any
 
@@ -307,13 +308,15 @@ class PairPattern:
 
     def __init__(self, rows: Tensor, cols: Tensor, size: tuple[int, int]) -> None:
         self.rows, self.cols, self.size = rows, cols, size
+        self._transposed: PairPattern | None = None
+        self._source: weakref.ref[PairPattern] | None = None  # weak: a cycle would outlive the step that needed it
 
     @cached_property
     def _order(self) -> Tensor | None:
         """The permutation that sorts the pairs by row; ``None`` if they are already sorted."""
-        if bool((self.rows.diff() >= 0).all()):
+        if bool((self.rows[1:] >= self.rows[:-1]).all()):
             return None
-        return torch.argsort(self.rows.int(), stable=True)
+        return torch.argsort(self.rows.int(), stable=True).int()
 
     @cached_property
     def _rowptr(self) -> Tensor:
@@ -329,15 +332,19 @@ class PairPattern:
     def _rank(self) -> Tensor:
         assert self._order is not None
         rank = torch.empty_like(self._order)
-        rank[self._order] = torch.arange(self._order.numel(), device=rank.device)
+        rank[self._order] = torch.arange(self._order.numel(), dtype=rank.dtype, device=rank.device)
         return rank
 
-    @cached_property
+    @property
     def transposed(self) -> PairPattern:
         """The same pairs with rows and columns exchanged."""
-        other = PairPattern(self.cols, self.rows, (self.size[1], self.size[0]))
-        other.__dict__["transposed"] = self
-        return other
+        source = None if self._source is None else self._source()
+        if source is not None:
+            return source
+        if self._transposed is None:
+            self._transposed = PairPattern(self.cols, self.rows, (self.size[1], self.size[0]))
+            self._transposed._source = weakref.ref(self)
+        return self._transposed
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return the CSR matrix with one entry per pair; repeated pairs give repeated entries.

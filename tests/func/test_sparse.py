@@ -1,5 +1,7 @@
 """Sparse products against dense ones and plain gathers, with all their derivatives."""
 
+import gc
+import weakref
 from itertools import chain
 
 import pytest
@@ -338,3 +340,25 @@ def test_products_on_cuda(pattern):
     moved = Adjacency.from_pairs(graph.pairs.cuda(), graph.num_users, graph.num_items)
     got = spmm(moved.normalized(torch.float64), x.cuda()).cpu()
     torch.testing.assert_close(got, dense_normalized(graph) @ x, **EXACT)
+
+
+def test_patterns_end_with_their_last_use_without_the_garbage_collector():
+    def used():
+        pattern = PairPattern(torch.tensor([1, 0, 1]), torch.tensor([0, 1, 2]), (2, 3))
+        a, b = (part.requires_grad_() for part in operands(pattern)[:2])
+        pattern.dots(a, b).sum().backward()
+        return weakref.ref(pattern), weakref.ref(pattern.transposed), pattern.transposed.transposed is pattern
+
+    gc.disable()
+    try:
+        first, second, same = used()
+        assert same
+        assert first() is second() is None
+    finally:
+        gc.enable()
+
+
+def test_a_transpose_outlives_its_pattern():
+    other = PairPattern(torch.tensor([1, 0, 1]), torch.tensor([0, 1, 2]), (2, 3)).transposed
+    assert other.transposed.rows.tolist() == [1, 0, 1]
+    assert other.transposed.transposed is other

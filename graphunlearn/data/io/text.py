@@ -28,6 +28,7 @@ _TEXT = (*ROWS, *JSON_LINES)
 SUFFIXES = (*_TEXT, *(suffix + ".gz" for suffix in _TEXT), ".parquet")
 PACKED = (".bz2", ".xz", ".zip", ".zst", ".7z", ".rar", ".tar", ".tgz")
 UNIT = "\x1f"
+_PART = 1 << 20  # bytes decompressed at a time
 """A character that stands for a separator of several characters."""
 Array = np.ndarray[Any, Any]
 
@@ -96,8 +97,7 @@ def read_text(path: Path, reading: Reading) -> bytes:
     if path.name.lower().endswith(".gz"):
         assert isinstance(reading.max_size, int)
         try:
-            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                data = file.read(reading.max_size + 1)
+            data = _decompressed(data, reading.max_size + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise ArgumentError(path, "be a whole gzip file", f"a truncated or damaged one: {error}") from None
         reading.check_size(path, len(data), at_least=True)
@@ -118,6 +118,15 @@ def read_text(path: Path, reading: Reading) -> bytes:
     if not data.endswith(b"\n"):
         warn(f"'{path}' has no newline at its end: the last line may be cut off")
     return re.sub(rb" +\n", b"\n", data) if b" \n" in data else data
+
+
+def _decompressed(data: bytes, most: int) -> bytes:
+    """Return the first ``most`` bytes of a gzip file; ``read(most)`` would ask for memory for all of them at once."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        while part := file.read(min(_PART, most - out.tell())):
+            out.write(part)
+    return out.getvalue()
 
 
 def head(text: bytes, count: int = 100) -> list[str]:

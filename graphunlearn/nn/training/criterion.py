@@ -31,6 +31,21 @@ class Criterion(ABC):
             The samples.
         """
 
+    def epoch_samples(self, graph: Any, epoch: int | None) -> Any:
+        """Return the training samples of one epoch, of which training uses only the length and ``select``.
+
+        By default these are :meth:`samples`. A loss whose samples hold much for every interaction, such as many
+        negatives, returns an object here that computes it for the samples selected.
+
+        Args:
+            graph: The training graph.
+            epoch: Epoch for which random parts of the samples are redrawn; ``None`` keeps the stored ones.
+
+        Returns:
+            The samples.
+        """
+        return self.samples(graph, epoch=epoch)
+
     @abstractmethod
     def losses(self, model: nn.Module, graph: Any, samples: Any) -> Tensor:
         """Return the loss of every sample, differentiable in the parameters of ``model``.
@@ -48,7 +63,7 @@ class Criterion(ABC):
         """Yield all samples once in random order, ``size`` at a time.
 
         Args:
-            samples: The samples, from :meth:`samples`.
+            samples: The samples, from :meth:`samples` or :meth:`epoch_samples`.
             size: Samples per batch.
             generator: Generator of the order, on the CPU, so that the order is the same on every device.
         """

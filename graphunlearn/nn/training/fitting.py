@@ -233,7 +233,7 @@ def fit(
     if graph.num_interactions == 0:
         raise ArgumentError("graph", "hold at least one interaction to train on", "none")
     connect(model, graph)
-    samples = objective.samples(graph)
+    samples = objective.epoch_samples(graph, None)
     if len(samples) == 0:
         raise ArgumentError("graph", "hold something to learn from", "only sessions of one click")
     parameters = trained_parameters(model)
@@ -257,7 +257,7 @@ def fit(
         if metric is not None and _stalled(result, metric, patience):
             break
         if settings.refresh_negatives and epoch > 1:
-            samples = objective.samples(graph, epoch=epoch)
+            samples = objective.epoch_samples(graph, epoch)
         seed = settings.seed * 1_000_003 + epoch
         generator = torch.Generator().manual_seed(seed)
         total = torch.zeros((), device=parameters[0].device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -57,18 +58,7 @@ def draw_negatives(graph: InteractionGraph, users: Tensor, items: Tensor, num: i
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    num_items, keys = graph.num_items, _held(graph)
-    state, owner = _states(users + graph.first_user, items, num, seed), (users * num_items).repeat_interleave(num)
-    drawn = (_mix(state) & _MASK) % num_items
-    open_ = _taken(keys, owner + drawn).nonzero().view(-1)
-    for attempt in range(1, _ATTEMPTS):
-        if open_.numel() == 0:
-            break
-        candidate = (_mix(state[open_] + _signed(attempt * _STEP)) & _MASK) % num_items
-        drawn[open_] = candidate
-        open_ = open_[_taken(keys, owner[open_] + candidate)]
-    drawn[open_] = _exact(graph, keys, users, items, state, open_, num)
-    return drawn.view(-1, num)
+    return _avoiding(graph, users, items, num, seed, lambda state: (_mix(state) & _MASK) % graph.num_items, _next)
 
 
 def draw_popular(
@@ -98,22 +88,69 @@ def draw_popular(
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    state = _states(users + graph.first_user, items, num, seed)
-    if state.numel() == 0:
-        return state.view(-1, num)
+    if users.numel() == 0:
+        return users.new_zeros(0, num)
     popular = _Popular(graph, seed)
-    drawn = popular(state)
-    if not avoid:
-        return drawn.view(-1, num)
-    keys, owner = _held(graph), (users * graph.num_items).repeat_interleave(num)
-    open_ = _taken(keys, owner + drawn).nonzero().view(-1)
-    for attempt in range(1, _ATTEMPTS):
-        if open_.numel() == 0:
-            break
-        drawn[open_] = popular(_mix(state[open_] + _signed(attempt * _STEP)))
-        open_ = open_[_taken(keys, owner[open_] + drawn[open_])]
-    drawn[open_] = _exact(graph, keys, users, items, state, open_, num)
-    return drawn.view(-1, num)
+    if avoid:
+        return _avoiding(graph, users, items, num, seed, popular, lambda state, attempt: _mix(_next(state, attempt)))
+    parts = zip((users + graph.first_user).split(_per_part(num)), items.split(_per_part(num)), strict=True)
+    return torch.cat([popular(_states(*part, num, seed)).view(-1, num) for part in parts])
+
+
+def _per_part(num: int) -> int:
+    """Return how many pairs have their ``num`` draws made at a time."""
+    return max(1, _PART // num)
+
+
+def _next(state: Tensor, attempt: int) -> Tensor:
+    """Return the hash values of a further attempt."""
+    return state + _signed(attempt * _STEP)
+
+
+def _avoiding(
+    graph: InteractionGraph,
+    users: Tensor,
+    items: Tensor,
+    num: int,
+    seed: int,
+    propose: Callable[[Tensor], Tensor],
+    again: Callable[[Tensor, int], Tensor],
+) -> Tensor:
+    """Return draws of ``propose`` that avoid the items of the user, by attempts and at last by one exact draw.
+
+    Besides the result, memory holds one value per interaction and the hash values of one part of the draws.
+
+    Args:
+        graph: The graph whose interactions are avoided.
+        users: Internal user ids ``[num_pairs]``.
+        items: Internal item ids ``[num_pairs]``.
+        num: Draws per pair.
+        seed: Any integer.
+        propose: A function of hash values that returns as many items.
+        again: A function of hash values and of the number of an attempt that returns the next hash values.
+
+    Returns:
+        Internal item ids ``[num_pairs, num]``.
+    """
+    num_items, keys = graph.num_items, _held(graph)
+    out, size, left = users.new_empty(users.numel() * num), _per_part(num), []
+    for number, (user, item) in enumerate(zip(users.split(size), items.split(size), strict=True)):
+        state, owner = _states(user + graph.first_user, item, num, seed), (user * num_items).repeat_interleave(num)
+        drawn = propose(state)
+        open_ = _taken(keys, owner + drawn).nonzero().view(-1)
+        for attempt in range(1, _ATTEMPTS):
+            if open_.numel() == 0:
+                break
+            candidate = propose(again(state[open_], attempt))
+            drawn[open_] = candidate
+            open_ = open_[_taken(keys, owner[open_] + candidate)]
+        out[number * size * num : (number * size + user.numel()) * num] = drawn
+        if open_.numel():
+            left.append(open_ + number * size * num)
+    if left:
+        open_ = torch.cat(left)
+        out[open_] = _exact(graph, keys, users, items, open_, num, seed)
+    return out.view(-1, num)
 
 
 class _Popular:
@@ -178,22 +215,28 @@ def _held(graph: InteractionGraph) -> Tensor:
 
 def _states(users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
     """Return one hash value per pair and number ``[num_pairs * num]``."""
+    return _state(users[:, None], items[:, None], torch.arange(num, device=users.device), seed).flatten()
+
+
+def _state(users: Tensor, items: Tensor, number: Tensor, seed: int) -> Tensor:
+    """Return the hash value of every user, item and number, which are broadcast."""
     base = _mix(_mix(users.new_full((1,), _signed(seed + 0x1E3779B97F4A7C15))) + users * 0x100000001B3)
-    return (_mix(base + items)[:, None] + torch.arange(num, device=users.device) * 0x2545F4914F6CDD1D).flatten()
+    return _mix(base + items) + number * 0x2545F4914F6CDD1D
 
 
 def _exact(
-    graph: InteractionGraph, keys: Tensor, users: Tensor, items: Tensor, state: Tensor, open_: Tensor, num: int
+    graph: InteractionGraph, keys: Tensor, users: Tensor, items: Tensor, open_: Tensor, num: int, seed: int
 ) -> Tensor:
     """Return one item that the user does not hold for the draws at ``open_``; the item of the pair if there is none."""
     pair = open_.div(num, rounding_mode="floor")
     user, own = users[pair], items[pair]
-    degree = graph.adjacency.degree[: graph.num_users].long()
+    state = _state(user + graph.first_user, own, open_ % num, seed)
+    degree = graph.adjacency.rowptr[: graph.num_users + 1].diff().long()
     start, free = degree.cumsum(0) - degree, graph.num_items - degree
     # The r-th free item is r + #{j: c_j - j <= r} for the sorted items c_0 < c_1 < ... of the user.
     holder, item = keys.div(graph.num_items, rounding_mode="floor"), keys % graph.num_items
     before = item - (torch.arange(len(keys), device=keys.device) - start[holder])
-    rank = (_mix(state[open_] + _signed(_ATTEMPTS * _STEP)) & _MASK) % free[user].clamp(min=1)
+    rank = (_mix(_next(state, _ATTEMPTS)) & _MASK) % free[user].clamp(min=1)
     stride = graph.num_items + 1
     skipped = torch.searchsorted(holder * stride + before, user * stride + rank, right=True) - start[user]
     return torch.where(free[user] > 0, rank + skipped, own)

@@ -19,7 +19,7 @@ from graphunlearn.nn.encoding import Encoded, encode
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.next_click import CrossEntropy
-from graphunlearn.nn.training.samples import Samples
+from graphunlearn.nn.training.samples import Samples, SelectedSamples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,6 +55,8 @@ class Objective(Criterion):
             for name in ("loss", "second"):
                 if name not in vars(cls):
                     setattr(cls, name, vars(Objective)[name])
+        if "samples" in vars(cls) and "epoch_samples" not in vars(cls):  # these need not be one per interaction
+            cls.epoch_samples = Criterion.epoch_samples  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         expected = "be finite and not negative"
@@ -66,7 +68,7 @@ class Objective(Criterion):
 
         Args:
             graph: The training graph.
-            mask: Mask of the interactions to include ``[num_interactions]``.
+            mask: Mask of the interactions to include ``[num_interactions]``, or their positions.
             epoch: Epoch for which to draw new negatives; ``None`` keeps the stored ones.
 
         Returns:
@@ -221,7 +223,7 @@ class Sampled(Objective):
 
     The negatives are a fixed function of (``seed``, user, item, k) that avoids the items of the user in the graph. A
     negative that equals the item of its sample stands for no negative: the user holds all items. It counts neither in
-    the loss nor in the L2 penalty; see :attr:`Samples.missing`.
+    the loss nor in the L2 penalty; see :attr:`Samples.missing`. Training draws the negatives of one batch at a time.
 
     Args:
         weight_decay: Weight of the L2 penalty on the layer-0 embeddings of the sample.
@@ -240,6 +242,14 @@ class Sampled(Objective):
         samples = _samples(graph, mask)
         seed = self.seed if epoch is None else (self.seed + 1) * 1_000_003 + epoch
         return replace(samples, negatives=self.draw(graph, samples.users, samples.items, seed))
+
+    def epoch_samples(self, graph: InteractionGraph, epoch: int | None) -> SelectedSamples:
+        device = graph.device
+
+        def select(index: Tensor) -> Samples:
+            return self.samples(graph, mask=index.to(device), epoch=epoch)
+
+        return SelectedSamples(graph.num_interactions, select)
 
     def draw(self, graph: InteractionGraph, users: Tensor, items: Tensor, seed: int) -> Tensor:
         """Return the negatives of every pair of user and item.

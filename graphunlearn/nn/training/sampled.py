@@ -99,6 +99,7 @@ class _Softmax(Sampled):
 
     temperature: float = 1.0
     log_q: bool = True
+    epoch_samples = Sampled.epoch_samples
 
     def __post_init__(self) -> None:
         super().__post_init__()

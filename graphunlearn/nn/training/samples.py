@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from graphunlearn.func import PairPattern
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "SelectedSamples"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Samples:
 
     @cached_property
     def pattern(self) -> PairPattern:
-        """All scored pairs, sample by sample: the interaction, then its negatives."""
+        """All scored pairs in 32 bits, sample by sample: the interaction, then its negatives."""
+        users, items = self.users.int(), self.items.int()
         if self.negatives is None:
-            return PairPattern(self.users, self.items, self.size)
-        rows = self.users.repeat_interleave(1 + self.negatives.size(1))
-        return PairPattern(rows, torch.cat([self.items.unsqueeze(1), self.negatives], 1).flatten(), self.size)
+            return PairPattern(users, items, self.size)
+        rows = users.repeat_interleave(1 + self.negatives.size(1))
+        return PairPattern(rows, torch.cat([items.unsqueeze(1), self.negatives.int()], 1).flatten(), self.size)
 
     @cached_property
     def missing(self) -> Tensor:
@@ -64,7 +66,11 @@ class Samples:
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""
-        return self if bool((self.users.diff() >= 0).all()) else self.select(self.users.int().argsort(stable=True))
+        return (
+            self
+            if bool((self.users[1:] >= self.users[:-1]).all())
+            else self.select(self.users.int().argsort(stable=True))
+        )
 
     def touching(self, users: Tensor, items: Tensor) -> Tensor:
         """Return a mask of the samples with a user, item or negative in the masks ``users`` or ``items``.
@@ -78,3 +84,19 @@ class Samples:
         """
         mask = users[self.users] | items[self.items]
         return mask if self.negatives is None else mask | items[self.negatives].any(-1)
+
+
+@dataclass(frozen=True)
+class SelectedSamples:
+    """The samples of all interactions of a graph, of which only those selected are held.
+
+    Args:
+        num: Number of samples.
+        select: A function of positions ``[num_selected]`` that returns the samples there.
+    """
+
+    num: int
+    select: Callable[[Tensor], Samples]
+
+    def __len__(self) -> int:
+        return self.num

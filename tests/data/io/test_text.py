@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import pytest
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data.io import text
 from graphunlearn.data.io.files import read_frame
 
 
@@ -74,6 +75,22 @@ def test_the_largest_size(write, name):
     ):
         read_frame(path, max_size="100 kB")
     assert len(read_frame(path, max_size="1MB")) == 100_000
+
+
+def test_a_packed_file_is_read_in_parts_of_any_size(write, monkeypatch):
+    asked = []
+
+    class Watched(gzip.GzipFile):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    monkeypatch.setattr(text.gzip, "GzipFile", Watched)
+    monkeypatch.setattr(text, "_PART", 1000)
+    path = write(gzip.compress(b"user,item\n" + b"1,2\n" * 2000), "data.csv.gz")
+    assert len(read_frame(path)) == 2000
+    assert max(asked) <= 1000  # memory for the largest size would be asked for at once
+    assert read_frame(path).equals(read_frame(path, max_size=10 + 4 * 2000))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Stored negatives: a fixed function of seed and interaction, uniform over what a user has not."""
 
+import pytest
 import torch
 from data.strategies import graphs
 from hypothesis import given
@@ -8,7 +9,8 @@ from scipy.stats import chisquare
 from toys import random_graph
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn.training.negatives import draw_negatives
+from graphunlearn.nn.training import negatives
+from graphunlearn.nn.training.negatives import draw_negatives, draw_popular
 
 
 def drawn(graph, num=5, seed=0):
@@ -128,3 +130,15 @@ def test_negatives_are_uniform_over_what_is_left():
     free[held] = False
     assert int(count[held].sum()) == 0
     assert chisquare(count[free]).pvalue > 0.01
+
+
+@pytest.mark.parametrize("draw", [draw_negatives, draw_popular, lambda *args: draw_popular(*args, avoid=True)])
+@pytest.mark.parametrize("part", [1, 7, 64])
+def test_draws_do_not_depend_on_how_many_are_made_at_a_time(draw, part, monkeypatch):
+    free = [(0, item) for item in range(19)] + [(1, item) for item in range(20)]  # all but one item, and all items
+    graph = InteractionGraph.from_edges(torch.tensor([*free, (2, 3), (3, 4), (3, 5), (4, 3)]).t(), 5, 20)
+    wanted = draw(graph, *graph.pairs, 3, 5)
+    monkeypatch.setattr(negatives, "_PART", part)
+    assert torch.equal(draw(graph, *graph.pairs, 3, 5), wanted)
+    some = torch.tensor([40, 2, 21])
+    assert torch.equal(draw(graph, *graph.pairs[:, some], 3, 5), wanted[some])

@@ -13,7 +13,7 @@ from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
 import graphunlearn as gu
 from graphunlearn.data import InteractionGraph
-from graphunlearn.nn import Encoded, InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
+from graphunlearn.nn import BPR, Encoded, InBatchSoftmax, LinearRisk, Risk, SampledBCE, SampledSoftmax, encode, risk_of
 from graphunlearn.nn.training import negatives
 from graphunlearn.nn.training.negatives import draw_popular
 from graphunlearn.operators.shared.node_curvature import node_curvatures
@@ -382,3 +382,24 @@ def test_the_influence_is_the_difference_of_the_two_risks(objective):
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("epoch", [None, 3])
+@pytest.mark.parametrize("objective", [BPR(), *OBJECTIVES.values()], ids=["bpr", *OBJECTIVES])
+def test_the_samples_of_an_epoch_are_drawn_for_what_is_selected(objective, epoch):
+    graph = random_graph()
+    every, lazy = objective.samples(graph, epoch=epoch), objective.epoch_samples(graph, epoch)
+    index = torch.randperm(graph.num_interactions, generator=torch.Generator().manual_seed(1))[:9]
+    assert len(lazy) == graph.num_interactions
+    for name, value in vars(lazy.select(index)).items():
+        wanted = getattr(every.select(index), name)
+        assert torch.equal(value, wanted) if isinstance(wanted, torch.Tensor) else value == wanted
+
+
+def test_a_loss_with_samples_of_its_own_is_trained_on_these():
+    class Half(BPR):
+        def samples(self, graph, *, mask=None, epoch=None):
+            return super().samples(graph, mask=mask, epoch=epoch).select(torch.arange(graph.num_interactions // 2))
+
+    graph = random_graph()
+    assert len(Half().epoch_samples(graph, 1)) == graph.num_interactions // 2
