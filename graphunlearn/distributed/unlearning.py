@@ -23,7 +23,7 @@ from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shared.acceptance import Judged
-from graphunlearn.operators.shared.accepting import SHORTER, SHORTEST, figures_of
+from graphunlearn.operators.shared.accepting import SHORTER, SHORTEST, figures_of, shortened
 from graphunlearn.operators.shared.memory import peak_memory
 
 __all__ = ["METHODS", "check_method", "unlearn", "whole_result"]
@@ -177,6 +177,8 @@ def _accept(
             refused = dict(log)
             log.clear()
             log |= own | {"refused_step": refused}
+        elif graph.ranks.first:
+            warn(shortened(method.name, tried[-1]["what"], first))
     if (found.accepted or outcome == "kept") and isinstance(method, IFRU) and method.refit:
         kept = copy.deepcopy(model.state_dict())
         refit = refit_part(model, before, graph, retained, removed, ifru_objective(method, graph))

@@ -19,7 +19,7 @@ from graphunlearn.operators.shared.acceptance import Acceptance, Judged
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["SHORTER", "SHORTEST", "accept", "figures_of"]
+__all__ = ["SHORTER", "SHORTEST", "accept", "figures_of", "shortened"]
 
 SHORTER = (0.5, 0.25)  # what is tried of a rejected step, as shares of the part up to the minimum of the tilted risk
 SHORTEST = 0.1  # a smaller share of the step is not worth taking
@@ -92,6 +92,8 @@ def accept(
             log |= own_log | {"refused_step": refused}
     if not found.accepted and method.on_rejection != "keep":
         _complain(method, first)
+    if outcome == "shortened":
+        warn(shortened(method.name, tried[-1]["what"], first))
     if found.accepted or outcome == "kept":
         does_more = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
         kept = copy.deepcopy(model.state_dict()) if does_more else {}
@@ -115,6 +117,18 @@ def accept(
         "of": judging.number,
         "tried": tried,
     }
+
+
+def shortened(name: str, taken: str, first: Judged) -> str:
+    """Return the sentence that warns of a step that was shortened.
+
+    Args:
+        name: Name of the method.
+        taken: The part of the step that was taken.
+        first: The figures of the whole step.
+    """
+    why = f"the whole step is worse than deleting the edges: {first.reason}"
+    return f"{name} took {taken}, so that much of what is forgotten may remain; {why}"
 
 
 def figures_of(found: Judged) -> dict[str, Any]:
