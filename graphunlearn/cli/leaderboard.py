@@ -13,7 +13,7 @@ from graphunlearn.cli._fields import Folder, Running, optional, several
 from graphunlearn.cli._methods import build_method, check_method
 from graphunlearn.cli._reports import Caching, command
 from graphunlearn.cli._text import Answer, columns, device_of
-from graphunlearn.errors import ArgumentError
+from graphunlearn.errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
     from graphunlearn.eval import Audit
@@ -83,7 +83,10 @@ class Leaderboard:
                 check_out(out, self.running.overwrite)
         case = on_device(track.case(), device)
         store = self.store or (Caching().folder() or Path()) / "leaderboard" / track.name
-        models = make_store(track, case, store) if self.make else load_store(track, case, store)
+        try:
+            models = make_store(track, case, store) if self.make else load_store(track, case, store)
+        except FileError as error:
+            raise error.renamed(hint="'--make' trains what is missing") from None
         if self.kit is not None:
             return self._write_kit(lambda folder: write_kit(track, case, models, folder), self.kit, store)
         if not (methods or folders):

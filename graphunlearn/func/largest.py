@@ -26,6 +26,7 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         The entries and their columns ``[rows, k]``, in descending order.
 
     Example:
+        >>> import torch
         >>> largest(torch.tensor([[1.0, 3.0, 2.0]]), 2)
         (tensor([[3., 2.]]), tensor([[1, 2]]))
     """

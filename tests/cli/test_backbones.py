@@ -6,11 +6,11 @@ import pytest
 import torch
 from quick import QUICK
 
-from graphunlearn.cli._options import Learning
+from graphunlearn.cli._options import EXACT, Learning
 from graphunlearn.nn import MODELS, encode, kind_of
 from graphunlearn.runs.run import Run
 
-OFFERED = get_args(get_type_hints(Learning)["model"])
+OFFERED = [name for name in get_args(get_type_hints(Learning)["model"]) if name not in EXACT]
 
 
 def test_what_is_offered_can_be_built():

@@ -273,7 +273,7 @@ def test_bad_input(words, sentence, trained_sessions, tmp_path, refused):
         (("--clicks", "{clicks}"), "'--clicks' must go with a model of sessions (got it with lightgcn"),
         (("--users", "u1", "--method", "cau"), "'--method' must be one for models of users and items such as lightgcn"),
         (
-            ("--users", "u1", "--method", "sisa"),
+            ("--users", "u1", "--method", "sru"),
             "'--method' must be one for models of users and items such as lightgcn",
         ),
     ],

@@ -153,7 +153,7 @@ def load_store(track: Track, case: Scenario[Any], folder: str | os.PathLike[str]
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         lacks = f"{counted(len(missing), 'missing model')}, the first of which is {missing[0]}"
-        raise FileError("store", f"hold {len(names)} models in '{folder}'", lacks, "'--make' trains what is missing")
+        raise FileError("store", f"hold {len(names)} models in '{folder}'", lacks)
     originals = [track.build(case) for _ in range(track.originals)]
     for k, model in enumerate(originals):
         load_state(folder / name_of("original", k), model)
@@ -177,8 +177,7 @@ def check_track(folder: Path, facts: dict[str, Any], argument: str) -> None:
     """
     path = folder / TRACK
     if not path.is_file():
-        hint = "'--make' trains the models of a store, and '--kit' writes what a folder of weights starts from"
-        raise FileError(argument, f"be a folder with {TRACK}", f"'{folder}' without it", hint)
+        raise FileError(argument, f"be a folder with {TRACK}", f"'{folder}' without it")
     try:
         found = read_json(path, required=True).get("track", {})
     except ValueError as error:

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,11 +94,12 @@ class Sharded(Unlearner):
         members = self._partition(model, graph, seed)
         shards = [copy.deepcopy(backbone_of(model)) for _ in range(self.num_shards)]
         ensemble: ShardEnsemble
-        if isinstance(graph, SessionGraph):
+        if graph.kind == "sessions":
             ensemble = SessionEnsemble(shards, members, graph.fingerprint(), seed)
         else:
             by, shape = self._by(), {"graph": graph.fingerprint(), "seed": seed}
-            ensemble = InteractionEnsemble.of(shards, members, graph, by, self.aggregation, **shape)
+            whole = cast(InteractionGraph, graph)
+            ensemble = InteractionEnsemble.of(shards, members, whole, by, self.aggregation, **shape)
         ensemble.left_out = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         files: dict[int, Path] = {}
         if checkpoint is not None:
@@ -173,7 +174,7 @@ class Sharded(Unlearner):
                 options |= {"validation": ensemble.held_out(validation, part)}
                 result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), **options)
                 epochs, best, earlier = len(result.history), result.best_epoch, result.seconds
-            elif isinstance(graph, InteractionGraph):
+            elif graph.kind == "interactions":
                 warn(f"shard {number} of {self.name} holds no interactions: it is not trained and has no weight")
             passed = time.perf_counter() - start
             log["seconds_per_shard"].append(passed)
@@ -195,10 +196,11 @@ class Sharded(Unlearner):
 
     def _most(self, graph: Graph) -> tuple[int, str]:
         """Return the largest possible number of shards, and what limits it."""
-        if isinstance(graph, SessionGraph):
-            return graph.num_sessions, "sessions"
+        if graph.kind == "sessions":
+            return cast(SessionGraph, graph).num_sessions, "sessions"
         by = self._by()
-        return units_of(graph, by).unique().numel(), {"user": "users", "item": "items"}.get(by, "pairs") + " in 'graph'"
+        what = {"user": "users", "item": "items"}.get(by, "pairs")
+        return units_of(cast(InteractionGraph, graph), by).unique().numel(), f"{what} in 'graph'"
 
     def _check_validation(self, graph: Graph) -> None:
         held = self.validation

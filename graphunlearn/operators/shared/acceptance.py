@@ -70,11 +70,11 @@ def lowest(first: float, last: float) -> tuple[float, float]:
 
     Example:
         >>> lowest(-1.0, 1.0), lowest(-1.0, -0.5), lowest(1.0, 2.0)
-        ((0.5, 0.5), (1.0, 0.0), (0.0, 1.5))
+        ((0.5, 0.25), (1.0, 0.0), (0.0, 1.5))
     """
     curve = last - first
     share = min(max(-first / curve, 0.0), 1.0) if curve > 0 else float(first + last <= 0)
-    return share, (1 - share) * (first + curve * (1 + share) / 2)
+    return share, (1 - share) * (first + curve * (1 + share) / 2) + 0.0  # without a negative zero
 
 
 def objection(found: Judged, deleted: Judged, limit: float, solves: bool | None) -> str:
