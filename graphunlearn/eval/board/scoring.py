@@ -25,6 +25,8 @@ ELSEWHERE = (
     "The stored models were trained on another kind of machine, so that the times of operators are not compared with "
     "those of retraining."
 )
+_VERDICTS = ("like", "undecided")
+"""The verdicts that come first, in their order."""
 _COST = ("seconds", "cpu_seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb")
 
 
@@ -105,9 +107,10 @@ def score(
 
 
 def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    r"""Return the rows of the leaderboard, retraining first and then by KLOM.
+    r"""Return the rows of the leaderboard: retraining first, then by verdict and by KLOM.
 
-    The order is that of the greater of KLOM on the forgotten pairs and on pairs that remain, so that neither too little
+    Models that the attacks do not tell from retrained ones come first, then those of which nothing can be said, then
+    all others. Within these, the order is that of the greater of KLOM on the forgotten pairs and on pairs that remain, so that neither too little
     nor too much forgetting pays. ``leaks`` has, for every attack that decides the verdict, the share of the trace that
     it still finds: 0 as retrained, 1 as the original, below 0 if more is hidden than by retraining. KLOM of retraining
     is that between two halves of the retrained models; that of as many models as there are originals would be
@@ -149,10 +152,11 @@ def ordered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(map(dict, rows), key=_place)
 
 
-def _place(row: Mapping[str, Any]) -> tuple[bool, float]:
+def _place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
     both = [row.get("klom_forget"), row.get("klom_retain")]
     worst = max((value for value in both if value is not None), default=math.inf)
-    return row["method"] != "retrain", worst
+    told = _VERDICTS.index(row["verdict"]) if row["verdict"] in _VERDICTS else len(_VERDICTS)
+    return row["method"] != "retrain", told, worst
 
 
 def _handed_in(model: nn.Module, retained: Any, case: Scenario[Any], name: str) -> UnlearningResult:

@@ -11,6 +11,7 @@ from graphunlearn.cli import main
 from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.errors import ArgumentError, FileError
 from graphunlearn.eval.board import Track, load_store, make_store, read_submission, rows_of, score, track_of, write_kit
+from graphunlearn.eval.board.scoring import ordered
 from graphunlearn.eval.board.store import FIRST, TRACK
 from graphunlearn.eval.scenarios.interactions import removal
 from graphunlearn.nn import FitSettings
@@ -118,11 +119,12 @@ def test_klom_of_a_row_is_that_of_margins_normal_by_pair(case, store):
     assert found == pytest.approx(total / u.size(1), rel=1e-3)
 
 
-def test_rows_begin_with_retraining_and_are_ordered_by_the_greater_klom(case, store):
+def test_rows_begin_with_retraining_and_are_ordered_by_verdict_and_the_greater_klom(case, store):
     rows = rows_of(score(SMALL, case, store, [gu.Unlink()]).report)
     assert rows[0]["method"] == "retrain"
+    order = [(row["verdict"] != "like", row["verdict"] != "undecided") for row in rows[1:]]
     worst = [max(row["klom_forget"], row["klom_retain"]) for row in rows[1:]]
-    assert worst == sorted(worst)
+    assert list(zip(order, worst)) == sorted(zip(order, worst))
     assert {row["method"] for row in rows} == {"retrain", "original", "unlink", "unlink-redraw"}
 
 
@@ -263,3 +265,17 @@ def test_a_track_file_with_another_format_is_of_another_track(case, kit):
     (kit / TRACK).write_bytes(sealed_json({"format": 1}))
     with pytest.raises(ArgumentError, match="must be of the same track"):
         read_submission(SMALL, case, kit)
+
+
+def test_a_model_that_is_told_apart_comes_after_one_that_is_not():
+    klom = [
+        ("a", "under", 0.1),
+        ("b", "like", 0.5),
+        ("c", "undecided", 0.2),
+        ("d", "like", 0.4),
+        ("retrain", "like", 9.0),
+    ]
+    rows = [{"method": m, "verdict": v, "klom_forget": k, "klom_retain": 0.3} for m, v, k in klom]
+    assert [row["method"] for row in ordered([*rows, {"method": "e", "verdict": "failed"}])] == [
+        *("retrain", "d", "b", "c", "a", "e")
+    ]
