@@ -31,9 +31,10 @@ class Leaderboard:
     A track is a data set, 5% random users or 5% random interactions of it, and five LightGCN models, which every
     method corrects. Its models are trained once with --make, on this machine, and kept in a store.
 
-    Methods that the attacks do not tell from retraining come first, then those of which nothing can be said, then all
-    others. Within these, the rows are in the order of KLOM, which compares the predictions of the corrected models with those of retrained
-    ones pair by pair; the greater of the figures on the forgotten pairs and on pairs that remain counts.
+    Methods that the attacks do not tell from retraining come first, then those of which nothing can be said, then
+    all others. Within these, the rows are in the order of KLOM, which compares the predictions of the corrected
+    models with those of retrained ones pair by pair; the greater of the figures on the forgotten pairs and on pairs
+    that remain counts.
 
     tracks:
       ml-100k-users, ml-100k-edges    MovieLens-100K

@@ -109,12 +109,13 @@ def score(
 def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     r"""Return the rows of the leaderboard: retraining first, then by verdict and by KLOM.
 
-    Models that the attacks do not tell from retrained ones come first, then those of which nothing can be said, then
-    all others. Within these, the order is that of the greater of KLOM on the forgotten pairs and on pairs that remain, so that neither too little
-    nor too much forgetting pays. ``leaks`` has, for every attack that decides the verdict, the share of the trace that
-    it still finds: 0 as retrained, 1 as the original, below 0 if more is hidden than by retraining. KLOM of retraining
-    is that between two halves of the retrained models; that of as many models as there are originals would be
-    ``klom_if_equal`` on average, if they were distributed as retrained ones.
+    Models that the attacks do not tell from retrained ones come first, then those of which nothing can be said,
+    then all others. Within these, the order is that of the greater of KLOM on the forgotten pairs and on pairs that
+    remain, so that neither too little nor too much forgetting pays. ``leaks`` has, for every attack that decides
+    the verdict, the share of the trace that it still finds: 0 as retrained, 1 as the original, below 0 if more is
+    hidden than by retraining. KLOM of retraining is that between two halves of the retrained models; that of as
+    many models as there are originals would be ``klom_if_equal`` on average, if they were distributed as retrained
+    ones.
 
     Args:
         report: The report of :func:`score`.
