@@ -74,7 +74,7 @@ def cure4rec(
             active = active[torch.randperm(len(active), generator=generator_of(seed))]
         else:
             active = active[count[active].argsort(descending=group == "core", stable=True)]
-        chosen = active[: max(1, math.floor(share * len(active)))]
+        chosen = active[: max(1, math.floor(share * len(active) + 1e-9))]
     chosen = chosen[torch.isin(chosen, train.pairs[0].cpu())].sort().values
     if not 0 < len(chosen) < len(count.nonzero()):
         raise ArgumentError("users", "hold some of the users with training interactions, not all", f"{len(chosen)}")

@@ -225,6 +225,8 @@ class SessionEnsemble(ShardEnsemble):
                 self.centres = self.centres.new_zeros(len(self.shards), rows.size(1))
             if rows is not None:
                 self.centres[number] = F.normalize(rows, dim=1).mean(0)
+            elif self.centres.size(1):
+                self.centres[number] = 0.0  # the earlier centre was the mean of forgotten sessions
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

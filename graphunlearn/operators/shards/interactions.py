@@ -121,7 +121,8 @@ class Combiner(nn.Module):
 
         .. math:: \min_{W_k^\top W_k = I} \|E_k W_k - M\|_F
 
-        Here :math:`M` is the mean of the rotated embeddings, at first those of the first shard. A rotation changes no
+        Here :math:`M` is the mean of the rotated embeddings, at first those of the first shard that knows a
+        node. A rotation changes no
         score within a shard, and makes embeddings of different shards comparable, which training leaves arbitrary.
 
         Args:
@@ -133,7 +134,7 @@ class Combiner(nn.Module):
         Source: Gower, "Generalized Procrustes Analysis", Psychometrika 1975.
         """
         held = rows * known.unsqueeze(2)
-        centre = held[0]
+        centre = held[int(known.any(1).int().argmax())]
         for _ in range(rounds):
             u, _, v = torch.linalg.svd(held.transpose(1, 2) @ centre)
             rotation = u @ v
@@ -310,7 +311,8 @@ class InteractionEnsemble(ShardEnsemble):
         side = 0 if self.by == "item" else 1  # the side whose nodes are in several shards
         self.combiner.align(side, rows[side], known[side])
         combined = _Combined(self.combiner, rows, known)
-        options = {"validation": validation, "objective": method.objective, "progress": False}
+        known_held = self.held_out(validation, graph)  # without what an earlier request emptied
+        options = {"validation": known_held, "objective": method.objective, "progress": False}
         result = fit(combined, graph, settings=settings, fresh=True, **options)
         return log | {"epochs_of_weights": len(result.history)}
 

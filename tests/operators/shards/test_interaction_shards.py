@@ -13,6 +13,7 @@ from graphunlearn.eval import audit
 from graphunlearn.metrics import rank_metrics
 from graphunlearn.nn import BPR, FitSettings, MatrixFactorization, encode, fit, recommend, reset_parameters
 from graphunlearn.operators import SISA, RecEraser, UltraRE, Unlink, compact
+from graphunlearn.operators.shards import interactions
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
 from graphunlearn.operators.shards.interactions import Combiner, units_of
 
@@ -140,6 +141,37 @@ def test_aligned_shards_agree_where_they_are_rotations_of_one_another():
     combiner.align(1, parts, known)
     for side in range(2):
         torch.testing.assert_close(combiner(side, parts, known), parts[0])
+
+
+def test_shards_are_aligned_although_the_first_knows_nothing():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    turns = [torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q for _ in range(4)]
+    parts, known = torch.stack([rows @ turn for turn in turns]), torch.ones(4, 9, dtype=torch.bool)
+    known[0] = False
+    combiner = Combiner(4, 3, attention=False).double()
+    combiner.align(1, parts, known, rounds=1)
+    torch.testing.assert_close(combiner(1, parts, known), parts[1])
+
+
+def test_held_out_data_of_an_earlier_request_have_no_part_in_a_later_one(data, model, monkeypatch):
+    graph, held = data
+    item = int(held.pairs[1][0])
+    method, seen = prepared("ultrare", data, model), []
+    first = method.unlearn(model, graph, ForgetRequest.internal("item", [item]))
+    real = interactions.fit
+
+    def spied(*args, **options):
+        seen.append(options["validation"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(interactions, "fit", spied)
+    method.unlearn(first.model, first.graph, ForgetRequest.internal("user", [4]))
+    assert (method.validation.pairs[1] == item).any()
+    (used,) = seen
+    assert used.num_interactions
+    assert not (used.pairs[1] == item).any()
+    assert not (used.pairs[0] == 4).any()
 
 
 def test_users_without_interactions_and_pairs_in_no_shard_have_no_part(data, model):

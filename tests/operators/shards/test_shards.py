@@ -12,7 +12,7 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.nn import CrossEntropy, FitSettings, encode, encode_prefixes, fit, reset_parameters
 from graphunlearn.operators import SISA, SRU
 from graphunlearn.operators.shards import sru as module
-from graphunlearn.operators.shards.ensemble import SessionEnsemble, learn_weights
+from graphunlearn.operators.shards.ensemble import SessionEnsemble, ShardEnsemble, learn_weights
 from graphunlearn.operators.shards.sru import balanced_clusters
 
 ITEMS = 9
@@ -155,6 +155,16 @@ def test_a_shard_with_nothing_to_learn_from_is_left_out(model):
         method.unlearn(
             model, graph, ForgetRequest.internal("click", torch.tensor([[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 0, 0]]))
         )
+
+
+def test_a_shard_without_sessions_keeps_no_centre_of_forgotten_ones(graph, model):
+    method = prepared(SISA, model, graph)
+    before = method.preparation.module
+    gone = (before.members == 2).nonzero().flatten()
+    result = method.unlearn(model, graph, ForgetRequest.internal("session", gone))
+    assert before.centres[2].any()
+    assert not result.model.centres[2].any()
+    assert torch.equal(result.model.centres[[0, 1, 3]], before.centres[[0, 1, 3]])
 
 
 def test_in_place_all_of_the_ensemble_is_taken_back(graph, model, monkeypatch):
@@ -407,6 +417,18 @@ def test_a_saved_ensemble_is_the_one_in_memory_bit_for_bit(cls, graph, held, mod
         made.unlearn(r.model, r.graph, ForgetRequest("session", ["9"])) for made, r in zip((method, other), results)
     ]
     assert equal(*(result.model for result in again))
+
+
+def test_an_ensemble_from_before_kinds_were_saved_is_one_of_sessions(graph, held, model):
+    ensemble = prepared(SRU, model, graph, validation=held, num_shards=3).preparation.module
+    shape = ensemble.shape()
+    assert shape.pop("kind") == "sessions"
+    assert set(shape) == {"num_shards", "graph", "seed"}
+    rebuilt = ShardEnsemble.rebuilt(shape, ensemble.tensors(), model)
+    assert isinstance(rebuilt, SessionEnsemble)
+    names = {name.split(".")[0] for name in ensemble.tensors()}
+    assert names == {"shards", "members", "left_out", "scale", "sharpness", "offset", "centres"}
+    assert torch.equal(scores(rebuilt, graph), scores(ensemble, graph))
 
 
 def test_a_saved_ensemble_serves_no_other_model(graph, model, tmp_path):
