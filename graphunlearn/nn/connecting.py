@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["connect"]
+__all__ = ["connect", "is_connected"]
 
 
 @singledispatch
@@ -30,3 +30,8 @@ def connect(model: nn.Module, graph: Any) -> None:
         >>> model.neighbours[0, 0], model.strength[0, 0]
         (tensor(1), tensor(1.))
     """
+
+
+def is_connected(model: nn.Module) -> bool:
+    """Return whether a model keeps something of its training graph, which :func:`connect` replaces."""
+    return connect.dispatch(type(model)) is not connect.dispatch(object)

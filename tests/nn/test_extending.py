@@ -57,7 +57,7 @@ def test_new_rows_are_those_of_a_new_model(graph):
     assert torch.equal(larger.tower.weight, model.tower.weight)
 
 
-@pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec"])
+@pytest.mark.parametrize("name", ["srgnn", "gru4rec", "sasrec", "narm", "bert4rec", "gcegnn"])
 def test_sessions_have_the_same_scores_for_the_items_that_were_there(name):
     graph = session_graph(random_sessions(20, 8), 8)
     new = gu.SessionGraph.from_sequences([[0, 1]], item_ids=["x", "y"], session_ids=["later"])

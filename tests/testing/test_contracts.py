@@ -14,9 +14,12 @@ from toys import TwoTower, Wrapped, random_graph
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.nn import (
     BPR,
+    GCEGNN,
+    NARM,
     NGCF,
     SGL,
     SRGNN,
+    BERT4Rec,
     FitSettings,
     GRU4Rec,
     MatrixFactorization,
@@ -97,13 +100,16 @@ ENCODERS = {
     "gru4rec": lambda: GRU4Rec(9, 4),
     "srgnn": lambda: SRGNN(9, 4),
     "sasrec": lambda: SASRec(9, 4),
+    "narm": lambda: NARM(9, 4),
+    "bert4rec": lambda: BERT4Rec(9, 4),
+    "gcegnn": lambda: GCEGNN(9, 4),
 }
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_every_model_keeps_the_contract(name):
     model = ENCODERS[name]()
-    kind = "sessions" if name in ("gru4rec", "srgnn", "sasrec") else "interactions"
+    kind = "sessions" if name in ("gru4rec", "srgnn", "sasrec", "narm", "bert4rec", "gcegnn") else "interactions"
     before = {key: value.clone() for key, value in model.state_dict().items()}
     check_encoder(model, GRAPHS[kind])
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

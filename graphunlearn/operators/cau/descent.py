@@ -22,7 +22,6 @@ from graphunlearn.operators.shared.checks import check, check_choices, check_pos
 __all__ = ["Descent", "StepSettings", "mixed"]
 
 OBJECTIVES = ("unlearn", "retain", "kl")
-BETAS = (0.8, 0.98)  # a few dozen steps are too few for longer averages
 HUBER = 2.0  # absolute difference of log p above which the Huber loss is linear
 ZERO = 1e-6  # a gradient whose norm is below this share of the largest norm counts as zero
 SHOWN = 500  # largest number of samples whose log p is logged
@@ -51,6 +50,7 @@ class StepSettings:
     freeze: bool | None = None
     tolerance: float = 0.25
     lr: float = 0.006
+    betas: tuple[float, float] = (0.8, 0.98)  # a few dozen steps are too few for longer averages
 
     def __post_init__(self) -> None:
         check_choices(("target", "ascent"), loss=self.loss)
@@ -60,6 +60,7 @@ class StepSettings:
         whole = "be a whole number of at least 0"
         check(whole, lambda value: isinstance(value, int) and value >= 0, kept_batch=self.kept_batch)
         check_positive(lr=self.lr)
+        check("be two numbers of at least 0 and below 1", _are_decays, betas=self.betas)
         check("be between 0 and 1", lambda value: 0 <= value <= 1, floor=self.floor)
         check("not be negative, and finite", lambda value: 0 <= value < math.inf, tolerance=self.tolerance)
 
@@ -120,7 +121,7 @@ class Descent:
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
         self.reached = torch.zeros_like(self.frozen)  # measured in the last step on each sample
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=BETAS, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=settings.betas, fused=True)
         self.kept_order = torch.empty(0, dtype=torch.long)
         self.buffers = Buffers()
 
@@ -359,6 +360,10 @@ def mixed(gram: Tensor, unlearn: int | None, floor: float) -> list[float]:
         weights = [w * (1 - floor) / others if others else w for w in weights]
         weights[unlearn] = floor if others else 1.0
     return weights
+
+
+def _are_decays(value: tuple[float, float]) -> bool:
+    return len(value) == 2 and all(0 <= rate < 1 for rate in value)
 
 
 def _huber(off: Tensor) -> tuple[Tensor, Tensor]:

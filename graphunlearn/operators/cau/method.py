@@ -85,6 +85,7 @@ class CAU(StepSettings, Unlearner):
         tolerance: Largest difference from the target, in natural logarithms, at which a sample has reached it.
         carry: Share of the sample-specific part of :math:`\log p_i` that the target keeps.
         lr: Learning rate of Adam.
+        betas: Decay rates of Adam's averages of the gradient and of its square.
         batch_size: Samples to forget per step.
         steps: Least number of steps, unless all samples reach their targets earlier.
         epochs: Least number of passes over the samples to forget, unless all samples reach their targets earlier.

@@ -32,6 +32,7 @@ class PublishedCAU(CAU):
     gradients: Literal["output", "all"] = "all"
     order: Order = "hard"
     lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
     batch_size: int = 128
     steps: int = 40
     epochs: int = 6

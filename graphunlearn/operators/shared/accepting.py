@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
-from graphunlearn.nn.connecting import connect
+from graphunlearn.nn.connecting import connect, is_connected
 from graphunlearn.operators.shared.acceptance import Acceptance, Judged
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -60,8 +60,11 @@ def accept(
     """
     seed = getattr(method, "seed", 0) or 0
     deleted = before
-    if bool(graph.emptied(retained).any()):
+    emptied = bool(graph.emptied(retained).any())
+    if emptied or is_connected(before):
         deleted = copy.deepcopy(before)
+        connect(deleted, retained)
+    if emptied:
         with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
             warm_start(deleted, graph, retained, seed, scale=False)
     criterion = fitting_loss(method, before, graph)
@@ -103,7 +106,6 @@ def accept(
             model.load_state_dict(kept)
             more = {name: {"skipped": after.reason} for name in more}
         log.update(more)
-    connect(model, retained)  # what took the place of a rejected step may hold what was kept of the graph before
     pass_on_loss(method, before, model, graph)
     return {
         "accepted": found.accepted,
@@ -153,6 +155,7 @@ def _again(
     step = copy.deepcopy(model.state_dict())
     for words, other in method.milder(log):
         model.load_state_dict(before.state_dict())
+        connect(model, retained)
         try:
             own_log = other._unlearn(model, graph, retained, request)
         except FloatingPointError as error:

@@ -11,6 +11,7 @@ from session_toys import random_sessions, sequences, session_graph
 from graphunlearn import CAU, FineTune, ForgetRequest, GradientAscent, Retrain, extend, fit
 from graphunlearn.nn import GCEGNN, GRU4Rec, connect, encode, keep_rows
 from graphunlearn.nn.models.gcegnn import co_occurrences
+from graphunlearn.operators.shared.acceptance import Acceptance
 
 ITEMS = 12
 
@@ -70,9 +71,14 @@ def test_a_step_that_is_rejected_leaves_nothing_either(monkeypatch):
     model, train, validation = case()
     monkeypatch.setattr("graphunlearn.operators.shared.acceptance.RISE", -10.0)
     request = ForgetRequest.internal("session", torch.arange(12))
+    judged, retained = [], train.split(request)[0]
+    judge = Acceptance.judge
+    monkeypatch.setattr(Acceptance, "judge", lambda self, m: judged.append(kept(m, retained)) or judge(self, m))
     with pytest.warns(UserWarning):
         result = CAU(validation=validation, steps=1).unlearn(model, train, request)
     assert not result.accepted
+    assert len(judged) > 1
+    assert all(judged)  # a shortened step too is judged with the co-occurrences of what is retained
     assert kept(result.model, result.graph)
 
 

@@ -221,6 +221,14 @@ def test_what_was_never_predicted_needs_no_step(case):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), result.model.parameters()))
 
 
+def test_the_published_preset_has_the_usual_averages_of_adam(case):
+    method = CAU.as_published()
+    assert method.betas == (0.9, 0.999)
+    assert descent(case, betas=method.betas)[1].optimizer.defaults["betas"] == method.betas
+    with pytest.raises(ValueError, match="'betas' must be two numbers of at least 0 and below 1"):
+        CAU(betas=(0.9, 1.0))
+
+
 def test_the_published_preset_runs(case):
     model, train, validation, request = case
     method = CAU.as_published(validation=validation, steps=6)
