@@ -14,7 +14,7 @@ import torch
 from quick import QUICK
 from safetensors.torch import load_file
 
-from graphunlearn.cli import main
+from graphunlearn.cli import _ranks, main
 from graphunlearn.runs import run as runs
 
 
@@ -158,3 +158,10 @@ def test_torchrun_itself(ratings, tmp_path):
     done = subprocess.run([*command, "forget", "a", "--users", "u1", "--out", "b"], **told)
     assert done.returncode == 0, done.stderr
     assert runs.Run.load(tmp_path / "b").forgotten is not None
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "nan"])
+def test_a_time_limit_that_is_no_number_of_seconds_is_refused(monkeypatch, given):
+    monkeypatch.setenv(_ranks.LIMIT, given)
+    with pytest.raises(ValueError, match=f"'{_ranks.LIMIT}' must be a positive number of seconds .got '{given}'"):
+        _ranks.run_on_ranks("train", None)
