@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -48,7 +49,13 @@ def run_on_ranks(verb: str, command: Any) -> Answer | None:
     from graphunlearn.distributed.ranks import TIMEOUT, Ranks
 
     given = os.environ.get(LIMIT, "")
-    ranks = Ranks.join(timeout=float(given) if given else TIMEOUT)
+    try:
+        timeout = float(given) if given else TIMEOUT
+    except ValueError:
+        timeout = 0.0
+    if not 0 < timeout < math.inf:
+        raise ArgumentError(LIMIT, "be a positive number of seconds", f"'{given}'")
+    ranks = Ranks.join(timeout=timeout)
     try:
         with ranks.guard(), nullcontext() if ranks.first else redirect_stderr(io.StringIO()):  # notes are of rank 0
             if verb not in served:

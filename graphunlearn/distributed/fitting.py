@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graphunlearn.distributed.checkpoint import ShardState
 from graphunlearn.distributed.graph import ShardGraph
-from graphunlearn.distributed.model import form_of
+from graphunlearn.distributed.model import check_items, form_of
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.sums import shared, summed
 from graphunlearn.errors import ArgumentError
@@ -169,7 +169,9 @@ def fit(
         form_of(model, graph)
         size = [list(p.shape)[1:] for p in model.parameters()]
         kind = [type(model).__name__, model.extra_repr(), size]
-        ranks.same(settings=[asdict(settings), checkpoint is None], objective=repr(loss), model=kind)
+        given = [asdict(settings), checkpoint is None, validation is None, fresh]
+        ranks.same(settings=given, objective=repr(loss), model=kind)
+        check_items(model, graph)
         identity = training_identity(model, graph, validation, loss, settings)
         state = ShardState(checkpoint, ranks, lambda: identity)
         shown = progress if ranks.first else False

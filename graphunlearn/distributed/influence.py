@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphunlearn.data.schema import warn
 from graphunlearn.distributed.fitting import check_objective
 from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.model import TABLE
@@ -20,6 +21,7 @@ from graphunlearn.func import Product, conjugate_gradients, lanczos
 from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.shared.correction import RAISES, Tilted, inverse_diagonal
+from graphunlearn.operators.shared.noise import SHARE
 from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, retained_samples
 
 __all__ = ["check_ifru", "ifru_objective", "ifru_part"]
@@ -31,8 +33,9 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "max_steps": (1,),
     "spillover": (True,),
     "propagation": (True,),
+    "within_noise": (SHARE, 0),
 }
-"""The options of IFRU that have another value on one process alone."""
+"""The options of IFRU that have another value on one process alone; the system is always solved to ``tol``."""
 
 
 def check_ifru(method: IFRU) -> None:
@@ -67,7 +70,7 @@ def ifru_objective(method: IFRU, graph: ShardGraph) -> Objective:
 def ifru_part(
     method: IFRU, model: nn.Module, before: nn.Module, graph: ShardGraph, retained: ShardGraph, removed: Tensor
 ) -> dict[str, Any]:
-    """Correct the part of a model in place, as :class:`~graphunlearn.IFRU` corrects a whole one.
+    """Correct the part of a model in place, as :class:`~graphunlearn.IFRU` without ``within_noise`` corrects a whole.
 
     Args:
         method: The method.
@@ -114,6 +117,11 @@ def ifru_part(
     with torch.no_grad():
         table = model.get_parameter(TABLE)
         table.add_(solution.x.view_as(table))
+    if not solution.converged and graph.ranks.first:
+        warn(
+            f"the influence system was solved to a relative residual of {solution.residual:.2g}, not {method.tol:g}, "
+            f"in {solution.iterations} products; raise 'max_iter' or 'damping'"
+        )
     log["steps"] = [{"iterations": solution.iterations, "residual": solution.residual}]
     return log | {"relative_error": solution.residual, "relative_error_estimated": False}
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.ranks import RankError
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.encoding import LinearForm, linear_form
 from graphunlearn.nn.models.build import build_model
 
-__all__ = ["build_part", "drawn_rows", "form_of", "model_part", "reset_part", "whole_model"]
+__all__ = ["build_part", "check_items", "drawn_rows", "form_of", "model_part", "reset_part", "whole_model"]
 
 TABLE = "embedding.weight"
 _AT_ONCE = 1 << 22  # entries drawn at a time
@@ -35,6 +36,25 @@ def form_of(model: nn.Module, graph: InteractionGraph) -> LinearForm:
     if form is None or names != [TABLE] or form.parameter != TABLE:
         raise ArgumentError("model", "be lightgcn, lightgcn-positives or mf on several ranks", type(model).__name__)
     return form
+
+
+@torch.no_grad()
+def check_items(model: nn.Module, graph: ShardGraph) -> None:
+    """Check that all ranks hold the same rows of items, up to rounding errors, by a weighted sum of them.
+
+    Args:
+        model: The part of the model.
+        graph: The part of the graph.
+
+    Raises:
+        RankError: A rank holds others.
+    """
+    items = model.get_parameter(TABLE)[graph.num_users :].double()
+    weight = torch.arange(len(items), dtype=torch.float64, device=items.device).cos()
+    found = graph.ranks.objects(((weight @ items).cpu(), float(items.norm())))
+    for rank, (sketch, _) in enumerate(found):
+        if float((sketch - found[0][0]).norm()) > 1e-3 * found[0][1]:
+            raise RankError(f"all ranks must hold the same rows of items (got others on rank {rank} than on rank 0)")
 
 
 def build_part(name: str, graph: ShardGraph, dim: int = 64, layers: int | None = None, *, seed: int = 0) -> nn.Module:

@@ -17,7 +17,7 @@ from graphunlearn.distributed.fitting import check_objective
 from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.influence import check_ifru, ifru_objective, ifru_part, milder
 from graphunlearn.distributed.judging import ShardAcceptance
-from graphunlearn.distributed.model import form_of, whole_model
+from graphunlearn.distributed.model import check_items, form_of, whole_model
 from graphunlearn.distributed.starting import any_emptied, refit_part, start_part
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.training.objective import default_objective
@@ -53,7 +53,8 @@ def check_method(method: Unlearner) -> None:
 def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: ForgetRequest) -> UnlearningResult:
     """Return the parts of the model that ``method.unlearn`` returns for a whole model and graph, up to rounding errors.
 
-    All ranks must call this with the same method and request.
+    All ranks must call this with the same method and request. IFRU solves its system to ``tol``, as one process does
+    with ``within_noise=0``; the default of one process may stop earlier.
 
     Args:
         method: :class:`~graphunlearn.IFRU` or :class:`~graphunlearn.Calibrate` with the options that
@@ -91,7 +92,9 @@ def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: For
         check_objective(objective)
         form_of(model, graph)
         options = {name: repr(value) for name, value in vars(method).items() if not name.startswith("_")}
-        ranks.same(method=[method.name, options], request=[[p.level, p.index, p.raw] for p in request.parts])
+        asked = [[p.level, p.index, p.raw] for p in request.parts]
+        ranks.same(method=[method.name, options], request=asked)
+        check_items(model, graph)
         _check_finite(model, graph, "'model' must have finite parameters")
         removed = graph.mask_of(request)
         corrected = copy.deepcopy(model)

@@ -14,7 +14,7 @@ import torch
 from quick import QUICK
 from safetensors.torch import load_file
 
-from graphunlearn.cli import main
+from graphunlearn.cli import _ranks, main
 from graphunlearn.runs import run as runs
 
 
@@ -65,7 +65,7 @@ def table(folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_training_and_forgetting_write_the_folders_of_one_process(ratings, trained, forgotten, tmp_path):
+def test_training_and_forgetting_write_the_folders_of_one_process(ratings, trained, tmp_path):
     first, second = torchrun(tmp_path, 2, ["train", "--data", str(ratings), "--out", str(tmp_path / "a"), *QUICK])
     assert (first[0], second[0], second[1], own_messages(second[2])) == (0, 0, "", [])
     assert "trained lightgcn" in first[1]
@@ -74,8 +74,10 @@ def test_training_and_forgetting_write_the_folders_of_one_process(ratings, train
     assert whole.train.fingerprint() == runs.Run.load(trained).train.fingerprint()
     assert not list(tmp_path.glob(".*.safetensors"))  # no checkpoint is left
 
-    words = ["forget", str(trained), "--users", "u1", "u2", "--items", "i3", "--out", str(tmp_path / "b")]
-    first, second = torchrun(tmp_path, 2, words)
+    words = ["forget", str(trained), "--users", "u1", "u2", "--items", "i3", "--option", "within_noise=0", "--out"]
+    first, second = torchrun(tmp_path, 2, [*words, str(tmp_path / "b")])
+    forgotten = tmp_path / "c"
+    assert main([*words, str(forgotten)]) == 0
     assert (first[0], second[0], second[1]) == (0, 0, "")
     torch.testing.assert_close(table(tmp_path / "b"), table(forgotten), rtol=1e-4, atol=1e-5)
     run, wanted = runs.Run.load(tmp_path / "b"), runs.Run.load(forgotten)
@@ -158,3 +160,10 @@ def test_torchrun_itself(ratings, tmp_path):
     done = subprocess.run([*command, "forget", "a", "--users", "u1", "--out", "b"], **told)
     assert done.returncode == 0, done.stderr
     assert runs.Run.load(tmp_path / "b").forgotten is not None
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "nan"])
+def test_a_time_limit_that_is_no_number_of_seconds_is_refused(monkeypatch, given):
+    monkeypatch.setenv(_ranks.LIMIT, given)
+    with pytest.raises(ValueError, match=f"'{_ranks.LIMIT}' must be a positive number of seconds .got '{given}'"):
+        _ranks.run_on_ranks("train", None)

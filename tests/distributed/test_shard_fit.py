@@ -117,3 +117,39 @@ def test_losses_whose_draws_depend_on_all_users_are_refused():
     graph = take_part(TRAIN, Ranks())
     with pytest.raises(ValueError, match="'objective' must be a loss whose draws depend on one user alone"):
         fit(build_part("mf", graph, 4), graph, objective=gu.InBatchSoftmax(), epochs=1)
+
+
+def unlike(ranks):
+    graph = take_part(TRAIN, ranks)
+    held_out = take_part(VALIDATION, ranks, like=graph)
+    model = build_part("mf", graph, 4, seed=ranks.rank)
+    fit(model, graph, validation=held_out, epochs=1)
+
+
+def validated_on_one(ranks):
+    graph = take_part(TRAIN, ranks)
+    held_out = take_part(VALIDATION, ranks, like=graph)
+    fit(build_part("mf", graph, 4), graph, validation=None if ranks.first else held_out, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("work", "what"), [(unlike, "hold the same rows of items"), (validated_on_one, "be given the same settings")]
+)
+def test_ranks_with_other_models_or_without_validation_data_stop(work, what):
+    for error in together(work, 2):
+        assert str(error) == f"all ranks must {what} (got others on rank 1 than on rank 0)"
+
+
+def in_pairs(ranks):
+    graph = take_part(TRAIN, ranks)
+    model = build_part("lightgcn", graph, 4, 2, seed=3)
+    fit(model, graph, epochs=1, batch_size=2, seed=2)
+    return whole_model(model, graph)
+
+
+def test_batches_of_which_a_rank_holds_nothing_are_those_of_one_process():
+    model = LightGCN(ALL.num_nodes, 4, 2)
+    reset_parameters(model, 3)
+    gu.fit(model, TRAIN, epochs=1, batch_size=2, seed=2)
+    whole = together(in_pairs, 2)[0]
+    torch.testing.assert_close(whole.embedding.weight, model.embedding.weight, rtol=1e-3, atol=1e-4)

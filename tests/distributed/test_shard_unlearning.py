@@ -17,6 +17,7 @@ REQUESTS = {
     "pairs": gu.ForgetRequest(
         "interaction", [(WHOLE.user_ids[u], WHOLE.item_ids[i]) for u, i in WHOLE.pairs[:, ::17].t()]
     ),
+    "all users of rank 1": gu.ForgetRequest("user", WHOLE.user_ids[20:]),
     "one user": gu.ForgetRequest("user", [WHOLE.user_ids[7]]),  # all on one rank
 }
 METHODS = {
@@ -104,6 +105,7 @@ def test_methods_and_options_without_a_form_on_several_ranks_are_refused(model):
     for method, words in (
         (gu.FineTune(), r"'method' must be one of calibrate, ifru, unlink, unlink-redraw on several ranks"),
         (gu.IFRU(prune=0.5), r"'prune' must be None on several ranks \(got 0.5\)"),
+        (gu.IFRU(within_noise=0.2), r"'within_noise' must be 0.05 or 0 on several ranks \(got 0.2\)"),
         (gu.Calibrate(epochs=2), r"'epochs' must be 0 on several ranks \(got 2\)"),
     ):
         with pytest.raises(ValueError, match=words):
