@@ -43,7 +43,7 @@ class Prepare:
     source: RunFolder
     """Run folder, as 'train' or 'forget' writes it."""
     method: Annotated[str, arg(metavar="NAME")] = "unlearnrec"
-    """sisa, sru, unlearnrec or unlearnrec-published."""
+    """receraser, sisa, sru, ultrare, unlearnrec or unlearnrec-published."""
     option: Settings = ()
     """Options of the method, such as probes=3; an error about a wrong name lists all options."""
     seed: Int = None
