@@ -131,10 +131,10 @@ class Bench(Learner):
     """Folder for report.json and report.html."""
     methods: Annotated[tuple[str, ...] | None, optional("NAME ...")] = None
     """Any of alteraser, ascent, ascent-finetune, calibrate, cau, cau-published, ceu, cova, finetune, gif,
-    gif-published, gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl,
-    receraser, scif, scif-published, sisa, sru, ultrare, unlearnrec, unlearnrec-published, unlink and unlink-redraw;
-    retrained models are always in the table (default: ifru unlink unlink-redraw finetune ascent; for sessions cau
-    ascent ascent-finetune finetune unlink unlink-redraw)."""
+    gif-published, gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl, receraser,
+    scif, scif-published, sisa, sru, ultrare, unlearnrec, unlearnrec-published, unlink and unlink-redraw; retrained
+    models are always in the table (default: ifru unlink unlink-redraw finetune ascent; for sessions cau ascent
+    ascent-finetune finetune unlink unlink-redraw)."""
     share: Float = None
     """Share to forget, flip or inject (adversarial-edges: 0.3 of the users; sensitive: 0.1 of the users with enough
     sensitive interactions; session-clicks: 0.1 of the long sessions; random-edges, core-users, edge-users: 0.05; the

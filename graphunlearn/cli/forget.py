@@ -72,9 +72,9 @@ class Forget:
     """
     method: Annotated[str | None, optional("NAME")] = None
     """alteraser, ascent, ascent-finetune, calibrate, cau, cau-published, ceu, cova, finetune, gif, gif-published,
-    gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl, receraser,
-    retrain, scif, scif-published, sisa, sru, ultrare, unlearnrec, unlearnrec-published, unlink or unlink-redraw
-    (default: ifru, for sessions cau)."""
+    gnndelete, gnndelete-published, idea, ifru, ifru-published, negative-kl, popularity-kl, receraser, retrain,
+    scif, scif-published, sisa, sru, ultrare, unlearnrec, unlearnrec-published, unlink or unlink-redraw (default: ifru,
+    for sessions cau)."""
     option: Settings = ()
     """Options of the method, such as damping=0.3; an error about a wrong name lists all options."""
     out: Out
