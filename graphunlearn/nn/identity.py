@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class _Facts:
         )
 
 
+_ODD = 0x2545F4914F6CDD1D  # so that the sums of rows and of columns do not cancel
 _FACTS: WeakKeyDictionary[nn.Module, _Facts] = WeakKeyDictionary()
 
 
@@ -43,18 +45,29 @@ def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _version(value: Tensor) -> tuple[int, int, int]:
-    """Return the place of a tensor, its version, and the sum of its words; fused optimizers leave the version as is."""
+    """Return the place of a tensor, its version, and a checksum; fused optimizers leave the version as it is."""
     flat = value.detach().contiguous().view(-1).view(torch.uint8)
     words = flat.numel() // 8 * 8 if flat.storage_offset() % 8 == 0 else 0
-    total = int(flat[:words].view(torch.int64).sum()) + int(flat[words:].sum())
-    return value.data_ptr(), value._version, total
+    return value.data_ptr(), value._version, _checksum(flat[:words].view(torch.int64)) + int(flat[words:].sum())
+
+
+def _checksum(words: Tensor) -> int:
+    """Return a sum of integers, modulo 2 to the 64, that also tells most changes of their order."""
+    width = max(1, math.isqrt(words.numel()))
+    whole = words.numel() // width * width
+    total = int(words[whole:].sum())
+    for axis in (0, 1):
+        part = words[:whole].view(-1, width).sum(axis)
+        total += int((part * (2 * torch.arange(len(part), device=part.device) + 1)).sum()) * (_ODD + 2 * axis)
+    return total
 
 
 def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any]) -> Any:
     """Return what a function computes from the parameters and buffers of a model, once per state of them.
 
     A state is known by the identities of the tensors, their places in memory, their version counters, which changes in
-    place raise, and the sums of their bits as integers, since fused optimizers and ``.data`` bypass the counters.
+    place raise, and checksums of their bits, since fused optimizers and ``.data`` bypass the counters. Nothing is kept
+    for a model with a tensor that is sparse, on the device ``meta``, or made in inference mode.
 
     Args:
         model: The model.
@@ -69,7 +82,7 @@ def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any])
         >>> remembered(layer, "fingerprint", fingerprint) == fingerprint(layer)
         True
     """
-    if any(value.is_inference() or value.is_meta for _, value in _tensors(model)):
+    if any(v.is_inference() or v.is_meta or v.layout != torch.strided for _, v in _tensors(model)):
         return compute(model)
     facts = _FACTS.get(model)
     if facts is None or not facts.holds(model):

@@ -27,8 +27,9 @@ def by_replacing(model):
 CHANGES = {
     "in place": lambda model: nn.init.constant_(model.weight, 3.0),
     "data": lambda model: model.weight.data[0, 0].add_(1),
+    "order": lambda model: model.weight.data.copy_(model.weight.data.flip(0)),
     "numpy": lambda model: model.weight.detach().numpy().__setitem__((1, 1), 7.0),
-    "state_dict": lambda model: model.load_state_dict(nn.Linear(3, 3).state_dict()),
+    "state_dict": lambda model: model.load_state_dict(nn.Linear(4, 4).state_dict()),
     "fused": by_a_fused_step,
     "replaced": by_replacing,
     "converted": lambda model: model.double(),
@@ -39,7 +40,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_is_seen(change):
     torch.manual_seed(0)
-    model, calls = nn.Linear(3, 3), []
+    model, calls = nn.Linear(4, 4), []
 
     def counted(model):
         calls.append(1)
@@ -51,6 +52,12 @@ def test_a_change_is_seen(change):
     after = remembered(model, "counted", counted)
     assert (after, len(calls)) == (fingerprint(model), 2)
     assert after != before[0]
+
+
+def test_a_sparse_buffer_does_not_prevent_an_answer():
+    model = nn.Linear(3, 3)
+    model.register_buffer("adjacency", torch.eye(3).to_sparse(), persistent=False)
+    assert remembered(model, "fingerprint", fingerprint) == fingerprint(model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
