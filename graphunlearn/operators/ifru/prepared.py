@@ -74,7 +74,10 @@ class Prepared:
             graph: The graph.
             objective: The loss.
         """
-        same = (a is b and n == m for (a, n), (b, m) in zip(self.supervised, _supervised(graph)))
+        same = (
+            a is b and n == m and (a is None or n >= 0)  # changes of what was made in inference mode are not known
+            for (a, n), (b, m) in zip(self.supervised, _supervised(graph))
+        )
         return all(same) and self.objective == objective
 
 
@@ -176,5 +179,6 @@ class Stopping:
 
 
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
-    """Return the tensors of the graph that the risk depends on, each with its version counter."""
-    return tuple((t, -1 if t is None else t._version) for t in (graph.pairs, graph.label, graph.rating))
+    """Return the tensors of the graph that the risk depends on, each with its version; -1 where there is none."""
+    tensors = graph.pairs, graph.label, graph.rating
+    return tuple((t, -1 if t is None or t.is_inference() else t._version) for t in tensors)

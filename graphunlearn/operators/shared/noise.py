@@ -2,6 +2,7 @@ r"""The noise of training in probabilities, and how far a step moves probabiliti
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,7 @@ class Movement:
             p = torch.sigmoid((z[0] * z[1]).sum(1))
             moved = p * (1 - p) * (t[0] * z[1] + z[0] * t[1]).sum(1)
             means.append(float(moved.abs().mean()) if len(user) else 0.0)
-        return max(means)
+        return math.nan if any(map(math.isnan, means)) else max(means)  # max may pass over NaN
 
 
 @torch.no_grad()
