@@ -88,29 +88,35 @@ def forget_exactly(command: Any, source: Path, asking: Any) -> Answer:
         ArgumentError: An option of other models is given, or the request does not fit the run.
     """
     from graphunlearn.eval.report.verdict import format_seconds
+    from graphunlearn.nn.floors import ALS
     from graphunlearn.runs.exact import ExactRun
 
     run = ExactRun.load(source, device_of(command.running.device))
     for option in ("method", "option", "seed", "ledger", "key"):
         value = getattr(command, option)
         if value not in (None, ()):
-            raise ArgumentError(f"--{option}", f"be left out with {run.name}, which forgets exactly", value)
+            raise ArgumentError(f"--{option}", f"be left out with {run.name}, which forgets by itself", value)
     subject: Any = run
     request: ForgetRequest
     request, held, sentences = learned_part(asking(run.spec), subject)
     what = described(request, run.train)
     for sentence in sentences:
         note(sentence)
-    note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {run.name}, exactly")
+    note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {run.name}")
     start, cpu = time.perf_counter(), time.process_time()
     run.floor = run.floor.forget(request)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     run.save(command.out, command.running.overwrite)
     left = run.train.num_interactions
-    data = {"out": str(command.out), "request": what | held, "seconds": seconds, "cpu_seconds": cpu, "exact": True}
+    data = {"out": str(command.out), "request": what | held, "seconds": seconds, "cpu_seconds": cpu}
+    if isinstance(run.floor, ALS):
+        to = {"sweeps": run.floor.sweeps, "change": run.floor.change, "tolerance": run.floor.tolerance}
+        data, how = data | {"exact": False} | to, f"by {counted(run.floor.sweeps, 'sweeps')}"
+    else:
+        data, how = data | {"exact": True}, "exactly"
     return Answer(
         data,
-        f"forgot {counted(what['interactions'], 'interactions')} exactly in {format_seconds(seconds)}; "
+        f"forgot {counted(what['interactions'], 'interactions')} {how} in {format_seconds(seconds)}; "
         f"{left:,} {'is' if left == 1 else 'are'} kept\nwrote {command.out}\n"
         f"next: graphunlearn evaluate {command.out}",
     )

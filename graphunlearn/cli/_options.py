@@ -75,7 +75,8 @@ class Learning:
     model: Model = "lightgcn"
     """The model. For users and items: LightGCN, matrix factorisation (no propagation), LightGCN with a contrastive loss
     (SGL, SimGCL), or NGCF. For sessions: SR-GNN, GRU4Rec, SASRec, NARM, BERT4Rec or GCE-GNN. EASE, item-kNN and
-    implicit ALS (als), also for users and items, are solved and not trained by gradients, and forget exactly.
+    implicit ALS (als), also for users and items, are solved and not trained by gradients. The first two
+    forget exactly, als up to a tolerance.
     """
     dim: Int = None
     """Width of the embeddings (default: 32, for sessions 64), or number of factors of als (default: 64)."""

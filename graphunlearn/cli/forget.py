@@ -40,7 +40,8 @@ class Forget:
     purge' deletes them, and 'graphunlearn erase' writes a folder without the rows of those who were forgotten. A method
     prepared by 'graphunlearn prepare' reads its preparation from RUN; the preparation is copied to the new folder, for
     further requests. sisa and sru need no copy, because the new model contains the models of their shards. A run of
-    ease, itemknn or als takes no method: what it forgets, it forgets exactly, and there is no original to keep.
+    ease, itemknn or als takes no method, and there is no original to keep: ease and itemknn forget exactly, and als
+    sweeps over the retained data until its equations hold to its tolerance.
 
     With --ledger, RUN must be the newest run of that ledger. If the command is interrupted, the same command finishes
     the request; if the request is already finished, the command says so.

@@ -67,7 +67,16 @@ class Leaderboard:
 
     def run(self) -> Answer:
         """Make a store, write a kit, or score."""
-        from graphunlearn.eval.board import load_store, make_store, read_submission, score, track_of, write_kit
+        from graphunlearn.data.io.folders import check_folder
+        from graphunlearn.eval.board import (
+            kit_names,
+            load_store,
+            make_store,
+            read_submission,
+            score,
+            track_of,
+            write_kit,
+        )
         from graphunlearn.eval.comparison import on_device
         from graphunlearn.runs.folder import check_out
 
@@ -80,9 +89,10 @@ class Leaderboard:
             )
         if self.kit is not None and (methods or folders):
             raise ArgumentError("--kit", "be left out where something is scored", f"'{self.kit}'")
-        for out in (self.out, self.kit):
-            if out is not None:
-                check_out(out, self.running.overwrite)
+        if self.out is not None:
+            check_out(self.out, self.running.overwrite)
+        if self.kit is not None:
+            check_folder(self.kit, kit_names(track), overwrite=self.running.overwrite, argument="--kit")
         case = on_device(track.case(), device)
         store = self.store or (Caching().folder() or Path()) / "leaderboard" / track.name
         try:
@@ -126,9 +136,9 @@ class Leaderboard:
         return found
 
     def _write_kit(self, writing: Any, kit: Path, store: Path) -> Answer:
-        from graphunlearn.runs.folder import replaced
+        from graphunlearn.data.io.folders import replaced_folder
 
-        with replaced(kit, self.running.overwrite) as folder:
+        with replaced_folder(kit) as folder:
             names = [path.name for path in writing(folder)]
         text = f"wrote {len(names)} files to {kit}; correct the weights in place and score them with --weights {kit}"
         return Answer({"kit": str(kit), "store": str(store), "files": names}, text)

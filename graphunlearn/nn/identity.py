@@ -67,7 +67,7 @@ def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any])
 
     A state is known by the identities of the tensors, their places in memory, their version counters, which changes in
     place raise, and checksums of their bits, since fused optimizers and ``.data`` bypass the counters. Nothing is kept
-    for tensors that have none of these: sparse ones, those on the device ``meta`` and those made in inference mode.
+    for a model with a tensor that is sparse, on the device ``meta``, or made in inference mode.
 
     Args:
         model: The model.

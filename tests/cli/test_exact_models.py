@@ -24,7 +24,9 @@ def test_a_run_forgets_recommends_and_is_evaluated(name, ratings, tmp_path, pars
     assert told["model"] == {"name": name} and 0 < told["test"]["recall@20"] <= 1
     before = ExactRun.load(tmp_path / "a")
     told = parsed("forget", tmp_path / "a", "--users", "u1", "u2", "--items", "i3", "--out", tmp_path / "b")
-    assert told["exact"] and told["request"]["interactions"] > 0
+    assert told["exact"] == (name != "als")
+    assert ("sweeps" in told) == (name == "als")
+    assert told["request"]["interactions"] > 0
     run = ExactRun.load(tmp_path / "b")
     request = ForgetRequest("user", ["u1", "u2"]) | ForgetRequest("item", ["i3"])
     retained, _ = before.train.split(request)

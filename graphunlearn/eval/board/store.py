@@ -179,14 +179,16 @@ def check_track(folder: Path, facts: dict[str, Any], argument: str) -> None:
     if not path.is_file():
         raise FileError(argument, f"be a folder with {TRACK}", f"'{folder}' without it")
     try:
-        found = read_json(path, required=True).get("track", {})
+        content = read_json(path, required=True)
     except ValueError as error:
         raise ArgumentError(argument, f"hold a whole {TRACK}", f"a broken one: {error}") from None
+    found = content.get("track") if isinstance(content, dict) else None
     if found == facts:
         return
+    found = found if isinstance(found, dict) else {}
     differs = [name for name in facts if found.get(name) != facts[name]]
     if differs == ["data"]:
-        theirs = found.get("data", {})
+        theirs = found["data"] if isinstance(found.get("data"), dict) else {}
         parts = [name for name, value in facts["data"].items() if theirs.get(name) != value]
         raise ArgumentError(argument, "be of the same data split", f"'{folder}' with another {', '.join(parts)}")
     raise ArgumentError(argument, "be of the same track", f"'{folder}' with another {', '.join(differs)}")

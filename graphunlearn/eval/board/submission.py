@@ -17,7 +17,18 @@ from graphunlearn.eval.board.store import TRACK, Store, check_track, load_state,
 from graphunlearn.eval.board.track import Track
 from graphunlearn.eval.scenarios.cases import Scenario, counted
 
-__all__ = ["read_submission", "write_kit"]
+__all__ = ["kit_names", "read_submission", "write_kit"]
+
+_PARTS = ("kept", "forgotten", "validation")
+
+
+def kit_names(track: Track) -> list[str]:
+    """Return the names of the files of a kit.
+
+    Args:
+        track: The track.
+    """
+    return [*(f"{name}.csv" for name in _PARTS), *(name_of("original", k) for k in range(track.originals)), TRACK]
 
 
 def write_kit(track: Track, case: Scenario[Any], store: Store, folder: str | os.PathLike[str]) -> list[Path]:
@@ -39,8 +50,8 @@ def write_kit(track: Track, case: Scenario[Any], store: Store, folder: str | os.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     retained, forgotten = case.train.split(case.request)
-    parts = {"kept": retained.pairs, "forgotten": forgotten.pairs, "validation": case.validation.pairs}
-    written = [write_atomic(folder / f"{name}.csv", _rows(pairs)) for name, pairs in parts.items()]
+    parts = zip(_PARTS, (retained, forgotten, case.validation), strict=True)
+    written = [write_atomic(folder / f"{name}.csv", _rows(graph.pairs)) for name, graph in parts]
     for k, model in enumerate(store.originals):
         path = folder / name_of("original", k)
         write_model(path, model, {})

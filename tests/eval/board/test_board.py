@@ -262,9 +262,21 @@ def test_the_command_refuses(small, words, sentence, capsys, monkeypatch, tmp_pa
 
 
 def test_a_track_file_with_another_format_is_of_another_track(case, kit):
-    (kit / TRACK).write_bytes(sealed_json({"format": 1}))
-    with pytest.raises(ArgumentError, match="must be of the same track"):
-        read_submission(SMALL, case, kit)
+    for content in ({}, {"track": []}, {"track": None}, {"track": {**SMALL.facts(case), "data": 3}}):
+        (kit / TRACK).write_bytes(sealed_json({"format": 1} | content))
+        with pytest.raises(ArgumentError, match="must be of the same"):
+            read_submission(SMALL, case, kit)
+
+
+def test_a_kit_is_replaced_only_when_asked(small, tmp_path, capsys):
+    kit = tmp_path / "kit"
+    assert main([*small, "--kit", str(kit)]) == 0
+    assert main([*small, "--kit", str(kit)]) == 2
+    assert "'--kit' must be a new folder" in capsys.readouterr().err
+    assert main([*small, "--kit", str(kit), "--overwrite"]) == 0
+    (kit / "mine.txt").write_text("kept")
+    assert main([*small, "--kit", str(kit), "--overwrite"]) == 2
+    assert (kit / "mine.txt").read_text() == "kept"
 
 
 def test_a_model_that_is_told_apart_comes_after_one_that_is_not():

@@ -159,3 +159,21 @@ def test_the_first_step_of_the_fit_is_its_first_newton_step_with_the_diagonal(tr
     rows = step.abs().sum(1).nonzero().view(-1)
     assert len(rows) == int(graph.degree[4])
     torch.testing.assert_close(step[rows].flatten(), wanted["step"], rtol=1e-10, atol=1e-12)
+
+
+def test_a_movement_that_is_not_a_number_is_not_small():
+    graph = random_graph()
+    model = light_gcn(graph)
+    risk = risk_of(model, graph, BPR(), BPR().samples(graph))
+    movement = Movement(risk.form, risk.encode(risk.parameters), (graph.pairs,))
+    assert not movement(torch.full_like(risk.parameters, float("nan"))) <= 1.0
+
+
+def test_a_graph_made_in_inference_mode_is_served_and_its_preparation_is_not_reused():
+    with torch.inference_mode():
+        graph = synthetic_interactions(num_users=20, num_items=15, interactions_per_user=5, seed=0)
+    assert graph.pairs.is_inference()
+    model, method = light_gcn(graph), IFRU(objective=BPR(), on_rejection="keep")
+    method.unlearn(model, graph, ForgetRequest("user", [graph.user_ids[3]]))
+    method.prepare(model, graph)
+    assert not method._prepared.serves(graph, method._prepared.objective)
