@@ -72,14 +72,15 @@ class Before:
         stored = math.prod(size) * states.element_size() <= STORED
         self._p = states.new_empty(size) if stored else None
         self.shift, self.negentropy = states.new_empty(len(states)), states.new_empty(len(states))
-        for part in torch.arange(len(states), device=states.device).split(CHUNK):
+        for start in range(0, len(states), CHUNK):
+            part = slice(start, start + CHUNK)
             scores = states[part] @ items.t()
             self.shift[part] = scores.logsumexp(1)
             log_p = scores.sub_(self.shift[part].unsqueeze(1))
             p = log_p.exp()
             self.negentropy[part] = log_p.clamp_(min=torch.finfo(p.dtype).min).mul_(p).sum(1)
             if self._p is not None:
-                self._p[part[0] : part[-1] + 1] = p
+                self._p[part] = p
 
     def probabilities(self, rows: Tensor, buffers: Buffers | None = None) -> Tensor:
         """Return the probabilities of all items after the prefixes ``rows`` ``[num, num_items]``."""
