@@ -56,6 +56,8 @@ EVERY = (
 COMPARED = ("users", "random-edges", "core-users", "edge-users", "click-fraud", "shilling")
 TRIVIAL = ("original", "unlink", "unlink-redraw")
 LEFT = ("fold_in", "target", "lira", "rmia", "edge_recovery_forgotten", "click", "transition")
+FIGURES = ("value", "original", "retrain_mean", "retrain_sd", "leak_left", "leak_low", "leak_high")
+"""What the results keep of an attack."""
 SEPARATES = 0.6
 
 
@@ -104,10 +106,15 @@ def methods_of(kind: str, chosen: list[str] | None) -> list[Any]:
     return [operators.registry[name]() for name in names]
 
 
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return figures with five digits, without those that do not apply."""
+    return {name: round(value, 5) for name, value in figures.items() if value is not None}
+
+
 def told(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what the results keep of one method's report entry."""
     attacks = {
-        name: {key: round(value, 4) for key, value in found.items() if value is not None}
+        name: {key: round(found[key], 4) for key in FIGURES if found.get(key) is not None}
         for name, found in entry["attacks"].items()
         if found is not None
     }
@@ -117,10 +124,10 @@ def told(entry: dict[str, Any]) -> dict[str, Any]:
         "verdict": entry["verdict"],
         "attacks": attacks,
         "target": entry["target"],
-        "topk_overlap": entry["topk_overlap"],
+        "topk_overlap": _short(entry["topk_overlap"] or {}),
         "distance_forget": distance["forget"] / floor if floor else None,
         "distance_test": distance["test"] / distance["noise_floor_test"] if distance["noise_floor_test"] else None,
-        "utility": entry["utility"],
+        "utility": _short({name: value for name, value in entry["utility"].items() if "@10" not in name}),
         "seconds": entry["seconds"],
         "cpu_seconds": entry["cpu_seconds"],
         "peak_memory_mb": entry["peak_memory_mb"],
