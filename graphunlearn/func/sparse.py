@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Adjacency", "PairPattern", "csr", "spmm"]
+__all__ = ["Adjacency", "PairPattern", "csr", "ranges", "spmm"]
 
 
 def csr(rowptr: Tensor, col: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -45,6 +45,22 @@ def csr(rowptr: Tensor, col: Tensor, values: Tensor, size: tuple[int, int]) -> T
         # PyTorch warns once per process that CSR is in beta and that invariants are not checked by default.
         warnings.filterwarnings("ignore", message=".*[Ss]parse (CSR|invariant).*", category=UserWarning)
         return torch.sparse_csr_tensor(rowptr, col, values, size, check_invariants=False)
+
+
+def ranges(start: Tensor, count: Tensor) -> Tensor:
+    """Return the numbers ``start, ..., start + count - 1`` of every range, one range after another.
+
+    Args:
+        start: The first numbers ``[num]``.
+        count: How many numbers each range has ``[num]``.
+
+    Example:
+        >>> import torch
+        >>> ranges(torch.tensor([5, 2]), torch.tensor([2, 3]))
+        tensor([5, 6, 2, 3, 4])
+    """
+    first = torch.cumsum(count, 0) - count
+    return torch.repeat_interleave(start - first, count) + torch.arange(int(count.sum()), device=start.device)
 
 
 class _Box:
@@ -210,9 +226,7 @@ class Adjacency:
         Returns:
             Positions in :attr:`col`, row by row ``[num_entries]``.
         """
-        start, count = self.rowptr[nodes].long(), self.degree[nodes].long()
-        first = torch.cumsum(count, 0) - count
-        return torch.repeat_interleave(start - first, count) + torch.arange(int(count.sum()), device=nodes.device)
+        return ranges(self.rowptr[nodes].long(), self.degree[nodes].long())
 
     def neighbors(self, nodes: Tensor) -> Tensor:
         """Return the neighbours of the given nodes; a neighbour of several nodes appears several times.
@@ -345,6 +359,19 @@ class PairPattern:
             self._transposed = PairPattern(self.cols, self.rows, (self.size[1], self.size[0]))
             self._transposed._source = weakref.ref(self)
         return self._transposed
+
+    def positions(self, rows: Tensor) -> Tensor:
+        """Return the positions of the pairs in the given rows; the running time is proportional to their number.
+
+        Args:
+            rows: Row numbers ``[num]``.
+
+        Returns:
+            Positions of pairs, row by row ``[num_found]``.
+        """
+        start = self._rowptr[rows].long()
+        index = ranges(start, self._rowptr[rows + 1].long() - start)
+        return index if self._order is None else self._order.index_select(0, index).long()
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return the CSR matrix with one entry per pair; repeated pairs give repeated entries.

@@ -224,11 +224,35 @@ class LinearRisk(Risk):
         if type(self.objective).__call__ is not Objective.__call__:
             with torch.enable_grad():
                 return super().gradient(theta)
+        return self.propagated(self.back(theta), theta)
+
+    @torch.no_grad()
+    def propagated(self, back: Tensor, theta: Tensor) -> Tensor:
+        """Return the gradient in the table, given that in the final embeddings.
+
+        Args:
+            back: The gradient in the final embeddings, :meth:`back` ``[num_nodes, dim]``.
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The gradient ``[num_parameters]``.
+        """
+        return (self.form.propagate(back) + self._l2(theta) * theta.view_as(back)).flatten()
+
+    @torch.no_grad()
+    def back(self, theta: Tensor) -> Tensor:
+        """Return the gradient in the final embeddings, without the L2 term, which depends on the table.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+
+        Returns:
+            The gradient ``[num_nodes, dim]``.
+        """
         zu, zi, margins = self._at(theta)
         pattern, samples = self.samples.pattern, self.samples
         y = self.objective.margins_transposed(self.objective.phi(margins, samples)[1] / margins.size(1), samples)
-        back = torch.cat([pattern.matmul(y, zi), self._summed(pattern.transposed.matmul(y, zu))])
-        return (self.form.propagate(back) + self._l2(theta) * theta.view_as(back)).flatten()
+        return torch.cat([pattern.matmul(y, zi), self._summed(pattern.transposed.matmul(y, zu))])
 
     def encode(self, theta: Tensor) -> Encoded:
         sizes = list(self.samples.size)

@@ -1,4 +1,4 @@
-"""Solve a damped linear system in few embeddings, which are chosen by their residual."""
+"""Steps of IFRU, and the solution of its system in few embeddings, which are chosen by their residual."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphunlearn.func import Product
+from graphunlearn.func import Product, Solution
+from graphunlearn.operators.shared.correction import Tilted, inverse_diagonal
 
-__all__ = ["RowSolution", "solve_on_rows"]
+__all__ = ["RowSolution", "Step", "solve_on_rows", "step_on_rows"]
 
 _ROUNDS = 3  # where the budget is short, every round but the last adds half of what is left of it
 _EARLY, _LAST = 0.5, 0.2  # share of the residual outside that a round, and the last round, reaches inside
@@ -121,6 +122,58 @@ def solve_on_rows(
         )
         x, iterations = x + change, iterations + steps
     return RowSolution(x, product(x) + damping * x, chosen[1:].nonzero().view(-1), iterations, rounds)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of IFRU, the decrease that the undamped quadratic model predicts for it, and its log."""
+
+    x: Tensor
+    predicted: float
+    log: dict[str, float]
+    converged: bool
+
+    @classmethod
+    def of(cls, solution: Solution, predicted: float) -> Step:
+        log = {"iterations": solution.iterations, "residual": solution.residual}
+        return cls(solution.x, predicted, log, solution.converged)
+
+
+def step_on_rows(
+    tilted: Tilted,
+    product: Product,
+    theta: Tensor,
+    rhs: Tensor,
+    damping: float,
+    most: int,
+    value: float,
+    *,
+    tol: float,
+    max_iter: int,
+    line_search: bool,
+) -> tuple[Step, Tensor]:
+    r"""Return a step in at most ``most`` embeddings that lowers :math:`\Phi`, and the nodes of these embeddings.
+
+    Args:
+        tilted: The tilted risk :math:`\Phi`.
+        product: :math:`v \mapsto Hv` in all parameters.
+        theta: The parameters at the start ``[num_parameters]``.
+        rhs: The right-hand side ``[num_parameters]``.
+        damping: The damping :math:`\delta`.
+        most: Largest number of embeddings that may change.
+        value: :math:`\Phi` at the start.
+        tol: The tolerance of :func:`solve_on_rows`.
+        max_iter: Its largest number of steps.
+        line_search: Whether to shorten the step until :math:`\Phi` falls.
+    """
+    rows = tilted.problem.rows
+    assert rows is not None
+    inverse = inverse_diagonal(tilted.problem, theta, damping)
+    found = solve_on_rows(product, rhs, rows, most, damping=damping, preconditioner=inverse, tol=tol, max_iter=max_iter)
+    length = tilted.falling(theta, found.x, value) if line_search else 1.0
+    error = float((rhs - length * found.product).norm() / rhs.norm())
+    log = {"iterations": found.iterations, "residual": error, "rounds": found.rounds, "length": length}
+    return Step(length * found.x, found.decrease(rhs, damping, length), log, True), found.nodes
 
 
 def _solve_inside(

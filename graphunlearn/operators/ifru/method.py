@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import KrylovSpace, Solution, conjugate_gradients, lanczos
+from graphunlearn.func import KrylovSpace, conjugate_gradients, lanczos
 from graphunlearn.nn.encoding import linear_form, num_hops
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
 from graphunlearn.operators.base import Unlearner
-from graphunlearn.operators.ifru.active_rows import solve_on_rows
+from graphunlearn.operators.ifru.active_rows import Step, step_on_rows
+from graphunlearn.operators.ifru.nearby import Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
 from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes, write
 from graphunlearn.operators.shared.checks import check, check_choices
@@ -40,21 +41,6 @@ __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step, the decrease that the undamped quadratic model predicts for it, and its log."""
-
-    x: Tensor
-    predicted: float
-    log: dict[str, float]
-    converged: bool
-
-    @classmethod
-    def of(cls, solution: Solution, predicted: float) -> _Step:
-        log = {"iterations": solution.iterations, "residual": solution.residual}
-        return cls(solution.x, predicted, log, solution.converged)
 
 
 @dataclass(kw_only=True)
@@ -164,7 +150,9 @@ class IFRU(Unlearner):
     seed: int = 0
     _least_gradient: bool = field(default=False, init=False, repr=False, compare=False)
     _prepared: Prepared | None = field(default=None, init=False, repr=False, compare=False)
-    _rule: Stopping | None = field(default=None, init=False, repr=False, compare=False)
+    _rules: WeakKeyDictionary[nn.Module, Stopping] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_choices(CURVATURES, curvature=self.curvature)
@@ -188,11 +176,7 @@ class IFRU(Unlearner):
         self, model: nn.Module, graph: InteractionGraph, checkpoint: Path | None, progress: bool | None
     ) -> None:
         """Compute the samples and the gradient at the trained model, which do not depend on the request."""
-        objective = self._objective(graph)
-        samples = objective.samples(graph)
-        nothing = torch.zeros_like(graph.pairs[0], dtype=torch.bool)
-        problem = global_problem(model, model, graph, graph, nothing, objective, None, samples)
-        self._prepared = Prepared.of(problem, graph, objective, samples, self.min_damping)
+        self._prepared = Prepared.of(model, graph, self._objective(graph), self.min_damping)
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
@@ -228,18 +212,36 @@ class IFRU(Unlearner):
             if not self._by_importance and len(kept):
                 kept = None  # this limits the number of embeddings; the residual decides which
                 del log["pruning"]["importance_kept"]
-        prepared = self._prepared
-        if prepared is not None and not prepared.serves(graph, objective):
-            prepared = None
+        prepared = self._known(model, graph, objective)
         samples = objective.samples(graph) if prepared is None else prepared.samples
         problem = global_problem(model, started, graph, retained, removed, objective, kept, samples)
-        if prepared is None or not torch.equal(prepared.trained, problem.trained):
-            if not self._measures:
-                return problem, started, problem.tilt(), None, log
-            prepared = Prepared.of(problem, graph, objective, samples, self.min_damping)
+        if prepared is None:
+            return problem, started, problem.tilt(), None, log
         share = self.within_noise if self._measures else 0.0
         rule = Stopping.of(problem, prepared, graph, retained, removed, share)
         return problem, started, problem.tilt(prepared.tilt.clone()), rule, log
+
+    def _known(self, model: nn.Module, graph: InteractionGraph, objective: Objective) -> Prepared | None:
+        """Return what is known of the trained model; it is computed, and kept, where it saves work."""
+        prepared = self._prepared
+        if prepared is not None and prepared.serves(model, graph, objective):
+            return prepared
+        if not self._measures:
+            return None
+        self._prepared = prepared = Prepared.of(model, graph, objective, self.min_damping)
+        return prepared
+
+    def _nearby(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
+    ) -> dict[str, Any] | None:
+        """Correct the rows around a small request, and return the log; ``None`` if the whole system is solved."""
+        if not self._measures or self._least_gradient:
+            return None
+        prepared = self._known(model, graph, self._objective(graph))
+        assert prepared is not None  # what is left to do is measured
+        dampings, start = (self.damping, self.min_damping), (self.warm_start, self.refit)
+        near = Nearby(prepared, self.within_noise, *dampings, *start, self.max_iter, self.seed)
+        return near.correct(model, graph, retained, removed)
 
     @property
     def _measures(self) -> bool:
@@ -250,18 +252,22 @@ class IFRU(Unlearner):
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
+        if (log := self._nearby(model, graph, retained, request.mask(graph))) is not None:
+            return log
         tilted, started, slope, damping, rule, log = self._settle(model, graph, retained, request)
         problem, theta = tilted.problem, tilted.problem.start
         most = 0 if self.prune is None or self._by_importance else log["pruning"]["nodes_kept"]
         steps: list[dict[str, float]] = []
-        done: _Step | None = None
+        done: Step | None = None
         value = tilted.value(theta) if self.max_steps > 1 or most else 0.0
         for _ in range(self.max_steps):
             rhs = -slope if self.spillover or steps else problem.direct_gradient()
             if float(rhs.norm()) == 0:
                 break
             if most:
-                done, chosen = self._step_on_rows(tilted, theta, rhs, damping, most, value)
+                product = problem.product(theta, self.curvature, propagation=self.propagation)
+                limits: dict[str, Any] = {"tol": self.tol, "max_iter": self.max_iter, "line_search": self.spillover}
+                done, chosen = step_on_rows(tilted, product, theta, rhs, damping, most, value, **limits)
                 log["pruning"]["nodes_kept"] = len(chosen)
             else:
                 done = self._step(problem, theta, rhs, damping, rule)
@@ -289,7 +295,8 @@ class IFRU(Unlearner):
                 log["relative_error"] = error_in_full(whole, problem, theta - problem.start, product, rhs, damping)
         if rule is not None:
             log["within_noise"] = {"noise": rule.prepared.noise, "limit": rule.limit}
-        self._rule = rule if log["emptied_nodes"] else None
+        if rule is not None and log["emptied_nodes"]:
+            self._rules[model] = rule
         write(model, started, graph, problem, theta)
         if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
@@ -302,7 +309,7 @@ class IFRU(Unlearner):
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
-        removed, rule, self._rule = request.mask(graph), self._rule, None
+        removed, rule = request.mask(graph), self._rules.pop(model, None)
         if rule is not None:
             movement = rule.of_refit(model, graph, retained, removed)
             if movement <= rule.limit:
@@ -318,7 +325,6 @@ class IFRU(Unlearner):
         Args:
             log: The log of the step.
         """
-        self._rule = None  # it is of the step that was not accepted
         plain = copy.copy(self)
         plain.warm_start = False
         if self.damping is None and self.prune is None and self.spillover and self.solver != "adam":
@@ -368,15 +374,13 @@ class IFRU(Unlearner):
         absolute = self.curvature == "absolute"
         return lanczos(product, rhs, damping=damping, tol=self.tol, max_iter=self.max_iter, absolute=absolute)
 
-    def _step(
-        self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float, rule: Stopping | None = None
-    ) -> _Step:
+    def _step(self, problem: Problem, theta: Tensor, rhs: Tensor, damping: float, rule: Stopping | None = None) -> Step:
         """Return the step in all free parameters."""
         absolute = self.curvature == "absolute"
         if absolute or self.solver == "krylov":
             space = self._space(problem, theta, rhs, damping)
             decrease = space.predicted_decrease(damping, absolute=absolute)
-            return _Step.of(space.solve(damping, self.tol, absolute=absolute), decrease)
+            return Step.of(space.solve(damping, self.tol, absolute=absolute), decrease)
         product = problem.product(theta, self.curvature, propagation=self.propagation)
         if self.solver == "adam":
             lr = self.solver_lr / max(len(problem.new.samples), 1)
@@ -392,28 +396,7 @@ class IFRU(Unlearner):
                 enough=None if rule is None else rule.enough,
             )
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
-        return _Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x
-
-    def _step_on_rows(
-        self, tilted: Tilted, theta: Tensor, rhs: Tensor, damping: float, most: int, value: float
-    ) -> tuple[_Step, Tensor]:
-        r"""Return a step in at most ``most`` embeddings that lowers :math:`\Phi`, and the nodes of these embeddings."""
-        problem = tilted.problem
-        assert problem.rows is not None
-        found = solve_on_rows(
-            problem.product(theta, self.curvature, propagation=self.propagation),
-            rhs,
-            problem.rows,
-            most,
-            damping=damping,
-            preconditioner=inverse_diagonal(problem, theta, damping),
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-        length = tilted.falling(theta, found.x, value) if self.spillover else 1.0
-        error = float((rhs - length * found.product).norm() / rhs.norm())
-        log = {"iterations": found.iterations, "residual": error, "rounds": found.rounds, "length": length}
-        return _Step(length * found.x, found.decrease(rhs, damping, length), log, True), found.nodes
+        return Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x
 
     def figures(
         self, model: nn.Module, graph: InteractionGraph | SessionGraph, request: ForgetRequest

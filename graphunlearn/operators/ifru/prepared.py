@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product
 from graphunlearn.nn.encoding import Encoded
-from graphunlearn.nn.risk import LinearRisk
+from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
-from graphunlearn.operators.shared.correction import equivalent_ridge
+from graphunlearn.operators.shared.correction import ridge_of
+from graphunlearn.operators.shared.local import Known, known_of
 from graphunlearn.operators.shared.noise import LARGEST, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.refit import first_step
 from graphunlearn.operators.shared.right_hand_side import Problem
@@ -31,6 +32,8 @@ class Prepared:
         objective: The loss.
         samples: The samples.
         tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
+        ridge: The ridge that is equivalent to early stopping, and the cosine of this fit.
+        known: What a correction around a small request needs; ``None`` where it is not possible.
         diagonal: The diagonal of the curvature ``[num_parameters]``; ``None`` where the noise is not known.
         noise: The noise of training in probabilities; ``None`` where it is not known.
         encoded: The final embeddings; ``None`` where the noise is not known.
@@ -41,44 +44,52 @@ class Prepared:
     objective: Objective
     samples: Samples
     tilt: Tensor
+    ridge: tuple[float, float]
+    known: Known | None
     diagonal: Tensor | None = None
     noise: float | None = None
     encoded: Encoded | None = None
 
     @classmethod
-    def of(
-        cls, problem: Problem, graph: InteractionGraph, objective: Objective, samples: Samples, least: float
-    ) -> Prepared:
-        """Compute what the trained model of a problem determines.
+    def of(cls, model: nn.Module, graph: InteractionGraph, objective: Objective, least: float) -> Prepared:
+        """Compute what a trained model determines.
 
         Args:
-            problem: The problem, with a risk of the trained model.
+            model: The trained model.
             graph: The graph before forgetting.
             objective: The loss.
-            samples: The samples of that graph.
             least: The smallest damping.
         """
-        risk, trained = problem.old, problem.trained
-        tilt = risk.gradient(trained)
+        known = known_of(model, graph, objective)
+        if known is None:
+            samples = objective.samples(graph)
+            risk = risk_of(model, graph, objective, samples)
+            tilt = risk.gradient(risk.parameters)
+        else:
+            risk, tilt = known.risk, known.gradient.flatten()
+            samples = risk.samples.select(known.place)
+        trained = risk.parameters.clone()
+        ridge = ridge_of(trained, tilt)
         diagonal = noise = encoded = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
-            diagonal, encoded = risk.jacobi(trained), risk.at(trained)[0]
-            damping = max(least, equivalent_ridge(problem, tilt)[0])
-            noise = noise_of_draws(risk, trained, diagonal, damping, graph)
-        return cls(trained.clone(), _supervised(graph), objective, samples, tilt, diagonal, noise, encoded)
+            diagonal, encoded = risk.jacobi(risk.parameters), risk.at(risk.parameters)[0]
+            noise = noise_of_draws(risk, risk.parameters, diagonal, max(least, ridge[0]), graph)
+        return cls(trained, _supervised(graph), objective, samples, tilt, ridge, known, diagonal, noise, encoded)
 
-    def serves(self, graph: InteractionGraph, objective: Objective) -> bool:
-        """Return whether this is valid for a graph and a loss.
+    def serves(self, model: nn.Module, graph: InteractionGraph, objective: Objective) -> bool:
+        """Return whether this is valid for a model, a graph and a loss.
 
         Args:
+            model: The model.
             graph: The graph.
             objective: The loss.
         """
+        theta = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
         same = (
             a is b and n == m and (a is None or n >= 0)  # changes of what was made in inference mode are not known
             for (a, n), (b, m) in zip(self.supervised, _supervised(graph))
         )
-        return all(same) and self.objective == objective
+        return all(same) and self.objective == objective and torch.equal(self.trained, theta)
 
 
 @dataclass(frozen=True)
@@ -181,4 +192,5 @@ class Stopping:
 def _supervised(graph: InteractionGraph) -> tuple[tuple[Tensor | None, int], ...]:
     """Return the tensors of the graph that the risk depends on, each with its version; -1 where there is none."""
     tensors = graph.pairs, graph.label, graph.rating
-    return tuple((t, -1 if t is None or t.is_inference() else t._version) for t in tensors)
+    known = tuple((t, -1 if t is None or t.is_inference() else t._version) for t in tensors)
+    return (*known, (None, graph.num_users), (None, graph.num_items))

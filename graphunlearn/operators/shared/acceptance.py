@@ -35,7 +35,8 @@ class Judged:
 
     Args:
         risk: Mean loss per retained interaction or click.
-        tilted: :math:`\Phi`, divided by the number of retained interactions; ``None`` for sessions.
+        tilted: :math:`\Phi`, divided by the number of retained interactions; ``None`` for sessions, and where
+            the method has found that its step does not raise :math:`\Phi`.
         gradient: :math:`\|\nabla\Phi\|`, divided in the same way; ``None`` for sessions.
             Also ``None`` without trainable parameters; all figures are ``None`` if parameters are not finite.
         accepted: Whether the model is accepted.
@@ -188,7 +189,8 @@ class Acceptance:
         """Measure the deleted model on what is chosen."""
         self._drawn: list[tuple[Any, Tensor]] | None = None
         trains = any(p.requires_grad for p in self.before.parameters())
-        self.tilt = self._tilt() if trains and self.graph.kind == "interactions" else None
+        tilts = trains and self.graph.kind == "interactions" and self.solves is not None
+        self.tilt = self._tilt() if tilts else None
         self.losses, total, encoded = self._measured(self.deleted)
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
@@ -254,9 +256,10 @@ class Acceptance:
         """Return the losses, the gradient of their weighted sum if there is a tilt, and the encoding if it was used."""
         losses, total, encoded = [self.weight.new_zeros(0)], None, None
         for samples, weight in self._parts():
-            with torch.set_grad_enabled(self.tilt is not None):
+            tilts = self.tilt is not None and self.solves is not None
+            with torch.set_grad_enabled(tilts):
                 own, encoded = _losses(self.criterion, model, self.retained, samples)
-                if self.tilt is not None:
+                if tilts:
                     total = _added(total, _gradient(own, weight, model))
             losses.append(own.detach().double())
         if encoded is not None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,8 +43,9 @@ def accept(
 
     Args:
         method: The method that made the step.
-        log: The log of the step. If another step is accepted, or none, it moves to the entry ``"refused_step"``; if the
-            step is only shortened, it stays.
+        log: The log of the step; with a ``"tilted_fall"`` of at least 0, the method has found that its step does not
+            raise the tilted risk. If another step is accepted, or none, the log moves to the entry ``"refused_step"``;
+            if the step is only shortened, it stays.
         model: The corrected model, which is changed if the step is rejected.
         before: The trained model.
         graph: The graph before forgetting.
@@ -69,13 +71,17 @@ def accept(
             warm_start(deleted, graph, retained, seed, scale=False)
     criterion = fitting_loss(method, before, graph)
     solves = type(method).solves_tilted
+    judge = partial(Acceptance, criterion, before, deleted, graph, retained, request, seed=seed)
     try:
-        judging = Acceptance(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
+        judging = judge(solves=None if log.get("tilted_fall", -1) >= 0 else solves)
     except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
         return {"accepted": True, "outcome": "not judged", "reason": str(error)}
     if not judging.number:
         return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
     first = found = judging.judge(model)
+    if not first.accepted and judging.solves is not solves:  # what is tried next need not lower the tilted risk
+        judging = judge(solves=solves)
+        first = found = judging.judge(model)
     tried: list[dict[str, Any]] = []
     outcome = "corrected"
     if not first.accepted and method.on_rejection == "keep":

@@ -14,7 +14,7 @@ from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.right_hand_side import Problem
 
-__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "sampled_ridge"]
+__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "ridge_of", "sampled_ridge"]
 
 _HALVINGS = 6
 _TRUST, RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
@@ -111,7 +111,16 @@ def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
     and the second number is the cosine between :math:`-\nabla R` and :math:`\hat\theta`. The computation uses no
     labels, no validation data and no retrained model.
     """
-    theta = problem.restrict(problem.trained)
+    return ridge_of(problem.restrict(problem.trained), tilt)
+
+
+def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
+    r"""Return :func:`equivalent_ridge` of trained parameters and the gradient of their risk.
+
+    Args:
+        theta: The trained parameters :math:`\hat\theta` ``[num_parameters]``.
+        tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
+    """
     slope, square = -float(tilt.double() @ theta.double()), float(theta.double().square().sum())
     return slope / max(square, 1e-30), slope / max(float(tilt.double().norm()) * square**0.5, 1e-30)
 

@@ -16,9 +16,18 @@ from graphunlearn.func.solve import Dot
 from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
+from graphunlearn.operators.shared.local import Local, known_of
 from graphunlearn.operators.shared.warm_start import kept_share
 
-__all__ = ["first_step", "minimise", "moments", "refit_neighbours", "with_affordable", "without_span"]
+__all__ = [
+    "first_step",
+    "minimise",
+    "moments",
+    "neighbours_of_emptied",
+    "refit_neighbours",
+    "with_affordable",
+    "without_span",
+]
 
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
 _MATRICES = 2_000  # most small matrices at a time
@@ -128,21 +137,33 @@ def refit_neighbours(
     if old is None or new is None:
         return {"skipped": f"{type(model).__name__} does not propagate one table linearly"}
     objective = with_affordable(objective, negatives, graph.num_interactions)
+    parameter = model.get_parameter(new.parameter)
+    risk: LinearRisk | None = None
     try:
-        kept = objective.samples(retained)
+        known = known_of(trained, graph, objective)
+        if known is None:
+            before = LinearRisk(trained.get_parameter(old.parameter), old, objective, objective.samples(graph))
+            gradient, encoded = before.gradient(before.parameters), before.at(before.parameters)[0]
+            terms = before.table, gradient.view_as(before.table), encoded
+        else:
+            terms = known.risk.table, known.gradient, known.encoded
+        log: dict[str, Any] = {"users": 0, "items": 0}
+        for side, rows, ridge, noise in _linear_terms(graph, retained, removed, *terms):
+            log[side] = len(rows)
+            local = None if known is None else Local.of(known, model, graph, retained, removed, rows)
+            if known is None or local is None:
+                risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
+                fitted, steps = minimise(risk, parameter, rows, ridge, noise, enough)
+            else:
+                part = local.problem.new
+                assert isinstance(part, LinearRisk)
+                pull = noise + local.tilt.view_as(part.table)[local.rows] - known.gradient[rows]
+                fitted, steps = minimise(part, part.table, local.rows, ridge, pull)
+                steps["samples"] = len(part.samples)
+            parameter[rows] = fitted
+            log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     except ArgumentError as error:
         return {"skipped": f"the retained graph must {error.expected} (got {error.got})"}
-    risk = LinearRisk(model.get_parameter(new.parameter), new, objective, kept)
-    table = trained.get_parameter(old.parameter).detach()
-    before = LinearRisk(table, old, objective, objective.samples(graph))
-    gradient = before.gradient(before.parameters).view_as(table)
-    encoded = before.at(before.parameters)[0]
-    log: dict[str, Any] = {"users": 0, "items": 0}
-    for side, rows, ridge, noise in _linear_terms(graph, retained, removed, table, gradient, encoded):
-        log[side] = len(rows)
-        fitted, steps = minimise(risk, model.get_parameter(new.parameter), rows, ridge, noise, enough)
-        model.get_parameter(new.parameter)[rows] = fitted
-        log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     return log
 
 
@@ -185,13 +206,8 @@ def _linear_terms(
     encoded: Encoded,
 ) -> Iterator[tuple[str, Tensor, float, Tensor]]:
     r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta` and :math:`\nu`."""
-    share, gone = kept_share(graph, retained), graph.emptied(retained).split([graph.num_users, graph.num_items])
-    for side, own in (("users", 0), ("items", 1)):
-        lost = graph.pairs[:, removed & gone[1 - own][graph.pairs[1 - own]]]
-        nodes = lost[own].unique()
-        nodes = nodes[~gone[own][nodes]]
-        if not len(nodes):
-            continue
+    share = kept_share(graph, retained)
+    for side, own, nodes, lost in _sides(graph, retained, removed):
         place = graph.sides[own]
         slope = float((gradient[place].double() * table[place].double()).sum())
         ridge = max(-slope / max(float(table[place].double().square().sum()), 1e-30), _SMALLEST)
@@ -200,6 +216,32 @@ def _linear_terms(
         other = (encoded.items, encoded.queries)[own]
         parts = [without_span(noise[part], moment) for part, moment in moments(lost, own, nodes, other)]
         yield side, rows, ridge, share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
+
+
+def _sides(
+    graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
+) -> Iterator[tuple[str, int, Tensor, Tensor]]:
+    """Yield each side with neighbours of emptied nodes: its name and place, the neighbours, and what they lost."""
+    gone = graph.emptied(retained).split([graph.num_users, graph.num_items])
+    pairs = graph.pairs[:, removed.nonzero().view(-1)]
+    for side, own in (("users", 0), ("items", 1)):
+        lost = pairs[:, gone[1 - own][pairs[1 - own]]]
+        nodes = lost[own].unique()
+        nodes = nodes[~gone[own][nodes]]
+        if len(nodes):
+            yield side, own, nodes, lost
+
+
+def neighbours_of_emptied(graph: InteractionGraph, retained: InteractionGraph, removed: Tensor) -> Tensor:
+    """Return the nodes whose embeddings :func:`refit_neighbours` fits, ascending ``[num]``.
+
+    Args:
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        removed: Mask of the forgotten interactions ``[num_interactions]``.
+    """
+    parts = [nodes + graph.sides[own].start for _, own, nodes, _ in _sides(graph, retained, removed)]
+    return torch.cat(parts) if parts else graph.pairs.new_empty(0)
 
 
 def with_affordable(objective: Objective, negatives: int, num_interactions: int) -> Objective:

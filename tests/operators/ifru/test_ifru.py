@@ -638,7 +638,7 @@ def test_a_pruned_step_that_would_raise_the_tilted_risk_is_shortened_or_not_take
 
     steps = []
 
-    monkeypatch.setattr("graphunlearn.operators.ifru.method.solve_on_rows", scaled)
+    monkeypatch.setattr("graphunlearn.operators.ifru.active_rows.solve_on_rows", scaled)
     operator = IFRU(prune=0.5, negatives=2)
     result = operator.unlearn(model, graph, request)
     problem, _, tilt, *_ = operator._problem(model, graph, result.graph, request)

@@ -176,4 +176,4 @@ def test_a_graph_made_in_inference_mode_is_served_and_its_preparation_is_not_reu
     model, method = light_gcn(graph), IFRU(objective=BPR(), on_rejection="keep")
     method.unlearn(model, graph, ForgetRequest("user", [graph.user_ids[3]]))
     method.prepare(model, graph)
-    assert not method._prepared.serves(graph, method._prepared.objective)
+    assert not method._prepared.serves(model, graph, method._prepared.objective)

@@ -1,0 +1,158 @@
+r"""A step of IFRU around a small request: rows are chosen by their residual, and the cost is that of their samples."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import conjugate_gradients
+from graphunlearn.nn.encoding import linear_form
+from graphunlearn.operators.ifru.prepared import Prepared
+from graphunlearn.operators.ifru.pruning import write
+from graphunlearn.operators.shared.correction import Tilted, inverse_diagonal
+from graphunlearn.operators.shared.local import Local
+from graphunlearn.operators.shared.noise import LARGEST, Movement, pairs_near
+from graphunlearn.operators.shared.refit import neighbours_of_emptied
+from graphunlearn.operators.shared.warm_start import kept_share, warm_start
+
+__all__ = ["Nearby"]
+
+_ROUNDS = 3  # most times that rows are added
+_ADDED = 0.9  # share of what is left to do, as a sum of squares, in the rows that are added
+_TOLERANCE, _ROUGH = 0.01, 0.1  # of the system in the chosen rows; where its solution is not used but for what is left
+
+
+@dataclass(frozen=True)
+class Nearby:
+    r"""The step :math:`-(H + \delta I)^{-1}\nabla\Phi(\theta_0)` in rows that are chosen by their residual.
+
+    The first rows are those of the nodes that lose interactions. The system is solved in them, with the samples that
+    they occur in alone (:class:`~graphunlearn.operators.shared.local.Local`). What is left to do elsewhere is estimated
+    by :math:`M^{-1}r` with the residual :math:`r` and the diagonal :math:`M`, as in
+    :class:`~graphunlearn.operators.ifru.prepared.Stopping`. If it moves probabilities by more than the limit, the rows
+    with 90 % of it are added. The step is shortened until :math:`\Phi` is lower than at the start and than with edges
+    deleted, and given up if it never is. If all chosen rows are fitted to what remains after the step, they
+    are left as they are.
+
+    Args:
+        prepared: What is known of the trained model.
+        share: The share of the noise that may be left.
+        damping: The damping :math:`\delta`; ``None`` takes the ridge that is equivalent to early stopping.
+        min_damping: The smallest damping taken then.
+        scale: Whether to start from embeddings scaled by the share of interactions kept.
+        refits: Whether neighbours of emptied nodes are fitted to what remains after the step.
+        max_iter: Largest number of products per solution.
+        seed: Seed of redrawn embeddings.
+    """
+
+    prepared: Prepared
+    share: float
+    damping: float | None
+    min_damping: float
+    scale: bool
+    refits: bool
+    max_iter: int
+    seed: int
+
+    @torch.no_grad()
+    def correct(
+        self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
+    ) -> dict[str, Any] | None:
+        """Correct a model in place.
+
+        Args:
+            model: The trained model.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            removed: Mask of the forgotten interactions ``[num_interactions]``.
+
+        Returns:
+            A log; ``None``, and the model as it was, if so many rows have to change that it is better to solve the
+            whole system.
+        """
+        prepared, emptied = self.prepared, graph.emptied(retained)
+        known, noise = prepared.known, prepared.noise
+        rows = ((graph.degree != retained.degree) & ~emptied).nonzero().view(-1)
+        if known is None or noise is None or not len(rows):
+            return None
+        assert prepared.encoded is not None
+        assert prepared.diagonal is not None
+        later = self.refits and len(neighbours_of_emptied(graph, retained, removed)) == len(rows)
+        started = copy.deepcopy(model)
+        touched = warm_start(started, graph, retained, self.seed, scale=self.scale and not later)
+        local = Local.of(known, started, graph, retained, removed, rows)
+        form = linear_form(started, retained)
+        if local is None or form is None:
+            return None
+        limit = self.share * min(noise, LARGEST)
+        movement = Movement(form, prepared.encoded, pairs_near(graph, retained, removed))
+        kept = kept_share(graph, retained).to(prepared.diagonal.dtype).unsqueeze(1)
+        ridge, cosine = prepared.ridge
+        damping = max(self.min_damping, ridge) if self.damping is None else self.damping
+        diagonal = prepared.diagonal.view(len(kept), -1) * kept + max(damping, 1e-6)
+        iterations, moved, left = 0, 0.0, torch.zeros_like(diagonal)
+        for round in range(_ROUNDS):
+            problem, theta = local.problem, local.problem.start
+            slope = problem.new.gradient(theta) - local.tilt
+            solution = conjugate_gradients(
+                problem.product(theta, "gauss-newton"),
+                problem.restrict(-slope),
+                damping=damping,
+                preconditioner=inverse_diagonal(problem, theta, damping),
+                tol=_ROUGH if later else _TOLERANCE,
+                max_iter=self.max_iter,
+            )
+            iterations += solution.iterations
+            x = solution.x
+            residual = -slope - problem.curved.curvature(theta)(x) - damping * x
+            assert problem.nodes is not None
+            left.zero_()
+            left[problem.nodes] = residual.view(-1, left.size(1)) / diagonal[problem.nodes]
+            left[emptied] = 0
+            if later:
+                left[rows] = 0
+            moved = movement(left.flatten())
+            if moved <= limit:
+                break
+            if round + 1 == _ROUNDS:
+                return None
+            later, rows = False, _with_largest(left, rows)
+            local = Local.of(known, started, graph, retained, removed, rows)
+            if local is None:
+                return None
+        tilted, whole = Tilted(problem, problem.restrict(local.tilt)), model.get_parameter(form.parameter)
+        assert problem.free is not None
+        deleted = torch.where(problem.free.bool(), whole[problem.nodes].flatten(), theta)
+        least = min(tilted.value(theta), tilted.value(deleted))
+        length = 0.0 if later else tilted.falling(theta, x, least)
+        if not length and not later:
+            return None
+        fall = least - tilted.value(theta + length * x)
+        write(model, started, graph, problem, theta + length * x)
+        error = float(residual.norm() / slope.norm()) if float(slope.norm()) else 0.0
+        step = {"iterations": iterations, "residual": error, "length": length, "rows": len(rows), "rounds": round + 1}
+        log: dict[str, Any] = {"touched_rows": touched, "emptied_nodes": int(emptied.sum())}
+        log |= {"ridge": ridge, "ridge_cosine": cosine} if self.damping is None else {}
+        return log | {
+            "damping": damping,
+            "damping_rule": "ridge" if self.damping is None else "given",
+            "tilted_fall": fall / retained.num_interactions,
+            "relative_error": error,
+            "relative_error_estimated": False,
+            "within_noise": {"noise": noise, "limit": limit, "movement": moved, "samples": len(problem.new.samples)},
+            "curvature": "gauss-newton",
+            "steps": [step],
+        }
+
+
+def _with_largest(left: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows with those added that hold most of what is left to do, ascending."""
+    squares = left.double().square().sum(1)
+    largest, order = squares.sort(descending=True)
+    number = int((largest.cumsum(0) < _ADDED * largest.sum()).sum()) + 1
+    return torch.cat([rows, order[:number]]).unique()

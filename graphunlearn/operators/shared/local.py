@@ -1,0 +1,281 @@
+r"""The tilted risk around a small request: the samples that some embeddings occur in, at the cost of these samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from graphunlearn.data import InteractionGraph
+from graphunlearn.func import Adjacency, csr
+from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
+from graphunlearn.nn.risk import LinearRisk
+from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.right_hand_side import Problem
+
+__all__ = ["Known", "Local", "known_of"]
+
+SMALL = 0.25
+"""The largest share of all samples that a request may concern, so that working on them alone is worthwhile."""
+_LOSSES = 2  # most losses that are remembered for a graph
+
+
+@dataclass(frozen=True)
+class Known:
+    r"""What determines the gradient of the training risk of a trained model, whatever is forgotten.
+
+    Args:
+        risk: The training risk at the trained table, with the samples of all interactions sorted by user.
+        interaction: The interaction of every sample ``[num_samples]``.
+        place: The sample of every interaction ``[num_samples]``.
+        encoded: The final embeddings.
+        back: The gradient in the final embeddings ``[num_nodes, dim]``.
+        gradient: The gradient in the table ``[num_nodes, dim]``.
+    """
+
+    risk: LinearRisk
+    interaction: Tensor
+    place: Tensor
+    encoded: Encoded
+    back: Tensor
+    gradient: Tensor
+
+    @property
+    def final(self) -> Tensor:
+        """The final embeddings, users first ``[num_nodes, dim]``."""
+        return torch.cat([self.encoded.queries, self.encoded.items])
+
+    def around(self, rows: Tensor, num_users: int) -> Tensor:
+        """Return the positions of the samples with one of some users, items or negatives, ascending.
+
+        Args:
+            rows: Node numbers ``[num]``.
+            num_users: Number of users of the graph.
+        """
+        pattern, negatives, users = self.risk.samples.pattern, self.risk.samples.negatives, rows < num_users
+        width = 1 if negatives is None else 1 + negatives.size(1)
+        pairs = [pattern.positions(rows[users]), pattern.transposed.positions(rows[~users] - num_users)]
+        return torch.cat(pairs).div(width, rounding_mode="floor").unique()
+
+
+_KNOWN = WeakTensorKeyDictionary()  # by the pairs of the graph: a list of what is known of models trained on it
+
+
+@torch.no_grad()
+def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) -> Known | None:
+    """Return what is known of a trained model; it is computed once per graph, table and loss.
+
+    Args:
+        model: The trained model.
+        graph: The graph that it was trained on.
+        objective: The loss that it was trained with.
+
+    Returns:
+        The :class:`Known`; ``None`` if the model does not propagate one table linearly, if it has other trainable
+        parameters, or if the samples of a user depend on the interactions of others.
+    """
+    form = linear_form(model, graph)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    if form is None or trainable != [form.parameter] or not objective.private:
+        return None
+    table, state = model.get_parameter(form.parameter).detach(), _state(graph)
+    kept: list[tuple[object, Known]] = _KNOWN.get(graph.pairs, []) if state is not None else []
+    for number, (known_state, known) in enumerate(kept):
+        risk = known.risk
+        same = known_state == state and risk.objective == objective and risk.form.alpha == form.alpha
+        if same and risk.table.device == table.device and torch.equal(risk.table, table):
+            kept.insert(0, kept.pop(number))
+            return known
+    samples = objective.samples(graph)
+    if samples.offset is not None:
+        return None
+    order = samples.users.int().argsort(stable=True)
+    samples = samples.select(order)
+    risk = LinearRisk(table.clone(), form, objective, samples)
+    back = risk.back(risk.parameters)
+    gradient = risk.propagated(back, risk.parameters).view_as(table)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient)
+    if state is not None:
+        _KNOWN[graph.pairs] = [(state, known), *kept][:_LOSSES]
+    return known
+
+
+def _state(graph: InteractionGraph) -> tuple[object, ...] | None:
+    """Return what tells whether a graph has changed; ``None`` if this is not known."""
+    tensors = [t for t in (graph.pairs, graph.label, graph.rating) if t is not None]
+    if any(t.is_inference() for t in tensors):
+        return None
+    return (graph.num_users, graph.num_items, *((t.data_ptr(), t._version) for t in tensors))
+
+
+@dataclass(frozen=True)
+class Local:
+    r"""The tilted risk :math:`\Phi` in some embeddings, from the samples that they occur in alone.
+
+    Let :math:`K` be the embeddings that may change, :math:`S` the samples with a user, item or negative in :math:`K`,
+    and :math:`W_v` the gradient of a risk in the final embedding of the node :math:`v`. Then
+
+    .. math::
+        \nabla_k\Phi(\theta) = \sum_v P'_{kv}\,\bigl(W^{S}_v(\theta) + \bar W_v\bigr) - \sum_v P_{kv} W_v(\hat\theta),
+        \qquad \bar W = W(\hat\theta) - W^{S}(\hat\theta) - W^{D_r}(\hat\theta),
+
+    where :math:`P = \sum_l \alpha_l \hat A^l` on the graph before and :math:`P'` on the graph after forgetting. Paths
+    of more than one edge count as far as all of their edges end in :math:`K`; final embeddings at the start are exact,
+    and those outside of :math:`S` are taken not to change any more.
+
+    Args:
+        problem: The risks before and after forgetting in the numbering of ``problem.nodes``.
+        tilt: What the gradient of the risk after forgetting minus that of :math:`\Phi` is ``[num_parameters]``.
+        rows: The numbers of the embeddings that may change, in this numbering ``[num]``.
+    """
+
+    problem: Problem
+    tilt: Tensor
+    rows: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        known: Known,
+        started: nn.Module,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        removed: Tensor,
+        rows: Tensor,
+    ) -> Local | None:
+        """Return the risk around some nodes; ``None`` if it concerns too many samples.
+
+        Args:
+            known: What is known of the trained model.
+            started: The model that the correction starts from.
+            graph: The graph before forgetting.
+            retained: The retained graph.
+            removed: Mask of the forgotten interactions ``[num_interactions]``.
+            rows: The nodes whose embeddings may change, ascending; all of them have retained interactions ``[num]``.
+        """
+        after = linear_form(started, retained)
+        if after is None or not len(rows) or not _follows(known.risk.form, graph) or not _follows(after, retained):
+            return None
+        samples, objective, num_users = known.risk.samples, known.risk.objective, graph.num_users
+        chosen = known.around(rows, num_users)
+        if len(chosen) > SMALL * len(samples):
+            return None
+        gone = removed.nonzero().view(-1)
+        forgotten = known.place[gone]
+        before = samples.select(torch.cat([chosen, forgotten]).unique())
+        kept = known.interaction[chosen]
+        stays = ~removed[kept]
+        kept, now = kept[stays], samples.select(chosen[stays])
+        now = _redrawn(objective, now, graph, retained, gone, torch.cumsum(~removed, 0)[kept] - 1)
+        inside = torch.zeros(graph.num_nodes, dtype=torch.bool, device=rows.device)
+        inside[rows] = True
+        for s in (before, now):
+            inside[s.users] = True
+            for items in (s.items, s.negatives):
+                if items is not None:
+                    inside[items.flatten() + num_users] = True
+        nodes = inside.nonzero().view(-1)
+        number = torch.cumsum(inside, 0) - 1
+        size = int((nodes < num_users).sum())
+        part = _Part(objective, rows, nodes, number, (size, len(nodes) - size), num_users)
+        table = started.get_parameter(after.parameter).detach()
+        trained = part.of(known.risk.form, graph.adjacency, known.risk.table, known.final)
+        old = trained(before)
+        new = part.of(after, retained.adjacency, table, after.propagate(table))(now)
+        rest = known.back[nodes] - old.back(old.parameters)
+        tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()
+        free = torch.zeros(len(nodes), dtype=table.dtype, device=table.device)
+        free[number[rows]] = 1
+        free = free.repeat_interleave(table.size(1))
+        problem = Problem(
+            old, new, lambda: trained(samples.select(forgotten)), old.parameters, new.parameters, None, free, nodes
+        )
+        return cls(problem, tilt, number[rows])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some nodes of a graph, with numbers of their own: users first, then items."""
+
+    objective: Objective
+    rows: Tensor
+    nodes: Tensor
+    number: Tensor
+    size: tuple[int, int]
+    num_users: int
+
+    def of(
+        self, form: LinearForm, adjacency: Adjacency, table: Tensor, final: Tensor
+    ) -> Callable[[Samples], LinearRisk]:
+        """Return what makes the risk of samples whose nodes are all inside; final embeddings are exact at ``table``."""
+        inner = LinearForm(form.parameter, form.alpha, self._incident(form, adjacency))
+        own = table[self.nodes]
+        offset = final[self.nodes] - inner.propagate(own)
+        return lambda samples: LinearRisk(own, inner, self.objective, self._renumbered(samples), offset)
+
+    def _renumbered(self, samples: Samples) -> Samples:
+        users, items = self.number[samples.users], self._items(samples.items)
+        negatives = None if samples.negatives is None else self._items(samples.negatives)
+        return Samples(users, items, self.size, negatives, samples.target)
+
+    def _items(self, items: Tensor) -> Tensor:
+        return self.number[items + self.num_users] - self.size[0]
+
+    def _incident(self, form: LinearForm, adjacency: Adjacency) -> Tensor | None:
+        """Return the entries of the propagation matrix in the rows and in the columns of the chosen nodes."""
+        if form.matrix is None:
+            return None
+        entries = adjacency.entries(self.rows)
+        row = self.number[self.rows].repeat_interleave(adjacency.degree[self.rows].long())
+        col, value = self.number[adjacency.col[entries].long()], form.matrix.values()[entries]
+        chosen = torch.zeros(len(self.nodes), dtype=torch.bool, device=row.device)
+        chosen[self.number[self.rows]] = True
+        other = ~chosen[col]  # an entry between two chosen nodes is in the row of each
+        row, col, value = torch.cat([row, col[other]]), torch.cat([col, row[other]]), torch.cat([value, value[other]])
+        order = (row * len(self.nodes) + col).argsort()
+        rowptr = torch.zeros(len(self.nodes) + 1, dtype=torch.int32, device=row.device)
+        rowptr[1:] = torch.cumsum(torch.bincount(row, minlength=len(self.nodes)), 0)
+        return csr(rowptr, col[order].int(), value[order], (len(self.nodes), len(self.nodes)))
+
+
+def _redrawn(
+    objective: Objective,
+    samples: Samples,
+    graph: InteractionGraph,
+    retained: InteractionGraph,
+    gone: Tensor,
+    position: Tensor,
+) -> Samples:
+    """Return retained samples with new negatives for users who lost interactions, as these may be drawn now.
+
+    Args:
+        objective: The loss.
+        samples: The samples as they were before.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+        gone: The forgotten interactions.
+        position: The interactions of the samples in the retained graph.
+    """
+    if samples.negatives is None:
+        return samples
+    touched = torch.zeros(graph.num_users, dtype=torch.bool, device=gone.device)
+    touched[graph.pairs[0, gone]] = True
+    mask = touched[samples.users]
+    if not bool(mask.any()):
+        return samples
+    drawn = objective.samples(retained, mask=position[mask]).negatives
+    assert drawn is not None
+    negatives = samples.negatives.clone()
+    negatives[mask] = drawn
+    return replace(samples, negatives=negatives)
+
+
+def _follows(form: LinearForm, graph: InteractionGraph) -> bool:
+    """Return whether a propagation matrix has one entry per entry of the adjacency of a graph."""
+    return form.matrix is None or form.matrix.values().numel() == graph.adjacency.col.numel()
