@@ -24,6 +24,7 @@ from graphunlearn.ledger.drift import Drift
 from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, default_objective, default_settings
 from graphunlearn.operators import Retrain, Unlearner, UnlearningResult
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["LOOKS", "Lane", "follow"]
 
@@ -286,6 +287,7 @@ class _Run:
             if drift.exhausted:
                 due, result = True, self._retrain(request)
                 seconds += result.cpu_seconds
+        self.retraining.validation = validation_left(self.retraining.validation, self.graph, result.graph)
         self.model, self.graph = result.model, result.graph
         if due:
             self.since, self.drift, self.retrainings = 0, None, self.retrainings + 1

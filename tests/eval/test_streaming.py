@@ -8,11 +8,12 @@ import torch
 from session_toys import random_sessions, session_graph
 
 import graphunlearn as gu
-from graphunlearn.eval import Lane, arriving, follow, removal, sensitive, spam_sessions
+from graphunlearn.eval import Lane, Scenario, arriving, follow, removal, sensitive, spam_sessions
 from graphunlearn.eval.scenarios.stream import united
 from graphunlearn.eval.streaming import LANES, REFERENCES
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
+from graphunlearn.nn.training import anew
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*of recommending the items")
 SETTINGS = gu.nn.FitSettings(epochs=3)
@@ -249,3 +250,23 @@ def test_every_preparation_is_counted_once(stream, model, monkeypatch):
     assert told["prepare_cpu_seconds"] == 5
     assert [batch["cpu_seconds"] for batch in told["batches"]] == [1, 5]  # the second: trained and prepared again
     assert told["rows"][0]["cpu_seconds_in_all"] == 6 and told["rows"][0]["late_batches"] == 1
+
+
+def test_retraining_after_corrections_stops_early_without_all_who_were_emptied(model, monkeypatch):
+    graph, held, test = gu.datasets.synthetic_interactions(
+        num_users=60, num_items=40, interactions_per_user=12
+    ).random_split([0.7, 0.2, 0.1], seed=0)
+    gone = held.pairs[0].unique()[:4]
+    request = gu.ForgetRequest.internal("user", gone)
+    stream, given = arriving(Scenario("mine", graph, held, test, request)), []
+
+    def watched(model, graph, *, validation=None, **rest):
+        given.append(set(validation.pairs[0].tolist()))
+        return gu.fit(model, graph, validation=validation, **rest)
+
+    monkeypatch.setattr(anew, "fit", watched)
+    shared = {"settings": SETTINGS, "retrain_seeds": 2, "looks": (1.0,)}
+    follow(stream, model, [Lane(method=gu.Unlink(), every=2)], **shared)
+    users, asked = set(held.pairs[0].tolist()), [graph.user_ids.index(request.index[0]) for request in stream.requests]
+    assert set(asked) == set(gone.tolist())
+    assert given == [users - set(asked)] * 2 + [users - set(asked[:2]), users - set(asked)]
