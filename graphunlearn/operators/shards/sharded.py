@@ -100,6 +100,7 @@ class Sharded(Unlearner):
             by, shape = self._by(), {"graph": graph.fingerprint(), "seed": seed}
             whole = cast(InteractionGraph, graph)
             ensemble = InteractionEnsemble.of(shards, members, whole, by, self.aggregation, **shape)
+        ensemble.made_by = self.name
         ensemble.left_out = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         files: dict[int, Path] = {}
         if checkpoint is not None:
@@ -113,6 +114,8 @@ class Sharded(Unlearner):
         self._check_validation(graph)
         if self.asks_preparation(model):
             self._check_prepared(model, graph)
+        elif model.made_by not in (None, self.name):
+            raise ArgumentError("model", f"have shards of {self.name}", f"those of {model.made_by}, which serves them")
         elif model.graph != graph.fingerprint():
             wanted = f"be the one that the shards of {self.name} were trained on"
             raise ArgumentError("graph", wanted, "another", "prepare again")

@@ -254,3 +254,27 @@ def test_labels_are_served(model):
     method.prepare(start, graph)
     result = method.unlearn(start, graph, ForgetRequest.internal("item", [3]))
     assert torch.isfinite(encode(result.model, result.graph).items).all()
+
+
+def test_shards_of_one_method_are_not_served_as_another(data, model, tmp_path):
+    graph, request = data[0], ForgetRequest.internal("user", [4])
+    loaded = CASES["by users"]().load(prepared("by users", data, model).save(tmp_path / "kept"), like=model)
+    first = loaded.unlearn(model, graph, request)
+    state = first.model, first.graph, ForgetRequest.internal("user", [5])
+    with pytest.raises(ValueError, match=r"'model' must have shards of ultrare \(got those of receraser, which serves"):
+        CASES["ultrare"]().unlearn(*state)
+    small = compact(first)
+    with pytest.raises(ValueError, match="'model' must have shards of sisa"):
+        CASES["sisa"]().unlearn(small.model, small.graph, state[2])
+    assert CASES["by users"]().unlearn(*state).method == "receraser"
+    shape = first.model.shape()
+    assert shape.pop("made_by") == "receraser"
+    old = ShardEnsemble.rebuilt(shape, first.model.tensors(), model)  # as earlier versions kept it
+    assert CASES["ultrare"]().unlearn(old, *state[1:]).log["retrained"]
+
+
+@pytest.mark.parametrize("kind", ["films", None, ["sessions"]])
+def test_a_kind_without_an_ensemble_is_refused(data, model, kind):
+    ensemble = prepared("sisa", data, model).preparation.module
+    with pytest.raises(ValueError, match=r"'shape' must name an ensemble of interactions or sessions \(got "):
+        ShardEnsemble.rebuilt(ensemble.shape() | {"kind": kind}, ensemble.tensors(), model)
