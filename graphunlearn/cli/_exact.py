@@ -48,7 +48,7 @@ def train_exactly(command: Any) -> Answer:
     try:
         floor = CLASSES[name](**options)
     except ArgumentError as error:
-        names = {ours: f"--{theirs.replace('_', '-')}" for theirs, ours in (known | {"seed": "seed"}).items()}
+        names = {ours: f"--{theirs.replace('_', '-')}" for theirs, ours in known.items()}
         raise error.renamed(names.get(str(error.argument))) from None
     data, graph, test = command.read()
     test = None if test is None else test.to(device_of(command.running.device))

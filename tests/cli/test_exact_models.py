@@ -101,8 +101,3 @@ def test_a_name_that_is_none_is_no_exact_run(tmp_path):
     for name in (["als"], {"als": 1}, 3, None):
         (tmp_path / "run.json").write_bytes(sealed_json({"format": 2, "exact": {"name": name}}))
         assert exact_name(tmp_path) is None
-
-
-def test_a_seed_out_of_range_is_refused_as_an_option(ratings, tmp_path, refused):
-    said = refused("train", "--data", ratings, "--model", "als", "--seed", -1, "--out", tmp_path / "c")
-    assert "'--seed' must be" in said

@@ -172,7 +172,17 @@ class Sharded(Unlearner):
             seeded = replace(settings, seed=ensemble.seed + number)
             reset_parameters(shard, seeded.seed)
             epochs, best, earlier = 0, 0, 0.0
-            if part.num_interactions and len(objective.samples(part)):
+            try:
+                learns = part.num_interactions > 0 and len(objective.samples(part)) > 0
+            except ArgumentError as error:  # such as BCE for nothing but positive labels
+                if error.argument != "graph":
+                    raise
+                cause, name = "request" if files is None else "num_shards", type(objective).__name__
+                hint = f"the data of a shard must {error.expected}"
+                raise ArgumentError(
+                    cause, f"leave shards that {name} can be trained on", f"{error.got} in shard {number}", hint
+                ) from None
+            if learns:
                 options: dict[str, Any] = {"objective": objective, "progress": progress, "fresh": True}
                 options |= {"validation": ensemble.held_out(validation, part)}
                 result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), **options)
