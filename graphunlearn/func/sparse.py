@@ -130,6 +130,7 @@ class Adjacency:
     def __init__(self, rowptr: Tensor, col: Tensor, interaction: Tensor) -> None:
         self.rowptr, self.col, self.interaction = rowptr, col, interaction
         self._normalized: dict[torch.dtype, Tensor] = {}
+        self._table: list[Tensor] = []
 
     @classmethod
     def from_pairs(cls, pairs: Tensor, num_users: int, num_items: int) -> Adjacency:
@@ -210,9 +211,15 @@ class Adjacency:
         Returns:
             Positions in :attr:`col`, row by row ``[num_entries]``.
         """
-        start, count = self.rowptr[nodes].long(), self.degree[nodes].long()
-        first = torch.cumsum(count, 0) - count
-        return torch.repeat_interleave(start - first, count) + torch.arange(int(count.sum()), device=nodes.device)
+        if nodes.numel() == 1:
+            node = int(nodes)
+            return torch.arange(*self.rowptr[node : node + 2].tolist(), device=nodes.device)
+        if nodes.numel() == 0:
+            return torch.empty(0, dtype=torch.long, device=nodes.device)
+        start, count = self.rowptr[nodes], self.degree[nodes]
+        end = torch.cumsum(count, 0)
+        shift, total = start + count - end, int(end[-1])
+        return torch.arange(total, device=nodes.device).add_(torch.repeat_interleave(shift, count, output_size=total))
 
     def neighbors(self, nodes: Tensor) -> Tensor:
         """Return the neighbours of the given nodes; a neighbour of several nodes appears several times.
@@ -224,6 +231,35 @@ class Adjacency:
             Node numbers, row by row ``[num_entries]`` (int64).
         """
         return self.col[self.entries(nodes)].long()
+
+    def positions(self, nodes: Tensor, values: Tensor) -> Tensor:
+        """Return the position in ``nodes`` of every value, in time proportional to their numbers.
+
+        The positions are looked up in a table over all nodes, which is kept from call to call. Only the places of
+        ``nodes`` are written in it, so that the position of a value that is not in ``nodes`` is arbitrary.
+
+        Args:
+            nodes: Distinct node numbers ``[num]``.
+            values: Some of them, with repeats ``[num_values]``.
+
+        Returns:
+            Positions ``[num_values]`` (int32).
+
+        Example:
+            >>> import torch
+            >>> adjacency = Adjacency.from_pairs(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
+            >>> adjacency.positions(torch.tensor([1, 3]), torch.tensor([3, 3, 1]))
+            tensor([1, 1, 0], dtype=torch.int32)
+        """
+        try:
+            table = self._table.pop()  # taken from its place, so that another thread makes one of its own
+        except IndexError:
+            with torch.inference_mode(False):  # a table made in inference mode could not be written outside of it
+                table = torch.empty(self.num_nodes, dtype=torch.int32, device=self.rowptr.device)
+        table.index_copy_(0, nodes.long(), torch.arange(len(nodes), dtype=torch.int32, device=nodes.device))
+        found = table.index_select(0, values)
+        self._table[:] = [table]
+        return found
 
 
 class _Dots(torch.autograd.Function):
