@@ -186,8 +186,8 @@ def k_hop_subgraph(graph: InteractionGraph, nodes: Tensor | Sequence[int], num_h
     found, others = adjacency.col.index_select(0, entries), reached[1 - side]
     outer = adjacency.positions(others, found)
     if not whole:
-        inside = others[outer.clamp(0, len(others) - 1)] == found
-        inner, outer, entries = inner[inside], outer[inside], entries[inside]
+        inside = (others.index_select(0, outer.clamp(0, len(others) - 1)) == found).nonzero().view(-1)
+        inner, outer, entries = (values.index_select(0, inside) for values in (inner, outer, entries))
     index, order = _ranked(adjacency.interaction.index_select(0, entries))
     ends = [inner.index_select(0, order), outer.index_select(0, order)]
 
