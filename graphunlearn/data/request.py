@@ -256,7 +256,7 @@ class ForgetRequest:
         mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         for part in map(graph.placed, self.parts):
             mask[graph.match(part.level, part.index, part.raw)] = True
-        count = int(mask.sum())
+        count = int(torch.count_nonzero(mask))
         if count == 0:
             raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
@@ -275,7 +275,7 @@ class ForgetRequest:
             ValueError: See :meth:`mask`.
         """
         summary: dict[str, Any] = {"level": self.level, "size": len(self)}
-        summary[f"{graph.unit}s"] = int(self.mask(graph).sum())
+        summary[f"{graph.unit}s"] = int(torch.count_nonzero(self.mask(graph)))
         if self.level == "mixed":
             summary["parts"] = [{"level": part.level, "size": len(part)} for part in self.parts]
         return summary

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphunlearn.func.kept import Kept
+
 __all__ = ["Adjacency", "PairPattern", "csr", "spmm"]
 
 
@@ -158,11 +160,12 @@ class Adjacency:
         Args:
             mask: Boolean mask of the interactions to keep ``[num_interactions]``.
         """
-        keep = mask[self.interaction]
+        keep = mask.index_select(0, self.interaction)
         kept_before = torch.zeros(keep.numel() + 1, dtype=torch.int32, device=keep.device)
-        kept_before[1:] = torch.cumsum(keep, 0, dtype=torch.int32)
-        renumber = torch.cumsum(mask, 0, dtype=torch.int32) - 1
-        return Adjacency(kept_before[self.rowptr], self.col[keep], renumber[self.interaction[keep]])
+        torch.cumsum(keep, 0, dtype=torch.int32, out=kept_before[1:])
+        renumber, kept = torch.cumsum(mask, 0, dtype=torch.int32) - 1, Kept(keep)
+        interaction = renumber.index_select(0, kept.of(self.interaction))
+        return Adjacency(kept_before.index_select(0, self.rowptr), kept.of(self.col), interaction)
 
     @property
     def num_nodes(self) -> int:
@@ -197,7 +200,8 @@ class Adjacency:
 
     def _normalize(self, dtype: torch.dtype) -> Tensor:
         scale = self.degree.to(dtype).rsqrt()
-        values = torch.repeat_interleave(scale, self.degree) * scale[self.col]
+        values = torch.repeat_interleave(scale, self.degree, output_size=self.col.numel())
+        values *= scale.index_select(0, self.col)
         return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
 
     def entries(self, nodes: Tensor) -> Tensor:

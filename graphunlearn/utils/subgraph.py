@@ -264,7 +264,8 @@ def removed_share(
     """
     if not 0 <= min_degree_change < 1:
         raise ArgumentError("min_degree_change", "be a share in [0, 1)", min_degree_change)
-    user, item = graph.pairs[:, _removal(graph, request).nonzero().view(-1)]
+    removed = _removal(graph, request).nonzero().view(-1)
+    user, item = (end.index_select(0, removed) for end in graph.pairs)
     nodes, count = torch.unique(torch.cat([user, item + graph.num_users]), return_counts=True)
     share = count.double() / graph.adjacency.degree[nodes]
     keep = share > min_degree_change
@@ -336,5 +337,6 @@ def affected_interactions(
     removed = _removal(graph, request)
     nodes = affected_nodes(graph, removed, num_hops, min_degree_change=min_degree_change)
     affected = torch.zeros_like(removed)
-    affected[graph.adjacency.interaction[graph.adjacency.entries(nodes)].long()] = True
+    adjacency = graph.adjacency
+    affected.index_fill_(0, adjacency.interaction.index_select(0, adjacency.entries(nodes)).long(), True)
     return affected & ~removed
