@@ -27,9 +27,10 @@ Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
 LEVELS = ("interaction", "user", "item", "click", "session")
 PAIRS = {"interaction": "user and item", "click": "session and position"}
 
-# The latest request of every tensor of pairs, with the state of its graph and the mask, for which one call of an
-# unlearning method asks several times.
-_MASKS: MutableMapping[Tensor, tuple[weakref.ref[ForgetRequest], tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
+# The latest request of every tensor of pairs, with the state of its graph, the mask and the positions of few, for which
+# one call of an unlearning method asks several times.
+_Found = tuple[weakref.ref["ForgetRequest"], tuple[Any, ...], Tensor, Tensor | None]
+_MASKS: MutableMapping[Tensor, _Found] = WeakTensorKeyDictionary()
 
 
 class Events(Protocol):
@@ -248,22 +249,52 @@ class ForgetRequest:
             >>> ForgetRequest("click", [("0", 2)]).mask(gu.SessionGraph.from_sequences([[4, 2, 4], [1, 2]]))
             tensor([False, False,  True, False, False])
         """
+        return self._found(graph)[0]
+
+    def positions(self, graph: Events) -> Tensor:
+        """Return the positions of the forget set of this request in ``graph``, where :meth:`mask` is true.
+
+        For a small forget set, this takes less time than to look through the mask.
+
+        Args:
+            graph: The graph that the request is applied to.
+
+        Returns:
+            Positions of the interactions or clicks to forget, ascending ``[num_forgotten]`` (int64).
+
+        Raises:
+            ValueError: See :meth:`mask`.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]))
+            >>> ForgetRequest("user", ["1"]).positions(graph)
+            tensor([1, 2])
+        """
+        mask, positions = self._found(graph)
+        return mask.nonzero().view(-1) if positions is None else positions.clone()
+
+    def _found(self, graph: Events) -> tuple[Tensor, Tensor | None]:
+        """Return a new mask of the forget set and, if it is small, its positions."""
         pairs, state = getattr(graph, "pairs", None), _state(graph)
         if pairs is not None and state is not None:
-            asked, since, found = _MASKS.get(pairs, (None, None, None))
+            asked, since, found, positions = _MASKS.get(pairs, (None, None, None, None))
             if found is not None and asked is not None and asked() is self and _same(since, state):
-                return found.clone()
+                return found.clone(), positions
         mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
-        for part in map(graph.placed, self.parts):
-            mask[graph.match(part.level, part.index, part.raw)] = True
-        count = int(torch.count_nonzero(mask))
+        parts = [graph.match(part.level, part.index, part.raw) for part in map(graph.placed, self.parts)]
+        for part in parts:
+            mask[part] = True
+        few = 64 * sum(len(part) for part in parts) < len(mask)
+        positions = torch.unique(torch.cat(parts)) if few else None
+        count = int(torch.count_nonzero(mask)) if positions is None else len(positions)
         if count == 0:
             raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
         if count == mask.numel():
             raise ArgumentError("request", f"leave some {graph.unit}s", f"all {count} of them")
         if pairs is not None and state is not None:
-            _MASKS[pairs] = (weakref.ref(self), state, mask.clone())
-        return mask
+            _MASKS[pairs] = (weakref.ref(self), state, mask.clone(), positions)
+        return mask, positions
 
     def describe(self, graph: Events) -> dict[str, Any]:
         """Return the level, the number of ids and the number of interactions or clicks, in JSON types.

@@ -234,7 +234,7 @@ class Adjacency:
         Returns:
             Node numbers, row by row ``[num_entries]`` (int64).
         """
-        return self.col[self.entries(nodes)].long()
+        return self.col.index_select(0, self.entries(nodes)).long()
 
     def positions(self, nodes: Tensor, values: Tensor) -> Tensor:
         """Return the position in ``nodes`` of every value, in time proportional to their numbers.

@@ -264,7 +264,7 @@ def removed_share(
     """
     if not 0 <= min_degree_change < 1:
         raise ArgumentError("min_degree_change", "be a share in [0, 1)", min_degree_change)
-    removed = _removal(graph, request).nonzero().view(-1)
+    removed = _removal(graph, request).nonzero().view(-1) if isinstance(request, Tensor) else request.positions(graph)
     user, item = (end.index_select(0, removed) for end in graph.pairs)
     nodes, count = torch.unique(torch.cat([user, item + graph.num_users]), return_counts=True)
     share = count.double() / graph.adjacency.degree[nodes]
@@ -335,7 +335,7 @@ def affected_interactions(
         tensor([False,  True,  True, False])
     """
     removed = _removal(graph, request)
-    nodes = affected_nodes(graph, removed, num_hops, min_degree_change=min_degree_change)
+    nodes = affected_nodes(graph, request, num_hops, min_degree_change=min_degree_change)
     affected = torch.zeros_like(removed)
     adjacency = graph.adjacency
     affected.index_fill_(0, adjacency.interaction.index_select(0, adjacency.entries(nodes)).long(), True)
