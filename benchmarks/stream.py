@@ -3,7 +3,7 @@
 Users of ML-100K forget their interactions with one genre, one user after another; fake sessions are taken out of the
 last sessions of Yoochoose, and real ones out of those of Diginetica. Every method serves the stream one by one and in
 batches, some with scheduled retraining. At 25, 50, 75 and 100 % of the requests the models are compared with retrained
-ones. Lanes that are finished are kept in the results and skipped in the next run.
+ones. Lanes that are finished are kept in the results and skipped in the next run; those that failed are tried again.
 
     python benchmarks/stream.py --cases ml-100k yoochoose-spam diginetica-sessions --cache /tmp/models
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -37,9 +38,12 @@ LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
 METHODS = {
     "interactions": (
         *("unlink", "unlink-redraw", "ifru", "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
-        *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova"),
+        *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova", "sisa", "receraser", "ultrare"),
     ),
-    "sessions": ("unlink", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl", "scif"),
+    "sessions": (
+        *("unlink", "unlink-redraw", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
+        *("scif", "gif", "ceu", "idea", "sisa", "sru"),
+    ),
 }
 DASHES = {"one by one": "-", "batched": "--", "retrained": ":"}
 
@@ -73,8 +77,9 @@ def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> 
     names = chosen or METHODS[kind]
     again, drifting = (("calibrate", "ifru"), "scif") if kind == "interactions" else (("cau",), "cau")
     lanes = [Lane(method=registry[name](), batch=batch) for name in names]
-    lanes += [Lane(method=gu.Retrain(), batch=requests // 4)]
-    lanes += [Lane(method=registry[name](), batch=batch, every=requests // 2) for name in again if name in names]
+    lanes += [Lane(method=gu.Retrain(), batch=max(1, requests // 4))]
+    half = max(1, requests // 2)
+    lanes += [Lane(method=registry[name](), batch=batch, every=half) for name in again if name in names]
     lanes += [Lane(method=registry[drifting](), batch=batch, budget=BUDGET)] if drifting in names else []
     return lanes + [Lane(method=registry[name]()) for name in names]
 
@@ -89,13 +94,16 @@ def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:
         "original", case.train, case.validation, seed=0
     )
     entry = done.setdefault(name, {"model": model, "dim": dim, "layers": layers, "notes": case.notes, "lanes": []})
-    entry["requests"], entry["batch"] = options.requests, options.batch
-    have = {lane["lane"] for lane in entry["lanes"]}
+    for key in ("requests", "retrain_seeds"):  # lanes of another stream, or beside other references, do not compare
+        if entry.setdefault(key, getattr(options, key)) != getattr(options, key):
+            sys.exit(f"the lanes of {name} were measured with {key} {entry[key]} (now {getattr(options, key)})")
+    entry["batch"] = options.batch
+    have = {lane["lane"] for lane in entry["lanes"] if "failed" not in lane}
     wanted = lanes_of(case.train.kind, options.batch, options.requests, options.methods)
     missing = [lane for lane in wanted if str(lane) not in have]
 
     def keep(told: dict[str, Any]) -> None:
-        entry["lanes"].append(told)
+        entry["lanes"] = [*(lane for lane in entry["lanes"] if lane["lane"] != told["lane"]), told]
         keep_results(done)
         last = {key: round(v, 4) if isinstance(v, float) else v for key, v in (told["rows"] or [{}])[-1].items()}
         print(name, told["lane"], told.get("failed", last), f"{time.process_time():.0f} CPU s", flush=True)

@@ -17,6 +17,7 @@ from graphunlearn.data.request import ForgetRequest
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, as_mask, cuts_of, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary, preview
 from graphunlearn.errors import ArgumentError
+from graphunlearn.func.kept import Kept
 from graphunlearn.func.sparse import Adjacency
 
 if TYPE_CHECKING:
@@ -209,11 +210,13 @@ class InteractionGraph(Conversions):
         for node_type in ("user", "item"):
             digest.update(self.vocabulary(node_type).fingerprint.encode())
         order = self.adjacency.interaction[: self.num_interactions].long()
-        digest.update(self.pairs[:, order].cpu().numpy().tobytes())
+        for ends in self.pairs:
+            digest.update(ends.index_select(0, order).cpu().numpy())
         for name in ATTRIBUTES:
             value = self._interactions.get(name)
             if value is not None:
-                digest.update(name.encode() + (value[order].double() + 0.0).cpu().numpy().tobytes())
+                digest.update(name.encode())
+                digest.update((value.index_select(0, order).double() + 0.0).cpu().numpy())
         return digest.hexdigest()
 
     @torch.inference_mode(False)  # a graph selected in inference mode must be usable outside it as well
@@ -241,22 +244,22 @@ class InteractionGraph(Conversions):
                     [0, 1]])
         """
         keep = as_mask(index, self.num_interactions, self.pairs.device)
-        kept = keep.nonzero().flatten()
+        kept = Kept(keep)
         graph = self.__class__()
         graph._global_store.update(self._global_store)
         for node_type, store in self.node_items():
             graph[node_type].update(store)
         for edge_type, store in self.edge_items():
             if edge_type == EDGE_TYPE:
-                graph[edge_type].edge_index = store.edge_index.index_select(1, kept)
+                graph[edge_type].edge_index = kept.of(store.edge_index, 1)
                 values = {k: v for k, v in store.items() if is_per_interaction(k, v, keep.numel())}
-                graph[edge_type].update({k: v.index_select(0, kept) for k, v in values.items()})
+                graph[edge_type].update({k: kept.of(v) for k, v in values.items()})
             elif {edge_type[0], edge_type[2]} != {"user", "item"}:
                 graph[edge_type].update(store)
         known, adjacency = _ADJACENCY.get(self.pairs, (None, None))
         if known is not None and known == self._state and graph._state is not None and isinstance(adjacency, Adjacency):
-            few = 2 * len(kept) < len(keep)
-            counted = graph.pairs if few else self.pairs.index_select(1, (~keep).nonzero().flatten())
+            few = 2 * kept.count < kept.size
+            counted = graph.pairs if few else self.pairs.index_select(1, kept.dropped)
             nodes = (counted + counted.new_tensor([[0], [self.num_users]])).flatten()
             count = torch.bincount(nodes, minlength=self.num_nodes).int()
             degree = count if few else adjacency.degree - count

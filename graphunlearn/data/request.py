@@ -27,9 +27,10 @@ Level = Literal["interaction", "user", "item", "click", "session", "mixed"]
 LEVELS = ("interaction", "user", "item", "click", "session")
 PAIRS = {"interaction": "user and item", "click": "session and position"}
 
-# The latest request of every tensor of pairs, with the state of its graph and the mask, for which one call of an
+# The latest request of every tensor of pairs, with the state of its graph and what was found, for which one call of an
 # unlearning method asks several times.
-_MASKS: MutableMapping[Tensor, tuple[weakref.ref[ForgetRequest], tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
+_Found = tuple[weakref.ref["ForgetRequest"], tuple[Any, ...], Tensor]
+_FOUND: MutableMapping[Tensor, _Found] = WeakTensorKeyDictionary()
 
 
 class Events(Protocol):
@@ -248,22 +249,57 @@ class ForgetRequest:
             >>> ForgetRequest("click", [("0", 2)]).mask(gu.SessionGraph.from_sequences([[4, 2, 4], [1, 2]]))
             tensor([False, False,  True, False, False])
         """
+        found = self._found(graph)
+        if found.dtype == torch.bool:
+            return found.clone()
+        return torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device).index_fill_(0, found, True)
+
+    def positions(self, graph: Events) -> Tensor:
+        """Return the positions of the forget set of this request in ``graph``, where :meth:`mask` is true.
+
+        For a small forget set, no mask is made.
+
+        Args:
+            graph: The graph that the request is applied to.
+
+        Returns:
+            Positions of the interactions or clicks to forget, ascending ``[num_forgotten]`` (int64).
+
+        Raises:
+            ValueError: See :meth:`mask`.
+
+        Example:
+            >>> import torch, graphunlearn as gu
+            >>> graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 1, 1], [0, 0, 1]]))
+            >>> ForgetRequest("user", ["1"]).positions(graph)
+            tensor([1, 2])
+        """
+        found = self._found(graph)
+        return found.nonzero().view(-1) if found.dtype == torch.bool else found.clone()
+
+    def _found(self, graph: Events) -> Tensor:
+        """Return the positions of a small forget set, ascending, or the mask of a large one; not to be changed."""
         pairs, state = getattr(graph, "pairs", None), _state(graph)
         if pairs is not None and state is not None:
-            asked, since, found = _MASKS.get(pairs, (None, None, None))
-            if found is not None and asked is not None and asked() is self and _same(since, state):
-                return found.clone()
-        mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
-        for part in map(graph.placed, self.parts):
-            mask[graph.match(part.level, part.index, part.raw)] = True
-        count = int(mask.sum())
+            asked, since, known = _FOUND.get(pairs, (None, None, None))
+            if known is not None and asked is not None and asked() is self and _same(since, state):
+                return known
+        parts = [graph.match(part.level, part.index, part.raw) for part in map(graph.placed, self.parts)]
+        if 64 * sum(map(len, parts)) < graph.num_interactions:
+            found = torch.unique(torch.cat(parts))
+            count = len(found)
+        else:
+            found = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
+            for part in parts:
+                found[part] = True
+            count = int(torch.count_nonzero(found))
         if count == 0:
             raise ArgumentError("request", f"match {_a(graph.unit)} of the graph", f"{self!r}, which matches none")
-        if count == mask.numel():
+        if count == graph.num_interactions:
             raise ArgumentError("request", f"leave some {graph.unit}s", f"all {count} of them")
         if pairs is not None and state is not None:
-            _MASKS[pairs] = (weakref.ref(self), state, mask.clone())
-        return mask
+            _FOUND[pairs] = (weakref.ref(self), state, found)
+        return found
 
     def describe(self, graph: Events) -> dict[str, Any]:
         """Return the level, the number of ids and the number of interactions or clicks, in JSON types.
@@ -275,7 +311,7 @@ class ForgetRequest:
             ValueError: See :meth:`mask`.
         """
         summary: dict[str, Any] = {"level": self.level, "size": len(self)}
-        summary[f"{graph.unit}s"] = int(self.mask(graph).sum())
+        summary[f"{graph.unit}s"] = len(self.positions(graph))
         if self.level == "mixed":
             summary["parts"] = [{"level": part.level, "size": len(part)} for part in self.parts]
         return summary

@@ -222,6 +222,16 @@ class Vocabulary:
         ids = self.ids
         return Vocabulary([ids[i] for i in index.tolist()])
 
+    def part(self, index: Tensor) -> Vocabulary:
+        """Return the vocabulary of distinct nodes, as :meth:`take` does, but with ids that are read when needed.
+
+        Until then, the part refers to this vocabulary. A copy or a pickled part holds its own ids alone.
+
+        Args:
+            index: Distinct node numbers, which must not be changed later ``[num]``.
+        """
+        return _Part(self, index)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 fingerprint of the raw ids in their order."""
@@ -243,3 +253,20 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)})"
+
+
+class _Part(Vocabulary):
+    """Some ids of a vocabulary, which are read from it when they are needed."""
+
+    def __init__(self, whole: Vocabulary, index: Tensor) -> None:
+        self.is_range, self._size = False, index.numel()
+        self._whole, self._index = whole, index
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The raw ids, in node order."""
+        ids = self._whole.ids
+        return [ids[i] for i in self._index.tolist()]
+
+    def __reduce__(self) -> tuple[type[Vocabulary], tuple[list[str]]]:
+        return Vocabulary, (self.ids,)

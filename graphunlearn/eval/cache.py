@@ -32,6 +32,7 @@ from graphunlearn.nn.encoding import _encode
 from graphunlearn.nn.origin import origin_of
 from graphunlearn.nn.training.anew import train_anew
 from graphunlearn.operators import Retrain, UnlearningResult
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["earlier_models", "facts_of_training", "recall", "remember", "retrained", "trained"]
 
@@ -192,7 +193,7 @@ def retrained(
     if cache is None or method.objective is None or method.settings is None:
         return method.unlearn(model, graph, request)
     retained, _ = graph.split(request)
-    validation = None if method.validation is None else method.validation.without_emptied(graph, retained)
+    validation = validation_left(method.validation, graph, retained)
     facts = facts_of_training("retrain", model, retained, validation, method.objective, method.settings)
     found = copy.deepcopy(model)
     record = recall(cache, facts, found)

@@ -14,20 +14,23 @@ from typing import Any
 from torch import nn
 
 from graphunlearn.data import ForgetRequest
+from graphunlearn.data.schema import check, check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.eval.auditing import judge_of
 from graphunlearn.eval.cache import retrained
 from graphunlearn.eval.measure import Measured
-from graphunlearn.eval.scenarios.stream import Stream
+from graphunlearn.eval.scenarios.stream import Stream, united
 from graphunlearn.ledger.drift import Drift
 from graphunlearn.metrics.forgetting import distance_to_retrain, noise_floor
 from graphunlearn.nn import Criterion, FitSettings, default_objective, default_settings
 from graphunlearn.operators import Retrain, Unlearner, UnlearningResult
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["LOOKS", "Lane", "follow"]
 
 LOOKS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the stream after which models are compared with retrained ones."""
+_TOLD = (ArithmeticError, ValueError, RuntimeError, MemoryError)  # errors whose sentence says enough without the type
 REFERENCES, LANES = 50, 5000
 """First seeds of the retrained models that lanes are compared with, and of those that lanes train themselves."""
 
@@ -43,7 +46,8 @@ class Lane:
         every: Number of requests after which the model is retrained instead of corrected; ``None`` for no schedule.
 
     Raises:
-        ValueError: A number is not positive.
+        ValueError: ``method`` is no method, ``batch`` or ``every`` is no whole number of at least 1, or ``budget`` is
+            not positive.
 
     Example:
         >>> import graphunlearn as gu
@@ -57,10 +61,10 @@ class Lane:
     every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "budget", "every"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ArgumentError(name, "be positive", value)
+        if not isinstance(self.method, Unlearner):
+            raise ArgumentError("method", "be an unlearning method, such as gu.IFRU()", repr(self.method))
+        check_sizes(batch=self.batch, **({} if self.every is None else {"every": self.every}))
+        check("be positive, or None", lambda value: value is None or value > 0, budget=self.budget)
 
     def __str__(self) -> str:
         parts = [self.method.name]
@@ -76,9 +80,7 @@ class _Look:
 
     count: int
     judge: Any
-    original: Measured
     retrained: list[Measured]
-    references: list[UnlearningResult]
     known: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +106,9 @@ def follow(
     asked and whose list of :math:`k` items still holds one of the category. A batch ends at a look at the latest.
 
     The cost of a batch is its CPU time, without the drift. Where a batch exhausts the budget of the drift, the model is
-    retrained on what is retained, which counts as well, and the drift starts again.
+    retrained on what is retained, which counts as well, and the drift starts again. A method that is prepared is then
+    prepared again, which counts too. :class:`~graphunlearn.operators.Retrain` has no drift. A sharded method serves an
+    ensemble of its own from the first batch on, and the drift starts at this ensemble.
 
     Args:
         stream: The stream.
@@ -114,18 +118,22 @@ def follow(
         objective: The loss that the model was trained with; the default of the kind of graph by default.
         settings: Training settings of retrained models, whose seeds are set here.
         retrain_seeds: Number of retrained models per look, at least 2.
-        deadline: CPU seconds in which a batch has to be served; by default those of a retraining at the first look.
+        deadline: CPU seconds in which a batch has to be served, positive; by default those of a retraining at the first
+            look.
         cache: Folder of retrained models; see :func:`~graphunlearn.eval.audit`.
         on_looks: Called with the report without lanes, once the models of all looks are trained.
         on_lane: Called with the entry of every lane that is finished.
 
     Returns:
         ``"deadline"``; ``"looks"``, the retrained models and the original by number of requests; and ``"lanes"``. A
-        lane has ``"rows"``, one per look, and ``"batches"`` with the requests so far, the CPU seconds and the drift
-        after every batch. A lane whose method failed has the sentence of the error under ``"failed"``.
+        lane has ``"rows"``, one per look, with the drift since the last training; ``"prepare_cpu_seconds"``, of the
+        preparation before the first batch, which the other costs leave out; and ``"batches"`` with the requests so far,
+        the CPU seconds and the drift after every batch, before a retraining that it led to; ``None`` where the method
+        or the schedule retrains. A lane whose method failed has the sentence of the error under ``"failed"``.
 
     Raises:
-        ValueError: A look is not in (0, 1], or there are fewer than 2 retrained models.
+        ValueError: A look is not in (0, 1], there are fewer than 2 retrained models, the deadline is not positive, or
+            ``lanes`` holds something else than lanes.
 
     Source: the protocol follows ERASE, arXiv 2603.08341.
 
@@ -141,8 +149,12 @@ def follow(
         >>> [row["requests"] for row in found["lanes"][0]["rows"]]
         [2, 4]
     """
+    check_sizes(retrain_seeds=retrain_seeds)
     if retrain_seeds < 2:
         raise ArgumentError("retrain_seeds", "be at least 2, for the distance between two of them", retrain_seeds)
+    check("be positive, or None", lambda value: value is None or value > 0, deadline=deadline)
+    lanes = list(lanes)
+    check("hold lanes", lambda found: all(isinstance(lane, Lane) for lane in found), lanes=lanes)
     ends = _ends(looks, len(stream.requests))
     case = stream.scenario
     objective = objective or default_objective(case.train)
@@ -150,8 +162,7 @@ def follow(
     known = {"objective": objective, "validation": case.validation, "settings": settings}
     folder = None if cache is None else Path(cache)
     seen = [_look(stream, model, count, known, retrain_seeds, folder) for count in ends]
-    cost = seen[0].references
-    deadline = statistics.fmean(r.cpu_seconds for r in cost) if deadline is None else deadline
+    deadline = seen[0].known["retrain_cpu_seconds"] if deadline is None else deadline
     report: dict[str, Any] = {"deadline": deadline, "looks": [look.known for look in seen]}
     on_looks(report)
     told = []
@@ -163,8 +174,10 @@ def follow(
 
 def _ends(looks: Sequence[float], count: int) -> list[int]:
     """Return the numbers of requests at which models are compared."""
-    if not looks or not all(0 < look <= 1 for look in looks) or sorted(set(looks)) != list(looks):
-        raise ArgumentError("looks", "be ascending shares in (0, 1]", list(looks))
+    expected, found = "be ascending shares in (0, 1]", list(looks)
+    check(expected, lambda shares: all(0 < share <= 1 for share in shares), looks=found)
+    if not found or sorted(set(found)) != found:
+        raise ArgumentError("looks", expected, found)
     return sorted({max(1, round(look * count)) for look in looks})
 
 
@@ -181,10 +194,10 @@ def _look(
     ]
     references = [retrained(method, model, case.train, request, cache) for method in methods]
     original = judge.measure(model, case.train)
-    measured = [judge.measure(r.model, r.graph, original) for r in references]
-    look = _Look(count, judge, original, measured, references)
+    measured = [judge.measure(r.model, r.graph) for r in references]
+    look = _Look(count, judge, measured)
     rows = [_figures(m, [o for o in measured if o is not m], look, floors=False) for m in measured]
-    names = [name for name, value in rows[0].items() if value is not None]
+    names = [name for name in rows[0] if all(row.get(name) is not None for row in rows)]
     look.known = {
         "requests": count,
         "forgotten": int(request.mask(case.train).sum()),
@@ -219,7 +232,7 @@ class _Run:
         self, stream: Stream[Any], model: nn.Module, lane: Lane, known: dict[str, Any], deadline: float
     ) -> None:
         self.stream, self.lane, self.known, self.deadline = stream, lane, known, deadline
-        self.model, self.graph = copy.deepcopy(model), stream.scenario.train
+        self.first, self.model, self.graph = model, copy.deepcopy(model), stream.scenario.train
         settings = replace(known["settings"], seed=known["settings"].seed + LANES)
         self.retraining = Retrain(**{**known, "settings": settings})
         own = {**known, "settings": settings} if isinstance(lane.method, Retrain) else known
@@ -227,45 +240,43 @@ class _Run:
         self.drift: Drift | None = None
         self.batches: list[dict[str, Any]] = []
         self.retrainings = self.since = 0
-        self.preparing = 0.0
 
     def all(self, looks: Sequence[_Look]) -> dict[str, Any]:
         """Serve all requests, and return the entry of the lane."""
         told: dict[str, Any] = {"lane": str(self.lane), "method": self.lane.method.name, "batch": self.lane.batch}
-        rows, served = [], 0
+        rows, served, preparing = [], 0, 0.0
         try:
-            self._prepare()
+            preparing = self._prepare()
             for look in looks:
                 while served < look.count:
                     size = min(self.lane.batch, look.count - served)
                     self._serve(self.stream.requests[served : served + size], served + size)
                     served += size
-                m = look.judge.measure(self.model, self.graph, look.original)
-                rows.append(self._row(look, m))
-        except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
-            told["failed"] = f"after {served} requests: {' '.join(str(error).split())}"
-        return told | {"prepare_cpu_seconds": self.preparing, "rows": rows, "batches": self.batches}
+                rows.append(self._row(look, look.judge.measure(self.model, self.graph)))
+        except Exception as error:  # said in the entry of the lane; the others go on
+            kind = "" if isinstance(error, _TOLD) else f"{type(error).__name__}: "
+            asked = f"{served} request{'' if served == 1 else 's'}"
+            told["failed"] = f"after {asked}: {kind}{' '.join(str(error).split())}"
+        return told | {"prepare_cpu_seconds": preparing, "rows": rows, "batches": self.batches}
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> float:
+        """Prepare the method if it asks for it, and return the CPU seconds of that."""
+        start = time.process_time()
         if self.method.asks_preparation(self.model) and self.method.preparation is None:
-            start = time.process_time()
             self.method.prepare(self.model, self.graph, progress=False)
-            self.preparing += time.process_time() - start
+        return time.process_time() - start
 
     def _serve(self, requests: Sequence[ForgetRequest], so_far: int) -> None:
         """Serve one batch, and retrain where the schedule or the drift says so."""
-        request = requests[0]
-        for other in requests[1:]:
-            request = request | other
-        every = self.lane.every
+        request, every = united(requests), self.lane.every
         self.since += len(requests)
-        due = every is not None and self.since >= every
-        result = (self.retraining if due else self.method).unlearn(self.model, self.graph, request)
+        due = isinstance(self.method, Retrain) or (every is not None and self.since >= every)
+        result = self._retrain(request) if due else self.method.unlearn(self.model, self.graph, request)
         seconds, spent = result.cpu_seconds, None
         if not due:
             drift = Drift.after(
                 self.drift,
-                self.model,
+                self.model if result.original is None else result.original,
                 self.graph,
                 result.model,
                 result.graph,
@@ -274,28 +285,32 @@ class _Run:
             )
             self.drift, spent = drift, drift.spent
             if drift.exhausted:
-                due, result = True, self.retraining.unlearn(self.model, self.graph, request)
+                due, result = True, self._retrain(request)
                 seconds += result.cpu_seconds
+        self.retraining.validation = validation_left(self.retraining.validation, self.graph, result.graph)
         self.model, self.graph = result.model, result.graph
         if due:
             self.since, self.drift, self.retrainings = 0, None, self.retrainings + 1
-            before = self.preparing
             self.method.preparation = None
-            self._prepare()
-            seconds += self.preparing - before
+            seconds += self._prepare()
         self.batches.append({"requests": so_far, "cpu_seconds": seconds, "drift": spent, "retrained": due})
+
+    def _retrain(self, request: ForgetRequest) -> UnlearningResult:
+        """Train a model of the class of the first one anew, since a method may serve one of another class."""
+        method = self.method if isinstance(self.method, Retrain) else self.retraining
+        return method.unlearn(self.first, self.graph, request)
 
     def _row(self, look: _Look, m: Measured) -> dict[str, Any]:
         costs = [batch["cpu_seconds"] for batch in self.batches]
         row = {"requests": look.count} | _figures(m, look.retrained, look)
         for name in ("recall@20", "mrr@20"):
             if name in row:
-                row[f"{name}_over_retrain"] = row[name] / look.known["retrained"][name]
-        spent = [batch["drift"] for batch in self.batches if batch["drift"] is not None]
+                best = look.known["retrained"].get(name)
+                row[f"{name}_over_retrain"] = row[name] / best if best else None
         return row | {
             "cpu_seconds_in_all": sum(costs),
             "slowest_batch": max(costs),
             "late_batches": sum(cost > self.deadline for cost in costs),
             "retrainings": self.retrainings,
-            "drift": spent[-1] if spent else None,
+            "drift": 0.0 if self.drift is None else self.drift.spent,
         }

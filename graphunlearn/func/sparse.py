@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphunlearn.func.kept import Kept
+
 __all__ = ["Adjacency", "PairPattern", "csr", "ranges", "spmm"]
 
 
@@ -59,8 +61,11 @@ def ranges(start: Tensor, count: Tensor) -> Tensor:
         >>> ranges(torch.tensor([5, 2]), torch.tensor([2, 3]))
         tensor([5, 6, 2, 3, 4])
     """
-    first = torch.cumsum(count, 0) - count
-    return torch.repeat_interleave(start - first, count) + torch.arange(int(count.sum()), device=start.device)
+    if count.numel() == 0:
+        return torch.empty(0, dtype=torch.long, device=count.device)
+    end = torch.cumsum(count, 0)
+    shift, total = start + count - end, int(end[-1])
+    return torch.arange(total, device=count.device).add_(torch.repeat_interleave(shift, count, output_size=total))
 
 
 class _Box:
@@ -146,6 +151,7 @@ class Adjacency:
     def __init__(self, rowptr: Tensor, col: Tensor, interaction: Tensor) -> None:
         self.rowptr, self.col, self.interaction = rowptr, col, interaction
         self._normalized: dict[torch.dtype, Tensor] = {}
+        self._table: list[Tensor] = []
 
     @classmethod
     def from_pairs(cls, pairs: Tensor, num_users: int, num_items: int) -> Adjacency:
@@ -173,11 +179,12 @@ class Adjacency:
         Args:
             mask: Boolean mask of the interactions to keep ``[num_interactions]``.
         """
-        keep = mask[self.interaction]
+        keep = mask.index_select(0, self.interaction)
         kept_before = torch.zeros(keep.numel() + 1, dtype=torch.int32, device=keep.device)
-        kept_before[1:] = torch.cumsum(keep, 0, dtype=torch.int32)
-        renumber = torch.cumsum(mask, 0, dtype=torch.int32) - 1
-        return Adjacency(kept_before[self.rowptr], self.col[keep], renumber[self.interaction[keep]])
+        torch.cumsum(keep, 0, dtype=torch.int32, out=kept_before[1:])
+        renumber, kept = torch.cumsum(mask, 0, dtype=torch.int32) - 1, Kept(keep)
+        interaction = renumber.index_select(0, kept.of(self.interaction))
+        return Adjacency(kept_before.index_select(0, self.rowptr), kept.of(self.col), interaction)
 
     @property
     def num_nodes(self) -> int:
@@ -212,7 +219,8 @@ class Adjacency:
 
     def _normalize(self, dtype: torch.dtype) -> Tensor:
         scale = self.degree.to(dtype).rsqrt()
-        values = torch.repeat_interleave(scale, self.degree) * scale[self.col]
+        values = torch.repeat_interleave(scale, self.degree, output_size=self.col.numel())
+        values *= scale.index_select(0, self.col)
         return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
 
     def entries(self, nodes: Tensor) -> Tensor:
@@ -226,7 +234,10 @@ class Adjacency:
         Returns:
             Positions in :attr:`col`, row by row ``[num_entries]``.
         """
-        return ranges(self.rowptr[nodes].long(), self.degree[nodes].long())
+        if nodes.numel() == 1:
+            node = int(nodes)
+            return torch.arange(*self.rowptr[node : node + 2].tolist(), device=nodes.device)
+        return ranges(self.rowptr[nodes], self.degree[nodes])
 
     def neighbors(self, nodes: Tensor) -> Tensor:
         """Return the neighbours of the given nodes; a neighbour of several nodes appears several times.
@@ -237,7 +248,36 @@ class Adjacency:
         Returns:
             Node numbers, row by row ``[num_entries]`` (int64).
         """
-        return self.col[self.entries(nodes)].long()
+        return self.col.index_select(0, self.entries(nodes)).long()
+
+    def positions(self, nodes: Tensor, values: Tensor) -> Tensor:
+        """Return the position in ``nodes`` of every value, in time proportional to their numbers.
+
+        The positions are looked up in a table over all nodes, which is kept from call to call. Only the places of
+        ``nodes`` are written in it, so that the position of a value that is not in ``nodes`` is arbitrary.
+
+        Args:
+            nodes: Distinct node numbers ``[num]``.
+            values: Some of them, with repeats ``[num_values]``.
+
+        Returns:
+            Positions ``[num_values]`` (int32).
+
+        Example:
+            >>> import torch
+            >>> adjacency = Adjacency.from_pairs(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
+            >>> adjacency.positions(torch.tensor([1, 3]), torch.tensor([3, 3, 1]))
+            tensor([1, 1, 0], dtype=torch.int32)
+        """
+        try:
+            table = self._table.pop()  # taken from its place, so that another thread makes one of its own
+        except IndexError:
+            with torch.inference_mode(False):  # a table made in inference mode could not be written outside of it
+                table = torch.empty(self.num_nodes, dtype=torch.int32, device=self.rowptr.device)
+        table.index_copy_(0, nodes.long(), torch.arange(len(nodes), dtype=torch.int32, device=nodes.device))
+        found = table.index_select(0, values)
+        self._table[:] = [table]
+        return found
 
 
 class _Dots(torch.autograd.Function):

@@ -224,7 +224,7 @@ def check_fit(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     """Raise the error that ``encode`` raises if a model does not fit a graph.
 
     A ``LightGCN`` is not propagated for that, and nothing is computed again for a model and a graph of interactions
-    that were found to fit.
+    that were found to fit, until tensors or numbers of the model, or sizes of the graph, change.
 
     Args:
         model: The recommender.
@@ -246,9 +246,22 @@ def check_fit(model: nn.Module, graph: InteractionGraph | SessionGraph) -> None:
     fitting = remembered(model, "fits", lambda _: WeakTensorKeyDictionary())
     if pairs is None or state is None:
         encode(model, graph)
-    elif fitting.get(pairs) != state:
+    elif fitting.get(pairs) != (facts := (state, _plain_facts(model, graph))):
         encode(model, graph)
-        fitting[pairs] = state
+        fitting[pairs] = facts
+
+
+def _plain_facts(model: nn.Module, graph: InteractionGraph) -> list[tuple[Any, ...]]:
+    """Return what a fit depends on besides parameters, buffers and pairs: plain attributes, and shapes of tensors."""
+    plain = (bool, int, float, str, Tensor)
+    found: list[tuple[Any, ...]] = [
+        (name, type(module), key, value.shape if isinstance(value, Tensor) else value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, plain) and key != "training"
+    ]
+    stored = ((str(store._key), key, value) for store in graph.stores for key, value in store.items())
+    return found + [(*names, value.shape) for *names, value in stored if isinstance(value, Tensor)]
 
 
 def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> None:

@@ -14,6 +14,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.data.io.sealed import check_seal
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.floors import ALS, EASE, Floor, ItemKNN
+from graphunlearn.nn.identity import fingerprint
 from graphunlearn.runs.folder import FORMAT, FolderReader, packed, replaced, whole, write_parts
 
 __all__ = ["EXACT", "ExactRun", "exact_name"]
@@ -33,7 +34,7 @@ def exact_name(folder: Path) -> str | None:
         found = FolderReader(folder).facts("run").get("exact", {}).get("name")
     except (OSError, ValueError, AttributeError):
         return None
-    return found if found in EXACT else None
+    return found if isinstance(found, str) and found in EXACT else None
 
 
 @dataclass
@@ -79,12 +80,14 @@ class ExactRun:
             OSError: The folder could not be written.
         """
         options = {entry.name: getattr(self.floor, entry.name) for entry in fields(self.floor) if entry.init}
+        graphs, tensors = {name: getattr(self, name) for name in PARTS}, self.floor.tensors()
         facts = {"format": FORMAT, "graphunlearn": __version__, "about": self.about}
         facts["exact"] = {"name": self.name, "options": options}
+        facts["fingerprints"] = _fingerprints(graphs, tensors)
         with replaced(out, overwrite) as folder:
-            for name in PARTS:
-                (folder / f"{name}.safetensors").write_bytes(getattr(self, name).packed(None))
-            write_parts(folder, {"model": packed(self.floor.tensors())}, {"run": facts})
+            for name, graph in graphs.items():
+                (folder / f"{name}.safetensors").write_bytes(graph.packed(None))
+            write_parts(folder, {"model": packed(tensors)}, {"run": facts})
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> ExactRun:
@@ -108,5 +111,12 @@ class ExactRun:
                 check_seal(folder / f"{part}.safetensors", reader.sealed)
                 graphs[part] = InteractionGraph.load(folder / f"{part}.safetensors").to(device)
             floor = EXACT[name](**facts["exact"]["options"])
-            floor.restore(graphs["train"], reader.tensors("model")[0])
+            tensors = reader.tensors("model")[0]
+            reader.check(_fingerprints(graphs, tensors), facts["fingerprints"], by="run")
+            floor.restore(graphs["train"], tensors)
             return cls(name, floor, graphs["validation"], graphs["test"], facts["about"])
+
+
+def _fingerprints(graphs: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Return the fingerprints of the model and the graphs by name, so that parts of several runs are told apart."""
+    return {"model": fingerprint(tensors), **{name: graph.fingerprint() for name, graph in graphs.items()}}

@@ -18,7 +18,7 @@ from graphunlearn._version import __version__
 from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind, part_sizes
 from graphunlearn.data.io.sealed import check_seal, parse_json
-from graphunlearn.data.renumbering import emptied_nodes
+from graphunlearn.data.renumbering import emptied_nodes, inactive_ids
 from graphunlearn.data.schema import check_sizes, warn
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn import (
@@ -185,10 +185,16 @@ class Run:
     def early_stopping(self, graph: Graph) -> Graph | None:
         """Return the validation data of users and items that a training graph has; ``None`` without validation data.
 
+        Interactions of users and items that it never had stay, but not those of whom earlier requests have emptied.
+
         Args:
             graph: The training graph.
         """
-        return self.validation.without_unseen(graph) if self.validation.num_interactions else None
+        held = self.validation.without_unseen(graph)
+        for name, ids in (self.emptied or {}).items():
+            gone = inactive_ids(graph, name, ids)
+            held = held.without(ForgetRequest(name, tuple(gone))) if gone else held  # type: ignore[arg-type]
+        return held if self.validation.num_interactions else None
 
     @property
     def dataset(self) -> dict[str, Any]:

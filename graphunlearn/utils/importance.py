@@ -9,7 +9,8 @@ from torch import Tensor
 
 from graphunlearn.data.interaction import InteractionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.utils.subgraph import _SPARSE_SHARE, _check_hops, removed_share
+from graphunlearn.func.sparse import Adjacency
+from graphunlearn.utils.subgraph import _SPARSE_SHARE, _check_hops, _distinct, removed_share
 
 if TYPE_CHECKING:
     from graphunlearn.data.request import ForgetRequest
@@ -58,19 +59,20 @@ def spread_importance(
     reached, weights = [nodes], [weight]
     for _ in range(num_hops):
         outgoing = torch.repeat_interleave(weight, adjacency.degree[nodes])
-        nodes, weight = _sum_by_node(adjacency.neighbors(nodes), outgoing, adjacency.num_nodes)
+        nodes, weight = _sum_by_node(adjacency.neighbors(nodes), outgoing, adjacency)
         weight = weight / adjacency.degree[nodes]
         reached.append(nodes)
         weights.append(weight)
-    return _sum_by_node(torch.cat(reached), torch.cat(weights), adjacency.num_nodes)
+    return _sum_by_node(torch.cat(reached), torch.cat(weights), adjacency)
 
 
-def _sum_by_node(nodes: Tensor, values: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+def _sum_by_node(nodes: Tensor, values: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
     """Return the distinct nodes, sorted, and for every node the sum of its ``values``, which are all positive."""
-    if nodes.numel() < _SPARSE_SHARE * num_nodes:
-        distinct, position = torch.unique(nodes, return_inverse=True)
+    if nodes.numel() < _SPARSE_SHARE * adjacency.num_nodes:
+        distinct = _distinct(nodes.int(), adjacency.num_nodes).long()
+        position = adjacency.positions(distinct, nodes)
         return distinct, values.new_zeros(distinct.numel()).index_add_(0, position, values)
-    sums = values.new_zeros(num_nodes).index_add_(0, nodes, values)
+    sums = values.new_zeros(adjacency.num_nodes).index_add_(0, nodes, values)
     distinct = sums.nonzero().view(-1)
     return distinct, sums[distinct]
 

@@ -1,13 +1,15 @@
 """Models that forget exactly on the command line: the run after forgetting is the one fitted without the data."""
 
 import csv
+import shutil
 
 import pytest
 import torch
 
 from graphunlearn.data import ForgetRequest
+from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.nn.floors import ALS, EASE, ItemKNN
-from graphunlearn.runs.exact import ExactRun
+from graphunlearn.runs.exact import ExactRun, exact_name
 from graphunlearn.runs.run import Run
 
 FLOORS = {"ease": EASE(l2=20.0), "itemknn": ItemKNN(), "als": ALS(dim=4, l2=2.0, tolerance=1e-2)}
@@ -82,3 +84,20 @@ def test_a_broken_folder_is_refused(ratings, tmp_path, parsed, refused):
     parsed("train", "--data", ratings, "--model", "itemknn", "--out", tmp_path / "a")
     (tmp_path / "a" / "model.safetensors").write_bytes(b"broken")
     assert "must be a whole run folder" in refused("recommend", tmp_path / "a", "--users", "u1")
+
+
+def test_parts_of_two_runs_are_not_taken_for_one(ratings, tmp_path, parsed, refused):
+    for name, seed in (("a", 0), ("b", 1)):
+        parsed("train", "--data", ratings, "--model", "itemknn", "--seed", seed, "--out", tmp_path / name)
+    for part in ("train", "test", "model"):
+        mixed = tmp_path / part
+        shutil.copytree(tmp_path / "a", mixed)
+        shutil.copy(tmp_path / "b" / f"{part}.safetensors", mixed)
+        said = refused("recommend", mixed, "--users", "u1")
+        assert f"the fingerprint of {part}.safetensors differs from the one in run.json" in said
+
+
+def test_a_name_that_is_none_is_no_exact_run(tmp_path):
+    for name in (["als"], {"als": 1}, 3, None):
+        (tmp_path / "run.json").write_bytes(sealed_json({"format": 2, "exact": {"name": name}}))
+        assert exact_name(tmp_path) is None

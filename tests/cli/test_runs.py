@@ -238,3 +238,16 @@ def test_a_folder_of_the_first_version_has_no_hashes(run_copy):
 def test_more_layers_than_any_model_has_are_refused_before_training(ratings, tmp_path, refused):
     told = refused("train", "--data", ratings, "--out", tmp_path / "x", "--layers", 65)
     assert told == "'--layers' must be at most 64 (got 65)"
+
+
+def test_validation_data_lack_those_whom_requests_emptied(run):
+    held = run.validation.pairs
+    user, item = int(held[0, 0]), int(held[1, -1])
+    before, pairs = run.train, run.train.pairs
+    never = run.validation.select((held[0] != user) & (held[1] != item))
+    run.emptied = {"user": [before.user_ids[user]], "item": [before.item_ids[item]]}
+    run.train = before.select((pairs[0] != user) & (pairs[1] != item))
+    assert run.early_stopping(run.train).fingerprint() == never.fingerprint()
+    assert run.early_stopping(before).fingerprint() == run.validation.fingerprint()  # before any request
+    run.emptied = None  # not known
+    assert run.early_stopping(run.train).fingerprint() == run.validation.fingerprint()

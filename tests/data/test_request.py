@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import graphs
 
-from graphunlearn.data import ForgetRequest, InteractionGraph
+from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 
 
 @pytest.fixture
@@ -292,3 +292,20 @@ def test_from_parquet(tmp_path):
     request = ForgetRequest.from_file(path, "user")
     assert request.index == ("1", "2")
     assert request.num_duplicates == 1
+
+
+@pytest.mark.parametrize("users", [["3"], ["3", "1"], [str(user) for user in range(80)]])
+def test_positions_are_those_of_the_mask(users):
+    pairs = torch.stack([torch.arange(400) % 100, torch.arange(400) // 4])
+    graph = InteractionGraph.from_edges(pairs, 100, 100)
+    for request in (ForgetRequest("user", users), ForgetRequest("user", users) | ForgetRequest("item", ["3", "50"])):
+        for _ in range(2):  # the second time, they are remembered
+            positions = request.positions(graph)
+            assert positions.equal(request.mask(graph).nonzero().view(-1))
+            positions.zero_()
+
+
+def test_positions_in_sessions_are_those_of_the_mask():
+    graph = SessionGraph.from_sequences([[4, 2, 4], [1, 2]] * 100)
+    request = ForgetRequest("click", [("0", 2), ("7", 1)])
+    assert request.positions(graph).equal(request.mask(graph).nonzero().view(-1))

@@ -1,6 +1,7 @@
 """Raw ids."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -136,3 +137,22 @@ def test_equality_repr_and_copies():
 def test_repeated_ids():
     with pytest.raises(ValueError, match=r"'ids' must be distinct \(got 'a', 'b' more than once\)"):
         Vocabulary(["a", "b", "c", "a", "b"])
+
+
+@pytest.mark.parametrize("whole", [Vocabulary(["b", "7", "a", "9"]), Vocabulary(4)])
+def test_a_part_is_what_is_taken(whole):
+    index = torch.tensor([3, 1], dtype=torch.int32)
+    taken = whole.take(index)
+    for part in (whole.part(index), pickle.loads(pickle.dumps(whole.part(index))), copy.copy(whole.part(index))):
+        assert len(part) == 2
+        assert part == taken
+        assert part.ids == taken.ids
+        assert part.lookup(["9", "b"]).tolist() == taken.lookup(["9", "b"]).tolist()
+        assert (part.is_range, part.numeric) == (taken.is_range, taken.numeric)
+        assert part.fingerprint == taken.fingerprint
+        assert part.take(torch.tensor([1])) == taken.take(torch.tensor([1]))
+
+
+def test_a_pickled_part_holds_no_other_ids():
+    whole = Vocabulary(["forgotten", "kept"])
+    assert b"forgotten" not in pickle.dumps(whole.part(torch.tensor([1])))

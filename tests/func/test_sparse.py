@@ -204,7 +204,21 @@ def test_adjacency_without_interactions():
     adjacency = Adjacency.from_pairs(torch.empty(2, 0, dtype=torch.long), 2, 3)
     assert adjacency.degree.tolist() == [0] * 5
     assert adjacency.neighbors(torch.arange(5)).numel() == 0
+    assert adjacency.entries(torch.arange(0)).numel() == 0
     assert torch.equal(spmm(adjacency.normalized(), torch.ones(5, 2)), torch.zeros(5, 2))
+
+
+def test_positions_are_those_of_a_loop_whatever_was_asked_before():
+    adjacency = Adjacency.from_pairs(torch.tensor([[0, 1, 2], [0, 1, 1]]), 3, 4)
+    generator = torch.Generator().manual_seed(0)
+    for size in (7, 1, 4, 3):
+        nodes = torch.randperm(7, generator=generator)[:size]
+        values = nodes[torch.randint(size, (9,), generator=generator)]
+        expected = [nodes.tolist().index(value) for value in values.tolist()]
+        assert adjacency.positions(nodes, values).tolist() == expected
+        assert adjacency.positions(nodes.int(), values.int()).tolist() == expected
+        with torch.inference_mode():
+            assert adjacency.positions(nodes, values).tolist() == expected
 
 
 # ---- sampled products

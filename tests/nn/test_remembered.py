@@ -82,3 +82,41 @@ def test_the_check_refuses_what_encode_refuses(make):
             check(model, other)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+class Told(nn.Module):
+    """A model whose fit depends on a number of its own and on features of the items, not on its tensors alone."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.num_users, self.table = graph.num_users, nn.Embedding(graph.num_users, 4)
+        self.features = nn.Linear(3, 4)
+
+
+@gu.encode.register
+def _(model: Told, graph: gu.InteractionGraph):
+    return model.table.weight[: model.num_users], model.features(graph["item"].x)
+
+
+def of_features(graph, width):
+    other = graph.select(torch.arange(graph.num_interactions))
+    other["item"].x = torch.ones(graph.num_items, width)
+    other["user", "interacts", "item"].edge_index = graph.pairs  # the same tensor of pairs
+    return other
+
+
+def test_a_fit_is_checked_again_when_the_model_or_the_features_say_something_else():
+    graph = of_features(gu.datasets.synthetic_interactions(num_users=12, num_items=8, interactions_per_user=3), 3)
+    model = Told(graph).eval()
+    check_fit(model, graph)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        check_fit(model, of_features(graph, 2))
+    check_fit(model, graph)
+    model.num_users = 5
+    with pytest.raises(ValueError, match="'encode' of Told must return 12 user embeddings"):
+        check_fit(model, graph)
+    model.num_users = 12
+    check_fit(model, graph)
+    model.table = nn.Embedding(11, 4)
+    with pytest.raises(ValueError, match="must return 12 user embeddings"):
+        check_fit(model, graph)

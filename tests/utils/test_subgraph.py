@@ -210,10 +210,52 @@ def test_around_one_side_the_subgraph_is_what_walks_can_use(graph, data, num_hop
 
 @pytest.mark.parametrize("num_hops", [1, 2, 3])
 @pytest.mark.parametrize("start", [[0, 1], [45, 46]])
-def test_subgraph_around_one_side_reads_only_what_it_returns(start, num_hops, rows_read):
+def test_subgraph_around_one_side_reads_only_what_the_ball_reads(start, num_hops, rows_read):
     graph = random_graph()
+    k_hop_subgraph(graph, start, num_hops)
+    rows = torch.cat(rows_read).sort().values
+    assert rows.equal(k_hop_ball(graph, start, num_hops - 1).int())
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize("num_hops", [0, 1, 2, 3])
+@pytest.mark.parametrize("start", [[0], [30, 7, 7], [300], list(range(300, 420)), [0, 5, 310], list(range(250, 350))])
+def test_subgraph_of_a_larger_graph_is_that_of_a_mask_over_it(start, num_hops):
+    graph = random_graph(300, 400, 3000)
+    graph[EDGE_TYPE].time = torch.arange(3000) * 7
+    ball = k_hop_ball(graph, start, num_hops)
+    near = torch.zeros(graph.num_nodes, dtype=torch.bool)
+    near[ball] = True
+    user, item = graph.pairs
+    inside = (near[user] & near[item + graph.num_users]).nonzero().view(-1)
+    renumber = near.cumsum(0) - 1
+    num_users = int(near[: graph.num_users].sum())
+
     sub = k_hop_subgraph(graph, start, num_hops)
-    assert graph.adjacency.degree[rows_read[-1]].sum() == sub.num_interactions > 0
+    assert sub[EDGE_TYPE].e_id.equal(inside)
+    assert sub.pairs.equal(torch.stack([renumber[user], renumber[item + graph.num_users] - num_users])[:, inside])
+    assert sub.time.equal(graph.time[inside])
+    assert (sub.num_users, sub.num_items) == (num_users, len(ball) - num_users)
+    assert node_map(graph, sub).equal(ball)
+    assert sub.adjacency.col.dtype == torch.int32
+
+
+def test_subgraphs_one_after_the_other_do_not_disturb_each_other():
+    graph = random_graph(300, 400, 3000)
+    with torch.inference_mode():
+        first = k_hop_subgraph(graph, [0], 2)
+    second = k_hop_subgraph(graph, [40, 350], 1)
+    fresh = random_graph(300, 400, 3000)
+    assert second.pairs.equal(k_hop_subgraph(fresh, [40, 350], 1).pairs)
+    assert first.pairs.equal(k_hop_subgraph(fresh, [0], 2).pairs)
+
+
+def test_subgraph_has_all_interactions_that_are_stored_twice():
+    graph = random_graph()
+    graph[EDGE_TYPE].edge_index = graph.pairs.repeat(1, 2)
+    sub = k_hop_subgraph(graph, [0], 1)
+    assert sub[EDGE_TYPE].e_id.equal((graph.pairs[0] == 0).nonzero().view(-1))
+    assert graph.pairs[1, sub[EDGE_TYPE].e_id].equal(sub["item"].n_id[sub.pairs[1]])
 
 
 def test_subgraph_keeps_raw_ids_times_and_other_values():
@@ -388,3 +430,10 @@ def test_on_a_gpu_as_on_the_cpu():
     sub = k_hop_subgraph(other, [0], 2)
     assert sub.pairs.is_cuda
     assert sub.pairs.cpu().equal(k_hop_subgraph(graph, [0], 2).pairs)
+    assert sub.user_ids == k_hop_subgraph(graph, [0], 2).user_ids
+    for start in ([0], [50], [3, 41, 60]):
+        for num_hops in range(4):
+            there, here = (k_hop_subgraph(g, start, num_hops) for g in (other, graph))
+            assert there.pairs.cpu().equal(here.pairs)
+            assert there[EDGE_TYPE].e_id.cpu().equal(here[EDGE_TYPE].e_id)
+            assert node_map(other, there).cpu().equal(node_map(graph, here))

@@ -17,7 +17,7 @@ from graphunlearn.eval.comparison import prepared
 from graphunlearn.eval.report.attacks import deciding, left_of
 from graphunlearn.eval.report.verdict import ratio_to_floor
 from graphunlearn.eval.scenarios.cases import Scenario
-from graphunlearn.operators import Unlearner, UnlearningResult
+from graphunlearn.operators import Retrain, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 
 __all__ = ["ordered", "rows_of", "score"]
 
@@ -25,6 +25,8 @@ ELSEWHERE = (
     "The stored models were trained on another kind of machine, so that the times of operators are not compared with "
     "those of retraining."
 )
+_OWN = ("original", Retrain.name, Unlink.name, UnlinkRedraw.name)
+"""Names of the rows that every report has, which folders of weights cannot take."""
 _VERDICTS = ("like", "undecided")
 """The verdicts that come first, in their order."""
 _COST = ("seconds", "cpu_seconds", "prepare_seconds", "speedup_vs_retrain", "peak_memory_mb")
@@ -57,7 +59,8 @@ def score(
         The mean audit over the originals. The time and memory of folders of weights are ``None``.
 
     Raises:
-        ArgumentError: There is nothing to score, a name occurs twice, or a number of models differs from the originals.
+        ArgumentError: There is nothing to score, a name occurs twice, folders of weights have the name of a row that
+            every report has, or a number of models differs from the originals.
     """
     handed = dict(weights or {})
     names = [method.name for method in methods] + list(handed)
@@ -67,6 +70,8 @@ def score(
     if twice:
         raise ArgumentError("methods", "have different names", f"{twice[0]} twice")
     for name, models in handed.items():
+        if name in _OWN:
+            raise ArgumentError("weights", f"have another name than {', '.join(_OWN)}", name)
         if len(models) != len(store.originals):
             raise ArgumentError("weights", f"hold {len(store.originals)} models", f"{len(models)} of {name}")
     held_out = case.validation if case.validation.num_interactions else None
@@ -145,7 +150,7 @@ def rows_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def ordered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows in the order of :func:`rows_of`; those without KLOM come last.
+    """Return rows in the order of :func:`rows_of`; within a verdict, those without KLOM of both parts come last.
 
     Args:
         rows: Rows of the leaderboard.
@@ -155,7 +160,7 @@ def ordered(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _place(row: Mapping[str, Any]) -> tuple[bool, int, float]:
     both = [row.get("klom_forget"), row.get("klom_retain")]
-    worst = max((value for value in both if value is not None), default=math.inf)
+    worst = max(math.inf if value is None or math.isnan(value) else value for value in both)
     told = _VERDICTS.index(row["verdict"]) if row["verdict"] in _VERDICTS else len(_VERDICTS)
     return row["method"] != "retrain", told, worst
 

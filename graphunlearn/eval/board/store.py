@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.io.plain import json_ready
-from graphunlearn.data.io.sealed import check_seal, read_json, sealed_json, sealed_tensors
+from graphunlearn.data.io.sealed import check_seal, parse_json, read_json, sealed_json, sealed_tensors
 from graphunlearn.errors import ArgumentError, FileError
 from graphunlearn.eval.auditing import replace_sick
 from graphunlearn.eval.board.track import Track
@@ -42,7 +42,7 @@ class Store:
     Args:
         originals: The original models.
         references: The results of retraining, whose times are those of the machine that made the store.
-        same_machine: Whether that machine has the processor, number of threads and torch of this one.
+        same_machine: Whether all machines that trained these have the processor, threads and torch of this one.
     """
 
     originals: list[nn.Module]
@@ -113,22 +113,24 @@ def make_store(
                 write_model(path, model, facts)
             originals.append(model)
             bar.update()
-        references, found = [], 0
+        references = []
         for k in range(track.references):
             path = folder / name_of("retrained", k)
-            found += path.exists()
             if path.exists():
                 references.append(_read(path, track.build(case), retained, case))
             else:
                 references.append(retrain(FIRST + k))
                 _write_result(path, references[-1])
             bar.update()
-        before = list(references)
+        before, told = list(references), ["health" in result.log for result in references]
         replace_sick(references, retrain)
         for k, (old, new) in enumerate(zip(before, references)):
-            if old is not new or "health" in new.log:
-                _write_result(folder / name_of("retrained", k), new)
-    return Store(originals, references, found == 0 or _is_same(folder, case))
+            path = folder / name_of("retrained", k)
+            if old is not new:
+                _write_result(path, new)
+            elif "health" in new.log and not told[k]:
+                _write_result(path, new, {"environment": _record(path).get("environment")})
+    return Store(originals, references, _is_same(folder, track, case))
 
 
 def load_store(track: Track, case: Scenario[Any], folder: str | os.PathLike[str]) -> Store:
@@ -160,7 +162,7 @@ def load_store(track: Track, case: Scenario[Any], folder: str | os.PathLike[str]
     retained, _ = case.train.split(case.request)
     paths = [folder / name_of("retrained", k) for k in range(track.references)]
     references = [_read(path, track.build(case), retained, case) for path in paths]
-    return Store(originals, references, _is_same(folder, case))
+    return Store(originals, references, _is_same(folder, track, case))
 
 
 def check_track(folder: Path, facts: dict[str, Any], argument: str) -> None:
@@ -186,7 +188,7 @@ def check_track(folder: Path, facts: dict[str, Any], argument: str) -> None:
     if found == facts:
         return
     found = found if isinstance(found, dict) else {}
-    differs = [name for name in facts if found.get(name) != facts[name]]
+    differs = [name for name in facts if found.get(name) != facts[name]] or sorted(set(found) - set(facts))
     if differs == ["data"]:
         theirs = found["data"] if isinstance(found.get("data"), dict) else {}
         parts = [name for name, value in facts["data"].items() if theirs.get(name) != value]
@@ -208,7 +210,7 @@ def load_state(path: Path, model: nn.Module, argument: str = "store") -> dict[st
     try:
         check_seal(path)
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("record", "{}"))
+            about = _about(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise ArgumentError(argument, f"hold a whole '{path.name}'", f"a broken one: {error}") from None
@@ -221,11 +223,11 @@ def load_state(path: Path, model: nn.Module, argument: str = "store") -> dict[st
         raise ArgumentError(argument, f"hold finite numbers in '{path.name}'", f"others in {odd[0]}")
     model.load_state_dict(tensors)
     model.eval()
-    return dict(about)
+    return about
 
 
 def write_model(path: Path, model: nn.Module, record: dict[str, Any]) -> None:
-    """Write the parameters of a model with a record and the machine, atomically.
+    """Write the parameters of a model with a record and the machine, this one unless the record has one, atomically.
 
     Args:
         path: The file.
@@ -234,12 +236,25 @@ def write_model(path: Path, model: nn.Module, record: dict[str, Any]) -> None:
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     device = next(model.parameters()).device
-    about = {"record": json.dumps(json_ready({**record, "environment": environment(device)}))}
+    about = {"record": json.dumps(json_ready({"environment": environment(device), **record}))}
     write_atomic(path, sealed_tensors(tensors, about))
 
 
-def _write_result(path: Path, result: UnlearningResult) -> None:
-    write_model(path, result.model, {name: getattr(result, name) for name in _KEPT})
+def _write_result(path: Path, result: UnlearningResult, more: dict[str, Any] | None = None) -> None:
+    write_model(path, result.model, {name: getattr(result, name) for name in _KEPT} | (more or {}))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return _about(file.metadata())
+
+
+def _about(metadata: dict[str, str] | None) -> dict[str, Any]:
+    """Return the record in the metadata of a file; raise a ValueError if it is none."""
+    found = parse_json((metadata or {}).get("record", "{}"))
+    if not isinstance(found, dict):
+        raise ValueError("its record holds no names with values")
+    return found
 
 
 def _read(path: Path, model: nn.Module, retained: Any, case: Scenario[Any]) -> UnlearningResult:
@@ -252,9 +267,8 @@ def _read(path: Path, model: nn.Module, retained: Any, case: Scenario[Any]) -> U
     return UnlearningResult(model, retained, case.request, Retrain.name, prepare_seconds=None, **kept)
 
 
-def _is_same(folder: Path, case: Scenario[Any]) -> bool:
-    """Return whether the retrained models were trained on a machine like this one."""
-    with safe_open(folder / name_of("retrained", 0), "pt") as file:
-        made = json.loads((file.metadata() or {}).get("record", "{}")).get("environment", {})
-    here = environment(case.train.device)
-    return all(made.get(name) == here[name] for name in _MACHINE)
+def _is_same(folder: Path, track: Track, case: Scenario[Any]) -> bool:
+    """Return whether all retrained models were trained on a machine like this one."""
+    records = [_record(folder / name_of("retrained", k)) for k in range(track.references)]
+    made, here = [record.get("environment") or {} for record in records], environment(case.train.device)
+    return all(one.get(name) == here[name] for one in made for name in _MACHINE)

@@ -18,7 +18,7 @@ from graphunlearn.nn.floors.base import Floor, positives
 
 __all__ = ["ALS"]
 
-ENTRIES = 1 << 15  # rows of the other side that are gathered at a time
+ENTRIES = 1 << 15  # rows of the other side, or of matrices of factors by factors, that are held at a time
 INITIAL = 0.1  # standard deviation of the first factors
 
 
@@ -113,21 +113,21 @@ class ALS(Floor):
 
     def _sweep(self, graph: InteractionGraph, items: Tensor) -> ALS:
         """Sweep from some item factors until they change little, and store them."""
-        self.graph, adjacency, users = graph, positives(graph).adjacency, graph.num_users
+        adjacency, users = positives(graph).adjacency, graph.num_users
         nodes = torch.arange(graph.num_nodes, device=graph.device)
         for sweep in range(1, self.max_sweeps + 1):
             by_user = self._solved(adjacency, nodes[:users], items, users)
             new = self._solved(adjacency, nodes[users:], by_user, 0)
-            self.change = float((new - items).norm() / items.norm().clamp(min=1e-300))
-            items, self.sweeps = new, sweep
-            if self.change <= self.tolerance:
+            change = float((new - items).norm() / items.norm().clamp(min=1e-300))
+            items, sweeps = new, sweep
+            if change <= self.tolerance:
                 break
-        else:
+        self.graph, self.items, self.sweeps, self.change = graph, items, sweeps, change
+        if not change <= self.tolerance:
             warn(
-                f"als stopped after {self.max_sweeps} sweeps with a change of {self.change:.1e}, above the tolerance "
+                f"als stopped after {self.max_sweeps} sweeps with a change of {change:.1e}, above the tolerance "
                 f"of {self.tolerance:g} (max_sweeps allows more)"
             )
-        self.items = items
         return self
 
     def _solved(self, adjacency: Adjacency, nodes: Tensor, others: Tensor, first: int) -> Tensor:
@@ -144,7 +144,7 @@ class ALS(Floor):
         out = others.new_zeros(nodes.numel(), self.dim)
         padded = torch.cat([others, others.new_zeros(1, self.dim)])
         degree = adjacency.degree[nodes].long()
-        for part in _alike(degree):
+        for part in _alike(degree, self.dim):
             widest = int(degree[part].max())
             neighbours = adjacency.neighbors(nodes[part]) - first
             row = torch.repeat_interleave(torch.arange(part.numel(), device=part.device), degree[part])
@@ -173,11 +173,11 @@ class ALS(Floor):
         return self._solved(positives(graph).adjacency, queries, self.items, graph.num_users) @ self.items.t()
 
 
-def _alike(degree: Tensor) -> Iterator[Tensor]:
+def _alike(degree: Tensor, dim: int) -> Iterator[Tensor]:
     """Yield the positions of nodes that have neighbours, in groups of similar degree and of bounded size."""
     order = degree.argsort(descending=True)
     order = order[degree[order] > 0]
     while order.numel():
-        size = max(1, ENTRIES // int(degree[order[0]]))
+        size = max(1, ENTRIES // max(dim, int(degree[order[0]])))
         yield order[:size]
         order = order[size:]

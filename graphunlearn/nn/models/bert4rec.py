@@ -71,8 +71,6 @@ class BERT4Rec(SessionModel):
     ) -> None:
         sizes = {"num_layers": num_layers, "heads": heads, "max_length": max_length}
         super().__init__(num_items, dim, tied, bias, dropout, **sizes)
-        if dim % heads:
-            raise ArgumentError("heads", f"divide 'dim', {dim}", heads)
         if max_length < 2:
             raise ArgumentError("max_length", "be at least 2, for a click and the mask", max_length)
         self.heads, self.max_length = heads, max_length

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.models.session import CausalModel, Ragged, dropped
 
 __all__ = ["SASRec"]
@@ -65,8 +64,6 @@ class SASRec(CausalModel):
     ) -> None:
         sizes = {"num_layers": num_layers, "heads": heads, "max_length": max_length}
         super().__init__(num_items, dim, tied, bias, dropout, **sizes)
-        if dim % heads:
-            raise ArgumentError("heads", f"divide 'dim', {dim}", heads)
         self.heads, self.max_length = heads, max_length
         self.position = nn.Embedding(max_length, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(num_layers))

@@ -31,16 +31,18 @@ class SessionModel(nn.Module):
         tied: Whether the output table is the input table.
         bias: Whether every item has a bias. Encoded items have it as an additional column.
         dropout: Dropout probability of the input embeddings.
-        **sizes: Further arguments that must be at least 1.
+        **sizes: Further arguments that must be at least 1; ``heads`` must also divide ``dim``.
 
     Raises:
-        ValueError: A size is not positive, or ``dropout`` is out of range.
+        ValueError: A size is not positive, ``heads`` does not divide ``dim``, or ``dropout`` is out of range.
     """
 
     row_length: ClassVar[float] = 2.0
 
     def __init__(self, num_items: int, dim: int, tied: bool, bias: bool, dropout: float, **sizes: int) -> None:
         check_sizes(num_items=num_items, dim=dim, **sizes)
+        if dim % sizes.get("heads", 1):
+            raise ArgumentError("heads", f"divide 'dim', {dim}", sizes["heads"])
         if not 0 <= dropout < 1:
             raise ArgumentError("dropout", "be at least 0 and less than 1", dropout)
         super().__init__()

@@ -28,7 +28,8 @@ class Retrain(Unlearner):
     Args:
         objective: The training loss; ``None`` selects the shared default.
         validation: Interactions or sessions for early stopping, without those of users and items that are forgotten
-            entirely. If no session with two clicks is left, training runs for all epochs.
+            entirely, by this request or by one that was served before with the same validation data and gave the graph.
+            If no session with two clicks is left, training runs for all epochs.
         settings: Training settings, including the seed; use those of the original. ``None`` selects
             :func:`~graphunlearn.nn.default_settings`.
     """

@@ -20,6 +20,7 @@ from graphunlearn.operators.cau.levels import Estimates
 from graphunlearn.operators.cau.samples import ForgetSamples
 from graphunlearn.operators.cau.targets import click_targets, settle_emptied
 from graphunlearn.operators.shared.checks import check
+from graphunlearn.operators.shared.heldout import validation_left
 
 __all__ = ["CAU"]
 
@@ -183,8 +184,8 @@ class CAU(StepSettings, Unlearner):
         }
         if not len(samples.forgotten) and not len(samples.deleted):
             return log | {"steps": []}  # the model was not trained to predict any forgotten click
-        held = self.validation.without_emptied(graph, retained)
-        held = held if _predicts(held) else self.validation
+        left = validation_left(self.validation, graph, retained)
+        held = self.validation if left is None else left
         known = self._estimates(model, graph, held, samples)
         targets = click_targets(
             model, graph, retained, held, samples, mask, carry=self.carry, seed=self.seed, estimates=known

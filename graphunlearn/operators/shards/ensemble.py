@@ -22,6 +22,7 @@ from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.renumbering import keep_rows
 from graphunlearn.nn.tables import item_tables
 from graphunlearn.nn.training.next_click import CrossEntropy
+from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
 
 if TYPE_CHECKING:
@@ -50,13 +51,15 @@ class ShardEnsemble(Kept):
         super().__init__()
         self.shards = nn.ModuleList(shards)
         self.members, self.graph, self.seed = members, graph, seed
+        self.made_by: str | None = None  # the method whose partition this is; unknown in files of earlier versions
         self.left_out = torch.zeros(0, dtype=torch.bool)
 
     def extra_repr(self) -> str:
         return f"num_shards={len(self.shards)}"
 
     def shape(self) -> dict[str, Any]:
-        return {"kind": self.kind, "num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
+        shape = {"kind": self.kind, "num_shards": len(self.shards), "graph": self.graph, "seed": self.seed}
+        return shape if self.made_by is None else {**shape, "made_by": self.made_by}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the parameters, the buffers, the members of the shards and the events left out, with their names."""
@@ -75,17 +78,18 @@ class ShardEnsemble(Kept):
             The ensemble, of the subclass for its kind of graph.
 
         Raises:
-            ValueError: ``like`` is missing.
+            ValueError: ``like`` is missing, or there is no ensemble for the kind of graph that the shape names.
             RuntimeError: The tensors do not fit such an ensemble.
         """
         if like is None:
             raise ArgumentError("like", "be a model of the class that the shards are of", "none")
-        kinds = {made.kind: made for made in ShardEnsemble.__subclasses__()}
+        kind, known = shape.get("kind", "sessions"), {made.kind: made for made in ShardEnsemble.__subclasses__()}
+        check(f"name an ensemble of {' or '.join(sorted(known))}", lambda value: value in known, shape=kind)
         shards = [copy.deepcopy(backbone_of(like)) for _ in range(shape["num_shards"])]
         state = dict(tensors)
         own, left_out = state.pop("members").clone(), state.pop("left_out").clone()
-        made: Any = kinds[shape.get("kind", "sessions")].empty(shards, own, shape, state)
-        made.left_out = left_out
+        made: Any = known[kind].empty(shards, own, shape, state)
+        made.left_out, made.made_by = left_out, shape.get("made_by")
         made.to(next(iter(state.values())).device).load_state_dict(state)
         return cast("Self", made.eval())
 

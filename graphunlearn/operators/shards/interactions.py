@@ -272,12 +272,18 @@ class InteractionEnsemble(ShardEnsemble):
         self.left_out = missing[~forgotten]
 
     def held_out(self, validation: InteractionGraph | None, part: InteractionGraph) -> InteractionGraph | None:
-        """Return the held-out interactions of users and items that the shard knows."""
+        """Return the held-out interactions of what the shard knows; ``None`` if they measure nothing."""
         if validation is None:
             return None
         known = part.adjacency.degree > 0
         user, item = validation.pairs
-        return validation.select(known[user] & known[item + part.num_users])
+        held = validation.select(known[user] & known[item + part.num_users])
+        label = held.label
+        if label is not None and 0 < float(label.mean()) < 1:
+            return held
+        positive = held if label is None else held.select(label == 1)
+        fresh = ~torch.isin(units_of(positive, "interaction"), units_of(part, "interaction"))
+        return held if bool(fresh.any()) else None
 
     def parts(self, graph: InteractionGraph) -> tuple[list[Tensor], list[Tensor]]:
         """Return the embeddings of every shard, and whether it holds an interaction of the node.

@@ -100,6 +100,7 @@ class Sharded(Unlearner):
             by, shape = self._by(), {"graph": graph.fingerprint(), "seed": seed}
             whole = cast(InteractionGraph, graph)
             ensemble = InteractionEnsemble.of(shards, members, whole, by, self.aggregation, **shape)
+        ensemble.made_by = self.name
         ensemble.left_out = torch.zeros(graph.num_interactions, dtype=torch.bool, device=graph.device)
         files: dict[int, Path] = {}
         if checkpoint is not None:
@@ -113,6 +114,8 @@ class Sharded(Unlearner):
         self._check_validation(graph)
         if self.asks_preparation(model):
             self._check_prepared(model, graph)
+        elif model.made_by not in (None, self.name):
+            raise ArgumentError("model", f"have shards of {self.name}", f"those of {model.made_by}, which serves them")
         elif model.graph != graph.fingerprint():
             wanted = f"be the one that the shards of {self.name} were trained on"
             raise ArgumentError("graph", wanted, "another", "prepare again")
@@ -169,7 +172,17 @@ class Sharded(Unlearner):
             seeded = replace(settings, seed=ensemble.seed + number)
             reset_parameters(shard, seeded.seed)
             epochs, best, earlier = 0, 0, 0.0
-            if part.num_interactions and len(objective.samples(part)):
+            try:
+                learns = part.num_interactions > 0 and len(objective.samples(part)) > 0
+            except ArgumentError as error:  # such as BCE for nothing but positive labels
+                if error.argument != "graph":
+                    raise
+                cause, name = "request" if files is None else "num_shards", type(objective).__name__
+                hint = f"the data of a shard must {error.expected}"
+                raise ArgumentError(
+                    cause, f"leave shards that {name} can be trained on", f"{error.got} in shard {number}", hint
+                ) from None
+            if learns:
                 options: dict[str, Any] = {"objective": objective, "progress": progress, "fresh": True}
                 options |= {"validation": ensemble.held_out(validation, part)}
                 result = fit(shard, part, settings=seeded, checkpoint=(files or {}).get(number), **options)

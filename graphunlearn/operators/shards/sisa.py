@@ -46,7 +46,8 @@ class SISA(Sharded):
 
     Raises:
         ValueError: A setting is out of range, there are more shards than sessions or users, weights are to be learned
-            without validation sessions, or the method is not prepared for the model and the graph.
+            without validation sessions, the method is not prepared for the model and the graph, or the model has shards
+            that another method made.
 
     Source: Bourtoule et al., "Machine Unlearning", IEEE S&P 2021.
 

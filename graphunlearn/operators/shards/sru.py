@@ -137,11 +137,12 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
 @torch.no_grad()
 def _similar_sessions(ensemble: SessionEnsemble, graph: SessionGraph, forgotten: Tensor) -> Tensor:
     """Return a mask of the sessions most similar to one with a forgotten click in their shard ``[num_sessions]``."""
+    members = ensemble.members.to(graph.device)
     touched = torch.zeros(graph.num_sessions, dtype=torch.bool, device=graph.device)
     touched[graph.session[forgotten]] = True
     found = torch.zeros_like(touched)
-    for number in torch.unique(ensemble.members[touched]).tolist():
-        own = (ensemble.members == number).nonzero().flatten()
+    for number in torch.unique(members[touched]).tolist():
+        own = (members == number).nonzero().flatten()
         rows = F.normalize(encode(ensemble.shards[number], graph.select(own)).queries, dim=1)
         asked = touched[own]
         if bool(asked.all()):

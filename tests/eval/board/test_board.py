@@ -11,8 +11,10 @@ from graphunlearn.cli import main
 from graphunlearn.data.io.sealed import sealed_json
 from graphunlearn.errors import ArgumentError, FileError
 from graphunlearn.eval.board import Track, load_store, make_store, read_submission, rows_of, score, track_of, write_kit
+from graphunlearn.eval.board import store as board_store
 from graphunlearn.eval.board.scoring import ordered
-from graphunlearn.eval.board.store import FIRST, TRACK
+from graphunlearn.eval.board.store import FIRST, TRACK, name_of
+from graphunlearn.eval.machine import environment
 from graphunlearn.eval.scenarios.interactions import removal
 from graphunlearn.nn import FitSettings
 from graphunlearn.nn.training.anew import train_anew
@@ -212,6 +214,9 @@ def test_scores_need_something_to_score_with_one_model_per_original(case, store)
         score(SMALL, case, store, [gu.Unlink()], {"unlink": store.originals})
     with pytest.raises(ArgumentError, match=r"hold 3 models \(got 2 of mine"):
         score(SMALL, case, store, weights={"mine": store.originals[:2]})
+    for name in ("original", "retrain", "unlink", "unlink-redraw"):  # rows that every report has
+        with pytest.raises(ArgumentError, match=rf"'weights' must have another name than .* \(got {name}\)"):
+            score(SMALL, case, store, weights={name: store.originals})
 
 
 def test_tracks_are_named():
@@ -262,6 +267,10 @@ def test_the_command_refuses(small, words, sentence, capsys, monkeypatch, tmp_pa
 
 
 def test_a_track_file_with_another_format_is_of_another_track(case, kit):
+    more = {"track": {**SMALL.facts(case), "also": 1}}
+    (kit / TRACK).write_bytes(sealed_json({"format": 1} | more))
+    with pytest.raises(ArgumentError, match=r"must be of the same track \(got .* with another also\)"):
+        read_submission(SMALL, case, kit)
     for content in ({}, {"track": []}, {"track": None}, {"track": {**SMALL.facts(case), "data": 3}}):
         (kit / TRACK).write_bytes(sealed_json({"format": 1} | content))
         with pytest.raises(ArgumentError, match="must be of the same"):
@@ -291,3 +300,56 @@ def test_a_model_that_is_told_apart_comes_after_one_that_is_not():
     assert [row["method"] for row in ordered([*rows, {"method": "e", "verdict": "failed"}])] == [
         *("retrain", "d", "b", "c", "a", "e")
     ]
+
+
+def test_rows_whose_klom_is_not_known_come_last_within_their_verdict():
+    rows = [
+        {"method": name, "verdict": "like", "klom_forget": forget, "klom_retain": retain}
+        for name, forget, retain in (("a", float("nan"), 0.1), ("b", 0.3, 0.2), ("c", None, 0.1), ("d", 0.1, 0.2))
+    ]
+    for order in (rows, rows[::-1]):
+        assert [row["method"] for row in ordered(order)][:2] == ["d", "b"]
+
+
+def elsewhere(device):
+    return environment(device) | {"cpu": "another"}
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_store_made_in_part_elsewhere_stays_so(case, folder, store, number, tmp_path, monkeypatch):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / name_of("retrained", number)
+    result = store.references[number]
+    told = replace(result, log={**result.log, "health": "It was not healthy."})  # as an earlier call left it
+    with monkeypatch.context() as there:
+        there.setattr(board_store, "environment", elsewhere)
+        board_store._write_result(path, told)
+    assert store.same_machine and not load_store(SMALL, case, tmp_path).same_machine
+    before = path.read_bytes()
+    again = make_store(SMALL, case, tmp_path, progress=False)
+    assert not again.same_machine and path.read_bytes() == before
+
+
+def test_a_sick_model_that_stays_keeps_the_machine_it_was_trained_on(case, folder, store, tmp_path, monkeypatch):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with monkeypatch.context() as there:
+        there.setattr(board_store, "environment", elsewhere)
+        board_store._write_result(tmp_path / name_of("retrained", 1), store.references[1])
+
+    def found_sick(references, train):
+        references[1].log["health"] = "It is not healthy, nor is another."
+
+    monkeypatch.setattr(board_store, "replace_sick", found_sick)
+    assert not make_store(SMALL, case, tmp_path, progress=False).same_machine
+    assert load_store(SMALL, case, tmp_path).references[1].log["health"] == "It is not healthy, nor is another."
+    assert not load_store(SMALL, case, tmp_path).same_machine
+
+
+def test_a_record_that_names_nothing_is_refused(case, kit, store):
+    path, state = kit / name_of("original", 1), store.originals[1].state_dict()
+    for record in ("[1]", "3", "[" * 100_000):
+        save_file({name: value.clone() for name, value in state.items()}, path, {"record": record})
+        with pytest.raises(ArgumentError, match=r"'weights' must hold a whole 'original-01\.safetensors'"):
+            read_submission(SMALL, case, kit)

@@ -93,3 +93,26 @@ def test_with_one_factor_forgetting_is_retraining(graph):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ALS(**options)
+
+
+def test_groups_hold_no_more_numbers_than_allowed(monkeypatch):
+    monkeypatch.setattr(als, "ENTRIES", 64)
+    degree = torch.tensor([1, 0, 3, 1, 1, 200, 2, 1, 9, 1] + [1] * 20)
+    for dim in (1, 4, 100):
+        groups = list(als._alike(degree, dim))
+        assert sorted(torch.cat(groups).tolist()) == [n for n, count in enumerate(degree.tolist()) if count]
+        for group in groups:  # rows that are gathered, and the matrix of every node
+            assert len(group) == 1 or len(group) * max(int(degree[group].max()), dim) <= 64
+
+
+def test_a_fit_that_is_interrupted_leaves_no_half_fitted_model(graph, monkeypatch):
+    def broken(*_args):
+        raise KeyboardInterrupt
+
+    model = ALS(dim=3)
+    monkeypatch.setattr(ALS, "_solved", broken)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(graph)
+    with pytest.raises(ValueError, match="'floor' must be fitted first"):
+        model.recommend(k=3)
+    assert not hasattr(model, "graph")

@@ -11,11 +11,11 @@ from toys import random_graph
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.eval import audit
 from graphunlearn.metrics import rank_metrics
-from graphunlearn.nn import BPR, FitSettings, MatrixFactorization, encode, fit, recommend, reset_parameters
+from graphunlearn.nn import BCE, BPR, FitSettings, MatrixFactorization, encode, fit, recommend, reset_parameters
 from graphunlearn.operators import SISA, RecEraser, UltraRE, Unlink, compact
 from graphunlearn.operators.shards import interactions
 from graphunlearn.operators.shards.ensemble import ShardEnsemble
-from graphunlearn.operators.shards.interactions import Combiner, units_of
+from graphunlearn.operators.shards.interactions import Combiner, InteractionEnsemble, units_of
 
 BRIEF = FitSettings(epochs=2, lr=0.02, batch_size=64, patience=2)
 CASES = {
@@ -254,3 +254,77 @@ def test_labels_are_served(model):
     method.prepare(start, graph)
     result = method.unlearn(start, graph, ForgetRequest.internal("item", [3]))
     assert torch.isfinite(encode(result.model, result.graph).items).all()
+
+
+def test_shards_of_one_method_are_not_served_as_another(data, model, tmp_path):
+    graph, request = data[0], ForgetRequest.internal("user", [4])
+    loaded = CASES["by users"]().load(prepared("by users", data, model).save(tmp_path / "kept"), like=model)
+    first = loaded.unlearn(model, graph, request)
+    state = first.model, first.graph, ForgetRequest.internal("user", [5])
+    with pytest.raises(ValueError, match=r"'model' must have shards of ultrare \(got those of receraser, which serves"):
+        CASES["ultrare"]().unlearn(*state)
+    small = compact(first)
+    with pytest.raises(ValueError, match="'model' must have shards of sisa"):
+        CASES["sisa"]().unlearn(small.model, small.graph, state[2])
+    assert CASES["by users"]().unlearn(*state).method == "receraser"
+    shape = first.model.shape()
+    assert shape.pop("made_by") == "receraser"
+    old = ShardEnsemble.rebuilt(shape, first.model.tensors(), model)  # as earlier versions kept it
+    assert CASES["ultrare"]().unlearn(old, *state[1:]).log["retrained"]
+
+
+@pytest.mark.parametrize("kind", ["films", None, ["sessions"]])
+def test_a_kind_without_an_ensemble_is_refused(data, model, kind):
+    ensemble = prepared("sisa", data, model).preparation.module
+    with pytest.raises(ValueError, match=r"'shape' must name an ensemble of interactions or sessions \(got "):
+        ShardEnsemble.rebuilt(ensemble.shape() | {"kind": kind}, ensemble.tensors(), model)
+
+
+def labelled(pairs, label):
+    return InteractionGraph.from_edges(torch.tensor(pairs), 3, 4, label=torch.tensor(label))
+
+
+def test_held_out_data_that_measure_nothing_do_not_stop_a_shard():
+    part = labelled([[0, 0, 1], [0, 1, 1]], [1.0, 0.0, 1.0])
+    ensemble = InteractionEnsemble([], torch.zeros(3, dtype=torch.long), "", 0)
+    cases = {
+        "both labels": ([[0, 1, 2], [1, 0, 0]], [0.0, 1.0, 1.0], [[0, 1], [1, 0]]),
+        "new positive": ([[1], [0]], [1.0], [[1], [0]]),
+        "negatives alone": ([[0, 1], [1, 0]], [0.0, 0.0], None),
+        "positives that it was trained on": ([[1], [1]], [1.0], None),
+        "nothing that it knows": ([[2], [0]], [1.0], None),
+    }
+    for name, (pairs, label, wanted) in cases.items():
+        found = ensemble.held_out(labelled(pairs, label), part)
+        assert (found if wanted is None else found.pairs.tolist()) == wanted, name
+    bare = part.select(torch.arange(3))
+    del bare["user", "interacts", "item"].label
+    assert ensemble.held_out(bare, bare) is None
+
+
+def test_a_shard_that_the_loss_cannot_be_trained_on_is_named():
+    graph = labelled([[0, 0, 1, 1, 2, 2], [0, 1, 0, 2, 1, 3]], [1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    model, brief = MatrixFactorization(7, 2), FitSettings(epochs=1)
+    message = (
+        r"'num_shards' must leave shards that BCE can be trained on \(got only label 1 in shard [012]\); the data of"
+    )
+    with pytest.raises(ValueError, match=message):
+        SISA(num_shards=3, objective=BCE(), settings=brief).prepare(model, graph)
+    method = SISA(num_shards=3, objective=BCE(), settings=brief)
+    more = labelled([[0, 0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 2, 1, 3]], [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+    method.prepare(model, more)
+    with pytest.raises(
+        ValueError, match=r"'request' must leave shards that BCE can be trained on \(got only label 1 in"
+    ):
+        method.unlearn(model, more, ForgetRequest.internal("interaction", torch.tensor([[0], [1]])))
+
+
+@pytest.mark.filterwarnings("ignore:training ended with")
+def test_a_prepare_goes_on_where_a_shard_has_no_positive_to_be_measured_by():
+    whole = random_graph(12, 9, 90, seed=2)
+    label = whole.label.clone()
+    held = whole.select(torch.arange(60, 90))
+    held["user", "interacts", "item"].label = (held.pairs[0] == 0).to(label.dtype)  # the others have no positive
+    method = SISA(num_shards=4, objective=BPR(), settings=FitSettings(epochs=1), validation=held)
+    method.prepare(MatrixFactorization(21, 2), whole.select(torch.arange(60)))
+    assert len(method.preparation.module.shards) == 4

@@ -423,7 +423,7 @@ def test_an_ensemble_from_before_kinds_were_saved_is_one_of_sessions(graph, held
     ensemble = prepared(SRU, model, graph, validation=held, num_shards=3).preparation.module
     shape = ensemble.shape()
     assert shape.pop("kind") == "sessions"
-    assert set(shape) == {"num_shards", "graph", "seed"}
+    assert set(shape) == {"num_shards", "graph", "seed", "made_by"}
     rebuilt = ShardEnsemble.rebuilt(shape, ensemble.tensors(), model)
     assert isinstance(rebuilt, SessionEnsemble)
     names = {name.split(".")[0] for name in ensemble.tensors()}
