@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,9 @@ class Prepared:
     diagonal: Tensor | None = None
     noise: float | None = None
     encoded: Encoded | None = None
+
+    def __deepcopy__(self, memo: Any) -> Prepared:
+        return self  # nothing in it is ever changed, and sparse tensors have no deep copy
 
     @classmethod
     def of(cls, model: nn.Module, graph: InteractionGraph, objective: Objective, least: float) -> Prepared:

@@ -1,0 +1,192 @@
+"""A step around a small request against dense solutions, and against the step of the whole system."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import factors, light_gcn, random_graph
+
+from graphunlearn import IFRU, fit
+from graphunlearn.data import ForgetRequest
+from graphunlearn.datasets import synthetic_interactions
+from graphunlearn.nn import BPR, encode, score
+from graphunlearn.operators.ifru import nearby
+from graphunlearn.operators.ifru.nearby import Nearby
+from graphunlearn.operators.ifru.prepared import Prepared
+from graphunlearn.operators.shared import local
+from graphunlearn.operators.shared.correction import Tilted
+from graphunlearn.operators.shared.noise import pairs_near
+from graphunlearn.operators.shared.right_hand_side import global_problem
+from graphunlearn.operators.shared.warm_start import warm_start
+
+OBJECTIVE = BPR(weight_decay=0.1, negatives=2)
+DAMPING = 0.5
+
+
+def setting(model_of=factors, which=(5, 42)):
+    graph = random_graph(60, 50, 150)
+    model = model_of(graph)
+    removed = torch.zeros(150, dtype=torch.bool)
+    removed[list(which)] = True
+    retained = graph.select(~removed)
+    rows = ((graph.degree != retained.degree) & ~graph.emptied(retained)).nonzero().view(-1)
+    return model, graph, retained, removed, rows
+
+
+def near(model, graph, share=0.05, refits=False, scale=False):
+    return Nearby(Prepared.of(model, graph, OBJECTIVE, 0.01), share, DAMPING, 0.01, scale, refits, 400, 0)
+
+
+@pytest.fixture
+def movements(monkeypatch):
+    """What is left to do moves probabilities by these amounts, one after another, whatever it is."""
+    given = []
+
+    def measure(self, step):
+        seen.append(step.clone())
+        return given.pop(0) if given else 0.0
+
+    seen = []
+    monkeypatch.setattr(nearby.Movement, "__call__", measure)
+    monkeypatch.setattr(nearby, "_TOLERANCE", 1e-11)
+    monkeypatch.setattr(local, "SMALL", 1.0)
+    return given, seen
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_without_propagation_it_is_the_dense_solution_in_these_rows(scale, movements):
+    model, graph, retained, removed, rows = setting()
+    corrected = copy.deepcopy(model)
+    log = near(model, graph, scale=scale).correct(corrected, graph, retained, removed)
+    started = copy.deepcopy(model)
+    warm_start(started, graph, retained, 0, scale=scale)
+    problem = global_problem(model, started, graph, retained, removed, OBJECTIVE, None)
+    tilted = Tilted(problem, problem.tilt())
+    own = torch.zeros(graph.num_nodes, 3, dtype=torch.bool)
+    own[rows] = True
+    own = own.flatten()
+    product, slope = problem.product(problem.start, "gauss-newton"), tilted.gradient(problem.start)
+    matrix = torch.stack([product(e) for e in torch.eye(len(own), dtype=torch.float64)[own]])[:, own]
+    x = torch.linalg.solve(matrix + DAMPING * torch.eye(len(matrix), dtype=torch.float64), -slope[own])
+    step = log["steps"][0]
+    moved = corrected.embedding.weight.detach().flatten() - problem.start
+    torch.testing.assert_close(moved[own], step["length"] * x, rtol=1e-6, atol=1e-9)
+    assert not moved[~own].any()
+    after = tilted.value(corrected.embedding.weight.detach().flatten())
+    least = min(tilted.value(problem.start), tilted.value(problem.trained))
+    assert log["tilted_fall"] == pytest.approx((least - after) / retained.num_interactions, rel=1e-6)
+    assert log["tilted_fall"] > 0
+    assert step["rows"] == len(rows)
+    assert step["rounds"] == 1
+
+
+def test_what_is_left_is_the_residual_over_the_diagonal(movements):
+    model, graph, retained, removed, rows = setting()
+    method = near(model, graph)
+    movements[1].clear()
+    corrected = copy.deepcopy(model)
+    log = method.correct(corrected, graph, retained, removed)
+    assert log["steps"][0]["length"] == 1
+    problem = global_problem(model, model, graph, retained, removed, OBJECTIVE, None)
+    slope = Tilted(problem, problem.tilt()).gradient(problem.start)
+    x = corrected.embedding.weight.detach().flatten() - problem.start
+    residual = (-slope - problem.product(problem.start, "gauss-newton")(x) - DAMPING * x).view(-1, 3)
+    share = (retained.degree / graph.degree.clamp(min=1)).clamp(max=1).double()
+    share[graph.degree == 0] = 1
+    diagonal = method.prepared.diagonal.view(-1, 3) * share[:, None] + DAMPING
+    (seen,) = movements[1]
+    torch.testing.assert_close(seen.view(-1, 3), residual / diagonal, rtol=1e-6, atol=1e-9)
+
+
+def test_the_rows_with_most_of_what_is_left_are_added(movements):
+    model, graph, retained, removed, rows = setting(light_gcn)
+    method = near(model, graph)
+    movements[0].append(1.0)
+    movements[1].clear()
+    log = method.correct(copy.deepcopy(model), graph, retained, removed)
+    assert log["steps"][0]["rounds"] == 2
+    squares = movements[1][0].view(-1, 3).square().sum(1)
+    order = squares.argsort(descending=True).tolist()
+    added, total = [], 0.0
+    while total < 0.9 * float(squares.sum()):
+        added.append(order[len(added)])
+        total = float(squares[added].sum())
+    assert log["steps"][0]["rows"] == len(set(added) | set(rows.tolist()))
+
+
+def test_the_whole_system_is_solved_where_too_much_is_left(movements):
+    model, graph, retained, removed, _ = setting(light_gcn)
+    corrected = copy.deepcopy(model)
+    method = near(model, graph)
+    movements[0].extend([1.0] * 3)
+    assert method.correct(corrected, graph, retained, removed) is None
+    assert torch.equal(corrected.embedding.weight, model.embedding.weight)
+
+
+def test_a_step_uphill_is_not_taken(movements, monkeypatch):
+    model, graph, retained, removed, _ = setting()
+
+    def uphill(*args, **options):
+        found = solve(*args, **options)
+        return replace(found, x=-found.x)
+
+    solve = nearby.conjugate_gradients
+    monkeypatch.setattr(nearby, "conjugate_gradients", uphill)
+    corrected = copy.deepcopy(model)
+    assert near(model, graph).correct(corrected, graph, retained, removed) is None
+    assert torch.equal(corrected.embedding.weight, model.embedding.weight)
+
+
+def test_rows_that_are_fitted_later_are_left_as_they_are(movements):
+    model, graph, *_ = setting()
+    request = ForgetRequest.internal("user", graph.pairs[0, :1])
+    retained, _ = graph.split(request)
+    corrected, expected = copy.deepcopy(model), copy.deepcopy(model)
+    log = near(model, graph, refits=True, scale=True).correct(corrected, graph, retained, request.mask(graph))
+    warm_start(expected, graph, retained, 0, scale=False)
+    assert torch.equal(corrected.embedding.weight, expected.embedding.weight)
+    assert log["tilted_fall"] == 0
+    assert log["emptied_nodes"] == int(graph.emptied(retained).sum()) > 0
+    other = near(model, graph, scale=True).correct(copy.deepcopy(model), graph, retained, request.mask(graph))
+    assert other["tilted_fall"] > 0
+
+
+@pytest.fixture(scope="module")
+def trained():
+    graph = synthetic_interactions(num_users=3000, num_items=2000, interactions_per_user=6, seed=0)
+    model = light_gcn(graph, dim=8, scale=0.1)
+    fit(model, graph, epochs=40, progress=False)
+    return model, graph
+
+
+@pytest.mark.parametrize("level", ["interaction", "user"])
+def test_probabilities_are_those_of_the_whole_system(trained, level):
+    model, graph = trained
+    some = [3, graph.num_interactions // 2]
+    index = {"interaction": graph.pairs[:, some], "user": torch.tensor([7])}[level]
+    request = ForgetRequest.internal(level, index)
+    method = IFRU(within_noise=0.3)
+    method.prepare(model, graph)
+    result = method.unlearn(model, graph, request)
+    assert "tilted_fall" in result.log
+    assert result.log["acceptance"]["outcome"] == "corrected"
+    assert result.log["acceptance"]["corrected"]["tilted"] is None
+    whole = IFRU(within_noise=0, tol=1e-4, max_iter=200).unlearn(model, graph, request)
+    assert "tilted_fall" not in whole.log
+    deleted = copy.deepcopy(model)
+    warm_start(deleted, graph, result.graph, 0, scale=False)
+    groups = pairs_near(graph, result.graph, request.mask(graph))
+    for pairs in groups[1:] if level == "user" else groups:
+        p = [torch.sigmoid(score(encode(m, result.graph), pairs)) for m in (result.model, whole.model, deleted)]
+        error, undone = (float((a - p[1]).abs().mean().detach()) for a in (p[0], p[2]))
+        assert error <= result.log["within_noise"]["limit"]
+        assert error < 0.6 * undone
+    again = IFRU(within_noise=0.3).unlearn(model, graph, request)
+    assert torch.equal(again.model.embedding.weight, result.model.embedding.weight)
+
+
+def test_a_large_request_is_solved_as_a_whole(trained):
+    model, graph = trained
+    request = ForgetRequest.internal("interaction", graph.pairs[:, ::3])
+    assert "tilted_fall" not in IFRU().unlearn(model, graph, request).log
