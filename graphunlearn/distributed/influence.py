@@ -153,13 +153,3 @@ def _least_gradient(
             break
         best, chosen, damping = left, damping, 3 * damping
     return chosen, best
-
-
-def milder(method: IFRU, log: dict[str, Any]) -> list[tuple[str, IFRU]]:
-    """Return variants with a milder step, as one process tries them.
-
-    Args:
-        method: The method.
-        log: The log of its step.
-    """
-    return [(words, other) for words, other in method.milder(log) if isinstance(other, IFRU)]

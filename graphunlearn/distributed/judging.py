@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -184,14 +185,17 @@ class ShardAcceptance:
             means.append(self.ranks.number(float((weight * values).sum())) / max(number, 1.0))
         return Levels(*means)
 
-    def figures(self) -> dict[str, float | None]:
-        """Return the figures of the part whose edges are deleted, as the log of one process has them."""
-        return {"risk": self.risk, "tilted": self.deleted.tilted, "gradient": self.deleted.gradient}
-
-    def levels(self, found: Judged) -> list[dict[str, float] | None]:
-        """Return the levels of the deleted and of a corrected part, as the log of one process has them.
+    def record(self, first: Judged) -> dict[str, Any]:
+        """Return what is recorded of the part whose edges are deleted, and of the part that was judged first.
 
         Args:
-            found: What is known about the corrected part.
+            first: The figures of that part.
         """
-        return [None if levels is None else asdict(levels) for levels in (self.deleted.levels, found.levels)]
+        deleted = self.deleted
+        return {
+            "deleted": {"risk": self.risk, "tilted": deleted.tilted, "gradient": deleted.gradient},
+            "limit": self.limit,
+            "levels": [None if found is None else asdict(found) for found in (deleted.levels, first.levels)],
+            "samples": self.looked_at,
+            "of": self.number,
+        }
