@@ -23,7 +23,7 @@ from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult,
 from graphunlearn.operators.shared.accepting import settle
 from graphunlearn.operators.shared.memory import peak_memory
 
-__all__ = ["METHODS", "check_method", "unlearn", "whole_result"]
+__all__ = ["METHODS", "as_on_ranks", "check_method", "unlearn", "whole_result"]
 
 METHODS = (Calibrate, IFRU, Unlink, UnlinkRedraw)
 """The methods that work on several ranks."""
@@ -45,6 +45,31 @@ def check_method(method: Unlearner) -> None:
         check_ifru(method)
     elif isinstance(method, Calibrate):
         check_calibrate(method)
+
+
+def as_on_ranks(method: Unlearner) -> Unlearner:
+    """Return a method with the options by which it works on several ranks: IFRU solves its system in full.
+
+    Args:
+        method: The method.
+
+    Returns:
+        The method itself, or a copy with ``within_noise=0``.
+
+    Raises:
+        ArgumentError: The method or an option has no form on several ranks.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> as_on_ranks(gu.IFRU()).within_noise
+        0.0
+    """
+    check_method(method)
+    if not isinstance(method, IFRU) or not method.within_noise:
+        return method
+    made = copy.copy(method)
+    made.within_noise = 0.0
+    return made
 
 
 def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: ForgetRequest) -> UnlearningResult:
@@ -84,7 +109,7 @@ def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: For
     """
     ranks = graph.ranks
     with ranks.guard():
-        check_method(method)
+        method = as_on_ranks(method)
         objective = getattr(method, "objective", None) or default_objective(graph)
         check_objective(objective)
         form_of(model, graph)
