@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphunlearn.distributed.fitting import places
 from graphunlearn.distributed.graph import ShardGraph
-from graphunlearn.distributed.sums import Inner, shared
+from graphunlearn.distributed.sums import Inner, fetched, shared
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.acceptance import (
@@ -60,8 +60,8 @@ class ShardAcceptance:
             objective = objective.with_negatives(FEWEST_NEGATIVES)
         self.objective, self.before, self.start = objective, before, deleted
         self.graph, self.retained, self.removed, self.solves = graph, retained, removed, solves
-        self.ranks, self.number = graph.ranks, retained.count()
-        self.inner = Inner(self.ranks, graph.num_users * next(before.parameters()).size(1))
+        self.ranks, self.item_rows, self.number = graph.ranks, graph.item_rows, retained.count()
+        self.inner = Inner.of(graph, next(before.parameters()).size(1))
         touched = graph.degree != retained.degree
         affected = touched[retained.pairs[0]] | touched[retained.pairs[1] + graph.num_users]
         generator = torch.Generator().manual_seed(seed)
@@ -138,13 +138,14 @@ class ShardAcceptance:
 
     def _losses(self, model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return self.objective(encode(model, self.retained), self.samples).double()
+            return self.objective(*fetched(self.item_rows, encode(model, self.retained), self.samples)).double()
 
     def _gradient(self, model: nn.Module, graph: ShardGraph, mask: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of the weighted loss of the interactions of all ranks in a mask, flattened."""
         (table,) = model.parameters()
         with torch.enable_grad():
-            losses = self.objective(shared(self.ranks, encode(model, graph)), self.objective.samples(graph, mask=mask))
+            samples = self.objective.samples(graph, mask=mask)
+            losses = self.objective(*fetched(self.item_rows, encode(model, graph), samples))
             return torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), table)[0].flatten()
 
     def _tilt(self) -> Tensor:
@@ -157,7 +158,7 @@ class ShardAcceptance:
         kept = (~self.removed).nonzero().view(-1)[self.chosen]
         mask[kept], weight[kept] = True, self.weight
         tilt = self._gradient(self.before, self.graph, mask, weight[mask])
-        tilt.view(self.graph.num_nodes, -1)[self.graph.emptied(self.retained)] = 0
+        tilt.view(self.graph.num_rows, -1)[self.graph.own_rows(self.graph.emptied(self.retained))] = 0
         return tilt
 
     def _slope(self, model: nn.Module) -> Tensor:
@@ -177,7 +178,7 @@ class ShardAcceptance:
     def _levels(self, model: nn.Module) -> Levels | None:
         if self.unseen is None:
             return None
-        encoded = encode(model, self.retained)
+        encoded = shared(self.item_rows, encode(model, self.retained))
         p = [torch.sigmoid(score(encoded, pairs)).double() for pairs in (self.pairs, self.unseen)]
         some, means = self.weight * (self.unseen[1] != self.pairs[1]), []
         for weight, values in ((self.weight, 1 - p[0]), (some, p[1])):
