@@ -73,16 +73,14 @@ class DividedMatrix(ShardMatrix):
 
     def __matmul__(self, x: Tensor) -> Tensor:
         num_users = self.users.size(0)
-        fetched = self.exchange.fetch_later(x[num_users:])
-        summed = self.exchange.sum_later(self.items @ x[:num_users])  # while the rows are under way
-        users = self.users @ fetched()
-        return torch.cat([users, summed()])
+        users = self.users @ self.exchange.fetch(x[num_users:])  # one after the other, for the sake of memory
+        return torch.cat([users, self.exchange.summed(self.items @ x[:num_users])])
 
     def squared(self) -> DividedMatrix:
         return DividedMatrix(_squared(self.users), _squared(self.items), self.exchange)
 
     def _total(self, rows: Tensor) -> Tensor:
-        return self.exchange.sum_later(rows)()
+        return self.exchange.summed(rows)
 
 
 class ShardAdjacency(Adjacency):

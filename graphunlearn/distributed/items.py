@@ -8,7 +8,6 @@ such as degrees; only rows are divided.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -140,30 +139,27 @@ class Exchange:
         takes = torch.searchsorted(wanted, cuts).diff()
         one = [1] * self.ranks.world
         self.takes: list[int] = takes.tolist()
-        self.gives: list[int] = self.ranks.swap_later(takes, one, one)().tolist()
-        self.asked = self.ranks.swap_later(wanted, self.takes, self.gives)() - items.first
+        self.gives: list[int] = self.ranks.swap(takes, one, one).tolist()
+        self.asked = self.ranks.swap(wanted, self.takes, self.gives) - items.first
 
-    def fetch_later(self, x: Tensor) -> Callable[[], Tensor]:
-        """Start to fetch the wanted rows, and return a function that waits for them ``[num_wanted, ...]``.
+    def fetch(self, x: Tensor) -> Tensor:
+        """Return the wanted rows ``[num_wanted, ...]``.
 
         Args:
             x: The own rows ``[num_held, ...]``.
         """
-        return self.ranks.swap_later(x.index_select(0, self.asked), self.gives, self.takes)
+        return self.ranks.swap(x.index_select(0, self.asked), self.gives, self.takes)
 
-    def sum_later(self, x: Tensor) -> Callable[[], Tensor]:
-        """Start to add up rows at the ranks that hold them, and return a function that waits for the own sums.
+    def summed(self, x: Tensor) -> Tensor:
+        """Return the sums of rows over all ranks at the ranks that hold them; zero for items that no rank wants.
 
         Args:
             x: Partial rows of the wanted items ``[num_wanted, ...]``.
 
         Returns:
-            A function that returns the sums, zero for items that no rank wants ``[num_held, ...]``.
+            The own rows of the sums ``[num_held, ...]``.
         """
-        waiting = self.ranks.swap_later(x.contiguous(), self.takes, self.gives)
-
-        def wait() -> Tensor:
-            out = x.new_zeros(self.held, *x.shape[1:])
-            return out.index_add_(0, self.asked, waiting())
-
-        return wait
+        received = self.ranks.swap(x.contiguous(), self.takes, self.gives)
+        del x  # if the caller does not hold it either, the sums can take its memory
+        out = received.new_zeros(self.held, *received.shape[1:])
+        return out.index_add_(0, self.asked, received)

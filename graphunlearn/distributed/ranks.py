@@ -206,8 +206,8 @@ class Ranks:
             self._call(lambda: dist.reduce(x, rank))
         return x
 
-    def swap_later(self, x: Tensor, gives: list[int], takes: list[int]) -> Callable[[], Tensor]:
-        """Start to send rows to every rank and to receive rows from it; return a function that waits for the latter.
+    def swap(self, x: Tensor, gives: list[int], takes: list[int]) -> Tensor:
+        """Send rows to every rank, and return those received from it.
 
         Args:
             x: The rows to send, by the rank that gets them ``[sum(gives), ...]``. Contiguous.
@@ -215,22 +215,17 @@ class Ranks:
             takes: Number of rows from every rank.
 
         Returns:
-            A function that returns the received rows, by the rank that sent them ``[sum(takes), ...]``.
+            The received rows, by the rank that sent them ``[sum(takes), ...]``.
 
         Raises:
             RankError: A rank failed, died, or did not answer in time.
         """
         if self.world == 1:
-            return lambda: x
+            return x
         self.sent += (len(x) - gives[self.rank]) * x[:1].numel() * x.element_size()
         out = x.new_empty(sum(takes), *x.shape[1:])
-        work = self._call(lambda: dist.all_to_all_single(out, x, takes, gives, async_op=True))
-
-        def wait() -> Tensor:
-            self._call(work.wait)
-            return out
-
-        return wait
+        self._call(lambda: dist.all_to_all_single(out, x, takes, gives))
+        return out
 
     def number(self, value: float) -> float:
         """Return the sum of one number per rank, in double precision.

@@ -96,7 +96,7 @@ class _Fetched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
         ctx.exchange = exchange
-        return exchange.fetch_later(x)()
+        return exchange.fetch(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
@@ -107,7 +107,7 @@ class _Returned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
         ctx.exchange = exchange
-        return exchange.sum_later(x)()
+        return exchange.summed(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
@@ -130,9 +130,8 @@ def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, S
         return shared(rows, encoded), samples
     drawn = samples.items[:0] if samples.negatives is None else samples.negatives.flatten()
     wanted, place = torch.cat([samples.items, drawn]).unique(return_inverse=True)
-    parts = [encoded.items] if encoded.item_base is None else [encoded.items, encoded.item_base]
-    both = _Fetched.apply(Exchange(rows, wanted), torch.cat(parts, 1))  # in one message
-    found = both.split([part.size(1) for part in parts], 1)
+    exchange = Exchange(rows, wanted)
+    base = None if encoded.item_base is None else _Fetched.apply(exchange, encoded.item_base)
     items, negatives = place.split([len(samples), len(drawn)])
     own = replace(
         samples,
@@ -140,7 +139,7 @@ def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, S
         negatives=None if samples.negatives is None else negatives.view_as(samples.negatives),
         size=(samples.size[0], len(wanted)),
     )
-    return encoded._replace(items=found[0], item_base=found[1] if len(found) > 1 else None), own
+    return encoded._replace(items=_Fetched.apply(exchange, encoded.items), item_base=base), own
 
 
 class Inner:

@@ -21,6 +21,7 @@ from graphunlearn.distributed import (
 )
 from graphunlearn.distributed.fitting import ShardObjective
 from graphunlearn.distributed.items import DividedItems, Exchange
+from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.nn.encoding import best_items
 
@@ -36,8 +37,8 @@ def rows(ranks):
     wanted = [torch.tensor([0, 3, 4]), torch.tensor([1]), torch.tensor([], dtype=torch.long)][ranks.rank]
     exchange = Exchange(items, wanted)
     before = ranks.sent
-    found = exchange.fetch_later(items.own(x))()
-    back = exchange.sum_later(torch.ones(len(wanted), 2))()
+    found = exchange.fetch(items.own(x))
+    back = exchange.summed(torch.ones(len(wanted), 2))
     sent = ranks.sent - before
     return found, back, sent, items.whole(items.own(x)), items.summed(x * (1 + ranks.rank))
 
@@ -121,16 +122,23 @@ def one_step(ranks):
     used = torch.cat([batch.own.items, batch.own.negatives.flatten()]).unique()
     held = graph.item_rows
     other = [int(((x < held.first) | (x >= held.last)).sum()) for x in (graph.pairs[1].unique(), used)]
-    before = ranks.sent
+    sent = [ranks.sent]
     objective.losses(model, graph, batch).mean().backward()
-    return ranks.sent - before, *other
+    sent.append(ranks.sent)
+    risk = shard_risk(model, graph, gu.BPR(weight_decay=0.0))
+    product = risk.curvature(risk.parameters)
+    sent.append(ranks.sent)
+    product(risk.parameters)
+    return sent[1] - sent[0], ranks.sent - sent[2], *other
 
 
-def test_the_bytes_of_a_step_are_those_of_the_cost_model():
-    sent, neighbours, used = (sum(found) for found in zip(*together(one_step, 2), strict=True))
+def test_the_bytes_of_a_step_and_of_a_product_are_those_of_the_cost_model():
+    world = 2
+    step, product, neighbours, used = (sum(found) for found in zip(*together(one_step, world), strict=True))
     of_layers = 2 * LAYERS * 2 * neighbours * 4 * DIM  # forwards and backwards, each fetches and sums
-    of_samples = used * (2 * 2 * 4 * DIM + 8) + 2 * 8  # embeddings and table, there and back; numbers of items
-    assert sent == of_layers + of_samples
+    of_samples = used * (2 * 2 * 4 * DIM + 8) + world * (world - 1) * 8  # embeddings and table, there and back; numbers
+    assert step == of_layers + of_samples
+    assert product == of_layers + 2 * (world - 1) * 4 * TRAIN.num_items * DIM  # all rows to all, and sums of them back
 
 
 def figures(ranks, users):
