@@ -130,7 +130,7 @@ def forget(model: Any, graph: Any, ranks: Ranks) -> tuple[Any, dict[str, float]]
     users = graph.part.num_all_users if ranks.world > 1 else graph.num_users
     request = gu.ForgetRequest("user", [str(number) for number in range(0, users, 1000)])
     # after a few steps, no correction need be accepted, and the default tolerance is reached in one product
-    method = gu.IFRU(on_rejection="keep", refit=False, tol=1e-3)
+    method = gu.IFRU(on_rejection="keep", refit=False, tol=1e-3, within_noise=0)
     run = (
         (lambda: unlearn(method, model, graph, request))
         if ranks.world > 1
@@ -163,9 +163,9 @@ def model_bytes(figures: dict[str, Any], dim: int, layers: int, what: str) -> fl
     table = 4 * figures["items"] * dim
     if what == "training":
         return table * (2 * layers + 2)
-    products = (figures["ifru"]["iterations"] + 1) * (2 * layers + 1)  # conjugate gradients, and a last residual
-    gradients = 5 * (2 * layers + 2)  # two of the step, three of its acceptance
-    return table * (products + gradients + (2 * layers + 1) + 5 * layers)  # the diagonal, and encodings
+    products = figures["ifru"]["iterations"] * (2 * layers + 1)
+    gradients = 2 * (2 * layers + 1) + 3 * (2 * layers + 2)  # two of the step, three of its acceptance
+    return table * (products + gradients + (layers + 1) + 4 * layers)  # the diagonal, and encodings
 
 
 def model_sent(graph: Any, objective: Any, samples: Any, dim: int, layers: int, steps: int) -> float:

@@ -97,7 +97,7 @@ class ShardAcceptance:
         self.pairs = self.retained.pairs[:, chosen]
         self.unseen = never_seen(self.graph, self.pairs, seed=0) if isinstance(self.objective, Sampled) else None
         self.slope = self._slope(self.start)
-        self.deleted = self._figures(self.start, self.risk)
+        self.deleted = self._figures(self.start, self.risk, self.slope)
 
     @property
     def limit(self) -> float:
@@ -115,7 +115,7 @@ class ShardAcceptance:
             return Judged(None, None, None, False, "a parameter holds NaN or infinity")
         losses = self._losses(model)
         risk = self._mean(losses)
-        found = self._figures(model, risk)
+        found = self._figures(model, risk, self._slope(model))
         if not self.whole and undecided(found, self.deleted, self.limit, self._margin(losses), self.solves):
             everything = torch.ones_like(self.chosen)
             self._look_at(everything, everything.double())
@@ -165,9 +165,9 @@ class ShardAcceptance:
         r"""Return :math:`\nabla\Phi` per retained interaction, flattened."""
         return (self._gradient(model, self.retained, self.chosen, self.weight) - self.tilt) / self.number
 
-    def _figures(self, model: nn.Module, risk: float) -> Judged:
+    def _figures(self, model: nn.Module, risk: float, slope: Tensor) -> Judged:
         r"""Return the figures of a part, with those of the step from the part whose edges are deleted."""
-        slope, theta = self._slope(model), next(model.parameters()).detach().flatten()
+        theta = next(model.parameters()).detach().flatten()
         step = theta - next(self.start.parameters()).detach().flatten()
         along = lowest(self.inner.exactly(self.slope, step), self.inner.exactly(slope, step))
         tilted = risk - self.inner.exactly(self.tilt, theta) / self.number
