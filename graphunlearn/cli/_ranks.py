@@ -117,14 +117,15 @@ def _train(command: Train, ranks: Ranks) -> Answer | None:
             fresh=True,
         )
         scores = shown_metrics(measure(model, train, held_out), train)
-        whole = whole_model(model.eval(), train)
+        whole, run = whole_model(model.eval(), train), None
         if whole is None:
             ranks.agree()
-            return None
-        about = command.about(name, result) | {"ranks": ranks.world}
-        run = Run(spec, whole, *graphs, objective, settings, about)
-        run.save(command.out, command.running.overwrite, lambda folder: ranks.agree())
-    return command.answer(run, scores, {})
+        else:
+            about = command.about(name, result) | {"ranks": ranks.world}
+            run = Run(spec, whole, *graphs, objective, settings, about)
+            run.save(command.out, command.running.overwrite, lambda folder: ranks.agree())
+        ranks.agree()  # the folder has its name, so that the checkpoints can go
+    return None if run is None else command.answer(run, scores, {})
 
 
 def _forget(command: Forget, ranks: Ranks) -> Answer | None:
@@ -152,7 +153,7 @@ def _forget(command: Forget, ranks: Ranks) -> Answer | None:
     check_method(name, run.spec, offered=serving())
     request, held, sentences = learned_part(request_of(asked, run.spec, file=command.file), run)
     method = method_for(run, command.source, name, list(chain(*command.option)), command.seed)
-    unlearning.check_method(method)
+    method = unlearning.as_on_ranks(method)
     what = described(request, run.train)
     for sentence in sentences:
         note(sentence)

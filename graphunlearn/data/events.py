@@ -69,6 +69,11 @@ class EventGraph(Stored):
         """Number of rows of an embedding table: users and items, or only items for a graph of sessions."""
 
     @property
+    def num_item_rows(self) -> int:
+        """Number of rows of items in an embedding table, which is the number of items unless processes divide them."""
+        return self.sizes["items"]
+
+    @property
     @abstractmethod
     def sides(self) -> tuple[slice, ...]:
         """Rows of the users and rows of the items; only the latter for a graph of sessions."""

@@ -1,4 +1,4 @@
-"""Work on several processes or machines under ``torchrun``: users are divided between them, items are on all."""
+"""Work on several processes or machines under ``torchrun``: users are divided between them, and items may be."""
 
 from graphunlearn.distributed.fitting import fit
 from graphunlearn.distributed.graph import ShardGraph, take_part

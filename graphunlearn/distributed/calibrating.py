@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from graphunlearn.distributed.graph import ShardGraph, ShardMatrix
+from graphunlearn.distributed.adjacency import ShardMatrix
+from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.model import TABLE, form_of
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.starting import any_emptied, refit_part, start_part
@@ -106,12 +107,12 @@ def steer_part(
     if form.alpha[0] <= 0:
         raise ArgumentError("model", "have a share of layer 0 to be calibrated on several ranks", f"{form.alpha}")
     rows = torch.cat([encoded.queries, encoded.items])
-    sizes = [graph.num_users, graph.num_items]
-    weight = 1.0 + graph.degree.to(table.dtype)
+    sizes, held = [graph.num_users, graph.num_item_rows], graph.item_rows
+    weight = 1.0 + graph.own_rows(graph.degree).to(table.dtype)
     diagonal = _own_weight(form, table)
     gain = diagonal.square() / weight
     step = (diagonal / weight).unsqueeze(1)
-    pattern = PairPattern(pairs[0], pairs[1], (sizes[0], sizes[1]))
+    pattern = PairPattern(pairs[0], pairs[1], (graph.num_users, graph.num_items))
     image = _metric(rows, graph, floor)
 
     def dot(a: Tensor, b: Tensor) -> float:
@@ -119,7 +120,7 @@ def steer_part(
 
     def two(x: Tensor) -> tuple[Tensor, Tensor]:
         users, items = x.split(sizes)
-        return users.contiguous(), items.contiguous()
+        return users.contiguous(), held.whole(items.contiguous())
 
     errors = []
     for _ in range(rounds):
@@ -127,7 +128,7 @@ def steer_part(
         user_images, item_images = two(rows @ image)
 
         def wanted(y: Tensor, item_images: Tensor = item_images, user_images: Tensor = user_images) -> Tensor:
-            back = ranks.total_(pattern.transposed.matmul(y, user_images).contiguous())
+            back = held.summed_(pattern.transposed.matmul(y, user_images).contiguous())
             return torch.cat([pattern.matmul(y, item_images), back])
 
         def kernel(y: Tensor, users: Tensor = users, items: Tensor = items) -> Tensor:
@@ -136,7 +137,7 @@ def steer_part(
 
         residual = target - pattern.dots(users, items)
         errors.append(ranks.number(float(residual.abs().sum())) / number)
-        own, other = gain.split(sizes)
+        own, other = two(gain)
         of_pairs = own[pairs[0]] * (items * item_images).sum(1)[pairs[1]]
         of_pairs += other[pairs[1]] * (users * user_images).sum(1)[pairs[0]]
         ridge = damping * ranks.number(float(of_pairs.sum())) / number
@@ -173,7 +174,10 @@ def _metric(rows: Tensor, graph: ShardGraph, floor: float) -> Tensor:
     """Return the inverse of the mean outer product over users of all ranks and over items ``[dim, dim]``."""
     users, items = rows[: graph.num_users], rows[graph.num_users :]
     of_users = graph.ranks.total(users.t() @ users) / graph.part.num_all_users
-    mean = 0.5 * (of_users + items.t() @ items / len(items))
+    of_items = items.t() @ items
+    if graph.item_rows.divided:
+        of_items = graph.ranks.total(of_items)
+    mean = 0.5 * (of_users + of_items / graph.num_items)
     scale = mean.trace() / len(mean)
     identity = torch.eye(len(mean), dtype=rows.dtype, device=rows.device)
     return torch.linalg.inv(mean / scale.clamp(min=torch.finfo(rows.dtype).tiny) + floor * identity)

@@ -62,12 +62,11 @@ class ShardState(TrainingState):
             write_atomic(self._file(epoch), content)
         except (OSError, MemoryError) as error:
             wrong = error
-        try:
-            self.ranks.agree(wrong)
-        except BaseException:
+        # a rank that is interrupted here leaves both epochs: others may have deleted the one before already
+        if not all(self.ranks.objects(wrong is None)):
             with suppress(OSError):
                 self._file(epoch).unlink(missing_ok=True)
-            raise
+            self.ranks.agree(wrong)
         self.path = self._file(epoch)
         for number, file in self._epochs().items():
             if number != epoch:

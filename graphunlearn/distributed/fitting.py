@@ -16,10 +16,10 @@ from graphunlearn.distributed.checkpoint import ShardState
 from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.model import check_items, form_of
 from graphunlearn.distributed.ranks import Ranks
-from graphunlearn.distributed.sums import shared, summed
+from graphunlearn.distributed.sums import fetched, shared, summed
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.ranking import Ranker, auroc
-from graphunlearn.nn.encoding import encode, score
+from graphunlearn.nn.encoding import Encoded, encode, score
 from graphunlearn.nn.floors.popularity import PopularItems
 from graphunlearn.nn.training import fitting
 from graphunlearn.nn.training.checkpoint import FitResult
@@ -97,7 +97,7 @@ class ShardObjective(Criterion):
             yield ShardSamples(own, min(size, samples.number - step * size), samples.place[:0])
 
     def losses(self, model: nn.Module, graph: ShardGraph, samples: ShardSamples) -> Tensor:
-        losses = self.objective(shared(self.ranks, encode(model, graph)), samples.own)
+        losses = self.objective(*fetched(graph.item_rows, encode(model, graph), samples.own))
         return summed(self.ranks, losses.sum().view(1) / samples.number)
 
 
@@ -202,19 +202,23 @@ def _(graph: ShardGraph, validation: ShardGraph | None) -> tuple[Callable[[nn.Mo
         raise ArgumentError("validation", "hold a positive interaction that 'graph' does not hold", "none")
 
     def watch(model: nn.Module) -> float:
-        if isinstance(model, PopularItems):
-            ranks.total_(model.counts)
-        rows, items, *_ = encode(model, graph)
+        rows, items, *_ = _embeddings(model, graph)
         return ranks.number(ranker(rows, items)["recall@20"] * own if own else 0.0) / users
 
     return watch, "recall@20"
+
+
+def _embeddings(model: nn.Module, graph: ShardGraph) -> Encoded:
+    """Return the embeddings of the users of this rank and of all items, without gradients."""
+    if isinstance(model, PopularItems):
+        counts = graph.ranks.total(model.counts)
+        return Encoded(counts.new_ones(graph.num_users, 1), counts.unsqueeze(1))
+    return shared(graph.item_rows, encode(model, graph))
 
 
 def _auroc(model: nn.Module, graph: ShardGraph, pairs: ShardGraph) -> float:
     """Return the AUROC of the pairs of all ranks, the same on all ranks."""
     ranks, label = graph.ranks, pairs.label
     assert label is not None
-    if isinstance(model, PopularItems):
-        ranks.total_(model.counts)
-    found = [ranks.gather(x) for x in (score(encode(model, graph), pairs.pairs), label)]
+    found = [ranks.gather(x) for x in (score(_embeddings(model, graph), pairs.pairs), label)]
     return ranks.number(0.0 if found[0] is None or found[1] is None else auroc(found[0], found[1]))

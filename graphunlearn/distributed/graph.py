@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -19,11 +18,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES
 from graphunlearn.data.vocabulary import Vocabulary, preview
+from graphunlearn.distributed.adjacency import ShardAdjacency
+from graphunlearn.distributed.items import DividedItems, Items
 from graphunlearn.distributed.ranks import Ranks, check_world
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import Adjacency, csr
+from graphunlearn.func import Adjacency
 
-__all__ = ["Part", "ShardGraph", "cuts_of_users", "made_part", "take_part"]
+__all__ = ["ItemRows", "Part", "ShardGraph", "cuts_of_items", "cuts_of_users", "made_part", "take_part"]
+
+ItemRows = Literal["replicated", "sharded"]
+"""Which rows of items a rank holds."""
 
 _SHARDED: MutableMapping[Tensor, ShardAdjacency] = WeakTensorKeyDictionary()
 
@@ -35,10 +39,13 @@ class Part:
     Args:
         ranks: The ranks.
         bounds: The first user of every rank, and the number of all users ``[world + 1]``.
+        item_bounds: The first item of every rank whose row it holds, and the number of items ``[world + 1]``; ``None``
+            if every rank holds the rows of all items.
     """
 
     ranks: Ranks
     bounds: tuple[int, ...]
+    item_bounds: tuple[int, ...] | None = None
 
     @property
     def first_user(self) -> int:
@@ -52,85 +59,6 @@ class Part:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Part:
         return self
-
-
-class ShardMatrix:
-    r"""A matrix with the pattern of the adjacency of the whole graph, of which a rank holds the entries of its users.
-
-    A product takes the rows of the users of this rank and those of all items, and returns the same rows of the product:
-
-    .. math::
-        y_u = \hat A_{ui} x_i, \qquad y_i = \sum_r \hat A^{(r)}_{iu} x^{(r)}_u
-
-    Args:
-        users: The rows of the users ``[num_users, num_items]``.
-        items: The rows of the items ``[num_items, num_users]``.
-        ranks: The ranks, over which the rows of the items are summed.
-    """
-
-    def __init__(self, users: Tensor, items: Tensor, ranks: Ranks) -> None:
-        self.users, self.items, self.ranks = users, items, ranks
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        num_users = self.users.size(0)
-        waiting = self.ranks.total_later(self.items @ x[:num_users])
-        users = self.users @ x[num_users:]  # while the sum is under way
-        return torch.cat([users, waiting()])
-
-    def squared(self) -> ShardMatrix:
-        """Return the matrix with squared entries."""
-        return ShardMatrix(_squared(self.users), _squared(self.items), self.ranks)
-
-    def row_squares(self) -> Tensor:
-        """Return the sum of the squared entries of every row ``[num_users + num_items]`` (float64)."""
-        squares = []
-        for m in (self.users, self.items):
-            ends = torch.cat([m.values().new_zeros(1).double(), m.values().double().square().cumsum(0)])
-            squares.append(ends[m.crow_indices().long()].diff())
-        return torch.cat([squares[0], self.ranks.total(squares[1])])
-
-
-def _squared(m: Tensor) -> Tensor:
-    return csr(m.crow_indices(), m.col_indices(), m.values().square(), (m.size(0), m.size(1)))
-
-
-class ShardAdjacency(Adjacency):
-    """The adjacency of the part of a rank; degrees and the normalised matrix are those of the whole graph.
-
-    Args:
-        local: The adjacency of the interactions of this rank.
-        num_users: The number of users of this rank.
-        ranks: The ranks.
-    """
-
-    def __init__(self, local: Adjacency, num_users: int, ranks: Ranks) -> None:
-        super().__init__(local.rowptr, local.col, local.interaction)
-        self.local, self.num_users, self.ranks = local, num_users, ranks
-
-    @cached_property
-    def degree(self) -> Tensor:
-        own = self.local.degree
-        return torch.cat([own[: self.num_users], self.ranks.total(own[self.num_users :])])
-
-    def entries(self, nodes: Tensor) -> Tensor:
-        return self.local.entries(nodes)
-
-    def matrix(self, values: Tensor) -> ShardMatrix:
-        """Return a matrix with the pattern of the adjacency.
-
-        Args:
-            values: The values of the entries of this rank ``[2 * num_interactions]``.
-        """
-        users, half = self.num_users, self.col.numel() // 2
-        items = self.num_nodes - users
-        own = csr(self.rowptr[: users + 1], self.col[:half] - users, values[:half], (users, items))
-        back = csr(self.rowptr[users:] - half, self.col[half:], values[half:], (items, users))
-        return ShardMatrix(own, back, self.ranks)
-
-    def _normalize(self, dtype: torch.dtype) -> Tensor:
-        scale = self.degree.to(dtype).rsqrt()
-        values = torch.repeat_interleave(scale, self.local.degree) * scale[self.col]
-        return cast(Tensor, self.matrix(values))  # a linear form only multiplies with it
 
 
 class ShardGraph(InteractionGraph):
@@ -164,6 +92,33 @@ class ShardGraph(InteractionGraph):
         return self.part.first_user
 
     @property
+    def item_rows(self) -> Items:
+        """The rows of items that this rank holds."""
+        bounds = self.part.item_bounds
+        return Items(self.ranks, self.num_items) if bounds is None else DividedItems(self.ranks, bounds)
+
+    @property
+    def num_item_rows(self) -> int:
+        """Number of rows of items in the table of this rank."""
+        return self.item_rows.held
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows in the table of this rank: those of its users, then the rows of items that it holds."""
+        return self.num_users + self.num_item_rows
+
+    def own_rows(self, x: Tensor) -> Tensor:
+        """Return the rows of the table of this rank from an array with a row for each of its users and for all items.
+
+        Args:
+            x: Such as degrees ``[num_nodes, ...]``.
+
+        Returns:
+            The rows ``[num_rows, ...]``.
+        """
+        return torch.cat([x[: self.num_users], self.item_rows.own(x[self.num_users :])]) if self.part.item_bounds else x
+
+    @property
     def position(self) -> Tensor:
         """The position of every interaction in the whole graph, before any was forgotten ``[num_interactions]``."""
         return cast(Tensor, self._interactions["position"])
@@ -172,7 +127,7 @@ class ShardGraph(InteractionGraph):
     def adjacency(self) -> Adjacency:
         local, known = super().adjacency, _SHARDED.get(self.pairs)
         if known is None or known.local is not local:
-            known = ShardAdjacency(local, self.num_users, self.ranks)
+            known = ShardAdjacency(local, self.num_users, self.item_rows)
             if not self.pairs.is_inference():
                 _SHARDED[self.pairs] = known
         return known
@@ -184,7 +139,8 @@ class ShardGraph(InteractionGraph):
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the part of this rank; it changes with the number of ranks."""
-        return f"{super().fingerprint()} {self.part.bounds}"
+        held = "" if self.part.item_bounds is None else f" {self.part.item_bounds}"
+        return f"{super().fingerprint()} {self.part.bounds}{held}"
 
     def count(self) -> int:
         """Return the number of interactions of the whole graph."""
@@ -279,34 +235,64 @@ def cuts_of_users(count: Tensor, world: int) -> tuple[int, ...]:
     return (*bounds, num_users)
 
 
-def take_part(graph: InteractionGraph, ranks: Ranks, *, like: ShardGraph | None = None) -> ShardGraph:
+def cuts_of_items(num_items: int, ranks: Ranks, items: ItemRows) -> tuple[int, ...] | None:
+    """Return ranges of items of about the same size whose rows a rank each holds; ``None`` if all ranks hold all rows.
+
+    Args:
+        num_items: The number of items.
+        ranks: The ranks.
+        items: ``"replicated"`` or ``"sharded"``.
+
+    Raises:
+        ArgumentError: ``items`` is neither.
+
+    Example:
+        >>> cuts_of_items(5, Ranks(1, 2), "sharded")
+        (0, 2, 5)
+    """
+    if items not in get_args(ItemRows):
+        raise ArgumentError("items", f"be one of {', '.join(get_args(ItemRows))}", f"{items!r}")
+    if items == "replicated" or ranks.world == 1:
+        return None
+    return tuple(num_items * rank // ranks.world for rank in range(ranks.world + 1))
+
+
+def take_part(
+    graph: InteractionGraph, ranks: Ranks, *, items: ItemRows = "replicated", like: ShardGraph | None = None
+) -> ShardGraph:
     """Return the part of a graph that this rank works on; all ranks pass the same graph.
 
     Args:
         graph: The whole graph.
         ranks: The ranks.
-        like: A part whose users the result has too, such as that of the training graph for held-out data.
+        items: Whether every rank holds the rows of all items in its table (``"replicated"``), or every rank those of a
+            contiguous part (``"sharded"``), which takes less memory with many items.
+        like: A part whose users and rows of items the result has too, such as that of the training graph for held-out
+            data; ``items`` is not used then.
 
     Returns:
         The part, which shares no memory with the graph.
 
     Raises:
-        ArgumentError: There are more ranks than users.
-        RankError: The ranks pass different graphs.
+        ArgumentError: There are more ranks than users, or ``items`` is neither of the two.
+        RankError: The ranks pass different graphs, or different values of ``items``.
     """
-    ranks.same(data=graph.fingerprint())
-    bounds = cuts_of_users(graph.degree[: graph.num_users], ranks.world) if like is None else like.part.bounds
-    part = Part(ranks, bounds)
-    first, last = part.first_user, bounds[ranks.rank + 1]
+    if like is None:
+        cuts = cuts_of_items(graph.num_items, ranks, items)
+        part = Part(ranks, cuts_of_users(graph.degree[: graph.num_users], ranks.world), cuts)
+    else:
+        part = like.part
+    ranks.same(data=graph.fingerprint(), items=part.item_bounds)
+    first, last = part.first_user, part.bounds[ranks.rank + 1]
     position = ((graph.pairs[0] >= first) & (graph.pairs[0] < last)).nonzero().view(-1)
     pairs = graph.pairs.index_select(1, position)
     pairs[0] -= first
     values = {name: getattr(graph, name) for name in ATTRIBUTES if getattr(graph, name) is not None}
     own = {name: value.index_select(0, position) for name, value in values.items()}
-    users, items = (graph.vocabulary(side) for side in SIDES)
+    users, known_items = (graph.vocabulary(side) for side in SIDES)
     if not users.is_range or ranks.world > 1:
         users = users.take(torch.arange(first, last))
-    return made_part(part, pairs, position, users, items, own)
+    return made_part(part, pairs, position, users, known_items, own)
 
 
 def made_part(

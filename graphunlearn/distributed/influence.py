@@ -91,10 +91,11 @@ def ifru_part(
     old = shard_risk(before, graph, objective, samples)
     kept = retained_samples(objective, samples, graph, retained, removed)
     new = shard_risk(model, retained, objective, kept)
-    gone = graph.emptied(retained).repeat_interleave(old.table.size(1)) if log["emptied_nodes"] else None
+    emptied = graph.own_rows(graph.emptied(retained))
+    gone = emptied.repeat_interleave(old.table.size(1)) if log["emptied_nodes"] else None
     direct = partial(shard_risk, before, graph, objective, samples.select(removed))
     problem = Problem(old, new, direct, old.parameters, new.parameters.clone(), gone, None)
-    inner = Inner(graph.ranks, graph.num_users * old.table.size(1))
+    inner = Inner.of(graph, old.table.size(1))
     tilted = Tilted(problem, problem.tilt())
     slope = tilted.gradient(problem.start)
     damping, more = _damping(method, problem, tilted.tilt, inner)
@@ -153,13 +154,3 @@ def _least_gradient(
             break
         best, chosen, damping = left, damping, 3 * damping
     return chosen, best
-
-
-def milder(method: IFRU, log: dict[str, Any]) -> list[tuple[str, IFRU]]:
-    """Return variants with a milder step, as one process tries them.
-
-    Args:
-        method: The method.
-        log: The log of its step.
-    """
-    return [(words, other) for words, other in method.milder(log) if isinstance(other, IFRU)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.distributed.fitting import places
 from graphunlearn.distributed.graph import ShardGraph
-from graphunlearn.distributed.sums import Inner, shared
+from graphunlearn.distributed.sums import Inner, fetched, shared
 from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.acceptance import (
@@ -59,8 +60,8 @@ class ShardAcceptance:
             objective = objective.with_negatives(FEWEST_NEGATIVES)
         self.objective, self.before, self.start = objective, before, deleted
         self.graph, self.retained, self.removed, self.solves = graph, retained, removed, solves
-        self.ranks, self.number = graph.ranks, retained.count()
-        self.inner = Inner(self.ranks, graph.num_users * next(before.parameters()).size(1))
+        self.ranks, self.item_rows, self.number = graph.ranks, graph.item_rows, retained.count()
+        self.inner = Inner.of(graph, next(before.parameters()).size(1))
         touched = graph.degree != retained.degree
         affected = touched[retained.pairs[0]] | touched[retained.pairs[1] + graph.num_users]
         generator = torch.Generator().manual_seed(seed)
@@ -96,7 +97,7 @@ class ShardAcceptance:
         self.pairs = self.retained.pairs[:, chosen]
         self.unseen = never_seen(self.graph, self.pairs, seed=0) if isinstance(self.objective, Sampled) else None
         self.slope = self._slope(self.start)
-        self.deleted = self._figures(self.start, self.risk)
+        self.deleted = self._figures(self.start, self.risk, self.slope)
 
     @property
     def limit(self) -> float:
@@ -114,7 +115,7 @@ class ShardAcceptance:
             return Judged(None, None, None, False, "a parameter holds NaN or infinity")
         losses = self._losses(model)
         risk = self._mean(losses)
-        found = self._figures(model, risk)
+        found = self._figures(model, risk, self._slope(model))
         if not self.whole and undecided(found, self.deleted, self.limit, self._margin(losses), self.solves):
             everything = torch.ones_like(self.chosen)
             self._look_at(everything, everything.double())
@@ -137,13 +138,14 @@ class ShardAcceptance:
 
     def _losses(self, model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return self.objective(encode(model, self.retained), self.samples).double()
+            return self.objective(*fetched(self.item_rows, encode(model, self.retained), self.samples)).double()
 
     def _gradient(self, model: nn.Module, graph: ShardGraph, mask: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of the weighted loss of the interactions of all ranks in a mask, flattened."""
         (table,) = model.parameters()
         with torch.enable_grad():
-            losses = self.objective(shared(self.ranks, encode(model, graph)), self.objective.samples(graph, mask=mask))
+            samples = self.objective.samples(graph, mask=mask)
+            losses = self.objective(*fetched(self.item_rows, encode(model, graph), samples))
             return torch.autograd.grad((losses * weight.to(losses.dtype)).sum(), table)[0].flatten()
 
     def _tilt(self) -> Tensor:
@@ -156,16 +158,16 @@ class ShardAcceptance:
         kept = (~self.removed).nonzero().view(-1)[self.chosen]
         mask[kept], weight[kept] = True, self.weight
         tilt = self._gradient(self.before, self.graph, mask, weight[mask])
-        tilt.view(self.graph.num_nodes, -1)[self.graph.emptied(self.retained)] = 0
+        tilt.view(self.graph.num_rows, -1)[self.graph.own_rows(self.graph.emptied(self.retained))] = 0
         return tilt
 
     def _slope(self, model: nn.Module) -> Tensor:
         r"""Return :math:`\nabla\Phi` per retained interaction, flattened."""
         return (self._gradient(model, self.retained, self.chosen, self.weight) - self.tilt) / self.number
 
-    def _figures(self, model: nn.Module, risk: float) -> Judged:
+    def _figures(self, model: nn.Module, risk: float, slope: Tensor) -> Judged:
         r"""Return the figures of a part, with those of the step from the part whose edges are deleted."""
-        slope, theta = self._slope(model), next(model.parameters()).detach().flatten()
+        theta = next(model.parameters()).detach().flatten()
         step = theta - next(self.start.parameters()).detach().flatten()
         along = lowest(self.inner.exactly(self.slope, step), self.inner.exactly(slope, step))
         tilted = risk - self.inner.exactly(self.tilt, theta) / self.number
@@ -176,7 +178,7 @@ class ShardAcceptance:
     def _levels(self, model: nn.Module) -> Levels | None:
         if self.unseen is None:
             return None
-        encoded = encode(model, self.retained)
+        encoded = shared(self.item_rows, encode(model, self.retained))
         p = [torch.sigmoid(score(encoded, pairs)).double() for pairs in (self.pairs, self.unseen)]
         some, means = self.weight * (self.unseen[1] != self.pairs[1]), []
         for weight, values in ((self.weight, 1 - p[0]), (some, p[1])):
@@ -184,14 +186,17 @@ class ShardAcceptance:
             means.append(self.ranks.number(float((weight * values).sum())) / max(number, 1.0))
         return Levels(*means)
 
-    def figures(self) -> dict[str, float | None]:
-        """Return the figures of the part whose edges are deleted, as the log of one process has them."""
-        return {"risk": self.risk, "tilted": self.deleted.tilted, "gradient": self.deleted.gradient}
-
-    def levels(self, found: Judged) -> list[dict[str, float] | None]:
-        """Return the levels of the deleted and of a corrected part, as the log of one process has them.
+    def record(self, first: Judged) -> dict[str, Any]:
+        """Return what is recorded of the part whose edges are deleted, and of the part that was judged first.
 
         Args:
-            found: What is known about the corrected part.
+            first: The figures of that part.
         """
-        return [None if levels is None else asdict(levels) for levels in (self.deleted.levels, found.levels)]
+        deleted = self.deleted
+        return {
+            "deleted": {"risk": self.risk, "tilted": deleted.tilted, "gradient": deleted.gradient},
+            "limit": self.limit,
+            "levels": [None if found is None else asdict(found) for found in (deleted.levels, first.levels)],
+            "samples": self.looked_at,
+            "of": self.number,
+        }

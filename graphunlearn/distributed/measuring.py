@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.items import DividedItems
+from graphunlearn.distributed.sums import shared
 from graphunlearn.errors import ArgumentError
 from graphunlearn.metrics.ranking import Ranker, auroc
-from graphunlearn.nn.encoding import best_items, encode, score
+from graphunlearn.nn.encoding import SCORES, best_items, encode, finite_encoding, score
 
 __all__ = ["audit", "measure", "recommend"]
 
@@ -48,7 +50,8 @@ def recommend(
                 raise ArgumentError("users", "hold users of the graph", users[int((known == 0).nonzero()[0])])
             own, order = numbers[here].to(graph.device), here.nonzero().view(-1)
         learned = graph.active[graph.num_users :]
-        items, scores = best_items(model.eval(), graph, k, own, candidates=learned)
+        best = best_of_parts if graph.item_rows.divided else best_items
+        items, scores = best(model.eval(), graph, k, own, learned)
         found = ranks.gather(items), ranks.gather(scores)
         places = None if order is None else ranks.gather(order)
         if found[0] is None or found[1] is None:
@@ -57,6 +60,56 @@ def recommend(
             return found[0], found[1]
         back = places.argsort().to(graph.device)
         return found[0][back], found[1][back]
+
+
+@torch.no_grad()
+def best_of_parts(
+    model: nn.Module, graph: ShardGraph, k: int, users: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`~graphunlearn.nn.encoding.best_items` does where every rank holds the rows of a part of items.
+
+    The ranks send their rows one after another; a rank keeps the best items of its users among those seen so far, and
+    never holds more than the rows of two parts.
+
+    Args:
+        model: The part of the model.
+        graph: The part of the graph, whose interactions are excluded.
+        k: Number of items per user.
+        users: Users of this rank ``[num]``.
+        candidates: Mask of the items that may be returned ``[num_items]``.
+
+    Returns:
+        Items and scores ``[num, k]``, best first; a place without an item is ``-1`` with a score of minus infinity.
+
+    Raises:
+        ArgumentError: ``k`` is not between 1 and the number of items, or an embedding is not finite.
+    """
+    if not 1 <= k <= graph.num_items:
+        raise ArgumentError("k", f"be between 1 and the number of items, {graph.num_items}", k)
+    encoded, rows = finite_encoding(model, graph), cast(DividedItems, graph.item_rows)
+    squares = [graph.ranks.number(float(part.double().square().sum())) for part in encoded[:2]]
+    safe = (squares[0] * squares[1]) ** 0.5 < torch.finfo(encoded.items.dtype).max  # otherwise products may overflow
+    dtype = encoded.items.dtype if safe else torch.double
+    found = torch.full((len(users), k), -1, dtype=torch.long, device=users.device)
+    values = torch.full((len(users), k), -torch.inf, dtype=dtype, device=users.device)
+    for rank in range(graph.ranks.world):
+        part, first = rows.part(encoded.items, rank).to(dtype), rows.bounds[rank]
+        size, left_out = max(1, min(1024, SCORES // max(len(part), 1))), ~candidates[first : first + len(part)]
+        for start in range(0, len(users) if len(part) else 0, size):
+            place = slice(start, start + size)
+            batch = users[place]
+            scores = encoded.queries[batch].to(dtype) @ part.t()
+            if not safe:
+                scores.nan_to_num_()
+            user, item = graph.seen(batch)
+            here = (item >= first) & (item < first + len(part))
+            scores[user[here], item[here] - first] = -torch.inf
+            scores.masked_fill_(left_out, -torch.inf)
+            best, chosen = scores.topk(min(k, len(part)))
+            both = torch.cat([values[place], best], 1), torch.cat([found[place], chosen + first], 1)
+            values[place], order = both[0].topk(k)
+            found[place] = both[1].gather(1, order)
+    return found.masked_fill(values == -torch.inf, -1), values
 
 
 @torch.no_grad()
@@ -77,7 +130,7 @@ def measure(model: nn.Module, graph: ShardGraph, held_out: ShardGraph, ks: Seque
     """
     ranks = graph.ranks
     with ranks.guard():
-        encoded = encode(model, graph)
+        encoded = shared(graph.item_rows, encode(model, graph))
         ranker = Ranker(graph, held_out, ks)
         own = ranker.counts["num_users"]
         users = ranks.number(own)
@@ -135,7 +188,7 @@ def audit(
         number = {name: ranks.number(found.size(1)) for name, found in pairs.items()}
 
         def probabilities(model: nn.Module, over: ShardGraph) -> dict[str, Tensor]:
-            encoded = encode(model, over)
+            encoded = shared(over.item_rows, encode(model, over))
             return {name: torch.sigmoid(score(encoded, found)) for name, found in pairs.items()}
 
         def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The part of a model that one rank holds: the rows of its users, and those of all items."""
+"""The part of a model that one rank holds: the rows of its users, and those of all items or of a part of them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def form_of(model: nn.Module, graph: InteractionGraph) -> LinearForm:
 def check_items(model: nn.Module, graph: ShardGraph) -> None:
     """Check that all ranks hold the same rows of items, up to rounding errors, by a weighted sum of them.
 
+    Where each holds the rows of other items, there is nothing to check.
+
     Args:
         model: The part of the model.
         graph: The part of the graph.
@@ -49,6 +51,8 @@ def check_items(model: nn.Module, graph: ShardGraph) -> None:
     Raises:
         RankError: A rank holds others.
     """
+    if graph.item_rows.divided:
+        return
     items = model.get_parameter(TABLE)[graph.num_users :].double()
     weight = torch.arange(len(items), dtype=torch.float64, device=items.device).cos()
     found = graph.ranks.objects(((weight @ items).cpu(), float(items.norm())))
@@ -89,18 +93,19 @@ def drawn_rows(graph: ShardGraph, dim: int, seed: int, dtype: torch.dtype = torc
         dtype: Type of the table.
 
     Returns:
-        The rows ``[num_users + num_items, dim]``, on the CPU.
+        The rows ``[num_rows, dim]``, on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
-    total = graph.part.num_all_users + graph.num_items
+    users, held = graph.part.num_all_users, graph.item_rows
+    total = users + graph.num_items
     bound = math.sqrt(3.0) * math.sqrt(2.0 / (total + dim))
-    out = torch.empty(graph.num_nodes, dim, dtype=dtype)
+    out = torch.empty(graph.num_rows, dim, dtype=dtype)
     first, last = graph.first_user, graph.first_user + graph.num_users
     at_once = max(1, _AT_ONCE // dim)
     for start in range(0, total, at_once):
         stop = min(start + at_once, total)
         rows = torch.empty(stop - start, dim, dtype=dtype).uniform_(-bound, bound, generator=generator)
-        for own, low, high in ((0, first, last), (graph.num_users, graph.part.num_all_users, total)):
+        for own, low, high in ((0, first, last), (graph.num_users, users + held.first, users + held.last)):
             a, b = max(start, low), min(stop, high)
             if a < b:
                 out[own + a - low : own + b - low] = rows[a - start : b - start]
@@ -136,7 +141,7 @@ def model_part(model: nn.Module, graph: ShardGraph) -> nn.Module:
     if len(table) != wanted:
         raise ArgumentError("model", f"have a row for each of the {wanted} users and items", len(table))
     first = graph.first_user
-    items = table[graph.part.num_all_users :]
+    items = graph.item_rows.own(table[graph.part.num_all_users :])
     part = _sized(model, torch.cat([table[first : first + graph.num_users], items]))
     form_of(part, graph)
     return part
@@ -151,8 +156,9 @@ def whole_model(model: nn.Module, graph: ShardGraph) -> nn.Module | None:
         graph: The part of the graph.
     """
     table = _table(model).detach()
-    users = graph.ranks.gather(table[: graph.num_users])
-    return None if users is None else _sized(model, torch.cat([users, table[graph.num_users :]]))
+    users, items = graph.ranks.gather(table[: graph.num_users]), table[graph.num_users :]
+    whole = graph.ranks.gather(items) if graph.item_rows.divided else items
+    return None if users is None or whole is None else _sized(model, torch.cat([users, whole]))
 
 
 def _table(model: nn.Module) -> nn.Parameter:

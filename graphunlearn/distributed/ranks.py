@@ -61,6 +61,7 @@ class Ranks:
     Attributes:
         bytes: Bytes of all tensors that :meth:`total` added up so far.
         sums: Number of such sums.
+        sent: Bytes of rows that this rank sent to others in other ways so far.
 
     Example:
         >>> import torch
@@ -70,7 +71,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, world: int = 1, store: Store | None = None, timeout: float = TIMEOUT) -> None:
         self.rank, self.world, self.store, self.timeout = rank, world, store, timeout
-        self.bytes = self.sums = 0
+        self.bytes = self.sums = self.sent = 0
         self._broken = False
 
     @classmethod
@@ -172,6 +173,59 @@ class Ranks:
             return x
 
         return wait
+
+    def send_to_all(self, x: Tensor, rank: int) -> Tensor:
+        """Return what one rank holds, in place.
+
+        Args:
+            x: On that rank, what it sends; on the others, memory of the same shape and type. Contiguous.
+            rank: The rank that sends.
+
+        Raises:
+            RankError: A rank failed, died, or did not answer in time.
+        """
+        if self.world > 1 and x.numel():
+            if rank == self.rank:
+                self.sent += (self.world - 1) * x.numel() * x.element_size()
+            self._call(lambda: dist.broadcast(x, rank))
+        return x
+
+    def sum_at(self, x: Tensor, rank: int) -> Tensor:
+        """Return the sum over all ranks on one rank, in place; on the others, ``x`` then holds nothing of use.
+
+        Args:
+            x: A contiguous tensor of the same shape and type on all ranks.
+            rank: The rank that gets the sum.
+
+        Raises:
+            RankError: A rank failed, died, or did not answer in time.
+        """
+        if self.world > 1 and x.numel():
+            if rank != self.rank:
+                self.sent += x.numel() * x.element_size()
+            self._call(lambda: dist.reduce(x, rank))
+        return x
+
+    def swap(self, x: Tensor, gives: list[int], takes: list[int]) -> Tensor:
+        """Send rows to every rank, and return those received from it.
+
+        Args:
+            x: The rows to send, by the rank that gets them ``[sum(gives), ...]``. Contiguous.
+            gives: Number of rows for every rank.
+            takes: Number of rows from every rank.
+
+        Returns:
+            The received rows, by the rank that sent them ``[sum(takes), ...]``.
+
+        Raises:
+            RankError: A rank failed, died, or did not answer in time.
+        """
+        if self.world == 1:
+            return x
+        self.sent += (len(x) - gives[self.rank]) * x[:1].numel() * x.element_size()
+        out = x.new_empty(sum(takes), *x.shape[1:])
+        self._call(lambda: dist.all_to_all_single(out, x, takes, gives))
+        return out
 
     def number(self, value: float) -> float:
         """Return the sum of one number per rank, in double precision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data.vocabulary import Vocabulary
-from graphunlearn.distributed.graph import Part, ShardGraph, cuts_of_users, made_part
+from graphunlearn.distributed.graph import ItemRows, Part, ShardGraph, cuts_of_items, cuts_of_users, made_part
 from graphunlearn.distributed.ranks import RankError, Ranks
 from graphunlearn.errors import ArgumentError, FileError
 
@@ -32,6 +33,7 @@ def read_part(
     time: str | None = None,
     label: str | None = None,
     own: bool = False,
+    items: ItemRows = "replicated",
 ) -> ShardGraph:
     """Read the part of a rank from a folder of Parquet files.
 
@@ -50,13 +52,14 @@ def read_part(
         label: Name of the column of labels.
         own: Whether every rank passes a folder of its own, with the rows of its users alone; users of rank 0 are then
             numbered first, and those of rank 1 after them.
+        items: Which rows of items a rank holds; see :func:`take_part`.
 
     Returns:
         The part.
 
     Raises:
         ArgumentError: The folder holds no rows, a column is missing, an id is not a whole number from 0 to 2**31, or
-            there are more ranks than users.
+            there are more ranks than users; or ``items`` is neither of the two.
         RankError: With ``own``, two ranks hold rows of one user.
         ImportError: Pyarrow is not installed.
 
@@ -74,23 +77,26 @@ def read_part(
         columns = {"user": user, "item": item} | {role: name for role, name in given.items() if name is not None}
         if not own:
             ranks.same(columns=columns, data=_names(Path(folder)))
+        ranks.same(items=items)
         groups = _groups(Path(folder), columns)
         counted = groups if own else groups[ranks.rank :: ranks.world]
         seen = [np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)]
         for group in counted:
             for side, values in enumerate(_ids(group, folder, [user, item])):
                 seen[side] = _added(seen[side], values)
-        users, items = (_total(ranks, counts) for counts in seen)
+        users, known_items = (_total(ranks, counts) for counts in seen)
         if not int(users.sum()):
             raise ArgumentError("folder", "hold at least one row", f"'{folder}', with none")
+        cuts = cuts_of_items(int((known_items > 0).sum()), ranks, items)
         if own:
             part, low, numbers = _own_part(ranks, seen[0], len(users))
+            part = replace(part, item_bounds=cuts)
         else:
             known = users.nonzero().view(-1)
-            part = Part(ranks, cuts_of_users(users[known], ranks.world))
+            part = Part(ranks, cuts_of_users(users[known], ranks.world), cuts)
             numbers = (users > 0).cumsum(0) - 1 - part.first_user
             low = known[part.first_user : part.bounds[ranks.rank + 1]]
-        item_numbers = (items > 0).cumsum(0) - 1
+        item_numbers = (known_items > 0).cumsum(0) - 1
         found = list(_rows(groups, folder, columns, (int(low[0]), int(low[-1]))))
         offset = _before(ranks, sum(rows for _, rows, _ in groups)) if own else 0
         position = torch.cat([at for at, _ in found]) + offset
@@ -98,8 +104,8 @@ def read_part(
         pairs = torch.stack([numbers[table.pop("user").long()], item_numbers[table.pop("item").long()]])
         last = _last_of_repeated(pairs, int(item_numbers[-1]) + 1)
         kept = {name: value[last].to(torch.get_default_dtype()) for name, value in table.items()}
-        known_users, known_items = (Vocabulary(ids.tolist()) for ids in (low, items.nonzero().view(-1)))
-        return made_part(part, pairs[:, last].contiguous(), position[last], known_users, known_items, kept)
+        of_users, of_items = (Vocabulary(ids.tolist()) for ids in (low, known_items.nonzero().view(-1)))
+        return made_part(part, pairs[:, last].contiguous(), position[last], of_users, of_items, kept)
 
 
 Group = tuple[Any, int, int]

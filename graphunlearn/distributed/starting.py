@@ -50,19 +50,25 @@ def start_part(model: nn.Module, graph: ShardGraph, retained: ShardGraph, seed: 
         The number of touched users and items of the whole graph.
     """
     ranks, table = graph.ranks, model.get_parameter(TABLE)
-    share, emptied = kept_share(graph, retained), graph.emptied(retained)
+    share = kept_share(graph, retained)
     touched = share < 1
     if scale:
-        table[touched] *= share[touched].to(table.dtype).unsqueeze(1)
+        own = graph.own_rows(share)
+        table[own < 1] *= own[own < 1].to(table.dtype).unsqueeze(1)
     if any_emptied(graph, retained):
         fresh = drawn_rows(graph, table.size(1), fresh_seed(seed), table.dtype).to(table.device)
-        for own, side in enumerate(graph.sides):
-            rows = emptied.nonzero().view(-1)
-            rows = rows[(rows >= side.start) & (rows < side.stop)]
-            idle = (~graph.active[side]).nonzero().view(-1) + side.start
-            table[rows] = fresh[rows] + _drift(table[idle], ranks if own == 0 else Ranks())
+        emptied, active = graph.own_rows(graph.emptied(retained)), graph.own_rows(graph.active)
+        for side, among in zip(_sides(graph), (ranks, ranks if graph.item_rows.divided else Ranks())):
+            rows = emptied[side].nonzero().view(-1) + side.start
+            idle = (~active[side]).nonzero().view(-1) + side.start
+            table[rows] = fresh[rows] + _drift(table[idle], among)
     users, items = touched.split([graph.num_users, graph.num_items])
     return int(ranks.number(int(users.sum()))) + int(items.sum())
+
+
+def _sides(graph: ShardGraph) -> tuple[slice, slice]:
+    """Return where the rows of users and those of items are in the table of this rank."""
+    return slice(0, graph.num_users), slice(graph.num_users, graph.num_rows)
 
 
 def _drift(idle: Tensor, ranks: Ranks) -> Tensor:
@@ -107,10 +113,12 @@ def refit_part(
     table = trained.get_parameter(TABLE).detach()
     gradient = before.gradient(before.parameters).view_as(table)
     encoded = before.encode(before.parameters)
-    share, gone = kept_share(graph, retained), graph.emptied(retained).split([graph.num_users, graph.num_items])
+    share = graph.own_rows(kept_share(graph, retained))
+    gone, items = graph.emptied(retained).split([graph.num_users, graph.num_items]), graph.item_rows
     log: dict[str, Any] = {}
     for side, own in (("users", 0), ("items", 1)):
-        dot = _dot_of(ranks, own)
+        divided = own == 0 or items.divided  # whether no two ranks hold the same rows
+        dot = _dot_of(ranks, divided)
         lost = graph.pairs[:, removed & gone[1 - own][graph.pairs[1 - own]]]
         near = torch.zeros(len(gone[own]), dtype=torch.int32, device=lost.device)
         near[lost[own]] = 1
@@ -118,21 +126,24 @@ def refit_part(
             ranks.total_(near)
         nodes = ((near > 0) & ~gone[own]).nonzero().view(-1)
         number = len(nodes) if own else int(ranks.number(len(nodes)))
+        here = torch.ones_like(nodes, dtype=torch.bool)
+        if own and items.divided:
+            here = (nodes >= items.first) & (nodes < items.last)
         log[side] = number
         if not number:
             continue
-        place = graph.sides[own]
+        place = _sides(graph)[own]
         at, slopes = (x[place].flatten().double() for x in (table, gradient))
         ridge = max(-dot(slopes, at) / max(dot(at, at), 1e-30), _SMALLEST)
-        rows = nodes + place.start
+        rows = nodes[here] + place.start - (items.first if own else 0)
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
-        parts = [table[:0]]
-        for chosen, some in zip(nodes.split(_AT_ONCE), noise.split(_AT_ONCE)):
+        parts, sizes = [table[:0]], [int(part.sum()) for part in here.split(_AT_ONCE)]
+        for chosen, mine, some in zip(nodes.split(_AT_ONCE), here.split(_AT_ONCE), noise.split(sizes)):
             if not len(chosen):
                 continue
             moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
-            parts.append(without_span(some, ranks.total(moment) if own else moment))
+            parts.append(without_span(some, (ranks.total(moment) if own else moment)[mine]))
         noise = share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
         fitted, steps = minimise(risk, model.get_parameter(TABLE), rows, ridge, noise, dot=dot)
         model.get_parameter(TABLE)[rows] = fitted
@@ -140,10 +151,10 @@ def refit_part(
     return log
 
 
-def _dot_of(ranks: Ranks, own: int) -> Dot:
-    """Return the inner product of rows of users, of which each rank holds some, or of items, which all ranks hold."""
+def _dot_of(ranks: Ranks, divided: bool) -> Dot:
+    """Return the inner product of rows of which each rank holds some, or of rows that all ranks hold."""
 
     def dot(a: Tensor, b: Tensor) -> float:
-        return ranks.number(float(a @ b) if own == 0 or ranks.first else 0.0)
+        return ranks.number(float(a @ b) if divided or ranks.first else 0.0)
 
     return dot

@@ -1,21 +1,26 @@
 r"""Sums over ranks through which gradients flow, and inner products of vectors of which a rank holds a part.
 
-A quantity of items is *complete* if every rank holds the same value of it, and *partial* if the value is the sum over
-the ranks. :func:`shared` turns complete rows into rows that every rank uses for its own samples: the gradients of these
-uses are partial, and are summed on the way back. :func:`summed` turns partial values into complete ones.
+A quantity of items is *whole* if every rank holds the same value of it, and *partial* if the value is the sum over the
+ranks. :func:`shared` turns own rows of items into whole ones that every rank uses for its own samples, and
+:func:`fetched` into those that its samples use. The gradients of these uses are partial, and are summed on the way
+back. :func:`summed` turns partial values into whole ones.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.items import DividedItems, Exchange, Items
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.nn.encoding import Encoded
+from graphunlearn.nn.training.samples import Samples
 
-__all__ = ["Inner", "shared", "summed"]
+__all__ = ["Inner", "fetched", "shared", "summed"]
 
 
 class _Shared(torch.autograd.Function):
@@ -51,15 +56,90 @@ def summed(ranks: Ranks, x: Tensor) -> Tensor:
     return found
 
 
-def shared(ranks: Ranks, encoded: Encoded) -> Encoded:
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Items, x: Tensor) -> Tensor:
+        ctx.rows = rows
+        return rows.whole(x.view_as(x))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, _Own.apply(ctx.rows, grad)
+
+
+class _Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Items, x: Tensor) -> Tensor:
+        ctx.rows = rows
+        return rows.summed(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, _Whole.apply(ctx.rows, grad)
+
+
+def shared(rows: Items, encoded: Encoded) -> Encoded:
     """Return the embeddings with items that every rank may use for its own samples; gradients are summed over ranks.
 
     Args:
-        ranks: The ranks.
-        encoded: The embeddings of the users of this rank and of all items.
+        rows: The rows of items that this rank holds.
+        encoded: The embeddings of the users of this rank and of the items whose rows it holds.
+
+    Returns:
+        The embeddings of the users of this rank and of all items.
     """
-    base = None if encoded.item_base is None else _Shared.apply(ranks, encoded.item_base)
-    return encoded._replace(items=_Shared.apply(ranks, encoded.items), item_base=base)
+    base = None if encoded.item_base is None else _Whole.apply(rows, encoded.item_base)
+    return encoded._replace(items=_Whole.apply(rows, encoded.items), item_base=base)
+
+
+class _Fetched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
+        ctx.exchange = exchange
+        return exchange.fetch(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, _Returned.apply(ctx.exchange, grad)
+
+
+class _Returned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
+        ctx.exchange = exchange
+        return exchange.summed(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, _Fetched.apply(ctx.exchange, grad)
+
+
+def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, Samples]:
+    """Return the embeddings that samples of this rank use, and the samples in their numbering.
+
+    Args:
+        rows: The rows of items that this rank holds.
+        encoded: The embeddings of the users of this rank and of the items whose rows it holds.
+        samples: The samples of this rank.
+
+    Returns:
+        The embeddings of the users and of the items of the samples, all items where every rank holds their rows; and
+        the samples. Gradients are summed over the ranks.
+    """
+    if not isinstance(rows, DividedItems):
+        return shared(rows, encoded), samples
+    drawn = samples.items[:0] if samples.negatives is None else samples.negatives.flatten()
+    wanted, place = torch.cat([samples.items, drawn]).unique(return_inverse=True)
+    exchange = Exchange(rows, wanted)
+    base = None if encoded.item_base is None else _Fetched.apply(exchange, encoded.item_base)
+    items, negatives = place.split([len(samples), len(drawn)])
+    own = replace(
+        samples,
+        items=items,
+        negatives=None if samples.negatives is None else negatives.view_as(samples.negatives),
+        size=(samples.size[0], len(wanted)),
+    )
+    return encoded._replace(items=_Fetched.apply(exchange, encoded.items), item_base=base), own
 
 
 class Inner:
@@ -68,11 +148,11 @@ class Inner:
     .. math::
         \langle a, b\rangle = \sum_r \langle a^{(r)}_u, b^{(r)}_u\rangle + \langle a_i, b_i\rangle
 
-    The entries of items count once, as rank 0 holds them, so that all ranks see the same number.
+    Entries of items that all ranks hold count once, as rank 0 holds them, so that all ranks see the same number.
 
     Args:
         ranks: The ranks.
-        cut: Number of entries of the users of this rank.
+        cut: Number of entries of the users of this rank; ``None`` if no two ranks hold the same entry.
 
     Example:
         >>> import torch
@@ -80,8 +160,18 @@ class Inner:
         11.0
     """
 
-    def __init__(self, ranks: Ranks, cut: int) -> None:
+    def __init__(self, ranks: Ranks, cut: int | None) -> None:
         self.ranks, self.cut = ranks, cut
+
+    @classmethod
+    def of(cls, graph: ShardGraph, width: int) -> Inner:
+        """Return the inner product of flattened tables.
+
+        Args:
+            graph: The part of the graph.
+            width: Width of the table.
+        """
+        return cls(graph.ranks, None if graph.item_rows.divided else graph.num_users * width)
 
     def __call__(self, a: Tensor, b: Tensor) -> float:
         last = None if self.ranks.first else self.cut

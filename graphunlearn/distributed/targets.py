@@ -7,8 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from graphunlearn.distributed.adjacency import ShardAdjacency
 from graphunlearn.distributed.fitting import places
-from graphunlearn.distributed.graph import ShardAdjacency, ShardGraph
+from graphunlearn.distributed.graph import ShardGraph
+from graphunlearn.distributed.sums import shared
 from graphunlearn.nn.encoding import Encoded, score
 from graphunlearn.nn.training.negatives import draw_negatives
 
@@ -36,12 +38,13 @@ def shard_targets(
     share = adjacency.degree.clamp(min=1).to(rows.dtype).reciprocal()
     means = adjacency.matrix(torch.repeat_interleave(share, adjacency.local.degree))
     mean = means @ rows
-    second, norm = means @ mean, mean.norm(dim=1)
+    tables = [_whole(graph, found) for found in (mean, means @ mean)]
+    norm = tables[0].norm(dim=1)
     degree = torch.log1p(adjacency.degree.to(rows.dtype))
 
     def describe(pairs: Tensor) -> Tensor:
         u, i = pairs[0], pairs[1] + graph.num_users
-        dots = [(a[u] * b[i]).sum(1) for a in (mean, second) for b in (mean, second)]
+        dots = [(a[u] * b[i]).sum(1) for a in tables for b in tables]
         return torch.stack([*dots, norm[u], norm[i], degree[u], degree[i]], 1)
 
     unseen = shard_unseen(graph, num_pairs, seed)
@@ -55,9 +58,15 @@ def shard_targets(
         a, b = torch.triu_indices(x.size(1), x.size(1), device=x.device)
         return torch.cat([torch.ones_like(x[:, :1]), x, x[:, a] * x[:, b], x[:, :4] ** 3], 1)
 
-    x, y = design(known), score(encoded, unseen).double()
+    x, y = design(known), score(shared(graph.item_rows, encoded), unseen).double()
     normal = ranks.total(x.t() @ x) / number + 1e-3 * torch.eye(x.size(1), dtype=x.dtype, device=x.device)
     return (design(describe(pairs)) @ torch.linalg.solve(normal, ranks.total(x.t() @ y) / number)).to(rows.dtype)
+
+
+def _whole(graph: ShardGraph, rows: Tensor) -> Tensor:
+    """Return rows of the users of this rank and of all items from those of its table."""
+    users, items = rows[: graph.num_users], rows[graph.num_users :]
+    return torch.cat([users, graph.item_rows.whole(items)]) if graph.item_rows.divided else rows
 
 
 def shard_unseen(graph: ShardGraph, num: int, seed: int) -> Tensor:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import ForgetRequest
-from graphunlearn.data.schema import warn
 from graphunlearn.distributed.calibrating import calibrate_part, check_calibrate
 from graphunlearn.distributed.fitting import check_objective
 from graphunlearn.distributed.graph import ShardGraph
-from graphunlearn.distributed.influence import check_ifru, ifru_objective, ifru_part, milder
+from graphunlearn.distributed.influence import check_ifru, ifru_objective, ifru_part
 from graphunlearn.distributed.judging import ShardAcceptance
 from graphunlearn.distributed.model import check_items, form_of, whole_model
 from graphunlearn.distributed.starting import any_emptied, refit_part, start_part
-from graphunlearn.errors import ArgumentError, RejectedError
+from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
-from graphunlearn.operators.shared.acceptance import Judged
-from graphunlearn.operators.shared.accepting import SHORTER, SHORTEST, figures_of, shortened
+from graphunlearn.operators.shared.accepting import settle
 from graphunlearn.operators.shared.memory import peak_memory
 
-__all__ = ["METHODS", "check_method", "unlearn", "whole_result"]
+__all__ = ["METHODS", "as_on_ranks", "check_method", "unlearn", "whole_result"]
 
 METHODS = (Calibrate, IFRU, Unlink, UnlinkRedraw)
 """The methods that work on several ranks."""
@@ -48,6 +45,31 @@ def check_method(method: Unlearner) -> None:
         check_ifru(method)
     elif isinstance(method, Calibrate):
         check_calibrate(method)
+
+
+def as_on_ranks(method: Unlearner) -> Unlearner:
+    """Return a method with the options by which it works on several ranks: IFRU solves its system in full.
+
+    Args:
+        method: The method.
+
+    Returns:
+        The method itself, or a copy with ``within_noise=0``.
+
+    Raises:
+        ArgumentError: The method or an option has no form on several ranks.
+
+    Example:
+        >>> import graphunlearn as gu
+        >>> as_on_ranks(gu.IFRU()).within_noise
+        0.0
+    """
+    check_method(method)
+    if not isinstance(method, IFRU) or not method.within_noise:
+        return method
+    made = copy.copy(method)
+    made.within_noise = 0.0
+    return made
 
 
 def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: ForgetRequest) -> UnlearningResult:
@@ -87,7 +109,7 @@ def unlearn(method: Unlearner, model: nn.Module, graph: ShardGraph, request: For
     """
     ranks = graph.ranks
     with ranks.guard():
-        check_method(method)
+        method = as_on_ranks(method)
         objective = getattr(method, "objective", None) or default_objective(graph)
         check_objective(objective)
         form_of(model, graph)
@@ -156,83 +178,19 @@ def _accept(
     objective = getattr(method, "objective", None) or default_objective(graph)
     solves = type(method).solves_tilted
     judging = ShardAcceptance(objective, before, deleted, graph, retained, removed, solves=solves, seed=seed)
-    first = found = judging.judge(model)
-    tried: list[dict[str, Any]] = []
-    outcome = "corrected"
-    if not first.accepted and method.on_rejection == "keep":
-        outcome = "kept"
-    elif not first.accepted:
-        again = _again(method, log, model, before, deleted, graph, retained, removed, judging, first)
-        own: dict[str, Any]
-        for outcome, words, found, own in again:  # noqa: B007
-            tried.append({"what": words} | figures_of(found) | {"accepted": found.accepted})
-            if found.accepted:
-                break
-        else:
-            outcome, found, own = "unlink-redraw", first, {}
-            model.load_state_dict(deleted.state_dict())
-            said = f"{method.name} made a step that is worse than deleting the edges: {first.reason}"
-            if method.on_rejection == "raise":
-                raise RejectedError(said)
-            if graph.ranks.first:
-                warn(f"{said}; the edges are deleted, and nothing is corrected")
-        if outcome != "shortened":  # what was logged is not about the model that is returned
-            refused = dict(log)
-            log.clear()
-            log |= own | {"refused_step": refused}
-        elif graph.ranks.first:
-            warn(shortened(method.name, tried[-1]["what"], first))
-    if (found.accepted or outcome == "kept") and isinstance(method, IFRU) and method.refit:
-        kept = copy.deepcopy(model.state_dict())
-        refit = refit_part(model, before, graph, retained, removed, ifru_objective(method, graph))
-        if refit:
-            log["refit"] = refit
-            judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
-            if method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
-                model.load_state_dict(kept)
-                log["refit"] = {"skipped": after.reason}
-    return {
-        "accepted": found.accepted,
-        "outcome": outcome,
-        "deleted": judging.figures(),
-        "corrected": figures_of(first),
-        "limit": judging.limit,
-        "levels": judging.levels(first),
-        "reason": first.reason,
-        "samples": judging.looked_at,
-        "of": judging.number,
-        "tried": tried,
-    }
 
+    def step_again(other: Any) -> dict[str, Any]:
+        return ifru_part(other, model, before, graph, retained, removed)
 
-def _again(
-    method: Unlearner,
-    log: dict[str, Any],
-    model: nn.Module,
-    before: nn.Module,
-    deleted: nn.Module,
-    graph: ShardGraph,
-    retained: ShardGraph,
-    removed: Tensor,
-    judging: ShardAcceptance,
-    first: Judged,
-) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
-    """Leave milder and then shorter steps in the model, and yield what is known about each."""
-    step = copy.deepcopy(model.state_dict())
-    for words, other in milder(method, log) if isinstance(method, IFRU) else ():
-        model.load_state_dict(before.state_dict())
-        try:
-            own = ifru_part(other, model, before, graph, retained, removed)
-        except FloatingPointError as error:
-            yield "milder", words, Judged(None, None, None, False, str(error)), {}
-            continue
-        yield "milder", words, judging.judge(model), own
-    start = deleted.state_dict()
-    best = 1.0 if first.share is None else first.share
-    for share in (part * best for part in SHORTER if part * best >= SHORTEST):
-        mixed = {n: torch.lerp(start[n], v, share) if v.is_floating_point() else v for n, v in step.items()}
-        model.load_state_dict(mixed)
-        yield "shortened", f"{share:.3g} of the step", judging.judge(model), {}
+    finish = None
+    if isinstance(method, IFRU) and method.refit:
+        loss = ifru_objective(method, graph)
+
+        def finish() -> dict[str, Any]:
+            refit = refit_part(model, before, graph, retained, removed, loss)
+            return {"refit": refit} if refit else {}
+
+    return settle(method, log, model, before, deleted, judging, step_again, finish, tells=graph.ranks.first)
 
 
 def _check_finite(model: nn.Module, graph: ShardGraph, sentence: str) -> None:

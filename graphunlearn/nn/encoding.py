@@ -136,8 +136,8 @@ def _encode(model: nn.Module, graph: InteractionGraph) -> Encoded | tuple[Tensor
             f"@graphunlearn.encode.register({name}), a function (model, graph) -> (user embeddings, item embeddings)"
         )
     table = attrgetter(form.parameter)(model)  # get_parameter rejects the plain tensors of torch.func
-    users, items = form.propagate(table).split([graph.num_users, graph.num_items])
-    return Encoded(users, items, *table.split([graph.num_users, graph.num_items]))
+    sizes = [graph.num_users, graph.num_item_rows]
+    return Encoded(*form.propagate(table).split(sizes), *table.split(sizes))
 
 
 def load_encoder(cls: type[nn.Module]) -> bool:
@@ -192,7 +192,7 @@ class _Encode:
             (torch.Size([2, 8]), torch.Size([2, 8]))
         """
         encoded = Encoded(*_encode(model, graph))
-        wanted = ((encoded.queries, graph.query, graph.num_queries), (encoded.items, "item", graph.num_items))
+        wanted = ((encoded.queries, graph.query, graph.num_queries), (encoded.items, "item", graph.num_item_rows))
         for rows, name, count in wanted:
             if rows.dim() != 2 or rows.size(0) != count:
                 got = f"a tensor of shape {list(rows.shape)}"
@@ -268,8 +268,8 @@ def _check_size(num_nodes: int, model: nn.Module, graph: InteractionGraph) -> No
     """Raise ArgumentError if a user–item recommender for ``num_nodes`` nodes cannot encode ``graph``."""
     if graph.kind == "sessions":
         raise ArgumentError("model", "be a session recommender for a SessionGraph", type(model).__name__)
-    if num_nodes != graph.num_nodes:
-        got = f"{graph.num_users} users + {graph.num_items} items = {graph.num_nodes}"
+    if num_nodes != graph.num_rows:
+        got = f"{graph.num_users} users + {graph.num_item_rows} items = {graph.num_rows}"
         raise ArgumentError("graph", f"have as many nodes as {type(model).__name__} has embeddings, {num_nodes}", got)
 
 

@@ -180,8 +180,12 @@ class LinearRisk(Risk):
         return self.table.flatten()
 
     def _rows(self, theta: Tensor) -> Tensor:
-        z = self.form.propagate(theta.view_as(self.table))
+        z = self._propagated(theta.view_as(self.table))
         return z if self.offset is None else z + self.offset
+
+    def _propagated(self, table: Tensor) -> Tensor:
+        """Return the propagated rows of all users and items of the samples; a subclass may hold a part of a table."""
+        return self.form.propagate(table)
 
     def with_negatives(self, most: int) -> Self:
         other = super().with_negatives(most)
@@ -217,7 +221,11 @@ class LinearRisk(Risk):
         if type(self.objective).__call__ is not Objective.__call__:  # its loss is not that of the base class
             return super().value(theta)
         losses = self.objective.loss(self._at(theta)[2], self.samples).mean(-1).double().sum()
-        return float(losses + 0.5 * (super()._l2(theta) * theta.view_as(self.table).square()).double().sum())
+        return float(losses + 0.5 * self._penalty(theta))
+
+    def _penalty(self, theta: Tensor) -> Tensor:
+        """Return twice the L2 terms of the samples, in float64."""
+        return (super()._l2(theta) * theta.view_as(self.table).square()).double().sum()
 
     @torch.no_grad()
     def gradient(self, theta: Tensor) -> Tensor:
@@ -271,7 +279,7 @@ class LinearRisk(Risk):
         """
         margins = self._at(theta)[2]
         slope = 2 * (self.objective.phi(margins, self.samples)[1] * margins).double().mean(1).sum()
-        return float(slope + (super()._l2(theta) * theta.view_as(self.table).square()).double().sum())
+        return float(slope + self._penalty(theta))
 
     @torch.no_grad()
     def jacobi(self, theta: Tensor) -> Tensor:
@@ -318,7 +326,7 @@ class LinearRisk(Risk):
         @torch.no_grad()
         def product(v: Tensor) -> Tensor:
             v = v.view_as(self.table)
-            tu, ti = form.propagate(v).split(sizes)
+            tu, ti = self._propagated(v).split(sizes)
             # d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i> is one dot product of concatenated embeddings.
             ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))
             y = objective.margins_transposed(second(objective.margins(ds, samples)), samples)

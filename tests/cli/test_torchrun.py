@@ -74,15 +74,16 @@ def test_training_and_forgetting_write_the_folders_of_one_process(ratings, train
     assert whole.train.fingerprint() == runs.Run.load(trained).train.fingerprint()
     assert not list(tmp_path.glob(".*.safetensors"))  # no checkpoint is left
 
-    words = ["forget", str(trained), "--users", "u1", "u2", "--items", "i3", "--option", "within_noise=0", "--out"]
-    first, second = torchrun(tmp_path, 2, [*words, str(tmp_path / "b")])
+    words = ["forget", str(trained), "--users", "u1", "u2", "--items", "i3"]
+    first, second = torchrun(tmp_path, 2, [*words, "--out", str(tmp_path / "b")])
     forgotten = tmp_path / "c"
-    assert main([*words, str(forgotten)]) == 0
+    assert main([*words, "--option", "within_noise=0", "--out", str(forgotten)]) == 0
     assert (first[0], second[0], second[1]) == (0, 0, "")
     torch.testing.assert_close(table(tmp_path / "b"), table(forgotten), rtol=1e-4, atol=1e-5)
     run, wanted = runs.Run.load(tmp_path / "b"), runs.Run.load(forgotten)
     assert run.train.fingerprint() == wanted.train.fingerprint()
     assert run.emptied == wanted.emptied
+    assert run.forgotten.options == wanted.forgotten.options  # what was done, not the default of one process
     assert run.forgotten.result.log["acceptance"]["outcome"] == wanted.forgotten.result.log["acceptance"]["outcome"]
 
     words = ["recommend", str(tmp_path / "b"), "--users", "u9", "u40", "u5", "--k", "4", "--json"]
@@ -148,6 +149,33 @@ def test_a_full_disk_is_an_error_on_all_ranks_and_leaves_nothing(trained, tmp_pa
     assert own_messages(first[2]) == [f"graphunlearn: {sentence}"]
     assert own_messages(second[2]) == [f"graphunlearn: rank 0 failed: {sentence}"]
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith("ranks-")] == []
+
+
+def no_folder(rank):
+    save = runs.Run.save
+
+    def fails(self, out, overwrite=False, also=None):
+        def told(folder):
+            also(folder)
+            raise OSError(28, "No space left on device", "run.json")
+
+        save(self, out, overwrite, told)
+
+    if rank == 0:
+        runs.Run.save = fails
+
+
+def test_checkpoints_of_all_ranks_stay_until_the_folder_has_its_name(ratings, tmp_path):
+    words = ["train", "--data", str(ratings), "--out", str(tmp_path / "a"), *QUICK]
+    first, second = torchrun(tmp_path, 2, words, no_folder)
+    assert (first[0], second[0]) == (2, 2)
+    kept = [file.name.partition(".rank-")[2] for file in tmp_path.glob(".a.*.safetensors")]
+    assert sorted(name[:6] for name in kept) == ["0-of-2", "1-of-2"]
+    assert len({name[6:] for name in kept}) == 1  # of one epoch
+    first, second = torchrun(tmp_path, 2, words)
+    assert (first[0], second[0]) == (0, 0)
+    assert "continuing an interrupted training" in first[2]
+    assert not list(tmp_path.glob(".a.*.safetensors"))
 
 
 @pytest.mark.slow

@@ -113,6 +113,31 @@ def test_a_full_disk_of_one_rank_leaves_the_last_whole_checkpoint(tmp_path):
     ]
 
 
+def interrupted_while_agreeing(ranks, folder):
+    write, together_said = checkpoints.write_atomic, ranks.objects
+
+    def said(value):
+        ranks.objects = together_said
+        together_said(value)  # rank 1 goes on
+        raise KeyboardInterrupt
+
+    def then_interrupted(path, content):
+        if "epoch-3" in path.name and ranks.rank == 0:
+            ranks.objects = said
+        return write(path, content)
+
+    checkpoints.write_atomic = then_interrupted
+    train(ranks, (TRAIN, VALIDATION), checkpoint=folder / "state")
+
+
+def test_a_rank_that_is_interrupted_between_two_epochs_leaves_one_that_all_ranks_have(tmp_path):
+    first, second = together(interrupted_while_agreeing, 2, tmp_path)
+    assert isinstance(first, KeyboardInterrupt)
+    assert isinstance(second, RankError)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {f"state.rank-{rank}-of-2.epoch-3.safetensors" for rank in (0, 1)} <= names
+
+
 def test_losses_whose_draws_depend_on_all_users_are_refused():
     graph = take_part(TRAIN, Ranks())
     with pytest.raises(ValueError, match="'objective' must be a loss whose draws depend on one user alone"):

@@ -39,12 +39,12 @@ def whole(table):
 
 
 def read(ranks, folder, own):
-    part = read_part(
-        folder / str(ranks.rank) if own else folder, ranks, user="who", item="what", rating="stars", own=own
-    )
+    given = {"user": "who", "item": "what", "rating": "stars", "own": own, "items": "sharded"}
+    part = read_part(folder / str(ranks.rank) if own else folder, ranks, **given)
     made = part.whole()
     found = None if made is None else (made.fingerprint(), made.pairs)
-    return found, part.part.bounds, part.user_ids
+    items = part.item_rows
+    return found, part.part.bounds, part.user_ids, (items.first, items.last)
 
 
 def test_ranks_read_their_users_of_a_folder(folder, whole):
@@ -55,6 +55,7 @@ def test_ranks_read_their_users_of_a_folder(folder, whole):
     first, last = (answer[1] for answer in answers)
     assert first == last
     assert answers[0][2] + answers[1][2] == whole.user_ids
+    assert [held for *_, held in answers] == [(0, whole.num_items // 2), (whole.num_items // 2, whole.num_items)]
     count = whole.degree[:30]
     assert abs(int(count[: first[1]].sum()) - int(count[first[1] :].sum())) <= int(count.max())
 

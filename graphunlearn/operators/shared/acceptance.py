@@ -3,7 +3,7 @@ r"""Acceptance of a correction: it must not be worse than deleting the edges and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -224,6 +224,20 @@ class Acceptance:
             return self.judge(model)
         reason = objection(found, deleted, self.limit, self.solves)
         return replace(found, accepted=not reason, reason=reason)
+
+    def record(self, first: Judged) -> dict[str, Any]:
+        """Return what is recorded of the deleted model, and of the model that was judged first.
+
+        Args:
+            first: The figures of that model.
+        """
+        return {
+            "deleted": {"risk": self.risk, "tilted": self.tilted, "gradient": self.steepness},
+            "limit": self.limit,
+            "levels": [None if found is None else asdict(found) for found in (self.levels, first.levels)],
+            "samples": len(self.chosen),
+            "of": self.number,
+        }
 
     def _levels(self, model: nn.Module, encoded: Encoded | None) -> Levels | None:
         if not isinstance(self.criterion, Sampled):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from graphunlearn.operators.shared.acceptance import Acceptance, Judged
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["SHORTER", "SHORTEST", "accept", "figures_of", "shortened"]
+__all__ = ["accept", "settle"]
 
 SHORTER = (0.5, 0.25)  # what is tried of a rejected step, as shares of the part up to the minimum of the tilted risk
 SHORTEST = 0.1  # a smaller share of the step is not worth taking
@@ -72,22 +71,87 @@ def accept(
     criterion = fitting_loss(method, before, graph)
     solves = type(method).solves_tilted
     judge = partial(Acceptance, criterion, before, deleted, graph, retained, request, seed=seed)
+    first: Judged | None = None
     try:
         judging = judge(solves=None if log.get("tilted_fall", -1) >= 0 else solves)
+        if judging.solves is not solves and judging.number:
+            first = judging.judge(model)
+            if not first.accepted:  # what is tried next need not lower the tilted risk
+                judging, first = judge(solves=solves), None
     except ArgumentError as error:  # such as a loss of labels, if what remains has a single label
         return {"accepted": True, "outcome": "not judged", "reason": str(error)}
     if not judging.number:
         return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
-    first = found = judging.judge(model)
-    if not first.accepted and judging.solves is not solves:  # what is tried next need not lower the tilted risk
-        judging = judge(solves=solves)
-        first = found = judging.judge(model)
+
+    def step_again(other: Any) -> dict[str, Any]:
+        connect(model, retained)
+        found: dict[str, Any] = other._unlearn(model, graph, retained, request)
+        return found
+
+    def finish() -> dict[str, Any]:
+        found: dict[str, Any] = method._finish(model, before, graph, retained, request)
+        return found
+
+    finishes = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
+    record = settle(method, log, model, before, deleted, judging, step_again, finish if finishes else None, first=first)
+    pass_on_loss(method, before, model, graph)
+    return record
+
+
+class Judging(Protocol):
+    """What :func:`settle` measures models with."""
+
+    solves: bool | None
+
+    def judge(self, model: nn.Module) -> Judged:
+        """Return whether a model is accepted, with its figures."""
+
+    def record(self, first: Judged) -> dict[str, Any]:
+        """Return what is recorded of the deleted model, and of the model that was judged first."""
+
+
+def settle(
+    method: Any,
+    log: dict[str, Any],
+    model: nn.Module,
+    before: nn.Module,
+    deleted: nn.Module,
+    judging: Judging,
+    step_again: Callable[[Any], dict[str, Any]],
+    finish: Callable[[], dict[str, Any]] | None = None,
+    *,
+    first: Judged | None = None,
+    tells: bool = True,
+) -> dict[str, Any]:
+    """Judge a step, and take it again, shorten it or replace it until it is accepted; see :func:`accept`.
+
+    Args:
+        method: The method that made the step.
+        log: The log of the step, which is changed as :func:`accept` says.
+        model: The corrected model, which is changed if the step is rejected.
+        before: The trained model.
+        deleted: The model whose edges are deleted.
+        judging: What measures a model.
+        step_again: A function that leaves the step of a variant of the method in ``model``, which holds the trained
+            parameters, and returns its log.
+        finish: A function that changes an accepted correction further and returns more of the log; what it made is
+            judged once more, without the tilt.
+        first: The figures of the step, if it was judged before.
+        tells: Whether to warn of a step that was replaced or shortened.
+
+    Returns:
+        The record.
+
+    Raises:
+        RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
+    """
+    first = found = judging.judge(model) if first is None else first
     tried: list[dict[str, Any]] = []
     outcome = "corrected"
     if not first.accepted and method.on_rejection == "keep":
         outcome = "kept"
     elif not first.accepted:
-        steps = _again(method, log, model, before, deleted, graph, retained, request, judging, first)
+        steps = _again(method, log, model, before, deleted, judging, step_again, first)
         for outcome, words, found, own_log in steps:  # noqa: B007
             tried.append({"what": words} | figures_of(found) | {"accepted": found.accepted})
             if found.accepted:
@@ -100,29 +164,23 @@ def accept(
             log.clear()
             log |= own_log | {"refused_step": refused}
     if not found.accepted and method.on_rejection != "keep":
-        _complain(method, first)
-    if outcome == "shortened":
+        _complain(method, first, tells)
+    if outcome == "shortened" and tells:
         warn(shortened(method.name, tried[-1]["what"], first))
-    if found.accepted or outcome == "kept":
-        does_more = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
-        kept = copy.deepcopy(model.state_dict()) if does_more else {}
-        more = method._finish(model, before, graph, retained, request)
+    if finish is not None and (found.accepted or outcome == "kept"):
+        kept = copy.deepcopy(model.state_dict())
+        more = finish()
         judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
         if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
             model.load_state_dict(kept)
             more = {name: {"skipped": after.reason} for name in more}
         log.update(more)
-    pass_on_loss(method, before, model, graph)
     return {
         "accepted": found.accepted,
         "outcome": outcome,
-        "deleted": {"risk": judging.risk, "tilted": judging.tilted, "gradient": judging.steepness},
         "corrected": figures_of(first),
-        "limit": judging.limit,
-        "levels": [None if found is None else asdict(found) for found in (judging.levels, first.levels)],
         "reason": first.reason,
-        "samples": len(judging.chosen),
-        "of": judging.number,
+        **judging.record(first),
         "tried": tried,
     }
 
@@ -151,19 +209,16 @@ def _again(
     model: nn.Module,
     before: nn.Module,
     deleted: nn.Module,
-    graph: Any,
-    retained: Any,
-    request: ForgetRequest,
-    judging: Acceptance,
+    judging: Judging,
+    step_again: Callable[[Any], dict[str, Any]],
     first: Judged,
 ) -> Iterator[tuple[str, str, Judged, dict[str, Any]]]:
     """Leave milder and then shorter steps in the model, and yield what is known about each."""
     step = copy.deepcopy(model.state_dict())
     for words, other in method.milder(log):
         model.load_state_dict(before.state_dict())
-        connect(model, retained)
         try:
-            own_log = other._unlearn(model, graph, retained, request)
+            own_log = step_again(other)
         except FloatingPointError as error:
             yield "milder", words, Judged(None, None, None, False, str(error)), {}
             continue
@@ -180,10 +235,11 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _complain(method: Any, found: Judged) -> None:
+def _complain(method: Any, found: Judged, tells: bool) -> None:
     """Warn that no correction was accepted, or raise an error if the method asks for it."""
     said = f"{method.name} made a step that is worse than deleting the edges: {found.reason}"
     advice = "check that 'objective' is the loss that the model was trained with, or retrain"
     if method.on_rejection == "raise":
         raise RejectedError(f"{said}; {advice}")
-    warn(f"{said}; the edges are deleted, and nothing is corrected; {advice}")
+    if tells:
+        warn(f"{said}; the edges are deleted, and nothing is corrected; {advice}")
