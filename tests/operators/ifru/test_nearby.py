@@ -82,7 +82,7 @@ def test_without_propagation_it_is_the_dense_solution_in_these_rows(scale, movem
 
 
 def test_what_is_left_is_the_residual_over_the_diagonal(movements):
-    model, graph, retained, removed, rows = setting()
+    model, graph, retained, removed, _ = setting()
     method = near(model, graph)
     movements[1].clear()
     corrected = copy.deepcopy(model)
