@@ -1,8 +1,9 @@
-"""Whole calls of Unlink, Calibrate and UnlearnRec, with checks, copies and acceptance, against retraining.
+"""Whole calls of deletion, IFRU, Calibrate and UnlearnRec, with checks, copies and acceptance, against retraining.
 
     python benchmarks/whole_calls.py --data ml-100k lastfm ml-1m --cache /tmp/models
 
-Every figure is CPU seconds of one process, the median over several calls of ``unlearn`` after a first one. Retraining
+Every figure is CPU seconds of one process, the median over several calls of ``unlearn`` after ``prepare`` and a first
+one. Data sets that are not named keep their results. Retraining
 is the same trainer on the retained graph, with the same validation interactions. Models, with the CPU seconds that
 they took, are kept in the folder of ``--cache``. The probe of UnlearnRec is trained with the settings of the original,
 for at most ``--probe-epochs`` epochs.
@@ -21,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import implicit, measure, save
+from common import RESULTS, implicit, measure, save
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import graphunlearn as gu
 from graphunlearn.metrics.ranking import Ranker
-from graphunlearn.nn import FitSettings, build_model, reset_parameters
+from graphunlearn.nn import FitSettings, build_model, encode, reset_parameters, score
+from graphunlearn.operators import UnlinkRedraw
+from graphunlearn.operators.shared.noise import pairs_near
 
 LAYERS = {"lastfm": 3, "ml-100k": 2, "ml-1m": 2}
 SEEDS = (0, 100)
@@ -72,6 +75,14 @@ def requests(graph: gu.InteractionGraph) -> dict[str, gu.ForgetRequest]:
     return found | {n: gu.ForgetRequest.internal("interaction", graph.pairs[:, order[:k]]) for n, k in some.items()}
 
 
+@torch.no_grad()
+def apart(one: torch.nn.Module, other: torch.nn.Module, graph: gu.InteractionGraph, groups: Any) -> dict[str, float]:
+    """Return the mean distance of probabilities on forgotten, near and unseen pairs, and on test pairs."""
+    names = "forgotten", "retained beside them", "unseen beside them", "test"
+    pairs = [[torch.sigmoid(score(encode(model, graph), group)) for group in groups] for model in (one, other)]
+    return {name: float((a - b).abs().mean()) for name, a, b in zip(names, *pairs)}
+
+
 def case(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one data set."""
     whole, test = implicit(name)
@@ -86,23 +97,32 @@ def case(name: str, args: argparse.Namespace) -> dict[str, Any]:
     retraining = statistics.fmean(seconds for _, seconds in again)
     print(f"{name}: retraining without 5 % {retraining:.1f} CPU s", flush=True)
     settings = FitSettings(epochs=args.probe_epochs)
-    methods: list[gu.Unlearner] = [gu.Unlink(), gu.Calibrate(), gu.UnlearnRec(settings=settings, validation=validation)]
-    methods[-1].prepare(model, graph, progress=False)
+    made: list[gu.Unlearner] = [gu.IFRU(within_noise=0, tol=1e-3, max_iter=200), gu.Unlink(), UnlinkRedraw(), gu.IFRU()]
+    made.append(gu.Calibrate())
+    made.append(gu.UnlearnRec(settings=settings, validation=validation))
+    methods = [method for method in made if method.name in args.methods]
+    for method in methods:
+        method.prepare(model, graph, progress=False)
     out: dict[str, Any] = {"interactions": graph.num_interactions, "layers": layers, "original_cpu_seconds": seconds}
     out |= {"retraining_cpu_seconds": retraining, "rows": [], "probe": dataclasses.asdict(settings)}
     ranker = Ranker(retained, test)
     reference = [measure(found, retained, forgotten.pairs, test, ranker) for found, _ in again]
     for words, request in asked.items():
+        corrected: dict[str, torch.nn.Module] = {}
+        left, _ = graph.split(request)
+        near = left, (*pairs_near(graph, left, request.mask(graph)), test.pairs)
         for method in methods:
             call = partial(method.unlearn, model, graph, request)
             times, results = zip(*(cpu_seconds(call) for _ in range(6)))
             result = results[-1]
-            row: dict[str, Any] = {"request": words, "method": method.name}
+            solved = isinstance(method, gu.IFRU) and not method.within_noise
+            row: dict[str, Any] = {"request": words, "method": "ifru, solved in full" if solved else method.name}
+            corrected[row["method"]] = result.model
             row["cpu_seconds"] = statistics.median(times[1:])
             row["inner_cpu_seconds"] = statistics.median(r.cpu_seconds for r in results[1:])
             row["outcome"] = result.log.get("acceptance", {}).get("outcome")
+            row["around_the_request"] = "tilted_fall" in result.log
             if request is largest:
-                row["speedup"] = retraining / row["cpu_seconds"]
                 own = measure(result.model, retained, forgotten.pairs, test, ranker)
                 for place, where in enumerate(("forget", "test")):
                     distances = [(own[place] - other[place]).abs().mean() for other in reference]
@@ -111,6 +131,9 @@ def case(name: str, args: argparse.Namespace) -> dict[str, Any]:
                         row[f"floor_{where}"] = float((reference[0][place] - reference[1][place]).abs().mean())
                 row["recall@20"] = own[2]
             out["rows"].append(row)
+            row["speedup"] = retraining / row["cpu_seconds"]
+            if "ifru, solved in full" in corrected and method.name in ("ifru", "unlink-redraw"):
+                row["dp_to_solved_in_full"] = apart(corrected[row["method"]], corrected["ifru, solved in full"], *near)
             print("  ", {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
     return out
 
@@ -118,12 +141,17 @@ def case(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=sorted(LAYERS), choices=sorted(LAYERS))
+    parser.add_argument("--methods", nargs="+", default=["unlink", "unlink-redraw", "ifru", "calibrate", "unlearnrec"])
     parser.add_argument("--retrain-seeds", nargs="+", type=int, default=[100, 101])
     parser.add_argument("--probe-epochs", type=int, default=300)
     parser.add_argument("--cache", type=Path, help="folder of trained models")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    save("whole_calls", {name: case(name, args) for name in args.data})
+    path = RESULTS / "whole_calls.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    for name in args.data:
+        results[name] = case(name, args)
+        save("whole_calls", results)
 
 
 if __name__ == "__main__":
