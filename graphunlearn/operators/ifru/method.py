@@ -41,6 +41,7 @@ __all__ = ["IFRU"]
 
 CURVATURES, SOLVERS = ("gauss-newton", "absolute", "hessian"), ("auto", "cg", "krylov", "adam")
 _HARDER = (5.0, 25.0)  # factors of the damping, if a step is not accepted
+_RULES: WeakKeyDictionary[nn.Module, Stopping] = WeakKeyDictionary()  # of models until their neighbours are fitted
 
 
 @dataclass(kw_only=True)
@@ -150,9 +151,6 @@ class IFRU(Unlearner):
     seed: int = 0
     _least_gradient: bool = field(default=False, init=False, repr=False, compare=False)
     _prepared: Prepared | None = field(default=None, init=False, repr=False, compare=False)
-    _rules: WeakKeyDictionary[nn.Module, Stopping] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         check_choices(CURVATURES, curvature=self.curvature)
@@ -252,6 +250,7 @@ class IFRU(Unlearner):
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
+        _RULES.pop(model, None)  # a step that was refused, or not judged, leaves its own
         if (log := self._nearby(model, graph, retained, request.mask(graph))) is not None:
             return log
         tilted, started, slope, damping, rule, log = self._settle(model, graph, retained, request)
@@ -296,7 +295,7 @@ class IFRU(Unlearner):
         if rule is not None:
             log["within_noise"] = {"noise": rule.prepared.noise, "limit": rule.limit}
         if rule is not None and log["emptied_nodes"]:
-            self._rules[model] = rule
+            _RULES[model] = rule
         write(model, started, graph, problem, theta)
         if done is not None and not done.converged and self.solver != "adam":
             warnings.warn(
@@ -309,7 +308,7 @@ class IFRU(Unlearner):
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
-        removed, rule = request.mask(graph), self._rules.pop(model, None)
+        removed, rule = request.mask(graph), _RULES.pop(model, None)
         if rule is not None:
             movement = rule.of_refit(model, graph, retained, removed)
             if movement <= rule.limit:

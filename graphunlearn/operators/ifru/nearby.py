@@ -109,7 +109,8 @@ class Nearby:
             )
             iterations += solution.iterations
             x = solution.x
-            residual = -slope - problem.curved.curvature(theta)(x) - damping * x
+            product = problem.curved.curvature(theta)(x) + damping * x
+            residual = -slope - product
             assert problem.nodes is not None
             left.zero_()
             left[problem.nodes] = residual.view(-1, left.size(1)) / diagonal[problem.nodes]
@@ -134,7 +135,7 @@ class Nearby:
             return None
         fall = least - tilted.value(theta + length * x)
         write(model, started, graph, problem, theta + length * x)
-        error = float(residual.norm() / slope.norm()) if float(slope.norm()) else 0.0
+        error = float((slope + length * product).norm() / slope.norm()) if float(slope.norm()) else 0.0
         step = {"iterations": iterations, "residual": error, "length": length, "rows": len(rows), "rounds": round + 1}
         log: dict[str, Any] = {"touched_rows": touched, "emptied_nodes": int(emptied.sum())}
         log |= {"ridge": ridge, "ridge_cosine": cosine} if self.damping is None else {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product
-from graphunlearn.nn.encoding import Encoded
+from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
 from graphunlearn.operators.shared.correction import ridge_of
@@ -93,7 +93,10 @@ class Prepared:
             a is b and n == m and (a is None or n >= 0)  # changes of what was made in inference mode are not known
             for (a, n), (b, m) in zip(self.supervised, _supervised(graph))
         )
-        return all(same) and self.objective == objective and torch.equal(self.trained, theta)
+        if not all(same) or self.objective != objective or self.trained.dtype != theta.dtype:
+            return False
+        known = self.known is None or self.known.propagates(linear_form(model, graph))
+        return known and torch.equal(self.trained, theta)
 
 
 @dataclass(frozen=True)

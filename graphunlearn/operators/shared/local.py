@@ -48,6 +48,19 @@ class Known:
         """The final embeddings, users first ``[num_nodes, dim]``."""
         return torch.cat([self.encoded.queries, self.encoded.items])
 
+    def propagates(self, form: LinearForm | None) -> bool:
+        """Return whether this is of a model with the given linear form.
+
+        Args:
+            form: The linear form of a model on the same graph.
+        """
+        own = self.risk.form
+        if form is None or (form.parameter, form.alpha) != (own.parameter, own.alpha):
+            return False
+        if form.matrix is None or own.matrix is None or form.matrix is own.matrix:
+            return form.matrix is own.matrix
+        return all(_equal(a, b) for a, b in zip(_parts(form.matrix), _parts(own.matrix)))
+
     def around(self, rows: Tensor, num_users: int) -> Tensor:
         """Return the positions of the samples with one of some users, items or negatives, ascending.
 
@@ -61,7 +74,7 @@ class Known:
         return torch.cat(pairs).div(width, rounding_mode="floor").unique()
 
 
-_KNOWN = WeakTensorKeyDictionary()  # by the pairs of the graph: a list of what is known of models trained on it
+_KNOWN = WeakTensorKeyDictionary()  # by the pairs of the graph: what is known of models trained on it, latest first
 
 
 @torch.no_grad()
@@ -81,13 +94,15 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     if form is None or trainable != [form.parameter] or not objective.private:
         return None
-    table, state = model.get_parameter(form.parameter).detach(), _state(graph)
-    kept: list[tuple[object, Known]] = _KNOWN.get(graph.pairs, []) if state is not None else []
-    for number, (known_state, known) in enumerate(kept):
-        risk = known.risk
-        same = known_state == state and risk.objective == objective and risk.form.alpha == form.alpha
-        if same and risk.table.device == table.device and torch.equal(risk.table, table):
-            kept.insert(0, kept.pop(number))
+    if type(objective).__call__ is not Objective.__call__:  # its loss is not a function of the margins alone
+        return None
+    table, state = model.get_parameter(form.parameter).detach(), _State.of(graph)
+    kept: tuple[tuple[_State, Known], ...] = _KNOWN.get(graph.pairs, ()) if state is not None else ()
+    for entry in kept:
+        known_state, known = entry
+        same = known_state.holds(graph) and known.risk.objective == objective and known.propagates(form)
+        if same and _equal(known.risk.table, table):
+            _KNOWN[graph.pairs] = (entry, *(other for other in kept if other is not entry))
             return known
     samples = objective.samples(graph)
     if samples.offset is not None:
@@ -101,16 +116,32 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     place[order] = torch.arange(len(order), device=order.device)
     known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient)
     if state is not None:
-        _KNOWN[graph.pairs] = [(state, known), *kept][:_LOSSES]
+        _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known
 
 
-def _state(graph: InteractionGraph) -> tuple[object, ...] | None:
-    """Return what tells whether a graph has changed; ``None`` if this is not known."""
-    tensors = [t for t in (graph.pairs, graph.label, graph.rating) if t is not None]
-    if any(t.is_inference() for t in tensors):
-        return None
-    return (graph.num_users, graph.num_items, *((t.data_ptr(), t._version) for t in tensors))
+@dataclass(frozen=True)
+class _State:
+    """What tells whether a graph has changed; its pairs are not held, so that a graph is freed with what is known."""
+
+    numbers: tuple[int, ...]
+    values: tuple[Tensor | None, Tensor | None]
+
+    @classmethod
+    def of(cls, graph: InteractionGraph) -> _State | None:
+        """Return the state of a graph; ``None`` if changes of its tensors are not known."""
+        values = graph.label, graph.rating
+        tensors = [t for t in (graph.pairs, *values) if t is not None]
+        if any(t.is_inference() for t in tensors):
+            return None
+        versions = (number for t in tensors for number in (t.data_ptr(), t._version))
+        return cls((graph.num_users, graph.num_items, *versions), values)
+
+    def holds(self, graph: InteractionGraph) -> bool:
+        """Return whether a graph with the same pairs has not changed."""
+        now = _State.of(graph)
+        same = now is not None and now.numbers == self.numbers
+        return same and now is not None and all(a is b for a, b in zip(self.values, now.values))
 
 
 @dataclass(frozen=True)
@@ -277,5 +308,18 @@ def _redrawn(
 
 
 def _follows(form: LinearForm, graph: InteractionGraph) -> bool:
-    """Return whether a propagation matrix has one entry per entry of the adjacency of a graph."""
-    return form.matrix is None or form.matrix.values().numel() == graph.adjacency.col.numel()
+    """Return whether a propagation matrix has its entries where the adjacency of a graph has them."""
+    adjacency = graph.adjacency
+    if form.matrix is None:
+        return True
+    return all(_equal(a, b) for a, b in zip(_parts(form.matrix), (adjacency.rowptr, adjacency.col)))
+
+
+def _parts(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return row pointers, columns and values of a CSR matrix."""
+    return matrix.crow_indices(), matrix.col_indices(), matrix.values()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether tensors have the same type, device and values."""
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

@@ -140,6 +140,7 @@ def refit_neighbours(
     parameter = model.get_parameter(new.parameter)
     risk: LinearRisk | None = None
     try:
+        objective.samples(retained, mask=removed.nonzero().view(-1)[:0])  # an error if there is no loss of what remains
         known = known_of(trained, graph, objective)
         if known is None:
             before = LinearRisk(trained.get_parameter(old.parameter), old, objective, objective.samples(graph))

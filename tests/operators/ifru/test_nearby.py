@@ -1,6 +1,7 @@
 """A step around a small request against dense solutions, and against the step of the whole system."""
 
 import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,10 @@ from graphunlearn import IFRU, fit
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BPR, encode, score
+from graphunlearn.operators import base
 from graphunlearn.operators.ifru import nearby
 from graphunlearn.operators.ifru.nearby import Nearby
-from graphunlearn.operators.ifru.prepared import Prepared
+from graphunlearn.operators.ifru.prepared import Prepared, Stopping
 from graphunlearn.operators.shared import local
 from graphunlearn.operators.shared.correction import Tilted
 from graphunlearn.operators.shared.noise import pairs_near
@@ -147,6 +149,7 @@ def test_rows_that_are_fitted_later_are_left_as_they_are(movements):
     warm_start(expected, graph, retained, 0, scale=False)
     assert torch.equal(corrected.embedding.weight, expected.embedding.weight)
     assert log["tilted_fall"] == 0
+    assert (log["steps"][0]["length"], log["relative_error"]) == (0, 1)
     assert log["emptied_nodes"] == int(graph.emptied(retained).sum()) > 0
     other = near(model, graph, scale=True).correct(copy.deepcopy(model), graph, retained, request.mask(graph))
     assert other["tilted_fall"] > 0
@@ -184,6 +187,36 @@ def test_probabilities_are_those_of_the_whole_system(trained, level):
         assert error < 0.6 * undone
     again = IFRU(within_noise=0.3).unlearn(model, graph, request)
     assert torch.equal(again.model.embedding.weight, result.model.embedding.weight)
+
+
+def test_the_rule_of_an_earlier_request_is_not_used_again(trained, monkeypatch):
+    model, graph = copy.deepcopy(trained[0]), trained[1]
+    method = IFRU(within_noise=0.3)
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "accept", lambda *args: {})  # as if nothing could be judged, so that nothing is fitted
+        result = method.unlearn(model, graph, ForgetRequest.internal("user", torch.arange(0, 3000, 3)), inplace=True)
+    monkeypatch.setattr(Stopping, "of_refit", lambda *args: pytest.fail("the rule of an earlier request"))
+    log = method.unlearn(model, result.graph, ForgetRequest.internal("user", torch.tensor([7])), inplace=True).log
+    assert "tilted_fall" in log
+    assert log["refit"]["items"] > 0
+
+
+def test_a_method_can_be_pickled():
+    method = IFRU(damping=0.5)
+    assert pickle.loads(pickle.dumps(method)) == method
+
+
+def test_what_is_prepared_serves_models_that_propagate_alike():
+    graph = random_graph(30, 20, 80)
+    model = light_gcn(graph)
+    prepared = Prepared.of(model, graph, OBJECTIVE, 0.01)
+    assert prepared.serves(copy.deepcopy(model), graph, OBJECTIVE)
+    other = light_gcn(graph, layers=3)
+    other.embedding.load_state_dict(model.embedding.state_dict())
+    assert not prepared.serves(other, graph, OBJECTIVE)
+    half = copy.deepcopy(model).float().double()
+    assert Prepared.of(half, graph, OBJECTIVE, 0.01).serves(half, graph, OBJECTIVE)
+    assert not Prepared.of(half, graph, OBJECTIVE, 0.01).serves(copy.deepcopy(half).float(), graph, OBJECTIVE)
 
 
 def test_a_large_request_is_solved_as_a_whole(trained):

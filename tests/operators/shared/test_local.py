@@ -1,13 +1,17 @@
 """The tilted risk around a small request against dense propagation, naive loops and the whole problem."""
 
 import copy
+import gc
+import weakref
+from dataclasses import dataclass
 
 import pytest
 import torch
 from toys import dense_normalized, factors, light_gcn, naive_encode, random_graph
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn import BCE, BPR, risk_of
+from graphunlearn.func import Adjacency, csr
+from graphunlearn.nn import BCE, BPR, LinearForm, linear_form, risk_of
 from graphunlearn.nn.training import InBatchSoftmax, SampledBCE
 from graphunlearn.operators.shared import local
 from graphunlearn.operators.shared.correction import Tilted
@@ -21,6 +25,7 @@ OBJECTIVES = {
     "bce": BCE(weight_decay=0.1),
     "sampled": SampledBCE(negatives=3),
 }
+EDGE = ("user", "interacts", "item")
 MODELS = {"lightgcn": light_gcn, "mf": factors}
 
 
@@ -83,6 +88,93 @@ def test_what_is_known_is_computed_once_per_table_graph_and_loss():
     assert not torch.equal(changed.gradient, known.gradient)
     graph.pairs[1, 0] = (graph.pairs[1, 0] + 1) % 8
     assert not torch.equal(known_of(model, graph, objective).gradient, changed.gradient)
+
+
+class Weighted(torch.nn.Module):
+    """A table that is propagated once, along the edges of a graph with its items in another order."""
+
+    def __init__(self, graph, weight=1.0, order=None):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(graph.num_nodes, 3).double()
+        self.weight, self.order = weight, torch.arange(graph.num_items) if order is None else order
+
+
+@linear_form.register
+def _(model: Weighted, graph):
+    user, item = graph.pairs
+    adjacency = Adjacency.from_pairs(torch.stack([user, model.order[item]]), graph.num_users, graph.num_items)
+    m = adjacency.normalized(torch.float64)
+    return LinearForm(
+        "embedding.weight", (0.5, 0.5), csr(m.crow_indices(), m.col_indices(), model.weight * m.values(), m.shape)
+    )
+
+
+def test_what_is_known_of_a_model_is_not_taken_for_one_that_propagates_otherwise():
+    graph = random_graph(9, 8, 30)
+    model, objective = Weighted(graph), BPR(negatives=2)
+    known = known_of(model, graph, objective)
+    assert known_of(copy.deepcopy(model), graph, objective) is known
+    model.weight = 2.0
+    risk = risk_of(model, graph, objective)
+    found = known_of(model, graph, objective).gradient.flatten()
+    torch.testing.assert_close(found, risk.gradient(risk.parameters))
+    assert not torch.allclose(found, known.gradient.flatten())
+
+
+def test_what_is_known_has_the_type_of_the_table():
+    graph = random_graph(9, 8, 30)
+    model, objective = light_gcn(graph).float(), BPR(negatives=2)
+    assert known_of(model, graph, objective).gradient.dtype == torch.float32
+    assert known_of(model.double(), graph, objective).gradient.dtype == torch.float64
+
+
+def test_other_labels_are_noticed_wherever_they_lie():
+    graph = random_graph(9, 8, 30)
+    model = light_gcn(graph)
+    known = known_of(model, graph, BCE())
+    memory = graph.label.data_ptr()
+    label = graph.label.clone()
+    del graph[EDGE].label
+    gc.collect()
+    others = [1 - label for _ in range(50)]  # one of them may lie where the labels were
+    graph[EDGE].label = next((other for other in others if other.data_ptr() == memory), others[0])
+    assert not torch.equal(known_of(model, graph, BCE()).gradient, known.gradient)
+
+
+@pytest.mark.parametrize("objective", [BPR(negatives=2), BCE()], ids=["bpr", "bce"])
+def test_a_graph_is_freed_with_what_is_known_of_its_models(objective):
+    graph = random_graph(9, 8, 30)
+    known_of(light_gcn(graph), graph, objective)
+    gc.collect()
+    number, pairs = len(local._KNOWN), weakref.ref(graph.pairs)
+    del graph
+    gc.collect()
+    assert pairs() is None
+    assert len(local._KNOWN) == number - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubled(BPR):
+    """A loss that is more than a function of the margins."""
+
+    def __call__(self, encoded, samples):
+        return 2 * super().__call__(encoded, samples)
+
+
+def test_nothing_is_known_of_a_loss_that_is_not_that_of_its_margins():
+    graph = random_graph(9, 8, 30)
+    assert known_of(light_gcn(graph), graph, Doubled()) is None
+
+
+def test_a_matrix_with_entries_elsewhere_is_left_to_the_whole_problem(everything):
+    graph = random_graph(40, 50, 120)
+    removed = torch.arange(120) == 5
+    retained = graph.select(~removed)
+    rows = ((graph.degree != retained.degree) & ~graph.emptied(retained)).nonzero().view(-1)
+    for order, fits in ((None, True), (torch.arange(50).flip(0), False)):
+        model = Weighted(graph, order=order)
+        known = known_of(model, graph, BPR(negatives=2))
+        assert (Local.of(known, model, graph, retained, removed, rows) is not None) == fits
 
 
 def test_nothing_is_known_where_samples_depend_on_others_or_more_is_trained():
@@ -237,6 +329,18 @@ def test_neighbours_fitted_from_their_samples_are_those_fitted_from_all(model_of
         torch.testing.assert_close(fitted[0], fitted[1], rtol=1e-8, atol=1e-9)
     moved = (fitted[0] != next(started.parameters()).detach()).any(1).nonzero().view(-1)
     assert set(moved.tolist()) <= set(rows.tolist())
+
+
+def test_neighbours_are_not_fitted_where_no_loss_of_what_remains_is_defined(everything):
+    graph = random_graph(30, 20, 60)
+    request = ForgetRequest.internal("user", torch.tensor([3]))
+    graph[EDGE].label = (~request.mask(graph)).double()
+    trained = factors(graph)
+    model = copy.deepcopy(trained)
+    retained, _ = graph.split(request)
+    log = refit_neighbours(model, trained, graph, retained, request.mask(graph), BCE())
+    assert "only label 1" in log["skipped"]
+    assert torch.equal(model.embedding.weight, trained.embedding.weight)
 
 
 def test_a_graph_of_labels_keeps_its_targets():
