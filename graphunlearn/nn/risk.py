@@ -3,6 +3,7 @@ r"""The training risk :math:`R(\theta; D, G)` of a model on a graph, with its va
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,7 @@ from graphunlearn.nn.training.objective import Objective, Samples
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
+__all__ = ["Curvature", "LinearRisk", "Risk", "Rotated", "risk_of"]
 
 Curvature = Literal["gauss-newton", "hessian"]
 
@@ -149,6 +150,41 @@ class Risk:
         if self._counts is None:
             self._counts = self.objective.row_counts(self.samples)
         return self.objective.weight_decay * self._counts.to(theta.dtype).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Rotated:
+    r"""A matrix that is diagonal in other axes: :math:`Q_u D Q_u^\top` for users and :math:`Q_i D Q_i^\top` for items.
+
+    Args:
+        users: The axes :math:`Q_u` in the rows of users ``[dim, dim]``.
+        items: The axes :math:`Q_i` in the rows of items ``[dim, dim]``.
+        diagonal: The diagonal :math:`D` of every node, users first ``[num_nodes, dim]``.
+    """
+
+    users: Tensor
+    items: Tensor
+    diagonal: Tensor
+
+    def inverse(self, num_users: int, damping: float, share: Tensor) -> Product:
+        r"""Return the product with the inverse of the matrix, in proportion to a share of every node, and damped.
+
+        Args:
+            num_users: Number of users.
+            damping: The damping :math:`\delta > 0`.
+            share: The factor of every node ``[num_nodes, 1]``.
+        """
+        inverse = 1 / (self.diagonal * share + damping)
+
+        @torch.no_grad()
+        def product(r: Tensor) -> Tensor:
+            sides = r.view_as(inverse).split([num_users, len(inverse) - num_users])
+            axes = self.users, self.items
+            turned = inverse * torch.cat([side @ q for side, q in zip(sides, axes)])
+            parts = zip(turned.split([len(side) for side in sides]), axes)
+            return torch.cat([part @ q.t() for part, q in parts]).flatten()
+
+        return product
 
 
 class LinearRisk(Risk):
@@ -292,14 +328,41 @@ class LinearRisk(Risk):
         Args:
             theta: The parameters ``[num_parameters]``.
         """
-        pattern = self.samples.pattern
-        zu, zi, margins = self._at(theta)
+        zu, zi, _ = self._at(theta)
+        return self._diagonal(theta, zu, zi).flatten()
+
+    @torch.no_grad()
+    def rotated(self, theta: Tensor) -> Rotated:
+        r"""Return :meth:`jacobi` in axes in which the curvature of users, and that of items, is diagonal on average.
+
+        The curvature of a user is about :math:`\sum_i w_i z_i z_i^\top` over the items of the samples. Most final
+        embeddings have a common direction, so that its diagonal says little; the eigenvectors of the sum over all users
+        are better axes, and likewise for items. Scores do not change if all embeddings are rotated.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+        """
+        zu, zi, _ = self._at(theta)
+        weight, pattern = self._weight(theta), self.samples.pattern
+        bases = []
+        for side, own, other in ((pattern.transposed, zi, zu), (pattern, zu, zi)):
+            total = side.matmul(weight, torch.ones_like(other[:, :1]))
+            bases.append(torch.linalg.eigh(own.t() @ (total * own)).eigenvectors)
+        return Rotated(bases[0], bases[1], self._diagonal(theta, zu @ bases[1], zi @ bases[0]))
+
+    def _weight(self, theta: Tensor) -> Tensor:
+        """Return the second derivative of the loss in the score of every pair, without products of two scores."""
+        margins = self._at(theta)[2]
         second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
-        weight = self.objective.margins_transposed(second, self.samples).abs()
+        return self.objective.margins_transposed(second, self.samples).abs()
+
+    def _diagonal(self, theta: Tensor, zu: Tensor, zi: Tensor) -> Tensor:
+        """Return the estimate of the diagonal for final embeddings in given axes ``[num_nodes, dim]``."""
+        pattern, weight = self.samples.pattern, self._weight(theta)
         items = self._summed(pattern.transposed.matmul(weight, zu.square()))
         rows = torch.cat([pattern.matmul(weight, zi.square()), items])
         squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), self._squared())
-        return (squared.propagate(rows) + self._l2(theta)).flatten()
+        return squared.propagate(rows) + self._l2(theta)
 
     def _summed(self, items: Tensor) -> Tensor:
         """Return rows of items summed over all samples, of which a subclass may hold a part ``[num_items, dim]``."""

@@ -321,3 +321,34 @@ def test_the_risk_at_its_parameters_is_the_models(model, graph, objective):
     risk = risk_of(model, graph, objective)
     expected = float(objective(encode(model, graph), objective.samples(graph)).sum().detach())
     assert risk.value(risk.parameters) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("objective", [BPR(weight_decay=0.1, negatives=2), BCE(weight_decay=0.1)], ids=["bpr", "bce"])
+def test_the_rotated_diagonal_is_that_of_a_rotated_model(objective):
+    """Scores do not change if the rows are rotated, and the axes diagonalise the sum of the curvatures of one side."""
+    graph = random_graph(9, 8, 30)
+    model = factors(graph)
+    risk = risk_of(model, graph, objective)
+    found = risk.rotated(risk.parameters)
+    encoded, margins = risk.at(risk.parameters)
+    second = objective.phi(margins, risk.samples)[2] / margins.size(1)
+    weight = objective.margins_transposed(second, risk.samples).abs()
+    sides = [torch.zeros(3, 3, dtype=torch.float64) for _ in range(2)]
+    rows = torch.zeros(graph.num_nodes, 3, dtype=torch.float64)
+    for w, u, i in zip(weight, risk.samples.pattern.rows.tolist(), risk.samples.pattern.cols.tolist()):
+        zu, zi = encoded.queries[u], encoded.items[i]
+        sides[0] += w * torch.outer(zi, zi)
+        sides[1] += w * torch.outer(zu, zu)
+        rows[u] += w * (zi @ found.users).square()
+        rows[graph.num_users + i] += w * (zu @ found.items).square()
+    for total, axes in zip(sides, (found.users, found.items)):
+        turned = axes.t() @ total @ axes
+        torch.testing.assert_close(turned, turned.diagonal().diag(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(axes.t() @ axes, torch.eye(3, dtype=torch.float64))
+    penalty = objective.weight_decay * objective.row_counts(risk.samples).unsqueeze(1)
+    torch.testing.assert_close(found.diagonal, rows + penalty)
+    share = torch.rand(graph.num_nodes, 1, dtype=torch.float64) + 0.5
+    axes = [found.users] * graph.num_users + [found.items] * graph.num_items
+    dense = torch.block_diag(*(q @ (d * s + 0.3).diag() @ q.t() for q, d, s in zip(axes, found.diagonal, share)))
+    r = torch.randn(graph.num_nodes * 3, dtype=torch.float64)
+    torch.testing.assert_close(found.inverse(graph.num_users, 0.3, share)(r), torch.linalg.solve(dense, r))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product
 from graphunlearn.nn.encoding import Encoded, linear_form
-from graphunlearn.nn.risk import LinearRisk, risk_of
+from graphunlearn.nn.risk import LinearRisk, Rotated, risk_of
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
 from graphunlearn.operators.shared.correction import ridge_of
 from graphunlearn.operators.shared.local import Known, known_of
@@ -38,6 +38,7 @@ class Prepared:
         diagonal: The diagonal of the curvature ``[num_parameters]``; ``None`` where the noise is not known.
         noise: The noise of training in probabilities; ``None`` where it is not known.
         encoded: The final embeddings; ``None`` where the noise is not known.
+        rotated: An estimate of the curvature to precondition with; ``None`` where the noise is not known.
     """
 
     trained: Tensor
@@ -50,6 +51,7 @@ class Prepared:
     diagonal: Tensor | None = None
     noise: float | None = None
     encoded: Encoded | None = None
+    rotated: Rotated | None = None
 
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # nothing in it is ever changed, and sparse tensors have no deep copy
@@ -74,11 +76,13 @@ class Prepared:
             samples = risk.samples.select(known.place)
         trained = risk.parameters.clone()
         ridge = ridge_of(trained, tilt)
-        diagonal = noise = encoded = None
+        diagonal = noise = encoded = rotated = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
             diagonal, encoded = risk.jacobi(risk.parameters), risk.at(risk.parameters)[0]
+            rotated = risk.rotated(risk.parameters)
             noise = noise_of_draws(risk, risk.parameters, diagonal, max(least, ridge[0]), graph)
-        return cls(trained, _supervised(graph), objective, samples, tilt, ridge, known, diagonal, noise, encoded)
+        found = (diagonal, noise, encoded, rotated)
+        return cls(trained, _supervised(graph), objective, samples, tilt, ridge, known, *found)
 
     def serves(self, model: nn.Module, graph: InteractionGraph, objective: Objective) -> bool:
         """Return whether this is valid for a model, a graph and a loss.
@@ -104,8 +108,9 @@ class Stopping:
     r"""The rule by which IFRU stops: what is left to do moves probabilities by less than a share of the noise.
 
     Let :math:`x^*` solve :math:`(H + \delta I)x = b`. What an approximation :math:`x` lacks is
-    :math:`x^* - x = (H + \delta I)^{-1} r` with the residual :math:`r`; with the diagonal in place of :math:`H`, it is
-    :math:`M^{-1} r`, which conjugate gradients compute in every iteration. Its movement of probabilities
+    :math:`x^* - x = (H + \delta I)^{-1} r` with the residual :math:`r`. The estimate of :math:`H` that the solver is
+    preconditioned with (:meth:`~graphunlearn.nn.risk.LinearRisk.rotated`) stands for :math:`H` in it, so that conjugate
+    gradients compute it in every iteration. Its movement of probabilities
     (:class:`~graphunlearn.operators.shared.noise.Movement`) is the mean absolute one of the forgotten pairs, of
     retained pairs with a user or an item that lost interactions, or of as many pairs that were never seen, whichever
     is largest. Users that lose all interactions count with their trained embeddings, which shows the trace that is left
@@ -117,6 +122,7 @@ class Stopping:
         limit: The largest movement that may be left.
         diagonal: The diagonal of the curvature of the retained risk, in proportion to the interactions that nodes keep
             ``[num_parameters]``.
+        kept: The share of interactions that every node keeps ``[num_nodes, 1]``.
         problem: The problem.
         prepared: What is known of the trained model.
     """
@@ -124,6 +130,7 @@ class Stopping:
     movement: Movement
     limit: float
     diagonal: Tensor
+    kept: Tensor
     problem: Problem
     prepared: Prepared
 
@@ -155,16 +162,18 @@ class Stopping:
         movement = Movement(risk.form, prepared.encoded, pairs_near(graph, retained, removed))
         kept = kept_share(graph, retained).to(prepared.diagonal.dtype).unsqueeze(1)
         diagonal = (prepared.diagonal.view(len(kept), -1) * kept).flatten()
-        return cls(movement, share * min(prepared.noise, LARGEST), diagonal, problem, prepared)
+        return cls(movement, share * min(prepared.noise, LARGEST), diagonal, kept, problem, prepared)
 
     def inverse(self, damping: float) -> Product:
-        """Return the product with the inverse of the damped diagonal.
+        """Return the product with the inverse of the damped estimate of the curvature.
 
         Args:
             damping: The damping.
         """
-        inverse = 1 / (self.diagonal + max(damping, 1e-6))
-        return lambda r: inverse * r
+        rotated, encoded = self.prepared.rotated, self.prepared.encoded
+        assert rotated is not None
+        assert encoded is not None
+        return rotated.inverse(len(encoded.queries), max(damping, 1e-6), self.kept)
 
     def enough(self, left: Tensor) -> bool:
         """Return whether a step may be left out.
