@@ -189,7 +189,8 @@ class Local:
             graph: The graph before forgetting.
             retained: The retained graph.
             removed: Mask of the forgotten interactions ``[num_interactions]``.
-            rows: The nodes whose embeddings may change, ascending; all of them have retained interactions ``[num]``.
+            rows: The nodes whose embeddings may change, ascending: nodes with retained interactions, and items without
+                any, to which the trained gradient no longer applies ``[num]``.
         """
         after = linear_form(started, retained)
         if after is None or not len(rows) or not _follows(known.risk.form, graph) or not _follows(after, retained):
@@ -226,6 +227,7 @@ class Local:
         new = part.of(after, retained.adjacency, table, after.propagate(table))(now)
         rest = known.back[nodes] - old.back(old.parameters)
         tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()
+        tilt.view_as(rest)[graph.emptied(retained)[nodes]] = 0
         free = torch.zeros(len(nodes), dtype=table.dtype, device=table.device)
         free[number[rows]] = 1
         free = free.repeat_interleave(table.size(1))
