@@ -12,11 +12,12 @@ from graphunlearn import IFRU, fit
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BPR, encode, score
+from graphunlearn.nn.training import SampledBCE
 from graphunlearn.operators import base
 from graphunlearn.operators.ifru import nearby
 from graphunlearn.operators.ifru.nearby import Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
-from graphunlearn.operators.shared import local
+from graphunlearn.operators.shared import accepting, local
 from graphunlearn.operators.shared.correction import Tilted
 from graphunlearn.operators.shared.noise import pairs_near
 from graphunlearn.operators.shared.right_hand_side import global_problem
@@ -241,6 +242,15 @@ def test_probabilities_are_those_of_the_whole_system(trained, level):
         assert error < 0.6 * undone
     again = IFRU(within_noise=0.3).unlearn(model, graph, request)
     assert torch.equal(again.model.embedding.weight, result.model.embedding.weight)
+
+
+@pytest.mark.parametrize("loss", [BPR(), SampledBCE()], ids=["its own", "another"])
+def test_the_tilted_risk_is_measured_again_if_the_model_was_trained_with_another_loss(trained, loss, monkeypatch):
+    model, graph = trained
+    monkeypatch.setattr(accepting, "fitting_loss", lambda *args: loss)
+    log = IFRU(within_noise=0.3).unlearn(model, graph, ForgetRequest.internal("user", torch.tensor([7]))).log
+    assert "tilted_fall" in log | log.get("refused_step", {})
+    assert (log["acceptance"]["corrected"]["tilted"] is None) == (loss == BPR())
 
 
 def test_the_rule_of_an_earlier_request_is_not_used_again(trained, monkeypatch):
