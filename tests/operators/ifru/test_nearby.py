@@ -266,8 +266,14 @@ def test_the_rule_of_an_earlier_request_is_not_used_again(trained, monkeypatch):
 
 
 def test_a_method_can_be_pickled():
-    method = IFRU(damping=0.5)
+    method, graph = IFRU(damping=0.5), random_graph(30, 20, 80, values=False)
+    model, request = light_gcn(graph), ForgetRequest.internal("user", torch.tensor([3]))
     assert pickle.loads(pickle.dumps(method)) == method
+    expected = method.unlearn(model, graph, request).model
+    method.prepare(model, graph)
+    other = pickle.loads(pickle.dumps(method))
+    assert other == method
+    assert torch.equal(other.unlearn(model, graph, request).model.embedding.weight, expected.embedding.weight)
 
 
 def test_what_is_prepared_serves_models_that_propagate_alike():
