@@ -31,13 +31,14 @@ _TOLERANCE, _ROUGH = 0.01, 0.1  # of the system in the chosen rows; where its so
 class Nearby:
     r"""The step :math:`-(H + \delta I)^{-1}\nabla\Phi(\theta_0)` in rows that are chosen by their residual.
 
-    The first rows are those of the nodes that lose interactions. The system is solved in them, with the samples that
-    they occur in alone (:class:`~graphunlearn.operators.shared.local.Local`). What is left to do elsewhere is estimated
-    by :math:`M^{-1}r` with the residual :math:`r` and the diagonal :math:`M`, as in
+    The first rows are those of the nodes that lose interactions, without users that lose all: items that lose all may
+    still be drawn as negatives. The system is solved in them, with the samples that they occur in alone
+    (:class:`~graphunlearn.operators.shared.local.Local`). What is left to do elsewhere is estimated by :math:`M^{-1}r`
+    with the residual :math:`r` and the diagonal :math:`M`, as in
     :class:`~graphunlearn.operators.ifru.prepared.Stopping`. If it moves probabilities by more than the limit, the rows
     with 90 % of it are added. The step is shortened until :math:`\Phi` is lower than at the start and than with edges
-    deleted, and given up if it never is. If all chosen rows are fitted to what remains after the step, they
-    are left as they are.
+    deleted, and given up if it never is. If all chosen rows are fitted to what remains after the step, they are left as
+    they are.
 
     Args:
         prepared: What is known of the trained model.
@@ -77,7 +78,9 @@ class Nearby:
         """
         prepared, emptied = self.prepared, graph.emptied(retained)
         known, noise = prepared.known, prepared.noise
-        rows = ((graph.degree != retained.degree) & ~emptied).nonzero().view(-1)
+        idle = emptied.clone()  # items that may still be drawn as negatives; a user without interactions has no samples
+        idle[: graph.num_users] = False
+        rows = ((graph.degree != retained.degree) & (~emptied | idle)).nonzero().view(-1)
         if known is None or noise is None or not len(rows):
             return None
         assert prepared.encoded is not None
@@ -114,7 +117,13 @@ class Nearby:
             assert problem.nodes is not None
             left.zero_()
             left[problem.nodes] = residual.view(-1, left.size(1)) / diagonal[problem.nodes]
-            left[emptied] = 0
+            drawn = problem.nodes[idle[problem.nodes]]
+            if len(
+                drawn
+            ):  # the share of interactions that they keep tells nothing of the samples that they are drawn in
+                inner = inverse_diagonal(problem, theta, damping)
+                assert inner is not None
+                left[drawn] = inner(residual).view(-1, left.size(1))[idle[problem.nodes]]
             if later:
                 left[rows] = 0
             moved = movement(left.flatten())
@@ -128,7 +137,8 @@ class Nearby:
                 return None
         tilted, whole = Tilted(problem, problem.restrict(local.tilt)), model.get_parameter(form.parameter)
         assert problem.free is not None
-        deleted = torch.where(problem.free.bool(), whole[problem.nodes].flatten(), theta)
+        as_before = problem.free.bool() & ~emptied[problem.nodes].repeat_interleave(whole.size(1))
+        deleted = torch.where(as_before, whole[problem.nodes].flatten(), theta)
         least = min(tilted.value(theta), tilted.value(deleted))
         length = 0.0 if later else tilted.falling(theta, x, least)
         if not length and not later:

@@ -56,6 +56,9 @@ class Prepared:
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # nothing in it is ever changed, and sparse tensors have no deep copy
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # a method that was pickled computes it again: it refers to tensors of one graph
+
     @classmethod
     def of(cls, model: nn.Module, graph: InteractionGraph, objective: Objective, least: float) -> Prepared:
         """Compute what a trained model determines.

@@ -15,6 +15,7 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.connecting import connect, is_connected
+from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.shared.acceptance import Acceptance, Judged
 from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -43,7 +44,8 @@ def accept(
     Args:
         method: The method that made the step.
         log: The log of the step; with a ``"tilted_fall"`` of at least 0, the method has found that its step does not
-            raise the tilted risk. If another step is accepted, or none, the log moves to the entry ``"refused_step"``;
+            raise the tilted risk of its loss, which is then not measured again, unless the model was trained with
+            another loss. If another step is accepted, or none, the log moves to the entry ``"refused_step"``;
             if the step is only shortened, it stays.
         model: The corrected model, which is changed if the step is rejected.
         before: The trained model.
@@ -69,11 +71,13 @@ def accept(
         with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
             warm_start(deleted, graph, retained, seed, scale=False)
     criterion = fitting_loss(method, before, graph)
+    own = getattr(method, "objective", None) or default_objective(graph)
+    falls = log.get("tilted_fall", -1) >= 0 and criterion == own
     solves = type(method).solves_tilted
     judge = partial(Acceptance, criterion, before, deleted, graph, retained, request, seed=seed)
     first: Judged | None = None
     try:
-        judging = judge(solves=None if log.get("tilted_fall", -1) >= 0 else solves)
+        judging = judge(solves=None if falls else solves)
         if judging.solves is not solves and judging.number:
             first = judging.judge(model)
             if not first.accepted:  # what is tried next need not lower the tilted risk

@@ -148,8 +148,9 @@ class _State:
 class Local:
     r"""The tilted risk :math:`\Phi` in some embeddings, from the samples that they occur in alone.
 
-    Let :math:`K` be the embeddings that may change, :math:`S` the samples with a user, item or negative in :math:`K`,
-    and :math:`W_v` the gradient of a risk in the final embedding of the node :math:`v`. Then
+    Let :math:`K` be the embeddings that may change, :math:`S` the samples with a user, item or negative in :math:`K`
+    and those of users who lost interactions, whose negatives are drawn anew, and :math:`W_v` the gradient of a risk in
+    the final embedding of the node :math:`v`. Then
 
     .. math::
         \nabla_k\Phi(\theta) = \sum_v P'_{kv}\,\bigl(W^{S}_v(\theta) + \bar W_v\bigr) - \sum_v P_{kv} W_v(\hat\theta),
@@ -188,16 +189,21 @@ class Local:
             graph: The graph before forgetting.
             retained: The retained graph.
             removed: Mask of the forgotten interactions ``[num_interactions]``.
-            rows: The nodes whose embeddings may change, ascending; all of them have retained interactions ``[num]``.
+            rows: The nodes whose embeddings may change, ascending: nodes with retained interactions, and items without
+                any, to which the trained gradient no longer applies ``[num]``.
         """
         after = linear_form(started, retained)
         if after is None or not len(rows) or not _follows(known.risk.form, graph) or not _follows(after, retained):
             return None
         samples, objective, num_users = known.risk.samples, known.risk.objective, graph.num_users
-        chosen = known.around(rows, num_users)
+        gone = removed.nonzero().view(-1)
+        drawing = rows[:0]  # users whose negatives are drawn anew, perhaps among the chosen items
+        if samples.negatives is not None:
+            drawing = graph.pairs[0, gone].unique()
+            drawing = drawing[retained.degree[drawing] > 0]
+        chosen = known.around(torch.cat([rows, drawing]), num_users)
         if len(chosen) > SMALL * len(samples):
             return None
-        gone = removed.nonzero().view(-1)
         forgotten = known.place[gone]
         before = samples.select(torch.cat([chosen, forgotten]).unique())
         kept = known.interaction[chosen]
@@ -221,6 +227,7 @@ class Local:
         new = part.of(after, retained.adjacency, table, after.propagate(table))(now)
         rest = known.back[nodes] - old.back(old.parameters)
         tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()
+        tilt.view_as(rest)[graph.emptied(retained)[nodes]] = 0
         free = torch.zeros(len(nodes), dtype=table.dtype, device=table.device)
         free[number[rows]] = 1
         free = free.repeat_interleave(table.size(1))

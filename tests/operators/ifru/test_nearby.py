@@ -12,11 +12,12 @@ from graphunlearn import IFRU, fit
 from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BPR, encode, score
+from graphunlearn.nn.training import SampledBCE
 from graphunlearn.operators import base
 from graphunlearn.operators.ifru import nearby
 from graphunlearn.operators.ifru.nearby import Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
-from graphunlearn.operators.shared import local
+from graphunlearn.operators.shared import accepting, local
 from graphunlearn.operators.shared.correction import Tilted
 from graphunlearn.operators.shared.noise import pairs_near
 from graphunlearn.operators.shared.right_hand_side import global_problem
@@ -34,6 +35,17 @@ def setting(model_of=factors, which=(5, 42)):
     retained = graph.select(~removed)
     rows = ((graph.degree != retained.degree) & ~graph.emptied(retained)).nonzero().view(-1)
     return model, graph, retained, removed, rows
+
+
+def removal(graph, level, empties):
+    """The first request whose forgotten node takes the last interaction of another node, or of none."""
+    for number in range(1, graph.num_users if level == "user" else graph.num_items):
+        request = ForgetRequest.internal(level, torch.tensor([number]))
+        retained, _ = graph.split(request)
+        emptied = graph.emptied(retained)
+        if int(emptied.sum()) == 1 + empties and int(request.mask(graph).sum()) > 1:
+            return retained, request.mask(graph), emptied
+    raise AssertionError("no such request")
 
 
 def near(model, graph, share=0.05, refits=False, scale=False):
@@ -81,6 +93,48 @@ def test_without_propagation_it_is_the_dense_solution_in_these_rows(scale, movem
     assert log["tilted_fall"] > 0
     assert step["rows"] == len(rows)
     assert step["rounds"] == 1
+
+
+@pytest.mark.parametrize(("level", "empties"), [("item", 0), ("user", 1)])
+@pytest.mark.parametrize("refits", [False, True])
+def test_emptied_items_move_as_in_the_whole_system_since_they_are_drawn(level, empties, refits, movements):
+    model, graph, *_ = setting()
+    retained, removed, emptied = removal(graph, level, empties)
+    corrected, started = copy.deepcopy(model), copy.deepcopy(model)
+    log = near(model, graph, refits=refits).correct(corrected, graph, retained, removed)
+    warm_start(started, graph, retained, 0, scale=False)
+    problem = global_problem(model, started, graph, retained, removed, OBJECTIVE, None)
+    slope = Tilted(problem, problem.tilt()).gradient(problem.start)
+    own = graph.degree != retained.degree
+    own[: graph.num_users] &= ~emptied[: graph.num_users]
+    assert int((own & emptied).sum()) == 1
+    own = own.repeat_interleave(3)
+    product = problem.product(problem.start, "gauss-newton")
+    matrix = torch.stack([product(e) for e in torch.eye(len(own), dtype=torch.float64)[own]])[:, own]
+    x = torch.linalg.solve(matrix + DAMPING * torch.eye(len(matrix), dtype=torch.float64), -slope[own])
+    moved = corrected.embedding.weight.detach().flatten() - problem.start
+    torch.testing.assert_close(moved[own], log["steps"][0]["length"] * x, rtol=1e-6, atol=1e-9)
+    assert not moved[~own].any()
+    assert x.view(-1, 3)[emptied.repeat_interleave(3)[own].view(-1, 3)[:, 0]].norm() > 0
+
+
+def test_what_is_left_in_drawn_items_is_the_residual_over_their_diagonal(movements, monkeypatch):
+    model, graph, *_ = setting()
+    retained, removed, emptied = removal(graph, "item", 0)
+    method = near(model, graph)
+    monkeypatch.setattr(nearby, "_TOLERANCE", 0.9)
+    movements[1].clear()
+    corrected = copy.deepcopy(model)
+    log = method.correct(corrected, graph, retained, removed)
+    started = copy.deepcopy(model)
+    warm_start(started, graph, retained, 0, scale=False)
+    problem = global_problem(model, started, graph, retained, removed, OBJECTIVE, None)
+    slope = Tilted(problem, problem.tilt()).gradient(problem.start)
+    x = (corrected.embedding.weight.detach().flatten() - problem.start) / log["steps"][0]["length"]
+    residual = -slope - problem.product(problem.start, "gauss-newton")(x) - DAMPING * x
+    wanted = (residual / (problem.curved.jacobi(problem.start) + DAMPING)).view(-1, 3)[emptied]
+    assert wanted.norm() > 0
+    torch.testing.assert_close(movements[1][0].view(-1, 3)[emptied], wanted, rtol=1e-6, atol=1e-9)
 
 
 def test_what_is_left_is_the_residual_over_the_diagonal(movements):
@@ -142,16 +196,15 @@ def test_a_step_uphill_is_not_taken(movements, monkeypatch):
 
 def test_rows_that_are_fitted_later_are_left_as_they_are(movements):
     model, graph, *_ = setting()
-    request = ForgetRequest.internal("user", graph.pairs[0, :1])
-    retained, _ = graph.split(request)
+    retained, removed, _ = removal(graph, "user", 0)
     corrected, expected = copy.deepcopy(model), copy.deepcopy(model)
-    log = near(model, graph, refits=True, scale=True).correct(corrected, graph, retained, request.mask(graph))
+    log = near(model, graph, refits=True, scale=True).correct(corrected, graph, retained, removed)
     warm_start(expected, graph, retained, 0, scale=False)
     assert torch.equal(corrected.embedding.weight, expected.embedding.weight)
     assert log["tilted_fall"] == 0
     assert (log["steps"][0]["length"], log["relative_error"]) == (0, 1)
     assert log["emptied_nodes"] == int(graph.emptied(retained).sum()) > 0
-    other = near(model, graph, scale=True).correct(copy.deepcopy(model), graph, retained, request.mask(graph))
+    other = near(model, graph, scale=True).correct(copy.deepcopy(model), graph, retained, removed)
     assert other["tilted_fall"] > 0
 
 
@@ -163,11 +216,12 @@ def trained():
     return model, graph
 
 
-@pytest.mark.parametrize("level", ["interaction", "user"])
+@pytest.mark.parametrize("level", ["interaction", "user", "item"])
 def test_probabilities_are_those_of_the_whole_system(trained, level):
     model, graph = trained
     some = [3, graph.num_interactions // 2]
-    index = {"interaction": graph.pairs[:, some], "user": torch.tensor([7])}[level]
+    item = (graph.degree[graph.num_users :] == 20).nonzero().view(-1)[:1]
+    index = {"interaction": graph.pairs[:, some], "user": torch.tensor([7]), "item": item}[level]
     request = ForgetRequest.internal(level, index)
     method = IFRU(within_noise=0.3)
     method.prepare(model, graph)
@@ -180,13 +234,23 @@ def test_probabilities_are_those_of_the_whole_system(trained, level):
     deleted = copy.deepcopy(model)
     warm_start(deleted, graph, result.graph, 0, scale=False)
     groups = pairs_near(graph, result.graph, request.mask(graph))
-    for pairs in groups[1:] if level == "user" else groups:
+    # the user is redrawn, and the users of an item are fitted to what remains from another start
+    for pairs in {"interaction": groups, "user": groups[1:], "item": groups[:1]}[level]:
         p = [torch.sigmoid(score(encode(m, result.graph), pairs)) for m in (result.model, whole.model, deleted)]
         error, undone = (float((a - p[1]).abs().mean().detach()) for a in (p[0], p[2]))
         assert error <= result.log["within_noise"]["limit"]
         assert error < 0.6 * undone
     again = IFRU(within_noise=0.3).unlearn(model, graph, request)
     assert torch.equal(again.model.embedding.weight, result.model.embedding.weight)
+
+
+@pytest.mark.parametrize("loss", [BPR(), SampledBCE()], ids=["its own", "another"])
+def test_the_tilted_risk_is_measured_again_if_the_model_was_trained_with_another_loss(trained, loss, monkeypatch):
+    model, graph = trained
+    monkeypatch.setattr(accepting, "fitting_loss", lambda *args: loss)
+    log = IFRU(within_noise=0.3).unlearn(model, graph, ForgetRequest.internal("user", torch.tensor([7]))).log
+    assert "tilted_fall" in log | log.get("refused_step", {})
+    assert (log["acceptance"]["corrected"]["tilted"] is None) == (loss == BPR())
 
 
 def test_the_rule_of_an_earlier_request_is_not_used_again(trained, monkeypatch):
@@ -202,8 +266,14 @@ def test_the_rule_of_an_earlier_request_is_not_used_again(trained, monkeypatch):
 
 
 def test_a_method_can_be_pickled():
-    method = IFRU(damping=0.5)
+    method, graph = IFRU(damping=0.5), random_graph(30, 20, 80, values=False)
+    model, request = light_gcn(graph), ForgetRequest.internal("user", torch.tensor([3]))
     assert pickle.loads(pickle.dumps(method)) == method
+    expected = method.unlearn(model, graph, request).model
+    method.prepare(model, graph)
+    other = pickle.loads(pickle.dumps(method))
+    assert other == method
+    assert torch.equal(other.unlearn(model, graph, request).model.embedding.weight, expected.embedding.weight)
 
 
 def test_what_is_prepared_serves_models_that_propagate_alike():
