@@ -36,6 +36,7 @@ GROUPS = ("core", "random", "edge")
 SHARDED = ("sisa", "receraser", "ultrare")
 METHODS = ("retrain", *SHARDED, "scif", "ifru", "calibrate", "unlearnrec")
 SETTINGS = FitSettings(epochs=50, batch_size=1024, lr=0.005, patience=6)
+LONGER = {"lightgcn": {"epochs": 200, "patience": 20}}  # with the patience of the others it stops in a first plateau
 MODELS: dict[str, tuple[str, int | None, Any]] = {
     "wmf": ("mf", None, gu.SampledBCE(negatives=1)),  # printed as WMF: sampled cross entropy, one negative each
     "bpr": ("mf", None, gu.BPR(negatives=1)),
@@ -145,7 +146,7 @@ def cell(key: tuple[str, str, str, int], wanted: list[str], known: dict[str, Any
         return
     kind, layers, loss = MODELS[model]
     case, graph = case_of(name, group, seed)
-    measure, settings = Measure(case, graph), replace(SETTINGS, seed=100 * seed)
+    measure, settings = Measure(case, graph), replace(SETTINGS, seed=100 * seed, **LONGER.get(model, {}))
     trainer = _Trainer(kind, DIM, layers, loss, settings, "cpu", cache)
     original = trainer("original", case.train, case.validation, seed=100 * seed)
     shared = {"case": case, "measure": measure, "original": original, "settings": settings, "loss": loss}
