@@ -8,6 +8,7 @@ back. :func:`summed` turns partial values into whole ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,27 +23,26 @@ from graphunlearn.nn.training.samples import Samples
 
 __all__ = ["Inner", "fetched", "shared", "summed"]
 
-
-class _Shared(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Summed.apply(ctx.ranks, grad)
+Rows = Callable[[Tensor], Tensor]
+"""A linear map of rows."""
 
 
-class _Summed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return ranks.total(x)
+class _Map(torch.autograd.Function):
+    """A linear map of rows across ranks, whose transpose is another one; differentiable any number of times."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Shared.apply(ctx.ranks, grad)
+    def forward(ctx: Any, there: Rows, back: Rows, x: Tensor) -> Tensor:
+        ctx.maps = there, back
+        return there(x.view_as(x))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        there, back = ctx.maps
+        return None, None, _Map.apply(back, there, grad)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
 
 
 def summed(ranks: Ranks, x: Tensor) -> Tensor:
@@ -52,30 +52,8 @@ def summed(ranks: Ranks, x: Tensor) -> Tensor:
         ranks: The ranks.
         x: A tensor of the same shape on all ranks.
     """
-    found: Tensor = _Summed.apply(ranks, x)
+    found: Tensor = _Map.apply(ranks.total, _itself, x)
     return found
-
-
-class _Whole(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Items, x: Tensor) -> Tensor:
-        ctx.rows = rows
-        return rows.whole(x.view_as(x))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Own.apply(ctx.rows, grad)
-
-
-class _Own(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Items, x: Tensor) -> Tensor:
-        ctx.rows = rows
-        return rows.summed(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Whole.apply(ctx.rows, grad)
 
 
 def shared(rows: Items, encoded: Encoded) -> Encoded:
@@ -88,30 +66,13 @@ def shared(rows: Items, encoded: Encoded) -> Encoded:
     Returns:
         The embeddings of the users of this rank and of all items.
     """
-    base = None if encoded.item_base is None else _Whole.apply(rows, encoded.item_base)
-    return encoded._replace(items=_Whole.apply(rows, encoded.items), item_base=base)
+    return _with_items(encoded, rows.whole, rows.summed)
 
 
-class _Fetched(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
-        ctx.exchange = exchange
-        return exchange.fetch(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Returned.apply(ctx.exchange, grad)
-
-
-class _Returned(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, exchange: Exchange, x: Tensor) -> Tensor:
-        ctx.exchange = exchange
-        return exchange.summed(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, _Fetched.apply(ctx.exchange, grad)
+def _with_items(encoded: Encoded, there: Rows, back: Rows) -> Encoded:
+    """Return the embeddings with their rows of items mapped, whose gradients are mapped back."""
+    base = None if encoded.item_base is None else _Map.apply(there, back, encoded.item_base)
+    return encoded._replace(items=_Map.apply(there, back, encoded.items), item_base=base)
 
 
 def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, Samples]:
@@ -131,7 +92,6 @@ def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, S
     drawn = samples.items[:0] if samples.negatives is None else samples.negatives.flatten()
     wanted, place = torch.cat([samples.items, drawn]).unique(return_inverse=True)
     exchange = Exchange(rows, wanted)
-    base = None if encoded.item_base is None else _Fetched.apply(exchange, encoded.item_base)
     items, negatives = place.split([len(samples), len(drawn)])
     own = replace(
         samples,
@@ -139,7 +99,7 @@ def fetched(rows: Items, encoded: Encoded, samples: Samples) -> tuple[Encoded, S
         negatives=None if samples.negatives is None else negatives.view_as(samples.negatives),
         size=(samples.size[0], len(wanted)),
     )
-    return encoded._replace(items=_Fetched.apply(exchange, encoded.items), item_base=base), own
+    return _with_items(encoded, exchange.fetch, exchange.summed), own
 
 
 class Inner:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from several import together
-from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
 from graphunlearn.distributed import (
@@ -79,24 +78,6 @@ def test_training_is_that_of_one_process(name, world):
         if whole is not None:
             torch.testing.assert_close(whole.embedding.weight, model.embedding.weight, rtol=1e-4, atol=1e-5)
     assert held == TRAIN.num_items  # every row is held by one rank
-
-
-FEW = gu.datasets.synthetic_interactions(num_users=8, num_items=6, interactions_per_user=3, seed=0)
-
-
-def in_pairs(ranks):
-    graph = take_part(FEW, ranks, items="sharded")
-    model = build_part("lightgcn", graph, 4, 2, seed=3)
-    fit(model, graph, epochs=1, batch_size=2, seed=2)
-    return whole_model(model, graph)
-
-
-def test_batches_of_which_a_rank_holds_nothing_are_those_of_one_process():
-    model = LightGCN(FEW.num_nodes, 4, 2)
-    reset_parameters(model, 3)
-    gu.fit(model, FEW, epochs=1, batch_size=2, seed=2)
-    whole = together(in_pairs, 2)[0]
-    torch.testing.assert_close(whole.embedding.weight, model.embedding.weight, rtol=1e-3, atol=1e-4)
 
 
 def interrupted(ranks, folder):

@@ -165,16 +165,20 @@ def test_ranks_with_other_models_or_without_validation_data_stop(work, what):
         assert str(error) == f"all ranks must {what} (got others on rank 1 than on rank 0)"
 
 
-def in_pairs(ranks):
-    graph = take_part(TRAIN, ranks)
+FEW = gu.datasets.synthetic_interactions(num_users=8, num_items=6, interactions_per_user=3, seed=0)
+
+
+def in_pairs(ranks, data, items):
+    graph = take_part(data, ranks, items=items)
     model = build_part("lightgcn", graph, 4, 2, seed=3)
     fit(model, graph, epochs=1, batch_size=2, seed=2)
     return whole_model(model, graph)
 
 
-def test_batches_of_which_a_rank_holds_nothing_are_those_of_one_process():
-    model = LightGCN(ALL.num_nodes, 4, 2)
+@pytest.mark.parametrize(("data", "items"), [(TRAIN, "replicated"), (FEW, "sharded")], ids=["replicated", "sharded"])
+def test_batches_of_which_a_rank_holds_nothing_are_those_of_one_process(data, items):
+    model = LightGCN(data.num_nodes, 4, 2)
     reset_parameters(model, 3)
-    gu.fit(model, TRAIN, epochs=1, batch_size=2, seed=2)
-    whole = together(in_pairs, 2)[0]
+    gu.fit(model, data, epochs=1, batch_size=2, seed=2)
+    whole = together(in_pairs, 2, data, items)[0]
     torch.testing.assert_close(whole.embedding.weight, model.embedding.weight, rtol=1e-3, atol=1e-4)

@@ -22,7 +22,7 @@ from graphunlearn.operators.shared.warm_start import kept_share, warm_start
 
 __all__ = ["Nearby"]
 
-_ROUNDS = 3  # most times that rows are added
+_ROUNDS = 3  # most solutions, so that rows are added twice at most
 _ADDED = 0.9  # share of what is left to do, as a sum of squares, in the rows that are added
 _TOLERANCE, _ROUGH = 0.01, 0.1  # of the system in the chosen rows; where its solution is not used but for what is left
 
@@ -117,13 +117,11 @@ class Nearby:
             assert problem.nodes is not None
             left.zero_()
             left[problem.nodes] = residual.view(-1, left.size(1)) / diagonal[problem.nodes]
-            drawn = problem.nodes[idle[problem.nodes]]
-            if len(
-                drawn
-            ):  # the share of interactions that they keep tells nothing of the samples that they are drawn in
+            drawn = idle[problem.nodes]
+            if bool(drawn.any()):  # the share of interactions kept says nothing of the samples that draw an item
                 inner = inverse_diagonal(problem, theta, damping)
                 assert inner is not None
-                left[drawn] = inner(residual).view(-1, left.size(1))[idle[problem.nodes]]
+                left[problem.nodes[drawn]] = inner(residual).view(-1, left.size(1))[drawn]
             if later:
                 left[rows] = 0
             moved = movement(left.flatten())
