@@ -27,6 +27,7 @@ SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
+_MANY = 100  # times as many numbers as are drawn, from which on few are drawn twice
 
 
 @dataclass(frozen=True)
@@ -374,8 +375,18 @@ def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, 
     index = mask.nonzero().view(-1)
     if len(index) <= most:
         return index, 1.0
-    drawn = torch.randperm(len(index), generator=generator)[:most].sort().values.to(index.device)
+    drawn = _subset(len(index), most, generator).to(index.device)
     return index[drawn], len(index) / most
+
+
+def _subset(size: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return a random subset of the numbers below ``size``, ascending, at the cost of what is drawn if that is few."""
+    if size <= _MANY * most:
+        return torch.randperm(size, generator=generator)[:most].sort().values
+    drawn = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < most:
+        drawn = torch.cat([drawn, torch.randint(size, (most - len(drawn),), generator=generator)]).unique()
+    return drawn
 
 
 def _losses(criterion: Criterion, model: nn.Module, graph: Any, samples: Any) -> tuple[Tensor, Encoded | None]:

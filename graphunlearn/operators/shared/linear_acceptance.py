@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -101,8 +101,8 @@ class LinearAcceptance(Acceptance):
         emptied = self.graph.emptied(self.retained).nonzero().view(-1)
         gone = Rows(emptied, trail.table[emptied])
         lost = _dot(pulls, propagated(trail.form, self.graph, gone), gone, len(trail.table))
-        every = torch.arange(len(trail.table), device=emptied.device)
-        self._of_trained = _dot(pulls, Rows(every, trail.final), Rows(every, trail.table), len(every)) - lost
+        rows = [(trail.final[pull.nodes], trail.table[pull.nodes]) for pull in pulls]
+        self._of_trained = _inner(pulls, *zip(*rows)) - lost if pulls else 0.0
         return pulls
 
     def _measured(self, model: nn.Module) -> Measured:
@@ -146,10 +146,12 @@ class LinearAcceptance(Acceptance):
         return form.propagate(back) + own
 
     def _slopes(self, model: nn.Module, pull: Any) -> tuple[float, float]:
-        every = torch.arange(len(pull.final), device=pull.final.device)
-        moved = Rows(every, pull.final - self.pull.final)
-        start, end = (_dot(at.pulls, moved, pull.step, len(every)) - pull.along_tilt for at in (self.pull, pull))
-        return start / self.number, end / self.number
+        ends = []
+        for at in (self.pull, pull):
+            moved = (pull.final[part.nodes] - self.pull.final[part.nodes] for part in at.pulls)
+            own = (pull.step.at(part.nodes, len(pull.final)) for part in at.pulls)
+            ends.append((_inner(at.pulls, moved, own) - pull.along_tilt) / self.number)
+        return ends[0], ends[1]
 
 
 def judging_of(
@@ -200,10 +202,13 @@ def _compact(samples: Any, num_users: int) -> tuple[Any, Tensor]:
     return replace(samples, size=(size, len(nodes) - size), **sides), nodes
 
 
-def _dot(pulls: Iterable[Pull], moved: Rows, step: Rows, num_nodes: int) -> float:
+def _dot(pulls: Sequence[Pull], moved: Rows, step: Rows, num_nodes: int) -> float:
     """Return the inner product of a gradient and a step, given what the step changes in the final embeddings."""
-    total = 0.0
-    for pull in pulls:
-        for slope, rows in ((pull.final, moved), (pull.own, step)):
-            total += float((slope.double() * rows.at(pull.nodes, num_nodes)).sum())
-    return total
+    final = (moved.at(pull.nodes, num_nodes) for pull in pulls)
+    return _inner(pulls, final, (step.at(pull.nodes, num_nodes) for pull in pulls))
+
+
+def _inner(pulls: Iterable[Pull], final: Iterable[Tensor], own: Iterable[Tensor]) -> float:
+    """Return the inner product of a gradient with rows of the final embeddings, and with rows of the table."""
+    parts = zip(pulls, final, own)
+    return sum(float((p.final.double() * z).sum() + (p.own.double() * e).sum()) for p, z, e in parts)

@@ -324,3 +324,14 @@ def test_a_shortened_step_is_that_part_of_the_step(trained, monkeypatch):
     assert (result.accepted, result.log["acceptance"]["outcome"], result.log["factor"]) == (True, "shortened", 2.0)
     deleted = state(UnlinkRedraw().unlearn(model, graph, request).model)
     torch.testing.assert_close(state(result.model), torch.lerp(deleted, state(model) * 2.0, 0.15))
+
+
+@pytest.mark.parametrize("size", [50, 100_000])  # a part of a permutation, and draws with repetition
+def test_subsets_are_distinct_and_uniform(size):
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([acceptance._subset(size, 40, generator) for _ in range(2_000)])
+    assert bool((drawn.diff(dim=1) > 0).all())
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < size
+    below = float((drawn < size // 4).double().mean())
+    assert below == pytest.approx((size // 4) / size, abs=5 * (0.25 * 0.75 / drawn.numel()) ** 0.5)
