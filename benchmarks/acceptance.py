@@ -170,6 +170,12 @@ def trained(case: Case, made: Any, loss: Any, base: Any, options: argparse.Names
     return originals, models
 
 
+def residuals(case: Case, original: torch.nn.Module, train: Any) -> dict[str, float]:
+    """Return the residuals of the loss that an original was trained with, and of the one that is given."""
+    names = (case.loss, case.given)
+    return {name: gu.stationarity(original, train, LOSSES[name](), draws=8).residual for name in names}
+
+
 def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one case."""
     made = scenario(case.scenario, case.name, options.seed)
@@ -219,9 +225,11 @@ def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             found |= {"first": first, "first_worse": worse(first, deleted), "worse": worse(found["final"], deleted)}
             entry[name] = found
         runs.append(entry)
+    fits = {"fits": [residuals(case, original.eval(), train) for original in originals]} if case.given else {}
     return {
         "request": len(request),
         "references": len(references),
+        **fits,
         "retrained": {"floor": floor, told.quality: statistics.fmean(quality), "spread": spread},
         "runs": runs,
     }
@@ -290,7 +298,7 @@ def main() -> None:
                     print(
                         f"   {name:12}{a['outcome']:14}first worse {e['first_worse']!s:6}final worse {e['worse']!s:6}",
                         *(" ".join(f"{v:+.1f} sd" for v in e[step]["sd"].values()) for step in ("first", "final")),
-                        {key: a["corrected"][key] for key in ("share", "beyond")},
+                        {key: (a["corrected"] or {}).get(key) for key in ("share", "beyond")},
                         [t["what"] for t in a["tried"]],
                         flush=True,
                     )

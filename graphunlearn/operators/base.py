@@ -20,11 +20,11 @@ from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import check_fit
 from graphunlearn.nn.identity import fingerprint, remembered
 from graphunlearn.nn.precision import not_finite
-from graphunlearn.operators.shared.accepting import accept
+from graphunlearn.operators.shared.accepting import accept, refuse
 from graphunlearn.operators.shared.checks import check_choices, check_precision
 from graphunlearn.operators.shared.evaluating import evaluating
 from graphunlearn.operators.shared.memory import peak_memory
-from graphunlearn.operators.shared.own_loss import warn_of_another_loss
+from graphunlearn.operators.shared.own_loss import check_loss
 from graphunlearn.operators.shared.preparation import Kept, Preparation
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ class Unlearner(ABC):
     field ``adapt`` and its value is true.
 
     Every correction is compared with deleting the edges and redrawing the embeddings of emptied nodes; see
-    :class:`~graphunlearn.operators.shared.acceptance.Acceptance`. The loss is that of the field ``objective`` of the
-    method, or the shared default without such a field. A correction that is worse is replaced by a milder
-    one; :meth:`milder` names what a method offers. If none is accepted, ``on_rejection`` decides.
+    :class:`~graphunlearn.operators.shared.acceptance.Acceptance`. The loss is the field ``objective`` of the method, or
+    the shared default. A correction that is worse is replaced by a milder one; :meth:`milder` names what a method
+    offers. If none is accepted, or the model was plainly trained with another loss, ``on_rejection`` decides.
 
     Args:
         on_rejection: What to do with a correction that is not accepted: ``"unlink"`` tries milder ones, then only
@@ -231,8 +231,8 @@ class Unlearner(ABC):
             progress: Whether to show progress; ``None`` shows it on a terminal only.
 
         Raises:
-            ValueError: The method does not accept graphs of this kind, the model does not fit the graph, or a parameter
-                is not finite.
+            ValueError: The method does not take graphs of this kind, the model does not fit it, or is not finite.
+            RejectedError: Another loss fits the model plainly better and ``on_rejection`` is ``"raise"``.
         """
         self._check_arguments(model, graph)
         start = time.perf_counter()
@@ -313,7 +313,7 @@ class Unlearner(ABC):
         Raises:
             ValueError: The method does not accept graphs of this kind, the request does not fit the graph or the
                 method, the model does not fit the graph, or a parameter is not finite.
-            RejectedError: The correction is worse than deleting the edges and ``on_rejection`` is ``"raise"``.
+            RejectedError: The correction is not accepted and ``on_rejection`` is ``"raise"``.
         """
         self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
@@ -340,9 +340,10 @@ class Unlearner(ABC):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained = graph.keep(~request.mask(graph))
                 connect(corrected, retained)
-                log = self._unlearn(corrected, graph, retained, request)
+                step = corrected, graph, retained, request
+                log = refuse(self, corrected, before, graph, retained) or self._unlearn(*step)
                 self._check_finite(corrected)
-                if self.judged and 0 < retained.num_interactions < graph.num_interactions:
+                if self.judged and 0 < retained.num_interactions < graph.num_interactions and "acceptance" not in log:
                     log["acceptance"] = accept(self, log, corrected, before, graph, retained, request)
                     self._check_finite(corrected)
                 if device.type == "cuda":
@@ -355,9 +356,8 @@ class Unlearner(ABC):
             raise
         if self.preparation is not None and self.asks_preparation(corrected):
             self.preparation.note(corrected, retained)
-        original, prepared = None if base is model else base, self.prepare_seconds
-        seen = (seconds, cpu, prepared, peak(), log, original, emptied_nodes(graph, retained))
-        return UnlearningResult(corrected, retained, request, self.name, *seen)
+        seen = (seconds, cpu, self.prepare_seconds, peak(), log, None if base is model else base)
+        return UnlearningResult(corrected, retained, request, self.name, *seen, emptied_nodes(graph, retained))
 
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         """Change an accepted correction further, and return more of the log; the result is judged once more."""
@@ -457,4 +457,4 @@ class Unlearner(ABC):
             graph = graph.select(torch.arange(min(HANDFUL, graph.num_sessions), device=device))
         with torch.no_grad(), evaluating(model):
             check_fit(model, graph)
-        warn_of_another_loss(self, model, graph)
+        check_loss(self, model, graph)

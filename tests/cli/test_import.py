@@ -270,6 +270,11 @@ def test_another_loss_is_told(tmp_path, call):
     assert "loss SampledBCE(negatives=4): far from stationary" in out
     told = err.partition("the model was plainly trained with another loss; losses that fit: ")[2]
     assert "BPR (" in told
+    status, out, err = call("forget", tmp_path / "a", "--users", "u3", "--method", "ifru", "--out", tmp_path / "b")
+    assert status == 0
+    assert "not corrected: the edges are deleted; the model was trained with another loss" in out
+    assert err.count("the model does not look trained with SampledBCE(negatives=4)") == 1
+    assert not Run.load(tmp_path / "b").forgotten.result.accepted
     status, out, err = call("import", *words, "bpr", "--overwrite")
     assert "near stationary" in out
     assert "another loss" not in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,10 +19,10 @@ from graphunlearn.nn.connecting import connect, is_connected
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.shared.acceptance import Judged
 from graphunlearn.operators.shared.linear_acceptance import judging_of
-from graphunlearn.operators.shared.own_loss import fitting_loss, pass_on_loss
+from graphunlearn.operators.shared.own_loss import fitting_loss, objection_to_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
-__all__ = ["accept", "settle"]
+__all__ = ["accept", "refuse", "settle"]
 
 SHORTER = (0.5, 0.25)  # what is tried of a rejected step, as shares of the part up to the minimum of the tilted risk
 SHORTEST = 0.1  # a smaller share of the step is not worth taking
@@ -40,7 +41,8 @@ def accept(
 
     A rejected step is taken again with what the method offers (:meth:`~graphunlearn.Unlearner.milder`), and then made
     shorter. If nothing is accepted, the model is left with emptied embeddings redrawn, or an error is raised if
-    ``on_rejection`` of the method is ``"raise"``. With ``"keep"``, nothing else is tried and the step is kept.
+    ``on_rejection`` of the method is ``"raise"``. With ``"keep"``, nothing else is tried and the step is kept; it
+    counts as not accepted as well if the model was plainly trained with another loss (:func:`refuse`).
 
     Args:
         method: The method that made the step.
@@ -63,14 +65,7 @@ def accept(
         RejectedError: Nothing is accepted and ``on_rejection`` is ``"raise"``.
     """
     seed = getattr(method, "seed", 0) or 0
-    deleted = before
-    emptied = bool(graph.emptied(retained).any())
-    if emptied or is_connected(before):
-        deleted = copy.deepcopy(before)
-        connect(deleted, retained)
-    if emptied:
-        with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
-            warm_start(deleted, graph, retained, seed, scale=False)
+    deleted = _deleted(before, graph, retained, seed)
     criterion = fitting_loss(method, before, graph)
     own = getattr(method, "objective", None) or default_objective(graph)
     falls = log.get("tilted_fall", -1) >= 0 and criterion == own
@@ -87,6 +82,8 @@ def accept(
         return {"accepted": True, "outcome": "not judged", "reason": str(error)}
     if not judging.number:
         return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
+    if objection := objection_to_loss(method, before, graph):
+        first = replace(judging.judge(model), accepted=False, reason=objection)
 
     def step_again(other: Any) -> dict[str, Any]:
         connect(model, retained)
@@ -101,6 +98,46 @@ def accept(
     record = settle(method, log, model, before, deleted, judging, step_again, finish if finishes else None, first=first)
     pass_on_loss(method, before, model, graph)
     return record
+
+
+def refuse(method: Any, model: nn.Module, before: nn.Module, graph: Any, retained: Any) -> dict[str, Any] | None:
+    """Only delete the edges if the model was plainly trained with another loss than that of the method.
+
+    No step is made then, unless ``on_rejection`` of the method is ``"keep"``.
+
+    Args:
+        method: The method.
+        model: The model to correct, which is changed if a step is refused.
+        before: The trained model.
+        graph: The graph before forgetting.
+        retained: The retained graph.
+
+    Returns:
+        The log, whose record (see :func:`accept`) has the reason, no figures, and ``None`` as ``"corrected"``; ``None``
+        if a step is to be made.
+    """
+    if not (method.judged and 0 < retained.num_interactions < graph.num_interactions):
+        return None
+    reason = objection_to_loss(method, before, graph)
+    if not reason or method.on_rejection == "keep":
+        return None
+    model.load_state_dict(_deleted(before, graph, retained, getattr(method, "seed", 0) or 0).state_dict())
+    pass_on_loss(method, before, model, graph)
+    found = {"accepted": False, "outcome": "unlink-redraw", "corrected": None, "reason": reason, "tried": []}
+    return {"acceptance": found}
+
+
+def _deleted(before: nn.Module, graph: Any, retained: Any, seed: int) -> nn.Module:
+    """Return the model whose edges are deleted and whose emptied embeddings are redrawn."""
+    deleted = before
+    emptied = bool(graph.emptied(retained).any())
+    if emptied or is_connected(before):
+        deleted = copy.deepcopy(before)
+        connect(deleted, retained)
+    if emptied:
+        with suppress(TypeError):  # a model that cannot be reset keeps the embeddings of emptied nodes
+            warm_start(deleted, graph, retained, seed, scale=False)
+    return deleted
 
 
 class Judging(Protocol):

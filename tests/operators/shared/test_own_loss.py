@@ -1,5 +1,6 @@
 """Whether a model is near stationary for a loss, and the warning of methods that are given another loss."""
 
+import copy
 import math
 import re
 import warnings
@@ -9,9 +10,10 @@ import torch
 from toys import factors, random_graph, two_tower
 
 import graphunlearn as gu
+from graphunlearn.errors import RejectedError
 from graphunlearn.nn import BPR, InBatchSoftmax, MatrixFactorization, SampledBCE, SquaredError, losses_by_fit, risk_of
 from graphunlearn.operators.shared.checks import check_precision
-from graphunlearn.operators.shared.own_loss import warn_of_another_loss
+from graphunlearn.operators.shared.own_loss import check_loss
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def ranked(graph):
 def told(method, model, graph):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_another_loss(method, model, graph)
+        check_loss(method, model, graph)
     return [str(w.message) for w in caught]
 
 
@@ -151,18 +153,98 @@ def test_labels_and_ratings_add_their_losses():
     assert not {"BCE", "SquaredError"} & set(kinds)
 
 
-def test_a_method_warns_once_of_a_loss_that_does_not_fit(graph, ranked):
-    method = gu.IFRU(objective=SampledBCE(negatives=4))
-    request = gu.ForgetRequest("user", ["u3"])
-    with pytest.warns(
-        UserWarning, match=r"look trained with SampledBCE\(negatives=4\).* fit better: .*BPR \("
-    ) as caught:
-        result = method.unlearn(ranked, graph, request)
-    assert caught[0].filename == __file__
+WRONG, REQUEST = SampledBCE(negatives=4), gu.ForgetRequest("user", ["u3"])
+REASON = r"the model does not look trained with SampledBCE\(negatives=4\), the loss that {}.* fit better: .*BPR \("
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(model, expected):
+    return all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [gu.IFRU, gu.Calibrate])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_step_with_a_loss_that_does_not_fit_is_refused_and_not_computed(graph, ranked, kind, inplace, monkeypatch):
+    model, method = copy.deepcopy(ranked), kind(objective=WRONG)
+    expected = gu.operators.UnlinkRedraw().unlearn(model, graph, REQUEST).model.state_dict()
+    monkeypatch.setattr(kind, "_unlearn", lambda *_: pytest.fail("a step was computed"))
+    monkeypatch.setattr(kind, "_finish", lambda *_: pytest.fail("a step was finished"))
+    with pytest.warns(UserWarning) as caught:
+        result = method.unlearn(model, graph, REQUEST, inplace=inplace)
+    (said,) = caught  # one warning, at the beginning or at the end
+    assert said.filename == __file__
+    assert re.match(REASON.format(method.name), str(said.message))
+    assert f"{method.name} then only deletes the edges; pass the loss" in str(said.message)
+    assert not result.accepted
+    record = {"accepted": False, "outcome": "unlink-redraw", "corrected": None, "tried": []}
+    assert result.log == {"acceptance": record | {"reason": str(said.message).split(f"; {method.name} then")[0]}}
+    assert same(result.model, expected)
+    assert same(model, expected if inplace else state(ranked))
+
+
+def test_the_next_requests_are_refused_without_another_check(graph, ranked, monkeypatch):
+    method, model = gu.IFRU(objective=WRONG), ranked
+    for user in ("u3", "u5", "u7"):
+        with pytest.warns(UserWarning, match=REASON.format("ifru")) as caught:
+            result = method.unlearn(model, graph, gu.ForgetRequest("user", [user]))
+        assert len(caught) == 1
+        assert not result.accepted
+        model, graph = result.model, result.graph
+        monkeypatch.setattr("graphunlearn.operators.shared.own_loss.stationarity", lambda *_: pytest.fail("checked"))
+    few = graph.select(torch.arange(999))  # too few to be checked, but the model is known
+    with pytest.warns(UserWarning, match=REASON.format("ifru")):
+        assert not method.unlearn(model, few, gu.ForgetRequest.internal("interaction", few.pairs[:, :3])).accepted
+
+
+def test_keep_keeps_a_step_with_a_loss_that_does_not_fit(graph, ranked, monkeypatch):
+    method = gu.IFRU(objective=WRONG, on_rejection="keep")
+    with pytest.warns(UserWarning, match=REASON.format("ifru")) as caught:
+        result = method.unlearn(ranked, graph, REQUEST)
+    assert "only deletes" not in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is told once
+        again = method.unlearn(result.model, result.graph, gu.ForgetRequest("user", ["u5"]))
+    for found in (result, again):
+        record = found.log["acceptance"]
+        assert (found.accepted, record["outcome"], record["tried"]) == (False, "kept", [])
+        assert re.match(REASON.format("ifru"), record["reason"])
+        assert record["corrected"]["risk"] > 0
+    monkeypatch.setattr(gu.IFRU, "checks_loss", False)
+    plain = gu.IFRU(objective=WRONG, on_rejection="keep").unlearn(ranked, graph, REQUEST)
+    assert same(result.model, plain.model.state_dict())
+    assert "damping" in result.log
+
+
+def test_raise_raises_before_anything_is_computed(graph, ranked):
+    model, method = copy.deepcopy(ranked), gu.UnlearnRec(objective=WRONG, on_rejection="raise")
+    for _ in range(2):
+        with pytest.raises(RejectedError, match=REASON.format("unlearnrec") + ".*; pass the loss"):
+            method.prepare(model, graph)
+    method = gu.IFRU(objective=WRONG, on_rejection="raise")
+    for inplace in (False, True):
+        with warnings.catch_warnings(), pytest.raises(RejectedError, match=REASON.format("ifru")):
+            warnings.simplefilter("error")
+            method.unlearn(model, graph, REQUEST, inplace=inplace)
+        assert same(model, state(ranked))
+
+
+def test_the_loss_of_the_training_and_an_untrained_model_are_not_refused(graph, ranked):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        method.unlearn(result.model, result.graph, gu.ForgetRequest("user", ["u5"]))
-        gu.IFRU(objective=BPR()).unlearn(ranked, graph, request)
+        assert gu.IFRU(objective=BPR()).unlearn(ranked, graph, REQUEST).accepted
+    torch.manual_seed(0)
+    untrained = MatrixFactorization(graph.num_nodes, 8)
+    assert gu.stationarity(untrained, graph, WRONG).verdict == "far from stationary"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the model does not look trained")
+        log = gu.IFRU(objective=WRONG).unlearn(untrained, graph, REQUEST).log
+    assert log["acceptance"]["corrected"]["risk"] is not None  # a step was judged by its figures
+
+
+def test_which_methods_are_told(graph, ranked):
     for epochs in (0, 1):  # the step for the neighbours of emptied nodes uses the loss, as fine-tuning does
         assert told(gu.Calibrate(objective=SampledBCE(negatives=4), epochs=epochs), ranked, graph)
     assert told(gu.UnlearnRec(objective=SampledBCE(negatives=4)), ranked, graph)
