@@ -297,10 +297,9 @@ def test_another_method_must_not_step_far_beyond_the_minimum(trained, monkeypatc
     model, graph, request = trained
     for solves, rise in ((False, 1.01), (False, 0.99), (True, 1.01), (None, 1.01)):
         judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
-        monkeypatch.setattr(judge, "_along", lambda *_, most=judge.risk: (0.4, beyond * most))
-        _, total, _ = judge._measured(model)
-        losses = judge.losses * rise
-        monkeypatch.setattr(judge, "_measured", lambda *_, found=(losses, total, None): found)
+        monkeypatch.setattr(acceptance, "lowest", lambda *_, most=judge.risk: (0.4, beyond * most))
+        measured = judge._measured(model)._replace(losses=judge.losses * rise, encoded=None)
+        monkeypatch.setattr(judge, "_measured", lambda *_, found=measured: found)
         found = judge.judge(model)
         assert found.accepted is (accepted or solves is not False or rise < 1)
         assert ("lowest after 0.4 of the step" in found.reason) is not found.accepted
