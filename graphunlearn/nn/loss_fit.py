@@ -3,7 +3,6 @@ r"""Is a model near a stationary point of a loss? A model that was trained with 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,19 +113,22 @@ def _fits(
     mask = _of_some_users(graph, num_samples, generator)
     count = graph.num_interactions if mask is None else int(mask.sum())
     order = torch.randperm(count, generator=generator).to(graph.device)
+    fits: list[Stationarity] = []
+    known: Risk | None = None
     with torch.inference_mode(False):
-        risk = risk_of(model, graph, objectives[0], objectives[0].samples(graph, mask=mask))
-        if isinstance(risk, LinearRisk):
-            risk.at(risk.parameters)
-        theta, fits = risk.parameters.double(), []
         for objective in objectives:
             losses = [objective]
             if isinstance(objective, Sampled):
                 losses += [replace(objective, seed=objective.seed + draw * _APART) for draw in range(1, draws)]
-            parts = [(loss, loss.samples(graph, mask=mask)) for loss in losses]
-            slope = _mean_gradient([risk.of(loss, part.by_user()) for loss, part in parts]).double()
-            shuffled = _mean_gradient([risk.of(loss, _permuted(part, order).by_user()) for loss, part in parts])
-            fits.append(_figures(objective, slope, shuffled, theta, count))
+            own, shuffled = _Sum(), _Sum()
+            for loss in losses:
+                samples = loss.samples(graph, mask=mask)
+                for total, part in ((own, samples), (shuffled, _permuted(samples, order))):
+                    known = risk_of(model, graph, loss, part) if known is None else known.of(loss, part.by_user())
+                    total.add(known)
+            assert known is not None
+            slope, other = (total.mean(known).double() for total in (own, shuffled))
+            fits.append(_figures(objective, slope, other, known.parameters.double(), count))
     return fits
 
 
@@ -180,18 +182,32 @@ def losses_by_fit(
     return sorted(_fits(model, graph, losses, num_samples, seed, draws), key=lambda fit: fit.residual)
 
 
-@torch.no_grad()
-def _mean_gradient(risks: Sequence[Risk]) -> Tensor:
-    """Return the mean of the gradients of risks of one model; a linear model is propagated once for all of them."""
-    theta = risks[0].parameters
-    linear = [risk for risk in risks if isinstance(risk, LinearRisk) and risk.closed]
-    if len(linear) < len(risks):
-        return torch.stack([risk.gradient(theta) for risk in risks]).mean(0)
-    back, l2 = linear[0].back(theta), linear[0]._l2(theta)
-    for risk in linear[1:]:
-        back, l2 = back + risk.back(theta), l2 + risk._l2(theta)
-    total = linear[0].form.propagate(back) + l2 * linear[0].table
-    return total.flatten() / len(linear)
+@dataclass
+class _Sum:
+    """The sum of the gradients of risks of one model; that of a linear model is propagated once for all of them."""
+
+    number: int = 0
+    back: Tensor | float = 0.0
+    own: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def add(self, risk: Risk) -> None:
+        """Add the gradient of a risk."""
+        self.number, theta = self.number + 1, risk.parameters
+        if isinstance(risk, LinearRisk) and risk.closed:
+            self.back = self.back + risk.back(theta)
+            self.own = self.own + (risk._l2(theta) * risk.table).flatten()
+        else:
+            self.own = self.own + risk.gradient(theta)
+
+    @torch.no_grad()
+    def mean(self, risk: Risk) -> Tensor:
+        """Return the mean gradient, given one of the risks ``[num_parameters]``."""
+        if isinstance(self.back, Tensor):
+            assert isinstance(risk, LinearRisk)
+            self.own = self.own + risk.form.propagate(self.back).flatten()
+        assert isinstance(self.own, Tensor)
+        return self.own / self.number
 
 
 def _checked(model: nn.Module, graph: Any, objective: Any) -> Objective:

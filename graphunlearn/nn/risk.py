@@ -234,7 +234,8 @@ class LinearRisk(Risk):
             final: The final embeddings, users first ``[num_nodes, dim]``.
         """
         theta = self.parameters
-        self._latest = (theta, theta._version, *final.split(list(self.samples.size)))
+        version = -1 if theta.is_inference() else theta._version
+        self._latest = (theta, version, *final.split(list(self.samples.size)))
         self._margins = None
 
     def _rows(self, theta: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.levels import Levels, never_seen
 
-__all__ = ["Acceptance", "Judged", "lowest", "objection", "undecided"]
+__all__ = ["Acceptance", "Judged", "lowest", "objection", "subset", "undecided"]
 
 RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
@@ -27,7 +27,7 @@ SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
-_MANY = 100  # times as many numbers as are drawn, from which on few are drawn twice
+_MANY = 100  # above so many numbers per drawn one, they are drawn one by one and rarely twice
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Judged:
         tilted: :math:`\Phi`, divided by the number of retained interactions; ``None`` for sessions, and where
             the method has found that its step does not raise :math:`\Phi`.
         gradient: :math:`\|\nabla\Phi\|`, divided in the same way; ``None`` for sessions.
-            Also ``None`` without trainable parameters; all figures are ``None`` if parameters are not finite.
+            Also ``None`` without trainable parameters, and for models that propagate one table linearly if the graph
+            has more than half a million interactions and the method does not minimise :math:`\Phi`; all figures are
+            ``None`` if parameters are not finite.
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
         levels: Mean probabilities of retained and of never-seen pairs; ``None`` if the loss samples no negatives.
@@ -63,12 +65,13 @@ class Measured(NamedTuple):
     Args:
         losses: The losses of the chosen samples ``[num]``.
         encoded: The encoding, if it was used.
-        pull: The gradient of the weighted sum of the losses; ``None`` without a tilt.
+        slope: The gradient of the weighted sum of the losses, and what else slopes follow from; ``None`` without a
+            tilt.
     """
 
     losses: Tensor
     encoded: Encoded | None
-    pull: Any
+    slope: Any
 
 
 def lowest(first: float, last: float) -> tuple[float, float]:
@@ -207,11 +210,11 @@ class Acceptance:
         tilts = trains and self.graph.kind == "interactions" and self.solves is not None
         self.tilt = self._tilt() if tilts else None
         measured = self._measured(self.deleted)
-        self.losses, self.pull = measured.losses, measured.pull
+        self.losses, self.slope = measured.losses, measured.slope
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
         self.error = float((spread / max(self.number, 1)).sqrt())
-        self.tilted, self.steepness = self._tilted(self.deleted, self.risk, self.pull), self._steepness(self.pull)
+        self.tilted, self.steepness = self._tilted(self.deleted, self.risk, self.slope), self._steepness(self.slope)
         if isinstance(self.criterion, Sampled):
             self.pairs = self.retained.pairs[:, self.chosen]
             self.unseen = never_seen(self.graph, self.pairs, seed=0)
@@ -229,8 +232,8 @@ class Acceptance:
         risk = float((measured.losses * self.weight).sum() / self.number)
         change = (measured.losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
-        tilted, steepness = self._tilted(model, risk, measured.pull), self._steepness(measured.pull)
-        share, beyond = (None, None) if measured.pull is None else lowest(*self._slopes(model, measured.pull))
+        tilted, steepness = self._tilted(model, risk, measured.slope), self._steepness(measured.slope)
+        share, beyond = (None, None) if measured.slope is None else lowest(*self._slopes(model, measured.slope))
         levels = self._levels(model, measured.encoded)
         found = Judged(risk, tilted, steepness, True, "", levels, share, beyond)
         deleted = Judged(self.risk, self.tilted, self.steepness, True, "", self.levels)
@@ -321,23 +324,23 @@ class Acceptance:
                 total[names.index(name)][emptied[nodes]] = 0
         return total
 
-    def _tilted(self, model: nn.Module, risk: float, pull: Any) -> float | None:
+    def _tilted(self, model: nn.Module, risk: float, slope: Any) -> float | None:
         r"""Return :math:`\Phi` per retained interaction."""
         if self.tilt is None:
             return None
         return risk - _dot(self.tilt, _trained(model)) / self.number
 
-    def _steepness(self, pull: Any) -> float | None:
+    def _steepness(self, slope: Any) -> float | None:
         r"""Return :math:`\|\nabla\Phi\|` per retained interaction, given the gradient of the risk."""
-        return None if self.tilt is None or pull is None else _norm(self._slope(pull))
+        return None if self.tilt is None or slope is None else _norm(self._slope(slope))
 
-    def _slope(self, pull: list[Tensor]) -> list[Tensor]:
-        return [(own - tilt) / self.number for own, tilt in zip(pull, self.tilt or [])]
+    def _slope(self, slope: list[Tensor]) -> list[Tensor]:
+        return [(own - tilt) / self.number for own, tilt in zip(slope, self.tilt or [])]
 
-    def _slopes(self, model: nn.Module, pull: Any) -> tuple[float, float]:
+    def _slopes(self, model: nn.Module, slope: Any) -> tuple[float, float]:
         r"""Return the slopes of :math:`\Phi` along the step from the deleted model, at its start and at its end."""
         step = [own - start for own, start in zip(_trained(model), _trained(self.deleted))]
-        return _dot(self._slope(self.pull), step), _dot(self._slope(pull), step)
+        return _dot(self._slope(self.slope), step), _dot(self._slope(slope), step)
 
 
 def _trained(model: nn.Module) -> list[Tensor]:
@@ -375,12 +378,18 @@ def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, 
     index = mask.nonzero().view(-1)
     if len(index) <= most:
         return index, 1.0
-    drawn = _subset(len(index), most, generator).to(index.device)
+    drawn = subset(len(index), most, generator).to(index.device)
     return index[drawn], len(index) / most
 
 
-def _subset(size: int, most: int, generator: torch.Generator) -> Tensor:
-    """Return a random subset of the numbers below ``size``, ascending, at the cost of what is drawn if that is few."""
+def subset(size: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return a random subset of the numbers below ``size``, ascending, at the cost of what is drawn if that is few.
+
+    Args:
+        size: The number of numbers.
+        most: How many to draw.
+        generator: The source of randomness.
+    """
     if size <= _MANY * most:
         return torch.randperm(size, generator=generator)[:most].sort().values
     drawn = torch.empty(0, dtype=torch.int64)

@@ -14,8 +14,8 @@ from graphunlearn.func import Adjacency, csr
 from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.propagation import GraphState, Propagation, propagation_of, same
 from graphunlearn.operators.shared.right_hand_side import Problem
-from graphunlearn.operators.shared.trail import GraphState, Trail, same, trail_of
 
 __all__ = ["Known", "Local", "known_of"]
 
@@ -35,7 +35,7 @@ class Known:
         encoded: The final embeddings.
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
-        trail: How the table is propagated, if that is by the normalised adjacency.
+        propagation: How the table is propagated, if that is by the normalised adjacency.
     """
 
     risk: LinearRisk
@@ -44,12 +44,16 @@ class Known:
     encoded: Encoded
     back: Tensor
     gradient: Tensor
-    trail: Trail | None
+    propagation: Propagation | None
 
     @property
     def final(self) -> Tensor:
         """The final embeddings, users first ``[num_nodes, dim]``."""
-        return torch.cat([self.encoded.queries, self.encoded.items]) if self.trail is None else self.trail.final
+        return (
+            torch.cat([self.encoded.queries, self.encoded.items])
+            if self.propagation is None
+            else self.propagation.final
+        )
 
     def propagates(self, form: LinearForm | None) -> bool:
         """Return whether this is of a model with the given linear form.
@@ -112,15 +116,15 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
         return None
     order = samples.users.int().argsort(stable=True)
     samples = samples.select(order)
-    trail = trail_of(model, graph)
-    risk = LinearRisk(table.clone() if trail is None else trail.table, form, objective, samples)
-    if trail is not None:
-        risk.take(trail.final)
+    propagation = propagation_of(model, graph)
+    risk = LinearRisk(table.clone() if propagation is None else propagation.table, form, objective, samples)
+    if propagation is not None:
+        risk.take(propagation.final)
     back = risk.back(risk.parameters)
     gradient = risk.propagated(back, risk.parameters).view_as(table)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, trail)
+    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, propagation)
     if state is not None:
         _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known
@@ -206,7 +210,7 @@ class Local:
         table = started.get_parameter(after.parameter).detach()
         trained = part.of(known.risk.form, graph.adjacency, known.risk.table, known.final)
         old = trained(before)
-        final = None if known.trail is None else known.trail.after(after, retained, table)
+        final = None if known.propagation is None else known.propagation.after(after, retained, table)
         new = part.of(after, retained.adjacency, table, after.propagate(table) if final is None else final)(now)
         rest = known.back[nodes] - old.back(old.parameters)
         tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()

@@ -14,7 +14,7 @@ from graphunlearn.nn.encoding import Encoded, LinearForm
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Sampled
-from graphunlearn.operators.shared.trail import Rows, propagated
+from graphunlearn.operators.shared.propagation import Rows, propagated
 
 __all__ = ["Movement", "noise_of_draws", "pairs_near"]
 

@@ -142,3 +142,17 @@ def test_draws_do_not_depend_on_how_many_are_made_at_a_time(draw, part, monkeypa
     assert torch.equal(draw(graph, *graph.pairs, 3, 5), wanted)
     some = torch.tensor([40, 2, 21])
     assert torch.equal(draw(graph, *graph.pairs[:, some], 3, 5), wanted[some])
+
+
+def test_what_some_users_hold_is_that_of_a_loop():
+    graph = gu.InteractionGraph.from_edges(torch.tensor([[0, 0, 2, 4, 4], [3, 1, 0, 2, 3]]), num_users=6, num_items=5)
+    held = negatives._Held.of(graph, torch.tensor([4, 1, 4, 0]))
+    assert held.rows.tolist() == [0, 1, 4]
+    assert held.row.tolist() == [2, 1, 2, 0]
+    assert held.keys.tolist() == [0 * 5 + 1, 0 * 5 + 3, 2 * 5 + 2, 2 * 5 + 3]
+    users = torch.tensor([4, 1, 4, 0, 5])
+    drawn = negatives.draw_negatives(graph, users, torch.tensor([2, 0, 3, 1, 0]), 7, seed=3)
+    whole = negatives.draw_negatives(
+        graph, torch.cat([users, torch.arange(6)]), torch.tensor([2, 0, 3, 1, 0, *range(5), 0]), 7, seed=3
+    )
+    assert torch.equal(drawn, whole[:5])  # what else is drawn does not matter

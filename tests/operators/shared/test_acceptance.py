@@ -328,7 +328,7 @@ def test_a_shortened_step_is_that_part_of_the_step(trained, monkeypatch):
 @pytest.mark.parametrize("size", [50, 100_000])  # a part of a permutation, and draws with repetition
 def test_subsets_are_distinct_and_uniform(size):
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([acceptance._subset(size, 40, generator) for _ in range(2_000)])
+    drawn = torch.stack([acceptance.subset(size, 40, generator) for _ in range(2_000)])
     assert bool((drawn.diff(dim=1) > 0).all())
     assert int(drawn.min()) >= 0
     assert int(drawn.max()) < size

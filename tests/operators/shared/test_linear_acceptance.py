@@ -10,7 +10,7 @@ import torch
 from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
-from graphunlearn.operators.shared import acceptance, linear_acceptance, trail
+from graphunlearn.operators.shared import acceptance, linear_acceptance, propagation
 from graphunlearn.operators.shared.acceptance import Acceptance
 from graphunlearn.operators.shared.linear_acceptance import LinearAcceptance, judging_of
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -55,7 +55,7 @@ def flat(values):
 @pytest.mark.parametrize("solves", [None, False])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 def test_figures_are_those_of_the_general_acceptance(case, monkeypatch, loss, solves, sampled, dense):
-    monkeypatch.setattr(trail, "_DENSE", dense)
+    monkeypatch.setattr(propagation, "_DENSE", dense)
     monkeypatch.setattr(acceptance, "CHUNK", 100)
     if sampled:
         monkeypatch.setitem(acceptance.SAMPLED, "interactions", (60, 40))

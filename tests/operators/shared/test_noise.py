@@ -13,8 +13,8 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BCE, BPR, risk_of
 from graphunlearn.operators import IFRU
 from graphunlearn.operators.shared.noise import DRAWS, Movement, noise_of_draws, pairs_near
+from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import first_step, refit_neighbours
-from graphunlearn.operators.shared.trail import Rows
 from graphunlearn.operators.shared.warm_start import warm_start
 
 

@@ -8,8 +8,8 @@ from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
 from graphunlearn.nn import MatrixFactorization, linear_form
-from graphunlearn.operators.shared import trail as module
-from graphunlearn.operators.shared.trail import Rows, propagated, trail_of
+from graphunlearn.operators.shared import propagation as module
+from graphunlearn.operators.shared.propagation import Rows, propagated, propagation_of
 
 
 def made(layers: int = 3) -> tuple[LightGCN, gu.InteractionGraph]:
@@ -28,13 +28,13 @@ def test_changes_are_those_of_a_whole_propagation(monkeypatch, layers, dense, le
     chosen = {"user": [3, 7], "item": [5], "interaction": graph.pairs[:, [1, 100, 101]]}[level]
     chosen = torch.tensor(chosen) if level != "interaction" else chosen
     retained, _ = graph.split(gu.ForgetRequest.internal(level, chosen))
-    trail = trail_of(model, graph)
+    propagation = propagation_of(model, graph)
     table = model.embedding.weight.detach().clone()
     table[[3, 310]] += 1
     form = linear_form(model, retained)
-    found = trail.after(form, retained, table)
+    found = propagation.after(form, retained, table)
     torch.testing.assert_close(found, form.propagate(table), rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(trail.final, trail.form.propagate(model.embedding.weight.detach()))
+    torch.testing.assert_close(propagation.final, propagation.form.propagate(model.embedding.weight.detach()))
     rows = Rows(torch.tensor([3, 310]), torch.ones(2, 8, dtype=torch.double))
     moved = torch.zeros_like(table).index_copy_(0, *propagated(form, retained, rows))
     torch.testing.assert_close(moved, form.propagate(torch.zeros_like(table).index_copy_(0, *rows)))
@@ -42,12 +42,12 @@ def test_changes_are_those_of_a_whole_propagation(monkeypatch, layers, dense, le
 
 def test_no_row_changes_beyond_the_neighbourhood():
     model, graph = made(1)
-    trail = trail_of(model, graph)
+    propagation = propagation_of(model, graph)
     retained, _ = graph.split(gu.ForgetRequest.internal("interaction", graph.pairs[:, :1]))
-    found = trail.after(linear_form(model, retained), retained, trail.table)
+    found = propagation.after(linear_form(model, retained), retained, propagation.table)
     user, item = graph.pairs[0, 0], graph.pairs[1, 0] + graph.num_users
     near = torch.cat([graph.adjacency.neighbors(torch.stack([user, item])), torch.stack([user, item])]).unique()
-    assert torch.equal((found != trail.final).any(1).nonzero().view(-1), near)
+    assert torch.equal((found != propagation.final).any(1).nonzero().view(-1), near)
 
 
 def test_rows_are_those_of_the_table():
@@ -64,11 +64,11 @@ def test_rows_are_those_of_the_table():
 
 def test_a_trail_is_kept_until_the_table_or_the_graph_changes():
     model, graph = made()
-    first = trail_of(model, graph)
-    assert trail_of(model, graph) is first
+    first = propagation_of(model, graph)
+    assert propagation_of(model, graph) is first
     with torch.no_grad():
         model.embedding.weight[0] += 1
-    second = trail_of(model, graph)
+    second = propagation_of(model, graph)
     assert second is not first
     torch.testing.assert_close(second.final, second.form.propagate(model.embedding.weight.detach()))
 
@@ -76,9 +76,28 @@ def test_a_trail_is_kept_until_the_table_or_the_graph_changes():
 def test_models_that_do_not_propagate_by_the_adjacency_have_no_trail():
     model, graph = made()
     other = gu.nn.build_model("ngcf", graph, 8, 2)
-    assert trail_of(other, graph) is None
+    assert propagation_of(other, graph) is None
     plain = MatrixFactorization(graph.num_nodes, 8)
     form = linear_form(plain, graph)
     table = plain.get_parameter(form.parameter).detach()
-    assert torch.equal(trail_of(plain, graph).final, form.propagate(table))
-    assert trail_of(model, graph).after(form, graph, table.double()) is None
+    assert torch.equal(propagation_of(plain, graph).final, form.propagate(table))
+    assert propagation_of(model, graph).after(form, graph, table.double()) is None
+
+
+def test_losses_of_many_edges_are_propagated_whole(monkeypatch):
+    model, graph = made(2)
+    propagation = propagation_of(model, graph)
+    mask = torch.rand(graph.num_interactions, generator=torch.Generator().manual_seed(0)) < 0.5
+    retained = graph.keep(mask)
+    monkeypatch.setattr(module, "_summed", lambda *_: pytest.fail("rows are not followed"))
+    found = propagation.after(linear_form(model, retained), retained, propagation.table)
+    torch.testing.assert_close(found, linear_form(model, retained).propagate(propagation.table))
+
+
+def test_a_propagation_made_in_inference_mode_is_usable_outside_of_it():
+    model, graph = made()
+    with torch.inference_mode():
+        inside = propagation_of(model, graph)
+    table = model.embedding.weight.detach().clone()
+    torch.testing.assert_close(inside.after(linear_form(model, graph), graph, table), inside.final)
+    assert not inside.final.is_inference()

@@ -13,9 +13,10 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Adjacency
 from graphunlearn.nn.encoding import LinearForm, linear_form
 
-__all__ = ["GraphState", "Rows", "Trail", "propagated", "same", "trail_of"]
+__all__ = ["GraphState", "Propagation", "Rows", "propagated", "propagation_of", "same"]
 
-_DENSE = 0.1  # share of the entries of the matrix above which whole tables are propagated
+_DENSE = 0.03
+"""The share of the entries of the matrix above which whole tables are propagated; an entry costs more in parts."""
 _CHUNK = 1 << 18  # entries whose rows are gathered at a time
 
 
@@ -39,10 +40,10 @@ class Rows(NamedTuple):
         """
         if len(self.nodes) == num_nodes:
             return self.values[nodes]
-        number = torch.full((num_nodes,), len(self.nodes), dtype=torch.int32, device=nodes.device)
-        number[self.nodes] = torch.arange(len(self.nodes), dtype=torch.int32, device=nodes.device)
-        padded = torch.cat([self.values, self.values.new_zeros(1, self.values.size(1))])
-        return padded[number[nodes].long()]
+        if not len(self.nodes):
+            return self.values.new_zeros(len(nodes), self.values.size(1))
+        place = torch.searchsorted(self.nodes, nodes).clamp_(max=len(self.nodes) - 1)
+        return self.values[place] * (self.nodes[place] == nodes).unsqueeze(1)
 
     @classmethod
     def changed(cls, before: Tensor, after: Tensor) -> Rows:
@@ -57,7 +58,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trail:
+class Propagation:
     r"""A table :math:`E`, its final embeddings :math:`Z = \sum_l \alpha_l \hat A^l E`, and what is between them.
 
     The final embeddings are sums by Horner's scheme, :math:`o_L = \alpha_L E` and
@@ -68,7 +69,7 @@ class Trail:
         \delta_l = \hat A'\delta_{l+1} + (\hat A' - \hat A)\,o_{l+1} + \alpha_l\Delta,
 
     exactly. The normalised adjacency changes in the rows and columns of nodes that lose edges alone, so that the cost
-    is that of the entries around what changes. If these are more than a tenth of all, whole tables are propagated.
+    is that of the entries around what changes. If these are more than 3 % of all, whole tables are propagated.
 
     Args:
         form: The linear propagation of the table.
@@ -86,8 +87,8 @@ class Trail:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, form: LinearForm, graph: InteractionGraph, table: Tensor) -> Trail | None:
-        """Return the trail of a table; ``None`` if it is not propagated by the normalised adjacency.
+    def of(cls, form: LinearForm, graph: InteractionGraph, table: Tensor) -> Propagation | None:
+        """Return the propagation of a table; ``None`` if it is not propagated by the normalised adjacency.
 
         Args:
             form: The linear propagation of the table.
@@ -98,11 +99,8 @@ class Trail:
             return None
         if form.matrix is None:
             return cls(form, graph.adjacency, table, (), form.propagate(table))
-        sums, out = [], form.alpha[-1] * table
-        for weight in reversed(form.alpha[:-1]):
-            out = torch.add(form.matrix @ out, table, alpha=weight)
-            sums.append(out)
-        final = sums.pop() if sums else out
+        first, *sums = form.sums(table)
+        final = sums.pop() if sums else first
         return cls(form, graph.adjacency, table, tuple(sums), final)
 
     def reaches(self, form: LinearForm | None, graph: InteractionGraph) -> bool:
@@ -123,7 +121,7 @@ class Trail:
 
         Args:
             form: The linear propagation on that graph.
-            graph: The graph with the same nodes and some of the edges.
+            graph: The graph with the same nodes and a part of the edges; other edges are not noticed.
             table: The changed table ``[num_nodes, dim]``.
 
         Returns:
@@ -140,13 +138,17 @@ class Trail:
         """Return by how much the final embeddings change; ``None`` if it is better to propagate the whole table."""
         if form.matrix is None or self.form.matrix is None:
             return Rows(changed.nodes, form.alpha[0] * changed.values)
-        now, limit = graph.adjacency, _DENSE * self.adjacency.col.numel()
+        now, left = graph.adjacency, _DENSE * self.adjacency.col.numel()
         lost = (self.adjacency.degree != now.degree).nonzero().view(-1)
+        around = int(self.adjacency.degree[lost].sum() + now.degree[lost].sum())
+        if around > left:
+            return None
         sides = (_entries(self.adjacency, self.form.matrix, lost), -1.0), (_entries(now, form.matrix, lost), 1.0)
         delta = Rows(changed.nodes, form.alpha[-1] * changed.values)
         before = (form.alpha[-1] * self.table, *self.sums)
         for weight, old in zip(reversed(form.alpha[:-1]), before):
-            if int(now.degree[delta.nodes].sum()) > limit:
+            left -= around + int(now.degree[delta.nodes].sum())
+            if left < 0:
                 return None
             terms = [_product(now, form.matrix, delta), _Terms.of(changed, weight)]
             for (row, col, value), sign in sides:
@@ -168,9 +170,10 @@ def propagated(form: LinearForm, graph: InteractionGraph, rows: Rows) -> Rows:
     if form.matrix is None or not len(rows.nodes):
         return Rows(rows.nodes, form.alpha[0] * rows.values)
     adjacency = graph.adjacency
-    out, limit = Rows(rows.nodes, form.alpha[-1] * rows.values), _DENSE * adjacency.col.numel()
+    out, left = Rows(rows.nodes, form.alpha[-1] * rows.values), _DENSE * adjacency.col.numel()
     for weight in reversed(form.alpha[:-1]):
-        if int(adjacency.degree[out.nodes].sum()) > limit:
+        left -= int(adjacency.degree[out.nodes].sum())
+        if left < 0:
             table = rows.values.new_zeros(adjacency.num_nodes, rows.values.size(1)).index_copy_(0, *rows)
             return Rows(torch.arange(len(table), device=table.device), form.propagate(table))
         out = _summed([_product(adjacency, form.matrix, out), _Terms.of(rows, weight)], adjacency.num_nodes)
@@ -212,6 +215,7 @@ def _product(adjacency: Adjacency, matrix: Tensor, x: Rows) -> _Terms:
 
 
 def _among(nodes: Tensor, chosen: Tensor, num_nodes: int) -> Tensor:
+    """Return a mask of the nodes that are among chosen ones."""
     mask = torch.zeros(num_nodes, dtype=torch.bool, device=nodes.device)
     mask[chosen] = True
     return mask[nodes]
@@ -230,35 +234,36 @@ def _summed(terms: list[_Terms], num_nodes: int) -> Rows:
     return Rows(nodes, values)
 
 
-_TRAILS = WeakTensorKeyDictionary()  # by the pairs of the graph: the latest trail of a model trained on it
+_KEPT = WeakTensorKeyDictionary()  # by the pairs of the graph: the latest propagation of a model trained on it
 
 
 @torch.no_grad()
-def trail_of(model: nn.Module, graph: InteractionGraph) -> Trail | None:
-    """Return the trail of a trained model; it is computed once per graph and table.
+def propagation_of(model: nn.Module, graph: InteractionGraph) -> Propagation | None:
+    """Return the propagation of a trained model; it is computed once per graph and table.
 
     Args:
         model: The trained model.
         graph: The graph that it was trained on.
 
     Returns:
-        The :class:`Trail`; ``None`` if the model does not propagate one table linearly, or has other trainable
+        The :class:`Propagation`; ``None`` if the model does not propagate one table linearly, or has other trainable
         parameters.
     """
     form = linear_form(model, graph)
     if form is None or [name for name, p in model.named_parameters() if p.requires_grad] != [form.parameter]:
         return None
     table, state = model.get_parameter(form.parameter).detach(), GraphState.of(graph)
-    kept: tuple[GraphState, Trail] | None = _TRAILS.get(graph.pairs)
+    kept: tuple[GraphState, Propagation] | None = _KEPT.get(graph.pairs)
     if kept is not None and kept[0].holds(graph):
         own = kept[1].form
         alike = (own.parameter, own.alpha) == (form.parameter, form.alpha) and own.matrix is form.matrix
         if alike and same(kept[1].table, table):
             return kept[1]
-    trail = Trail.of(form, graph, table.clone())
-    if trail is not None and state is not None:
-        _TRAILS[graph.pairs] = state, trail
-    return trail
+    with torch.inference_mode(False):  # what is kept must be usable outside of it
+        propagation = Propagation.of(form, graph, table.clone())
+    if propagation is not None and state is not None:
+        _KEPT[graph.pairs] = state, propagation
+    return propagation
 
 
 @dataclass(frozen=True)
