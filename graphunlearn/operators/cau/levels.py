@@ -60,8 +60,7 @@ class Regression:
 
     def expand(self, features: Tensor) -> Tensor:
         """Return standardised and random features ``[num, num_features + HIDDEN]``."""
-        x = (features - self.mean) / self.spread
-        return torch.cat([x, torch.relu(x @ self.weight + self.offset)], 1)
+        return self._rows(features)
 
     def gram(self) -> Tensor:
         """Return the inner products of all columns, among them the values and a column of ones; computed once."""
@@ -70,8 +69,18 @@ class Regression:
         return self._all
 
     def _gram(self, features: Tensor, values: Tensor) -> Tensor:
-        rows = torch.cat([self.expand(features), values.unsqueeze(1), torch.ones_like(values).unsqueeze(1)], 1)
+        rows = self._rows(features, 2)
+        rows[:, -2], rows[:, -1] = values, 1
         return rows.t() @ rows
+
+    def _rows(self, features: Tensor, more: int = 0) -> Tensor:
+        """Return standardised and random features, with more columns of arbitrary values after them."""
+        size = features.size(1)
+        rows = features.new_empty(len(features), size + HIDDEN + more)
+        x = torch.sub(features, self.mean).div_(self.spread)
+        rows[:, :size] = x
+        rows[:, size : size + HIDDEN] = torch.addmm(self.offset, x, self.weight).relu_()
+        return rows
 
     def fitted(self, lost: Tensor | None = None, stale: Tensor | None = None, fresh: Tensor | None = None) -> Predict:
         """Return the fitted function, after a change of the rows.
