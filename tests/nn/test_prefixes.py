@@ -1,5 +1,7 @@
 """What is learned from sessions: the samples, their batches, and the loss."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,16 @@ def test_the_loss_is_torchs_cross_entropy(num, num_items, scale, seed):
         gradients = [torch.autograd.grad((loss * weight).sum(), (queries, items)) for loss in (ours, theirs)]
         for a, b in zip(*gradients):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12 * scale)
+
+
+def test_without_gradients_the_loss_of_many_rows_is_that_of_each():
+    queries, items, targets = rows_of(300, 5)
+    with torch.no_grad():
+        ours = catalogue_loss(queries, items, targets)
+    odds = [
+        math.log(sum(math.exp(float(q @ row) - float(q @ items[t])) for row in items)) for q, t in zip(queries, targets)
+    ]
+    torch.testing.assert_close(ours, torch.tensor(odds, dtype=torch.float64), rtol=1e-10, atol=1e-12)
 
 
 def test_the_loss_against_finite_differences_twice():

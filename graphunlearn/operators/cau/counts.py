@@ -130,7 +130,7 @@ def click_features(counts: ClickCounts, graph: SessionGraph, predictions: Prefix
         The features ``[num, 23]``, in float64.
     """
     items, length = prefix_items(graph, predictions)
-    target, last = predictions.target, graph.items[predictions.ends]
+    target, last = predictions.target, graph.x[graph.alias[predictions.ends]]
     row = torch.repeat_interleave(torch.arange(len(predictions), device=items.device), length)
     company, popular = counts.company(items, target[row]), counts.popularity[items]
     zero = company.new_zeros(len(predictions))

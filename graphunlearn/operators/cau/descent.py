@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphunlearn.data import SessionGraph
 from graphunlearn.func import gram_matrix, min_norm_weights
 from graphunlearn.nn.prefixes import encode_prefixes
+from graphunlearn.nn.training.softmax import catalogue_loss
 from graphunlearn.operators.cau.curriculum import Curriculum, Difficulty, embedding_difficulty, gradient_difficulty
 from graphunlearn.operators.cau.gradients import Before, Buffers, Catalogue
 from graphunlearn.operators.cau.losses import predict
@@ -161,8 +162,8 @@ class Descent:
                         record["difficulty"] = float(hard[place.to(hard.device)].mean())
                     records.append(record)
         shown = torch.arange(self.num_forget)[:: max(1, self.num_forget // SHOWN)].to(self.level.device)
-        values = {"before": self.log_p_before, "after": self._log_p(), "target": self.level[: self.num_forget]}
-        log_p = {name: [round(x, 4) for x in value[shown].tolist()] for name, value in values.items()}
+        values = {"before": self.log_p_before[shown], "after": self._log_p(shown), "target": self.level[shown]}
+        log_p = {name: [round(x, 4) for x in value.tolist()] for name, value in values.items()}
         return {"steps": records, "log_p": log_p}
 
     def step(self, index: Tensor, first: bool) -> dict[str, Any]:
@@ -177,6 +178,7 @@ class Descent:
             The weights and the values of the three losses.
         """
         follower = self.follower[index]
+        index = index[(follower < 0).int().argsort(stable=True)]  # the gradient of the joined ones needs few rows
         joined = torch.unique(follower[follower >= 0]) + self.num_forget
         kept = self._draw_kept()
         of_forget, of_joined = self.prefix[index], self.prefix[joined]
@@ -285,13 +287,12 @@ class Descent:
         """
         if self.settings.mix == "sum":
             return [1 / 3] * 3, [1.0] * 3
-        gram = gram_matrix(gradients)
-        norms = gram.diagonal().sqrt().tolist()
+        gram: list[list[float]] = gram_matrix(gradients).tolist()
+        norms = [math.sqrt(max(row[n], 0.0)) for n, row in enumerate(gram)]
         used = [n for n, size in enumerate(norms) if size > ZERO * max(norms) and not (first and OBJECTIVES[n] == "kl")]
         weights, scale = [0.0] * 3, [0.0] * 3
         if used:
-            length = torch.tensor([norms[n] for n in used], dtype=gram.dtype)
-            unit = gram[used][:, used] / (length * length.unsqueeze(1))
+            unit = torch.tensor([[gram[n][m] / (norms[n] * norms[m]) for m in used] for n in used], dtype=torch.float64)
             found = mixed(unit, used.index(0) if 0 in used else None, self.settings.floor)
             for n, weight in zip(used, found):
                 weights[n], scale[n] = weight, weight * norms[0] / norms[n]
@@ -319,12 +320,9 @@ class Descent:
         return encoded.queries, encoded.items
 
     @torch.no_grad()
-    def _log_p(self) -> Tensor:
-        """Return the present log probability of every sample to forget ``[num_forget]``."""
-        parts = []
-        for chunk in self._numbers(self.num_forget).split(CHUNK):
-            states, items = self._encode(chunk)
-            parts.append(predict(states, items, self.target[chunk]).log_p)
+    def _log_p(self, rows: Tensor) -> Tensor:
+        """Return the present log probability of samples ``[num]``."""
+        parts = [-catalogue_loss(*self._encode(chunk), self.target[chunk]) for chunk in rows.split(CHUNK)]
         return torch.cat(parts)
 
     def _draw_kept(self) -> Tensor:

@@ -75,12 +75,10 @@ class Before:
         for start in range(0, len(states), CHUNK):
             part = slice(start, start + CHUNK)
             scores = states[part] @ items.t()
-            self.shift[part] = scores.logsumexp(1)
-            log_p = scores.sub_(self.shift[part].unsqueeze(1))
-            p = log_p.exp()
+            log_p = scores.log_softmax(1)
+            p = torch.softmax(scores, 1, out=None if self._p is None else self._p[part])
+            self.shift[part] = scores.amax(1) - log_p.amax(1)
             self.negentropy[part] = log_p.clamp_(min=torch.finfo(p.dtype).min).mul_(p).sum(1)
-            if self._p is not None:
-                self._p[part] = p
 
     def probabilities(self, rows: Tensor, buffers: Buffers | None = None) -> Tensor:
         """Return the probabilities of all items after the prefixes ``rows`` ``[num, num_items]``."""

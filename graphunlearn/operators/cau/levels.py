@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn.encoding import Encoded
 from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.training.next_click import CrossEntropy, PrefixSamples
 from graphunlearn.nn.training.softmax import catalogue_loss
 from graphunlearn.operators.cau.counts import ClickCounts, click_features
 from graphunlearn.operators.cau.samples import ForgetSamples, prefix_items
 
-__all__ = ["Estimates", "Regression", "log_probabilities", "scored", "simulated_request"]
+__all__ = ["Estimates", "Regression", "log_probabilities", "simulated_request"]
 
-CHUNK = 1024  # predictions scored at a time
 SIMULATED = 2000  # expected number of sessions in the simulated request, at most; never more than half of all sessions
 UNSEEN = 5000  # largest number of validation clicks used
 KEPT = 1024  # number of kept clicks
@@ -62,8 +60,7 @@ class Regression:
 
     def expand(self, features: Tensor) -> Tensor:
         """Return standardised and random features ``[num, num_features + HIDDEN]``."""
-        x = (features - self.mean) / self.spread
-        return torch.cat([x, torch.relu(x @ self.weight + self.offset)], 1)
+        return self._rows(features)
 
     def gram(self) -> Tensor:
         """Return the inner products of all columns, among them the values and a column of ones; computed once."""
@@ -72,8 +69,18 @@ class Regression:
         return self._all
 
     def _gram(self, features: Tensor, values: Tensor) -> Tensor:
-        rows = torch.cat([self.expand(features), values.unsqueeze(1), torch.ones_like(values).unsqueeze(1)], 1)
+        rows = self._rows(features, 2)
+        rows[:, -2], rows[:, -1] = values, 1
         return rows.t() @ rows
+
+    def _rows(self, features: Tensor, more: int = 0) -> Tensor:
+        """Return standardised and random features, with more columns of arbitrary values after them."""
+        size = features.size(1)
+        rows = features.new_empty(len(features), size + HIDDEN + more)
+        x = torch.sub(features, self.mean).div_(self.spread)
+        rows[:, :size] = x
+        rows[:, size : size + HIDDEN] = torch.addmm(self.offset, x, self.weight).relu_()
+        return rows
 
     def fitted(self, lost: Tensor | None = None, stale: Tensor | None = None, fresh: Tensor | None = None) -> Predict:
         """Return the fitted function, after a change of the rows.
@@ -89,12 +96,13 @@ class Regression:
         if lost is None or stale is None or fresh is None:
             return self._solved(self.gram())
         changed = lost | stale
-        if 2 * int(changed.sum()) < len(changed):
-            gram = self.gram() - self._gram(self.features[changed], self.values[changed])
+        few = 2 * int(changed.sum()) < len(changed)
+        if few and self._all is not None:
+            gram = self._all - self._gram(self.features[changed], self.values[changed])
             return self._solved(gram + self._gram(fresh, self.values[stale]))
         kept = ~changed
-        values = torch.cat([self.values[kept], self.values[stale]])
-        return Regression(torch.cat([self.features[kept], fresh]), values, self.seed).fitted()
+        features, values = torch.cat([self.features[kept], fresh]), torch.cat([self.values[kept], self.values[stale]])
+        return self._solved(self._gram(features, values)) if few else Regression(features, values, self.seed).fitted()
 
     def _solved(self, gram: Tensor) -> Predict:
         size, count = len(gram) - 2, gram[-1, -1].clamp(min=1)
@@ -187,9 +195,10 @@ class Estimates:
             example); and the kept clicks, in the graph before forgetting.
         """
         graph = self.graph
+        session = graph.session
         touched = torch.zeros(graph.num_sessions, dtype=torch.bool, device=graph.device)
-        touched[graph.session[mask]] = True
-        clicks = touched[graph.session]
+        touched[session[mask]] = True
+        clicks = touched[session]
         items = torch.zeros(graph.num_items, dtype=torch.bool, device=graph.device)
         items[graph.items[clicks]] = True
         lost, gained = (ClickCounts.of(graph, clicks & ~gone) for gone in (self.simulated, mask))
@@ -224,17 +233,10 @@ def simulated_request(graph: SessionGraph, whole: float, generator: torch.Genera
     return mask.to(graph.device) | entire.to(graph.device)[graph.session]
 
 
+@torch.no_grad()
 def log_probabilities(model: nn.Module, graph: SessionGraph, predictions: PrefixSamples) -> Tensor:
     """Return the model's ``log p`` of every prediction ``[num]``, in float64."""
-    return scored(model, graph, predictions, lambda encoded, target: -catalogue_loss(*encoded[:2], target))
-
-
-@torch.no_grad()
-def scored(
-    model: nn.Module, graph: SessionGraph, predictions: PrefixSamples, score: Callable[[Encoded, Tensor], Tensor]
-) -> Tensor:
-    """Return ``score(encoded, target)`` of every prediction ``[num]``, in float64, computed in chunks."""
-    starts = range(0, len(predictions), CHUNK)
-    parts = [predictions.select(torch.arange(start, min(start + CHUNK, len(predictions)))) for start in starts]
-    scores = [score(encode_prefixes(model, graph, part.ends), part.target).double() for part in parts]
-    return torch.cat([torch.zeros(0, dtype=torch.float64, device=predictions.ends.device), *scores])
+    if not len(predictions):
+        return torch.zeros(0, dtype=torch.float64, device=predictions.ends.device)
+    encoded = encode_prefixes(model, graph, predictions.ends)
+    return -catalogue_loss(encoded.queries, encoded.items, predictions.target).double()

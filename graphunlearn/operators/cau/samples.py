@@ -17,11 +17,12 @@ __all__ = ["ForgetSamples", "Prefixes", "prefix_items", "together"]
 
 def prefix_items(graph: SessionGraph, samples: PrefixSamples) -> tuple[Tensor, Tensor]:
     """Return the items of all prefixes, concatenated ``[num_clicks]``, and the length of each prefix ``[num]``."""
-    length = samples.ends - graph.click_ptr[samples.session] + 1
-    start = (samples.ends - length + 1).repeat_interleave(length)
+    start = graph.click_ptr[samples.session]
+    length = samples.ends - start + 1
+    start = start.repeat_interleave(length)
     offset = (length.cumsum(0) - length).repeat_interleave(length)
     clicks = start + torch.arange(offset.numel(), device=offset.device) - offset
-    return graph.items[clicks], length
+    return graph.x[graph.alias[clicks]], length
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,15 @@ class ForgetSamples:
         Returns:
             The :class:`ForgetSamples`.
         """
-        items, ptr = graph.items, graph.click_ptr
+        items, session = graph.items, graph.session
         first = torch.zeros_like(mask)
-        first[ptr[:-1]] = True
+        first[graph.click_ptr[:-1]] = True
         forgotten = (mask & ~first).nonzero().squeeze(1)
         after_forgotten = torch.zeros_like(mask)
         after_forgotten[1:] = mask[:-1]
         deleted = (~mask & after_forgotten & ~first).nonzero().squeeze(1)  # the first kept click after a forgotten one
-        number = (~mask).cumsum(0) - 1  # index of every kept click in the retained graph
+        kept_before = (~mask).cumsum(0)
+        number = kept_before - 1  # index of every kept click in the retained graph
         starts = torch.zeros(retained.num_clicks, dtype=torch.bool, device=mask.device)
         starts[retained.click_ptr[:-1]] = True
         joined = deleted[~starts[number[deleted]]]
@@ -86,15 +88,14 @@ class ForgetSamples:
         if joined.numel():
             candidate = joined[position.clamp(max=joined.numel() - 1)]
             # the next joined click follows this one if both are in one session with no kept click between them
-            near = (position < joined.numel()) & (graph.session[candidate] == graph.session[forgotten])
-            kept_before = (~mask).cumsum(0)
+            near = (position < joined.numel()) & (session[candidate] == session[forgotten])
             near &= kept_before[candidate] - kept_before[forgotten] == 1
             follower = torch.where(near, position, follower)
-        touched = torch.unique(graph.session[forgotten])
-        emptied = torch.bincount(graph.session[~mask], minlength=graph.num_sessions)[touched] == 0
+        touched = torch.unique(session[forgotten])
+        emptied = torch.bincount(session[~mask], minlength=graph.num_sessions)[touched] == 0
         return cls(
-            PrefixSamples(forgotten - 1, items[forgotten], graph.session[forgotten]),
-            PrefixSamples(deleted - 1, items[deleted], graph.session[deleted]),
+            PrefixSamples(forgotten - 1, items[forgotten], session[forgotten]),
+            PrefixSamples(deleted - 1, items[deleted], session[deleted]),
             PrefixSamples(number[joined] - 1, items[joined], retained.session[number[joined]]),
             follower,
             torch.unique(torch.cat([forgotten, deleted - 1]), return_inverse=True)[1],

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
-from graphunlearn.nn.encoding import Encoded
+from graphunlearn.nn.prefixes import encode_prefixes
 from graphunlearn.nn.tables import item_tables
 from graphunlearn.nn.training.next_click import PrefixSamples
+from graphunlearn.nn.training.softmax import catalogue_loss
 from graphunlearn.operators.cau.counts import click_features
-from graphunlearn.operators.cau.levels import Estimates, Predict, log_probabilities, scored
-from graphunlearn.operators.cau.losses import predict
+from graphunlearn.operators.cau.levels import Estimates, Predict, log_probabilities
 from graphunlearn.operators.cau.samples import ForgetSamples
 
 __all__ = ["ClickTargets", "click_targets", "settle_emptied"]
+
+CHUNK = 1024  # prefixes whose scores of all items are held at a time
 
 
 class ClickTargets(NamedTuple):
@@ -79,12 +81,14 @@ def click_targets(
     joined = log_probabilities(model, retained, samples.joined)
     if of_kept is not None:
         joined = (joined + of_kept(click_features(counts, retained, samples.joined))) / 2
-    before = (log_probabilities(model, graph, samples.forgotten), log_probabilities(model, graph, samples.deleted))
+    gone = (samples.forgotten, samples.deleted)
+    both = PrefixSamples(*(torch.cat(parts) for parts in zip(*((p.ends, p.target, p.session) for p in gone))))
+    before = log_probabilities(model, graph, both).split([len(part) for part in gone])
     return ClickTargets(
         level(samples.forgotten, before[0], of_forgotten),
         level(samples.deleted, before[1], of_deleted),
         joined.clamp(max=0),
-        before,
+        (before[0], before[1]),
         (graph, kept),
     )
 
@@ -137,14 +141,15 @@ def settle_emptied(
             concerned = concerned | emptied[graph.items[part.ends]]
         index, level = concerned.nonzero().squeeze(1), level.clone()
         wanted = PrefixSamples(part.ends[index], stands_for[part.target[index]], part.session[index])
-        level[index] = (
-            log_probabilities(model, graph, wanted) if never.numel() else scored(model, graph, wanted, _least)
-        )
+        level[index] = log_probabilities(model, graph, wanted) if never.numel() else _least(model, graph, wanted)
         levels.append(level)
     return targets._replace(forgotten=levels[0], deleted=levels[1]), lost.numel()
 
 
-def _least(encoded: Encoded, target: Tensor) -> Tensor:
-    """Return the log probability of the least probable item after every prefix ``[num]``."""
-    least = (encoded.queries @ encoded.items.t()).argmin(1)
-    return predict(encoded.queries, encoded.items, least).log_p
+def _least(model: nn.Module, graph: SessionGraph, predictions: PrefixSamples) -> Tensor:
+    """Return the log probability of the least probable item after every prefix ``[num]``, in float64."""
+    if not len(predictions):
+        return log_probabilities(model, graph, predictions)
+    queries, items, *_ = encode_prefixes(model, graph, predictions.ends)
+    least = torch.cat([(some @ items.t()).argmin(1) for some in queries.split(CHUNK)])
+    return -catalogue_loss(queries, items, least).double()

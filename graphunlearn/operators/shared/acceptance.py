@@ -23,7 +23,7 @@ RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
 BEYOND = 0.0025
 """Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
-SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 1_024)}
+SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 512)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once

@@ -182,7 +182,7 @@ def test_what_is_left_to_forget_is_told_without_freezing(case, monkeypatch):
 
     def step(self, index, first):
         with torch.no_grad():
-            off = self._log_p()[index] - self.level[index]
+            off = self._log_p(index) - self.level[index]
         away.update(zip(index.tolist(), off.abs().tolist()))
         left.append(self.num_forget - sum(off <= self.settings.tolerance for off in away.values()))
         return original(self, index, first)
