@@ -66,11 +66,12 @@ def trained(
 
 
 def requests(graph: gu.InteractionGraph) -> dict[str, gu.ForgetRequest]:
-    """Return one user with the median number of interactions, ten interactions, and 5 % of them."""
+    """Return one user with the median number of interactions, ten interactions, and 1 and 5 % of them."""
     degree = graph.adjacency.degree[: graph.num_users]
     user = degree.argsort()[graph.num_users // 2]
     order = torch.randperm(graph.num_interactions, generator=torch.Generator().manual_seed(0))
-    some = {"ten interactions": 10, "5 % of interactions": graph.num_interactions // 20}
+    some = {"ten interactions": 10}
+    some |= {f"{share} % of interactions": share * graph.num_interactions // 100 for share in (1, 5)}
     found = {"one user": gu.ForgetRequest.internal("user", user.view(1))}
     return found | {n: gu.ForgetRequest.internal("interaction", graph.pairs[:, order[:k]]) for n, k in some.items()}
 

@@ -21,6 +21,7 @@ from graphunlearn.operators.shared.acceptance import (
     Judged,
     lowest,
     objection,
+    subset,
     undecided,
 )
 from graphunlearn.operators.shared.levels import Levels, never_seen
@@ -79,7 +80,7 @@ class ShardAcceptance:
         if number <= most:
             return mask, 1.0
         drawn = torch.zeros(number, dtype=torch.bool)
-        drawn[torch.randperm(number, generator=generator)[:most]] = True
+        drawn[subset(number, most, generator)] = True
         some = torch.zeros_like(mask)
         some[mask] = drawn[places(graph.position[mask].cpu(), number, self.ranks)].to(mask.device)
         return some, number / most

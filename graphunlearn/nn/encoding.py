@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from importlib.metadata import entry_points
@@ -85,10 +85,24 @@ class LinearForm:
         """
         if self.matrix is None:
             return self.alpha[0] * x
-        out = self.alpha[-1] * x
-        for weight in reversed(self.alpha[:-1]):  # Horner's scheme: one product per layer, no stored intermediates
-            out = torch.add(spmm(self.matrix, out), x, alpha=weight)
+        for out in self.sums(x):  # noqa: B007
+            pass
         return out
+
+    def sums(self, x: Tensor) -> Iterator[Tensor]:
+        r"""Yield the sums of Horner's scheme, :math:`o_L = \alpha_L x` and :math:`o_l = \hat A o_{l+1} + \alpha_l x`.
+
+        The last one, :math:`o_0`, is what :meth:`propagate` returns.
+
+        Args:
+            x: Embeddings of all nodes ``[num_nodes, dim]``.
+        """
+        out = self.alpha[-1] * x
+        yield out
+        for weight in reversed(self.alpha[:-1]):
+            assert self.matrix is not None
+            out = torch.add(spmm(self.matrix, out), x, alpha=weight)
+            yield out
 
 
 @singledispatch

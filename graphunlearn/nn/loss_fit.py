@@ -13,7 +13,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.precision import check_precision
-from graphunlearn.nn.risk import risk_of
+from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.training.objective import BCE, BPR, Objective, Sampled, Samples, SquaredError, default_objective
 from graphunlearn.nn.training.sampled import InBatchSoftmax, SampledBCE, SampledSoftmax
 
@@ -66,7 +66,8 @@ def stationarity(
 ) -> Stationarity:
     """Return how near a model is to a stationary point of a loss, without labels and without training.
 
-    The cost is that of two gradients per draw. On large graphs, both sum over the interactions of a sample of users.
+    The cost is that of two gradients per draw; a linear model is propagated once for all draws. On large graphs, both
+    sum over the interactions of a sample of users.
     The verdict can say that a model was not trained with a loss; it cannot tell losses with similar minimisers apart.
     The negatives of one draw add noise to the residual, the more the fewer they are; the mean over several draws has
     less.
@@ -99,19 +100,40 @@ def stationarity(
     """
     objective = _checked(model, graph, objective)
     check_sizes(num_samples=num_samples, draws=draws)
+    return _fits(model, graph, [objective], num_samples, seed, draws)[0]
+
+
+def _fits(
+    model: nn.Module, graph: InteractionGraph, objectives: list[Objective], num_samples: int, seed: int, draws: int
+) -> list[Stationarity]:
+    """Return the stationarity of a model for some losses; it is encoded once for all of them."""
     if any(module.training for module in model.modules()):
         model = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(seed)
     mask = _of_some_users(graph, num_samples, generator)
     count = graph.num_interactions if mask is None else int(mask.sum())
     order = torch.randperm(count, generator=generator).to(graph.device)
-    losses = [objective]
-    if isinstance(objective, Sampled):
-        losses += [replace(objective, seed=objective.seed + draw * _APART) for draw in range(1, draws)]
-    with torch.inference_mode(False), torch.enable_grad():
-        pairs = [_slopes(model, graph, loss, loss.samples(graph, mask=mask), order) for loss in losses]
-        slope, shuffled = (torch.stack(part).mean(0) for part in zip(*pairs))
-        theta = risk_of(model, graph, objective, objective.samples(graph, mask=mask)).parameters.double()
+    fits: list[Stationarity] = []
+    known: Risk | None = None
+    with torch.inference_mode(False):
+        for objective in objectives:
+            losses = [objective]
+            if isinstance(objective, Sampled):
+                losses += [replace(objective, seed=objective.seed + draw * _APART) for draw in range(1, draws)]
+            own, shuffled = _Sum(), _Sum()
+            for loss in losses:
+                samples = loss.samples(graph, mask=mask)
+                for total, part in ((own, samples), (shuffled, _permuted(samples, order))):
+                    known = risk_of(model, graph, loss, part) if known is None else known.of(loss, part.by_user())
+                    total.add(known)
+            assert known is not None
+            slope, other = (total.mean(known).double() for total in (own, shuffled))
+            fits.append(_figures(objective, slope, other, known.parameters.double(), count))
+    return fits
+
+
+def _figures(objective: Objective, slope: Tensor, shuffled: Tensor, theta: Tensor, count: int) -> Stationarity:
+    """Return the figures of a loss, given its gradient, that of shuffled pairs and the parameters."""
     along, square = -float(slope @ theta), max(float(theta @ theta), 1e-30)
     norm, scale = float(slope.norm()), max(float(shuffled.norm()), 1e-30)
     cosine = along / max(norm * square**0.5, 1e-30)
@@ -155,19 +177,37 @@ def losses_by_fit(
     losses += [SampledSoftmax(weight_decay=0.0, negatives=16), InBatchSoftmax(weight_decay=0.0, negatives=16)]
     losses += [BCE(weight_decay=0.0)] if _differ(graph.label) else []
     losses += [SquaredError()] if _differ(graph.rating) else []
-    fits = [stationarity(model, graph, loss, num_samples=num_samples, seed=seed, draws=draws) for loss in losses]
-    return sorted(fits, key=lambda fit: fit.residual)
+    _checked(model, graph, losses[0])
+    check_sizes(num_samples=num_samples, draws=draws)
+    return sorted(_fits(model, graph, losses, num_samples, seed, draws), key=lambda fit: fit.residual)
 
 
-def _slopes(
-    model: nn.Module, graph: InteractionGraph, objective: Objective, samples: Samples, order: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of some samples and of the samples with permuted items (float64)."""
-    slopes = []
-    for part in (samples, _permuted(samples, order)):
-        risk = risk_of(model, graph, objective, part)
-        slopes.append(risk.gradient(risk.parameters).double())
-    return slopes[0], slopes[1]
+@dataclass
+class _Sum:
+    """The sum of the gradients of risks of one model; that of a linear model is propagated once for all of them."""
+
+    number: int = 0
+    back: Tensor | float = 0.0
+    own: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def add(self, risk: Risk) -> None:
+        """Add the gradient of a risk."""
+        self.number, theta = self.number + 1, risk.parameters
+        if isinstance(risk, LinearRisk) and risk.closed:
+            self.back = self.back + risk.back(theta)
+            self.own = self.own + (risk._l2(theta) * risk.table).flatten()
+        else:
+            self.own = self.own + risk.gradient(theta)
+
+    @torch.no_grad()
+    def mean(self, risk: Risk) -> Tensor:
+        """Return the mean gradient, given one of the risks ``[num_parameters]``."""
+        if isinstance(self.back, Tensor):
+            assert isinstance(risk, LinearRisk)
+            self.own = self.own + risk.form.propagate(self.back).flatten()
+        assert isinstance(self.own, Tensor)
+        return self.own / self.number
 
 
 def _checked(model: nn.Module, graph: Any, objective: Any) -> Objective:

@@ -139,8 +139,15 @@ class Risk:
             The risk, or this risk if its samples have no more negatives than that.
         """
         objective, samples = self.objective.first_negatives(self.samples, most)
-        if samples is self.samples:
-            return self
+        return self if samples is self.samples else self.of(objective, samples)
+
+    def of(self, objective: Objective, samples: Samples) -> Self:
+        """Return the risk of other samples of the same model and graph; what is known of the embeddings is shared.
+
+        Args:
+            objective: The per-sample loss.
+            samples: The samples, sorted by user.
+        """
         other = copy.copy(self)
         other.objective, other.samples, other._counts = objective, samples, None
         return other
@@ -215,6 +222,22 @@ class LinearRisk(Risk):
     def parameters(self) -> Tensor:
         return self.table.flatten()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the loss is that of the margins, so that gradients have a closed form."""
+        return type(self.objective).__call__ is Objective.__call__
+
+    def take(self, final: Tensor) -> None:
+        """Take the final embeddings at :attr:`parameters` from elsewhere.
+
+        Args:
+            final: The final embeddings, users first ``[num_nodes, dim]``.
+        """
+        theta = self.parameters
+        version = -1 if theta.is_inference() else theta._version
+        self._latest = (theta, version, *final.split(list(self.samples.size)))
+        self._margins = None
+
     def _rows(self, theta: Tensor) -> Tensor:
         z = self._propagated(theta.view_as(self.table))
         return z if self.offset is None else z + self.offset
@@ -223,10 +246,9 @@ class LinearRisk(Risk):
         """Return the propagated rows of all users and items of the samples; a subclass may hold a part of a table."""
         return self.form.propagate(table)
 
-    def with_negatives(self, most: int) -> Self:
-        other = super().with_negatives(most)
-        if other is not self:
-            other._margins = None  # the embeddings are those of this risk, and the margins are not
+    def of(self, objective: Objective, samples: Samples) -> Self:
+        other = super().of(objective, samples)
+        other._margins = None  # the embeddings are those of this risk, and the margins are not
         return other
 
     @torch.no_grad()
@@ -254,7 +276,7 @@ class LinearRisk(Risk):
 
     @torch.no_grad()
     def value(self, theta: Tensor) -> float:
-        if type(self.objective).__call__ is not Objective.__call__:  # its loss is not that of the base class
+        if not self.closed:
             return super().value(theta)
         losses = self.objective.loss(self._at(theta)[2], self.samples).mean(-1).double().sum()
         return float(losses + 0.5 * self._penalty(theta))
@@ -265,7 +287,7 @@ class LinearRisk(Risk):
 
     @torch.no_grad()
     def gradient(self, theta: Tensor) -> Tensor:
-        if type(self.objective).__call__ is not Objective.__call__:
+        if not self.closed:
             with torch.enable_grad():
                 return super().gradient(theta)
         return self.propagated(self.back(theta), theta)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
+from graphunlearn.func.sparse import ranges
 
 __all__ = ["draw_negatives", "draw_popular"]
 
@@ -118,7 +120,8 @@ def _avoiding(
 ) -> Tensor:
     """Return draws of ``propose`` that avoid the items of the user, by attempts and at last by one exact draw.
 
-    Besides the result, memory holds one value per interaction and the hash values of one part of the draws.
+    Besides the result, memory holds one value per pair and per interaction of its users, and the hash values of one
+    part of the draws.
 
     Args:
         graph: The graph whose interactions are avoided.
@@ -132,24 +135,25 @@ def _avoiding(
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    num_items, keys = graph.num_items, _held(graph)
+    num_items, held = graph.num_items, _Held.of(graph, users)
     out, size, left = users.new_empty(users.numel() * num), _per_part(num), []
-    for number, (user, item) in enumerate(zip(users.split(size), items.split(size), strict=True)):
-        state, owner = _states(user + graph.first_user, item, num, seed), (user * num_items).repeat_interleave(num)
+    parts = zip(users.split(size), items.split(size), held.row.split(size), strict=True)
+    for number, (user, item, own) in enumerate(parts):
+        state, owner = _states(user + graph.first_user, item, num, seed), (own * num_items).repeat_interleave(num)
         drawn = propose(state)
-        open_ = _taken(keys, owner + drawn).nonzero().view(-1)
+        open_ = _taken(held.keys, owner + drawn).nonzero().view(-1)
         for attempt in range(1, _ATTEMPTS):
             if open_.numel() == 0:
                 break
             candidate = propose(again(state[open_], attempt))
             drawn[open_] = candidate
-            open_ = open_[_taken(keys, owner[open_] + candidate)]
+            open_ = open_[_taken(held.keys, owner[open_] + candidate)]
         out[number * size * num : (number * size + user.numel()) * num] = drawn
         if open_.numel():
             left.append(open_ + number * size * num)
     if left:
         open_ = torch.cat(left)
-        out[open_] = _exact(graph, keys, users, items, open_, num, seed)
+        out[open_] = _exact(graph, held, users, items, open_, num, seed)
     return out.view(-1, num)
 
 
@@ -205,12 +209,31 @@ class _Popular:
         return ring, pairs[1, order]
 
 
-def _held(graph: InteractionGraph) -> Tensor:
-    """Return ``user * num_items + item`` of every interaction, in ascending order."""
-    adjacency, edges = graph.adjacency, graph.num_interactions
-    degree = adjacency.degree[: graph.num_users].long()
-    row = torch.arange(graph.num_users, device=degree.device).repeat_interleave(degree)
-    return row * graph.num_items + (adjacency.col[:edges] - graph.num_users)  # ascending: rows are sorted
+class _Held(NamedTuple):
+    """What some users hold.
+
+    Args:
+        rows: The distinct users, ascending ``[num_rows]``.
+        row: The position of every user among them ``[num]``.
+        keys: ``position * num_items + item`` of their interactions, ascending.
+    """
+
+    rows: Tensor
+    row: Tensor
+    keys: Tensor
+
+    @classmethod
+    def of(cls, graph: InteractionGraph, users: Tensor) -> _Held:
+        """Return what users hold, at the cost of their interactions; users ``[num]`` may occur several times."""
+        adjacency, inside = graph.adjacency, torch.zeros(graph.num_users, dtype=torch.bool, device=users.device)
+        inside[users] = True
+        rows, position = inside.nonzero().view(-1), torch.cumsum(inside, 0) - 1
+        degree = adjacency.degree[rows].long()
+        every = len(rows) == graph.num_users
+        entries = slice(0, graph.num_interactions) if every else ranges(adjacency.rowptr[rows], degree)
+        row = torch.arange(len(rows), device=users.device).repeat_interleave(degree)
+        keys = row * graph.num_items + (adjacency.col[entries] - graph.num_users)  # columns of a row are ascending
+        return cls(rows, position[users], keys)
 
 
 def _states(users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:
@@ -225,13 +248,13 @@ def _state(users: Tensor, items: Tensor, number: Tensor, seed: int) -> Tensor:
 
 
 def _exact(
-    graph: InteractionGraph, keys: Tensor, users: Tensor, items: Tensor, open_: Tensor, num: int, seed: int
+    graph: InteractionGraph, held: _Held, users: Tensor, items: Tensor, open_: Tensor, num: int, seed: int
 ) -> Tensor:
     """Return one item that the user does not hold for the draws at ``open_``; the item of the pair if there is none."""
     pair = open_.div(num, rounding_mode="floor")
-    user, own = users[pair], items[pair]
-    state = _state(user + graph.first_user, own, open_ % num, seed)
-    degree = graph.adjacency.rowptr[: graph.num_users + 1].diff().long()
+    keys, user, own = held.keys, held.row[pair], items[pair]
+    state = _state(users[pair] + graph.first_user, own, open_ % num, seed)
+    degree = graph.adjacency.degree[held.rows].long()
     start, free = degree.cumsum(0) - degree, graph.num_items - degree
     # The r-th free item is r + #{j: c_j - j <= r} for the sorted items c_0 < c_1 < ... of the user.
     holder, item = keys.div(graph.num_items, rounding_mode="floor"), keys % graph.num_items

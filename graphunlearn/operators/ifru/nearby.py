@@ -17,6 +17,7 @@ from graphunlearn.operators.ifru.pruning import write
 from graphunlearn.operators.shared.correction import Tilted, inverse_diagonal
 from graphunlearn.operators.shared.local import Local
 from graphunlearn.operators.shared.noise import LARGEST, Movement, pairs_near
+from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import neighbours_of_emptied
 from graphunlearn.operators.shared.warm_start import kept_share, warm_start
 
@@ -124,7 +125,10 @@ class Nearby:
                 left[problem.nodes[drawn]] = inner(residual).view(-1, left.size(1))[drawn]
             if later:
                 left[rows] = 0
-            moved = movement(left.flatten())
+            if known.propagation is not None and known.propagation.reaches(form, retained):
+                moved = movement.of_rows(Rows(problem.nodes, left[problem.nodes]), retained)
+            else:
+                moved = movement(left.flatten())
             if moved <= limit:
                 break
             if round + 1 == _ROUNDS:

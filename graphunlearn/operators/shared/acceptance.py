@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.levels import Levels, never_seen
 
-__all__ = ["Acceptance", "Judged", "lowest", "objection", "undecided"]
+__all__ = ["Acceptance", "Judged", "lowest", "objection", "subset", "undecided"]
 
 RISE = 0.04
 """Largest accepted rise of the risk of what remains over deleting the edges, besides its standard error."""
@@ -27,6 +27,7 @@ SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 512)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
+_MANY = 100  # above so many numbers per drawn one, they are drawn one by one and rarely twice
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Judged:
         tilted: :math:`\Phi`, divided by the number of retained interactions; ``None`` for sessions, and where
             the method has found that its step does not raise :math:`\Phi`.
         gradient: :math:`\|\nabla\Phi\|`, divided in the same way; ``None`` for sessions.
-            Also ``None`` without trainable parameters; all figures are ``None`` if parameters are not finite.
+            Also ``None`` without trainable parameters, and for models that propagate one table linearly if the graph
+            has more than half a million interactions and the method does not minimise :math:`\Phi`; all figures are
+            ``None`` if parameters are not finite.
         accepted: Whether the model is accepted.
         reason: Why it is not accepted; empty otherwise.
         levels: Mean probabilities of retained and of never-seen pairs; ``None`` if the loss samples no negatives.
@@ -54,6 +57,21 @@ class Judged:
     levels: Levels | None = None
     share: float | None = None
     beyond: float | None = None
+
+
+class Measured(NamedTuple):
+    """What was computed of one model.
+
+    Args:
+        losses: The losses of the chosen samples ``[num]``.
+        encoded: The encoding, if it was used.
+        slope: The gradient of the weighted sum of the losses, and what else slopes follow from; ``None`` without a
+            tilt.
+    """
+
+    losses: Tensor
+    encoded: Encoded | None
+    slope: Any
 
 
 def lowest(first: float, last: float) -> tuple[float, float]:
@@ -191,16 +209,16 @@ class Acceptance:
         trains = any(p.requires_grad for p in self.before.parameters())
         tilts = trains and self.graph.kind == "interactions" and self.solves is not None
         self.tilt = self._tilt() if tilts else None
-        self.losses, total, encoded = self._measured(self.deleted)
+        measured = self._measured(self.deleted)
+        self.losses, self.slope = measured.losses, measured.slope
         self.risk = float((self.losses * self.weight).sum() / max(self.number, 1))
         spread = ((self.losses - self.risk).square() * self.weight).sum() / max(self.number, 1)
         self.error = float((spread / max(self.number, 1)).sqrt())
-        self.tilted, self.slope = self._tilted(self.deleted, self.risk), self._slope(total)
-        self.steepness = None if self.slope is None else _norm(self.slope)
+        self.tilted, self.steepness = self._tilted(self.deleted, self.risk, self.slope), self._steepness(self.slope)
         if isinstance(self.criterion, Sampled):
             self.pairs = self.retained.pairs[:, self.chosen]
             self.unseen = never_seen(self.graph, self.pairs, seed=0)
-        self.levels = self._levels(self.deleted, encoded)
+        self.levels = self._levels(self.deleted, measured.encoded)
 
     def judge(self, model: nn.Module) -> Judged:
         """Return whether a model is accepted, with its figures.
@@ -210,13 +228,13 @@ class Acceptance:
         """
         if bad := not_finite(model):
             return Judged(None, None, None, False, f"{bad[0]} holds NaN or infinity")
-        losses, total, encoded = self._measured(model)
-        risk = float((losses * self.weight).sum() / self.number)
-        change = (losses - self.losses) * self.weight / self.number
+        measured = self._measured(model)
+        risk = float((measured.losses * self.weight).sum() / self.number)
+        change = (measured.losses - self.losses) * self.weight / self.number
         margin = 0.0 if self.whole else 2 * float(change.std() * len(change) ** 0.5) if len(change) > 1 else 0.0
-        tilted, slope, levels = self._tilted(model, risk), self._slope(total), self._levels(model, encoded)
-        steepness = None if slope is None else _norm(slope)
-        share, beyond = (None, None) if slope is None else self._along(model, slope)
+        tilted, steepness = self._tilted(model, risk, measured.slope), self._steepness(measured.slope)
+        share, beyond = (None, None) if measured.slope is None else lowest(*self._slopes(model, measured.slope))
+        levels = self._levels(model, measured.encoded)
         found = Judged(risk, tilted, steepness, True, "", levels, share, beyond)
         deleted = Judged(self.risk, self.tilted, self.steepness, True, "", self.levels)
         if not self.whole and undecided(found, deleted, self.limit, margin, self.solves):
@@ -266,8 +284,18 @@ class Acceptance:
         for index, weight in zip(self.chosen.split(CHUNK), self.weight.split(CHUNK)):
             yield self.draw(index), weight
 
-    def _measured(self, model: nn.Module) -> tuple[Tensor, list[Tensor] | None, Encoded | None]:
-        """Return the losses, the gradient of their weighted sum if there is a tilt, and the encoding if it was used."""
+    def _parts_before(self) -> Iterator[tuple[Any, Tensor]]:
+        """Yield samples of what is chosen and of what is forgotten before forgetting, with their weights."""
+        removed = self.request.mask(self.graph)
+        kept = (~removed).nonzero().view(-1)
+        gone, weight = _some(removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0))
+        index, order = torch.cat([kept[self.chosen], gone]).sort()
+        weights = torch.cat([self.weight, torch.full_like(gone, weight, dtype=torch.float64)])[order]
+        for part, own in zip(index.split(CHUNK), weights.split(CHUNK)):
+            yield self.criterion.samples(self.graph, mask=_mask(part, self.graph.num_interactions)), own
+
+    def _measured(self, model: nn.Module) -> Measured:
+        """Return what is computed of a model."""
         losses, total, encoded = [self.weight.new_zeros(0)], None, None
         for samples, weight in self._parts():
             tilts = self.tilt is not None and self.solves is not None
@@ -279,18 +307,12 @@ class Acceptance:
         if encoded is not None:
             base = [None if rows is None else rows.detach() for rows in encoded[2:]]
             encoded = Encoded(encoded.queries.detach(), encoded.items.detach(), *base)
-        return torch.cat(losses), total, encoded
+        return Measured(torch.cat(losses), encoded, total)
 
-    def _tilt(self) -> list[Tensor]:
+    def _tilt(self) -> Any:
         r"""Return :math:`\nabla R(\hat\theta; D, G)`, zero in the embeddings of emptied nodes."""
-        removed = self.request.mask(self.graph)
-        kept = (~removed).nonzero().view(-1)
-        gone, weight = _some(removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0))
-        index, order = torch.cat([kept[self.chosen], gone]).sort()
-        weights = torch.cat([self.weight, torch.full_like(gone, weight, dtype=torch.float64)])[order]
         total = None
-        for part, own_weight in zip(index.split(CHUNK), weights.split(CHUNK)):
-            samples = self.criterion.samples(self.graph, mask=_mask(part, self.graph.num_interactions))
+        for samples, own_weight in self._parts_before():
             with torch.enable_grad():
                 losses, _ = _losses(self.criterion, self.before, self.graph, samples)
                 total = _added(total, _gradient(losses, own_weight, self.before))
@@ -302,23 +324,23 @@ class Acceptance:
                 total[names.index(name)][emptied[nodes]] = 0
         return total
 
-    def _tilted(self, model: nn.Module, risk: float) -> float | None:
+    def _tilted(self, model: nn.Module, risk: float, slope: Any) -> float | None:
         r"""Return :math:`\Phi` per retained interaction."""
         if self.tilt is None:
             return None
         return risk - _dot(self.tilt, _trained(model)) / self.number
 
-    def _slope(self, total: list[Tensor] | None) -> list[Tensor] | None:
-        r"""Return :math:`\nabla\Phi` per retained interaction, given the gradient of the risk."""
-        if self.tilt is None or total is None:
-            return None
-        return [(own - tilt) / self.number for own, tilt in zip(total, self.tilt)]
+    def _steepness(self, slope: Any) -> float | None:
+        r"""Return :math:`\|\nabla\Phi\|` per retained interaction, given the gradient of the risk."""
+        return None if self.tilt is None or slope is None else _norm(self._slope(slope))
 
-    def _along(self, model: nn.Module, slope: list[Tensor]) -> tuple[float, float]:
-        """Return what :func:`lowest` says of the step from the deleted model."""
-        assert self.slope is not None
+    def _slope(self, slope: list[Tensor]) -> list[Tensor]:
+        return [(own - tilt) / self.number for own, tilt in zip(slope, self.tilt or [])]
+
+    def _slopes(self, model: nn.Module, slope: Any) -> tuple[float, float]:
+        r"""Return the slopes of :math:`\Phi` along the step from the deleted model, at its start and at its end."""
         step = [own - start for own, start in zip(_trained(model), _trained(self.deleted))]
-        return lowest(_dot(self.slope, step), _dot(slope, step))
+        return _dot(self._slope(self.slope), step), _dot(self._slope(slope), step)
 
 
 def _trained(model: nn.Module) -> list[Tensor]:
@@ -356,8 +378,24 @@ def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, 
     index = mask.nonzero().view(-1)
     if len(index) <= most:
         return index, 1.0
-    drawn = torch.randperm(len(index), generator=generator)[:most].sort().values.to(index.device)
+    drawn = subset(len(index), most, generator).to(index.device)
     return index[drawn], len(index) / most
+
+
+def subset(size: int, most: int, generator: torch.Generator) -> Tensor:
+    """Return a random subset of the numbers below ``size``, ascending, at the cost of what is drawn if that is few.
+
+    Args:
+        size: The number of numbers.
+        most: How many to draw.
+        generator: The source of randomness.
+    """
+    if size <= _MANY * most:
+        return torch.randperm(size, generator=generator)[:most].sort().values
+    drawn = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < most:
+        drawn = torch.cat([drawn, torch.randint(size, (most - len(drawn),), generator=generator)]).unique()
+    return drawn
 
 
 def _losses(criterion: Criterion, model: nn.Module, graph: Any, samples: Any) -> tuple[Tensor, Encoded | None]:

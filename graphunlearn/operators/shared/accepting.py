@@ -17,7 +17,8 @@ from graphunlearn.data.schema import warn
 from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.connecting import connect, is_connected
 from graphunlearn.nn.training.objective import default_objective
-from graphunlearn.operators.shared.acceptance import Acceptance, Judged
+from graphunlearn.operators.shared.acceptance import Judged
+from graphunlearn.operators.shared.linear_acceptance import judging_of
 from graphunlearn.operators.shared.own_loss import fitting_loss, objection_to_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -69,7 +70,7 @@ def accept(
     own = getattr(method, "objective", None) or default_objective(graph)
     falls = log.get("tilted_fall", -1) >= 0 and criterion == own
     solves = type(method).solves_tilted
-    judge = partial(Acceptance, criterion, before, deleted, graph, retained, request, seed=seed)
+    judge = partial(judging_of, criterion, before, deleted, graph, retained, request, seed=seed)
     first: Judged | None = None
     try:
         judging = judge(solves=None if falls else solves)

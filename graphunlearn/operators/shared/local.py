@@ -14,6 +14,7 @@ from graphunlearn.func import Adjacency, csr
 from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.operators.shared.propagation import GraphState, Propagation, propagation_of, same
 from graphunlearn.operators.shared.right_hand_side import Problem
 
 __all__ = ["Known", "Local", "known_of"]
@@ -34,6 +35,7 @@ class Known:
         encoded: The final embeddings.
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
+        propagation: How the table is propagated, if that is by the normalised adjacency.
     """
 
     risk: LinearRisk
@@ -42,11 +44,16 @@ class Known:
     encoded: Encoded
     back: Tensor
     gradient: Tensor
+    propagation: Propagation | None
 
     @property
     def final(self) -> Tensor:
         """The final embeddings, users first ``[num_nodes, dim]``."""
-        return torch.cat([self.encoded.queries, self.encoded.items])
+        return (
+            torch.cat([self.encoded.queries, self.encoded.items])
+            if self.propagation is None
+            else self.propagation.final
+        )
 
     def propagates(self, form: LinearForm | None) -> bool:
         """Return whether this is of a model with the given linear form.
@@ -59,7 +66,7 @@ class Known:
             return False
         if form.matrix is None or own.matrix is None or form.matrix is own.matrix:
             return form.matrix is own.matrix
-        return all(_equal(a, b) for a, b in zip(_parts(form.matrix), _parts(own.matrix)))
+        return all(same(a, b) for a, b in zip(_parts(form.matrix), _parts(own.matrix)))
 
     def around(self, rows: Tensor, num_users: int) -> Tensor:
         """Return the positions of the samples with one of some users, items or negatives, ascending.
@@ -96,12 +103,12 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
         return None
     if type(objective).__call__ is not Objective.__call__:  # its loss is not a function of the margins alone
         return None
-    table, state = model.get_parameter(form.parameter).detach(), _State.of(graph)
-    kept: tuple[tuple[_State, Known], ...] = _KNOWN.get(graph.pairs, ()) if state is not None else ()
+    table, state = model.get_parameter(form.parameter).detach(), GraphState.of(graph)
+    kept: tuple[tuple[GraphState, Known], ...] = _KNOWN.get(graph.pairs, ()) if state is not None else ()
     for entry in kept:
         known_state, known = entry
-        same = known_state.holds(graph) and known.risk.objective == objective and known.propagates(form)
-        if same and _equal(known.risk.table, table):
+        holds = known_state.holds(graph) and known.risk.objective == objective and known.propagates(form)
+        if holds and same(known.risk.table, table):
             _KNOWN[graph.pairs] = (entry, *(other for other in kept if other is not entry))
             return known
     samples = objective.samples(graph)
@@ -109,39 +116,18 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
         return None
     order = samples.users.int().argsort(stable=True)
     samples = samples.select(order)
-    risk = LinearRisk(table.clone(), form, objective, samples)
+    propagation = propagation_of(model, graph)
+    risk = LinearRisk(table.clone() if propagation is None else propagation.table, form, objective, samples)
+    if propagation is not None:
+        risk.take(propagation.final)
     back = risk.back(risk.parameters)
     gradient = risk.propagated(back, risk.parameters).view_as(table)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient)
+    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, propagation)
     if state is not None:
         _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known
-
-
-@dataclass(frozen=True)
-class _State:
-    """What tells whether a graph has changed; its pairs are not held, so that a graph is freed with what is known."""
-
-    numbers: tuple[int, ...]
-    values: tuple[Tensor | None, Tensor | None]
-
-    @classmethod
-    def of(cls, graph: InteractionGraph) -> _State | None:
-        """Return the state of a graph; ``None`` if changes of its tensors are not known."""
-        values = graph.label, graph.rating
-        tensors = [t for t in (graph.pairs, *values) if t is not None]
-        if any(t.is_inference() for t in tensors):
-            return None
-        versions = (number for t in tensors for number in (t.data_ptr(), t._version))
-        return cls((graph.num_users, graph.num_items, *versions), values)
-
-    def holds(self, graph: InteractionGraph) -> bool:
-        """Return whether a graph with the same pairs has not changed."""
-        now = _State.of(graph)
-        same = now is not None and now.numbers == self.numbers
-        return same and now is not None and all(a is b for a, b in zip(self.values, now.values))
 
 
 @dataclass(frozen=True)
@@ -224,7 +210,8 @@ class Local:
         table = started.get_parameter(after.parameter).detach()
         trained = part.of(known.risk.form, graph.adjacency, known.risk.table, known.final)
         old = trained(before)
-        new = part.of(after, retained.adjacency, table, after.propagate(table))(now)
+        final = None if known.propagation is None else known.propagation.after(after, retained, table)
+        new = part.of(after, retained.adjacency, table, after.propagate(table) if final is None else final)(now)
         rest = known.back[nodes] - old.back(old.parameters)
         tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()
         tilt.view_as(rest)[graph.emptied(retained)[nodes]] = 0
@@ -319,14 +306,9 @@ def _follows(form: LinearForm, graph: InteractionGraph) -> bool:
     adjacency = graph.adjacency
     if form.matrix is None:
         return True
-    return all(_equal(a, b) for a, b in zip(_parts(form.matrix), (adjacency.rowptr, adjacency.col)))
+    return all(same(a, b) for a, b in zip(_parts(form.matrix), (adjacency.rowptr, adjacency.col)))
 
 
 def _parts(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return row pointers, columns and values of a CSR matrix."""
     return matrix.crow_indices(), matrix.col_indices(), matrix.values()
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether tensors have the same type, device and values."""
-    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

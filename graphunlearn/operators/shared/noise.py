@@ -3,6 +3,7 @@ r"""The noise of training in probabilities, and how far a step moves probabiliti
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from graphunlearn.nn.encoding import Encoded, LinearForm
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.operators.shared.propagation import Rows, propagated
 
 __all__ = ["Movement", "noise_of_draws", "pairs_near"]
 
@@ -48,15 +50,30 @@ class Movement:
         Args:
             step: The step in the table ``[num_nodes * dim]``.
         """
+        moved = self.form.propagate(step.view(-1, self.encoded.items.size(1)))
+        return self._mean(lambda nodes: moved.index_select(0, nodes))
+
+    @torch.no_grad()
+    def of_rows(self, step: Rows, graph: InteractionGraph) -> float:
+        """Return the same for a step in some rows, propagated by the normalised adjacency of a graph.
+
+        Args:
+            step: The step.
+            graph: The graph.
+        """
+        moved = propagated(self.form, graph, step)
+        return self._mean(lambda nodes: moved.at(nodes, graph.num_nodes))
+
+    def _mean(self, moved: Callable[[Tensor], Tensor]) -> float:
+        """Return the largest mean, given what moves the final embeddings of nodes."""
         z_u, z_i = self.encoded.queries, self.encoded.items
-        t_u, t_i = self.form.propagate(step.view(-1, z_u.size(1))).split([len(z_u), len(z_i)])
         means = [0.0]
         for user, item in self.pairs:
             z = z_u.index_select(0, user), z_i.index_select(0, item)
-            t = t_u.index_select(0, user), t_i.index_select(0, item)
+            t = moved(user), moved(item + len(z_u))
             p = torch.sigmoid((z[0] * z[1]).sum(1))
-            moved = p * (1 - p) * (t[0] * z[1] + z[0] * t[1]).sum(1)
-            means.append(float(moved.abs().mean()) if len(user) else 0.0)
+            change = p * (1 - p) * (t[0] * z[1] + z[0] * t[1]).sum(1)
+            means.append(float(change.abs().mean()) if len(user) else 0.0)
         return math.nan if any(map(math.isnan, means)) else max(means)  # max may pass over NaN
 
 

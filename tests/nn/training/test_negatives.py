@@ -142,3 +142,15 @@ def test_draws_do_not_depend_on_how_many_are_made_at_a_time(draw, part, monkeypa
     assert torch.equal(draw(graph, *graph.pairs, 3, 5), wanted)
     some = torch.tensor([40, 2, 21])
     assert torch.equal(draw(graph, *graph.pairs[:, some], 3, 5), wanted[some])
+
+
+def test_what_some_users_hold_is_that_of_a_loop():
+    graph = InteractionGraph.from_edges(torch.tensor([[0, 0, 2, 4, 4], [3, 1, 0, 2, 3]]), num_users=6, num_items=5)
+    held = negatives._Held.of(graph, torch.tensor([4, 1, 4, 0]))
+    assert held.rows.tolist() == [0, 1, 4]
+    assert held.row.tolist() == [2, 1, 2, 0]
+    assert held.keys.tolist() == [0 * 5 + 1, 0 * 5 + 3, 2 * 5 + 2, 2 * 5 + 3]
+    users, items = torch.tensor([4, 1, 4, 0, 5]), torch.tensor([2, 0, 3, 1, 0])
+    more, others = torch.cat([users, torch.arange(6)]), torch.cat([items, torch.tensor([0, 1, 2, 3, 4, 0])])
+    drawn, whole = (draw_negatives(graph, u, i, 7, seed=3) for u, i in ((users, items), (more, others)))
+    assert torch.equal(drawn, whole[:5])  # what else is drawn does not matter

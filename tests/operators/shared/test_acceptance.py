@@ -297,10 +297,9 @@ def test_another_method_must_not_step_far_beyond_the_minimum(trained, monkeypatc
     model, graph, request = trained
     for solves, rise in ((False, 1.01), (False, 0.99), (True, 1.01), (None, 1.01)):
         judge, *_ = judged(model, graph, request, model, BPR(negatives=16), solves=solves)
-        monkeypatch.setattr(judge, "_along", lambda *_, most=judge.risk: (0.4, beyond * most))
-        _, total, _ = judge._measured(model)
-        losses = judge.losses * rise
-        monkeypatch.setattr(judge, "_measured", lambda *_, found=(losses, total, None): found)
+        monkeypatch.setattr(acceptance, "lowest", lambda *_, most=judge.risk: (0.4, beyond * most))
+        measured = judge._measured(model)._replace(losses=judge.losses * rise, encoded=None)
+        monkeypatch.setattr(judge, "_measured", lambda *_, found=measured: found)
         found = judge.judge(model)
         assert found.accepted is (accepted or solves is not False or rise < 1)
         assert ("lowest after 0.4 of the step" in found.reason) is not found.accepted
@@ -324,3 +323,14 @@ def test_a_shortened_step_is_that_part_of_the_step(trained, monkeypatch):
     assert (result.accepted, result.log["acceptance"]["outcome"], result.log["factor"]) == (True, "shortened", 2.0)
     deleted = state(UnlinkRedraw().unlearn(model, graph, request).model)
     torch.testing.assert_close(state(result.model), torch.lerp(deleted, state(model) * 2.0, 0.15))
+
+
+@pytest.mark.parametrize("size", [50, 100_000])  # a part of a permutation, and draws with repetition
+def test_subsets_are_distinct_and_uniform(size):
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([acceptance.subset(size, 40, generator) for _ in range(2_000)])
+    assert bool((drawn.diff(dim=1) > 0).all())
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < size
+    below = float((drawn < size // 4).double().mean())
+    assert below == pytest.approx((size // 4) / size, abs=5 * (0.25 * 0.75 / drawn.numel()) ** 0.5)

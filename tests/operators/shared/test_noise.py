@@ -13,6 +13,7 @@ from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BCE, BPR, risk_of
 from graphunlearn.operators import IFRU
 from graphunlearn.operators.shared.noise import DRAWS, Movement, noise_of_draws, pairs_near
+from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import first_step, refit_neighbours
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -29,8 +30,12 @@ def test_the_movement_is_the_derivative_of_the_probabilities(model_of):
     theta, step = risk.parameters, torch.randn_like(risk.parameters)
     groups = graph.pairs[:, :5], graph.pairs[:, 5:12], graph.pairs[:, :0]
     expected = [jvp(lambda t, q=q: probabilities(risk, t, q), (theta,), (step,))[1].abs().mean() for q in groups[:2]]
-    found = Movement(risk.form, risk.at(theta)[0], groups)(step)
-    assert found == pytest.approx(float(max(expected)), rel=1e-10)
+    movement = Movement(risk.form, risk.at(theta)[0], groups)
+    assert movement(step) == pytest.approx(float(max(expected)), rel=1e-10)
+    nodes = torch.tensor([0, 2, graph.num_users])
+    part = torch.zeros_like(risk.table)
+    part[nodes] = step.view_as(part)[nodes]
+    assert movement.of_rows(Rows(nodes, part[nodes]), graph) == pytest.approx(movement(part.flatten()), rel=1e-10)
 
 
 @pytest.mark.parametrize("draws", [4, 5])
