@@ -28,9 +28,9 @@ from graphunlearn.ledger.drift import BUDGET
 from graphunlearn.nn import default_objective, default_settings
 from graphunlearn.operators import registry
 
-GENRE = "Horror"
+GENRES = {"ml-100k": "Horror", "ml-100k-musical": "Musical", "ml-100k-childrens": "Children's"}
 MODELS = {
-    "ml-100k": ("lightgcn", 32, 2),
+    **dict.fromkeys(GENRES, ("lightgcn", 32, 2)),
     "yoochoose-spam": ("gru4rec", 32, 1),
     "diginetica-sessions": ("gru4rec", 32, 1),
 }
@@ -62,9 +62,9 @@ def sessions(name: str) -> gu.SessionGraph:
 
 def stream_of(name: str, requests: int) -> Stream[Any]:
     """Return the stream of a case."""
-    if name == "ml-100k":
+    if name in GENRES:
         graph = gu.InteractionGraph.from_file(data("ml-100k", "ml-100k.inter"))
-        items = items_of_category(data("ml-100k", "ml-100k.item"), GENRE)
+        items = items_of_category(data("ml-100k", "ml-100k.item"), GENRES[name])
         return arriving(sensitive(graph, items, share=0.25), count=requests)
     graph = sessions(name)
     return arriving(
