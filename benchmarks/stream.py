@@ -28,16 +28,17 @@ from graphunlearn.ledger.drift import BUDGET
 from graphunlearn.nn import default_objective, default_settings
 from graphunlearn.operators import registry
 
-GENRE = "Horror"
+GENRES = {"ml-100k": "Horror", "ml-100k-musical": "Musical", "ml-100k-childrens": "Children's"}
 MODELS = {
-    "ml-100k": ("lightgcn", 32, 2),
+    **dict.fromkeys(GENRES, ("lightgcn", 32, 2)),
     "yoochoose-spam": ("gru4rec", 32, 1),
     "diginetica-sessions": ("gru4rec", 32, 1),
 }
 LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
+SETTLED = "ifru-settled"  # IFRU with further steps in embeddings that lose a part of their interactions
 METHODS = {
     "interactions": (
-        *("unlink", "unlink-redraw", "ifru", "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
+        *("unlink", "unlink-redraw", "ifru", SETTLED, "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
         *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova", "sisa", "receraser", "ultrare"),
     ),
     "sessions": (
@@ -61,9 +62,9 @@ def sessions(name: str) -> gu.SessionGraph:
 
 def stream_of(name: str, requests: int) -> Stream[Any]:
     """Return the stream of a case."""
-    if name == "ml-100k":
+    if name in GENRES:
         graph = gu.InteractionGraph.from_file(data("ml-100k", "ml-100k.inter"))
-        items = items_of_category(data("ml-100k", "ml-100k.item"), GENRE)
+        items = items_of_category(data("ml-100k", "ml-100k.item"), GENRES[name])
         return arriving(sensitive(graph, items, share=0.25), count=requests)
     graph = sessions(name)
     return arriving(
@@ -76,12 +77,18 @@ def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> 
     """Return the lanes of a kind of graph: all methods in batches, then with retraining, then one by one."""
     names = chosen or METHODS[kind]
     again, drifting = (("calibrate", "ifru"), "scif") if kind == "interactions" else (("cau",), "cau")
-    lanes = [Lane(method=registry[name](), batch=batch) for name in names]
+    lanes = [lane_of(name, batch=batch) for name in names]
     lanes += [Lane(method=gu.Retrain(), batch=max(1, requests // 4))]
     half = max(1, requests // 2)
     lanes += [Lane(method=registry[name](), batch=batch, every=half) for name in again if name in names]
     lanes += [Lane(method=registry[drifting](), batch=batch, budget=BUDGET)] if drifting in names else []
-    return lanes + [Lane(method=registry[name]()) for name in names]
+    return lanes + [lane_of(name) for name in names]
+
+
+def lane_of(name: str, **options: Any) -> Lane:
+    """Return the lane of a method with its default settings, or of :data:`SETTLED`."""
+    method = gu.IFRU(settle=True) if name == SETTLED else registry[name]()
+    return Lane(method=method, label=name if name == SETTLED else None, **options)
 
 
 def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "max_steps": (1,),
     "spillover": (True,),
     "propagation": (True,),
+    "settle": (False,),
     "within_noise": (SHARE, 0),
 }
 """The options of IFRU that have another value on one process alone; the system is always solved to ``tol``."""

@@ -44,6 +44,7 @@ class Lane:
         batch: Number of requests that are collected and served at once.
         budget: Drift above which the model is retrained instead of corrected; ``None`` never retrains for that.
         every: Number of requests after which the model is retrained instead of corrected; ``None`` for no schedule.
+        label: What the report calls the method; its name by default.
 
     Raises:
         ValueError: ``method`` is no method, ``batch`` or ``every`` is no whole number of at least 1, or ``budget`` is
@@ -59,6 +60,7 @@ class Lane:
     batch: int = 1
     budget: float | None = None
     every: int | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Unlearner):
@@ -66,8 +68,13 @@ class Lane:
         check_sizes(batch=self.batch, **({} if self.every is None else {"every": self.every}))
         check("be positive, or None", lambda value: value is None or value > 0, budget=self.budget)
 
+    @property
+    def name(self) -> str:
+        """What the report calls the method."""
+        return self.label or self.method.name
+
     def __str__(self) -> str:
-        parts = [self.method.name]
+        parts = [self.name]
         parts += [] if self.batch == 1 else [f"batches of {self.batch}"]
         parts += [] if self.budget is None else [f"retrained at drift {self.budget:g}"]
         parts += [] if self.every is None else [f"retrained every {self.every}"]
@@ -243,7 +250,7 @@ class _Run:
 
     def all(self, looks: Sequence[_Look]) -> dict[str, Any]:
         """Serve all requests, and return the entry of the lane."""
-        told: dict[str, Any] = {"lane": str(self.lane), "method": self.lane.method.name, "batch": self.lane.batch}
+        told: dict[str, Any] = {"lane": str(self.lane), "method": self.lane.name, "batch": self.lane.batch}
         rows, served, preparing = [], 0, 0.0
         try:
             preparing = self._prepare()

@@ -170,6 +170,7 @@ def test_settings_that_are_no_such_numbers_are_refused(stream, model):
 def test_lanes_are_named_by_what_they_do():
     assert str(Lane(method=gu.Unlink())) == "unlink"
     assert str(Lane(method=gu.IFRU(), batch=2, every=10)) == "ifru, batches of 2, retrained every 10"
+    assert str(Lane(method=gu.IFRU(settle=True), label="ifru-settled", every=10)) == "ifru-settled, retrained every 10"
 
 
 def test_whole_users_are_followed(model):

@@ -24,6 +24,7 @@ from graphunlearn.operators.ifru.active_rows import Step, step_on_rows
 from graphunlearn.operators.ifru.nearby import Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
 from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes, write
+from graphunlearn.operators.ifru.settling import kept_tilt, partly_kept, settled
 from graphunlearn.operators.shared.checks import check, check_choices
 from graphunlearn.operators.shared.correction import (
     Tilted,
@@ -92,6 +93,8 @@ class IFRU(Unlearner):
             without any retained interaction are redrawn in either case.
         refit: Whether to fit the items of emptied users, and the users of emptied items, to what remains after an
             accepted step (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`), unless ``prune`` is given.
+        settle: Whether nodes that lose a part of their interactions take further steps, with their tilt scaled by what
+            they keep (:func:`~graphunlearn.operators.ifru.settling.settled`); only after one step of the default kind.
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
         prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
@@ -140,6 +143,7 @@ class IFRU(Unlearner):
     propagation: bool = True
     warm_start: bool = True
     refit: bool = True
+    settle: bool = False
     negatives: int | None = None
     prune: float | None = None
     min_degree_change: float = 0.0
@@ -234,7 +238,7 @@ class IFRU(Unlearner):
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
     ) -> dict[str, Any] | None:
         """Correct the rows around a small request, and return the log; ``None`` if the whole system is solved."""
-        if not self._measures or self._least_gradient:
+        if not self._measures or self._least_gradient or len(self._settling(graph, retained, removed)):
             return None
         prepared = self._known(model, graph, self._objective(graph))
         assert prepared is not None  # what is left to do is measured
@@ -245,8 +249,18 @@ class IFRU(Unlearner):
     @property
     def _measures(self) -> bool:
         """Whether what is left to do is measured in probabilities, so that the solver may stop."""
-        conjugate = self.curvature == "gauss-newton" and self.solver in ("auto", "cg") and self.max_steps == 1
-        return bool(self.within_noise) and conjugate and self.propagation and self.spillover and self.prune is None
+        return bool(self.within_noise) and self._default and self.solver in ("auto", "cg")
+
+    @property
+    def _default(self) -> bool:
+        """Whether one step with the default curvature is made in all embeddings."""
+        once = self.curvature == "gauss-newton" and self.max_steps == 1 and self.prune is None
+        return once and self.propagation and self.spillover
+
+    def _settling(self, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor) -> Tensor:
+        """Return the nodes in whose embeddings further steps are made."""
+        taken = self.settle and self._default
+        return partly_kept(graph, retained, removed, self.refit) if taken else graph.pairs.new_empty(0)
 
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
@@ -261,8 +275,7 @@ class IFRU(Unlearner):
         done: Step | None = None
         value = tilted.value(theta) if self.max_steps > 1 or most else 0.0
         for _ in range(self.max_steps):
-            rhs = -slope if self.spillover or steps else problem.direct_gradient()
-            if float(rhs.norm()) == 0:
+            if float((rhs := -slope if self.spillover or steps else problem.direct_gradient()).norm()) == 0:
                 break
             if most:
                 product = problem.product(theta, self.curvature, propagation=self.propagation)
@@ -293,6 +306,8 @@ class IFRU(Unlearner):
                 rhs = -Tilted(whole, whole.tilt()).gradient(whole.start) if self.spillover else whole.direct_gradient()
                 product = whole.product(whole.start, self.curvature)
                 log["relative_error"] = error_in_full(whole, problem, theta - problem.start, product, rhs, damping)
+        if done is not None and len(nodes := self._settling(graph, retained, request.mask(graph))):
+            theta, log["settled"] = settled(tilted, theta, nodes, damping, self.tol, self.max_iter, rule)
         if rule is not None:
             log["within_noise"] = {"noise": rule.prepared.noise, "limit": rule.limit}
         if rule is not None and log["emptied_nodes"]:
@@ -346,6 +361,9 @@ class IFRU(Unlearner):
         tilted = Tilted(problem, tilt)
         slope = tilted.gradient(problem.start)
         damping, log = self._damping(tilted, slope, log)
+        if len(nodes := self._settling(graph, retained, request.mask(graph))):
+            kept = kept_tilt(problem, tilt, graph, retained, nodes)
+            tilted, slope = Tilted(problem, kept), slope + tilt - kept
         if self._least_gradient and float(slope.norm()) > 0:
             space = self._space(problem, problem.start, -slope, damping)
             damping, left = tilted.least_gradient(problem.start, slope, space, damping, self.curvature == "absolute")
