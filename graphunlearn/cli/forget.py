@@ -239,7 +239,7 @@ def _acceptance(result: UnlearningResult) -> str:
     if result.accepted:
         return f"the first correction was worse than deleting the edges; accepted: {found['tried'][-1]['what']}\n"
     if outcome == "kept":
-        return "the correction is worse than deleting the edges; it is kept, since on_rejection is keep\n"
+        return "the correction was not accepted (see log.acceptance); it is kept, since on_rejection is keep\n"
     if found.get("corrected", {}) is None:
         return "not corrected: the edges are deleted; the model was trained with another loss (see log.acceptance)\n"
     return "not corrected: the edges are deleted, and no correction was better than that (see log.acceptance)\n"

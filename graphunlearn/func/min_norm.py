@@ -15,7 +15,7 @@ from graphunlearn.errors import ArgumentError
 
 __all__ = ["MinNorm", "gram_matrix", "min_norm_point", "min_norm_weights"]
 
-BLOCK = 1 << 18  # entries of every vector that are converted to float64 at once
+BLOCK = 1 << 15  # entries of every vector that are converted to float64 at once
 
 ENUMERATED = 3  # largest number of vectors for which all faces of the simplex are tried
 ROUNDING = 64 * torch.finfo(torch.float64).eps
@@ -68,10 +68,9 @@ def gram_matrix(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
     total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=first.device)
     for parts in zip(*vectors):
         for blocks in zip(*(part.detach().reshape(-1).split(BLOCK) for part in parts)):
-            rows = [block.double() for block in blocks]
-            products = [torch.dot(row, other) for n, row in enumerate(rows) for other in rows[: n + 1]]
-            total[tuple(torch.tril_indices(len(rows), len(rows)))] += torch.stack(products)
-    return (total + total.tril(-1).t()).cpu()
+            rows = torch.stack(blocks).double()
+            total.addmm_(rows, rows.t())
+    return total.cpu()
 
 
 def min_norm_weights(vectors: Tensor | Sequence[Tensor]) -> Tensor:

@@ -340,10 +340,10 @@ class Unlearner(ABC):
                 start, cpu = time.perf_counter(), time.process_time()
                 retained = graph.keep(~request.mask(graph))
                 connect(corrected, retained)
-                step = corrected, graph, retained, request
-                log = refuse(self, corrected, before, graph, retained) or self._unlearn(*step)
+                refused = refuse(self, corrected, before, graph, retained)
+                log = refused or self._unlearn(corrected, graph, retained, request)
                 self._check_finite(corrected)
-                if self.judged and 0 < retained.num_interactions < graph.num_interactions and "acceptance" not in log:
+                if self.judged and not refused and 0 < retained.num_interactions < graph.num_interactions:
                     log["acceptance"] = accept(self, log, corrected, before, graph, retained, request)
                     self._check_finite(corrected)
                 if device.type == "cuda":

@@ -71,6 +71,11 @@ def catalogue_loss(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled():  # the fused kernel of PyTorch is faster where nothing is stored
         parts = zip(queries.split(CHUNK), targets.split(CHUNK))
-        return torch.cat([F.cross_entropy(some @ items.t(), own, reduction="none") for some, own in parts])
+        return torch.cat(
+            [
+                F.cross_entropy(some @ items.t(), own, reduction="none", ignore_index=-1 - len(items))
+                for some, own in parts
+            ]
+        )
     loss: Tensor = _CatalogueLoss.apply(queries, items, targets)[0]
     return loss

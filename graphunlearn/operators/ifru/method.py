@@ -93,8 +93,7 @@ class IFRU(Unlearner):
             without any retained interaction are redrawn in either case.
         refit: Whether to fit the items of emptied users, and the users of emptied items, to what remains after an
             accepted step (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`), unless ``prune`` is given.
-        settle: Whether nodes that lose a part of their interactions take further steps, with their tilt scaled by what
-            they keep (:func:`~graphunlearn.operators.ifru.settling.settled`); only after one step of the default kind.
+        settle: Whether partly forgotten nodes take further steps (:func:`~graphunlearn.operators.ifru.settling.settled`).
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
         prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
@@ -172,6 +171,7 @@ class IFRU(Unlearner):
         if self.prune is not None and not self._by_importance and not conjugate:
             got = f"{self.prune} with curvature {self.curvature!r} and solver {self.solver!r}"
             raise ArgumentError("prune", "be None unless conjugate gradients solve the system", got)
+        check("be False unless one default step is made", lambda value: not value or self._default, settle=self.settle)
         counts = {"max_steps": self.max_steps, "max_iter": self.max_iter, "negatives": self.negatives}
         check("be at least 1", lambda value: value is None or value >= 1, **counts)
 

@@ -19,6 +19,7 @@ from graphunlearn.operators.shared.warm_start import kept_share
 __all__ = ["kept_tilt", "partly_kept", "settled"]
 
 _MOST = 20  # largest number of steps
+_LENGTHS = (1.0, 0.5, 0.25)  # of a step, of which the first that lowers the norm of the gradient is taken
 _ROUGH = 0.2  # relative residual of their systems: the next step corrects what is left
 
 
@@ -70,9 +71,9 @@ def settled(
 
     The step of IFRU is the first Gauss–Newton step on :math:`F` from :math:`\theta_0`. Where a node loses a large share
     of its interactions, the loss is not quadratic along it. Further Gauss–Newton steps are made in the embeddings of
-    the given nodes alone: with all others fixed, they converge, while in all embeddings they follow negative
-    curvature of the Hessian, which the Gauss–Newton product lacks. A step that does not lower the norm of the gradient
-    is not taken, and is the last one.
+    the given nodes alone: in all embeddings, they follow negative curvature of the Hessian, which the Gauss–Newton
+    product lacks. A step that does not lower the norm of the gradient is halved up to twice; if that does not help, it
+    is not taken, and the steps end.
 
     Args:
         tilted: The tilted risk, with :math:`\theta_0` as the start of its problem.
@@ -84,8 +85,9 @@ def settled(
         rule: The rule that says which step is so small that it is the last one; ``None`` for none.
 
     Returns:
-        The parameters ``[num_parameters]``, and a log: the numbers of nodes, steps and products, and the norms of the
-        gradient in these embeddings after the first step and at the end.
+        The parameters ``[num_parameters]``, and a log: the numbers of nodes, steps and products, the norms of the
+        gradient in these embeddings after the first step and at the end, and why the steps ended (``"stopped"``):
+        ``"gradient"``, ``"noise"``, ``"not lower"`` or ``"limit"``.
     """
     whole = tilted.problem
     assert whole.rows is not None
@@ -99,7 +101,11 @@ def settled(
     slope = gradient(theta)
     first = norm = float(slope.norm())
     steps = products = 0
-    while steps < _MOST and norm > tol * first:
+    stopped = "gradient"
+    while norm > tol * first:
+        if steps == _MOST:
+            stopped = "limit"
+            break
         solution = conjugate_gradients(
             problem.product(theta, "gauss-newton"),
             -slope,
@@ -109,10 +115,17 @@ def settled(
             max_iter=max_iter,
         )
         products += solution.iterations
-        slope = gradient(theta + solution.x)
-        if not float(slope.norm()) < norm:
+        for length in _LENGTHS:
+            step = length * solution.x
+            slope = gradient(theta + step)
+            if float(slope.norm()) < norm:
+                break
+        else:
+            stopped = "not lower"
             break
-        theta, norm, steps = theta + solution.x, float(slope.norm()), steps + 1
-        if rule is not None and rule.enough(solution.x):
+        theta, norm, steps = theta + step, float(slope.norm()), steps + 1
+        if rule is not None and rule.enough(step):
+            stopped = "noise"
             break
-    return theta, {"rows": len(nodes), "steps": steps, "iterations": products, "gradient": [first, norm]}
+    log = {"rows": len(nodes), "steps": steps, "iterations": products, "gradient": [first, norm]}
+    return theta, log | {"stopped": stopped}

@@ -83,7 +83,8 @@ def accept(
     if not judging.number:
         return {"accepted": True, "outcome": "not judged", "reason": "no click that remains has a click before it"}
     if objection := objection_to_loss(method, before, graph):
-        first = replace(judging.judge(model), accepted=False, reason=objection)
+        first = judging.judge(model)
+        first = replace(first, accepted=False, reason="; ".join(filter(None, (objection, first.reason))))
 
     def step_again(other: Any) -> dict[str, Any]:
         connect(model, retained)

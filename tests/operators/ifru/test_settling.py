@@ -1,5 +1,7 @@
 """Further steps in embeddings that lose a part of their interactions, against autograd of their objective."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toys import factors, light_gcn, random_graph
@@ -107,3 +109,36 @@ def test_neighbours_of_emptied_nodes_are_left_to_their_fit():
     items = items[retained.degree[items] > 0]
     assert partly_kept(graph, retained, removed, refits=False).equal(items)
     assert len(partly_kept(graph, retained, removed, refits=True)) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"prune": 0.5}, {"max_steps": 2}, {"propagation": False}, {"curvature": "hessian"}]
+)
+def test_other_steps_do_not_settle(options):
+    with pytest.raises(ValueError, match="'settle' must be False unless one default step is made"):
+        IFRU(settle=True, **options)
+
+
+@pytest.mark.parametrize(("factor", "lengths"), [(3.0, [1.0, 0.5]), (-1.0, [1.0, 0.5, 0.25])])
+def test_a_step_is_halved_until_the_gradient_is_lower(monkeypatch, factor, lengths):
+    model, graph, _, _, request = setting(factors)
+    solve, starts, steps = settling.conjugate_gradients, [], []
+
+    def wrong(*args, **options):
+        found = solve(*args, **options)
+        steps.append(factor * found.x)
+        return replace(found, x=steps[-1])
+
+    class Watched(settling.Tilted):
+        def gradient(self, theta):
+            starts.append(theta)
+            return super().gradient(theta)
+
+    monkeypatch.setattr(settling, "conjugate_gradients", wrong)
+    monkeypatch.setattr(settling, "Tilted", Watched)
+    log = unlearned(model, graph, request, settle=True).log["settled"]
+    tried = [at - starts[0] for at in starts[1 : 1 + len(lengths)]]
+    for at, length in zip(tried, lengths, strict=True):
+        torch.testing.assert_close(at, length * steps[0])
+    assert (log["stopped"] == "not lower") is (factor < 0)
+    assert (log["steps"] == 0) is (factor < 0)
