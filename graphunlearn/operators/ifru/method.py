@@ -93,7 +93,7 @@ class IFRU(Unlearner):
             without any retained interaction are redrawn in either case.
         refit: Whether to fit the items of emptied users, and the users of emptied items, to what remains after an
             accepted step (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`), unless ``prune`` is given.
-        settle: Whether partly forgotten nodes take further steps (:func:`~graphunlearn.operators.ifru.settling.settled`).
+        settle: Whether partly forgotten nodes take more steps (:func:`~graphunlearn.operators.ifru.settling.settled`).
         negatives: Negatives per interaction in the gradients; ``None`` takes up to 64 within a budget of two million
             draws. The curvature uses the first 16 of them.
         prune: Share of the nodes within reach of the removed interactions whose embeddings are not corrected; ``None``
