@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -66,37 +67,22 @@ class LinearAcceptance(Acceptance):
     Args:
         propagation: The propagation of the trained model.
         form: The linear propagation on the retained graph.
-        criterion: The loss that the model was trained with.
-        before: The trained model.
-        deleted: The model with emptied embeddings redrawn.
-        graph: The graph before forgetting.
-        retained: The retained graph.
-        request: The request.
-        solves: False; ``None`` judges without the tilted risk.
-        seed: Seed of the sample.
+        *given: What :class:`Acceptance` takes; the loss must not depend on the numbers of users and items.
+        **options: Its options; ``solves`` must not be true.
     """
 
     criterion: Objective
 
-    def __init__(
-        self,
-        propagation: Propagation,
-        form: LinearForm,
-        criterion: Objective,
-        before: nn.Module,
-        deleted: nn.Module,
-        graph: Any,
-        retained: Any,
-        request: ForgetRequest,
-        *,
-        solves: bool | None,
-        seed: int,
-    ) -> None:
+    def __init__(self, propagation: Propagation, form: LinearForm, *given: Any, **options: Any) -> None:
         self.propagation, self.form, self._of_trained = propagation, form, 0.0
-        found = propagation.after(form, retained, self._table(deleted))
+        super().__init__(*given, **options)
+
+    @cached_property
+    def _deleted_final(self) -> Tensor:
+        """The final embeddings of the model with its edges deleted ``[num_nodes, dim]``."""
+        found = self.propagation.after(self.form, self.retained, self._table(self.deleted))
         assert found is not None
-        self._deleted_final = found
-        super().__init__(criterion, before, deleted, graph, retained, request, solves=solves, seed=seed)
+        return found
 
     def _table(self, model: nn.Module) -> Tensor:
         return model.get_parameter(self.form.parameter).detach()
@@ -204,8 +190,7 @@ def judging_of(
         propagation, form = propagation_of(before, graph), linear_form(deleted, retained)
         if propagation is not None and propagation.reaches(form, retained):
             assert form is not None
-            assert isinstance(criterion, Objective)
-            return LinearAcceptance(propagation, form, criterion, *given[1:], solves=solves, seed=seed)
+            return LinearAcceptance(propagation, form, *given, solves=solves, seed=seed)
     return Acceptance(*given, solves=solves, seed=seed)
 
 
