@@ -14,12 +14,12 @@ from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.refit import minimise, moments, with_affordable, without_span
+from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
 __all__ = ["any_emptied", "refit_part", "start_part"]
 
 _AT_ONCE = 2_000  # small matrices that are summed over ranks at a time
-_SMALLEST = 0.01
 
 
 def any_emptied(graph: ShardGraph, retained: ShardGraph) -> int:
@@ -115,7 +115,7 @@ def refit_part(
     encoded = before.encode(before.parameters)
     share = graph.own_rows(kept_share(graph, retained))
     gone, items = graph.emptied(retained).split([graph.num_users, graph.num_items]), graph.item_rows
-    log: dict[str, Any] = {}
+    ridges, log = Ridges(before, gradient), dict[str, Any]()
     for side, own in (("users", 0), ("items", 1)):
         divided = own == 0 or items.divided  # whether no two ranks hold the same rows
         dot = _dot_of(ranks, divided)
@@ -133,8 +133,7 @@ def refit_part(
         if not number:
             continue
         place = _sides(graph)[own]
-        at, slopes = (x[place].flatten().double() for x in (table, gradient))
-        ridge = max(-dot(slopes, at) / max(dot(at, at), 1e-30), _SMALLEST)
+        ridge = ridges(own, place, dot)
         rows = nodes[here] + place.start - (items.first if own else 0)
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]

@@ -17,6 +17,7 @@ from graphunlearn.operators.shared.correction import ridge_of
 from graphunlearn.operators.shared.local import Known, known_of
 from graphunlearn.operators.shared.noise import LARGEST, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.refit import first_step
+from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.operators.shared.warm_start import kept_share
 
@@ -39,6 +40,7 @@ class Prepared:
         noise: The noise of training in probabilities; ``None`` where it is not known.
         encoded: The final embeddings; ``None`` where the noise is not known.
         rotated: An estimate of the curvature to precondition with; ``None`` where the noise is not known.
+        ridges: The ridges of the fit of the neighbours of emptied nodes; ``None`` where the noise is not known.
     """
 
     trained: Tensor
@@ -52,6 +54,7 @@ class Prepared:
     noise: float | None = None
     encoded: Encoded | None = None
     rotated: Rotated | None = None
+    ridges: Ridges | None = None
 
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # nothing in it is ever changed, and sparse tensors have no deep copy
@@ -79,12 +82,13 @@ class Prepared:
             samples = risk.samples.select(known.place)
         trained = risk.parameters.clone()
         ridge = ridge_of(trained, tilt)
-        diagonal = noise = encoded = rotated = None
+        diagonal = noise = encoded = rotated = ridges = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
             diagonal, encoded = risk.jacobi(risk.parameters), risk.at(risk.parameters)[0]
             rotated = risk.rotated(risk.parameters)
+            ridges = Ridges(risk, tilt.view_as(risk.table)) if known is None else known.ridges
             noise = noise_of_draws(risk, risk.parameters, diagonal, max(least, ridge[0]), graph)
-        found = (diagonal, noise, encoded, rotated)
+        found = (diagonal, noise, encoded, rotated, ridges)
         return cls(trained, _supervised(graph), objective, samples, tilt, ridge, known, *found)
 
     def serves(self, model: nn.Module, graph: InteractionGraph, objective: Objective) -> bool:
@@ -196,15 +200,16 @@ class Stopping:
             retained: The retained graph.
             removed: Mask of the forgotten interactions ``[num_interactions]``.
         """
-        risk, encoded = self.problem.new, self.prepared.encoded
+        risk, encoded, ridges = self.problem.new, self.prepared.encoded, self.prepared.ridges
         assert isinstance(risk, LinearRisk)
         assert encoded is not None
+        assert ridges is not None
         table = model.get_parameter(risk.form.parameter).detach()
         trained, tilt, gradient, diagonal = (
             flat.view_as(table)
             for flat in (self.prepared.trained, self.prepared.tilt, risk.gradient(table.flatten()), self.diagonal)
         )
-        step = first_step(graph, retained, removed, (trained, tilt, encoded), (table, gradient, diagonal))
+        step = first_step(graph, retained, removed, (trained, tilt, encoded, ridges), (table, gradient, diagonal))
         return self.movement(step.flatten())
 
 

@@ -15,6 +15,7 @@ from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
 from graphunlearn.operators.shared.propagation import GraphState, Propagation, propagation_of, same
+from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.right_hand_side import Problem
 
 __all__ = ["Known", "Local", "known_of"]
@@ -36,6 +37,7 @@ class Known:
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
         propagation: How the table is propagated, if that is by the normalised adjacency.
+        ridges: The ridges that are equivalent to early stopping.
     """
 
     risk: LinearRisk
@@ -45,6 +47,7 @@ class Known:
     back: Tensor
     gradient: Tensor
     propagation: Propagation | None
+    ridges: Ridges
 
     @property
     def final(self) -> Tensor:
@@ -124,7 +127,7 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     gradient = risk.propagated(back, risk.parameters).view_as(table)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, propagation)
+    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, propagation, Ridges(risk, gradient))
     if state is not None:
         _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func import Product, conjugate_gradients
+from graphunlearn.func import conjugate_gradients
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.local import Local, known_of
+from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES, Ridges, plain_dot, restricted
 from graphunlearn.operators.shared.warm_start import kept_share
 
 __all__ = [
@@ -31,10 +32,8 @@ __all__ = [
 
 _PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
 _MATRICES = 2_000  # most small matrices at a time
-_SMALLEST = 0.01  # smallest ridge
 _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenvalue
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
-_CURVATURE_NEGATIVES = 16
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 
@@ -88,8 +87,8 @@ def refit_neighbours(
         R(e; D_k, G_k) + \frac\delta2 \sum_{i \in T}\|e_i\|^2 - \sum_{i \in T} \langle\nu_i, e_i\rangle, \qquad
         \nu_i = s_i^2\,(I - \Pi_i)\,(\nabla_i R(\hat\theta; D, G) + \delta \hat e_i) .
 
-    * :math:`\delta = -\sum_i \langle\nabla_i R, \hat e_i\rangle / \sum_i \|\hat e_i\|^2` over all items is the ridge
-      that is equivalent to early stopping.
+    * :math:`\delta`, one for all items, is the ridge that is equivalent to early stopping
+      (:class:`~graphunlearn.operators.shared.ridge.Ridges`).
     * :math:`\nu_i` is what remains of the part of the trained gradient that the ridge does not explain. If all of it
       were kept (:math:`\nu_i = \nabla_i R + \delta\hat e_i`), the first step would be that of
       :class:`~graphunlearn.IFRU`, and the trace in it would be kept, too.
@@ -145,9 +144,10 @@ def refit_neighbours(
         if known is None:
             before = LinearRisk(trained.get_parameter(old.parameter), old, objective, objective.samples(graph))
             gradient, encoded = before.gradient(before.parameters), before.at(before.parameters)[0]
-            terms = before.table, gradient.view_as(before.table), encoded
+            gradient = gradient.view_as(before.table)
+            terms = before.table, gradient, encoded, Ridges(before, gradient)
         else:
-            terms = known.risk.table, known.gradient, known.encoded
+            terms = known.risk.table, known.gradient, known.encoded, known.ridges
         log: dict[str, Any] = {"users": 0, "items": 0}
         for side, rows, ridge, noise in _linear_terms(graph, retained, removed, *terms):
             log[side] = len(rows)
@@ -173,7 +173,7 @@ def first_step(
     graph: InteractionGraph,
     retained: InteractionGraph,
     removed: Tensor,
-    trained: tuple[Tensor, Tensor, Encoded],
+    trained: tuple[Tensor, Tensor, Encoded, Ridges],
     now: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
     r"""Return the step with which :func:`refit_neighbours` starts, with the diagonal of the curvature alone.
@@ -184,7 +184,8 @@ def first_step(
         graph: The graph before forgetting.
         retained: The retained graph.
         removed: Mask of the forgotten interactions ``[num_interactions]``.
-        trained: The trained table and the gradient of its risk ``[num_nodes, dim]``, and the final embeddings.
+        trained: The trained table and the gradient of its risk ``[num_nodes, dim]``, the final embeddings, and the
+            ridges.
         now: The corrected table, the gradient of the retained risk and the diagonal of the curvature
             ``[num_nodes, dim]``.
 
@@ -205,13 +206,13 @@ def _linear_terms(
     table: Tensor,
     gradient: Tensor,
     encoded: Encoded,
+    ridges: Ridges,
 ) -> Iterator[tuple[str, Tensor, float, Tensor]]:
     r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta` and :math:`\nu`."""
     share = kept_share(graph, retained)
     for side, own, nodes, lost in _sides(graph, retained, removed):
         place = graph.sides[own]
-        slope = float((gradient[place].double() * table[place].double()).sum())
-        ridge = max(-slope / max(float(table[place].double().square().sum()), 1e-30), _SMALLEST)
+        ridge = ridges(own, place)
         rows = nodes + place.start
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
@@ -259,10 +260,6 @@ def with_affordable(objective: Objective, negatives: int, num_interactions: int)
     return objective.with_negatives(max(objective.negatives, affordable))
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(a @ b)
-
-
 def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
     r"""Yield slices of ``nodes`` and their :math:`\sum zz^\top` ``[num, dim, dim]`` in parts that fit into memory.
 
@@ -288,11 +285,6 @@ def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tu
         start = stop
 
 
-def _restricted(product: Product, place: Product, own: Product, v: Tensor) -> Tensor:
-    """Return the rows ``own`` of the product with a table that is zero outside of these rows."""
-    return own(product(place(v)))
-
-
 def minimise(
     risk: LinearRisk,
     table: Tensor,
@@ -313,8 +305,8 @@ def minimise(
         enough: Whether a solution may stop at a residual above the tolerance, called with what the table lacks.
         dot: Inner product of two vectors of these rows, if several processes hold them.
     """
-    whole, curved = table.detach().clone(), risk.with_negatives(_CURVATURE_NEGATIVES)
-    inner = dot or _dot
+    whole, curved = table.detach().clone(), risk.with_negatives(CURVATURE_NEGATIVES)
+    inner = dot or plain_dot
 
     def place(v: Tensor) -> Tensor:
         return torch.zeros_like(whole).index_copy_(0, rows, v.view_as(noise)).flatten()
@@ -337,7 +329,7 @@ def minimise(
     for _ in range(_STEPS):
         slope = own(risk.gradient(theta)) + ridge * x - noise.flatten()  # with the margins of its value
         curvature, inverse = curved.curvature(theta), 1 / (own(curved.jacobi(theta)) + ridge)
-        product = partial(_restricted, curvature, place, own)
+        product = partial(restricted, curvature, place, own)
         solved = conjugate_gradients(
             product,
             -slope,

@@ -17,6 +17,7 @@ from graphunlearn.operators.shared import local
 from graphunlearn.operators.shared.correction import Tilted
 from graphunlearn.operators.shared.local import Local, known_of
 from graphunlearn.operators.shared.refit import _linear_terms, neighbours_of_emptied, refit_neighbours
+from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -306,7 +307,8 @@ def test_neighbours_fitted_from_their_samples_are_those_fitted_from_all(model_of
     warm_start(started, graph, retained, 0, scale=False)
     before, after = risk_of(trained, graph, objective), risk_of(started, retained, objective)
     gradient = before.gradient(before.parameters).view_as(before.table)
-    terms = _linear_terms(graph, retained, removed, before.table, gradient, before.at(before.parameters)[0])
+    trained_terms = before.table, gradient, before.at(before.parameters)[0], Ridges(before, gradient)
+    terms = _linear_terms(graph, retained, removed, *trained_terms)
     ((side, rows, ridge, noise),) = list(terms)
 
     def value(table):

@@ -15,6 +15,7 @@ from graphunlearn.operators import IFRU
 from graphunlearn.operators.shared.noise import DRAWS, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import first_step, refit_neighbours
+from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.warm_start import warm_start
 
 
@@ -152,7 +153,9 @@ def test_the_first_step_of_the_fit_is_its_first_newton_step_with_the_diagonal(tr
     gradient, slope = (r.gradient(r.parameters).view_as(table) for r in (before, now))
     diagonal = torch.full_like(table, 2.0)
     encoded = before.at(before.parameters)[0]
-    step = first_step(graph, retained, removed, (table, gradient, encoded), (moved, slope, diagonal))
+    step = first_step(
+        graph, retained, removed, (table, gradient, encoded, Ridges(before, gradient)), (moved, slope, diagonal)
+    )
     wanted = {}
 
     def solve(product, b, *, damping, **_):
