@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from graphunlearn.cli.recommend import Recommend
     from graphunlearn.cli.train import Train
     from graphunlearn.distributed import Ranks
+    from graphunlearn.distributed.graph import ItemRows
 
 __all__ = ["run_on_ranks", "several_ranks"]
 
 LIMIT = "GRAPHUNLEARN_RANK_TIMEOUT"
 """Variable of the seconds after which a rank that does not answer is an error on all others."""
+ITEM_ROWS = "GRAPHUNLEARN_ITEM_ROWS"
+"""Variable of which rows of items every rank holds: ``replicated`` (all) or ``sharded`` (a part)."""
 
 
 def several_ranks() -> bool:
@@ -71,6 +74,15 @@ def run_on_ranks(verb: str, command: Any) -> Answer | None:
     return answer
 
 
+def _item_rows() -> ItemRows:
+    """Return which rows of items every rank holds, as the environment says."""
+    known: dict[str, ItemRows] = {"": "replicated", "replicated": "replicated", "sharded": "sharded"}
+    given = os.environ.get(ITEM_ROWS, "")
+    if given not in known:
+        raise ArgumentError(ITEM_ROWS, "be 'replicated' or 'sharded'", f"'{given}'")
+    return known[given]
+
+
 def _train(command: Train, ranks: Ranks) -> Answer | None:
     """Train and write the folder."""
     from graphunlearn.cli._resume import resumable
@@ -99,9 +111,10 @@ def _train(command: Train, ranks: Ranks) -> Answer | None:
     objective, spec = command.learning.loss(graph.label is not None), command.learning.spec()
     check_objective(objective)
     assert isinstance(objective, Objective)
-    train = take_part(graphs[0], ranks)
+    train = take_part(graphs[0], ranks, items=_item_rows())
     validation, held_out = (take_part(part, ranks, like=train) for part in graphs[1:])
-    identity = [spec.facts(), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs), ranks.world]
+    identity = [spec.facts(), repr(objective), asdict(settings), *(part.fingerprint() for part in graphs)]
+    identity += [ranks.world, train.part.item_bounds]
     del graph, test
     if not ranks.first:
         del graphs  # what rank 0 writes is on rank 0
@@ -159,7 +172,7 @@ def _forget(command: Forget, ranks: Ranks) -> Answer | None:
         note(sentence)
     note(f"forgetting {what['interactions']:,} of {run.train.num_interactions:,} interactions with {method.name}")
     options = options_of(method)
-    graph = take_part(run.train, ranks)
+    graph = take_part(run.train, ranks, items=_item_rows())
     model = model_part(run.model, graph)
     if not ranks.first:
         del run
@@ -186,7 +199,7 @@ def _recommend(command: Recommend, ranks: Ranks) -> Answer | None:
     numbers = command.users_of(run.train)
     names = [run.train.vocabulary("user")[number] for number in numbers.tolist()]
     items = run.train.vocabulary("item")
-    graph = take_part(run.train, ranks)
+    graph = take_part(run.train, ranks, items=_item_rows())
     found = recommend(model_part(run.model, graph), graph, k, names)
     ranks.agree()
     return None if found is None else command.answer("user", names, items, *found)

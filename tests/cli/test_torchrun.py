@@ -14,6 +14,7 @@ import torch
 from quick import QUICK
 from safetensors.torch import load_file
 
+from graphunlearn import distributed
 from graphunlearn.cli import _ranks, main
 from graphunlearn.runs import run as runs
 
@@ -62,6 +63,41 @@ def own_messages(text):
 
 def table(folder):
     return load_file(folder / "model.safetensors")["embedding.weight"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rows_of_items_are_divided_where_the_environment_says_so(ratings, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv(_ranks.ITEM_ROWS, "sharded")
+
+    def spoil(rank):
+        take = distributed.take_part
+
+        def told(*given, **options):
+            part = take(*given, **options)
+            (tmp_path / f"bounds-{rank}").write_text(str(part.part.item_bounds))
+            return part
+
+        distributed.take_part = told
+
+    first, second = torchrun(
+        tmp_path, 2, ["train", "--data", str(ratings), "--out", str(tmp_path / "a"), *QUICK], spoil
+    )
+    assert (first[0], second[0]) == (0, 0)
+    number = runs.Run.load(tmp_path / "a").train.num_items
+    bounds = {(tmp_path / f"bounds-{rank}").read_text() for rank in range(2)}
+    assert bounds == {str((0, number // 2, number))}
+    torch.testing.assert_close(table(tmp_path / "a"), table(trained), rtol=1e-5, atol=1e-6)
+    words = ["forget", str(tmp_path / "a"), "--users", "u1", "u2", "--option", "within_noise=0"]
+    assert [status for status, *_ in torchrun(tmp_path, 2, [*words, "--out", str(tmp_path / "b")])] == [0, 0]
+    assert main([*words, "--out", str(tmp_path / "c")]) == 0
+    torch.testing.assert_close(table(tmp_path / "b"), table(tmp_path / "c"), rtol=1e-4, atol=1e-5)
+
+
+def test_other_rows_of_items_are_refused_on_all_ranks(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv(_ranks.ITEM_ROWS, "half")
+    for status, out, err in torchrun(tmp_path, 2, ["recommend", str(trained), "--users", "u1"]):
+        assert (status, out) == (2, "")
+        assert f"'{_ranks.ITEM_ROWS}' must be 'replicated' or 'sharded' (got 'half')" in err
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
