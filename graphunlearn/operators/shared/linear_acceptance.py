@@ -22,6 +22,8 @@ __all__ = ["LinearAcceptance", "judging_of"]
 _GRADIENT = 1 << 20
 """The most entries of a graph for which the gradient of the tilted risk is recorded, though no rule depends on it."""
 
+_ROWS = 1 << 13  # rows that are held in float64 at a time
+
 
 class Gradient(NamedTuple):
     """The gradient of a weighted sum of losses in the rows of some nodes.
@@ -237,4 +239,8 @@ def _dot(gradient: Gradient, moved: Rows, step: Rows, num_nodes: int) -> float:
 
 def _inner(gradient: Gradient, final: Tensor, own: Tensor) -> float:
     """Return the inner product of a gradient with rows of the final embeddings, and with rows of the table."""
-    return float((gradient.final.double() * final).sum() + (gradient.own.double() * own).sum())
+    total = 0.0
+    for part, other in ((gradient.final, final), (gradient.own, own)):
+        for a, b in zip(part.split(_ROWS), other.split(_ROWS)):
+            total += float(a.double().flatten() @ b.double().flatten())
+    return total

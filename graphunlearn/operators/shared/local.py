@@ -80,8 +80,10 @@ class Known:
         """
         pattern, negatives, users = self.risk.samples.pattern, self.risk.samples.negatives, rows < num_users
         width = 1 if negatives is None else 1 + negatives.size(1)
-        pairs = [pattern.positions(rows[users]), pattern.transposed.positions(rows[~users] - num_users)]
-        return torch.cat(pairs).div(width, rounding_mode="floor").unique()
+        inside = torch.zeros(len(self.risk.samples), dtype=torch.bool, device=rows.device)
+        for part in (pattern.positions(rows[users]), pattern.transposed.positions(rows[~users] - num_users)):
+            inside[part.div(width, rounding_mode="floor")] = True
+        return inside.nonzero().view(-1)
 
 
 _KNOWN = WeakTensorKeyDictionary()  # by the pairs of the graph: what is known of models trained on it, latest first
@@ -185,6 +187,9 @@ class Local:
         if after is None or not len(rows) or not _follows(known.risk.form, graph) or not _follows(after, retained):
             return None
         samples, objective, num_users = known.risk.samples, known.risk.objective, graph.num_users
+        held = graph.degree[rows].long()  # every interaction of a row is a sample, and has one user and one item
+        if max(int(held[rows < num_users].sum()), int(held[rows >= num_users].sum())) > SMALL * len(samples):
+            return None
         gone = removed.nonzero().view(-1)
         drawing = rows[:0]  # users whose negatives are drawn anew, perhaps among the chosen items
         if samples.negatives is not None:
