@@ -50,7 +50,10 @@ def dense_problem(model, graph, request, objective, own):
     first, place = (0, graph.num_users)[own], graph.sides[own]
     table = model.embedding.weight.detach()
     gradient = risk_of(model, graph, objective).gradient(table.flatten()).view_as(table)
-    ridge = Ridges(risk_of(model, graph, objective), gradient)(own, place)
+    risk = risk_of(model, graph, objective)
+    ridge = max(-float((gradient[place] * table[place]).sum() / table[place].square().sum()), 0.01)
+    if risk.form.matrix is None:  # the ridge of factors has a test of its own against dense matrices
+        ridge = Ridges(risk, gradient)(own, place)
     final = risk_of(model, graph, objective).encode(table.flatten())
     other = (final.items, final.queries)[own].detach()
     gone, removed = graph.emptied(retained), request.mask(graph)
