@@ -22,6 +22,8 @@ from graphunlearn.operators.shared.warm_start import kept_share
 
 __all__ = [
     "first_step",
+    "fit_rows",
+    "held_out",
     "minimise",
     "moments",
     "neighbours_of_emptied",
@@ -36,6 +38,8 @@ _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenv
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
+_RISE = 0.0025  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
+_HELD_OUT = 16_384  # most interactions with other negatives
 
 
 @torch.no_grad()
@@ -96,6 +100,9 @@ def refit_neighbours(
       (:func:`without_span`), the directions in which these users pulled.
     * :math:`s_i` is the share of interactions that :math:`i` keeps: the gradient is a sum over interactions. Its square
       was chosen on MovieLens-100K; with :math:`s_i`, an eighth of the trace of the most active users was left.
+    * Where many users with few interactions leave, their span is that of nearly all embeddings, and what is projected
+      is the noise of users who stay. If the fit raises the risk of other negatives, of the interactions of :math:`T`,
+      by more than 0.25 %, it is repeated with :math:`\Pi_i = 0`.
 
     The minimiser is computed by two Gauss–Newton steps, each solved by conjugate gradients. A step that does not lower
     the objective is halved up to three times, and left out after that. The curvature includes the propagation, so that
@@ -115,8 +122,9 @@ def refit_neighbours(
         enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
 
     Returns:
-        A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, and
-        the lengths and numbers of products of the steps; or the reason why nothing was changed under ``"skipped"``.
+        A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, the
+        lengths and numbers of products of the steps, the rise of the risk of other negatives as a share of it, and
+        whether the noise was projected; or the reason why nothing was changed under ``"skipped"``.
         Empty if no node was emptied.
 
     Example:
@@ -149,17 +157,19 @@ def refit_neighbours(
         else:
             terms = known.risk.table, known.gradient, known.encoded, known.ridges
         log: dict[str, Any] = {"users": 0, "items": 0}
-        for side, rows, ridge, noise in _linear_terms(graph, retained, removed, *terms):
+        for side, rows, ridge, noises in _linear_terms(graph, retained, removed, *terms):
             log[side] = len(rows)
             local = None if known is None else Local.of(known, model, graph, retained, removed, rows)
             if known is None or local is None:
                 risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
-                fitted, steps = minimise(risk, parameter, rows, ridge, noise, enough)
+                held = held_out(risk, retained, rows)
+                fitted, steps = fit_rows(risk, parameter, rows, ridge, noises, held, enough)
             else:
                 part = local.problem.new
                 assert isinstance(part, LinearRisk)
-                pull = noise + local.tilt.view_as(part.table)[local.rows] - known.gradient[rows]
-                fitted, steps = minimise(part, part.table, local.rows, ridge, pull)
+                rest = local.tilt.view_as(part.table)[local.rows] - known.gradient[rows]
+                pulls = rest + noises[0], rest + noises[1]
+                fitted, steps = fit_rows(part, part.table, local.rows, ridge, pulls)
                 steps["samples"] = len(part.samples)
             parameter[rows] = fitted
             log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
@@ -194,7 +204,7 @@ def first_step(
     """
     table, gradient, diagonal = now
     step = torch.zeros_like(table)
-    for _, rows, ridge, noise in _linear_terms(graph, retained, removed, *trained):
+    for _, rows, ridge, (noise, _) in _linear_terms(graph, retained, removed, *trained):
         step[rows] = (noise - gradient[rows] - ridge * table[rows]) / (diagonal[rows] + ridge)
     return step
 
@@ -207,8 +217,8 @@ def _linear_terms(
     gradient: Tensor,
     encoded: Encoded,
     ridges: Ridges,
-) -> Iterator[tuple[str, Tensor, float, Tensor]]:
-    r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta` and :math:`\nu`."""
+) -> Iterator[tuple[str, Tensor, float, tuple[Tensor, Tensor]]]:
+    r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta`, and both :math:`\nu`."""
     share = kept_share(graph, retained)
     for side, own, nodes, lost in _sides(graph, retained, removed):
         place = graph.sides[own]
@@ -217,7 +227,8 @@ def _linear_terms(
         noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
         parts = [without_span(noise[part], moment) for part, moment in moments(lost, own, nodes, other)]
-        yield side, rows, ridge, share[rows].to(table.dtype).square().unsqueeze(1) * torch.cat(parts)
+        square = share[rows].to(table.dtype).square().unsqueeze(1)
+        yield side, rows, ridge, (square * torch.cat(parts), square * noise)
 
 
 def _sides(
@@ -283,6 +294,59 @@ def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tu
         found = rows.index_select(0, other[base : int(ends[stop - 1])])
         yield slice(start, stop), torch.stack([z.t() @ z for z in found.split(count[start:stop].tolist())])
         start = stop
+
+
+def held_out(risk: LinearRisk, retained: InteractionGraph, rows: Tensor) -> LinearRisk:
+    """Return the risk of retained interactions of some nodes, with other negatives than those of the training risk.
+
+    Args:
+        risk: The risk.
+        retained: The retained graph.
+        rows: The nodes ``[num]``.
+
+    Returns:
+        The risk of at most 16,384 of these interactions, evenly spaced; of all samples if the loss draws no negatives.
+    """
+    if not isinstance(risk.objective, Sampled):
+        return risk
+    inside = torch.zeros(retained.num_nodes, dtype=torch.bool, device=rows.device)
+    inside[rows] = True
+    chosen = (inside[retained.pairs[0]] | inside[retained.pairs[1] + retained.num_users]).nonzero().view(-1)
+    chosen = chosen[:: max(1, -(-len(chosen) // _HELD_OUT))]
+    return risk.of(risk.objective, risk.objective.samples(retained, mask=chosen, epoch=0))
+
+
+def fit_rows(
+    risk: LinearRisk,
+    table: Tensor,
+    rows: Tensor,
+    ridge: float,
+    noises: tuple[Tensor, Tensor],
+    held: LinearRisk | None = None,
+    enough: Callable[[Tensor], bool] | None = None,
+    dot: Dot | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the rows of :func:`minimise` with the first linear term, or with the second if a risk rises with it.
+
+    Args:
+        risk: The risk.
+        table: The table, whose other rows are fixed ``[num_nodes, dim]``.
+        rows: The numbers of the rows ``[num]``.
+        ridge: The ridge.
+        noises: The linear terms, each ``[num, dim]``.
+        held: The risk that must not rise (:func:`held_out`); by default the one that is minimised.
+        enough: As in :func:`minimise`.
+        dot: As in :func:`minimise`.
+    """
+    held, before = held or risk, table.detach()
+    first = held.value(before.flatten())
+    for noise, projected in zip(noises, (True, False)):
+        found, log = minimise(risk, table, rows, ridge, noise, enough, dot)
+        rise = (held.value(before.index_copy(0, rows, found).flatten()) - first) / max(abs(first), 1e-30)
+        log |= {"rise": rise, "projected": projected}
+        if rise <= _RISE:
+            break
+    return found, log
 
 
 def minimise(

@@ -2,15 +2,20 @@
 
 import copy
 import dataclasses
+import itertools
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize
 from toys import factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BCE, BPR, InBatchSoftmax, SampledBCE, SquaredError, fit, risk_of
+from graphunlearn.nn.encoding import linear_form
+from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.operators import IFRU, Calibrate, UnlinkRedraw
 from graphunlearn.operators.shared import refit as module
 from graphunlearn.operators.shared.refit import refit_neighbours, without_span
@@ -30,6 +35,13 @@ def graph():
     return random_graph(8, 7, 30)
 
 
+@pytest.fixture(params=[True, False], ids=["projected", "whole"])
+def projected(request, monkeypatch):
+    """Whether the noise is projected: whatever the risk of other negatives does, or not at all."""
+    monkeypatch.setattr(module, "_RISE", math.inf if request.param else -math.inf)
+    return request.param
+
+
 def request_of(level, graph):
     return ForgetRequest.internal(level, torch.tensor([2]))
 
@@ -44,8 +56,8 @@ def refitted(model, graph, request, objective, **options):
     return started, done, log
 
 
-def dense_problem(model, graph, request, objective, own):
-    """The neighbours of emptied nodes, the ridge and the linear term, node by node with dense projections."""
+def dense_problem(model, graph, request, objective, own, projected=True):
+    """The neighbours of emptied nodes, the ridge and the linear term, node by node with dense projections or none."""
     retained, _ = graph.split(request)
     first, place = (0, graph.num_users)[own], graph.sides[own]
     table = model.embedding.weight.detach()
@@ -70,19 +82,19 @@ def dense_problem(model, graph, request, objective, own):
         part = gradient[first + node] + ridge * table[first + node]
         kept = tau * torch.linalg.solve(moment + tau * torch.eye(len(moment), dtype=torch.float64), part)
         rows.append(first + node)
-        noise.append(share**2 * kept)
+        noise.append(share**2 * (kept if projected else part))
     return torch.tensor(rows), ridge, torch.stack(noise)
 
 
 @pytest.mark.parametrize("level", ["user", "item"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("make", [factors, light_gcn])
-def test_two_steps_are_those_of_dense_matrices(make, loss, level, graph, monkeypatch):
+def test_two_steps_are_those_of_dense_matrices(make, loss, level, graph, projected, monkeypatch):
     monkeypatch.setattr(module, "_TOLERANCE", 1e-12)
     model, objective, request = make(graph, scale=0.7), LOSSES[loss], request_of(level, graph)
     own = 1 if level == "user" else 0
     started, done, log = refitted(model, graph, request, objective, negatives=1)
-    rows, ridge, noise = dense_problem(model, graph, request, objective, own)
+    rows, ridge, noise = dense_problem(model, graph, request, objective, own, projected)
     retained, _ = graph.split(request)
     risk = risk_of(started, retained, objective)
     table = started.embedding.weight.detach().clone()
@@ -100,16 +112,17 @@ def test_two_steps_are_those_of_dense_matrices(make, loss, level, graph, monkeyp
     assert log[side] == len(rows) > 0
     assert log[("items", "users")[own]] == 0
     assert log[f"lengths_{side}"][0] > 0
+    assert log[f"projected_{side}"] is projected
 
 
 @pytest.mark.parametrize("make", [factors, light_gcn])
-def test_many_steps_end_in_the_minimiser(make, graph, monkeypatch):
+def test_many_steps_end_in_the_minimiser(make, graph, projected, monkeypatch):
     """SciPy minimises the same function of the same rows."""
     monkeypatch.setattr(module, "_STEPS", 60)
     monkeypatch.setattr(module, "_TOLERANCE", 1e-8)
     model, objective, request = make(graph, scale=0.5), BPR(negatives=2, weight_decay=0.01), request_of("user", graph)
     started, done, log = refitted(model, graph, request, objective, negatives=1)
-    rows, ridge, noise = dense_problem(model, graph, request, objective, 1)
+    rows, ridge, noise = dense_problem(model, graph, request, objective, 1, projected)
     retained, _ = graph.split(request)
     risk, table = risk_of(started, retained, objective), started.embedding.weight.detach()
 
@@ -168,7 +181,7 @@ def test_a_step_that_does_not_lower_the_objective_is_shortened_or_left_out(graph
             model, objective = light_gcn(graph, scale=scale, seed=seed), BPR(negatives=4, weight_decay=0.0)
             request = ForgetRequest.internal("user", torch.tensor([0]))
             started, done, log = refitted(model, graph, request, objective, negatives=1)
-            rows, ridge, noise = dense_problem(model, graph, request, objective, 1)
+            rows, ridge, noise = dense_problem(model, graph, request, objective, 1, log["projected_items"])
             retained, _ = graph.split(request)
             risk = risk_of(started, retained, objective)
 
@@ -179,6 +192,52 @@ def test_a_step_that_does_not_lower_the_objective_is_shortened_or_left_out(graph
             assert function(done) <= function(started)
             lengths |= set(log["lengths_items"])
     assert min(lengths) < 1
+
+
+def loss_of_others(table, model, retained, rows):
+    """The loss of interactions with one of some nodes and two other negatives, summed pair by pair."""
+    final, first = linear_form(model, retained).propagate(table), retained.num_users
+    users, items = retained.pairs.tolist()
+    drawn = draw_negatives(retained, *retained.pairs, 2, 1_000_003).tolist()
+    total = 0.0
+    for user, item, others in zip(users, items, drawn):
+        if first + item not in rows and user not in rows:
+            continue
+        total += 0.01 / 2 * float(table[user].square().sum() + table[first + item].square().sum())
+        for other in others:
+            if other != item:
+                gap = final[user] @ (final[first + item] - final[first + other])
+                total += float(F.softplus(-gap)) / 2 + 0.01 / 4 * float(table[first + other].square().sum())
+    return total
+
+
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make):
+    taken, objective = [], BPR(negatives=2, weight_decay=0.01)
+    for seed, scale in itertools.product(range(6), (0.2, 0.7, 1.5)):
+        graph = random_graph(12, 9, 60, seed=seed)
+        model, request = make(graph, scale=scale, seed=seed), ForgetRequest.internal("user", torch.tensor([0, 3, 5]))
+        retained, _ = graph.split(request)
+        started, _, log = refitted(model, graph, request, objective, negatives=1)
+        terms = terms_of(model, graph, objective)
+        (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms)
+        table, risk = started.embedding.weight.detach(), risk_of(started, retained, objective)
+        fitted = table.index_copy(0, rows, module.minimise(risk, table, rows, ridge, noises[0])[0])
+        before, after = (loss_of_others(at, started, retained, rows.tolist()) for at in (table, fitted))
+        rise = after / before - 1
+        assert log["projected_items"] == (rise <= 0.0025)
+        if rise <= 0.0025:
+            assert log["rise_items"] == pytest.approx(rise, abs=1e-6)
+        taken.append(rise <= 0.0025)
+    assert any(taken)
+    assert make is light_gcn or not all(taken)
+
+
+def terms_of(model, graph, objective):
+    """The trained table, the gradient of the risk, the final embeddings and the ridges."""
+    risk = risk_of(model, graph, objective)
+    gradient = risk.gradient(risk.parameters).view_as(risk.table)
+    return risk.table, gradient, risk.at(risk.parameters)[0], Ridges(risk, gradient)
 
 
 def test_parts_that_fit_into_memory_give_the_same(graph, monkeypatch):
