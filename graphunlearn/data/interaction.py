@@ -17,8 +17,8 @@ from graphunlearn.data.request import ForgetRequest
 from graphunlearn.data.schema import ATTRIBUTES, EDGE_TYPE, SIDES, as_mask, cuts_of, is_per_interaction
 from graphunlearn.data.vocabulary import Vocabulary, preview
 from graphunlearn.errors import ArgumentError
+from graphunlearn.func.adjacency import Adjacency
 from graphunlearn.func.kept import Kept
-from graphunlearn.func.sparse import Adjacency
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +33,7 @@ class _Selected:
         self.adjacency, self.keep, self.degree = adjacency, keep, degree
 
     def __call__(self) -> Adjacency:
-        return self.adjacency.select(self.keep)
+        return self.adjacency.select(self.keep, (self.degree != self.adjacency.degree).nonzero().view(-1))
 
 
 # Cache of adjacencies by tensor of pairs: the state (version, users, items) that an adjacency was built for, and the
@@ -353,14 +353,8 @@ class InteractionGraph(Conversions):
         adjacency = self.adjacency
         users = codes.div(self.num_items, rounding_mode="floor").clamp(0, self.num_users - 1)
         wanted = codes - users * self.num_items + self.num_users
-        low, end = adjacency.rowptr[users].long(), adjacency.rowptr[users + 1].long()
-        high, last = end, self.num_interactions - 1
-        longest = int(adjacency.rowptr[: self.num_users + 1].diff().max())
-        for _ in range(longest.bit_length()):  # a search within every row
-            middle = (low + high).div(2, rounding_mode="floor")
-            below = (adjacency.col[middle.clamp(max=last)] < wanted) & (low < high)
-            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
-        place = low.clamp(max=last)
+        low, end = adjacency.places(users, wanted), adjacency.rowptr[users + 1]
+        place = low.clamp(max=self.num_interactions - 1)
         return adjacency.interaction[place].long(), (low >= end) | (adjacency.col[place] != wanted)
 
     def without_emptied(self, graph: InteractionGraph, retained: InteractionGraph) -> Self:

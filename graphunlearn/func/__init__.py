@@ -1,9 +1,10 @@
 """Numerical methods for tensors, independent of models and graphs: sparse products, curvature products, solvers."""
 
+from graphunlearn.func.adjacency import Adjacency
 from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, gram_matrix, min_norm_point, min_norm_weights
 from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos, largest_eigenvalue, lissa
-from graphunlearn.func.sparse import Adjacency, PairPattern, csr, spmm
+from graphunlearn.func.sparse import PairPattern, csr, spmm
 
 __all__ = [
     "Adjacency",

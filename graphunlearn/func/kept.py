@@ -10,8 +10,8 @@ from torch import Tensor
 
 __all__ = ["Kept"]
 
-# Up to so many dropped entries, the stretches between them are copied whole.
-_FEW = 256
+# Up to so many dropped entries, or one in so many, the stretches between them are copied whole.
+_FEW, _RARE = 256, 4096
 
 
 class Kept:
@@ -30,7 +30,39 @@ class Kept:
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self.mask, self.size, self.count = mask, mask.numel(), int(torch.count_nonzero(mask))
+        self.size, self.count = mask.numel(), int(torch.count_nonzero(mask))
+        self._mask: Tensor | None = mask
+
+    @classmethod
+    def without(cls, dropped: Tensor, size: int) -> Kept:
+        """Return the positions that are kept if some are dropped, at a cost that follows the number of these.
+
+        Args:
+            dropped: The positions that are dropped, ascending ``[num]``.
+            size: Number of all positions.
+
+        Example:
+            >>> Kept.without(torch.tensor([1]), 3).of(torch.tensor([4, 5, 6]))
+            tensor([4, 6])
+        """
+        kept = cls.__new__(cls)
+        kept.size, kept.count, kept._mask = size, size - len(dropped), None
+        kept.dropped = dropped
+        return kept
+
+    @property
+    def few(self) -> bool:
+        """Whether only few positions are dropped."""
+        return self.size - self.count <= max(_FEW, self.size // _RARE)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """The mask of the positions that are kept ``[size]``."""
+        if self._mask is not None:
+            return self._mask
+        mask = torch.ones(self.size, dtype=torch.bool, device=self.dropped.device)
+        mask[self.dropped] = False
+        return mask
 
     @cached_property
     def dropped(self) -> Tensor:
@@ -53,6 +85,6 @@ class Kept:
             values: A tensor with ``size`` entries along ``dim``.
             dim: The dimension.
         """
-        if self.size - self.count > _FEW:
+        if not self.few:
             return values.index_select(dim, self._positions)
         return torch.cat([values.narrow(dim, start, length) for start, length in self._stretches], dim)

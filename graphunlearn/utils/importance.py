@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphunlearn.data.interaction import InteractionGraph
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func.sparse import Adjacency
+from graphunlearn.func.adjacency import Adjacency
 from graphunlearn.utils.subgraph import _SPARSE_SHARE, _check_hops, _distinct, removed_share
 
 if TYPE_CHECKING:

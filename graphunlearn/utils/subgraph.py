@@ -16,7 +16,7 @@ from torch import Tensor
 from graphunlearn.data.interaction import EDGE_TYPE, InteractionGraph
 from graphunlearn.data.schema import is_per_interaction
 from graphunlearn.errors import ArgumentError
-from graphunlearn.func.sparse import Adjacency
+from graphunlearn.func.adjacency import Adjacency
 
 if TYPE_CHECKING:
     from graphunlearn.data.request import ForgetRequest

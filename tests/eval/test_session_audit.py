@@ -182,6 +182,7 @@ def test_the_code_of_all_that_trains_counts(monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(f"{path.parent.name}/{path.name}") or before(path))
     cache._code()
     assert {
+        "func/adjacency.py",
         "func/sparse.py",
         "data/request.py",
         "training/fitting.py",

@@ -22,6 +22,10 @@ def test_what_is_kept_is_what_boolean_indexing_gives(few, mask):
         wide = torch.arange(2 * size).view(2, size)
         assert kept.of(wide, 1).equal(wide[:, mask])
         assert kept.of(wide, 1).is_contiguous()
+        without = Kept.without((~mask).nonzero().view(-1), size)
+        assert (without.size, without.count, without.few) == (kept.size, kept.count, kept.few)
+        assert without.mask.equal(mask)
+        assert without.of(wide, 1).equal(wide[:, mask])
     assert kept.count == int(mask.sum())
     assert kept.dropped.equal((~mask).nonzero().view(-1))
 

@@ -16,6 +16,7 @@ from torch_geometric.utils import to_undirected
 from toys import dense_adjacency, dense_normalized, random_graph
 
 from graphunlearn.func import Adjacency, PairPattern, csr, spmm
+from graphunlearn.func import adjacency as module
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, sums of a few dozen terms of size 1: errors of some 1e-15
 
@@ -151,6 +152,57 @@ def test_select_is_building_anew(graph, data):
         got, expected = getattr(selected, name), getattr(rebuilt, name)
         assert torch.equal(got, expected), name
         assert got.dtype == expected.dtype == torch.int32, name
+
+
+@given(graphs(min_interactions=1), st.data())
+def test_select_around_the_nodes_that_lose_interactions_is_the_same(graph, data):
+    count, matrices = graph.num_interactions, {}
+    mask = torch.ones(count, dtype=torch.bool)
+    mask[data.draw(st.lists(st.integers(0, count - 1), max_size=5))] = False
+    lost = graph.pairs[:, ~mask]
+    nodes = torch.cat([lost[0], lost[1] + graph.num_users]).unique()
+    expected = graph.adjacency.select(mask)
+    for many in (0, 10**6):  # whether only their rows are looked at
+        for known in (True, False):  # whether the matrix of the whole graph is
+            source = Adjacency.from_pairs(graph.pairs, graph.num_users, graph.num_items)
+            if known:
+                source.normalized(torch.float64)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(module, "_MANY", many)
+                got = source.select(mask, nodes)
+            matrices[many, known] = got.normalized(torch.float64).values()
+            assert matrices[many, known].equal(expected.normalized(torch.float64).values())
+            assert got.normalized(torch.float32).values().equal(expected.normalized(torch.float32).values())
+            for name in ("rowptr", "col", "interaction", "degree"):
+                assert getattr(got, name).equal(getattr(expected, name)), name
+                assert getattr(got, name).dtype == torch.int32, name
+    assert len(matrices) == 4
+
+
+def test_the_adjacency_of_what_is_left_does_not_hold_the_one_before():
+    graph = random_graph()
+    source = Adjacency.from_pairs(graph.pairs, graph.num_users, graph.num_items)
+    source.normalized()
+    mask = torch.arange(graph.num_interactions) != 3
+    left = source.select(mask, torch.tensor([int(graph.pairs[0, 3]), int(graph.pairs[1, 3]) + graph.num_users]))
+    assert left.interaction.numel() == 2 * graph.num_interactions - 2
+    held = weakref.ref(source)
+    del source
+    gc.collect()
+    assert held() is None
+    expected = Adjacency.from_pairs(graph.pairs[:, mask], graph.num_users, graph.num_items)
+    assert left.normalized().values().equal(expected.normalized().values())
+
+
+@given(graphs(min_interactions=1))
+def test_places_are_those_of_the_entries(graph):
+    adjacency = graph.adjacency
+    row = torch.arange(graph.num_nodes).repeat_interleave(adjacency.degree)
+    assert adjacency.places(row, adjacency.col.long()).equal(torch.arange(len(row)))
+    before = adjacency.places(torch.arange(graph.num_nodes), torch.full((graph.num_nodes,), -1))
+    assert before.equal(adjacency.rowptr[:-1].long())
+    behind = adjacency.places(torch.arange(graph.num_nodes), torch.full((graph.num_nodes,), graph.num_nodes))
+    assert behind.equal(adjacency.rowptr[1:].long())
 
 
 @given(graphs())

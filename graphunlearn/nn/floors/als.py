@@ -13,7 +13,7 @@ from torch import Tensor
 from graphunlearn.data import InteractionGraph
 from graphunlearn.data.events import Kind
 from graphunlearn.data.schema import check, check_sizes, is_whole, warn
-from graphunlearn.func.sparse import Adjacency
+from graphunlearn.func.adjacency import Adjacency
 from graphunlearn.nn.floors.base import Floor, positives
 
 __all__ = ["ALS"]

@@ -38,7 +38,7 @@ _TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenv
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
-_RISE = 0.0025  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
+_RISE = 0.0125  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
 _HELD_OUT = 16_384  # most interactions with other negatives
 
 
@@ -102,7 +102,7 @@ def refit_neighbours(
       was chosen on MovieLens-100K; with :math:`s_i`, an eighth of the trace of the most active users was left.
     * Where many users with few interactions leave, their span is that of nearly all embeddings, and what is projected
       is the noise of users who stay. If the fit raises the risk of other negatives, of the interactions of :math:`T`,
-      by more than 0.25 %, it is repeated with :math:`\Pi_i = 0`.
+      by more than 1.25 %, it is repeated with :math:`\Pi_i = 0`.
 
     The minimiser is computed by two Gauss–Newton steps, each solved by conjugate gradients. A step that does not lower
     the objective is halved up to three times, and left out after that. The curvature includes the propagation, so that
