@@ -20,7 +20,7 @@ from graphunlearn.data import ForgetRequest, InteractionGraph, SessionGraph
 from graphunlearn.data.io.files import write_atomic
 from graphunlearn.data.schema import warn
 from graphunlearn.eval.machine import environment
-from graphunlearn.func import sparse
+from graphunlearn.func import adjacency, kept, sparse
 from graphunlearn.nn import (
     Criterion,
     FitSettings,
@@ -45,10 +45,10 @@ _FUNCTIONS = (_encode, encode_prefixes, linear_form, auxiliary_loss)  # function
 def _code() -> str:
     """Return the SHA-256 of the training code at import, since edited code may keep its version number."""
     digest = hashlib.sha256()
-    here = Path(sparse.__file__)
-    folders = (here.parents[1] / folder for folder in ("data", "metrics", "nn", "utils"))
+    own = [Path(module.__file__ or "") for module in (adjacency, kept, sparse)]
+    folders = (own[0].parents[1] / folder for folder in ("data", "metrics", "nn", "utils"))
     used = (path for folder in folders for path in sorted(folder.rglob("*.py")))
-    for path in (here, *used):
+    for path in (*own, *used):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -183,6 +183,7 @@ def test_the_code_of_all_that_trains_counts(monkeypatch):
     cache._code()
     assert {
         "func/adjacency.py",
+        "func/kept.py",
         "func/sparse.py",
         "data/request.py",
         "training/fitting.py",

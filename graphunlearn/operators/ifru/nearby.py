@@ -98,8 +98,8 @@ class Nearby:
         kept = kept_share(graph, retained).to(prepared.diagonal.dtype).unsqueeze(1)
         ridge, cosine = prepared.ridge
         damping = max(self.min_damping, ridge) if self.damping is None else self.damping
-        diagonal = prepared.diagonal.view(len(kept), -1) * kept + max(damping, 1e-6)
-        iterations, moved, left = 0, 0.0, torch.zeros_like(diagonal)
+        diagonal = prepared.diagonal.view(len(kept), -1)
+        iterations, moved = 0, 0.0
         for round in range(_ROUNDS):
             problem, theta = local.problem, local.problem.start
             slope = problem.new.gradient(theta) - local.tilt
@@ -115,32 +115,32 @@ class Nearby:
             x = solution.x
             product = problem.curved.curvature(theta)(x) + damping * x
             residual = -slope - product
-            assert problem.nodes is not None
-            left.zero_()
-            left[problem.nodes] = residual.view(-1, left.size(1)) / diagonal[problem.nodes]
-            drawn = idle[problem.nodes]
+            nodes = problem.nodes
+            assert nodes is not None
+            left = residual.view(len(nodes), -1) / (diagonal[nodes] * kept[nodes] + max(damping, 1e-6))
+            drawn = idle[nodes]
             if bool(drawn.any()):  # the share of interactions kept says nothing of the samples that draw an item
                 inner = inverse_diagonal(problem, theta, damping)
                 assert inner is not None
-                left[problem.nodes[drawn]] = inner(residual).view(-1, left.size(1))[drawn]
+                left[drawn] = inner(residual).view_as(left)[drawn]
             if later:
-                left[rows] = 0
+                left[local.rows] = 0
             if known.propagation is not None and known.propagation.reaches(form, retained):
-                moved = movement.of_rows(Rows(problem.nodes, left[problem.nodes]), retained)
+                moved = movement.of_rows(Rows(nodes, left), retained)
             else:
-                moved = movement(left.flatten())
+                moved = movement(torch.zeros_like(diagonal).index_copy_(0, nodes, left).flatten())
             if moved <= limit:
                 break
             if round + 1 == _ROUNDS:
                 return None
-            later, rows = False, _with_largest(left, rows)
+            later, rows = False, torch.cat([rows, nodes[_largest(left)]]).unique()
             local = Local.of(known, started, graph, retained, removed, rows)
             if local is None:
                 return None
         tilted, whole = Tilted(problem, problem.restrict(local.tilt)), model.get_parameter(form.parameter)
         assert problem.free is not None
-        as_before = problem.free.bool() & ~emptied[problem.nodes].repeat_interleave(whole.size(1))
-        deleted = torch.where(as_before, whole[problem.nodes].flatten(), theta)
+        as_before = problem.free.bool() & ~emptied[nodes].repeat_interleave(whole.size(1))
+        deleted = torch.where(as_before, whole[nodes].flatten(), theta)
         least = min(tilted.value(theta), tilted.value(deleted))
         length = 0.0 if later else tilted.falling(theta, x, least)
         if not length and not later:
@@ -163,9 +163,8 @@ class Nearby:
         }
 
 
-def _with_largest(left: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows with those added that hold most of what is left to do, ascending."""
+def _largest(left: Tensor) -> Tensor:
+    """Return the rows that hold most of what is left to do."""
     squares = left.double().square().sum(1)
     largest, order = squares.sort(descending=True)
-    number = int((largest.cumsum(0) < _ADDED * largest.sum()).sum()) + 1
-    return torch.cat([rows, order[:number]]).unique()
+    return order[: int((largest.cumsum(0) < _ADDED * largest.sum()).sum()) + 1]

@@ -13,10 +13,12 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Adjacency
 from graphunlearn.nn.encoding import LinearForm, linear_form
 
-__all__ = ["GraphState", "Propagation", "Rows", "propagated", "propagation_of", "same"]
+__all__ = ["GraphState", "Propagation", "Rows", "propagated", "propagated_at", "propagation_of", "same", "spread"]
 
 _DENSE = 0.03
 """The share of the entries of the matrix above which whole tables are propagated; an entry costs more in parts."""
+_LOOKED_AT = 0.25
+"""The share of the entries of the matrix above which rows of a product are not gathered one by one."""
 _CHUNK = 1 << 18  # entries whose rows are gathered at a time
 
 
@@ -167,6 +169,22 @@ def propagated(form: LinearForm, graph: InteractionGraph, rows: Rows) -> Rows:
         graph: The graph.
         rows: The rows; the table is zero elsewhere.
     """
+    found = spread(form, graph, rows)
+    if found is None:
+        table = rows.values.new_zeros(graph.num_nodes, rows.values.size(1)).index_copy_(0, *rows)
+        found = Rows(torch.arange(len(table), device=table.device), form.propagate(table))
+    return found
+
+
+@torch.no_grad()
+def spread(form: LinearForm, graph: InteractionGraph, rows: Rows) -> Rows | None:
+    """Return the propagated table of some rows, at the cost of the entries that they reach; ``None`` if it is high.
+
+    Args:
+        form: The linear propagation, by the normalised adjacency of the graph.
+        graph: The graph.
+        rows: The rows; the table is zero elsewhere.
+    """
     if form.matrix is None or not len(rows.nodes):
         return Rows(rows.nodes, form.alpha[0] * rows.values)
     adjacency = graph.adjacency
@@ -174,10 +192,58 @@ def propagated(form: LinearForm, graph: InteractionGraph, rows: Rows) -> Rows:
     for weight in reversed(form.alpha[:-1]):
         left -= int(adjacency.degree[out.nodes].sum())
         if left < 0:
-            table = rows.values.new_zeros(adjacency.num_nodes, rows.values.size(1)).index_copy_(0, *rows)
-            return Rows(torch.arange(len(table), device=table.device), form.propagate(table))
+            return None
         out = _summed([_product(adjacency, form.matrix, out), _Terms.of(rows, weight)], adjacency.num_nodes)
     return out
+
+
+@torch.no_grad()
+def propagated_at(form: LinearForm, graph: InteractionGraph, rows: Rows, nodes: Tensor) -> Rows | None:
+    r"""Return some rows of the propagated table of some rows, at the cost of the entries around what is asked for.
+
+    By Horner's scheme (:class:`Propagation`), :math:`o_0` in ``nodes`` follows from :math:`o_1` in their neighbours,
+    and so on to :math:`o_L = \alpha_L x`, which is zero outside of ``rows``.
+
+    Args:
+        form: The linear propagation, by the normalised adjacency of the graph.
+        graph: The graph.
+        rows: The rows :math:`x`; the table is zero elsewhere.
+        nodes: The rows that are asked for, ascending ``[num]``.
+
+    Returns:
+        The rows ``[num, dim]``; ``None`` if more than a quarter of the entries of the matrix would be looked at.
+    """
+    if form.matrix is None:
+        return Rows(nodes, form.alpha[0] * rows.at(nodes, graph.num_nodes))
+    adjacency, asked = graph.adjacency, [nodes]
+    left = _LOOKED_AT * adjacency.col.numel()
+    for _ in form.alpha[1:]:
+        left -= int(adjacency.degree[asked[-1]].sum())
+        if left < 0:
+            return None
+        if len(asked) < len(form.alpha) - 1:
+            near = torch.zeros(adjacency.num_nodes, dtype=torch.bool, device=nodes.device)
+            near[adjacency.neighbors(asked[-1])] = True
+            asked.append(near.nonzero().view(-1))
+    out = Rows(rows.nodes, form.alpha[-1] * rows.values)
+    for weight, wanted in zip(reversed(form.alpha[:-1]), reversed(asked)):
+        out = Rows(wanted, _gathered(adjacency, form.matrix, out, wanted) + weight * rows.at(wanted, graph.num_nodes))
+    return out
+
+
+def _gathered(adjacency: Adjacency, matrix: Tensor, x: Rows, wanted: Tensor) -> Tensor:
+    """Return some rows of the product of a matrix with some rows ``[len(wanted), dim]``."""
+    place = adjacency.entries(wanted)
+    number = torch.full((adjacency.num_nodes,), -1, dtype=torch.int32, device=wanted.device)
+    number[x.nodes] = torch.arange(len(x.nodes), dtype=torch.int32, device=wanted.device)
+    source = number.index_select(0, adjacency.col.index_select(0, place))
+    own = torch.arange(len(wanted), device=wanted.device).repeat_interleave(adjacency.degree[wanted].long())
+    hit = source >= 0
+    terms = own[hit], source[hit].long(), matrix.values().index_select(0, place)[hit]
+    found = x.values.new_zeros(len(wanted), x.values.size(1))
+    for target, row, weight in zip(*(column.split(_CHUNK) for column in terms)):
+        found.index_add_(0, target, x.values[row] * weight.unsqueeze(1))
+    return found
 
 
 class _Terms(NamedTuple):
