@@ -202,6 +202,28 @@ class Adjacency:
         """
         return self.col.index_select(0, self.entries(nodes)).long()
 
+    def interactions(self, nodes: Tensor) -> Tensor:
+        """Return the interactions of the given nodes, each once.
+
+        Args:
+            nodes: Distinct node numbers ``[num]``.
+
+        Returns:
+            Indices of interactions, ascending ``[num_found]`` (int64).
+
+        Example:
+            >>> import torch
+            >>> adjacency = Adjacency.from_pairs(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_users=2, num_items=2)
+            >>> adjacency.interactions(torch.tensor([0, 2]))
+            tensor([0, 1])
+        """
+        found = self.interaction.index_select(0, self.entries(nodes)).long()
+        if _MANY * len(found) < self.col.numel():
+            return found.unique()
+        inside = torch.zeros(self.col.numel() // 2, dtype=torch.bool, device=found.device)
+        inside[found] = True
+        return inside.nonzero().view(-1)
+
     def positions(self, nodes: Tensor, values: Tensor) -> Tensor:
         """Return the position in ``nodes`` of every value, in time proportional to their numbers.
 

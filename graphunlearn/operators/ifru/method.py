@@ -21,7 +21,7 @@ from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.ifru.active_rows import Step, step_on_rows
-from graphunlearn.operators.ifru.nearby import Nearby
+from graphunlearn.operators.ifru.nearby import AROUND, Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
 from graphunlearn.operators.ifru.pruning import error_in_full, local_problem, pruned_nodes, write
 from graphunlearn.operators.ifru.settling import kept_tilt, partly_kept, settled
@@ -265,7 +265,7 @@ class IFRU(Unlearner):
     def _unlearn(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, request: ForgetRequest
     ) -> dict[str, Any]:
-        _RULES.pop(model, None)  # a step that was refused, or not judged, leaves its own
+        _ = _RULES.pop(model, None), AROUND.pop(model, None)  # a step that was refused, or not judged, leaves its own
         if (log := self._nearby(model, graph, retained, request.mask(graph))) is not None:
             return log
         tilted, started, slope, damping, rule, log = self._settle(model, graph, retained, request)
@@ -324,15 +324,13 @@ class IFRU(Unlearner):
     def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
-        removed, rule = request.mask(graph), _RULES.pop(model, None)
-        if rule is not None:
-            movement = rule.of_refit(model, graph, retained, removed)
-            if movement <= rule.limit:
-                return {
-                    "refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}
-                }
+        removed, rule, around = request.mask(graph), _RULES.pop(model, None), AROUND.pop(model, None)
         given = model, before, graph, retained, removed, self._objective(graph)
-        return {"refit": refit_neighbours(*given, enough=None if rule is None else rule.enough)}
+        if rule is None:
+            return {"refit": refit_neighbours(*given, around=around)}
+        if (movement := rule.of_refit(model, graph, retained, removed)) <= rule.limit:
+            return {"refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}}
+        return {"refit": refit_neighbours(*given, enough=rule.enough)}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,10 @@ from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import neighbours_of_emptied
 from graphunlearn.operators.shared.warm_start import kept_share, warm_start
 
-__all__ = ["Nearby"]
+__all__ = ["AROUND", "Nearby"]
+
+AROUND: WeakKeyDictionary[nn.Module, Local] = WeakKeyDictionary()
+"""The risk around the neighbours of emptied nodes, for models in which they are still to be fitted."""
 
 _ROUNDS = 3  # most solutions, so that rows are added twice at most
 _ADDED = 0.9  # share of what is left to do, as a sum of squares, in the rows that are added
@@ -65,7 +69,7 @@ class Nearby:
     def correct(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
     ) -> dict[str, Any] | None:
-        """Correct a model in place.
+        """Correct a model in place, and keep the risk around the chosen rows if neighbours are fitted later.
 
         Args:
             model: The trained model.
@@ -151,6 +155,8 @@ class Nearby:
         step = {"iterations": iterations, "residual": error, "length": length, "rows": len(rows), "rounds": round + 1}
         log: dict[str, Any] = {"touched_rows": touched, "emptied_nodes": int(emptied.sum())}
         log |= {"ridge": ridge, "ridge_cosine": cosine} if self.damping is None else {}
+        if later:
+            AROUND[model] = local
         return log | {
             "damping": damping,
             "damping_rule": "ridge" if self.damping is None else "given",

@@ -99,15 +99,16 @@ class Prepared:
             graph: The graph.
             objective: The loss.
         """
-        theta = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+        parts = [p.detach().flatten() for p in model.parameters() if p.requires_grad]
         same = (
             a is b and n == m and (a is None or n >= 0)  # changes of what was made in inference mode are not known
             for (a, n), (b, m) in zip(self.supervised, _supervised(graph))
         )
-        if not all(same) or self.objective != objective or self.trained.dtype != theta.dtype:
+        if not all(same) or self.objective != objective or sum(map(len, parts)) != len(self.trained):
             return False
+        own = self.trained.split([len(part) for part in parts])
         known = self.known is None or self.known.propagates(linear_form(model, graph))
-        return known and torch.equal(self.trained, theta)
+        return known and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(own, parts))
 
 
 @dataclass(frozen=True)

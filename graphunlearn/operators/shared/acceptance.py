@@ -64,13 +64,13 @@ class Measured(NamedTuple):
 
     Args:
         losses: The losses of the chosen samples ``[num]``.
-        encoded: The encoding, if it was used.
+        encoded: What levels are computed from, if it is known: the encoding here.
         slope: The gradient of the weighted sum of the losses, and what else slopes follow from; ``None`` without a
             tilt.
     """
 
     losses: Tensor
-    encoded: Encoded | None
+    encoded: Any
     slope: Any
 
 
@@ -194,14 +194,33 @@ class Acceptance:
             criterion = criterion.with_negatives(FEWEST_NEGATIVES)
         self.criterion, self.before, self.deleted = criterion, before, deleted
         self.graph, self.retained, self.request, self.solves = graph, retained, request, solves
-        self.touched = graph.degree != retained.degree
-        self.number, affected, self.draw = _population(criterion, retained, self.touched)
-        generator = torch.Generator().manual_seed(seed)
-        parts = [_some(part, most, generator) for part, most in zip((affected, ~affected), SAMPLED[graph.kind])]
+        self.number, affected, self.draw = self._population()
+        generator, (most, others), device = torch.Generator().manual_seed(seed), SAMPLED[graph.kind], affected.device
+        chosen, weight = _some(len(affected), most, generator, device)
+        rank, other = _some(self.number - len(affected), others, generator, device)
+        parts = (affected[chosen], weight), (_outside(affected, rank), other)
         self.chosen, order = torch.cat([index for index, _ in parts]).sort()
         self.weight = torch.cat([torch.full_like(i, w, dtype=torch.float64) for i, w in parts])[order]
         self.whole = len(self.chosen) == self.number
         self._reference()
+
+    def _population(self) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
+        """Return the number of samples, those with a touched user or item, ascending, and what draws some samples."""
+        if self.graph.kind == "sessions":
+            every, touched = self.criterion.samples(self.retained), self.graph.degree != self.retained.degree
+            return len(every), touched[every.target].nonzero().view(-1), every.select
+        touched, removed = (self.graph.degree != self.retained.degree).nonzero().view(-1), self.request.mask(self.graph)
+        found = self.graph.adjacency.interactions(touched)
+        found, gone = found[~removed[found]], removed.nonzero().view(-1)
+
+        def draw(index: Tensor) -> Any:
+            mask = index
+            if not isinstance(self.criterion, Objective):  # which need not take positions
+                mask = torch.zeros(self.retained.num_interactions, dtype=torch.bool, device=index.device)
+                mask[index] = True
+            return self.criterion.samples(self.retained, mask=mask)
+
+        return self.retained.num_interactions, found - torch.searchsorted(gone, found), draw
 
     def _reference(self) -> None:
         """Measure the deleted model on what is chosen."""
@@ -257,7 +276,7 @@ class Acceptance:
             "of": self.number,
         }
 
-    def _levels(self, model: nn.Module, encoded: Encoded | None) -> Levels | None:
+    def _levels(self, model: nn.Module, encoded: Any) -> Levels | None:
         if not isinstance(self.criterion, Sampled):
             return None
         return Levels.of(model, self.retained, self.pairs, self.weight, self.unseen, encoded=encoded)
@@ -286,13 +305,14 @@ class Acceptance:
 
     def _parts_before(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield samples of what is chosen and of what is forgotten before forgetting, with their weights."""
-        removed = self.request.mask(self.graph)
-        kept = (~removed).nonzero().view(-1)
-        gone, weight = _some(removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0))
-        index, order = torch.cat([kept[self.chosen], gone]).sort()
+        removed = self.request.mask(self.graph).nonzero().view(-1)
+        most, generator = sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
+        rank, weight = _some(len(removed), most, generator, removed.device)
+        gone = removed[rank]
+        index, order = torch.cat([_outside(removed, self.chosen), gone]).sort()
         weights = torch.cat([self.weight, torch.full_like(gone, weight, dtype=torch.float64)])[order]
         for part, own in zip(index.split(CHUNK), weights.split(CHUNK)):
-            yield self.criterion.samples(self.graph, mask=_mask(part, self.graph.num_interactions)), own
+            yield self.criterion.samples(self.graph, mask=part), own
 
     def _measured(self, model: nn.Module) -> Measured:
         """Return what is computed of a model."""
@@ -355,31 +375,17 @@ def _norm(parts: list[Tensor]) -> float:
     return float(sum(float(part.double().square().sum()) for part in parts) ** 0.5)
 
 
-def _population(criterion: Criterion, graph: Any, touched: Tensor) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
-    """Return the number of samples, a mask of those with a touched user or item, and what draws a part of them."""
-    if graph.kind == "sessions":
-        every = criterion.samples(graph)
-        return len(every), touched[every.target], every.select
-
-    def draw(index: Tensor) -> Any:
-        return criterion.samples(graph, mask=_mask(index, graph.num_interactions))
-
-    return graph.num_interactions, touched[graph.pairs[0]] | touched[graph.pairs[1] + graph.num_users], draw
+def _outside(index: Tensor, rank: Tensor) -> Tensor:
+    """Return the numbers with some ranks among those that are not in an ascending index."""
+    below = index - torch.arange(len(index), device=index.device)  # how many of them are below each
+    return rank + torch.searchsorted(below, rank, right=True)
 
 
-def _mask(index: Tensor, size: int) -> Tensor:
-    mask = torch.zeros(size, dtype=torch.bool, device=index.device)
-    mask[index] = True
-    return mask
-
-
-def _some(mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Return at most so many positions of a mask, in order, and how many positions each stands for."""
-    index = mask.nonzero().view(-1)
-    if len(index) <= most:
-        return index, 1.0
-    drawn = subset(len(index), most, generator).to(index.device)
-    return index[drawn], len(index) / most
+def _some(size: int, most: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, float]:
+    """Return at most so many of the numbers below a size, ascending, and how many of them each stands for."""
+    if size <= most:
+        return torch.arange(size, device=device), 1.0
+    return subset(size, most, generator).to(device), size / most
 
 
 def subset(size: int, most: int, generator: torch.Generator) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from graphunlearn.data import ForgetRequest
 from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.training.criterion import Criterion
-from graphunlearn.nn.training.objective import Objective
+from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.acceptance import Acceptance, Measured
-from graphunlearn.operators.shared.propagation import Propagation, Rows, propagated, propagation_of
+from graphunlearn.operators.shared.levels import Levels
+from graphunlearn.operators.shared.propagation import Overlaid, Propagation, Rows, propagated, propagation_of
 
 __all__ = ["LinearAcceptance", "judging_of"]
 
@@ -45,13 +46,13 @@ class _Ahead:
 
     Args:
         gradient: The gradient of the risk at the model.
-        final: Its final embeddings ``[num_nodes, dim]``.
+        final: Its final embeddings.
         step: The step from the model with its edges deleted.
         along_tilt: The inner product of the tilt and the step.
     """
 
     gradient: Gradient
-    final: Tensor
+    final: Overlaid
     step: Rows
     along_tilt: float
 
@@ -80,8 +81,8 @@ class LinearAcceptance(Acceptance):
         super().__init__(*given, **options)
 
     @cached_property
-    def _deleted_final(self) -> Tensor:
-        """The final embeddings of the model with its edges deleted ``[num_nodes, dim]``."""
+    def _deleted_final(self) -> Overlaid:
+        """The final embeddings of the model with its edges deleted."""
         found = self.propagation.after(self.form, self.retained, self._table(self.deleted))
         assert found is not None
         return found
@@ -90,26 +91,26 @@ class LinearAcceptance(Acceptance):
         return model.get_parameter(self.form.parameter).detach()
 
     def _losses(
-        self, parts: Iterable[tuple[Any, Tensor]], final: Tensor, table: Tensor, slopes: bool
+        self, parts: Iterable[tuple[Any, Tensor]], final: Overlaid, table: Tensor, slopes: bool
     ) -> tuple[Tensor, Gradient | None]:
         """Return the losses of samples, and the gradient of their weighted sum."""
         found, total = [self.weight.new_zeros(0)], None
         for samples, weight in parts:
             compact, nodes = _compact(samples, self.graph.num_users)
-            rows, sizes = [final[nodes], table[nodes]], list(compact.size)
+            rows, sizes = [final.at(nodes), table[nodes]], list(compact.size)
             with torch.set_grad_enabled(slopes):
                 rows = [part.requires_grad_(slopes) for part in rows]
                 losses: Tensor = self.criterion(Encoded(*rows[0].split(sizes), *rows[1].split(sizes)), compact)
                 if slopes:
                     whole = (losses * weight.to(losses.dtype)).sum()
                     more = torch.autograd.grad(whole, rows, allow_unused=True, materialize_grads=True)
-                    total = _added(total, Gradient(nodes, *more), len(final))
+                    total = _added(total, Gradient(nodes, *more), len(table))
             found.append(losses.detach().double())
         return torch.cat(found), total
 
     def _tilt(self) -> Any:
         known = self.propagation
-        tilt = self._losses(self._parts_before(), known.final, known.table, True)[1]
+        tilt = self._losses(self._parts_before(), Overlaid(known.final), known.table, True)[1]
         if tilt is None:
             return None
         emptied = self.graph.emptied(self.retained).nonzero().view(-1)
@@ -122,12 +123,22 @@ class LinearAcceptance(Acceptance):
         slopes, table = self.tilt is not None and self.solves is not None, self._table(model)
         step, final = Rows.changed(self._table(self.deleted), table), self._deleted_final
         if len(step.nodes):
-            final = final.index_add(0, *propagated(self.form, self.retained, step))
+            final = final.changed(propagated(self.form, self.retained, step))
         losses, gradient = self._losses(self._parts(), final, table, slopes)
-        sides = self.graph.num_users, self.graph.num_items
-        encoded = Encoded(*final.split(sides), *table.split(sides))
         ahead = None if gradient is None else _Ahead(gradient, final, step, self._along_tilt(step))
-        return Measured(losses, encoded, ahead)
+        return Measured(losses, final, ahead)
+
+    def _levels(self, model: nn.Module, encoded: Any) -> Levels | None:
+        if not isinstance(self.criterion, Sampled):
+            return None
+        items = torch.cat([self.pairs[1], self.unseen[1]]).unique()
+        users = self.pairs[0].unique()
+        rows = Encoded(encoded.at(users), encoded.at(items + self.graph.num_users))
+        kept, unseen = (
+            torch.stack([torch.searchsorted(ids, own) for ids, own in zip((users, items), pairs)])
+            for pairs in (self.pairs, self.unseen)
+        )
+        return Levels.of(model, self.retained, kept, self.weight, unseen, encoded=rows)
 
     def _along_tilt(self, step: Rows) -> float:
         """Return the inner product of the tilt, which is zero in rows of emptied nodes, and a step."""
@@ -158,8 +169,8 @@ class LinearAcceptance(Acceptance):
         ends = []
         for at in (self.slope, slope):
             nodes = at.gradient.nodes
-            moved = slope.final[nodes] - self.slope.final[nodes]
-            own = slope.step.at(nodes, len(slope.final))
+            moved = slope.final.at(nodes) - self.slope.final.at(nodes)
+            own = slope.step.at(nodes, self.graph.num_nodes)
             ends.append((_inner(at.gradient, moved, own) - slope.along_tilt) / self.number)
         return ends[0], ends[1]
 

@@ -14,7 +14,7 @@ from graphunlearn.func import Adjacency, csr
 from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
-from graphunlearn.operators.shared.propagation import GraphState, Propagation, propagation_of, same
+from graphunlearn.operators.shared.propagation import GraphState, Overlaid, Propagation, propagation_of, same
 from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.right_hand_side import Problem
 
@@ -161,6 +161,17 @@ class Local:
     tilt: Tensor
     rows: Tensor
 
+    def starts_at(self, table: Tensor, rows: Tensor) -> bool:
+        """Return whether this is the risk around some nodes, at a table that is the one of the start around them.
+
+        Args:
+            table: The table ``[num_nodes, dim]``.
+            rows: The nodes whose embeddings may change, ascending ``[num]``.
+        """
+        nodes = self.problem.nodes
+        assert nodes is not None
+        return torch.equal(nodes[self.rows], rows) and torch.equal(table[nodes].flatten(), self.problem.start)
+
     @classmethod
     @torch.no_grad()
     def of(
@@ -203,7 +214,7 @@ class Local:
         kept = known.interaction[chosen]
         stays = ~removed[kept]
         kept, now = kept[stays], samples.select(chosen[stays])
-        now = _redrawn(objective, now, graph, retained, gone, torch.cumsum(~removed, 0)[kept] - 1)
+        now = _redrawn(objective, now, graph, retained, gone, kept - torch.searchsorted(gone, kept))
         inside = torch.zeros(graph.num_nodes, dtype=torch.bool, device=rows.device)
         inside[rows] = True
         for s in (before, now):
@@ -216,10 +227,10 @@ class Local:
         size = int((nodes < num_users).sum())
         part = _Part(objective, rows, nodes, number, (size, len(nodes) - size), num_users)
         table = started.get_parameter(after.parameter).detach()
-        trained = part.of(known.risk.form, graph.adjacency, known.risk.table, known.final)
+        trained = part.of(known.risk.form, graph.adjacency, known.risk.table, Overlaid(known.final))
         old = trained(before)
         final = None if known.propagation is None else known.propagation.after(after, retained, table)
-        new = part.of(after, retained.adjacency, table, after.propagate(table) if final is None else final)(now)
+        new = part.of(after, retained.adjacency, table, final or Overlaid(after.propagate(table)))(now)
         rest = known.back[nodes] - old.back(old.parameters)
         tilt = old.gradient(old.parameters) + (old.form.propagate(rest) - new.form.propagate(rest)).flatten()
         tilt.view_as(rest)[graph.emptied(retained)[nodes]] = 0
@@ -244,12 +255,12 @@ class _Part:
     num_users: int
 
     def of(
-        self, form: LinearForm, adjacency: Adjacency, table: Tensor, final: Tensor
+        self, form: LinearForm, adjacency: Adjacency, table: Tensor, final: Overlaid
     ) -> Callable[[Samples], LinearRisk]:
         """Return what makes the risk of samples whose nodes are all inside; final embeddings are exact at ``table``."""
         inner = LinearForm(form.parameter, form.alpha, self._incident(form, adjacency))
         own = table[self.nodes]
-        offset = final[self.nodes] - inner.propagate(own)
+        offset = final.at(self.nodes) - inner.propagate(own)
         return lambda samples: LinearRisk(own, inner, self.objective, self._renumbered(samples), offset)
 
     def _renumbered(self, samples: Samples) -> Samples:

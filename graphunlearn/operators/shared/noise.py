@@ -140,9 +140,9 @@ def pairs_near(graph: InteractionGraph, retained: InteractionGraph, removed: Ten
     Returns:
         Three groups of pairs, each ``[2, num]`` and evenly spaced where there are more than 8,192.
     """
-    touched = graph.degree != retained.degree
-    near = (touched[graph.pairs[0]] | touched[graph.pairs[1] + graph.num_users]) & ~removed
-    forgotten, kept = (graph.pairs[:, _some(mask.nonzero().view(-1))] for mask in (removed, near))
+    near = graph.adjacency.interactions((graph.degree != retained.degree).nonzero().view(-1))
+    near = near[~removed[near]]
+    forgotten, kept = (graph.pairs[:, _some(index)] for index in (removed.nonzero().view(-1), near))
     return forgotten, kept, _never_seen(graph, kept)
 
 

@@ -13,12 +13,23 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Adjacency
 from graphunlearn.nn.encoding import LinearForm, linear_form
 
-__all__ = ["GraphState", "Propagation", "Rows", "propagated", "propagated_at", "propagation_of", "same", "spread"]
+__all__ = [
+    "GraphState",
+    "Overlaid",
+    "Propagation",
+    "Rows",
+    "propagated",
+    "propagated_at",
+    "propagation_of",
+    "same",
+    "spread",
+]
 
 _DENSE = 0.03
 """The share of the entries of the matrix above which whole tables are propagated; an entry costs more in parts."""
 _LOOKED_AT = 0.25
 """The share of the entries of the matrix above which rows of a product are not gathered one by one."""
+_BLOCK = 1 << 12  # rows that are compared at once
 _CHUNK = 1 << 18  # entries whose rows are gathered at a time
 
 
@@ -55,8 +66,45 @@ class Rows(NamedTuple):
             before: The table before ``[num_nodes, dim]``.
             after: The table after ``[num_nodes, dim]``.
         """
-        nodes = (before != after).any(1).nonzero().view(-1)
+        found = [torch.arange(0, device=after.device)]
+        for start, (old, new) in enumerate(zip(before.split(_BLOCK), after.split(_BLOCK))):
+            if not torch.equal(old, new):  # which is several times as fast as comparing element by element
+                found.append((old != new).any(1).nonzero().view(-1) + start * _BLOCK)
+        nodes = torch.cat(found)
         return cls(nodes, after[nodes] - before[nodes])
+
+
+class Overlaid(NamedTuple):
+    """A table with changes of some rows, which are added when rows are asked for.
+
+    Args:
+        table: The table before the changes ``[num_nodes, dim]``.
+        changes: The changes, one after another.
+    """
+
+    table: Tensor
+    changes: tuple[Rows, ...] = ()
+
+    def at(self, nodes: Tensor) -> Tensor:
+        """Return some rows of the changed table ``[len(nodes), dim]``.
+
+        Args:
+            nodes: The numbers of the rows.
+        """
+        found = self.table[nodes]
+        for change in self.changes:
+            place = torch.searchsorted(change.nodes, nodes).clamp_(max=len(change.nodes) - 1)
+            inside = (change.nodes[place] == nodes).nonzero().view(-1)
+            found.index_add_(0, inside, change.values[place[inside]])
+        return found
+
+    def changed(self, change: Rows) -> Overlaid:
+        """Return the table with one more change.
+
+        Args:
+            change: The change.
+        """
+        return Overlaid(self.table, (*self.changes, change)) if len(change.nodes) else self
 
 
 @dataclass(frozen=True)
@@ -118,7 +166,7 @@ class Propagation:
         return (form.matrix is None) == (own.matrix is None) and _plain(form, graph)
 
     @torch.no_grad()
-    def after(self, form: LinearForm | None, graph: InteractionGraph, table: Tensor) -> Tensor | None:
+    def after(self, form: LinearForm | None, graph: InteractionGraph, table: Tensor) -> Overlaid | None:
         """Return the final embeddings of a changed table on a graph that has lost edges.
 
         Args:
@@ -133,8 +181,8 @@ class Propagation:
             return None
         delta = self._after(form, graph, Rows.changed(self.table, table))
         if delta is None:
-            return form.propagate(table)
-        return self.final.index_add(0, delta.nodes, delta.values)
+            return Overlaid(form.propagate(table))
+        return Overlaid(self.final).changed(delta)
 
     def _after(self, form: LinearForm, graph: InteractionGraph, changed: Rows) -> Rows | None:
         """Return by how much the final embeddings change; ``None`` if it is better to propagate the whole table."""
@@ -147,7 +195,7 @@ class Propagation:
             return None
         sides = (_entries(self.adjacency, self.form.matrix, lost), -1.0), (_entries(now, form.matrix, lost), 1.0)
         delta = Rows(changed.nodes, form.alpha[-1] * changed.values)
-        before = (form.alpha[-1] * self.table, *self.sums)
+        before = ((self.table, form.alpha[-1]), *((part, 1.0) for part in self.sums))
         for weight, old in zip(reversed(form.alpha[:-1]), before):
             left -= around + int(now.degree[delta.nodes].sum())
             if left < 0:
@@ -155,7 +203,8 @@ class Propagation:
             terms = [_product(now, form.matrix, delta), _Terms.of(changed, weight)]
             for (row, col, value), sign in sides:
                 other = ~_among(col, lost, now.num_nodes)  # an entry between two of these nodes is in the row of each
-                terms += [_Terms(row, col, sign * value, old), _Terms(col[other], row[other], sign * value[other], old)]
+                terms.append(_Terms(row, col, sign * value, *old))
+                terms.append(_Terms(col[other], row[other], sign * value[other], *old))
             delta = _summed(terms, now.num_nodes)
         return delta
 
@@ -213,7 +262,7 @@ def propagated_at(form: LinearForm, graph: InteractionGraph, rows: Rows, nodes: 
     Returns:
         The rows ``[num, dim]``; ``None`` if more than a quarter of the entries of the matrix would be looked at.
     """
-    if form.matrix is None:
+    if form.matrix is None or len(form.alpha) == 1:
         return Rows(nodes, form.alpha[0] * rows.at(nodes, graph.num_nodes))
     adjacency, asked = graph.adjacency, [nodes]
     left = _LOOKED_AT * adjacency.col.numel()
@@ -247,12 +296,13 @@ def _gathered(adjacency: Adjacency, matrix: Tensor, x: Rows, wanted: Tensor) -> 
 
 
 class _Terms(NamedTuple):
-    """Terms of a sum by node: rows of a table times weights, and the nodes that they are added to."""
+    """Terms of a sum by node: rows of a table times a factor and weights, and the nodes that they are added to."""
 
     target: Tensor
     source: Tensor
     weight: Tensor
     table: Tensor
+    factor: float = 1.0
 
     @classmethod
     def of(cls, rows: Rows, weight: float) -> _Terms:
@@ -296,7 +346,7 @@ def _summed(terms: list[_Terms], num_nodes: int) -> Rows:
     values = terms[0].table.new_zeros(len(nodes), terms[0].table.size(1))
     for part in terms:
         for target, source, weight in zip(*(column.split(_CHUNK) for column in part[:3])):
-            values.index_add_(0, number[target], part.table[source] * weight.unsqueeze(1))
+            values.index_add_(0, number[target], part.factor * part.table[source] * weight.unsqueeze(1))
     return Rows(nodes, values)
 
 

@@ -80,6 +80,7 @@ def refit_neighbours(
     *,
     negatives: int = 32,
     enough: Callable[[Tensor], bool] | None = None,
+    around: Local | None = None,
 ) -> dict[str, Any]:
     r"""Fit the items of emptied users, and the users of emptied items, to the retained interactions, in place.
 
@@ -120,6 +121,7 @@ def refit_neighbours(
         negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
             be more than 2.5 million in total.
         enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
+        around: The risk around these embeddings, if it may be known.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, the
@@ -159,7 +161,9 @@ def refit_neighbours(
         log: dict[str, Any] = {"users": 0, "items": 0}
         for side, rows, ridge, noises in _linear_terms(graph, retained, removed, *terms):
             log[side] = len(rows)
-            local = None if known is None else Local.of(known, model, graph, retained, removed, rows)
+            local = around if known is not None and around is not None and around.starts_at(parameter, rows) else None
+            if known is not None and local is None:
+                local = Local.of(known, model, graph, retained, removed, rows)
             if known is None or local is None:
                 risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
                 held = held_out(risk, retained, rows)

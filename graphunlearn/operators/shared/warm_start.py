@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import MutableMapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphunlearn.data import InteractionGraph, SessionGraph
+from graphunlearn.nn.origin import origin_of
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.fitting import reset_parameters
+from graphunlearn.operators.shared.propagation import Rows
 
 __all__ = ["fresh_seed", "kept_share", "warm_start"]
 
+# By the retained pairs, since a correction and the model that it is compared with redraw the same embeddings.
+_REDRAWN: MutableMapping[Tensor, tuple[Any, Tensor, dict[str, Rows]]] = WeakTensorKeyDictionary()
 FEW = 5  # least number of embeddings to average, so that their random parts cancel
 
 
@@ -61,11 +68,7 @@ def warm_start(
     share, emptied = kept_share(graph, retained), graph.emptied(retained)
     touched = (share < 1).nonzero().view(-1)
     tables = node_rows(model, graph)
-    fresh: dict[str, Tensor] = {}
-    if bool(emptied.any()) and tables:
-        other = copy.deepcopy(model)
-        reset_parameters(other, fresh_seed(seed))
-        fresh = dict(other.named_parameters())
+    fresh = _redrawn(model, retained, emptied.nonzero().view(-1), tables, seed) if tables and emptied.any() else {}
     for name, nodes in tables.items():
         weight = model.get_parameter(name)
         if not weight.requires_grad:
@@ -75,9 +78,31 @@ def warm_start(
             weight[own - nodes.start] *= share[own].to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
         if fresh:
             for side in graph.sides:
-                new = own[emptied[own] & (own >= side.start) & (own < side.stop)]
-                weight[new - nodes.start] = fresh[name][new - nodes.start] + _drift(weight, graph, nodes, side)
+                inside = (fresh[name].nodes >= side.start) & (fresh[name].nodes < side.stop)
+                new, rows = fresh[name].nodes[inside], fresh[name].values[inside]
+                weight[new - nodes.start] = rows + _drift(weight, graph, nodes, side)
     return touched.numel()
+
+
+def _redrawn(
+    model: nn.Module, retained: InteractionGraph | SessionGraph, emptied: Tensor, tables: dict[str, slice], seed: int
+) -> dict[str, Rows]:
+    """Return the rows of emptied nodes in the tables of a model drawn anew; they are kept for these retained pairs."""
+    shapes = tuple((name, p.shape, p.dtype, p.device) for name, p in model.named_parameters())
+    key = type(model), origin_of(model), seed, shapes
+    pairs = retained.pairs if retained.kind == "interactions" else None
+    kept = None if pairs is None else _REDRAWN.get(pairs)
+    if kept is None or kept[0] != key or not torch.equal(kept[1], emptied):
+        other = copy.deepcopy(model)
+        reset_parameters(other, fresh_seed(seed))
+        found = {}
+        for name, place in tables.items():
+            nodes = emptied[(emptied >= place.start) & (emptied < place.stop)]
+            found[name] = Rows(nodes, other.get_parameter(name).detach()[nodes - place.start])
+        kept = key, emptied, found
+        if pairs is not None:
+            _REDRAWN[pairs] = kept
+    return kept[2]
 
 
 def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice, side: slice) -> Tensor:
