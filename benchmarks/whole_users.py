@@ -66,7 +66,7 @@ def cell(name: str, which: str, options: argparse.Namespace) -> dict[str, Any]:
         assert evidence is not None
         return evidence.value, ranker(encoded.queries, encoded.items)["recall@20"]
 
-    trainer = _Trainer("lightgcn", dim, layers, loss, base, "cpu", cache)
+    trainer = _Trainer(options.model, dim, None if options.model == "mf" else layers, loss, base, "cpu", cache)
     originals = [
         trainer("original", train, case.validation, seed=100 * options.seed + number)
         for number in range(options.originals)
@@ -119,6 +119,7 @@ def main() -> None:
     """Run all cells that are not finished, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=["ml-100k", "lastfm", "adm"])
+    parser.add_argument("--model", default="lightgcn", choices=["lightgcn", "mf"])
     parser.add_argument("--scenarios", nargs="+", default=["users", "core-users"])
     parser.add_argument("--methods", nargs="+", default=["unlink-redraw", "unlearnrec", "calibrate", "ifru"])
     parser.add_argument("--originals", type=int, default=2)
@@ -131,7 +132,8 @@ def main() -> None:
     cells = json.loads(path.read_text())["results"] if path.exists() else {}
     for name in options.data:
         for which in options.scenarios:
-            key = f"{name} {which} seed {options.seed}"
+            model = "" if options.model == "lightgcn" else f" {options.model}"
+            key = f"{name}{model} {which} seed {options.seed}"
             if key in cells:
                 continue
             cells[key] = cell(name, which, options)

@@ -7,7 +7,7 @@ from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
 from graphunlearn.nn.encoding import check_fit
-from graphunlearn.nn.identity import fingerprint, remembered
+from graphunlearn.nn.identity import checksums, fingerprint, remembered
 from graphunlearn.nn.precision import not_finite
 
 
@@ -120,3 +120,20 @@ def test_a_fit_is_checked_again_when_the_model_or_the_features_say_something_els
     model.table = nn.Embedding(11, 4)
     with pytest.raises(ValueError, match="must return 12 user embeddings"):
         check_fit(model, graph)
+
+
+def test_checksums_tell_names_types_shapes_and_values_apart():
+    def layer(**values):
+        module = nn.Module()
+        for name, value in values.items():
+            module.register_buffer(name, value)
+        return module
+
+    ones = torch.ones(4, 3)
+    other = ones.clone()
+    other[2, 1] = 0
+    swapped = other[[2, 1, 0, 3]]
+    kinds = [layer(a=ones), layer(b=ones), layer(a=ones.double()), layer(a=ones.view(3, 4)), layer(a=other)]
+    kinds += [layer(a=swapped), layer(a=ones, b=ones), layer()]
+    assert len({checksums(kind) for kind in kinds}) == len(kinds)
+    assert checksums(layer(a=ones)) == checksums(layer(a=ones.clone()))

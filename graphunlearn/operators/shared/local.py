@@ -161,15 +161,18 @@ class Local:
     tilt: Tensor
     rows: Tensor
 
-    def starts_at(self, table: Tensor, rows: Tensor) -> bool:
-        """Return whether this is the risk around some nodes, at a table that is the one of the start around them.
+    def starts_at(self, objective: Objective, table: Tensor, rows: Tensor) -> bool:
+        """Return whether this is a risk around some nodes, at a table that is the one of the start around them.
 
         Args:
+            objective: The loss of the risk.
             table: The table ``[num_nodes, dim]``.
             rows: The nodes whose embeddings may change, ascending ``[num]``.
         """
         nodes = self.problem.nodes
         assert nodes is not None
+        if self.problem.new.objective != objective:
+            return False
         return torch.equal(nodes[self.rows], rows) and torch.equal(table[nodes].flatten(), self.problem.start)
 
     @classmethod

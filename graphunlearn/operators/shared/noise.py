@@ -66,7 +66,9 @@ class Movement:
         """
         moved, some = spread(self.form, graph, step), self
         if moved is None:
-            some = replace(self, pairs=tuple(pairs[:, :: max(1, pairs.size(1) // _FEWER)] for pairs in self.pairs))
+            some = replace(
+                self, pairs=tuple(pairs[:, :: max(1, pairs.size(1) // _FEWER)].contiguous() for pairs in self.pairs)
+            )
             nodes = torch.cat([(pairs + pairs.new_tensor([[0], [graph.num_users]])).flatten() for pairs in some.pairs])
             moved = propagated_at(self.form, graph, step, nodes.unique())
         if moved is None:

@@ -161,7 +161,7 @@ def refit_neighbours(
         log: dict[str, Any] = {"users": 0, "items": 0}
         for side, rows, ridge, noises in _linear_terms(graph, retained, removed, *terms):
             log[side] = len(rows)
-            local = around if known is not None and around is not None and around.starts_at(parameter, rows) else None
+            local = around if around is not None and around.starts_at(objective, parameter, rows) else None
             if known is not None and local is None:
                 local = Local.of(known, model, graph, retained, removed, rows)
             if known is None or local is None:

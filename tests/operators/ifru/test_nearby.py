@@ -17,9 +17,10 @@ from graphunlearn.operators import base
 from graphunlearn.operators.ifru import nearby
 from graphunlearn.operators.ifru.nearby import Nearby
 from graphunlearn.operators.ifru.prepared import Prepared, Stopping
-from graphunlearn.operators.shared import accepting, local
+from graphunlearn.operators.shared import accepting, local, refit
 from graphunlearn.operators.shared.correction import Tilted
 from graphunlearn.operators.shared.noise import pairs_near
+from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.right_hand_side import global_problem
 from graphunlearn.operators.shared.warm_start import warm_start
 
@@ -206,6 +207,32 @@ def test_rows_that_are_fitted_later_are_left_as_they_are(movements):
     assert log["emptied_nodes"] == int(graph.emptied(retained).sum()) > 0
     other = near(model, graph, scale=True).correct(copy.deepcopy(model), graph, retained, removed)
     assert other["tilted_fall"] > 0
+
+
+@pytest.mark.parametrize("model_of", [factors, light_gcn])
+def test_the_risk_around_rows_that_are_fitted_later_is_not_set_up_again(model_of, movements, monkeypatch):
+    """Unless the table is another one around these rows, or the loss draws other samples."""
+    monkeypatch.setattr(local, "SMALL", 10.0)
+    model, graph, *_ = setting(model_of)
+    retained, removed, _ = removal(graph, "user", 0)
+    corrected = copy.deepcopy(model)
+    assert near(model, graph, refits=True).correct(corrected, graph, retained, removed) is not None
+    around = nearby.AROUND.pop(corrected)
+    given = model, graph, retained, removed, OBJECTIVE
+    expected, found, other = (copy.deepcopy(corrected) for _ in range(3))
+    log = refit_neighbours(expected, *given, negatives=2)
+    calls = []
+    monkeypatch.setattr(refit.Local, "of", lambda *_: calls.append(1))
+    assert refit_neighbours(found, *given, negatives=2, around=around) == log
+    assert torch.equal(found.embedding.weight, expected.embedding.weight)
+    assert not torch.equal(found.embedding.weight, corrected.embedding.weight)
+    assert not calls
+    with torch.no_grad():
+        other.embedding.weight[around.problem.nodes[around.rows[0]]] += 1
+    refit_neighbours(other, *given, negatives=2, around=around)
+    assert len(calls) == 1
+    refit_neighbours(copy.deepcopy(corrected), *given, negatives=3, around=around)  # other samples
+    assert len(calls) == 2
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from graphunlearn.data import ForgetRequest
 from graphunlearn.datasets import synthetic_interactions
 from graphunlearn.nn import BCE, BPR, risk_of
 from graphunlearn.operators import IFRU
+from graphunlearn.operators.shared import noise, propagation
 from graphunlearn.operators.shared.noise import DRAWS, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.propagation import Rows
 from graphunlearn.operators.shared.refit import first_step, refit_neighbours
@@ -37,6 +38,25 @@ def test_the_movement_is_the_derivative_of_the_probabilities(model_of):
     part = torch.zeros_like(risk.table)
     part[nodes] = step.view_as(part)[nodes]
     assert movement.of_rows(Rows(nodes, part[nodes]), graph) == pytest.approx(movement(part.flatten()), rel=1e-10)
+
+
+@pytest.mark.parametrize("looked_at", [10.0, 0.0])
+def test_the_movement_in_a_large_graph_is_that_of_fewer_pairs(looked_at, monkeypatch):
+    """If the step is not spread, it is the mean over evenly spaced pairs, or of all if these cost too much."""
+    monkeypatch.setattr(propagation, "_DENSE", 0.0)
+    monkeypatch.setattr(propagation, "_LOOKED_AT", looked_at)
+    monkeypatch.setattr(noise, "_FEWER", 4)
+    graph = random_graph(12, 30, 60)
+    model = light_gcn(graph)
+    risk = risk_of(model, graph, BPR(negatives=2))
+    rows = Rows(torch.tensor([1, 14, 20]), torch.randn(3, risk.table.size(1), dtype=torch.float64))
+    pairs = graph.pairs[:, :20], graph.pairs[:, 20:23]
+    fewer = (pairs[0][:, ::5], pairs[1]) if looked_at else pairs
+    step = torch.zeros_like(risk.table).index_copy_(0, *rows).flatten()
+    expected = Movement(risk.form, risk.at(risk.parameters)[0], fewer)(step)
+    found = Movement(risk.form, risk.at(risk.parameters)[0], pairs).of_rows(rows, graph)
+    assert found == pytest.approx(expected, rel=1e-10)
+    assert found != pytest.approx(Movement(risk.form, risk.at(risk.parameters)[0], (pairs[1],))(step), rel=1e-6)
 
 
 @pytest.mark.parametrize("draws", [4, 5])

@@ -14,6 +14,7 @@ from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.nn import GRU4Rec, encode, reset_parameters
 from graphunlearn.nn.tables import node_rows
+from graphunlearn.operators.shared import warm_start as module
 from graphunlearn.operators.shared.warm_start import fresh_seed, kept_share, warm_start
 
 
@@ -81,6 +82,39 @@ def test_emptied_rows_are_drawn_from_the_models_own_initialisation():
     other = light_gcn(graph)
     warm_start(other, graph, retained, seed=3)
     assert not torch.equal(again.embedding.weight[2], other.embedding.weight[2])
+
+
+def test_what_is_redrawn_is_remembered_for_the_same_nodes_and_seed_alone(monkeypatch):
+    graph = random_graph()
+    retained = removal(graph, (graph.pairs[0] == 1).nonzero().view(-1))
+    more = removal(graph, (graph.pairs[0] <= 1).nonzero().view(-1))
+    resets = []
+    monkeypatch.setattr(module, "reset_parameters", lambda *a: resets.append(a) or reset_parameters(*a))
+
+    def redrawn(left, seed, model_of=light_gcn):
+        model = model_of(graph)
+        warm_start(model, graph, left, seed, scale=False)
+        return model.state_dict()
+
+    tables = [
+        redrawn(retained),
+        redrawn(retained),
+        redrawn(retained, seed=1),
+        redrawn(more),
+        redrawn(retained, 1, factors),
+    ]
+    assert len(resets) == 4
+    module._REDRAWN.clear()
+    again = [
+        redrawn(retained),
+        redrawn(retained),
+        redrawn(retained, seed=1),
+        redrawn(more),
+        redrawn(retained, 1, factors),
+    ]
+    for one, other in zip(tables, again):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert not torch.equal(*(t["embedding.weight"] for t in (tables[0], tables[2])))
 
 
 def test_emptied_items_of_two_tables_are_drawn_from_the_table_of_items():
