@@ -13,7 +13,7 @@ from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.refit import fit_rows, held_out, moments, with_affordable, without_span
+from graphunlearn.operators.shared.refit import fit_rows, moments, redrawn_risk, with_affordable, without_span
 from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
@@ -145,9 +145,8 @@ def refit_part(
             parts.append(without_span(some, (ranks.total(moment) if own else moment)[mine]))
         square = share[rows].to(table.dtype).square().unsqueeze(1)
         noises = square * torch.cat(parts), square * noise
-        fitted, steps = fit_rows(
-            risk, model.get_parameter(TABLE), rows, ridge, noises, held_out(risk, retained, rows), dot=dot
-        )
+        others = redrawn_risk(risk, retained, own, nodes, ranks.number)
+        fitted, steps = fit_rows(risk, model.get_parameter(TABLE), rows, ridge, noises, others, dot=dot)
         model.get_parameter(TABLE)[rows] = fitted
         log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     return log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,12 +101,18 @@ class Adjacency:
         rowptr = torch.zeros_like(self.rowptr)
         torch.cumsum(degree, 0, dtype=rowptr.dtype, out=rowptr[1:])
 
+        mask, before = mask.clone(), self.interaction
+
         def interaction() -> Tensor:
-            return (torch.cumsum(mask, 0, dtype=torch.int32) - 1).index_select(0, kept.of(self.interaction))
+            return (torch.cumsum(mask, 0, dtype=torch.int32) - 1).index_select(0, kept.of(before))
 
         found = Adjacency(rowptr, kept.of(self.col), interaction)
-        found._before = weakref.ref(self), kept, nodes  # weak: the graph before forgetting may be freed
+        if kept.few:
+            found._before = weakref.ref(self), kept, nodes  # weak: the graph before forgetting may be freed
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Adjacency, (self.rowptr, self.col, self.interaction)
 
     @property
     def num_nodes(self) -> int:
@@ -150,7 +157,8 @@ class Adjacency:
             col = self.col.index_select(0, entries).long()
             found = scale[row] * scale[col]
             values[entries] = found
-            values[self.places(col, row)] = found
+            low, high = self.places(col, row), self.places(col, row + 1)  # a pair that occurs twice has two entries
+            values[ranges(low, high - low)] = found.repeat_interleave(high - low)
             return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
         values = torch.repeat_interleave(scale, self.degree, output_size=self.col.numel())
         values *= scale.index_select(0, self.col)

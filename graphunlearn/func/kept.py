@@ -35,7 +35,7 @@ class Kept:
 
     @classmethod
     def without(cls, dropped: Tensor, size: int) -> Kept:
-        """Return the positions that are kept if some are dropped, at a cost that follows the number of these.
+        """Return the positions that are kept if some are dropped, without a mask of all positions.
 
         Args:
             dropped: The positions that are dropped, ascending ``[num]``.

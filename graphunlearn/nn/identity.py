@@ -46,9 +46,14 @@ def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _version(value: Tensor) -> tuple[int, int, int]:
     """Return the place of a tensor, its version, and a checksum; fused optimizers leave the version as it is."""
+    return value.data_ptr(), value._version, _content(value)
+
+
+def _content(value: Tensor) -> int:
+    """Return a checksum of the bits of a tensor."""
     flat = value.detach().contiguous().view(-1).view(torch.uint8)
     words = flat.numel() // 8 * 8 if flat.storage_offset() % 8 == 0 else 0
-    return value.data_ptr(), value._version, _checksum(flat[:words].view(torch.int64)) + int(flat[words:].sum())
+    return _checksum(flat[:words].view(torch.int64)) + int(flat[words:].sum())
 
 
 def _checksum(words: Tensor) -> int:
@@ -63,7 +68,7 @@ def _checksum(words: Tensor) -> int:
 
 
 def checksums(model: nn.Module) -> tuple[tuple[Any, ...], ...]:
-    """Return the name, type, shape and a checksum of every parameter and buffer, at a part of the cost of a hash.
+    """Return the name, type, shape and a checksum of every parameter and buffer, at a fraction of the cost of a hash.
 
     Two models with equal checksums are nearly always equal; use :func:`fingerprint` where this must be certain.
 
@@ -78,7 +83,7 @@ def checksums(model: nn.Module) -> tuple[tuple[Any, ...], ...]:
         >>> checksums(other) == checksums(other)
         True
     """
-    return tuple((name, v.dtype, tuple(v.shape), _version(v)[2]) for name, v in _tensors(model))
+    return tuple((name, v.dtype, tuple(v.shape), _content(v)) for name, v in _tensors(model))
 
 
 def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any]) -> Any:

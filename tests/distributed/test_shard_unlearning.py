@@ -8,7 +8,7 @@ import graphunlearn as gu
 from graphunlearn.distributed import Ranks, model_part, take_part, unlearn, unlearning, whole_result
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.operators import UnlinkRedraw
-from graphunlearn.operators.shared import acceptance
+from graphunlearn.operators.shared import acceptance, local
 
 WHOLE = gu.datasets.synthetic_interactions(num_users=40, num_items=25, interactions_per_user=8, seed=0)
 REQUESTS = {
@@ -75,6 +75,24 @@ def test_corrections_are_those_of_one_process(model, world, cases):
                 assert levels is expected is None or levels == pytest.approx(expected, rel=1e-9)
         for key in ("touched_rows", "emptied_nodes", "steered", "damping_rule"):
             assert log.get(key) == wanted.log.get(key), (name, words, key)
+
+
+def fit_log(ranks, model, items):
+    graph = take_part(WHOLE, ranks, items=items)
+    result = whole_result(unlearn(gu.Calibrate(), model_part(model, graph), graph, REQUESTS["users"]))
+    return None if result is None else result.log["refit"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:graphunlearn")
+@pytest.mark.parametrize("items", ["replicated", "sharded"])
+def test_what_decides_about_a_fit_is_that_of_one_process(model, items, monkeypatch):
+    log = together(fit_log, 2, model, items)[0]
+    monkeypatch.setattr(local, "SMALL", 0.0)  # one process fits with the samples around the request otherwise
+    wanted = gu.Calibrate().unlearn(model, WHOLE, REQUESTS["users"]).log["refit"]
+    assert log["items"] == wanted["items"] > 0
+    assert log["projected_items"] == wanted["projected_items"]
+    for figure in ("rise_items", "ridge_items"):
+        assert log[figure] == pytest.approx(wanted[figure], rel=1e-7)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:graphunlearn")

@@ -137,3 +137,6 @@ def test_checksums_tell_names_types_shapes_and_values_apart():
     kinds += [layer(a=swapped), layer(a=ones, b=ones), layer()]
     assert len({checksums(kind) for kind in kinds}) == len(kinds)
     assert checksums(layer(a=ones)) == checksums(layer(a=ones.clone()))
+    with torch.inference_mode():
+        made_there = ones.clone()
+    assert checksums(layer(a=made_there)) == checksums(layer(a=ones))

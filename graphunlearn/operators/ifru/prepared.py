@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -100,15 +101,18 @@ class Prepared:
             objective: The loss.
         """
         parts = [p.detach().flatten() for p in model.parameters() if p.requires_grad]
+        kind = reduce(torch.promote_types, (part.dtype for part in parts))
         same = (
             a is b and n == m and (a is None or n >= 0)  # changes of what was made in inference mode are not known
             for (a, n), (b, m) in zip(self.supervised, _supervised(graph))
         )
-        if not all(same) or self.objective != objective or sum(map(len, parts)) != len(self.trained):
+        if not all(same) or self.objective != objective or kind != self.trained.dtype:
+            return False
+        if sum(map(len, parts)) != len(self.trained):
             return False
         own = self.trained.split([len(part) for part in parts])
         known = self.known is None or self.known.propagates(linear_form(model, graph))
-        return known and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(own, parts))
+        return known and all(torch.equal(a, b.to(kind)) for a, b in zip(own, parts))
 
 
 @dataclass(frozen=True)

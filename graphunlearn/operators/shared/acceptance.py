@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ class Measured(NamedTuple):
 
     Args:
         losses: The losses of the chosen samples ``[num]``.
-        encoded: What levels are computed from, if it is known: the encoding here.
+        encoded: The final embeddings that levels are computed from; ``None`` if they are not known.
         slope: The gradient of the weighted sum of the losses, and what else slopes follow from; ``None`` without a
             tilt.
     """
@@ -213,14 +214,16 @@ class Acceptance:
         found = self.graph.adjacency.interactions(touched)
         found, gone = found[~removed[found]], removed.nonzero().view(-1)
 
-        def draw(index: Tensor) -> Any:
-            mask = index
-            if not isinstance(self.criterion, Objective):  # which need not take positions
-                mask = torch.zeros(self.retained.num_interactions, dtype=torch.bool, device=index.device)
-                mask[index] = True
-            return self.criterion.samples(self.retained, mask=mask)
-
+        draw = partial(self._samples, self.retained)
         return self.retained.num_interactions, found - torch.searchsorted(gone, found), draw
+
+    def _samples(self, graph: Any, index: Tensor) -> Any:
+        """Return the samples of some interactions, given by their ascending positions."""
+        if isinstance(self.criterion, Objective):
+            return self.criterion.samples(graph, mask=index)
+        mask = torch.zeros(graph.num_interactions, dtype=torch.bool, device=index.device)  # others take masks alone
+        mask[index] = True
+        return self.criterion.samples(graph, mask=mask)
 
     def _reference(self) -> None:
         """Measure the deleted model on what is chosen."""
@@ -312,7 +315,7 @@ class Acceptance:
         index, order = torch.cat([_outside(removed, self.chosen), gone]).sort()
         weights = torch.cat([self.weight, torch.full_like(gone, weight, dtype=torch.float64)])[order]
         for part, own in zip(index.split(CHUNK), weights.split(CHUNK)):
-            yield self.criterion.samples(self.graph, mask=part), own
+            yield self._samples(self.graph, part), own
 
     def _measured(self, model: nn.Module) -> Measured:
         """Return what is computed of a model."""

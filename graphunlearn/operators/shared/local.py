@@ -162,7 +162,7 @@ class Local:
     rows: Tensor
 
     def starts_at(self, objective: Objective, table: Tensor, rows: Tensor) -> bool:
-        """Return whether this is a risk around some nodes, at a table that is the one of the start around them.
+        """Return whether this is a risk around some nodes, whose rows of the table are those of the start.
 
         Args:
             objective: The loss of the risk.

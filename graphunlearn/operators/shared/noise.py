@@ -58,7 +58,7 @@ class Movement:
     def of_rows(self, step: Rows, graph: InteractionGraph) -> float:
         """Return the same for a step in some rows, propagated by the normalised adjacency of a graph.
 
-        In a large graph, where it would cost much to propagate the step, it is the mean over fewer pairs.
+        In a large graph, where it would cost much to propagate the step, the mean is estimated from fewer pairs.
 
         Args:
             step: The step.

@@ -175,7 +175,7 @@ class Propagation:
             table: The changed table ``[num_nodes, dim]``.
 
         Returns:
-            The final embeddings ``[num_nodes, dim]``; ``None`` if the propagation is another one.
+            The final embeddings; ``None`` if the propagation is another one.
         """
         if form is None or not self.reaches(form, graph):
             return None

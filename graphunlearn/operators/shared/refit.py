@@ -23,10 +23,10 @@ from graphunlearn.operators.shared.warm_start import kept_share
 __all__ = [
     "first_step",
     "fit_rows",
-    "held_out",
     "minimise",
     "moments",
     "neighbours_of_emptied",
+    "redrawn_risk",
     "refit_neighbours",
     "with_affordable",
     "without_span",
@@ -39,7 +39,7 @@ _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 _RISE = 0.0125  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
-_HELD_OUT = 16_384  # most interactions with other negatives
+_OTHERS = 16_384  # most interactions with other negatives
 
 
 @torch.no_grad()
@@ -102,8 +102,9 @@ def refit_neighbours(
     * :math:`s_i` is the share of interactions that :math:`i` keeps: the gradient is a sum over interactions. Its square
       was chosen on MovieLens-100K; with :math:`s_i`, an eighth of the trace of the most active users was left.
     * Where many users with few interactions leave, their span is that of nearly all embeddings, and what is projected
-      is the noise of users who stay. If the fit raises the risk of other negatives, of the interactions of :math:`T`,
-      by more than 1.25 %, it is repeated with :math:`\Pi_i = 0`.
+      is the noise of users who stay. If the fit raises the risk of the retained interactions of :math:`T` with other
+      negatives by more than 1.25 %, it is repeated with :math:`\Pi_i = 0`. Where the fit is that of a small request,
+      whose samples are those of :math:`T` alone, it is the risk that is minimised which must not rise.
 
     The minimiser is computed by two Gauss–Newton steps, each solved by conjugate gradients. A step that does not lower
     the objective is halved up to three times, and left out after that. The curvature includes the propagation, so that
@@ -125,7 +126,7 @@ def refit_neighbours(
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, the
-        lengths and numbers of products of the steps, the rise of the risk of other negatives as a share of it, and
+        lengths and numbers of products of the steps, the rise of the risk that must not rise as a share of it, and
         whether the noise was projected; or the reason why nothing was changed under ``"skipped"``.
         Empty if no node was emptied.
 
@@ -166,8 +167,9 @@ def refit_neighbours(
                 local = Local.of(known, model, graph, retained, removed, rows)
             if known is None or local is None:
                 risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
-                held = held_out(risk, retained, rows)
-                fitted, steps = fit_rows(risk, parameter, rows, ridge, noises, held, enough)
+                own = int(side == "items")
+                others = redrawn_risk(risk, retained, own, rows - graph.sides[own].start)
+                fitted, steps = fit_rows(risk, parameter, rows, ridge, noises, others, enough)
             else:
                 part = local.problem.new
                 assert isinstance(part, LinearRisk)
@@ -300,23 +302,28 @@ def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tu
         start = stop
 
 
-def held_out(risk: LinearRisk, retained: InteractionGraph, rows: Tensor) -> LinearRisk:
-    """Return the risk of retained interactions of some nodes, with other negatives than those of the training risk.
+def redrawn_risk(
+    risk: LinearRisk, retained: InteractionGraph, own: int, nodes: Tensor, total: Callable[[float], float] = float
+) -> LinearRisk:
+    """Return the risk of the retained interactions of some nodes, with other negatives than those of a risk.
 
     Args:
         risk: The risk.
         retained: The retained graph.
-        rows: The nodes ``[num]``.
+        own: The side of the nodes: 0 for users, 1 for items.
+        nodes: The nodes, in the numbering of their side ``[num]``.
+        total: A function that adds up a number over all processes that hold interactions.
 
     Returns:
-        The risk of at most 16,384 of these interactions, evenly spaced; of all samples if the loss draws no negatives.
+        The risk of about 16,384 of these interactions, evenly spaced, or of all if there are fewer; the risk itself if
+        its loss draws no negatives.
     """
     if not isinstance(risk.objective, Sampled):
         return risk
-    inside = torch.zeros(retained.num_nodes, dtype=torch.bool, device=rows.device)
-    inside[rows] = True
-    chosen = (inside[retained.pairs[0]] | inside[retained.pairs[1] + retained.num_users]).nonzero().view(-1)
-    chosen = chosen[:: max(1, -(-len(chosen) // _HELD_OUT))]
+    inside = torch.zeros((retained.num_users, retained.num_items)[own], dtype=torch.bool, device=nodes.device)
+    inside[nodes] = True
+    chosen = inside[retained.pairs[own]].nonzero().view(-1)
+    chosen = chosen[:: max(1, -(-int(total(len(chosen))) // _OTHERS))]
     return risk.of(risk.objective, risk.objective.samples(retained, mask=chosen, epoch=0))
 
 
@@ -326,11 +333,13 @@ def fit_rows(
     rows: Tensor,
     ridge: float,
     noises: tuple[Tensor, Tensor],
-    held: LinearRisk | None = None,
+    others: LinearRisk | None = None,
     enough: Callable[[Tensor], bool] | None = None,
     dot: Dot | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the rows of :func:`minimise` with the first linear term, or with the second if a risk rises with it.
+    """Return the rows of :func:`minimise` with the first linear term, or with the second where the first does harm.
+
+    If a risk rises by more than 1.25 % with the first fit, the fit with which it rises least is taken.
 
     Args:
         risk: The risk.
@@ -338,19 +347,24 @@ def fit_rows(
         rows: The numbers of the rows ``[num]``.
         ridge: The ridge.
         noises: The linear terms, each ``[num, dim]``.
-        held: The risk that must not rise (:func:`held_out`); by default the one that is minimised.
+        others: The risk that must not rise (:func:`redrawn_risk`); by default the one that is minimised.
         enough: As in :func:`minimise`.
         dot: As in :func:`minimise`.
+
+    Returns:
+        The rows ``[num, dim]``; and the log of :func:`minimise` with the rise as a share of the risk, and whether the
+        first linear term was taken.
     """
-    held, before = held or risk, table.detach()
-    first = held.value(before.flatten())
+    others, before = others or risk, table.detach()
+    first = others.value(before.flatten())
+    tried: list[tuple[Tensor, dict[str, Any]]] = []
     for noise, projected in zip(noises, (True, False)):
         found, log = minimise(risk, table, rows, ridge, noise, enough, dot)
-        rise = (held.value(before.index_copy(0, rows, found).flatten()) - first) / max(abs(first), 1e-30)
-        log |= {"rise": rise, "projected": projected}
+        rise = (others.value(before.index_copy(0, rows, found).flatten()) - first) / max(abs(first), 1e-30)
+        tried.append((found, log | {"rise": rise, "projected": projected}))
         if rise <= _RISE:
             break
-    return found, log
+    return min(tried, key=lambda one: one[1]["rise"])
 
 
 def minimise(

@@ -89,7 +89,7 @@ def _redrawn(
 ) -> dict[str, Rows]:
     """Return the rows of emptied nodes in the tables of a model drawn anew; they are kept for these retained pairs."""
     shapes = tuple((name, p.shape, p.dtype, p.device) for name, p in model.named_parameters())
-    key = type(model), origin_of(model), seed, shapes
+    key = origin_of(model), seed, shapes, tuple(_options(module) for module in model.modules())
     pairs = retained.pairs if retained.kind == "interactions" else None
     kept = None if pairs is None else _REDRAWN.get(pairs)
     if kept is None or kept[0] != key or not torch.equal(kept[1], emptied):
@@ -103,6 +103,13 @@ def _redrawn(
         if pairs is not None:
             _REDRAWN[pairs] = kept
     return kept[2]
+
+
+def _options(module: nn.Module) -> tuple[Any, ...]:
+    """Return what the initial values of a module may depend on, besides the shapes of its parameters."""
+    known = [(name, value) for name, value in vars(module).items() if not isinstance(value, nn.Module)]
+    simple = (int, float, str, bool, type(None))
+    return type(module), tuple((name, value) for name, value in known if isinstance(value, simple) or callable(value))
 
 
 def _drift(weight: Tensor, graph: InteractionGraph | SessionGraph, nodes: slice, side: slice) -> Tensor:

@@ -37,8 +37,10 @@ def graph():
 
 @pytest.fixture(params=[True, False], ids=["projected", "whole"])
 def projected(request, monkeypatch):
-    """Whether the noise is projected: whatever the risk of other negatives does, or not at all."""
-    monkeypatch.setattr(module, "_RISE", math.inf if request.param else -math.inf)
+    """Whether the noise is projected, whatever the risk of other negatives does; the second noise is not, either."""
+    monkeypatch.setattr(module, "_RISE", math.inf)
+    if not request.param:
+        monkeypatch.setattr(module, "without_span", lambda vector, _: vector)
     return request.param
 
 
@@ -112,7 +114,7 @@ def test_two_steps_are_those_of_dense_matrices(make, loss, level, graph, project
     assert log[side] == len(rows) > 0
     assert log[("items", "users")[own]] == 0
     assert log[f"lengths_{side}"][0] > 0
-    assert log[f"projected_{side}"] is projected
+    assert log[f"projected_{side}"]
 
 
 @pytest.mark.parametrize("make", [factors, light_gcn])
@@ -211,8 +213,10 @@ def loss_of_others(table, model, retained, rows):
     return total
 
 
+@pytest.mark.parametrize("limit", [module._RISE, -math.inf])
 @pytest.mark.parametrize("make", [factors, light_gcn])
-def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make):
+def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make, limit, monkeypatch):
+    monkeypatch.setattr(module, "_RISE", limit)
     taken, objective = [], BPR(negatives=2, weight_decay=0.01)
     for seed, scale in itertools.product(range(6), (0.2, 0.7, 1.5)):
         graph = random_graph(12, 9, 60, seed=seed)
@@ -222,15 +226,34 @@ def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make):
         terms = terms_of(model, graph, objective)
         (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms)
         table, risk = started.embedding.weight.detach(), risk_of(started, retained, objective)
-        fitted = table.index_copy(0, rows, module.minimise(risk, table, rows, ridge, noises[0])[0])
-        before, after = (loss_of_others(at, started, retained, rows.tolist()) for at in (table, fitted))
-        rise = after / before - 1
-        assert log["projected_items"] == (rise <= module._RISE)
-        if rise <= module._RISE:
-            assert log["rise_items"] == pytest.approx(rise, abs=1e-6)
-        taken.append(rise <= module._RISE)
+        before, rises = loss_of_others(table, started, retained, rows.tolist()), []
+        for noise in noises:
+            fitted = table.index_copy(0, rows, module.minimise(risk, table, rows, ridge, noise)[0])
+            rises.append(loss_of_others(fitted, started, retained, rows.tolist()) / before - 1)
+        expected = rises[0] <= module._RISE or rises[0] <= rises[1]
+        assert log["projected_items"] == expected
+        assert log["rise_items"] == pytest.approx(rises[0 if expected else 1], abs=1e-6)
+        taken.append(expected)
     assert any(taken)
-    assert make is light_gcn or not all(taken)
+    assert limit > 0 or not all(taken)
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_other_negatives_are_those_of_some_interactions_evenly_spaced(own, monkeypatch):
+    monkeypatch.setattr(module, "_OTHERS", 10)
+    graph, nodes = random_graph(12, 9, 60), torch.tensor([1, 4, 6])
+    risk = risk_of(factors(graph), graph, BPR(negatives=3))
+    mine = torch.isin(graph.pairs[own], nodes).nonzero().view(-1)
+    step = -(-len(mine) // 10)
+    assert step > 1
+    found = module.redrawn_risk(risk, graph, own, nodes)
+    expected = {tuple(graph.pairs[:, k].tolist()) for k in mine[::step].tolist()}
+    assert {*zip(found.samples.users.tolist(), found.samples.items.tolist())} == expected
+    drawn = draw_negatives(graph, found.samples.users, found.samples.items, 3, 1_000_003)
+    assert torch.equal(found.samples.negatives, drawn)
+    assert len(module.redrawn_risk(risk, graph, own, nodes, lambda count: 2 * count).samples) < len(expected)
+    squared = risk_of(factors(graph), graph, SquaredError())
+    assert module.redrawn_risk(squared, graph, own, nodes) is squared
 
 
 def terms_of(model, graph, objective):

@@ -12,7 +12,7 @@ from torch import nn
 from toys import Wrapped, factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
-from graphunlearn.nn import GRU4Rec, encode, reset_parameters
+from graphunlearn.nn import GRU4Rec, MatrixFactorization, encode, reset_parameters
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.operators.shared import warm_start as module
 from graphunlearn.operators.shared.warm_start import fresh_seed, kept_share, warm_start
@@ -84,6 +84,13 @@ def test_emptied_rows_are_drawn_from_the_models_own_initialisation():
     assert not torch.equal(again.embedding.weight[2], other.embedding.weight[2])
 
 
+class Scaled(MatrixFactorization):
+    std = 1.0
+
+    def reset_parameters(self):
+        nn.init.normal_(self.embedding.weight, std=self.std)
+
+
 def test_what_is_redrawn_is_remembered_for_the_same_nodes_and_seed_alone(monkeypatch):
     graph = random_graph()
     retained = removal(graph, (graph.pairs[0] == 1).nonzero().view(-1))
@@ -96,25 +103,18 @@ def test_what_is_redrawn_is_remembered_for_the_same_nodes_and_seed_alone(monkeyp
         warm_start(model, graph, left, seed, scale=False)
         return model.state_dict()
 
-    tables = [
-        redrawn(retained),
-        redrawn(retained),
-        redrawn(retained, seed=1),
-        redrawn(more),
-        redrawn(retained, 1, factors),
-    ]
+    calls = [(retained, 0), (retained, 0), (retained, 1), (more, 0), (retained, 1, factors)]
+    tables = [redrawn(*call) for call in calls]
     assert len(resets) == 4
     module._REDRAWN.clear()
-    again = [
-        redrawn(retained),
-        redrawn(retained),
-        redrawn(retained, seed=1),
-        redrawn(more),
-        redrawn(retained, 1, factors),
-    ]
-    for one, other in zip(tables, again):
+    for one, other in zip(tables, [redrawn(*call) for call in calls]):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert not torch.equal(*(t["embedding.weight"] for t in (tables[0], tables[2])))
+    for std, least, most in ((100.0, 1.0, 1e4), (0.01, 0.0, 0.1)):
+        model = Scaled(graph.num_nodes, 4)
+        model.std = std
+        warm_start(model, graph, retained, 0, scale=False)
+        assert least < float(model.embedding.weight[1].detach().norm()) < most
 
 
 def test_emptied_items_of_two_tables_are_drawn_from_the_table_of_items():
