@@ -76,9 +76,7 @@ class Adjacency:
             nodes: The users and items of the interactions that are dropped, ascending ``[num]``. If they have few
                 interactions, entries are looked up in their rows alone, and all others are copied in stretches.
         """
-        if nodes is not None and not self._is_small(nodes):
-            nodes = None
-        if nodes is not None:
+        if nodes is not None and _MANY * int(self.degree[nodes].sum()) < self.col.numel():
             return self._without(mask, nodes)
         keep = mask.index_select(0, self.interaction)
         kept_before = torch.zeros(keep.numel() + 1, dtype=torch.int32, device=keep.device)
@@ -86,9 +84,6 @@ class Adjacency:
         renumber, kept = torch.cumsum(mask, 0, dtype=torch.int32) - 1, Kept(keep)
         interaction = renumber.index_select(0, kept.of(self.interaction))
         return Adjacency(kept_before.index_select(0, self.rowptr), kept.of(self.col), interaction)
-
-    def _is_small(self, nodes: Tensor) -> bool:
-        return _MANY * int(self.degree[nodes].sum()) < self.col.numel()
 
     def _without(self, mask: Tensor, nodes: Tensor) -> Adjacency:
         """Return the adjacency of a subset, given the few nodes that lose interactions."""
@@ -111,8 +106,8 @@ class Adjacency:
             found._before = weakref.ref(self), kept, nodes  # weak: the graph before forgetting may be freed
         return found
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Adjacency, (self.rowptr, self.col, self.interaction)
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_interaction": self.interaction, "_before": None}  # what computes them cannot be copied
 
     @property
     def num_nodes(self) -> int:

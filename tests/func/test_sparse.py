@@ -1,5 +1,6 @@
 """Sparse products against dense ones and plain gathers, with all their derivatives."""
 
+import copy
 import gc
 import pickle
 import weakref
@@ -193,6 +194,19 @@ def test_the_adjacency_of_what_is_left_does_not_hold_the_one_before():
     assert left.normalized().values().equal(expected.normalized().values())
     assert pickle.loads(pickle.dumps(left)).interaction.equal(expected.interaction)
     assert left.interaction.equal(expected.interaction)
+
+
+def test_a_copy_is_of_the_same_class_and_has_all_attributes():
+    class Named(Adjacency):
+        name = ""
+
+    graph = random_graph()
+    named = Named(*(getattr(graph.adjacency, part) for part in ("rowptr", "col", "interaction")))
+    named.name = "mine"
+    for twin in (copy.copy(named), copy.deepcopy(named)):
+        assert type(twin) is Named
+        assert twin.name == "mine"
+        assert twin.interaction.equal(named.interaction)
 
 
 def test_pairs_that_occur_twice_are_normalised_alike(monkeypatch):
