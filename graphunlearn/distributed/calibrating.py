@@ -61,7 +61,7 @@ def calibrate_part(
     log: dict[str, Any] = {"touched_rows": start_part(model, graph, retained, method.seed, scale=method.shrink)}
     log |= {"steered": number, "emptied_nodes": gone}
     if trained is not None:
-        log["refit"] = refit_part(model, trained, graph, retained, removed, objective)
+        log["refit"] = refit_part(model, trained, graph, retained, removed, objective, noise=method._noise)
     log["rounds"] = []
     for _ in range(method.rounds if number else 0):
         with torch.no_grad():

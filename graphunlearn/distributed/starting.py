@@ -13,8 +13,9 @@ from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.refit import fit_rows, moments, redrawn_risk, with_affordable, without_span
+from graphunlearn.operators.shared.refit import NOISES, Noise, fit_rows, redrawn_risk, with_affordable
 from graphunlearn.operators.shared.ridge import Ridges
+from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
 __all__ = ["any_emptied", "refit_part", "start_part"]
@@ -88,6 +89,7 @@ def refit_part(
     objective: Objective,
     *,
     negatives: int = 32,
+    noise: Noise = "projected",
 ) -> dict[str, Any]:
     """Fit the items of emptied users, and the users of emptied items, to what remains, in place.
 
@@ -101,6 +103,7 @@ def refit_part(
         removed: Mask of the forgotten interactions of this rank ``[num_interactions]``.
         objective: The loss.
         negatives: Negatives per interaction, if the loss draws fewer.
+        noise: As there.
 
     Returns:
         A log, as that of one process.
@@ -135,17 +138,17 @@ def refit_part(
         place = _sides(graph)[own]
         ridge = ridges(own, place, dot)
         rows = nodes[here] + place.start - (items.first if own else 0)
-        noise = gradient[rows] + ridge * table[rows]
+        own_noise = gradient[rows] + ridge * table[rows]
         other = (encoded.items, encoded.queries)[own]
         parts, sizes = [table[:0]], [int(part.sum()) for part in here.split(_AT_ONCE)]
-        for chosen, mine, some in zip(nodes.split(_AT_ONCE), here.split(_AT_ONCE), noise.split(sizes)):
+        for chosen, mine, some in zip(nodes.split(_AT_ONCE), here.split(_AT_ONCE), own_noise.split(sizes)):
             if not len(chosen):
                 continue
             moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
             parts.append(without_span(some, (ranks.total(moment) if own else moment)[mine]))
         square = share[rows].to(table.dtype).square().unsqueeze(1)
-        noises = square * torch.cat(parts), square * noise
-        others = redrawn_risk(risk, retained, own, nodes, ranks.number)
+        noises = [square * part for part in (torch.cat(parts), own_noise)[NOISES[noise]]]
+        others = redrawn_risk(risk, retained, own, nodes, ranks.number) if len(noises) > 1 else None
         fitted, steps = fit_rows(risk, model.get_parameter(TABLE), rows, ridge, noises, others, dot=dot)
         model.get_parameter(TABLE)[rows] = fitted
         log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}

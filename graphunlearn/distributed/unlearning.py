@@ -180,14 +180,14 @@ def _accept(
     judging = ShardAcceptance(objective, before, deleted, graph, retained, removed, solves=solves, seed=seed)
 
     def step_again(other: Any) -> dict[str, Any]:
-        return ifru_part(other, model, before, graph, retained, removed)
+        return _step(other, model, before, graph, retained, removed)
 
     finish = None
     if isinstance(method, IFRU) and method.refit:
         loss = ifru_objective(method, graph)
 
         def finish() -> dict[str, Any]:
-            refit = refit_part(model, before, graph, retained, removed, loss)
+            refit = refit_part(model, before, graph, retained, removed, loss, noise="judged")
             return {"refit": refit} if refit else {}
 
     return settle(method, log, model, before, deleted, judging, step_again, finish, tells=graph.ranks.first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.neighbours import neighbour_means, random_walk
-from graphunlearn.operators.shared.refit import refit_neighbours
+from graphunlearn.operators.shared.refit import Noise, refit_neighbours, whole_noise
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -147,6 +148,7 @@ class Calibrate(Unlearner):
     shrink: bool = False
     tuning: TuneSettings = field(default_factory=TuneSettings)
     seed: int = 0
+    _noise: Noise = field(default="projected", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_sizes(rounds=self.rounds, epochs=self.epochs, least=0)
@@ -162,7 +164,8 @@ class Calibrate(Unlearner):
         log: dict[str, Any] = {"touched_rows": warm_start(model, graph, retained, self.seed, scale=self.shrink)}
         log["steered"], log["emptied_nodes"] = pairs.size(1), int(emptied.sum())
         if trained is not None:
-            log["refit"] = refit_neighbours(model, trained, graph, retained, request.mask(graph), objective)
+            removed = request.mask(graph)
+            log["refit"] = refit_neighbours(model, trained, graph, retained, removed, objective, noise=self._noise)
 
         def targets(encoded: Encoded) -> Tensor:
             return neighbourhood_targets(retained, encoded, pairs, seed=self.seed)
@@ -176,3 +179,11 @@ class Calibrate(Unlearner):
             tuning = replace(self.tuning, epochs=self.epochs, seed=self.seed)
             log["tuning"] = tune(model, retained, pairs, targets, objective, tuning)
         return log
+
+    def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
+        """Yield a variant whose fit of the neighbours of emptied nodes keeps the noise of training.
+
+        Args:
+            log: The log of the step.
+        """
+        yield from whole_noise(self, log)

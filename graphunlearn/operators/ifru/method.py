@@ -327,10 +327,10 @@ class IFRU(Unlearner):
         removed, rule, around = request.mask(graph), _RULES.pop(model, None), AROUND.pop(model, None)
         given = model, before, graph, retained, removed, self._objective(graph)
         if rule is None:
-            return {"refit": refit_neighbours(*given, around=around)}
+            return {"refit": refit_neighbours(*given, around=around, noise="judged")}
         if (movement := rule.of_refit(model, graph, retained, removed)) <= rule.limit:
             return {"refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}}
-        return {"refit": refit_neighbours(*given, enough=rule.enough)}
+        return {"refit": refit_neighbours(*given, enough=rule.enough, noise="judged")}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.

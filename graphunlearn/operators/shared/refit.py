@@ -2,9 +2,10 @@ r"""Fit the items of emptied users (and the users of emptied items) to what rema
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,55 +19,30 @@ from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.local import Local, known_of
 from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES, Ridges, plain_dot, restricted
+from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import kept_share
 
 __all__ = [
+    "NOISES",
+    "Noise",
     "first_step",
     "fit_rows",
     "minimise",
-    "moments",
     "neighbours_of_emptied",
     "redrawn_risk",
     "refit_neighbours",
+    "whole_noise",
     "with_affordable",
-    "without_span",
 ]
 
-_PAIRS = 1_000_000  # most pairs whose embeddings are gathered at a time
-_MATRICES = 2_000  # most small matrices at a time
-_TIGHT = 0.01  # regularisation of the projection, as a share of the mean eigenvalue
+Noise = Literal["projected", "whole", "judged"]
+
+NOISES: dict[str, slice] = {"projected": slice(1), "whole": slice(1, 2), "judged": slice(2)}
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 _RISE = 0.0125  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
 _OTHERS = 16_384  # most interactions with other negatives
-
-
-@torch.no_grad()
-def without_span(vector: Tensor, moment: Tensor) -> Tensor:
-    r"""Return many vectors without their components in the spans of some embeddings.
-
-    With :math:`C = \sum_k z_k z_k^\top`, the vector :math:`\tau(C + \tau I)^{-1} v` is nearly the projection of
-    :math:`v` on what is orthogonal to all :math:`z_k`; :math:`\tau` is a hundredth of the mean eigenvalue of :math:`C`.
-
-    Args:
-        vector: The vectors :math:`v` ``[num, dim]``.
-        moment: The matrices :math:`C` ``[num, dim, dim]``; a vector whose matrix is zero is returned as it is.
-
-    Returns:
-        The vectors ``[num, dim]``.
-
-    Example:
-        >>> import torch
-        >>> moment = torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])
-        >>> without_span(torch.tensor([[1.0, 1.0]]), moment)
-        tensor([[0.0050, 1.0000]])
-    """
-    mean = moment.diagonal(dim1=1, dim2=2).mean(1)
-    scaled = moment / torch.where(mean > 0, mean, 1.0).view(-1, 1, 1)
-    identity = _TIGHT * torch.eye(vector.size(1), dtype=vector.dtype, device=vector.device)
-    factor = torch.linalg.cholesky(scaled + identity)
-    return _TIGHT * torch.cholesky_solve(vector.unsqueeze(2), factor).squeeze(2)
 
 
 @torch.no_grad()
@@ -81,6 +57,7 @@ def refit_neighbours(
     negatives: int = 32,
     enough: Callable[[Tensor], bool] | None = None,
     around: Local | None = None,
+    noise: Noise = "projected",
 ) -> dict[str, Any]:
     r"""Fit the items of emptied users, and the users of emptied items, to the retained interactions, in place.
 
@@ -98,13 +75,15 @@ def refit_neighbours(
       were kept (:math:`\nu_i = \nabla_i R + \delta\hat e_i`), the first step would be that of
       :class:`~graphunlearn.IFRU`, and the trace in it would be kept, too.
     * :math:`\Pi_i` projects on the span of the final embeddings of the emptied users of :math:`i`
-      (:func:`without_span`), the directions in which these users pulled.
+      (:func:`~graphunlearn.operators.shared.span.without_span`), the directions in which these users pulled.
     * :math:`s_i` is the share of interactions that :math:`i` keeps: the gradient is a sum over interactions. Its square
       was chosen on MovieLens-100K; with :math:`s_i`, an eighth of the trace of the most active users was left.
     * Where many users with few interactions leave, their span is that of nearly all embeddings, and what is projected
-      is the noise of users who stay. If the fit raises the risk of the retained interactions of :math:`T` with other
-      negatives by more than 1.25 %, it is repeated with :math:`\Pi_i = 0`. Where the fit is that of a small request,
-      whose samples are those of :math:`T` alone, it is the risk that is minimised which must not rise.
+      is the noise of users who stay. With ``noise="judged"``, a fit that raises the risk of the retained interactions
+      of :math:`T` with other negatives by more than 1.25 % is therefore repeated with :math:`\Pi_i = 0`. Where the fit
+      is that of a small request, whose samples are those of :math:`T` alone, it is the risk that is minimised which
+      must not rise. This is for corrected models: from one that was not corrected, a fit without harm raises the risk
+      as well, since it takes away the trace, and ``"projected"`` and ``"whole"`` (:math:`\Pi_i = 0`) do not compare.
 
     The minimiser is computed by two Gauss–Newton steps, each solved by conjugate gradients. A step that does not lower
     the objective is halved up to three times, and left out after that. The curvature includes the propagation, so that
@@ -123,11 +102,13 @@ def refit_neighbours(
             be more than 2.5 million in total.
         enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
         around: The risk around these embeddings, if it may be known.
+        noise: Whether the noise is projected, whole, or judged.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, the
-        lengths and numbers of products of the steps, the rise of the risk that must not rise as a share of it, and
-        whether the noise was projected; or the reason why nothing was changed under ``"skipped"``.
+        lengths and numbers of products of the steps and, if it is judged, the rise of the risk that must not rise
+        as a share of it, and whether the noise was projected; or the reason why nothing was changed under
+        ``"skipped"``.
         Empty if no node was emptied.
 
     Example:
@@ -160,7 +141,8 @@ def refit_neighbours(
         else:
             terms = known.risk.table, known.gradient, known.encoded, known.ridges
         log: dict[str, Any] = {"users": 0, "items": 0}
-        for side, rows, ridge, noises in _linear_terms(graph, retained, removed, *terms):
+        for side, rows, ridge, both in _linear_terms(graph, retained, removed, *terms):
+            noises = list(both)[NOISES[noise]]
             log[side] = len(rows)
             local = around if around is not None and around.starts_at(objective, parameter, rows) else None
             if known is not None and local is None:
@@ -168,13 +150,13 @@ def refit_neighbours(
             if known is None or local is None:
                 risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
                 own = int(side == "items")
-                others = redrawn_risk(risk, retained, own, rows - graph.sides[own].start)
+                others = redrawn_risk(risk, retained, own, rows - graph.sides[own].start) if len(noises) > 1 else None
                 fitted, steps = fit_rows(risk, parameter, rows, ridge, noises, others, enough)
             else:
                 part = local.problem.new
                 assert isinstance(part, LinearRisk)
                 rest = local.tilt.view_as(part.table)[local.rows] - known.gradient[rows]
-                pulls = rest + noises[0], rest + noises[1]
+                pulls = [rest + one for one in noises]
                 fitted, steps = fit_rows(part, part.table, local.rows, ridge, pulls)
                 steps["samples"] = len(part.samples)
             parameter[rows] = fitted
@@ -182,6 +164,20 @@ def refit_neighbours(
     except ArgumentError as error:
         return {"skipped": f"the retained graph must {error.expected} (got {error.got})"}
     return log
+
+
+def whole_noise(method: Any, log: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield a method with a description, if its rejected step fitted neighbours of emptied nodes: all noise is kept.
+
+    Args:
+        method: The method, whose field ``_noise`` is passed to :func:`refit_neighbours`.
+        log: The log of the step.
+    """
+    fitted = log.get("refit", {})
+    if method._noise == "projected" and (fitted.get("users") or fitted.get("items")):
+        other = copy.copy(method)
+        other._noise = "whole"
+        yield "the fit that keeps the noise of training", other
 
 
 @torch.no_grad()
@@ -277,31 +273,6 @@ def with_affordable(objective: Objective, negatives: int, num_interactions: int)
     return objective.with_negatives(max(objective.negatives, affordable))
 
 
-def moments(pairs: Tensor, own: int, nodes: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    r"""Yield slices of ``nodes`` and their :math:`\sum zz^\top` ``[num, dim, dim]`` in parts that fit into memory.
-
-    Args:
-        pairs: Pairs of users and items ``[2, num_pairs]``.
-        own: The side of the nodes: 0 for users, 1 for items.
-        nodes: The nodes, ascending ``[num_nodes]``.
-        rows: The embeddings of the other side.
-    """
-    size = int(nodes.max()) + 1
-    keep = torch.isin(pairs[own], nodes)
-    owner, other = pairs[own, keep], pairs[1 - own, keep]
-    other = other[owner.argsort(stable=True)]
-    count = torch.bincount(owner, minlength=size)[nodes]
-    ends = torch.cumsum(count, 0)
-    start = 0
-    while start < len(nodes):
-        base = int(ends[start - 1]) if start else 0
-        stop = int(torch.searchsorted(ends, base + _PAIRS, right=True))
-        stop = min(max(start + 1, stop), start + _MATRICES, len(nodes))
-        found = rows.index_select(0, other[base : int(ends[stop - 1])])
-        yield slice(start, stop), torch.stack([z.t() @ z for z in found.split(count[start:stop].tolist())])
-        start = stop
-
-
 def redrawn_risk(
     risk: LinearRisk, retained: InteractionGraph, own: int, nodes: Tensor, total: Callable[[float], float] = float
 ) -> LinearRisk:
@@ -332,29 +303,32 @@ def fit_rows(
     table: Tensor,
     rows: Tensor,
     ridge: float,
-    noises: tuple[Tensor, Tensor],
+    noises: Sequence[Tensor],
     others: LinearRisk | None = None,
     enough: Callable[[Tensor], bool] | None = None,
     dot: Dot | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the rows of :func:`minimise` with the first linear term, or with the second where the first does harm.
+    """Return the rows of :func:`minimise` with the first linear term, or with another where the first does harm.
 
-    If a risk rises by more than 1.25 % with the first fit, the fit with which it rises least is taken.
+    Without another term, the first is taken. Otherwise, if a risk rises by more than 1.25 % with the first fit, the
+    fit with which it rises least is taken.
 
     Args:
         risk: The risk.
         table: The table, whose other rows are fixed ``[num_nodes, dim]``.
         rows: The numbers of the rows ``[num]``.
         ridge: The ridge.
-        noises: The linear terms, each ``[num, dim]``.
+        noises: The linear terms, each ``[num, dim]``: one or two.
         others: The risk that must not rise (:func:`redrawn_risk`); by default the one that is minimised.
         enough: As in :func:`minimise`.
         dot: As in :func:`minimise`.
 
     Returns:
-        The rows ``[num, dim]``; and the log of :func:`minimise` with the rise as a share of the risk, and whether the
-        first linear term was taken.
+        The rows ``[num, dim]``; and the log of :func:`minimise`, which has the rise as a share of the risk and whether
+        the first linear term was taken if there are two.
     """
+    if len(noises) == 1:
+        return minimise(risk, table, rows, ridge, noises[0], enough, dot)
     others, before = others or risk, table.detach()
     first = others.value(before.flatten())
     tried: list[tuple[Tensor, dict[str, Any]]] = []

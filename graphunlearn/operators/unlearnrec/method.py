@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from graphunlearn.nn.training.objective import Objective, default_objective
 from graphunlearn.operators.base import Unlearner
 from graphunlearn.operators.shared.checks import check
 from graphunlearn.operators.shared.preparation import Kept
-from graphunlearn.operators.shared.refit import refit_neighbours
+from graphunlearn.operators.shared.refit import Noise, refit_neighbours, whole_noise
 from graphunlearn.operators.shared.steer import steer
 from graphunlearn.operators.shared.tune import TuneSettings, tune
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -106,6 +107,7 @@ class UnlearnRec(Simulation, Unlearner):
     settings: FitSettings | None = None
     pretraining: EncoderSettings = field(default_factory=EncoderSettings)
     tuning: TuneSettings = field(default_factory=TuneSettings)
+    _noise: Noise = field(default="projected", init=False, repr=False, compare=False)
     _before: tuple[tuple[str, str], Encoded] | None = field(default=None, init=False, repr=False, compare=False)
     _asked: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -151,7 +153,7 @@ class UnlearnRec(Simulation, Unlearner):
         others = None
         if trained is not None:
             others = self._others(model, graph, retained, removed, before)
-            log["refit"] = refit_neighbours(model, trained, graph, retained, removed, objective)
+            log["refit"] = refit_neighbours(model, trained, graph, retained, removed, objective, noise=self._noise)
         removal = Removal.of(model, graph, retained, removed, before)
         pairs, targets = removal.pairs, _answer(encoder, removal)
         log["steered"] = len(targets)
@@ -163,6 +165,14 @@ class UnlearnRec(Simulation, Unlearner):
             tuning = replace(self.tuning, epochs=self.epochs, seed=self.seed)
             log["tuning"] = tune(model, retained, pairs, lambda _: targets, objective, tuning)
         return log
+
+    def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
+        """Yield a variant whose fit of the neighbours of emptied nodes keeps the noise of training.
+
+        Args:
+            log: The log of the step.
+        """
+        yield from whole_noise(self, log)
 
     def _others(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor, before: Encoded

@@ -13,14 +13,18 @@ from toys import factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.nn import BCE, BPR, InBatchSoftmax, SampledBCE, SquaredError, fit, risk_of
+from graphunlearn.nn import BCE, BPR, FitSettings, InBatchSoftmax, SampledBCE, SquaredError, fit, risk_of
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.nn.training.negatives import draw_negatives
-from graphunlearn.operators import IFRU, Calibrate, UnlinkRedraw
+from graphunlearn.operators import IFRU, Calibrate, UnlearnRec, UnlinkRedraw
+from graphunlearn.operators.shared import accepting, span
 from graphunlearn.operators.shared import refit as module
-from graphunlearn.operators.shared.refit import refit_neighbours, without_span
+from graphunlearn.operators.shared.acceptance import Judged
+from graphunlearn.operators.shared.refit import refit_neighbours
 from graphunlearn.operators.shared.ridge import Ridges
+from graphunlearn.operators.shared.span import without_span
 from graphunlearn.operators.shared.warm_start import warm_start
+from graphunlearn.operators.unlearnrec.encoder import EncoderSettings
 
 LOSSES = {
     "bpr": BPR(negatives=2, weight_decay=0.0),
@@ -54,6 +58,7 @@ def refitted(model, graph, request, objective, **options):
     started = copy.deepcopy(model)
     warm_start(started, graph, retained, 0, scale=False)
     done = copy.deepcopy(started)
+    options = {"noise": "judged"} | options
     log = refit_neighbours(done, model, graph, retained, request.mask(graph), objective, **options)
     return started, done, log
 
@@ -238,6 +243,23 @@ def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make, lim
     assert limit > 0 or not all(taken)
 
 
+@pytest.mark.parametrize("noise", ["projected", "whole"])
+@pytest.mark.parametrize("make", [factors, light_gcn])
+def test_noise_that_is_not_judged_is_projected_or_whole(make, noise, graph, monkeypatch):
+    monkeypatch.setattr(module, "_RISE", -math.inf)
+    model, request, objective = make(graph), request_of("user", graph), BPR(negatives=2, weight_decay=0.01)
+    retained, _ = graph.split(request)
+    started, done, log = refitted(model, graph, request, objective, negatives=1, noise=noise)
+    terms = terms_of(model, graph, objective)
+    (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms)
+    table, risk = started.embedding.weight.detach(), risk_of(started, retained, objective)
+    mine, other = noises if noise == "projected" else noises[::-1]
+    expected = module.minimise(risk, table, rows, ridge, mine)[0]
+    torch.testing.assert_close(done.embedding.weight.detach()[rows], expected)
+    assert not torch.allclose(expected, module.minimise(risk, table, rows, ridge, other)[0])
+    assert not {"rise_items", "projected_items"} & set(log)
+
+
 @pytest.mark.parametrize("own", [0, 1])
 def test_other_negatives_are_those_of_some_interactions_evenly_spaced(own, monkeypatch):
     monkeypatch.setattr(module, "_OTHERS", 10)
@@ -267,8 +289,8 @@ def test_parts_that_fit_into_memory_give_the_same(graph, monkeypatch):
     found = []
     request = ForgetRequest.internal("user", torch.tensor([1, 2]))
     for pairs, matrices in ((1, 10**6), (10**6, 2), (10**6, 10**6)):
-        monkeypatch.setattr(module, "_PAIRS", pairs)
-        monkeypatch.setattr(module, "_MATRICES", matrices)
+        monkeypatch.setattr(span, "_PAIRS", pairs)
+        monkeypatch.setattr(span, "_MATRICES", matrices)
         found.append(refitted(factors(graph), graph, request, BPR())[1].embedding.weight)
     torch.testing.assert_close(found[0], found[2])
     torch.testing.assert_close(found[1], found[2])
@@ -347,11 +369,72 @@ def test_ifru_fits_the_items_after_its_step(rejection):
     assert "refit" not in step.log
     expected = copy.deepcopy(step.model)
     removed, objective = request.mask(graph), IFRU()._objective(graph)
-    log = refit_neighbours(expected, model, graph, step.graph, removed, objective)
+    log = refit_neighbours(expected, model, graph, step.graph, removed, objective, noise="judged")
     torch.testing.assert_close(whole.model.embedding.weight, expected.embedding.weight)
     assert whole.log["refit"] == log
     assert log["items"] > 0
     assert "refit" not in IFRU(prune=0.5, on_rejection="keep").unlearn(model, graph, request).log
+
+
+class Judging:
+    """Verdicts in the order of the models that are judged; the steps that were judged are kept."""
+
+    solves, number = False, 1
+
+    def __init__(self, *verdicts):
+        self.verdicts, self.steps = list(verdicts), []
+
+    def judge(self, model):
+        self.steps.append(copy.deepcopy(model.embedding.weight.detach()))
+        return Judged(None, None, None, self.verdicts.pop(0), "so it was said")
+
+    def record(self, _):
+        return {}
+
+
+def prepared(method, model, graph):
+    if method.needs_preparation:
+        method.prepare(model, graph, progress=False)
+    return method
+
+
+FITTED = [Calibrate(), UnlearnRec(settings=FitSettings(epochs=3), pretraining=EncoderSettings(steps=20), requests=2)]
+
+
+@pytest.mark.parametrize("method", FITTED, ids=lambda m: m.name)
+def test_where_the_fit_is_rejected_one_that_keeps_the_noise_is_tried_first(method, monkeypatch):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
+    fit(model, graph, objective=BPR(), epochs=20)
+    judging = Judging(False, True)
+    monkeypatch.setattr(accepting, "judging_of", lambda *_, **__: judging)
+    method = prepared(method, model, graph)
+    result = method.unlearn(model, graph, request)
+    assert result.log["acceptance"]["outcome"] == "milder"
+    assert [tried["what"] for tried in result.log["acceptance"]["tried"]] == [
+        "the fit that keeps the noise of training"
+    ]
+    assert {"refit", "refused_step"} <= set(result.log)
+    retained, _ = graph.split(request)
+    for noise, step in zip(("projected", "whole"), judging.steps, strict=True):
+        started = copy.deepcopy(model)
+        warm_start(started, graph, retained, 0, scale=False)
+        refit_neighbours(started, model, graph, retained, request.mask(graph), BPR(), noise=noise)
+        torch.testing.assert_close(step[graph.num_users :], started.embedding.weight[graph.num_users :])
+    assert torch.equal(result.model.embedding.weight, judging.steps[1])
+    assert not torch.equal(*judging.steps)
+
+
+@pytest.mark.parametrize("method", FITTED, ids=lambda m: m.name)
+def test_where_nothing_was_fitted_a_rejected_step_is_shortened_at_once(method, monkeypatch):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1).float(), ForgetRequest.internal("interaction", graph.pairs[:, ::50])
+    fit(model, graph, objective=BPR(), epochs=20)
+    monkeypatch.setattr(accepting, "judging_of", lambda *_, **__: Judging(False, True))
+    method = prepared(method, model, graph)
+    with pytest.warns(UserWarning, match="took 0.5 of the step"):
+        result = method.unlearn(model, graph, request)
+    assert result.log["acceptance"]["outcome"] == "shortened"
 
 
 def test_a_fit_that_is_worse_than_deleting_the_edges_is_taken_back(monkeypatch):
