@@ -3,6 +3,7 @@ r"""Is a model near a stationary point of a loss? A model that was trained with 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = ["Stationarity", "losses_by_fit", "stationarity"]
 NEAR, FAR = 0.45, 0.7  # settled on models of ML-100K and confirmed on others; see docs/own-loss.md
 SAMPLED = 20_000  # interactions of the sample
 _APART = 7_919  # between the seeds of two draws
+_BLOCK = 1 << 20  # entries that are summed in float64 at a time
 DRAWS = 8  # draws of negatives that losses are compared with
 
 
@@ -127,18 +129,27 @@ def _fits(
                     known = risk_of(model, graph, loss, part) if known is None else known.of(loss, part.by_user())
                     total.add(known)
             assert known is not None
-            slope, other = (total.mean(known).double() for total in (own, shuffled))
-            fits.append(_figures(objective, slope, other, known.parameters.double(), count))
+            slope, other = own.mean(known), shuffled.mean(known)
+            fits.append(_figures(objective, slope, other, known.parameters, count))
     return fits
 
 
 def _figures(objective: Objective, slope: Tensor, shuffled: Tensor, theta: Tensor, count: int) -> Stationarity:
     """Return the figures of a loss, given its gradient, that of shuffled pairs and the parameters."""
-    along, square = -float(slope @ theta), max(float(theta @ theta), 1e-30)
-    norm, scale = float(slope.norm()), max(float(shuffled.norm()), 1e-30)
-    cosine = along / max(norm * square**0.5, 1e-30)
-    rest = float((slope + max(along / square, 0.0) * theta).norm())
-    return Stationarity(objective, cosine, norm, float(shuffled.norm()), rest / scale, count)
+    along, square = -_inner(slope, theta), max(_inner(theta, theta), 1e-30)
+    norm, other = _inner(slope, slope) ** 0.5, _inner(shuffled, shuffled) ** 0.5
+    cosine, ridge = along / max(norm * square**0.5, 1e-30), max(along / square, 0.0)
+    rest = sum(float((g + ridge * e).square().sum()) for g, e in _in_blocks(slope, theta)) ** 0.5
+    return Stationarity(objective, cosine, norm, other, rest / max(other, 1e-30), count)
+
+
+def _in_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield parts of two vectors in float64, so that no whole vector is held in it."""
+    yield from ((x.double(), y.double()) for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True))
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    return sum(float(x @ y) for x, y in _in_blocks(a, b))
 
 
 def losses_by_fit(
@@ -195,19 +206,20 @@ class _Sum:
         """Add the gradient of a risk."""
         self.number, theta = self.number + 1, risk.parameters
         if isinstance(risk, LinearRisk) and risk.closed:
-            self.back = self.back + risk.back(theta)
-            self.own = self.own + (risk._l2(theta) * risk.table).flatten()
+            self.back += risk.back(theta)
+            self.own += (risk._l2(theta) * risk.table).flatten()
         else:
-            self.own = self.own + risk.gradient(theta)
+            self.own += risk.gradient(theta)
 
     @torch.no_grad()
     def mean(self, risk: Risk) -> Tensor:
         """Return the mean gradient, given one of the risks ``[num_parameters]``."""
         if isinstance(self.back, Tensor):
             assert isinstance(risk, LinearRisk)
-            self.own = self.own + risk.form.propagate(self.back).flatten()
+            self.own += risk.form.propagate(self.back).flatten()
+            self.back = 0.0
         assert isinstance(self.own, Tensor)
-        return self.own / self.number
+        return self.own.div_(self.number)
 
 
 def _checked(model: nn.Module, graph: Any, objective: Any) -> Objective:

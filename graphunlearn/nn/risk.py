@@ -3,7 +3,7 @@ r"""The training risk :math:`R(\theta; D, G)` of a model on a graph, with its va
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -15,14 +15,17 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
 from graphunlearn.nn.calling import call_with
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
+from graphunlearn.nn.rotated import Rotated
 from graphunlearn.nn.training.objective import Objective, Samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Curvature", "LinearRisk", "Risk", "Rotated", "risk_of"]
+__all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
 
 Curvature = Literal["gauss-newton", "hessian"]
+
+_PAIRS = 4_000_000  # most pairs of samples that are scored at a time where nothing is kept of them
 
 
 class Risk:
@@ -159,41 +162,6 @@ class Risk:
         return self.objective.weight_decay * self._counts.to(theta.dtype).unsqueeze(1)
 
 
-@dataclass(frozen=True)
-class Rotated:
-    r"""A matrix that is diagonal in other axes: :math:`Q_u D Q_u^\top` for users and :math:`Q_i D Q_i^\top` for items.
-
-    Args:
-        users: The axes :math:`Q_u` in the rows of users ``[dim, dim]``.
-        items: The axes :math:`Q_i` in the rows of items ``[dim, dim]``.
-        diagonal: The diagonal :math:`D` of every node, users first ``[num_nodes, dim]``.
-    """
-
-    users: Tensor
-    items: Tensor
-    diagonal: Tensor
-
-    def inverse(self, num_users: int, damping: float, share: Tensor) -> Product:
-        r"""Return the product with the inverse of the matrix, in proportion to a share of every node, and damped.
-
-        Args:
-            num_users: Number of users.
-            damping: The damping :math:`\delta > 0`.
-            share: The factor of every node ``[num_nodes, 1]``.
-        """
-        inverse = 1 / (self.diagonal * share + damping)
-
-        @torch.no_grad()
-        def product(r: Tensor) -> Tensor:
-            sides = r.view_as(inverse).split([num_users, len(inverse) - num_users])
-            axes = self.users, self.items
-            turned = inverse * torch.cat([side @ q for side, q in zip(sides, axes)])
-            parts = zip(turned.split([len(side) for side in sides]), axes)
-            return torch.cat([part @ q.t() for part, q in parts]).flatten()
-
-        return product
-
-
 class LinearRisk(Risk):
     r"""The risk of one linearly propagated table, :math:`Z = \sum_l \alpha_l \hat A^l E + C`, with dot-product scores.
 
@@ -264,12 +232,22 @@ class LinearRisk(Risk):
         zu, zi, margins = self._at(theta)
         return Encoded(zu, zi), margins
 
-    def _at(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def final(self, theta: Tensor) -> Encoded:
+        """Return the final embeddings at ``theta``, without gradients; the latest are kept.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+        """
         version = -1 if theta.is_inference() else theta._version  # tensors made in inference mode have none
         if self._latest is None or version < 0 or self._latest[0] is not theta or self._latest[1] != version:
             zu, zi = (part.contiguous() for part in self._rows(theta).split(list(self.samples.size)))
             self._latest, self._margins = (theta, version, zu, zi), None
-        zu, zi = self._latest[2:]
+        return Encoded(*self._latest[2:])
+
+    def _at(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        final = self.final(theta)
+        zu, zi = final.queries, final.items
         if self._margins is None:
             self._margins = self.objective.margins(self.samples.pattern.dots(zu, zi), self.samples)
         return zu, zi, self._margins
@@ -315,10 +293,41 @@ class LinearRisk(Risk):
         Returns:
             The gradient ``[num_nodes, dim]``.
         """
-        zu, zi, margins = self._at(theta)
-        pattern, samples = self.samples.pattern, self.samples
-        y = self.objective.margins_transposed(self.objective.phi(margins, samples)[1] / margins.size(1), samples)
-        return torch.cat([pattern.matmul(y, zi), self._summed(pattern.transposed.matmul(y, zu))])
+        objective, final = self.objective, self.final(theta)
+
+        def slope(margins: Tensor, samples: Samples) -> Tensor:
+            return objective.margins_transposed(objective.phi(margins, samples)[1] / margins.size(1), samples)
+
+        return self.gathered(theta, slope, final.queries, final.items)
+
+    @torch.no_grad()
+    def gathered(
+        self, theta: Tensor, weight: Callable[[Tensor, Samples], Tensor], users: Tensor, items: Tensor
+    ) -> Tensor:
+        r"""Return the sum of the rows of the other side over the pairs of every node, :math:`\sum_s y_s b_{c_s}`.
+
+        Many pairs are scored in parts, of which nothing is kept.
+
+        Args:
+            theta: The parameters ``[num_parameters]``.
+            weight: A function of margins and their samples that returns the weight :math:`y_s` of every pair.
+            users: A row per user, which items receive ``[num_users, k]``.
+            items: A row per item, which users receive ``[num_items, k]``.
+
+        Returns:
+            The sums, users first ``[num_nodes, k]``.
+        """
+        samples, final = self.samples, self.final(theta)
+        if samples.num_pairs <= _PAIRS or "pattern" in vars(samples):
+            pattern, values = samples.pattern, weight(self._at(theta)[2], samples)
+            return torch.cat([pattern.matmul(values, items), self._summed(pattern.transposed.matmul(values, users))])
+        of_users, of_items = users.new_zeros(len(users), items.size(1)), items.new_zeros(len(items), users.size(1))
+        for place, part in samples.parts(_PAIRS):
+            pattern = part.pattern
+            values = weight(self.objective.margins(pattern.dots(final.queries[place], final.items), part), part)
+            of_users[place] += pattern.matmul(values, items)
+            of_items += pattern.transposed.matmul(values, users[place])
+        return torch.cat([of_users, self._summed(of_items)])
 
     def encode(self, theta: Tensor) -> Encoded:
         sizes = list(self.samples.size)
@@ -350,8 +359,8 @@ class LinearRisk(Risk):
         Args:
             theta: The parameters ``[num_parameters]``.
         """
-        zu, zi, _ = self._at(theta)
-        return self._diagonal(theta, zu, zi).flatten()
+        final = self.final(theta)
+        return self._diagonal(theta, final.queries, final.items).flatten()
 
     @torch.no_grad()
     def rotated(self, theta: Tensor) -> Rotated:
@@ -364,25 +373,23 @@ class LinearRisk(Risk):
         Args:
             theta: The parameters ``[num_parameters]``.
         """
-        zu, zi, _ = self._at(theta)
-        weight, pattern = self._weight(theta), self.samples.pattern
-        bases = []
-        for side, own, other in ((pattern.transposed, zi, zu), (pattern, zu, zi)):
-            total = side.matmul(weight, torch.ones_like(other[:, :1]))
-            bases.append(torch.linalg.eigh(own.t() @ (total * own)).eigenvectors)
-        return Rotated(bases[0], bases[1], self._diagonal(theta, zu @ bases[1], zi @ bases[0]))
+        final, sizes = self.final(theta), list(self.samples.size)
+        ones = [torch.ones_like(rows[:, :1]) for rows in (final.queries, final.items)]
+        totals = self.gathered(theta, self._weight, *ones).split(sizes)
+        axes = [
+            torch.linalg.eigh(rows.t() @ (total * rows)).eigenvectors
+            for rows, total in zip((final.items, final.queries), reversed(totals))
+        ]
+        return Rotated(axes[0], axes[1], self._diagonal(theta, final.queries @ axes[1], final.items @ axes[0]))
 
-    def _weight(self, theta: Tensor) -> Tensor:
+    def _weight(self, margins: Tensor, samples: Samples) -> Tensor:
         """Return the second derivative of the loss in the score of every pair, without products of two scores."""
-        margins = self._at(theta)[2]
-        second = self.objective.phi(margins, self.samples)[2] / margins.size(1)
-        return self.objective.margins_transposed(second, self.samples).abs()
+        second = self.objective.phi(margins, samples)[2] / margins.size(1)
+        return self.objective.margins_transposed(second, samples).abs()
 
     def _diagonal(self, theta: Tensor, zu: Tensor, zi: Tensor) -> Tensor:
         """Return the estimate of the diagonal for final embeddings in given axes ``[num_nodes, dim]``."""
-        pattern, weight = self.samples.pattern, self._weight(theta)
-        items = self._summed(pattern.transposed.matmul(weight, zu.square()))
-        rows = torch.cat([pattern.matmul(weight, zi.square()), items])
+        rows = self.gathered(theta, self._weight, zu.square(), zi.square())
         squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), self._squared())
         return squared.propagate(rows) + self._l2(theta)
 

@@ -213,8 +213,9 @@ class Objective(Criterion):
         count = torch.bincount(samples.users, minlength=users), torch.bincount(samples.items, minlength=items)
         if samples.negatives is None:
             return torch.cat(count).double()
-        drawn = torch.bincount(samples.negatives[~samples.missing], minlength=items)
-        return torch.cat([count[0].double(), count[1] + drawn.double() / samples.negatives.size(1)])
+        drawn = torch.bincount(samples.negatives.flatten(), minlength=items)
+        none = torch.bincount(samples.negatives[samples.missing], minlength=items)
+        return torch.cat([count[0].double(), count[1] + (drawn - none).double() / samples.negatives.size(1)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from graphunlearn.func import PairPattern
+from graphunlearn.func.sparse import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 
@@ -38,15 +41,30 @@ class Samples:
         return self.users.numel()
 
     def select(self, index: Tensor) -> Samples:
-        """Return a subset of the samples.
+        """Return a subset of the samples, whose ids have 64 bits.
 
         Args:
             index: Boolean mask ``[num_samples]``, or positions.
         """
         index = index.to(self.users.device)
-        values = (self.negatives, self.target, self.offset)
-        optional = (None if value is None else value[index] for value in values)
-        return Samples(self.users[index], self.items[index], self.size, *optional)
+        negatives = None if self.negatives is None else self.negatives[index].long()
+        optional = (None if value is None else value[index] for value in (self.target, self.offset))
+        return Samples(self.users[index].long(), self.items[index].long(), self.size, negatives, *optional)
+
+    def narrow(self, order: Tensor | None = None) -> Samples:
+        """Return the samples with ids of 32 bits, for those that are kept; :meth:`select` gives 64 bits again.
+
+        Args:
+            order: Positions, if the samples are to be in another order ``[num_samples]``.
+        """
+
+        def taken(values: Tensor | None) -> Tensor | None:
+            return values if order is None or values is None else values[order]
+
+        ids = [None if x is None else x.int() for x in map(taken, (self.users, self.items, self.negatives))]
+        assert ids[0] is not None
+        assert ids[1] is not None
+        return Samples(ids[0], ids[1], self.size, ids[2], taken(self.target), taken(self.offset))
 
     @cached_property
     def pattern(self) -> PairPattern:
@@ -63,6 +81,55 @@ class Samples:
         if self.negatives is None:
             return torch.zeros(len(self), 0, dtype=torch.bool, device=self.users.device)
         return self.negatives == self.items.unsqueeze(1)
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of scored pairs: the interactions, and the negatives of each."""
+        return len(self) * (1 if self.negatives is None else 1 + self.negatives.size(1))
+
+    def parts(self, most: int) -> Iterator[tuple[slice, Samples]]:
+        """Yield ranges of users with a part of their samples, one after another; the samples must be sorted by user.
+
+        Args:
+            most: Largest number of pairs of a part, unless a single sample has more.
+
+        Returns:
+            The users ``first`` to ``last``, and samples that number them from 0; one user may be in several parts.
+        """
+        step = max(1, most * len(self) // max(self.num_pairs, 1))
+        for start in range(0, len(self), step):
+            part = self.select(torch.arange(start, min(start + step, len(self))))
+            first, last = int(part.users[0]), int(part.users[-1]) + 1
+            yield slice(first, last), replace(part, users=part.users - first, size=(last - first, self.size[1]))
+
+    @cached_property
+    def _by_item(self) -> tuple[Tensor, Tensor]:
+        """The samples of every item, as their positions and where those of an item start."""
+        width = self.num_pairs // max(len(self), 1)
+        columns = np.empty((len(self), width), dtype=np.int32)
+        columns[:, 0] = self.items.cpu().numpy()
+        if self.negatives is not None:
+            columns[:, 1:] = self.negatives.cpu().numpy()
+        entries, starts = np.ones(self.num_pairs, dtype=np.int8), np.arange(0, self.num_pairs + 1, width)
+        by_item = csr_matrix((entries, columns.ravel(), starts), shape=(len(self), self.size[1])).tocsc()
+        positions, first = (torch.from_numpy(x).to(self.items.device) for x in (by_item.indices, by_item.indptr))
+        return positions, first
+
+    def with_any(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the positions of the samples with one of some users, items or negatives, ascending.
+
+        The running time is proportional to their number, but for the first call. The samples must be sorted by user.
+
+        Args:
+            users: Internal user ids ``[num]``.
+            items: Internal item ids ``[num]``.
+        """
+        users = users.contiguous().to(self.users.dtype)
+        bounds = [torch.searchsorted(self.users, users, right=right) for right in (False, True)]
+        positions, starts = self._by_item
+        first = starts[items].long()
+        holding = positions[ranges(first, starts[items + 1].long() - first)].long()
+        return torch.cat([ranges(bounds[0], bounds[1] - bounds[0]), holding]).unique()
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Product
 from graphunlearn.nn.encoding import Encoded, linear_form
-from graphunlearn.nn.risk import LinearRisk, Rotated, risk_of
+from graphunlearn.nn.risk import LinearRisk, risk_of
+from graphunlearn.nn.rotated import Rotated
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
 from graphunlearn.operators.shared.correction import ridge_of
 from graphunlearn.operators.shared.local import Known, known_of
@@ -80,12 +81,12 @@ class Prepared:
             tilt = risk.gradient(risk.parameters)
         else:
             risk, tilt = known.risk, known.gradient.flatten()
-            samples = risk.samples.select(known.place)
+            samples = risk.samples if known.sorted else risk.samples.narrow(known.place)
         trained = risk.parameters.clone()
         ridge = ridge_of(trained, tilt)
         diagonal = noise = encoded = rotated = ridges = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
-            diagonal, encoded = risk.jacobi(risk.parameters), risk.at(risk.parameters)[0]
+            diagonal, encoded = risk.jacobi(risk.parameters), risk.final(risk.parameters)
             rotated = risk.rotated(risk.parameters)
             ridges = Ridges(risk, tilt.view_as(risk.table)) if known is None else known.ridges
             noise = noise_of_draws(risk, risk.parameters, diagonal, max(least, ridge[0]), graph)

@@ -31,8 +31,8 @@ class Known:
 
     Args:
         risk: The training risk at the trained table, with the samples of all interactions sorted by user.
-        interaction: The interaction of every sample ``[num_samples]``.
-        place: The sample of every interaction ``[num_samples]``.
+        interaction: The interaction of every sample (int32) ``[num_samples]``.
+        place: The sample of every interaction (int32) ``[num_samples]``.
         encoded: The final embeddings.
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
@@ -48,6 +48,11 @@ class Known:
     gradient: Tensor
     propagation: Propagation | None
     ridges: Ridges
+
+    @property
+    def sorted(self) -> bool:
+        """Whether the interactions are sorted by user, so that every sample is that of the interaction in its place."""
+        return self.place is self.interaction
 
     @property
     def final(self) -> Tensor:
@@ -78,12 +83,8 @@ class Known:
             rows: Node numbers ``[num]``.
             num_users: Number of users of the graph.
         """
-        pattern, negatives, users = self.risk.samples.pattern, self.risk.samples.negatives, rows < num_users
-        width = 1 if negatives is None else 1 + negatives.size(1)
-        inside = torch.zeros(len(self.risk.samples), dtype=torch.bool, device=rows.device)
-        for part in (pattern.positions(rows[users]), pattern.transposed.positions(rows[~users] - num_users)):
-            inside[part.div(width, rounding_mode="floor")] = True
-        return inside.nonzero().view(-1)
+        users = rows < num_users
+        return self.risk.samples.with_any(rows[users], rows[~users] - num_users)
 
 
 _KNOWN = WeakTensorKeyDictionary()  # by the pairs of the graph: what is known of models trained on it, latest first
@@ -119,17 +120,20 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     samples = objective.samples(graph)
     if samples.offset is not None:
         return None
-    order = samples.users.int().argsort(stable=True)
-    samples = samples.select(order)
+    if bool((samples.users[1:] >= samples.users[:-1]).all()):
+        order = place = torch.arange(len(samples), dtype=torch.int32, device=table.device)
+        samples = samples.narrow()
+    else:
+        order = samples.users.int().argsort(stable=True).int()
+        samples, place = samples.narrow(order), torch.empty_like(order)
+        place[order] = torch.arange(len(order), dtype=torch.int32, device=order.device)
     propagation = propagation_of(model, graph)
     risk = LinearRisk(table.clone() if propagation is None else propagation.table, form, objective, samples)
     if propagation is not None:
         risk.take(propagation.final)
     back = risk.back(risk.parameters)
     gradient = risk.propagated(back, risk.parameters).view_as(table)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    known = Known(risk, order, place, risk.at(risk.parameters)[0], back, gradient, propagation, Ridges(risk, gradient))
+    known = Known(risk, order, place, risk.final(risk.parameters), back, gradient, propagation, Ridges(risk, gradient))
     if state is not None:
         _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known
@@ -212,9 +216,9 @@ class Local:
         chosen = known.around(torch.cat([rows, drawing]), num_users)
         if len(chosen) > SMALL * len(samples):
             return None
-        forgotten = known.place[gone]
+        forgotten = known.place[gone].long()
         before = samples.select(torch.cat([chosen, forgotten]).unique())
-        kept = known.interaction[chosen]
+        kept = known.interaction[chosen].long()
         stays = ~removed[kept]
         kept, now = kept[stays], samples.select(chosen[stays])
         now = _redrawn(objective, now, graph, retained, gone, kept - torch.searchsorted(gone, kept))

@@ -13,7 +13,7 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.nn.encoding import Encoded, LinearForm
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.negatives import draw_negatives
-from graphunlearn.nn.training.objective import Sampled
+from graphunlearn.nn.training.objective import Sampled, Samples
 from graphunlearn.operators.shared.propagation import Rows, propagated, propagated_at, spread
 
 __all__ = ["Movement", "noise_of_draws", "pairs_near"]
@@ -117,15 +117,17 @@ def noise_of_draws(
     samples, objective = risk.samples, risk.objective
     if not isinstance(objective, Sampled) or samples.negatives is None or samples.negatives.size(1) < 2:
         return None
-    encoded, margins = risk.at(theta)
-    signs = torch.ones_like(margins[0])
+    encoded, one = risk.final(theta), samples.select(torch.zeros(1, dtype=torch.long))
+    signs = torch.ones_like(objective.margins(theta.new_zeros(one.num_pairs), one)[0])
     signs[::2] = -1
     if len(signs) % 2:
         signs[-1] = 0
     draws = len(signs) - len(signs) % 2
-    values = objective.margins_transposed(objective.phi(margins, samples)[1] * signs / draws, samples)
-    pattern = samples.pattern
-    back = torch.cat([pattern.matmul(values, encoded.items), pattern.transposed.matmul(values, encoded.queries)])
+
+    def weight(margins: Tensor, part: Samples) -> Tensor:
+        return objective.margins_transposed(objective.phi(margins, part)[1] * signs / draws, part)
+
+    back = risk.gathered(theta, weight, encoded.queries, encoded.items)
     step = (2 * draws / DRAWS) ** 0.5 * risk.form.propagate(back).flatten() / (diagonal + damping)
     chosen = torch.arange(0, graph.num_interactions, max(1, graph.num_interactions // _PAIRS), device=step.device)
     return Movement(risk.form, encoded, (_never_seen(graph, graph.pairs[:, chosen]),))(step)
