@@ -3,7 +3,6 @@ r"""Is a model near a stationary point of a loss? A model that was trained with 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.data.schema import check_sizes
 from graphunlearn.errors import ArgumentError
+from graphunlearn.func.blocks import in_blocks, inner
 from graphunlearn.nn.precision import check_precision
 from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.training.objective import BCE, BPR, Objective, Sampled, Samples, SquaredError, default_objective
@@ -23,7 +23,6 @@ __all__ = ["Stationarity", "losses_by_fit", "stationarity"]
 NEAR, FAR = 0.45, 0.7  # settled on models of ML-100K and confirmed on others; see docs/own-loss.md
 SAMPLED = 20_000  # interactions of the sample
 _APART = 7_919  # between the seeds of two draws
-_BLOCK = 1 << 20  # entries that are summed in float64 at a time
 DRAWS = 8  # draws of negatives that losses are compared with
 
 
@@ -136,20 +135,11 @@ def _fits(
 
 def _figures(objective: Objective, slope: Tensor, shuffled: Tensor, theta: Tensor, count: int) -> Stationarity:
     """Return the figures of a loss, given its gradient, that of shuffled pairs and the parameters."""
-    along, square = -_inner(slope, theta), max(_inner(theta, theta), 1e-30)
-    norm, other = _inner(slope, slope) ** 0.5, _inner(shuffled, shuffled) ** 0.5
+    along, square = -inner(slope, theta), max(inner(theta, theta), 1e-30)
+    norm, other = inner(slope, slope) ** 0.5, inner(shuffled, shuffled) ** 0.5
     cosine, ridge = along / max(norm * square**0.5, 1e-30), max(along / square, 0.0)
-    rest = sum(float((g + ridge * e).square().sum()) for g, e in _in_blocks(slope, theta)) ** 0.5
+    rest = sum(float((g + ridge * e).square().sum()) for g, e in in_blocks(slope, theta)) ** 0.5
     return Stationarity(objective, cosine, norm, other, rest / max(other, 1e-30), count)
-
-
-def _in_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield parts of two vectors in float64, so that no whole vector is held in it."""
-    yield from ((x.double(), y.double()) for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True))
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    return sum(float(x @ y) for x, y in _in_blocks(a, b))
 
 
 def losses_by_fit(

@@ -16,6 +16,8 @@ from graphunlearn.func.sparse import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 
+_ENTRIES = 1 << 24  # most items and negatives that are sorted by item at a time
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -103,17 +105,23 @@ class Samples:
             yield slice(first, last), replace(part, users=part.users - first, size=(last - first, self.size[1]))
 
     @cached_property
-    def _by_item(self) -> tuple[Tensor, Tensor]:
-        """The samples of every item, as their positions and where those of an item start."""
-        width = self.num_pairs // max(len(self), 1)
-        columns = np.empty((len(self), width), dtype=np.int32)
-        columns[:, 0] = self.items.cpu().numpy()
-        if self.negatives is not None:
-            columns[:, 1:] = self.negatives.cpu().numpy()
-        entries, starts = np.ones(self.num_pairs, dtype=np.int8), np.arange(0, self.num_pairs + 1, width)
-        by_item = csr_matrix((entries, columns.ravel(), starts), shape=(len(self), self.size[1])).tocsc()
-        positions, first = (torch.from_numpy(x).to(self.items.device) for x in (by_item.indices, by_item.indptr))
-        return positions, first
+    def _by_item(self) -> list[tuple[Tensor, Tensor]]:
+        """For parts of the samples, the samples of every item, as their positions and where those of an item start."""
+        width, found = self.num_pairs // max(len(self), 1), []
+        step = max(1, _ENTRIES // max(width, 1))
+        for start in range(0, len(self), step):
+            part = slice(start, start + step)
+            columns = np.empty((len(self.items[part]), width), dtype=np.int32)
+            columns[:, 0] = self.items[part].cpu().numpy()
+            if self.negatives is not None:
+                columns[:, 1:] = self.negatives[part].cpu().numpy()
+            entries = np.ones(columns.size, dtype=np.int8)
+            rows = np.arange(0, columns.size + 1, width, dtype=np.int32)
+            size = (len(columns), self.size[1])
+            by_item = csr_matrix((entries, columns.ravel(), rows), shape=size, copy=False).tocsc()
+            positions, first = (torch.from_numpy(x).to(self.items.device) for x in (by_item.indices, by_item.indptr))
+            found.append((positions.add_(start), first))
+        return found
 
     def with_any(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the positions of the samples with one of some users, items or negatives, ascending.
@@ -126,10 +134,11 @@ class Samples:
         """
         users = users.contiguous().to(self.users.dtype)
         bounds = [torch.searchsorted(self.users, users, right=right) for right in (False, True)]
-        positions, starts = self._by_item
-        first = starts[items].long()
-        holding = positions[ranges(first, starts[items + 1].long() - first)].long()
-        return torch.cat([ranges(bounds[0], bounds[1] - bounds[0]), holding]).unique()
+        found = [ranges(bounds[0], bounds[1] - bounds[0])]
+        for positions, starts in self._by_item:
+            first = starts[items].long()
+            found.append(positions[ranges(first, starts[items + 1].long() - first)].long())
+        return torch.cat(found).unique()
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""

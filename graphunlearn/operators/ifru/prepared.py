@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -15,11 +15,10 @@ from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.rotated import Rotated
 from graphunlearn.nn.training.objective import Objective, Sampled, Samples
-from graphunlearn.operators.shared.correction import ridge_of
 from graphunlearn.operators.shared.local import Known, known_of
 from graphunlearn.operators.shared.noise import LARGEST, Movement, noise_of_draws, pairs_near
 from graphunlearn.operators.shared.refit import first_step
-from graphunlearn.operators.shared.ridge import Ridges
+from graphunlearn.operators.shared.ridge import Ridges, ridge_of
 from graphunlearn.operators.shared.right_hand_side import Problem
 from graphunlearn.operators.shared.warm_start import kept_share
 
@@ -34,7 +33,7 @@ class Prepared:
         trained: The trained parameters ``[num_parameters]``.
         supervised: The tensors of the graph that the risk depends on, each with its version counter.
         objective: The loss.
-        samples: The samples.
+        own: The samples; ``None`` where they are those of ``known``.
         tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
         ridge: The ridge that is equivalent to early stopping, and the cosine of this fit.
         known: What a correction around a small request needs; ``None`` where it is not possible.
@@ -48,7 +47,7 @@ class Prepared:
     trained: Tensor
     supervised: tuple[tuple[Tensor | None, int], ...]
     objective: Objective
-    samples: Samples
+    own: Samples | None
     tilt: Tensor
     ridge: tuple[float, float]
     known: Known | None
@@ -57,6 +56,15 @@ class Prepared:
     encoded: Encoded | None = None
     rotated: Rotated | None = None
     ridges: Ridges | None = None
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The samples, in the order of the interactions; they are taken from ``known`` when they are asked for."""
+        if self.own is not None:
+            return self.own
+        assert self.known is not None
+        found = self.known.risk.samples
+        return found if self.known.sorted else found.narrow(self.known.place)
 
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # nothing in it is ever changed, and sparse tensors have no deep copy
@@ -76,13 +84,12 @@ class Prepared:
         """
         known = known_of(model, graph, objective)
         if known is None:
-            samples = objective.samples(graph)
+            samples: Samples | None = objective.samples(graph)
             risk = risk_of(model, graph, objective, samples)
             tilt = risk.gradient(risk.parameters)
         else:
-            risk, tilt = known.risk, known.gradient.flatten()
-            samples = risk.samples if known.sorted else risk.samples.narrow(known.place)
-        trained = risk.parameters.clone()
+            samples, risk, tilt = None, known.risk, known.gradient.flatten()
+        trained = risk.parameters.clone() if known is None else risk.parameters  # the table of what is known is a copy
         ridge = ridge_of(trained, tilt)
         diagonal = noise = encoded = rotated = ridges = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:

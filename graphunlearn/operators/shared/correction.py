@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import KrylovSpace, Product, Solution
+from graphunlearn.func.blocks import inner
 from graphunlearn.nn.risk import LinearRisk, risk_of
 from graphunlearn.nn.training.objective import Objective
+from graphunlearn.operators.shared.ridge import ridge_of
 from graphunlearn.operators.shared.right_hand_side import Problem
 
-__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "ridge_of", "sampled_ridge"]
+__all__ = ["Tilted", "adam_quadratic", "equivalent_ridge", "inverse_diagonal", "sampled_ridge"]
 
 _HALVINGS = 6
 _TRUST, RAISES = 0.5, 10  # required share of the predicted decrease; largest number of damping increases
@@ -34,7 +36,7 @@ class Tilted:
 
     def value(self, theta: Tensor) -> float:
         r"""Return :math:`\Phi(\theta)`."""
-        return self.problem.new.value(theta) - float(self.tilt.double() @ theta.double())
+        return self.problem.new.value(theta) - inner(self.tilt, theta)
 
     def gradient(self, theta: Tensor) -> Tensor:
         r"""Return :math:`\nabla\Phi(\theta)` in the free parameters ``[num_parameters]``."""
@@ -114,17 +116,6 @@ def equivalent_ridge(problem: Problem, tilt: Tensor) -> tuple[float, float]:
     return ridge_of(problem.restrict(problem.trained), tilt)
 
 
-def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
-    r"""Return :func:`equivalent_ridge` of trained parameters and the gradient of their risk.
-
-    Args:
-        theta: The trained parameters :math:`\hat\theta` ``[num_parameters]``.
-        tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
-    """
-    slope, square = -float(tilt.double() @ theta.double()), float(theta.double().square().sum())
-    return slope / max(square, 1e-30), slope / max(float(tilt.double().norm()) * square**0.5, 1e-30)
-
-
 def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objective, most: int = 50_000) -> float:
     r"""Return an estimate of :math:`\delta^*` of the whole model from a part of its samples, without a gradient.
 
@@ -135,7 +126,7 @@ def sampled_ridge(model: nn.Module, graph: InteractionGraph, objective: Objectiv
     risk = risk_of(model, graph, objective, objective.samples(graph, mask=mask))
     assert isinstance(risk, LinearRisk)
     slope = risk.radial_slope(risk.parameters) * graph.num_interactions / max(len(risk.samples), 1)
-    return -slope / max(float(risk.parameters.double().square().sum()), 1e-30)
+    return -slope / max(inner(risk.parameters, risk.parameters), 1e-30)
 
 
 def inverse_diagonal(problem: Problem, theta: Tensor, damping: float) -> Product | None:

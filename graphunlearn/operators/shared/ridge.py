@@ -10,10 +10,11 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from graphunlearn.func import Product, conjugate_gradients
+from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.risk import LinearRisk
 
-__all__ = ["CURVATURE_NEGATIVES", "SMALLEST", "Ridges", "noise_free_ridge", "plain_dot", "restricted"]
+__all__ = ["CURVATURE_NEGATIVES", "SMALLEST", "Ridges", "noise_free_ridge", "plain_dot", "restricted", "ridge_of"]
 
 SMALLEST = 0.01
 """The smallest ridge."""
@@ -42,6 +43,19 @@ def restricted(product: Product, place: Product, own: Product, v: Tensor) -> Ten
 
 
 @torch.no_grad()
+def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
+    r"""Return the least-squares ridge of trained parameters and the gradient of their risk, and the cosine of this fit.
+
+    See :func:`~graphunlearn.operators.shared.correction.equivalent_ridge`.
+
+    Args:
+        theta: The trained parameters :math:`\hat\theta` ``[num_parameters]``.
+        tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
+    """
+    slope, square = -inner(tilt, theta), inner(theta, theta)
+    return slope / max(square, 1e-30), slope / max((inner(tilt, tilt) * square) ** 0.5, 1e-30)
+
+
 def noise_free_ridge(
     table: Tensor, gradient: Tensor, product: Product, diagonal: Tensor, dot: Dot = plain_dot
 ) -> float:
@@ -144,6 +158,8 @@ class Ridges:
         whole = risk.parameters.view_as(self.gradient)
         table, gradient = whole[place].flatten(), self.gradient[place].flatten()
         if risk.form.matrix is not None:
+            if dot is plain_dot:
+                return max(ridge_of(table, gradient)[0], SMALLEST)
             at, slopes = table.double(), gradient.double()
             return max(-dot(slopes, at) / max(dot(at, at), 1e-30), SMALLEST)
         curved = risk.with_negatives(CURVATURE_NEGATIVES)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import factors, light_gcn, random_graph
 
-import graphunlearn.nn.loss_fit as loss_fit
+import graphunlearn.func.blocks as blocks
 import graphunlearn.nn.risk as risks
+import graphunlearn.nn.training.samples as samples_module
 from graphunlearn.nn import BCE, BPR, SampledBCE, SampledSoftmax, SquaredError, risk_of, stationarity
 from graphunlearn.operators.shared.noise import noise_of_draws
 
@@ -99,9 +100,13 @@ def test_narrow_samples_take_another_order(objective, graph):
         assert (one is None and other is None) or torch.equal(one.to(other.dtype), other)
 
 
+@pytest.mark.parametrize("entries", [1, 30, 1000])
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize(("users", "items"), [([], []), ([2], []), ([], [0, 5]), ([1, 7, 11], [3, 8]), ([4], [4])])
-def test_samples_with_any_of_some_nodes_are_those_of_a_loop(objective, graph, users, items, narrow):
+def test_samples_with_any_of_some_nodes_are_those_of_a_loop(
+    objective, graph, users, items, narrow, entries, monkeypatch
+):
+    monkeypatch.setattr(samples_module, "_ENTRIES", entries)
     samples = sorted_samples(objective, graph)
     expected = []
     for number in range(len(samples)):
@@ -119,7 +124,7 @@ def test_samples_with_any_of_some_nodes_are_those_of_a_loop(objective, graph, us
 def test_the_fit_of_a_loss_is_summed_in_blocks(objective, graph, make, monkeypatch):
     model = make(graph)
     whole = stationarity(model, graph, objective)
-    monkeypatch.setattr(loss_fit, "_BLOCK", 5)
+    monkeypatch.setattr(blocks, "_BLOCK", 5)
     parts = stationarity(model, graph, objective)
     for name in ("ridge_cosine", "gradient", "shuffled", "residual"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12)
