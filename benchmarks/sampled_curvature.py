@@ -4,7 +4,7 @@ The curvature is computed from fewer negatives per interaction, or from a part o
 scaled up. The right-hand side stays whole, and every system is solved to a relative residual of 0.001. The distance is
 that of probabilities of the forgotten interactions; the floor is that of two retrained models (5 % of the interactions,
 from ``whole_calls.json``). ``left`` is the residual of the whole system at the step of the sample, as a share of the
-right-hand side: where it is above 1, further steps with the same sample do not converge.
+right-hand side: where it is near 1 or above, repeating the step with the same sample promises nothing.
 
     python benchmarks/sampled_curvature.py --data ml-100k lastfm ml-1m --cache /tmp/models
 """

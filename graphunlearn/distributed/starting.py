@@ -13,7 +13,7 @@ from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.refit import NOISES, Noise, fit_rows, redrawn_risk, with_affordable
+from graphunlearn.operators.shared.refit import Noise, fit_rows, redrawn_risk, with_affordable
 from graphunlearn.operators.shared.ridge import Ridges
 from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
@@ -138,16 +138,19 @@ def refit_part(
         place = _sides(graph)[own]
         ridge = ridges(own, place, dot)
         rows = nodes[here] + place.start - (items.first if own else 0)
-        own_noise = gradient[rows] + ridge * table[rows]
-        other = (encoded.items, encoded.queries)[own]
-        parts, sizes = [table[:0]], [int(part.sum()) for part in here.split(_AT_ONCE)]
-        for chosen, mine, some in zip(nodes.split(_AT_ONCE), here.split(_AT_ONCE), own_noise.split(sizes)):
-            if not len(chosen):
-                continue
-            moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
-            parts.append(without_span(some, (ranks.total(moment) if own else moment)[mine]))
+        whole = gradient[rows] + ridge * table[rows]
+        terms = [whole] if noise != "projected" else []
+        if noise != "whole":
+            other = (encoded.items, encoded.queries)[own]
+            parts, sizes = [table[:0]], [int(part.sum()) for part in here.split(_AT_ONCE)]
+            for chosen, mine, some in zip(nodes.split(_AT_ONCE), here.split(_AT_ONCE), whole.split(sizes)):
+                if not len(chosen):
+                    continue
+                moment = torch.cat([found for _, found in moments(lost, own, chosen, other)])
+                parts.append(without_span(some, (ranks.total(moment) if own else moment)[mine]))
+            terms.insert(0, torch.cat(parts))
         square = share[rows].to(table.dtype).square().unsqueeze(1)
-        noises = [square * part for part in (torch.cat(parts), own_noise)[NOISES[noise]]]
+        noises = [square * term for term in terms]
         others = redrawn_risk(risk, retained, own, nodes, ranks.number) if len(noises) > 1 else None
         fitted, steps = fit_rows(risk, model.get_parameter(TABLE), rows, ridge, noises, others, dot=dot)
         model.get_parameter(TABLE)[rows] = fitted

@@ -247,10 +247,14 @@ class LinearRisk(Risk):
 
     def _at(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         final = self.final(theta)
-        zu, zi = final.queries, final.items
+        return final.queries, final.items, self._margins_of(final)
+
+    def _margins_of(self, final: Encoded) -> Tensor:
+        """Return the margins of the latest final embeddings; they are kept."""
         if self._margins is None:
-            self._margins = self.objective.margins(self.samples.pattern.dots(zu, zi), self.samples)
-        return zu, zi, self._margins
+            dots = self.samples.pattern.dots(final.queries, final.items)
+            self._margins = self.objective.margins(dots, self.samples)
+        return self._margins
 
     @torch.no_grad()
     def value(self, theta: Tensor) -> float:
@@ -298,18 +302,18 @@ class LinearRisk(Risk):
         def slope(margins: Tensor, samples: Samples) -> Tensor:
             return objective.margins_transposed(objective.phi(margins, samples)[1] / margins.size(1), samples)
 
-        return self.gathered(theta, slope, final.queries, final.items)
+        return self.gathered(final, slope, final.queries, final.items)
 
     @torch.no_grad()
     def gathered(
-        self, theta: Tensor, weight: Callable[[Tensor, Samples], Tensor], users: Tensor, items: Tensor
+        self, final: Encoded, weight: Callable[[Tensor, Samples], Tensor], users: Tensor, items: Tensor
     ) -> Tensor:
         r"""Return the sum of the rows of the other side over the pairs of every node, :math:`\sum_s y_s b_{c_s}`.
 
         Many pairs are scored in parts, of which nothing is kept.
 
         Args:
-            theta: The parameters ``[num_parameters]``.
+            final: The latest final embeddings (:meth:`final`).
             weight: A function of margins and their samples that returns the weight :math:`y_s` of every pair.
             users: A row per user, which items receive ``[num_users, k]``.
             items: A row per item, which users receive ``[num_items, k]``.
@@ -317,9 +321,9 @@ class LinearRisk(Risk):
         Returns:
             The sums, users first ``[num_nodes, k]``.
         """
-        samples, final = self.samples, self.final(theta)
+        samples = self.samples
         if samples.num_pairs <= _PAIRS or "pattern" in vars(samples):
-            pattern, values = samples.pattern, weight(self._at(theta)[2], samples)
+            pattern, values = samples.pattern, weight(self._margins_of(final), samples)
             return torch.cat([pattern.matmul(values, items), self._summed(pattern.transposed.matmul(values, users))])
         of_users, of_items = users.new_zeros(len(users), items.size(1)), items.new_zeros(len(items), users.size(1))
         for place, part in samples.parts(_PAIRS):
@@ -360,7 +364,7 @@ class LinearRisk(Risk):
             theta: The parameters ``[num_parameters]``.
         """
         final = self.final(theta)
-        return self._diagonal(theta, final.queries, final.items).flatten()
+        return self._diagonal(theta, final, final.queries, final.items).flatten()
 
     @torch.no_grad()
     def rotated(self, theta: Tensor) -> Rotated:
@@ -375,21 +379,21 @@ class LinearRisk(Risk):
         """
         final, sizes = self.final(theta), list(self.samples.size)
         ones = [torch.ones_like(rows[:, :1]) for rows in (final.queries, final.items)]
-        totals = self.gathered(theta, self._weight, *ones).split(sizes)
+        totals = self.gathered(final, self._weight, *ones).split(sizes)
         axes = [
             torch.linalg.eigh(rows.t() @ (total * rows)).eigenvectors
             for rows, total in zip((final.items, final.queries), reversed(totals))
         ]
-        return Rotated(axes[0], axes[1], self._diagonal(theta, final.queries @ axes[1], final.items @ axes[0]))
+        return Rotated(axes[0], axes[1], self._diagonal(theta, final, final.queries @ axes[1], final.items @ axes[0]))
 
     def _weight(self, margins: Tensor, samples: Samples) -> Tensor:
         """Return the second derivative of the loss in the score of every pair, without products of two scores."""
         second = self.objective.phi(margins, samples)[2] / margins.size(1)
         return self.objective.margins_transposed(second, samples).abs()
 
-    def _diagonal(self, theta: Tensor, zu: Tensor, zi: Tensor) -> Tensor:
+    def _diagonal(self, theta: Tensor, final: Encoded, zu: Tensor, zi: Tensor) -> Tensor:
         """Return the estimate of the diagonal for final embeddings in given axes ``[num_nodes, dim]``."""
-        rows = self.gathered(theta, self._weight, zu.square(), zi.square())
+        rows = self.gathered(final, self._weight, zu.square(), zi.square())
         squared = LinearForm(self.form.parameter, tuple(a * a for a in self.form.alpha), self._squared())
         return squared.propagate(rows) + self._l2(theta)
 

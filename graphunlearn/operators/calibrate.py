@@ -106,8 +106,9 @@ class Calibrate(Unlearner):
     r"""Move the score of every forgotten interaction to that of a comparable never-seen pair.
 
     1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
-       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`). With ``shrink``, scale every embedding by the
-       share of interactions that its node keeps.
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`). If the acceptance rejects the step, it is taken
+       again with a fit that keeps the noise of training. With ``shrink``, scale every embedding by the share of
+       interactions that its node keeps.
     2. Repeat ``rounds`` times: estimate targets :math:`t_{ui}` from the neighbourhoods
        (:func:`~graphunlearn.operators.calibrate.neighbourhood_targets`), and move the scores to the targets with the
        least change of all other scores (:func:`~graphunlearn.operators.shared.steer.steer`).

@@ -1,11 +1,13 @@
 """Forgetting over ranks against forgetting by one process, in double precision."""
 
+import dataclasses
+
 import pytest
 import torch
 from several import together
 
 import graphunlearn as gu
-from graphunlearn.distributed import Ranks, model_part, take_part, unlearn, unlearning, whole_result
+from graphunlearn.distributed import Ranks, judging, model_part, take_part, unlearn, unlearning, whole_result
 from graphunlearn.nn import build_model, reset_parameters
 from graphunlearn.operators import UnlinkRedraw
 from graphunlearn.operators.shared import acceptance, local
@@ -75,6 +77,34 @@ def test_corrections_are_those_of_one_process(model, world, cases):
                 assert levels is expected is None or levels == pytest.approx(expected, rel=1e-9)
         for key in ("touched_rows", "emptied_nodes", "steered", "damping_rule"):
             assert log.get(key) == wanted.log.get(key), (name, words, key)
+
+
+def once_rejected(judge):
+    """A judge that does not accept the first model it sees."""
+
+    def judged(self, model):
+        found, seen = judge(self, model), vars(self).setdefault("seen", [])
+        seen.append(found)
+        return dataclasses.replace(found, accepted=len(seen) > 1, reason="so it was said")
+
+    return judged
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:graphunlearn")
+@pytest.mark.parametrize("name", ["users", "an item", "pairs"])
+def test_a_rejected_step_is_taken_again_as_by_one_process(model, name, monkeypatch):
+    for kind in (acceptance.Acceptance, judging.ShardAcceptance):
+        monkeypatch.setattr(kind, "judge", once_rejected(kind.judge))
+    monkeypatch.setattr(local, "SMALL", 0.0)
+    table, _, log, accepted = together(forget, 2, model, [(name, "calibrate")])[0][name, "calibrate"]
+    wanted = gu.Calibrate().unlearn(model, WHOLE, REQUESTS[name])
+    assert accepted
+    assert wanted.accepted
+    outcome = log["acceptance"]["outcome"]
+    assert outcome == wanted.log["acceptance"]["outcome"] == ("shortened" if name == "pairs" else "milder")
+    assert (table - wanted.model.embedding.weight).abs().max() < 1e-9
+    tried = [[entry["what"] for entry in found["acceptance"]["tried"]] for found in (log, wanted.log)]
+    assert tried[0] == tried[1]
 
 
 FITTING = [gu.Calibrate(), gu.IFRU(tol=1e-10, max_iter=500, within_noise=0.0)]

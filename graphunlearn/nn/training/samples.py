@@ -16,6 +16,7 @@ from graphunlearn.func.sparse import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 
+_MANY = 16  # share of the samples from which on a mask is faster than sorting
 _ENTRIES = 1 << 24  # most items and negatives that are sorted by item at a time
 
 
@@ -126,7 +127,7 @@ class Samples:
     def with_any(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the positions of the samples with one of some users, items or negatives, ascending.
 
-        The running time is proportional to their number, but for the first call. The samples must be sorted by user.
+        The cost follows their number, but for the first call. The samples must be sorted by user.
 
         Args:
             users: Internal user ids ``[num]``.
@@ -138,7 +139,12 @@ class Samples:
         for positions, starts in self._by_item:
             first = starts[items].long()
             found.append(positions[ranges(first, starts[items + 1].long() - first)].long())
-        return torch.cat(found).unique()
+        every = torch.cat(found)
+        if len(every) < len(self) // _MANY:
+            return every.unique()
+        mask = torch.zeros(len(self), dtype=torch.bool, device=self.users.device)
+        mask[every] = True
+        return mask.nonzero().view(-1)
 
     def by_user(self) -> Samples:
         """Return the samples sorted by user; sparse products are then faster, as they need no permutation."""

@@ -127,7 +127,7 @@ def noise_of_draws(
     def weight(margins: Tensor, part: Samples) -> Tensor:
         return objective.margins_transposed(objective.phi(margins, part)[1] * signs / draws, part)
 
-    back = risk.gathered(theta, weight, encoded.queries, encoded.items)
+    back = risk.gathered(encoded, weight, encoded.queries, encoded.items)
     step = (2 * draws / DRAWS) ** 0.5 * risk.form.propagate(back).flatten() / (diagonal + damping)
     chosen = torch.arange(0, graph.num_interactions, max(1, graph.num_interactions // _PAIRS), device=step.device)
     return Movement(risk.form, encoded, (_never_seen(graph, graph.pairs[:, chosen]),))(step)

@@ -23,7 +23,6 @@ from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import kept_share
 
 __all__ = [
-    "NOISES",
     "Noise",
     "first_step",
     "fit_rows",
@@ -37,7 +36,6 @@ __all__ = [
 
 Noise = Literal["projected", "whole", "judged"]
 
-NOISES: dict[str, slice] = {"projected": slice(1), "whole": slice(1, 2), "judged": slice(2)}
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
 _DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
@@ -141,8 +139,7 @@ def refit_neighbours(
         else:
             terms = known.risk.table, known.gradient, known.encoded, known.ridges
         log: dict[str, Any] = {"users": 0, "items": 0}
-        for side, rows, ridge, both in _linear_terms(graph, retained, removed, *terms):
-            noises = list(both)[NOISES[noise]]
+        for side, rows, ridge, noises in _linear_terms(graph, retained, removed, *terms, noise):
             log[side] = len(rows)
             local = around if around is not None and around.starts_at(objective, parameter, rows) else None
             if known is not None and local is None:
@@ -206,7 +203,7 @@ def first_step(
     """
     table, gradient, diagonal = now
     step = torch.zeros_like(table)
-    for _, rows, ridge, (noise, _) in _linear_terms(graph, retained, removed, *trained):
+    for _, rows, ridge, (noise,) in _linear_terms(graph, retained, removed, *trained):
         step[rows] = (noise - gradient[rows] - ridge * table[rows]) / (diagonal[rows] + ridge)
     return step
 
@@ -219,18 +216,21 @@ def _linear_terms(
     gradient: Tensor,
     encoded: Encoded,
     ridges: Ridges,
-) -> Iterator[tuple[str, Tensor, float, tuple[Tensor, Tensor]]]:
-    r"""Yield each side with neighbours of emptied nodes, with their rows, :math:`\delta`, and both :math:`\nu`."""
+    noise: Noise = "projected",
+) -> Iterator[tuple[str, Tensor, float, list[Tensor]]]:
+    r"""Yield each side with neighbours of emptied nodes: rows, :math:`\delta`, and :math:`\nu`, projected first."""
     share = kept_share(graph, retained)
     for side, own, nodes, lost in _sides(graph, retained, removed):
         place = graph.sides[own]
         ridge = ridges(own, place)
         rows = nodes + place.start
-        noise = gradient[rows] + ridge * table[rows]
-        other = (encoded.items, encoded.queries)[own]
-        parts = [without_span(noise[part], moment) for part, moment in moments(lost, own, nodes, other)]
+        whole = gradient[rows] + ridge * table[rows]
+        other, found = (encoded.items, encoded.queries)[own], [whole] if noise != "projected" else []
+        if noise != "whole":
+            parts = [without_span(whole[part], moment) for part, moment in moments(lost, own, nodes, other)]
+            found.insert(0, torch.cat(parts))
         square = share[rows].to(table.dtype).square().unsqueeze(1)
-        yield side, rows, ridge, (square * torch.cat(parts), square * noise)
+        yield side, rows, ridge, [square * one for one in found]
 
 
 def _sides(

@@ -42,7 +42,6 @@ def restricted(product: Product, place: Product, own: Product, v: Tensor) -> Ten
     return own(product(place(v)))
 
 
-@torch.no_grad()
 def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
     r"""Return the least-squares ridge of trained parameters and the gradient of their risk, and the cosine of this fit.
 
@@ -56,6 +55,7 @@ def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
     return slope / max(square, 1e-30), slope / max((inner(tilt, tilt) * square) ** 0.5, 1e-30)
 
 
+@torch.no_grad()
 def noise_free_ridge(
     table: Tensor, gradient: Tensor, product: Product, diagonal: Tensor, dot: Dot = plain_dot
 ) -> float:

@@ -45,7 +45,8 @@ class UnlearnRec(Simulation, Unlearner):
     network is shared by all interactions and does not use node ids. A request is served in four steps:
 
     1. Redraw the embeddings of emptied nodes, and fit their neighbours to what remains
-       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`).
+       (:func:`~graphunlearn.operators.shared.refit.refit_neighbours`). If the acceptance rejects the step, it is taken
+       again with a fit that keeps the noise of training.
     2. Predict :math:`t_{ui}` for all forgotten interactions at once
        (:class:`~graphunlearn.operators.unlearnrec.encoder.InfluenceEncoder`). If an item loses half of its interactions
        or more with emptied users, its scores for some other users are predicted, too.

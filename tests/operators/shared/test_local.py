@@ -309,7 +309,7 @@ def test_neighbours_fitted_from_their_samples_are_those_fitted_from_all(model_of
     gradient = before.gradient(before.parameters).view_as(before.table)
     trained_terms = before.table, gradient, before.at(before.parameters)[0], Ridges(before, gradient)
     terms = _linear_terms(graph, retained, removed, *trained_terms)
-    ((side, rows, ridge, (noise, _)),) = list(terms)
+    ((side, rows, ridge, (noise,)),) = list(terms)
 
     def value(table):
         own = table[rows]

@@ -229,7 +229,7 @@ def test_a_fit_that_raises_the_risk_of_other_negatives_keeps_the_noise(make, lim
         retained, _ = graph.split(request)
         started, _, log = refitted(model, graph, request, objective, negatives=1)
         terms = terms_of(model, graph, objective)
-        (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms)
+        (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms, "judged")
         table, risk = started.embedding.weight.detach(), risk_of(started, retained, objective)
         before, rises = loss_of_others(table, started, retained, rows.tolist()), []
         for noise in noises:
@@ -251,7 +251,7 @@ def test_noise_that_is_not_judged_is_projected_or_whole(make, noise, graph, monk
     retained, _ = graph.split(request)
     started, done, log = refitted(model, graph, request, objective, negatives=1, noise=noise)
     terms = terms_of(model, graph, objective)
-    (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms)
+    (_, rows, ridge, noises), *_ = module._linear_terms(graph, retained, request.mask(graph), *terms, "judged")
     table, risk = started.embedding.weight.detach(), risk_of(started, retained, objective)
     mine, other = noises if noise == "projected" else noises[::-1]
     expected = module.minimise(risk, table, rows, ridge, mine)[0]
