@@ -81,6 +81,15 @@ def median_seconds(call: Callable[[], Any], repeats: int = 7) -> float:
     return sorted(times)[repeats // 2]
 
 
+def resumed(name: str, keys: list[str], found: Callable[[str], Any]) -> None:
+    """Measure one data set after another, and write each beside the results of those that are not named."""
+    path = RESULTS / f"{name}.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    for key in keys:
+        results[key] = found(key)
+        save(name, results)
+
+
 def save(name: str, results: Any, device: str = "cpu") -> None:
     """Write ``results/NAME.json`` with what is needed to judge and to repeat it."""
     RESULTS.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, implicit, save
+from common import RESULTS, implicit, resumed
 from whole_calls import LAYERS, cpu_seconds, requests, trained
 
 import graphunlearn as gu
@@ -88,11 +88,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of trained models")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    path = RESULTS / "sampled_curvature.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
-    for name in args.data:
-        results[name] = case(name, args.cache)
-        save("sampled_curvature", results)
+    resumed("sampled_curvature", args.data, lambda name: case(name, args.cache))
 
 
 if __name__ == "__main__":

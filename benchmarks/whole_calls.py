@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, implicit, measure, save
+from common import implicit, measure, resumed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -148,11 +148,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of trained models")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    path = RESULTS / "whole_calls.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
-    for name in args.data:
-        results[name] = case(name, args)
-        save("whole_calls", results)
+    resumed("whole_calls", args.data, lambda name: case(name, args))
 
 
 if __name__ == "__main__":

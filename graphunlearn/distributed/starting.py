@@ -11,6 +11,7 @@ from graphunlearn.distributed.graph import ShardGraph
 from graphunlearn.distributed.model import TABLE, drawn_rows
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.distributed.risk import shard_risk
+from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
 from graphunlearn.operators.shared.refit import Noise, fit_rows, redrawn_risk, with_affordable
@@ -162,6 +163,6 @@ def _dot_of(ranks: Ranks, divided: bool) -> Dot:
     """Return the inner product of rows of which each rank holds some, or of rows that all ranks hold."""
 
     def dot(a: Tensor, b: Tensor) -> float:
-        return ranks.number(float(a @ b) if divided or ranks.first else 0.0)
+        return ranks.number(inner(a, b) if divided or ranks.first else 0.0)
 
     return dot

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import conjugate_gradients
+from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.local import Local, known_of
-from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES, Ridges, plain_dot, restricted
+from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES, Ridges, restricted
 from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import kept_share
 
@@ -362,7 +363,7 @@ def minimise(
         dot: Inner product of two vectors of these rows, if several processes hold them.
     """
     whole, curved = table.detach().clone(), risk.with_negatives(CURVATURE_NEGATIVES)
-    inner = dot or plain_dot
+    total = dot or inner
 
     def place(v: Tensor) -> Tensor:
         return torch.zeros_like(whole).index_copy_(0, rows, v.view_as(noise)).flatten()
@@ -374,8 +375,7 @@ def minimise(
         return whole.index_copy(0, rows, x.view_as(noise)).flatten()
 
     def value(x: Tensor, theta: Tensor) -> float:
-        free, pull = x.double(), noise.flatten().double()
-        return risk.value(theta) + 0.5 * ridge * inner(free, free) - inner(pull, free)
+        return risk.value(theta) + 0.5 * ridge * total(x, x) - total(noise.flatten(), x)
 
     x = own(whole)
     theta = at(x)

@@ -14,7 +14,7 @@ from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.risk import LinearRisk
 
-__all__ = ["CURVATURE_NEGATIVES", "SMALLEST", "Ridges", "noise_free_ridge", "plain_dot", "restricted", "ridge_of"]
+__all__ = ["CURVATURE_NEGATIVES", "SMALLEST", "Ridges", "noise_free_ridge", "restricted", "ridge_of"]
 
 SMALLEST = 0.01
 """The smallest ridge."""
@@ -23,11 +23,6 @@ CURVATURE_NEGATIVES = 16
 _LARGEST = 1e4
 _CLOSE = 0.01
 _PRODUCTS, _TOLERANCE = 60, 0.01
-
-
-def plain_dot(a: Tensor, b: Tensor) -> float:
-    """Return the inner product of two vectors, as a :class:`~graphunlearn.func.solve.Dot` of one process."""
-    return float(a @ b)
 
 
 def restricted(product: Product, place: Product, own: Product, v: Tensor) -> Tensor:
@@ -42,7 +37,7 @@ def restricted(product: Product, place: Product, own: Product, v: Tensor) -> Ten
     return own(product(place(v)))
 
 
-def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
+def ridge_of(theta: Tensor, tilt: Tensor, dot: Dot = inner) -> tuple[float, float]:
     r"""Return the least-squares ridge of trained parameters and the gradient of their risk, and the cosine of this fit.
 
     See :func:`~graphunlearn.operators.shared.correction.equivalent_ridge`.
@@ -50,15 +45,14 @@ def ridge_of(theta: Tensor, tilt: Tensor) -> tuple[float, float]:
     Args:
         theta: The trained parameters :math:`\hat\theta` ``[num_parameters]``.
         tilt: The gradient :math:`\nabla R(\hat\theta; D, G)` ``[num_parameters]``.
+        dot: Inner product of two vectors, if several processes hold them.
     """
-    slope, square = -inner(tilt, theta), inner(theta, theta)
-    return slope / max(square, 1e-30), slope / max((inner(tilt, tilt) * square) ** 0.5, 1e-30)
+    slope, square = -dot(tilt, theta), dot(theta, theta)
+    return slope / max(square, 1e-30), slope / max((dot(tilt, tilt) * square) ** 0.5, 1e-30)
 
 
 @torch.no_grad()
-def noise_free_ridge(
-    table: Tensor, gradient: Tensor, product: Product, diagonal: Tensor, dot: Dot = plain_dot
-) -> float:
+def noise_free_ridge(table: Tensor, gradient: Tensor, product: Product, diagonal: Tensor, dot: Dot = inner) -> float:
     r"""Return the ridge of early stopping for rows that are a minimiser plus the noise of training.
 
     Let :math:`\hat e = e^* + \xi`, where :math:`e^*` minimises the risk with the ridge :math:`\delta` and :math:`\xi`
@@ -141,7 +135,7 @@ class Ridges:
         self.risk, self.gradient = risk, gradient
         self._found: dict[int, float] = {}
 
-    def __call__(self, own: int, place: slice, dot: Dot = plain_dot) -> float:
+    def __call__(self, own: int, place: slice, dot: Dot = inner) -> float:
         """Return the ridge of a side.
 
         Args:
@@ -158,10 +152,7 @@ class Ridges:
         whole = risk.parameters.view_as(self.gradient)
         table, gradient = whole[place].flatten(), self.gradient[place].flatten()
         if risk.form.matrix is not None:
-            if dot is plain_dot:
-                return max(ridge_of(table, gradient)[0], SMALLEST)
-            at, slopes = table.double(), gradient.double()
-            return max(-dot(slopes, at) / max(dot(at, at), 1e-30), SMALLEST)
+            return max(ridge_of(table, gradient, dot)[0], SMALLEST)
         curved = risk.with_negatives(CURVATURE_NEGATIVES)
 
         def put(v: Tensor) -> Tensor:
