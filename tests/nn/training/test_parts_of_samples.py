@@ -100,13 +100,15 @@ def test_narrow_samples_take_another_order(objective, graph):
         assert (one is None and other is None) or torch.equal(one.to(other.dtype), other)
 
 
+@pytest.mark.parametrize("many", [1, 1000])
 @pytest.mark.parametrize("entries", [1, 30, 1000])
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize(("users", "items"), [([], []), ([2], []), ([], [0, 5]), ([1, 7, 11], [3, 8]), ([4], [4])])
 def test_samples_with_any_of_some_nodes_are_those_of_a_loop(
-    objective, graph, users, items, narrow, entries, monkeypatch
+    objective, graph, users, items, narrow, entries, many, monkeypatch
 ):
     monkeypatch.setattr(samples_module, "_ENTRIES", entries)
+    monkeypatch.setattr(samples_module, "_MANY", many)  # whether they are sorted or marked
     samples = sorted_samples(objective, graph)
     expected = []
     for number in range(len(samples)):
