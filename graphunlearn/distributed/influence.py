@@ -22,7 +22,7 @@ from graphunlearn.nn.training.objective import Objective, Sampled, default_objec
 from graphunlearn.operators.ifru.method import IFRU
 from graphunlearn.operators.shared.correction import RAISES, Tilted, inverse_diagonal
 from graphunlearn.operators.shared.noise import SHARE
-from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, retained_samples
+from graphunlearn.operators.shared.right_hand_side import Problem, retained_samples, with_affordable
 
 __all__ = ["check_ifru", "ifru_objective", "ifru_part"]
 
@@ -63,9 +63,9 @@ def ifru_objective(method: IFRU, graph: ShardGraph) -> Objective:
     """
     objective = method.objective or default_objective(graph)
     check_objective(objective)
-    if not isinstance(objective, Sampled):
-        return objective
-    return objective.with_negatives(method.negatives or max(objective.negatives, affordable_negatives(graph.count())))
+    if method.negatives and isinstance(objective, Sampled):
+        return objective.with_negatives(method.negatives)
+    return with_affordable(objective, graph.count())
 
 
 def ifru_part(

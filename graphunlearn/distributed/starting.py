@@ -14,8 +14,10 @@ from graphunlearn.distributed.risk import shard_risk
 from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.training.objective import Objective
-from graphunlearn.operators.shared.refit import Noise, fit_rows, redrawn_risk, with_affordable
+from graphunlearn.operators.shared.journal import Journal
+from graphunlearn.operators.shared.refit import Noise, fit_rows, redrawn_risk
 from graphunlearn.operators.shared.ridge import Ridges
+from graphunlearn.operators.shared.right_hand_side import with_affordable
 from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import FEW, fresh_seed, kept_share
 
@@ -91,6 +93,7 @@ def refit_part(
     *,
     negatives: int = 32,
     noise: Noise = "projected",
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Fit the items of emptied users, and the users of emptied items, to what remains, in place.
 
@@ -105,6 +108,7 @@ def refit_part(
         objective: The loss.
         negatives: Negatives per interaction, if the loss draws fewer.
         noise: As there.
+        journal: As there.
 
     Returns:
         A log, as that of one process.
@@ -112,7 +116,7 @@ def refit_part(
     if not any_emptied(graph, retained):
         return {}
     ranks = graph.ranks
-    objective = with_affordable(objective, negatives, graph.count())
+    objective = with_affordable(objective, graph.count(), negatives)
     risk, before = shard_risk(model, retained, objective), shard_risk(trained, graph, objective)
     table = trained.get_parameter(TABLE).detach()
     gradient = before.gradient(before.parameters).view_as(table)
@@ -154,6 +158,8 @@ def refit_part(
         noises = [square * term for term in terms]
         others = redrawn_risk(risk, retained, own, nodes, ranks.number) if len(noises) > 1 else None
         fitted, steps = fit_rows(risk, model.get_parameter(TABLE), rows, ridge, noises, others, dot=dot)
+        if journal is not None:
+            journal.keep(model.get_parameter(TABLE), rows)
         model.get_parameter(TABLE)[rows] = fitted
         log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     return log

@@ -21,6 +21,7 @@ from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators import IFRU, Calibrate, Unlearner, UnlearningResult, Unlink, UnlinkRedraw
 from graphunlearn.operators.shared.accepting import settle
+from graphunlearn.operators.shared.journal import Journal
 from graphunlearn.operators.shared.memory import peak_memory
 
 __all__ = ["METHODS", "as_on_ranks", "check_method", "unlearn", "whole_result"]
@@ -186,8 +187,8 @@ def _accept(
     if isinstance(method, IFRU) and method.refit:
         loss = ifru_objective(method, graph)
 
-        def finish() -> dict[str, Any]:
-            refit = refit_part(model, before, graph, retained, removed, loss, noise="judged")
+        def finish(journal: Journal) -> dict[str, Any]:
+            refit = refit_part(model, before, graph, retained, removed, loss, noise="judged", journal=journal)
             return {"refit": refit} if refit else {}
 
     return settle(method, log, model, before, deleted, judging, step_again, finish, tells=graph.ranks.first)

@@ -324,13 +324,15 @@ class LinearRisk(Risk):
         samples = self.samples
         if samples.num_pairs <= _PAIRS or "pattern" in vars(samples):
             pattern, values = samples.pattern, weight(self._margins_of(final), samples)
-            return torch.cat([pattern.matmul(values, items), self._summed(pattern.transposed.matmul(values, users))])
+            of_users, of_items = pattern.both(values, users, items)
+            return torch.cat([of_users, self._summed(of_items)])
         of_users, of_items = users.new_zeros(len(users), items.size(1)), items.new_zeros(len(items), users.size(1))
         for place, part in samples.parts(_PAIRS):
             pattern = part.pattern
             values = weight(self.objective.margins(pattern.dots(final.queries[place], final.items), part), part)
-            of_users[place] += pattern.matmul(values, items)
-            of_items += pattern.transposed.matmul(values, users[place])
+            own, other = pattern.both(values, users[place], items)
+            of_users[place] += own
+            of_items += other
         return torch.cat([of_users, self._summed(of_items)])
 
     def encode(self, theta: Tensor) -> Encoded:
@@ -426,7 +428,7 @@ class LinearRisk(Risk):
             # d<z_u, z_i> = <dz_u, z_i> + <z_u, dz_i> is one dot product of concatenated embeddings.
             ds = pattern.dots(torch.cat([tu, zu], 1), torch.cat([zi, ti], 1))
             y = objective.margins_transposed(second(objective.margins(ds, samples)), samples)
-            back_u, back_i = pattern.matmul(y, zi), pattern.transposed.matmul(y, zu)
+            back_u, back_i = pattern.both(y, zu, zi)
             if exact:
                 back_u, back_i = back_u + slopes[0] @ ti, back_i + slopes[1] @ tu
             return (form.propagate(torch.cat([back_u, self._summed(back_i)])) + l2 * v).flatten()

@@ -359,8 +359,8 @@ class Unlearner(ABC):
         seen = (seconds, cpu, self.prepare_seconds, peak(), log, None if base is model else base)
         return UnlearningResult(corrected, retained, request, self.name, *seen, emptied_nodes(graph, retained))
 
-    def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
-        """Change an accepted correction further, and return more of the log; the result is judged once more."""
+    def _finish(self, model: Any, before: Any, graph: Any, retained: Any, request: Any, journal: Any) -> Any:
+        """Change rows of an accepted correction, kept in a journal, and return more of the log; it is judged again."""
         return {}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:

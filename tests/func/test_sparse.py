@@ -19,6 +19,7 @@ from toys import dense_adjacency, dense_normalized, random_graph
 
 from graphunlearn.func import Adjacency, PairPattern, csr, spmm
 from graphunlearn.func import adjacency as module
+from graphunlearn.func.sparse import _order_of
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, sums of a few dozen terms of size 1: errors of some 1e-15
 
@@ -345,6 +346,35 @@ def test_dots_and_matmul_are_gathers(pattern):
     assert pattern.transposed.transposed is pattern
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_both_products_are_gathers(pattern, dense, monkeypatch):
+    if pattern.rows.numel() and pattern.rows.numel() <= pattern.size[0] * pattern.size[1]:
+        monkeypatch.setattr(PairPattern, "_dense", dense)  # sampled products take no more entries than there are cells
+    a, b, values = operands(pattern)
+    wanted = naive_matmul(pattern, values, b), naive_matmul(pattern.transposed, values, a)
+    with torch.no_grad():
+        found = pattern.both(values, a, b)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+    torch.testing.assert_close(pattern.dots(a, b), naive_dots(pattern, a, b), **EXACT)
+    assert torch.autograd.gradcheck(pattern.both, [part.requires_grad_() for part in (values, a, b)])
+
+
+def test_products_are_dense_where_pairs_are_more_than_half_the_cells():
+    for num, dense in ((4, False), (5, True)):
+        zeros = torch.zeros(num, dtype=torch.long)
+        assert PairPattern(zeros, zeros, (2, 4))._dense == dense
+        assert (PairPattern(zeros, zeros, (2, 4))._sums(torch.ones(num)) is not None) == dense
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_the_order_of_pairs_is_that_of_a_stable_sort(numbers):
+    numbers = torch.tensor(numbers, dtype=torch.int32)
+    order = _order_of(numbers, 6)
+    assert order.dtype == torch.int32
+    assert torch.equal(order.long(), numbers.argsort(stable=True))
+
+
 def test_dots_takes_strided_rows(pattern):
     a, b, values = operands(pattern, dim=6)
     a, b = a[:, ::2], b.t().contiguous().t()[:, 1::2]
@@ -428,6 +458,8 @@ def test_products_on_cuda(pattern):
     there = PairPattern(pattern.rows.cuda(), pattern.cols.cuda(), pattern.size)
     torch.testing.assert_close(there.dots(a.cuda(), b.cuda()).cpu(), naive_dots(pattern, a, b), **EXACT)
     torch.testing.assert_close(there.matmul(values.cuda(), b.cuda()).cpu(), naive_matmul(pattern, values, b), **EXACT)
+    back = there.both(values.cuda(), a.cuda(), b.cuda())[1].cpu()
+    torch.testing.assert_close(back, naive_matmul(pattern.transposed, values, a), **EXACT)
     graph = random_graph()
     x = randn(13, 4)
     moved = Adjacency.from_pairs(graph.pairs.cuda(), graph.num_users, graph.num_items)

@@ -22,6 +22,8 @@ _HEAD = 16  # most items whose popularity exceeds the levels of proposals
 _PART = 1 << 17  # draws at a time, so that they fit into the cache
 _MASK = (1 << 63) - 1
 _STEP = 0x632BE59BD9B4E019  # between the hash values of two attempts
+_CELLS_PER_KEY, _CELL_BITS = 8, 23  # cells of the table that rules out most items; at most 8 MiB
+_SPREAD = -0x61C8864680B583EB  # the golden ratio times 2**64, as a signed number (Knuth, TAOCP 3, 6.4)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -135,19 +137,19 @@ def _avoiding(
     Returns:
         Internal item ids ``[num_pairs, num]``.
     """
-    num_items, held = graph.num_items, _Held.of(graph, users)
+    num_items, held = graph.num_items, _Held.of(graph, users, users.numel() * num)
     out, size, left = users.new_empty(users.numel() * num), _per_part(num), []
     parts = zip(users.split(size), items.split(size), held.row.split(size), strict=True)
     for number, (user, item, own) in enumerate(parts):
         state, owner = _states(user + graph.first_user, item, num, seed), (own * num_items).repeat_interleave(num)
         drawn = propose(state)
-        open_ = _taken(held.keys, owner + drawn).nonzero().view(-1)
+        open_ = held.positions(owner + drawn)
         for attempt in range(1, _ATTEMPTS):
             if open_.numel() == 0:
                 break
             candidate = propose(again(state[open_], attempt))
             drawn[open_] = candidate
-            open_ = open_[_taken(held.keys, owner[open_] + candidate)]
+            open_ = open_[held.positions(owner[open_] + candidate)]
         out[number * size * num : (number * size + user.numel()) * num] = drawn
         if open_.numel():
             left.append(open_ + number * size * num)
@@ -216,15 +218,23 @@ class _Held(NamedTuple):
         rows: The distinct users, ascending ``[num_rows]``.
         row: The position of every user among them ``[num]``.
         keys: ``position * num_items + item`` of their interactions, ascending.
+        cells: Which hash values of :func:`_cell` the keys have; ``None`` where few keys are asked for.
     """
 
     rows: Tensor
     row: Tensor
     keys: Tensor
+    cells: Tensor | None = None
 
     @classmethod
-    def of(cls, graph: InteractionGraph, users: Tensor) -> _Held:
-        """Return what users hold, at the cost of their interactions; users ``[num]`` may occur several times."""
+    def of(cls, graph: InteractionGraph, users: Tensor, asked: int = 0) -> _Held:
+        """Return what users hold, at the cost of their interactions; users ``[num]`` may occur several times.
+
+        Args:
+            graph: The graph.
+            users: Internal user ids ``[num]``.
+            asked: About how many keys :meth:`positions` is asked for.
+        """
         adjacency, inside = graph.adjacency, torch.zeros(graph.num_users, dtype=torch.bool, device=users.device)
         inside[users] = True
         rows, position = inside.nonzero().view(-1), torch.cumsum(inside, 0) - 1
@@ -233,7 +243,28 @@ class _Held(NamedTuple):
         entries = slice(0, graph.num_interactions) if every else ranges(adjacency.rowptr[rows], degree)
         row = torch.arange(len(rows), device=users.device).repeat_interleave(degree)
         keys = row * graph.num_items + (adjacency.col[entries] - graph.num_users)  # columns of a row are ascending
-        return cls(rows, position[users], keys)
+        cells = None
+        if asked > len(keys):
+            bits = min((_CELLS_PER_KEY * len(keys)).bit_length(), _CELL_BITS)
+            cells = torch.zeros(1 << bits, dtype=torch.bool, device=keys.device)
+            cells[_cell(keys, bits)] = True
+        return cls(rows, position[users], keys, cells)
+
+    def positions(self, wanted: Tensor) -> Tensor:
+        """Return the positions of the entries of ``wanted`` that occur in the keys.
+
+        A search takes as long as passing over several levels of the memory. Where many keys are wanted, most are
+        therefore ruled out by a table of hash values, which is small enough for the cache.
+        """
+        if self.cells is None:
+            return _taken(self.keys, wanted).nonzero().view(-1)
+        maybe = self.cells.index_select(0, _cell(wanted, len(self.cells).bit_length() - 1)).nonzero().view(-1)
+        return maybe[_taken(self.keys, wanted[maybe])]
+
+
+def _cell(keys: Tensor, bits: int) -> Tensor:
+    """Return the first bits of a product of keys with an odd number, by which they are spread evenly."""
+    return (keys * _SPREAD >> (64 - bits)) & ((1 << bits) - 1)
 
 
 def _states(users: Tensor, items: Tensor, num: int, seed: int) -> Tensor:

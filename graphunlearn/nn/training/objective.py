@@ -198,7 +198,7 @@ class Objective(Criterion):
         norms = user_norm[samples.users] + item_norm[samples.items]
         if samples.negatives is None:
             return norms
-        return norms + item_norm[samples.negatives].masked_fill(samples.missing, 0.0).mean(-1)
+        return norms + samples.without_missing(item_norm[samples.negatives]).mean(-1)
 
     def row_counts(self, samples: Samples) -> Tensor:
         r"""Return the weight of every node in the L2 term, users first; times :math:`\lambda`, it is the curvature.
@@ -272,7 +272,7 @@ class Sampled(Objective):
     def first_negatives(self, samples: Samples, most: int) -> tuple[Self, Samples]:
         if self.negatives <= most or samples.negatives is None:
             return self, samples
-        return self.with_negatives(most), replace(samples, negatives=samples.negatives[:, :most].contiguous())
+        return self.with_negatives(most), samples.with_first(most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,11 +308,11 @@ class BPR(Sampled):
         return torch.cat([values.sum(1, keepdim=True), -values], 1).flatten()
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        p, none = torch.sigmoid(margins), samples.missing
-        return self.loss(margins, samples), (p - 1).masked_fill(none, 0.0), (p * (1 - p)).masked_fill(none, 0.0)
+        p, present = torch.sigmoid(margins), samples.without_missing
+        return self.loss(margins, samples), present(p - 1), present(p * (1 - p))
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        return F.softplus(-margins).masked_fill(samples.missing, 0.0)
+        return samples.without_missing(F.softplus(-margins))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,34 @@ class Samples:
             return torch.zeros(len(self), 0, dtype=torch.bool, device=self.users.device)
         return self.negatives == self.items.unsqueeze(1)
 
+    @cached_property
+    def _complete(self) -> bool:
+        """Whether no negative is missing."""
+        return not bool(self.missing.any())
+
+    def without_missing(self, values: Tensor) -> Tensor:
+        """Return values with zeros in the places of missing negatives; the values themselves where none is missing.
+
+        Args:
+            values: One value per negative ``[num_samples, n]``.
+        """
+        return values if self._complete else values.masked_fill(self.missing, 0.0)
+
+    @cached_property
+    def _fewer(self) -> dict[int, Samples]:
+        return {}
+
+    def with_first(self, most: int) -> Samples:
+        """Return the samples with their first negatives alone; they are made once, and so is their pattern.
+
+        Args:
+            most: Number of negatives per sample.
+        """
+        assert self.negatives is not None
+        if most not in self._fewer:
+            self._fewer[most] = replace(self, negatives=self.negatives[:, :most].contiguous())
+        return self._fewer[most]
+
     @property
     def num_pairs(self) -> int:
         """Number of scored pairs: the interactions, and the negatives of each."""

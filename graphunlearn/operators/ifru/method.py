@@ -35,7 +35,7 @@ from graphunlearn.operators.shared.correction import (
 )
 from graphunlearn.operators.shared.noise import SHARE
 from graphunlearn.operators.shared.refit import refit_neighbours
-from graphunlearn.operators.shared.right_hand_side import Problem, affordable_negatives, global_problem
+from graphunlearn.operators.shared.right_hand_side import Problem, global_problem, with_affordable
 from graphunlearn.operators.shared.warm_start import warm_start
 
 __all__ = ["IFRU"]
@@ -183,10 +183,9 @@ class IFRU(Unlearner):
 
     def _objective(self, graph: InteractionGraph) -> Objective:
         objective = self.objective or default_objective(graph)
-        if isinstance(objective, Sampled):
-            affordable = affordable_negatives(graph.num_interactions)
-            return objective.with_negatives(self.negatives or max(objective.negatives, affordable))
-        return objective
+        if self.negatives and isinstance(objective, Sampled):
+            return objective.with_negatives(self.negatives)
+        return with_affordable(objective, graph.num_interactions)
 
     def _problem(
         self,
@@ -321,16 +320,17 @@ class IFRU(Unlearner):
             )
         return log | {"curvature": self.curvature, "steps": steps}
 
-    def _finish(self, model: nn.Module, before: nn.Module, graph: Any, retained: Any, request: ForgetRequest) -> Any:
+    def _finish(self, model: Any, before: Any, graph: Any, retained: Any, request: Any, journal: Any) -> Any:
         if not self.refit or self.prune is not None or not bool(graph.emptied(retained).any()):
             return {}
         removed, rule, around = request.mask(graph), _RULES.pop(model, None), AROUND.pop(model, None)
         given = model, before, graph, retained, removed, self._objective(graph)
         if rule is None:
-            return {"refit": refit_neighbours(*given, around=around, noise="judged")}
+            return {"refit": refit_neighbours(*given, around=around, noise="judged", journal=journal)}
         if (movement := rule.of_refit(model, graph, retained, removed)) <= rule.limit:
             return {"refit": {"skipped": "it would move probabilities by less than the noise", "movement": movement}}
-        return {"refit": refit_neighbours(*given, enough=rule.enough, noise="judged")}
+        options: dict[str, Any] = {"samples": rule.problem.new.samples, "enough": rule.enough}
+        return {"refit": refit_neighbours(*given, **options, noise="judged", journal=journal)}
 
     def milder(self, log: dict[str, Any]) -> Iterator[tuple[str, Unlearner]]:
         """Yield variants that start from embeddings that are not scaled, with more and more damping.
@@ -409,7 +409,7 @@ class IFRU(Unlearner):
                 preconditioner=inverse_diagonal(problem, theta, damping) if rule is None else rule.inverse(damping),
                 tol=self.tol if rule is None else self.tol / 2,  # rotated axes leave more at the same residual
                 max_iter=self.max_iter,
-                enough=None if rule is None else rule.enough,
+                enough=None if rule is None else rule.seldom(),
             )
         along, square = float(rhs.double() @ solution.x.double()), float(solution.x.double().square().sum())
         return Step.of(solution, 0.5 * (along + damping * square))  # at the solution, x'Hx = b'x - damping x'x

@@ -2,7 +2,6 @@ r"""A step of IFRU around a small request: rows are chosen by their residual, an
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,8 +13,8 @@ from graphunlearn.data import InteractionGraph
 from graphunlearn.func import conjugate_gradients
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.operators.ifru.prepared import Prepared
-from graphunlearn.operators.ifru.pruning import write
 from graphunlearn.operators.shared.correction import Tilted, inverse_diagonal
+from graphunlearn.operators.shared.journal import Journal
 from graphunlearn.operators.shared.local import Local
 from graphunlearn.operators.shared.noise import LARGEST, Movement, pairs_near
 from graphunlearn.operators.shared.propagation import Rows
@@ -65,7 +64,6 @@ class Nearby:
     max_iter: int
     seed: int
 
-    @torch.no_grad()
     def correct(
         self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor
     ) -> dict[str, Any] | None:
@@ -81,20 +79,38 @@ class Nearby:
             A log; ``None``, and the model as it was, if so many rows have to change that it is better to solve the
             whole system.
         """
+        journal = Journal()
+        log = self._corrected(model, graph, retained, removed, journal)
+        if log is None:
+            journal.undo()
+        return log
+
+    @torch.no_grad()
+    def _corrected(
+        self,
+        model: nn.Module,
+        graph: InteractionGraph,
+        retained: InteractionGraph,
+        removed: Tensor,
+        journal: Journal,
+    ) -> dict[str, Any] | None:
+        """Correct a model in place, unless the result is ``None``; the journal has the rows that were changed."""
         prepared, emptied = self.prepared, graph.emptied(retained)
         known, noise = prepared.known, prepared.noise
         idle = emptied.clone()  # items that may still be drawn as negatives; a user without interactions has no samples
         idle[: graph.num_users] = False
-        rows = ((graph.degree != retained.degree) & (~emptied | idle)).nonzero().view(-1)
+        losing = graph.degree != retained.degree
+        rows = (losing & (~emptied | idle)).nonzero().view(-1)
         if known is None or noise is None or not len(rows):
             return None
         assert prepared.encoded is not None
         assert prepared.diagonal is not None
         later = self.refits and len(neighbours_of_emptied(graph, retained, removed)) == len(rows)
-        started = copy.deepcopy(model)
-        touched = warm_start(started, graph, retained, self.seed, scale=self.scale and not later)
-        local = Local.of(known, started, graph, retained, removed, rows)
-        form = linear_form(started, retained)
+        table = model.get_parameter(known.risk.form.parameter)
+        journal.keep(table, losing.nonzero().view(-1))
+        touched = warm_start(model, graph, retained, self.seed, scale=self.scale and not later)
+        local = Local.of(known, model, graph, retained, removed, rows)
+        form = linear_form(model, retained)
         if local is None or form is None:
             return None
         limit = self.share * min(noise, LARGEST)
@@ -138,19 +154,19 @@ class Nearby:
             if round + 1 == _ROUNDS:
                 return None
             later, rows = False, torch.cat([rows, nodes[_largest(left)]]).unique()
-            local = Local.of(known, started, graph, retained, removed, rows)
+            local = Local.of(known, model, graph, retained, removed, rows)
             if local is None:
                 return None
-        tilted, whole = Tilted(problem, problem.restrict(local.tilt)), model.get_parameter(form.parameter)
+        tilted, trained = Tilted(problem, problem.restrict(local.tilt)), known.risk.table[nodes]
         assert problem.free is not None
-        as_before = problem.free.bool() & ~emptied[nodes].repeat_interleave(whole.size(1))
-        deleted = torch.where(as_before, whole[nodes].flatten(), theta)
+        as_before = problem.free.bool() & ~emptied[nodes].repeat_interleave(trained.size(1))
+        deleted = torch.where(as_before, trained.flatten(), theta)
         least = min(tilted.value(theta), tilted.value(deleted))
         length = 0.0 if later else tilted.falling(theta, x, least)
         if not length and not later:
             return None
         fall = least - tilted.value(theta + length * x)
-        write(model, started, graph, problem, theta + length * x)
+        table[nodes] = (theta + length * x).view_as(trained)
         error = float((slope + length * product).norm() / slope.norm()) if float(slope.norm()) else 0.0
         step = {"iterations": iterations, "residual": error, "length": length, "rows": len(rows), "rounds": round + 1}
         log: dict[str, Any] = {"touched_rows": touched, "emptied_nodes": int(emptied.sum())}

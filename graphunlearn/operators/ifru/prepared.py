@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 import torch
@@ -57,14 +59,13 @@ class Prepared:
     rotated: Rotated | None = None
     ridges: Ridges | None = None
 
-    @cached_property
+    @property
     def samples(self) -> Samples:
-        """The samples, in the order of the interactions; they are taken from ``known`` when they are asked for."""
+        """The samples, in the order of the interactions."""
         if self.own is not None:
             return self.own
         assert self.known is not None
-        found = self.known.risk.samples
-        return found if self.known.sorted else found.narrow(self.known.place)
+        return self.known.samples
 
     def __deepcopy__(self, memo: Any) -> Prepared:
         return self  # nothing in it is ever changed, and sparse tensors have no deep copy
@@ -202,6 +203,25 @@ class Stopping:
             left: The step in the table ``[num_parameters]``.
         """
         return self.movement(left) <= self.limit
+
+    def seldom(self) -> Callable[[Tensor], bool]:
+        """Return :meth:`enough` for the iterations of one solution, which is false where it is unlikely to be true.
+
+        What is left to do falls to a half in an iteration at best, in what was measured. After a movement of
+        :math:`2^k` times the limit, the movement of the next :math:`k - 1` iterations is therefore not computed.
+        """
+        skipped = 0
+
+        def enough(left: Tensor) -> bool:
+            nonlocal skipped
+            if skipped:
+                skipped -= 1
+                return False
+            times = self.movement(left) / self.limit
+            skipped = max(0, math.ceil(math.log2(times)) - 1) if 1 < times < math.inf else 0
+            return times <= 1
+
+        return enough
 
     @torch.no_grad()
     def of_refit(self, model: nn.Module, graph: InteractionGraph, retained: InteractionGraph, removed: Tensor) -> float:

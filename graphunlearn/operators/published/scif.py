@@ -198,11 +198,11 @@ class _NeutralBPR(BPR):
     """BPR whose label is ½ instead of 1: the user prefers neither item."""
 
     def phi(self, margins: Tensor, samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
-        p, none = torch.sigmoid(margins), samples.missing
-        return self.loss(margins, samples), (p - 0.5).masked_fill(none, 0.0), (p * (1 - p)).masked_fill(none, 0.0)
+        p, present = torch.sigmoid(margins), samples.without_missing
+        return self.loss(margins, samples), present(p - 0.5), present(p * (1 - p))
 
     def loss(self, margins: Tensor, samples: Samples) -> Tensor:
-        return (F.softplus(-margins) + margins / 2).masked_fill(samples.missing, 0.0)
+        return samples.without_missing(F.softplus(-margins) + margins / 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from graphunlearn.errors import ArgumentError, RejectedError
 from graphunlearn.nn.connecting import connect, is_connected
 from graphunlearn.nn.training.objective import default_objective
 from graphunlearn.operators.shared.acceptance import Judged
+from graphunlearn.operators.shared.journal import Journal
 from graphunlearn.operators.shared.linear_acceptance import judging_of
 from graphunlearn.operators.shared.own_loss import fitting_loss, objection_to_loss, pass_on_loss
 from graphunlearn.operators.shared.warm_start import warm_start
@@ -91,8 +92,8 @@ def accept(
         found: dict[str, Any] = other._unlearn(model, graph, retained, request)
         return found
 
-    def finish() -> dict[str, Any]:
-        found: dict[str, Any] = method._finish(model, before, graph, retained, request)
+    def finish(journal: Journal) -> dict[str, Any]:
+        found: dict[str, Any] = method._finish(model, before, graph, retained, request, journal)
         return found
 
     finishes = sum("_finish" in vars(cls) for cls in type(method).__mro__) > 1
@@ -161,7 +162,7 @@ def settle(
     deleted: nn.Module,
     judging: Judging,
     step_again: Callable[[Any], dict[str, Any]],
-    finish: Callable[[], dict[str, Any]] | None = None,
+    finish: Callable[[Journal], dict[str, Any]] | None = None,
     *,
     first: Judged | None = None,
     tells: bool = True,
@@ -177,8 +178,8 @@ def settle(
         judging: What measures a model.
         step_again: A function that leaves the step of a variant of the method in ``model``, which holds the trained
             parameters, and returns its log.
-        finish: A function that changes an accepted correction further and returns more of the log; what it made is
-            judged once more, without the tilt.
+        finish: A function that changes an accepted correction further and returns more of the log, given a journal of
+            the rows that it changes; what it made is judged once more, without the tilt, and undone if it is rejected.
         first: The figures of the step, if it was judged before.
         tells: Whether to warn of a step that was replaced or shortened.
 
@@ -211,11 +212,11 @@ def settle(
     if outcome == "shortened" and tells:
         warn(shortened(method.name, tried[-1]["what"], first))
     if finish is not None and (found.accepted or outcome == "kept"):
-        kept = copy.deepcopy(model.state_dict())
-        more = finish()
+        journal = Journal()
+        more = finish(journal)
         judging.solves = None  # the tilt of a neighbour of emptied nodes holds what is forgotten
         if more and method.on_rejection != "keep" and not (after := judging.judge(model)).accepted:
-            model.load_state_dict(kept)
+            journal.undo()
             more = {name: {"skipped": after.reason} for name in more}
         log.update(more)
     return {

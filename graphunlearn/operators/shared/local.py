@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,11 @@ class Known:
     gradient: Tensor
     propagation: Propagation | None
     ridges: Ridges
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The samples in the order of the interactions, with ids of 32 bits; made when they are asked for."""
+        return self.risk.samples if self.sorted else self.risk.samples.narrow(self.place)
 
     @property
     def sorted(self) -> bool:

@@ -17,9 +17,11 @@ from graphunlearn.func.blocks import inner
 from graphunlearn.func.solve import Dot
 from graphunlearn.nn.encoding import Encoded, linear_form
 from graphunlearn.nn.risk import LinearRisk
-from graphunlearn.nn.training.objective import Objective, Sampled
+from graphunlearn.nn.training.objective import Objective, Sampled, Samples
+from graphunlearn.operators.shared.journal import Journal
 from graphunlearn.operators.shared.local import Local, known_of
 from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES, Ridges, restricted
+from graphunlearn.operators.shared.right_hand_side import retained_samples, with_affordable
 from graphunlearn.operators.shared.span import moments, without_span
 from graphunlearn.operators.shared.warm_start import kept_share
 
@@ -32,13 +34,11 @@ __all__ = [
     "redrawn_risk",
     "refit_neighbours",
     "whole_noise",
-    "with_affordable",
 ]
 
 Noise = Literal["projected", "whole", "judged"]
 
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # lengths of a step, of which the first that lowers the objective is taken
-_DRAWS = 2_500_000  # most negatives in total, unless the objective draws more
 _STEPS, _PRODUCTS, _TOLERANCE = 2, 40, 0.03
 _RISE = 0.0125  # largest rise of the risk of other negatives, as a share of it, with which a fit is taken
 _OTHERS = 16_384  # most interactions with other negatives
@@ -54,9 +54,11 @@ def refit_neighbours(
     objective: Objective,
     *,
     negatives: int = 32,
+    samples: Samples | None = None,
     enough: Callable[[Tensor], bool] | None = None,
     around: Local | None = None,
     noise: Noise = "projected",
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     r"""Fit the items of emptied users, and the users of emptied items, to the retained interactions, in place.
 
@@ -98,10 +100,12 @@ def refit_neighbours(
         removed: Mask of the forgotten interactions ``[num_interactions]``.
         objective: The loss that the model was trained with.
         negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
-            be more than 2.5 million in total.
+            be more than two million in total.
+        samples: The retained samples of the loss with these negatives, if they are known.
         enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
         around: The risk around these embeddings, if it may be known.
         noise: Whether the noise is projected, whole, or judged.
+        journal: Where the rows that change are kept.
 
     Returns:
         A log: for each side with neighbours of emptied nodes, the number of embeddings, the ridge :math:`\delta`, the
@@ -126,7 +130,7 @@ def refit_neighbours(
     old, new = linear_form(trained, graph), linear_form(model, retained)
     if old is None or new is None:
         return {"skipped": f"{type(model).__name__} does not propagate one table linearly"}
-    objective = with_affordable(objective, negatives, graph.num_interactions)
+    objective = with_affordable(objective, graph.num_interactions, negatives)
     parameter = model.get_parameter(new.parameter)
     risk: LinearRisk | None = None
     try:
@@ -146,7 +150,11 @@ def refit_neighbours(
             if known is not None and local is None:
                 local = Local.of(known, model, graph, retained, removed, rows)
             if known is None or local is None:
-                risk = risk or LinearRisk(parameter, new, objective, objective.samples(retained))
+                if risk is None:
+                    if known is not None and samples is None:
+                        samples = retained_samples(objective, known.samples, graph, retained, removed)
+                    samples = objective.samples(retained) if samples is None else samples
+                    risk = LinearRisk(parameter, new, objective, samples)
                 own = int(side == "items")
                 others = redrawn_risk(risk, retained, own, rows - graph.sides[own].start) if len(noises) > 1 else None
                 fitted, steps = fit_rows(risk, parameter, rows, ridge, noises, others, enough)
@@ -157,6 +165,8 @@ def refit_neighbours(
                 pulls = [rest + one for one in noises]
                 fitted, steps = fit_rows(part, part.table, local.rows, ridge, pulls)
                 steps["samples"] = len(part.samples)
+            if journal is not None:
+                journal.keep(parameter, rows)
             parameter[rows] = fitted
             log |= {f"ridge_{side}": ridge} | {f"{name}_{side}": steps[name] for name in steps}
     except ArgumentError as error:
@@ -258,20 +268,6 @@ def neighbours_of_emptied(graph: InteractionGraph, retained: InteractionGraph, r
     """
     parts = [nodes + graph.sides[own].start for _, own, nodes, _ in _sides(graph, retained, removed)]
     return torch.cat(parts) if parts else graph.pairs.new_empty(0)
-
-
-def with_affordable(objective: Objective, negatives: int, num_interactions: int) -> Objective:
-    """Return a loss that draws negatives with more of them, at most 2.5 million in total but not fewer than it has.
-
-    Args:
-        objective: The loss.
-        negatives: Wanted number of negatives per interaction.
-        num_interactions: Number of interactions before forgetting.
-    """
-    if not isinstance(objective, Sampled):
-        return objective
-    affordable = min(negatives, _DRAWS // max(num_interactions, 1))
-    return objective.with_negatives(max(objective.negatives, affordable))
 
 
 def redrawn_risk(

@@ -22,20 +22,20 @@ from graphunlearn.nn.risk import LinearRisk, Risk, risk_of
 from graphunlearn.nn.session_risk import SessionRisk
 from graphunlearn.nn.tables import node_rows
 from graphunlearn.nn.training.next_click import CrossEntropy
-from graphunlearn.nn.training.objective import Objective, Samples
+from graphunlearn.nn.training.objective import Objective, Sampled, Samples
+from graphunlearn.operators.shared.ridge import CURVATURE_NEGATIVES
 from graphunlearn.utils import affected_nodes
 
 __all__ = [
     "Problem",
-    "affordable_negatives",
     "global_problem",
     "influence",
     "retained_samples",
     "row_parameters",
     "session_problem",
+    "with_affordable",
 ]
 
-_CURVATURE_NEGATIVES = 16
 _DRAWS, _MOST_NEGATIVES = 2_000_000, 64  # limits on negatives: draws in total, and negatives per interaction
 
 
@@ -68,7 +68,7 @@ class Problem:
     @cached_property
     def curved(self) -> Risk:
         """The retained risk that the curvature is computed from; it uses only a part of the negatives."""
-        return self.new.with_negatives(_CURVATURE_NEGATIVES)
+        return self.new.with_negatives(CURVATURE_NEGATIVES)
 
     def restrict(self, v: Tensor) -> Tensor:
         """Return ``v`` with the entries of fixed parameters set to zero."""
@@ -163,13 +163,18 @@ def session_problem(
     return Problem(old, new, direct, old.parameters, new.parameters, gone, None, rows=rows)
 
 
-def affordable_negatives(num_interactions: int) -> int:
-    """Return how many negatives per interaction the gradients of a graph take by default.
+def with_affordable(objective: Objective, num_interactions: int, most: int = _MOST_NEGATIVES) -> Objective:
+    """Return a loss that draws negatives with more of them, at most two million in total but not fewer than it has.
 
     Args:
-        num_interactions: The number of its interactions.
+        objective: The loss.
+        num_interactions: The number of interactions before forgetting.
+        most: Largest number of negatives per interaction, unless the loss has more.
     """
-    return min(_MOST_NEGATIVES, _DRAWS // max(num_interactions, 1))
+    if not isinstance(objective, Sampled):
+        return objective
+    affordable = min(most, _DRAWS // max(num_interactions, 1))
+    return objective.with_negatives(max(objective.negatives, affordable))
 
 
 def retained_samples(

@@ -210,7 +210,7 @@ def steer(
         residual = target - pattern.dots(*rows)
         errors.append(float(residual.abs().mean()))
         dual = _dual(pattern, rows, images, space, residual, damping)
-        wanted = torch.cat([pattern.matmul(dual, images[1]), pattern.transposed.matmul(dual, images[0])])
+        wanted = torch.cat(pattern.both(dual, *images))
         change = space.direction(wanted)
         effect = space.effect(change)
         moved = _two(effect, sizes)
@@ -275,7 +275,7 @@ def _dual(
     sizes = [len(users), len(items)]
 
     def kernel(y: Tensor) -> Tensor:
-        wanted = torch.cat([pattern.matmul(y, item_images), pattern.transposed.matmul(y, user_images)])
+        wanted = torch.cat(pattern.both(y, user_images, item_images))
         to_users, to_items = _two(space.response(wanted), sizes)
         return pattern.dots(to_users, items) + pattern.dots(users, to_items)
 

@@ -154,3 +154,32 @@ def test_what_some_users_hold_is_that_of_a_loop():
     more, others = torch.cat([users, torch.arange(6)]), torch.cat([items, torch.tensor([0, 1, 2, 3, 4, 0])])
     drawn, whole = (draw_negatives(graph, u, i, 7, seed=3) for u, i in ((users, items), (more, others)))
     assert torch.equal(drawn, whole[:5])  # what else is drawn does not matter
+
+
+@given(st.data())
+def test_what_is_held_is_found_with_and_without_a_table_of_hash_values(data):
+    graph = data.draw(graphs(min_interactions=1))
+    users = torch.tensor(data.draw(st.lists(st.integers(0, graph.num_users - 1), min_size=1)))
+    rows = users.unique().tolist()
+    held = {(rows.index(user), item) for user, item in graph.pairs.t().tolist() if user in rows}
+    wanted = torch.arange(len(rows) * graph.num_items)
+    expected = [key for key in wanted.tolist() if divmod(key, graph.num_items) in held]
+    for asked in (0, 1 << 20):
+        found = negatives._Held.of(graph, users, asked)
+        assert (found.cells is None) == (asked == 0)
+        assert found.positions(wanted).tolist() == expected
+        assert found.positions(wanted.flip(0)).tolist() == [len(wanted) - 1 - key for key in reversed(expected)]
+
+
+def test_a_table_of_few_cells_tells_nothing_wrong(monkeypatch):
+    graph = random_graph(30, 20, 200)
+    wanted = drawn(graph, 9)
+    monkeypatch.setattr(negatives, "_CELL_BITS", 2)
+    assert torch.equal(drawn(graph, 9), wanted)
+
+
+def test_negatives_are_drawn_fast_and_slowly_alike(monkeypatch):
+    graph = random_graph(30, 20, 200)
+    wanted = drawn(graph, 9)
+    monkeypatch.setattr(negatives._Held, "positions", lambda self, keys: torch.isin(keys, self.keys).nonzero().view(-1))
+    assert torch.equal(drawn(graph, 9), wanted)

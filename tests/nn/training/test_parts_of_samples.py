@@ -145,3 +145,24 @@ def test_row_counts_are_those_of_a_loop():
                 expected[graph.num_users + other] += 1 / 3
     assert bool(samples.missing.any())
     torch.testing.assert_close(objective.row_counts(samples), expected)
+
+
+def test_values_of_missing_negatives_are_zero():
+    everything = torch.cartesian_prod(torch.arange(2), torch.arange(3)).t()
+    some = random_graph(12, 9, 50)
+    for whole, graph in ((True, some), (False, some.from_edges(everything, 2, 3))):
+        samples = BPR(negatives=4).samples(graph)
+        values = torch.rand(len(samples), 4) + 1
+        found = samples.without_missing(values)
+        assert torch.equal(found, torch.where(samples.negatives == samples.items.view(-1, 1), 0.0, values))
+        assert (found is values) == whole
+
+
+def test_the_first_negatives_are_those_of_a_loss_with_fewer():
+    graph = random_graph(12, 9, 50)
+    samples = BPR(negatives=7).samples(graph)
+    for most in (1, 3):
+        loss, fewer = BPR(negatives=7).first_negatives(samples, most)
+        assert torch.equal(fewer.negatives, loss.samples(graph).negatives)
+        assert fewer is BPR(negatives=7).first_negatives(samples, most)[1]  # with what was computed of them
+    assert BPR(negatives=7).first_negatives(samples, 7)[1] is samples

@@ -1,6 +1,7 @@
 """A step around a small request against dense solutions, and against the step of the whole system."""
 
 import copy
+import math
 import pickle
 from dataclasses import replace
 
@@ -321,3 +322,31 @@ def test_a_large_request_is_solved_as_a_whole(trained):
     model, graph = trained
     request = ForgetRequest.internal("interaction", graph.pairs[:, ::3])
     assert "tilted_fall" not in IFRU().unlearn(model, graph, request).log
+
+
+@pytest.mark.parametrize(
+    ("movements", "looked_at"),
+    [
+        ([8.0, 4.0, 2.0, 1.0], [8.0, 1.0]),  # halved, it is small enough after three iterations
+        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 1.0], [8.0, 5.0, 1.0]),
+        ([8.0, 0.5, 0.4, 0.3], [8.0, 0.3]),
+        ([1.5, 0.5], [1.5, 0.5]),
+        ([1.0], [1.0]),
+        ([0.0], [0.0]),
+        ([math.inf, 1.0], [math.inf, 1.0]),
+        ([math.nan, 0.5], [math.nan, 0.5]),
+    ],
+)
+def test_what_is_left_is_looked_at_where_it_may_be_small_enough(movements, looked_at):
+    seen = []
+
+    def movement(left):
+        seen.append(float(left) / 2)
+        return float(left)
+
+    rule = Stopping(movement, 2.0, *[None] * 4)
+    enough = rule.seldom()
+    found = [enough(torch.tensor(2 * left)) for left in movements]
+    torch.testing.assert_close(seen, looked_at, equal_nan=True)
+    assert found == [False] * (len(movements) - 1) + [True]
+    assert rule.seldom()(torch.tensor(1.0))  # another solution starts anew

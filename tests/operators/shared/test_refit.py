@@ -442,7 +442,8 @@ def test_a_fit_that_is_worse_than_deleting_the_edges_is_taken_back(monkeypatch):
     model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
     fit(model, graph, objective=BPR(), epochs=20)
 
-    def harmful(model, *_, **__):
+    def harmful(model, *_, journal, **__):
+        journal.keep(model.embedding.weight, torch.arange(graph.num_users))
         with torch.no_grad():
             model.embedding.weight[: graph.num_users].mul_(-1)
         return {"items": 3}
