@@ -101,7 +101,8 @@ class LinearForm:
         yield out
         for weight in reversed(self.alpha[:-1]):
             assert self.matrix is not None
-            out = torch.add(spmm(self.matrix, out), x, alpha=weight)
+            out = spmm(self.matrix, out)
+            out = out.add(x, alpha=weight) if torch.is_grad_enabled() else out.add_(x, alpha=weight)
             yield out
 
 

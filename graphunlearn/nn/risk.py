@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphunlearn.data import InteractionGraph
 from graphunlearn.errors import ArgumentError
 from graphunlearn.func import Product, csr, gauss_newton_product, hessian_product
+from graphunlearn.func.memory import trim
 from graphunlearn.nn.calling import call_with
 from graphunlearn.nn.encoding import Encoded, LinearForm, encode, linear_form
 from graphunlearn.nn.rotated import Rotated
@@ -333,6 +334,7 @@ class LinearRisk(Risk):
             own, other = pattern.both(values, users[place], items)
             of_users[place] += own
             of_items += other
+        trim()
         return torch.cat([of_users, self._summed(of_items)])
 
     def encode(self, theta: Tensor) -> Encoded:

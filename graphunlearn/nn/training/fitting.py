@@ -139,25 +139,23 @@ def reset_parameters(model: nn.Module, seed: int) -> None:
         with seeded(model, seed):
             model.load_state_dict(origin.build().state_dict())
         return
-    covered: set[int] = set()
-
-    def reset(module: nn.Module) -> None:
-        own = getattr(module, "reset_parameters", None)
-        if callable(own):  # it also resets its submodules, possibly in another way than they would themselves
-            own()
-            covered.update(id(p) for p in module.parameters())
-        else:
-            for child in module.children():
-                reset(child)
-
     with seeded(model, seed):
-        reset(model)
+        covered = _reset(model)
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
     if missing:
         raise TypeError(
             f"'model' must have a reset_parameters() method to be retrained "
             f"(got {type(model).__name__}, with {', '.join(missing[:3])} that no method resets)"
         )
+
+
+def _reset(module: nn.Module) -> set[int]:
+    """Reset a module, and return the identities of the parameters that were reset."""
+    own = getattr(module, "reset_parameters", None)
+    if callable(own):  # it also resets its submodules, possibly in another way than they would themselves
+        own()
+        return {id(p) for p in module.parameters()}
+    return set().union(*map(_reset, module.children()))
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:

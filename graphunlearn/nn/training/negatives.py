@@ -247,7 +247,8 @@ class _Held(NamedTuple):
         if asked > len(keys):
             bits = min((_CELLS_PER_KEY * len(keys)).bit_length(), _CELL_BITS)
             cells = torch.zeros(1 << bits, dtype=torch.bool, device=keys.device)
-            cells[_cell(keys, bits)] = True
+            for part in keys.split(_PART):
+                cells[_cell(part, bits)] = True
         return cls(rows, position[users], keys, cells)
 
     def positions(self, wanted: Tensor) -> Tensor:

@@ -214,7 +214,8 @@ class Objective(Criterion):
         if samples.negatives is None:
             return torch.cat(count).double()
         drawn = torch.bincount(samples.negatives.flatten(), minlength=items)
-        none = torch.bincount(samples.negatives[samples.missing], minlength=items)
+        missing = samples.negatives == samples.items.unsqueeze(1)  # not kept: it may never be needed again
+        none = torch.bincount(samples.negatives[missing], minlength=items)
         return torch.cat([count[0].double(), count[1] + (drawn - none).double() / samples.negatives.size(1)])
 
 

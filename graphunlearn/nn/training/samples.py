@@ -12,12 +12,13 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from graphunlearn.func import PairPattern
+from graphunlearn.func.memory import trim
 from graphunlearn.func.sparse import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 
 _MANY = 16  # share of the samples from which on a mask is faster than sorting
-_ENTRIES = 1 << 24  # most items and negatives that are sorted by item at a time
+_ENTRIES = 1 << 23  # most items and negatives that are sorted by item at a time
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class Samples:
             by_item = csr_matrix((entries, columns.ravel(), rows), shape=size, copy=False).tocsc()
             positions, first = (torch.from_numpy(x).to(self.items.device) for x in (by_item.indices, by_item.indptr))
             found.append((positions.add_(start), first))
+        if len(found) > 1:
+            trim()
         return found
 
     def with_any(self, users: Tensor, items: Tensor) -> Tensor:

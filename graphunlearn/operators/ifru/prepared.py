@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class Prepared:
         diagonal: The diagonal of the curvature ``[num_parameters]``; ``None`` where the noise is not known.
         noise: The noise of training in probabilities; ``None`` where it is not known.
         encoded: The final embeddings; ``None`` where the noise is not known.
-        rotated: An estimate of the curvature to precondition with; ``None`` where the noise is not known.
+        risk: The risk of the trained model; ``None`` where the noise is not known.
         ridges: The ridges of the fit of the neighbours of emptied nodes; ``None`` where the noise is not known.
     """
 
@@ -56,8 +56,14 @@ class Prepared:
     diagonal: Tensor | None = None
     noise: float | None = None
     encoded: Encoded | None = None
-    rotated: Rotated | None = None
+    risk: LinearRisk | None = None
     ridges: Ridges | None = None
+
+    @cached_property
+    def rotated(self) -> Rotated:
+        """An estimate of the curvature to precondition with; a correction around a small request does without it."""
+        assert self.risk is not None
+        return self.risk.rotated(self.trained)
 
     @property
     def samples(self) -> Samples:
@@ -92,13 +98,13 @@ class Prepared:
             samples, risk, tilt = None, known.risk, known.gradient.flatten()
         trained = risk.parameters.clone() if known is None else risk.parameters  # the table of what is known is a copy
         ridge = ridge_of(trained, tilt)
-        diagonal = noise = encoded = rotated = ridges = None
+        diagonal = noise = encoded = measured = ridges = None
         if isinstance(risk, LinearRisk) and isinstance(objective, Sampled) and objective.negatives > 1:
             diagonal, encoded = risk.jacobi(risk.parameters), risk.final(risk.parameters)
-            rotated = risk.rotated(risk.parameters)
+            measured = risk
             ridges = Ridges(risk, tilt.view_as(risk.table)) if known is None else known.ridges
             noise = noise_of_draws(risk, risk.parameters, diagonal, max(least, ridge[0]), graph)
-        found = (diagonal, noise, encoded, rotated, ridges)
+        found = (diagonal, noise, encoded, measured, ridges)
         return cls(trained, _supervised(graph), objective, samples, tilt, ridge, known, *found)
 
     def serves(self, model: nn.Module, graph: InteractionGraph, objective: Objective) -> bool:
@@ -191,10 +197,9 @@ class Stopping:
         Args:
             damping: The damping.
         """
-        rotated, encoded = self.prepared.rotated, self.prepared.encoded
-        assert rotated is not None
+        encoded = self.prepared.encoded
         assert encoded is not None
-        return rotated.inverse(len(encoded.queries), max(damping, 1e-6), self.kept)
+        return self.prepared.rotated.inverse(len(encoded.queries), max(damping, 1e-6), self.kept)
 
     def enough(self, left: Tensor) -> bool:
         """Return whether a step may be left out.

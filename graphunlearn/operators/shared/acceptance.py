@@ -2,9 +2,8 @@ r"""Acceptance of a correction: it must not be worse than deleting the edges and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -195,7 +194,7 @@ class Acceptance:
             criterion = criterion.with_negatives(FEWEST_NEGATIVES)
         self.criterion, self.before, self.deleted = criterion, before, deleted
         self.graph, self.retained, self.request, self.solves = graph, retained, request, solves
-        self.number, affected, self.draw = self._population()
+        self.number, affected, self._every = self._population()
         generator, (most, others), device = torch.Generator().manual_seed(seed), SAMPLED[graph.kind], affected.device
         chosen, weight = _some(len(affected), most, generator, device)
         rank, other = _some(self.number - len(affected), others, generator, device)
@@ -205,17 +204,19 @@ class Acceptance:
         self.whole = len(self.chosen) == self.number
         self._reference()
 
-    def _population(self) -> tuple[int, Tensor, Callable[[Tensor], Any]]:
-        """Return the number of samples, those with a touched user or item, ascending, and what draws some samples."""
+    def _population(self) -> tuple[int, Tensor, Any]:
+        """Return the number of samples, those with a touched user or item, ascending, and those of sessions."""
         if self.graph.kind == "sessions":
             every, touched = self.criterion.samples(self.retained), self.graph.degree != self.retained.degree
-            return len(every), touched[every.target].nonzero().view(-1), every.select
+            return len(every), touched[every.target].nonzero().view(-1), every
         touched, removed = (self.graph.degree != self.retained.degree).nonzero().view(-1), self.request.mask(self.graph)
         found = self.graph.adjacency.interactions(touched)
         found, gone = found[~removed[found]], removed.nonzero().view(-1)
+        return self.retained.num_interactions, found - torch.searchsorted(gone, found), None
 
-        draw = partial(self._samples, self.retained)
-        return self.retained.num_interactions, found - torch.searchsorted(gone, found), draw
+    def _draw(self, index: Tensor) -> Any:
+        """Return some samples of what remains, given by their ascending positions."""
+        return self._samples(self.retained, index) if self._every is None else self._every.select(index)
 
     def _samples(self, graph: Any, index: Tensor) -> Any:
         """Return the samples of some interactions, given by their ascending positions."""
@@ -300,11 +301,11 @@ class Acceptance:
             yield from self._drawn
             return
         if len(self.chosen) <= CHUNK:
-            self._drawn = [(self.draw(self.chosen), self.weight)] if len(self.chosen) else []
+            self._drawn = [(self._draw(self.chosen), self.weight)] if len(self.chosen) else []
             yield from self._drawn
             return
         for index, weight in zip(self.chosen.split(CHUNK), self.weight.split(CHUNK)):
-            yield self.draw(index), weight
+            yield self._draw(index), weight
 
     def _parts_before(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield samples of what is chosen and of what is forgotten before forgetting, with their weights."""

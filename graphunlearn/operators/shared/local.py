@@ -32,8 +32,8 @@ class Known:
 
     Args:
         risk: The training risk at the trained table, with the samples of all interactions sorted by user.
-        interaction: The interaction of every sample (int32) ``[num_samples]``.
-        place: The sample of every interaction (int32) ``[num_samples]``.
+        order: The interaction of every sample and the sample of every interaction (int32), both ``[num_samples]``;
+            ``None`` where the interactions are sorted by user, so that every sample is that of the one in its place.
         encoded: The final embeddings.
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
@@ -42,8 +42,7 @@ class Known:
     """
 
     risk: LinearRisk
-    interaction: Tensor
-    place: Tensor
+    order: tuple[Tensor, Tensor] | None
     encoded: Encoded
     back: Tensor
     gradient: Tensor
@@ -53,12 +52,15 @@ class Known:
     @cached_property
     def samples(self) -> Samples:
         """The samples in the order of the interactions, with ids of 32 bits; made when they are asked for."""
-        return self.risk.samples if self.sorted else self.risk.samples.narrow(self.place)
+        return self.risk.samples if self.order is None else self.risk.samples.narrow(self.order[1])
 
-    @property
-    def sorted(self) -> bool:
-        """Whether the interactions are sorted by user, so that every sample is that of the interaction in its place."""
-        return self.place is self.interaction
+    def interactions_of(self, samples: Tensor) -> Tensor:
+        """Return the interactions of samples, given by their positions ``[num]``."""
+        return samples if self.order is None else self.order[0][samples].long()
+
+    def samples_of(self, interactions: Tensor) -> Tensor:
+        """Return the positions of the samples of interactions ``[num]``."""
+        return interactions if self.order is None else self.order[1][interactions].long()
 
     @property
     def final(self) -> Tensor:
@@ -127,19 +129,18 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     if samples.offset is not None:
         return None
     if bool((samples.users[1:] >= samples.users[:-1]).all()):
-        order = place = torch.arange(len(samples), dtype=torch.int32, device=table.device)
-        samples = samples.narrow()
+        order, samples = None, samples.narrow()
     else:
-        order = samples.users.int().argsort(stable=True).int()
-        samples, place = samples.narrow(order), torch.empty_like(order)
-        place[order] = torch.arange(len(order), dtype=torch.int32, device=order.device)
+        by_user = samples.users.int().argsort(stable=True).int()
+        order, samples = (by_user, torch.empty_like(by_user)), samples.narrow(by_user)
+        order[1][by_user] = torch.arange(len(by_user), dtype=torch.int32, device=by_user.device)
     propagation = propagation_of(model, graph)
     risk = LinearRisk(table.clone() if propagation is None else propagation.table, form, objective, samples)
     if propagation is not None:
         risk.take(propagation.final)
     back = risk.back(risk.parameters)
     gradient = risk.propagated(back, risk.parameters).view_as(table)
-    known = Known(risk, order, place, risk.final(risk.parameters), back, gradient, propagation, Ridges(risk, gradient))
+    known = Known(risk, order, risk.final(risk.parameters), back, gradient, propagation, Ridges(risk, gradient))
     if state is not None:
         _KNOWN[graph.pairs] = ((state, known), *kept)[:_LOSSES]
     return known
@@ -222,9 +223,9 @@ class Local:
         chosen = known.around(torch.cat([rows, drawing]), num_users)
         if len(chosen) > SMALL * len(samples):
             return None
-        forgotten = known.place[gone].long()
+        forgotten = known.samples_of(gone)
         before = samples.select(torch.cat([chosen, forgotten]).unique())
-        kept = known.interaction[chosen].long()
+        kept = known.interactions_of(chosen)
         stays = ~removed[kept]
         kept, now = kept[stays], samples.select(chosen[stays])
         now = _redrawn(objective, now, graph, retained, gone, kept - torch.searchsorted(gone, kept))

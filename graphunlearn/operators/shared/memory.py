@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from graphunlearn.func.memory import trim
 
 __all__ = ["peak_memory"]
 
@@ -26,7 +27,7 @@ def peak_memory(device: torch.device) -> Iterator[Any]:
         before = torch.cuda.memory_allocated(device)
         yield lambda: max(0, torch.cuda.max_memory_allocated(device) - before)
         return
-    _trim()
+    trim()  # reusing freed memory would not be counted
     stop, before = threading.Event(), _resident()
     highest = before
 
@@ -43,12 +44,6 @@ def peak_memory(device: torch.device) -> Iterator[Any]:
         highest = max(highest, _resident())
         stop.set()
         thread.join()
-
-
-def _trim() -> None:
-    """Return freed memory to the system, because reusing it would not be counted (glibc only; no effect elsewhere)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident() -> int:

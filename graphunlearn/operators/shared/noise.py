@@ -127,8 +127,8 @@ def noise_of_draws(
     def weight(margins: Tensor, part: Samples) -> Tensor:
         return objective.margins_transposed(objective.phi(margins, part)[1] * signs / draws, part)
 
-    back = risk.gathered(encoded, weight, encoded.queries, encoded.items)
-    step = (2 * draws / DRAWS) ** 0.5 * risk.form.propagate(back).flatten() / (diagonal + damping)
+    step = risk.form.propagate(risk.gathered(encoded, weight, encoded.queries, encoded.items)).flatten()
+    step.mul_((2 * draws / DRAWS) ** 0.5).div_(diagonal + damping)
     chosen = torch.arange(0, graph.num_interactions, max(1, graph.num_interactions // _PAIRS), device=step.device)
     return Movement(risk.form, encoded, (_never_seen(graph, graph.pairs[:, chosen]),))(step)
 

@@ -67,10 +67,12 @@ def test_what_is_known_is_the_gradient(model_of, objective):
     dots = known.risk.samples.pattern.dots(users, items)
     losses = objective.loss(objective.margins(dots, known.risk.samples), known.risk.samples).mean(-1).sum()
     torch.testing.assert_close(known.back, torch.cat(torch.autograd.grad(losses, (users, items))))
-    assert torch.equal(
-        graph.pairs[:, known.interaction], torch.stack([known.risk.samples.users, known.risk.samples.items])
-    )
-    assert torch.equal(known.interaction[known.place], torch.arange(30))
+    every = torch.arange(30)
+    there = torch.stack([known.risk.samples.users, known.risk.samples.items]).long()
+    assert torch.equal(graph.pairs[:, known.interactions_of(every)], there)
+    assert torch.equal(known.interactions_of(known.samples_of(every)), every)
+    ordered = torch.stack([known.samples.users, known.samples.items]).long()
+    assert torch.equal(ordered, graph.pairs)
 
 
 def test_what_is_known_is_computed_once_per_table_graph_and_loss():
