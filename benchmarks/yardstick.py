@@ -111,6 +111,15 @@ def _short(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 5) for name, value in figures.items() if value is not None}
 
 
+def five_digits(found: Any) -> Any:
+    """Return results whose numbers have five digits."""
+    if isinstance(found, dict):
+        return {name: five_digits(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [five_digits(value) for value in found]
+    return float(f"{found:.5g}") if isinstance(found, float) else found
+
+
 def told(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what the results keep of one method's report entry."""
     attacks = {
@@ -328,7 +337,7 @@ def main() -> None:
             except Exception as error:  # a cell that fails is printed as such, and the others go on
                 cells[key] = {"failed": f"{type(error).__name__}: {error}"}
             cells[key]["cpu_seconds"] = time.process_time() - start
-            save(options.out, {"summary": summary(cells), "rows": rows(cells), "cells": cells})
+            save(options.out, five_digits({"summary": summary(cells), "rows": rows(cells), "cells": cells}))
             print(key, round(cells[key]["cpu_seconds"]), cells[key].get("failed", ""), flush=True)
     for row in rows(cells):
         left = {key: value for key, value in row.items() if key.startswith("left_") and value is not None}

@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from graphunlearn.func import PairPattern
-from graphunlearn.func.memory import trim
 from graphunlearn.func.sparse import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 
 _MANY = 16  # share of the samples from which on a mask is faster than sorting
-_ENTRIES = 1 << 23  # most items and negatives that are sorted by item at a time
+_AT_ONCE = 1 << 17  # items or negatives that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -134,31 +131,11 @@ class Samples:
             first, last = int(part.users[0]), int(part.users[-1]) + 1
             yield slice(first, last), replace(part, users=part.users - first, size=(last - first, self.size[1]))
 
-    @cached_property
-    def _by_item(self) -> list[tuple[Tensor, Tensor]]:
-        """For parts of the samples, the samples of every item, as their positions and where those of an item start."""
-        width, found = self.num_pairs // max(len(self), 1), []
-        step = max(1, _ENTRIES // max(width, 1))
-        for start in range(0, len(self), step):
-            part = slice(start, start + step)
-            columns = np.empty((len(self.items[part]), width), dtype=np.int32)
-            columns[:, 0] = self.items[part].cpu().numpy()
-            if self.negatives is not None:
-                columns[:, 1:] = self.negatives[part].cpu().numpy()
-            entries = np.ones(columns.size, dtype=np.int8)
-            rows = np.arange(0, columns.size + 1, width, dtype=np.int32)
-            size = (len(columns), self.size[1])
-            by_item = csr_matrix((entries, columns.ravel(), rows), shape=size, copy=False).tocsc()
-            positions, first = (torch.from_numpy(x).to(self.items.device) for x in (by_item.indices, by_item.indptr))
-            found.append((positions.add_(start), first))
-        if len(found) > 1:
-            trim()
-        return found
-
     def with_any(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the positions of the samples with one of some users, items or negatives, ascending.
 
-        The cost follows their number, but for the first call. The samples must be sorted by user.
+        All items and negatives are looked at, a nanosecond each: an index of the samples of every item would take more
+        memory than the samples. The samples must be sorted by user.
 
         Args:
             users: Internal user ids ``[num]``.
@@ -167,9 +144,14 @@ class Samples:
         users = users.contiguous().to(self.users.dtype)
         bounds = [torch.searchsorted(self.users, users, right=right) for right in (False, True)]
         found = [ranges(bounds[0], bounds[1] - bounds[0])]
-        for positions, starts in self._by_item:
-            first = starts[items].long()
-            found.append(positions[ranges(first, starts[items + 1].long() - first)].long())
+        wanted = torch.zeros(self.size[1], dtype=torch.bool, device=self.users.device)
+        wanted[items] = True
+        columns = [self.items] if self.negatives is None else [self.items, self.negatives.flatten()]
+        for ids in columns if len(items) else []:
+            width = len(ids) // max(len(self), 1)
+            for start in range(0, len(ids), _AT_ONCE):  # so that a part fits into the cache
+                hit = wanted.index_select(0, ids[start : start + _AT_ONCE]).nonzero().view(-1)
+                found.append((hit + start).div_(width, rounding_mode="floor"))
         every = torch.cat(found)
         if len(every) < len(self) // _MANY:
             return every.unique()

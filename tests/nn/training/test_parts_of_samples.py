@@ -107,7 +107,7 @@ def test_narrow_samples_take_another_order(objective, graph):
 def test_samples_with_any_of_some_nodes_are_those_of_a_loop(
     objective, graph, users, items, narrow, entries, many, monkeypatch
 ):
-    monkeypatch.setattr(samples_module, "_ENTRIES", entries)
+    monkeypatch.setattr(samples_module, "_AT_ONCE", entries)
     monkeypatch.setattr(samples_module, "_MANY", many)  # whether they are sorted or marked
     samples = sorted_samples(objective, graph)
     expected = []
