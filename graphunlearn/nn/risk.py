@@ -26,7 +26,7 @@ __all__ = ["Curvature", "LinearRisk", "Risk", "risk_of"]
 
 Curvature = Literal["gauss-newton", "hessian"]
 
-_PAIRS = 4_000_000  # most pairs of samples that are scored at a time where nothing is kept of them
+_PAIRS = 4_000_000  # with more pairs of samples, half as many are scored at a time, and nothing is kept of them
 
 
 class Risk:
@@ -328,7 +328,7 @@ class LinearRisk(Risk):
             of_users, of_items = pattern.both(values, users, items)
             return torch.cat([of_users, self._summed(of_items)])
         of_users, of_items = users.new_zeros(len(users), items.size(1)), items.new_zeros(len(items), users.size(1))
-        for place, part in samples.parts(_PAIRS):
+        for place, part in samples.parts(_PAIRS // 2):
             pattern = part.pattern
             values = weight(self.objective.margins(pattern.dots(final.queries[place], final.items), part), part)
             own, other = pattern.both(values, users[place], items)
