@@ -304,7 +304,8 @@ class PairPattern:
         """Return :meth:`matrix` as a dense matrix where that is faster; ``None`` where it is not."""
         if not self._dense or values.is_cuda:  # on CUDA, the order of the sums would change from run to run
             return None
-        return torch.bincount(self._cell, values, minlength=self.size[0] * self.size[1]).view(self.size)
+        sums = torch.bincount(self._cell, values, minlength=self.size[0] * self.size[1])
+        return sums.view(self.size).to(values.dtype)  # as it is, unless there are no pairs or values are half precise
 
     def _matmul(self, values: Tensor, b: Tensor) -> Tensor:
         sums = self._sums(values)

@@ -334,7 +334,8 @@ class LinearRisk(Risk):
             own, other = pattern.both(values, users[place], items)
             of_users[place] += own
             of_items += other
-        trim()
+        if not of_users.is_cuda:
+            trim()
         return torch.cat([of_users, self._summed(of_items)])
 
     def encode(self, theta: Tensor) -> Encoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -94,22 +95,24 @@ class Samples:
         Args:
             values: One value per negative ``[num_samples, n]``.
         """
-        return values if self._complete else values.masked_fill(self.missing, 0.0)
+        whole = not values.is_cuda and self._complete  # a device would have to be waited for
+        return values if whole else values.masked_fill(self.missing, 0.0)
 
     @cached_property
-    def _fewer(self) -> dict[int, Samples]:
-        return {}
+    def _fewer(self) -> WeakValueDictionary[int, Samples]:
+        return WeakValueDictionary()
 
     def with_first(self, most: int) -> Samples:
-        """Return the samples with their first negatives alone; they are made once, and so is their pattern.
+        """Return the samples with their first negatives alone; as long as they are in use, they are made once.
 
         Args:
             most: Number of negatives per sample.
         """
         assert self.negatives is not None
-        if most not in self._fewer:
-            self._fewer[most] = replace(self, negatives=self.negatives[:, :most].contiguous())
-        return self._fewer[most]
+        found = self._fewer.get(most)
+        if found is None:
+            self._fewer[most] = found = replace(self, negatives=self.negatives[:, :most].contiguous())
+        return found
 
     @property
     def num_pairs(self) -> int:

@@ -79,10 +79,12 @@ class Nearby:
             A log; ``None``, and the model as it was, if so many rows have to change that it is better to solve the
             whole system.
         """
-        journal = Journal()
-        log = self._corrected(model, graph, retained, removed, journal)
-        if log is None:
-            journal.undo()
+        journal, log = Journal(), None
+        try:
+            log = self._corrected(model, graph, retained, removed, journal)
+        finally:
+            if log is None:
+                journal.undo()
         return log
 
     @torch.no_grad()

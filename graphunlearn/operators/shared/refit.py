@@ -101,7 +101,7 @@ def refit_neighbours(
         objective: The loss that the model was trained with.
         negatives: Negatives per interaction, if the objective draws negatives and draws fewer; less where they would
             be more than two million in total.
-        samples: The retained samples of the loss with these negatives, if they are known.
+        samples: The retained samples of the loss as it is given, if they are known.
         enough: Whether a step in the table ``[num_parameters]`` is small enough to be left out.
         around: The risk around these embeddings, if it may be known.
         noise: Whether the noise is projected, whole, or judged.
@@ -130,7 +130,8 @@ def refit_neighbours(
     old, new = linear_form(trained, graph), linear_form(model, retained)
     if old is None or new is None:
         return {"skipped": f"{type(model).__name__} does not propagate one table linearly"}
-    objective = with_affordable(objective, graph.num_interactions, negatives)
+    given, objective = objective, with_affordable(objective, graph.num_interactions, negatives)
+    samples = samples if objective == given else None
     parameter = model.get_parameter(new.parameter)
     risk: LinearRisk | None = None
     try:

@@ -327,9 +327,9 @@ def test_a_large_request_is_solved_as_a_whole(trained):
 @pytest.mark.parametrize(
     ("movements", "looked_at"),
     [
-        ([8.0, 4.0, 2.0, 1.0], [8.0, 1.0]),  # halved, it is small enough after three iterations
-        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 1.0], [8.0, 5.0, 1.0]),
-        ([8.0, 0.5, 0.4, 0.3], [8.0, 0.3]),
+        ([64.0, 16.0, 4.0, 1.0], [64.0, 1.0]),  # a quarter of it is left each time, so that three iterations will do
+        ([64.0, 60.0, 50.0, 40.0, 30.0, 20.0, 1.0], [64.0, 40.0, 1.0]),
+        ([64.0, 0.5, 0.4, 0.3], [64.0, 0.3]),
         ([1.5, 0.5], [1.5, 0.5]),
         ([1.0], [1.0]),
         ([0.0], [0.0]),
@@ -350,3 +350,23 @@ def test_what_is_left_is_looked_at_where_it_may_be_small_enough(movements, looke
     torch.testing.assert_close(seen, looked_at, equal_nan=True)
     assert found == [False] * (len(movements) - 1) + [True]
     assert rule.seldom()(torch.tensor(1.0))  # another solution starts anew
+
+
+def test_nothing_may_be_left_where_training_has_no_noise():
+    enough = Stopping(float, 0.0, *[None] * 4).seldom()
+    assert [enough(torch.tensor(left)) for left in (2.0, 1e-9, 0.0)] == [False, False, True]
+    everything = torch.cartesian_prod(torch.arange(12), torch.arange(9)).t()
+    graph = random_graph(12, 9, 50).from_edges(everything, 12, 9)  # no negative is left to draw
+    result = IFRU().unlearn(light_gcn(graph), graph, ForgetRequest.internal("interaction", everything[:, :40]))
+    assert result.graph.num_interactions == 68
+    assert math.isfinite(result.log["relative_error"])
+
+
+def test_a_step_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    model, graph, retained, removed, _ = setting()
+    corrected = copy.deepcopy(model)
+    method = near(model, graph)
+    monkeypatch.setattr(nearby, "conjugate_gradients", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        method.correct(corrected, graph, retained, removed)
+    assert torch.equal(corrected.embedding.weight, model.embedding.weight)

@@ -13,7 +13,17 @@ from toys import factors, light_gcn, random_graph, two_tower
 
 from graphunlearn.data import ForgetRequest, InteractionGraph
 from graphunlearn.datasets import synthetic_interactions
-from graphunlearn.nn import BCE, BPR, FitSettings, InBatchSoftmax, SampledBCE, SquaredError, fit, risk_of
+from graphunlearn.nn import (
+    BCE,
+    BPR,
+    FitSettings,
+    InBatchSoftmax,
+    SampledBCE,
+    SampledSoftmax,
+    SquaredError,
+    fit,
+    risk_of,
+)
 from graphunlearn.nn.encoding import linear_form
 from graphunlearn.nn.training.negatives import draw_negatives
 from graphunlearn.operators import IFRU, Calibrate, UnlearnRec, UnlinkRedraw
@@ -454,3 +464,21 @@ def test_a_fit_that_is_worse_than_deleting_the_edges_is_taken_back(monkeypatch):
     assert result.accepted
     assert torch.equal(result.model.embedding.weight, step.model.embedding.weight)
     assert "is" in result.log["refit"]["skipped"]
+
+
+@pytest.mark.parametrize(("loss", "drawn"), [(BPR(), 32), (SampledBCE(), 32), (SampledSoftmax(negatives=3), 3)])
+def test_the_fit_draws_its_own_negatives_where_the_step_has_fewer(loss, drawn, monkeypatch):
+    graph = synthetic_interactions(num_users=40, num_items=30, interactions_per_user=8, seed=0)
+    model, request = factors(graph, scale=0.1).float(), request_of("user", graph)
+    fit(model, graph, objective=loss, epochs=20)
+    seen = []
+    minimise = module.minimise
+
+    def watched(risk, *args, **options):
+        seen.append((risk.objective.negatives, risk.samples.negatives.size(1)))
+        return minimise(risk, *args, **options)
+
+    monkeypatch.setattr(module, "minimise", watched)
+    assert "refit" in IFRU(objective=loss, negatives=3, within_noise=0.001).unlearn(model, graph, request).log
+    assert seen
+    assert set(seen) == {(drawn, drawn)}
