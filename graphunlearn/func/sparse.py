@@ -17,9 +17,7 @@ import weakref
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 __all__ = ["PairPattern", "csr", "ranges", "spmm"]
@@ -66,17 +64,6 @@ def ranges(start: Tensor, count: Tensor) -> Tensor:
     end = torch.cumsum(count, 0)
     shift, total = start + count - end, int(end[-1])
     return torch.arange(total, device=count.device).add_(torch.repeat_interleave(shift, count, output_size=total))
-
-
-def _order_of(numbers: Tensor, size: int) -> Tensor:
-    """Return the permutation (int32) that sorts numbers below ``size``, of equal ones the first first ``[num]``."""
-    if numbers.is_cuda:
-        return torch.argsort(numbers, stable=True).int()
-    # Counting is four times as fast as sorting: the transposed matrix of a single row is counted.
-    one = np.array([0, len(numbers)], dtype=np.int32)
-    entries = np.arange(len(numbers), dtype=np.int32)
-    row = csr_matrix((entries, numbers.numpy(), one), shape=(1, size), copy=False)
-    return torch.from_numpy(row.tocsc().data)
 
 
 class _Box:
@@ -234,7 +221,7 @@ class PairPattern:
         """The permutation that sorts the pairs by row; ``None`` if they are already sorted."""
         if bool((self.rows[1:] >= self.rows[:-1]).all()):
             return None
-        return _order_of(self.rows.int(), self.size[0])
+        return torch.argsort(self.rows.int(), stable=True).int()
 
     @property
     def _dense(self) -> bool:

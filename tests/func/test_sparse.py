@@ -19,7 +19,6 @@ from toys import dense_adjacency, dense_normalized, random_graph
 
 from graphunlearn.func import Adjacency, PairPattern, csr, spmm
 from graphunlearn.func import adjacency as module
-from graphunlearn.func.sparse import _order_of
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64, sums of a few dozen terms of size 1: errors of some 1e-15
 
@@ -365,14 +364,6 @@ def test_products_are_dense_where_pairs_are_more_than_half_the_cells():
         zeros = torch.zeros(num, dtype=torch.long)
         assert PairPattern(zeros, zeros, (2, 4))._dense == dense
         assert (PairPattern(zeros, zeros, (2, 4))._sums(torch.ones(num)) is not None) == dense
-
-
-@given(st.lists(st.integers(0, 5), max_size=30))
-def test_the_order_of_pairs_is_that_of_a_stable_sort(numbers):
-    numbers = torch.tensor(numbers, dtype=torch.int32)
-    order = _order_of(numbers, 6)
-    assert order.dtype == torch.int32
-    assert torch.equal(order.long(), numbers.argsort(stable=True))
 
 
 def test_dots_takes_strided_rows(pattern):
