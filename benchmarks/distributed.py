@@ -4,7 +4,8 @@ The parent writes synthetic interactions to a Parquet folder, sorted by user, an
 parts of it. One process runs the code for one process, several run ``graphunlearn.distributed``. Each measures the wall
 and CPU seconds of some training steps and of forgetting every thousandth user, and its peak memory. The parent compares
 the parameters, and the bytes with the cost model of docs/distributed.md. On a machine that others use, wall seconds say
-little; CPU seconds per rank bound what a quiet machine reaches.
+little; CPU seconds per rank bound what a quiet machine reaches. Memory comes in large pages, as that of the command
+line does.
 """
 
 from __future__ import annotations
@@ -152,7 +153,9 @@ def start(world: int, folder: Path, out: Path, options: list[str]) -> list[dict[
     for rank in range(world):
         own = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         command = [sys.executable, __file__, "--work", str(folder), str(out), *options]
-        started.append(subprocess.Popen(command, env={**os.environ, **own, "OMP_NUM_THREADS": "1"}))
+        started.append(
+            subprocess.Popen(command, env={"THP_MEM_ALLOC_ENABLE": "1", **os.environ, **own, "OMP_NUM_THREADS": "1"})
+        )
     if any(process.wait() for process in started):
         sys.exit("a rank failed")
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]

@@ -4,6 +4,7 @@ The data are synthetic, with a popularity that follows a power law. A model is t
 what an epoch would take is extrapolated from them. Every stage is a process of its own, so that its peak memory is its
 own: that of the whole process, with Python and the libraries (``floor_mb``), and above what is loaded for it. A process
 that needs more than ``--limit-mb`` fails, and this is recorded. Stages that are in the results are not run again.
+Memory comes in large pages, as that of the command line does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -226,7 +228,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         own = ["--sizes", str(size), "--folder", str(folder), "--steps", str(args.steps), "--dim", str(args.dim)]
         own += ["--layers", str(args.layers), "--limit-mb", str(args.limit_mb), "--inside", "--stages", name]
-        done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=False)
+        env = {"THP_MEM_ALLOC_ENABLE": "1", **os.environ}
+        done = subprocess.run([sys.executable, __file__, *own], env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             cell[name] = {"failed": done.returncode, "why": done.stderr.strip().splitlines()[-1:]}
         else:

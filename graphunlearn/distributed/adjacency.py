@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphunlearn.distributed.items import DividedItems, Exchange, Items
 from graphunlearn.distributed.ranks import Ranks
-from graphunlearn.func import Adjacency, csr
+from graphunlearn.func import Adjacency, csr, multiply
 
 __all__ = ["DividedMatrix", "ShardAdjacency", "ShardMatrix"]
 
@@ -34,8 +34,8 @@ class ShardMatrix:
 
     def __matmul__(self, x: Tensor) -> Tensor:
         num_users = self.users.size(0)
-        waiting = self.ranks.total_later(self.items @ x[:num_users])
-        users = self.users @ x[num_users:]  # while the sum is under way
+        waiting = self.ranks.total_later(multiply(self.items, x[:num_users]))
+        users = multiply(self.users, x[num_users:])  # while the sum is under way
         return torch.cat([users, waiting()])
 
     def squared(self) -> ShardMatrix:
@@ -73,8 +73,8 @@ class DividedMatrix(ShardMatrix):
 
     def __matmul__(self, x: Tensor) -> Tensor:
         num_users = self.users.size(0)
-        users = self.users @ self.exchange.fetch(x[num_users:])  # one after the other, for the sake of memory
-        return torch.cat([users, self.exchange.summed(self.items @ x[:num_users])])
+        users = multiply(self.users, self.exchange.fetch(x[num_users:]))  # one after the other, for the sake of memory
+        return torch.cat([users, self.exchange.summed(multiply(self.items, x[:num_users]))])
 
     def squared(self) -> DividedMatrix:
         return DividedMatrix(_squared(self.users), _squared(self.items), self.exchange)

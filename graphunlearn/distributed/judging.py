@@ -16,6 +16,7 @@ from graphunlearn.nn.encoding import encode, score
 from graphunlearn.nn.training.objective import Objective, Sampled
 from graphunlearn.operators.shared.acceptance import (
     FEWEST_NEGATIVES,
+    MORE,
     RISE,
     SAMPLED,
     Judged,
@@ -64,15 +65,9 @@ class ShardAcceptance:
         self.ranks, self.item_rows, self.number = graph.ranks, graph.item_rows, retained.count()
         self.inner = Inner.of(graph, next(before.parameters()).size(1))
         touched = graph.degree != retained.degree
-        affected = touched[retained.pairs[0]] | touched[retained.pairs[1] + graph.num_users]
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.zeros(retained.num_interactions, dtype=torch.float64, device=graph.device)
-        chosen = torch.zeros_like(affected)
-        for mask, most in zip((affected, ~affected), SAMPLED["interactions"]):
-            some, each = self._some(retained, mask, most, generator)
-            chosen |= some
-            weight[some] = each
-        self._look_at(chosen, weight[chosen])
+        self.affected = touched[retained.pairs[0]] | touched[retained.pairs[1] + graph.num_users]
+        self.seed, self.times = seed, 1
+        self._look()
 
     def _some(self, graph: ShardGraph, mask: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return at most so many interactions of a mask over all ranks, and how many each stands for."""
@@ -85,9 +80,16 @@ class ShardAcceptance:
         some[mask] = drawn[places(graph.position[mask].cpu(), number, self.ranks)].to(mask.device)
         return some, number / most
 
-    def _look_at(self, chosen: Tensor, weight: Tensor) -> None:
-        """Measure the deleted model on chosen retained interactions."""
-        self.chosen, self.weight = chosen, weight
+    def _look(self) -> None:
+        """Choose :attr:`times` as many samples as are looked at first, and measure the deleted model on them."""
+        retained, generator = self.retained, torch.Generator().manual_seed(self.seed)
+        weight = torch.zeros(retained.num_interactions, dtype=torch.float64, device=retained.device)
+        chosen = torch.zeros_like(self.affected)
+        for mask, most in zip((self.affected, ~self.affected), SAMPLED["interactions"]):
+            some, each = self._some(retained, mask, self.times * most, generator)
+            chosen |= some
+            weight[some] = each
+        self.chosen, self.weight = chosen, weight[chosen]
         self.looked_at = int(self.ranks.number(int(chosen.sum())))
         self.whole = self.looked_at == self.number
         self.samples = self.objective.samples(self.retained, mask=chosen)
@@ -117,9 +119,10 @@ class ShardAcceptance:
         losses = self._losses(model)
         risk = self._mean(losses)
         found = self._figures(model, risk, self._slope(model))
-        if not self.whole and undecided(found, self.deleted, self.limit, self._margin(losses), self.solves):
-            everything = torch.ones_like(self.chosen)
-            self._look_at(everything, everything.double())
+        open_yet = undecided(found, self.deleted, self.limit, self._margin(losses), self.solves, self.times)
+        if not self.whole and open_yet:
+            self.times *= MORE
+            self._look()
             return self.judge(model)
         reason = objection(found, self.deleted, self.limit, self.solves)
         return replace(found, accepted=not reason, reason=reason)

@@ -1,10 +1,12 @@
 """Numerical methods for tensors, independent of models and graphs: sparse products, curvature products, solvers."""
 
 from graphunlearn.func.adjacency import Adjacency
+from graphunlearn.func.column_blocks import multiply
+from graphunlearn.func.compressed import csr
 from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, gram_matrix, min_norm_point, min_norm_weights
 from graphunlearn.func.solve import KrylovSpace, Solution, conjugate_gradients, lanczos, largest_eigenvalue, lissa
-from graphunlearn.func.sparse import PairPattern, csr, spmm
+from graphunlearn.func.sparse import PairPattern, spmm
 
 __all__ = [
     "Adjacency",
@@ -24,5 +26,6 @@ __all__ = [
     "lissa",
     "min_norm_point",
     "min_norm_weights",
+    "multiply",
     "spmm",
 ]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphunlearn.func.compressed import csr, ranges
 from graphunlearn.func.kept import Kept
-from graphunlearn.func.sparse import csr, ranges
 
 __all__ = ["Adjacency"]
 

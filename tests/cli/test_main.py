@@ -157,3 +157,12 @@ def test_as_a_process_whose_reader_goes_away():
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_large_pages_are_asked_for_unless_the_user_chose(chosen, monkeypatch, capsys):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    assert main(["datasets"]) == 0
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == (chosen or "1")

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphunlearn.data import InteractionGraph, SessionGraph
 from graphunlearn.data.events import Kind
 from graphunlearn.data.schema import check, check_sizes
-from graphunlearn.func.sparse import csr
+from graphunlearn.func import csr
 from graphunlearn.nn.floors.base import Floor, positives, rows_of
 from graphunlearn.nn.floors.popularity import popularity
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.data import InteractionGraph
-from graphunlearn.func.sparse import ranges
+from graphunlearn.func.compressed import ranges
 
 __all__ = ["draw_negatives", "draw_popular"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphunlearn.func import PairPattern
-from graphunlearn.func.sparse import ranges
+from graphunlearn.func.compressed import ranges
 
 __all__ = ["Samples", "SelectedSamples"]
 

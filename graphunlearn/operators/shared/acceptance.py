@@ -25,6 +25,7 @@ BEYOND = 0.0025
 """Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
 SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 512)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
+MORE = 4  # times as many are looked at while the answer is open, which halves the errors
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
 _MANY = 100  # above so many numbers per drawn one, they are drawn one by one and rarely twice
@@ -120,8 +121,8 @@ def objection(found: Judged, deleted: Judged, limit: float, solves: bool | None)
     return found.levels.objection(deleted.levels) if known else ""  # type: ignore[union-attr, arg-type]
 
 
-def undecided(found: Judged, deleted: Judged, limit: float, margin: float, solves: bool | None) -> bool:
-    """Return whether figures of a sample are so near to a limit that all interactions have to be looked at.
+def undecided(found: Judged, deleted: Judged, limit: float, margin: float, solves: bool | None, times: int = 1) -> bool:
+    """Return whether figures of a sample are so near to a limit that more interactions have to be looked at.
 
     Args:
         found: The figures of the corrected model.
@@ -129,14 +130,15 @@ def undecided(found: Judged, deleted: Judged, limit: float, margin: float, solve
         limit: The largest accepted risk.
         margin: Two standard errors of the change of the risk.
         solves: Whether the method minimises the tilted risk; ``None`` judges without the tilted risk.
+        times: How many times as many samples as at first the figures are of; their errors fall with its square root.
     """
     assert found.risk is not None
     assert deleted.risk is not None
-    near = abs(found.risk - limit) <= margin
+    near, error = abs(found.risk - limit) <= margin, times**-0.5
     if solves and found.gradient is not None and deleted.gradient:
-        near |= 0.9 <= found.gradient / deleted.gradient <= 1.1
+        near |= abs(found.gradient / deleted.gradient - 1) <= 0.1 * error
     elif solves is False and found.beyond is not None:
-        near |= 0.8 <= found.beyond / max(BEYOND * abs(deleted.risk), 1e-300) <= 1.25
+        near |= 0.8**error <= found.beyond / max(BEYOND * abs(deleted.risk), 1e-300) <= 1.25**error
     return near
 
 
@@ -165,7 +167,8 @@ class Acceptance:
     :math:`\Phi` or the norm of its gradient. Any other method must not step far beyond the minimum of :math:`\Phi`
     along its step (:func:`lowest`) if the risk has risen: :math:`\Phi` may rise behind it by 0.25 % of
     :math:`r(\theta_d)` per retained interaction. A seeded sample of the interactions is looked at first: those of users
-    and items that lost interactions, and others; all are looked at only if the sample leaves the answer open.
+    and items that lost interactions, and others; four times as many, up to all, are looked at while the sample leaves
+    the answer open.
 
     Args:
         criterion: The loss that the model was trained with.
@@ -194,10 +197,16 @@ class Acceptance:
             criterion = criterion.with_negatives(FEWEST_NEGATIVES)
         self.criterion, self.before, self.deleted = criterion, before, deleted
         self.graph, self.retained, self.request, self.solves = graph, retained, request, solves
-        self.number, affected, self._every = self._population()
-        generator, (most, others), device = torch.Generator().manual_seed(seed), SAMPLED[graph.kind], affected.device
-        chosen, weight = _some(len(affected), most, generator, device)
-        rank, other = _some(self.number - len(affected), others, generator, device)
+        self.number, self.affected, self._every = self._population()
+        self.seed, self.times = seed, 1
+        self._look()
+
+    def _look(self) -> None:
+        """Choose :attr:`times` as many samples as are looked at first, and measure the deleted model on them."""
+        affected, generator = self.affected, torch.Generator().manual_seed(self.seed)
+        most, others = (self.times * some for some in SAMPLED[self.graph.kind])
+        chosen, weight = _some(len(affected), most, generator, affected.device)
+        rank, other = _some(self.number - len(affected), others, generator, affected.device)
         parts = (affected[chosen], weight), (_outside(affected, rank), other)
         self.chosen, order = torch.cat([index for index, _ in parts]).sort()
         self.weight = torch.cat([torch.full_like(i, w, dtype=torch.float64) for i, w in parts])[order]
@@ -260,8 +269,9 @@ class Acceptance:
         levels = self._levels(model, measured.encoded)
         found = Judged(risk, tilted, steepness, True, "", levels, share, beyond)
         deleted = Judged(self.risk, self.tilted, self.steepness, True, "", self.levels)
-        if not self.whole and undecided(found, deleted, self.limit, margin, self.solves):
-            self._look_at_all()
+        if not self.whole and undecided(found, deleted, self.limit, margin, self.solves, self.times):
+            self.times *= MORE
+            self._look()
             return self.judge(model)
         reason = objection(found, deleted, self.limit, self.solves)
         return replace(found, accepted=not reason, reason=reason)
@@ -289,11 +299,6 @@ class Acceptance:
     def limit(self) -> float:
         """The largest accepted mean loss of what remains."""
         return self.risk + RISE * abs(self.risk) + 2 * self.error
-
-    def _look_at_all(self) -> None:
-        self.chosen, self.whole = torch.arange(self.number, device=self.chosen.device), True
-        self.weight = torch.ones(self.number, dtype=torch.float64, device=self.weight.device)
-        self._reference()
 
     def _parts(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield samples of what is chosen, with their weights; few samples are drawn once for all models."""

@@ -144,6 +144,40 @@ def test_a_sample_estimates_what_all_samples_give_and_all_are_looked_at_in_doubt
     assert (found.risk, judge.risk) == pytest.approx((exact.risk, whole.risk), rel=1e-9)
 
 
+def test_four_times_as_many_are_looked_at_until_the_answer_is_clear(trained, monkeypatch):
+    model, graph, request = trained
+    corrected = copy.deepcopy(model)
+    with torch.no_grad():
+        corrected.embedding.weight *= 0.97
+    monkeypatch.setitem(acceptance.SAMPLED, "interactions", (10, 3))
+    looks = []
+
+    def undecided(found, deleted, limit, margin, solves, times):
+        looks.append((times, margin))
+        return times < 16
+
+    monkeypatch.setattr(acceptance, "undecided", undecided)
+    judge, found, *_ = judged(model, graph, request, corrected, BPR(negatives=16))
+    assert [times for times, _ in looks] == [1, 4, 16]
+    assert looks[0][1] > looks[2][1]
+    affected = len(judge.affected)
+    assert len(judge.chosen) == min(160, affected) + min(48, judge.number - affected) < judge.number
+    assert float(judge.weight.sum()) == pytest.approx(judge.number)
+    assert found.accepted == judge.judge(corrected).accepted
+
+
+@pytest.mark.parametrize(("times", "open_yet"), [(1, True), (4, True), (16, False)])
+def test_figures_of_more_samples_are_clear_nearer_to_the_limit(times, open_yet):
+    deleted = acceptance.Judged(1.0, 1.0, 1.0, True)
+    found = acceptance.Judged(1.01, 1.0, 1.04, True, share=0.5, beyond=0.0025 * 1.1)
+    for solves in (
+        True,
+        False,
+    ):  # 4 % above a gradient of 1, within 10 % / sqrt(times); 1.1 within 1.25^(1/sqrt(times))
+        assert acceptance.undecided(found, deleted, 2.0, 0.0, solves, times) is open_yet
+    assert acceptance.undecided(found, deleted, 1.01, 0.0, None, times)
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_bad_step_leaves_the_model_with_edges_deleted(trained, inplace):
     model, graph, request = trained

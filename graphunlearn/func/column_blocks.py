@@ -1,0 +1,154 @@
+"""Products of large sparse matrices with dense ones, one block of columns after another.
+
+A product reads a row of the dense matrix for every entry. Where these rows do not fit in the cache, each costs the
+latency of the memory. Blocks of columns whose rows fit are several times as fast.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from graphunlearn.func.compressed import csr, ranges
+
+__all__ = ["ColumnBlocks", "multiply"]
+
+BLOCK = 3 << 20
+"""Bytes of the rows of the dense matrix that a block reads; twice as many or fewer are not divided."""
+_FEWEST = 1  # entry of a row in a block, on average: a block costs as much as reading and writing the product
+_BEFORE = 2  # products of a matrix as it is, before it is divided, which takes about as long as three
+_CHUNK = 1 << 21  # entries that are counted at a time
+
+
+class _Block(NamedTuple):
+    """A block of columns, in the rows from its first to its last entry."""
+
+    rows: slice
+    columns: slice
+    matrix: Tensor
+
+
+class ColumnBlocks:
+    r"""A CSR matrix as a sum of blocks of columns, :math:`A x = \sum_b A_b x_b`.
+
+    Args:
+        blocks: The blocks.
+        num_rows: Number of rows.
+        width: Number of columns of a block.
+
+    Example:
+        >>> import torch
+        >>> from graphunlearn.func import csr
+        >>> matrix = csr(torch.tensor([0, 2, 3]), torch.tensor([0, 2, 1]), torch.ones(3), (2, 3))
+        >>> ColumnBlocks.of(matrix, width=2) @ torch.tensor([[1.0], [2.0], [3.0]])
+        tensor([[4.],
+                [2.]])
+    """
+
+    def __init__(self, blocks: list[_Block], num_rows: int, width: int) -> None:
+        self.blocks, self.num_rows, self.width = blocks, num_rows, width
+
+    @classmethod
+    def of(cls, matrix: Tensor, width: int) -> ColumnBlocks | None:
+        """Return a matrix divided into blocks, or nothing if the columns of a row are not ascending.
+
+        Args:
+            matrix: The CSR matrix.
+            width: Number of columns of a block.
+        """
+        rowptr, col, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        (num_rows, num_columns), number = matrix.shape, -(-matrix.size(1) // width)
+        counts = _counts(rowptr, col, width, number)
+        if counts is None:
+            return None
+        start, blocks = rowptr[:-1].clone(), []
+        for block, count in enumerate(counts.t()):
+            count = count.contiguous()
+            rows = count.nonzero().view(-1)
+            if len(rows):
+                own = slice(int(rows[0]), int(rows[-1]) + 1)
+                index = ranges(start[own], count[own])
+                pointer = rowptr.new_zeros(own.stop - own.start + 1)
+                torch.cumsum(count[own], 0, dtype=pointer.dtype, out=pointer[1:])
+                columns = slice(block * width, min((block + 1) * width, num_columns))
+                near = col.index_select(0, index).sub_(columns.start)
+                size = own.stop - own.start, columns.stop - columns.start
+                blocks.append(_Block(own, columns, csr(pointer, near, values.index_select(0, index), size)))
+            start += count
+        return cls(blocks, num_rows, width)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        out, x = x.new_zeros(self.num_rows, x.size(1)), x.contiguous()
+        for rows, columns, matrix in self.blocks:
+            out[rows].addmm_(matrix, x[columns])
+        return out
+
+
+def _counts(rowptr: Tensor, col: Tensor, width: int, number: int) -> Tensor | None:
+    """Return the number of entries of every row in every block, or nothing if columns of a row are not ascending."""
+    counts = torch.empty(len(rowptr) - 1, number, dtype=rowptr.dtype, device=rowptr.device)
+    first = torch.searchsorted(rowptr, torch.arange(0, len(col), _CHUNK, dtype=rowptr.dtype, device=rowptr.device))
+    for start, stop in pairwise([0, *first.tolist(), len(counts)]):
+        if start == stop:
+            continue
+        entries = slice(int(rowptr[start]), int(rowptr[stop]))
+        row = torch.arange(stop - start, device=col.device).mul_(number)
+        key = row.repeat_interleave(rowptr[start : stop + 1].diff(), output_size=entries.stop - entries.start)
+        key += col[entries].div(width, rounding_mode="floor")
+        if not bool((key[1:] >= key[:-1]).all()):
+            return None
+        counts[start:stop] = key.bincount(minlength=(stop - start) * number).view(-1, number)
+    return counts
+
+
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""The blocks of a matrix; ``None`` if it cannot be divided, and before that, how often it was multiplied whole."""
+
+
+def multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """Return the product of a CSR matrix and a dense one; that of a large matrix is computed by blocks, on a CPU.
+
+    A matrix is divided at its third product. The blocks are kept as long as the matrix, whose values must not change,
+    and take as much memory as it does.
+
+    Args:
+        matrix: The CSR matrix ``[m, n]``, or another object that can be multiplied.
+        x: The dense matrix ``[n, k]``.
+
+    Returns:
+        The product ``[m, k]``.
+
+    Example:
+        >>> import torch
+        >>> from graphunlearn.func import csr
+        >>> matrix = csr(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.tensor([2.0, 2.0]), (2, 2))
+        >>> multiply(matrix, torch.tensor([[1.0], [3.0]]))
+        tensor([[6.],
+                [2.]])
+    """
+    plain = not isinstance(matrix, Tensor) or x.device.type != "cpu" or x.dim() != 2  # parts multiply on their own
+    blocks = None if plain else _blocks(matrix, x)
+    return matrix @ x if blocks is None else blocks @ x
+
+
+def _blocks(matrix: Tensor, x: Tensor) -> ColumnBlocks | None:
+    """Return the blocks of a matrix where they make a product with a dense matrix faster."""
+    read, most = x.numel() * x.element_size(), matrix._nnz() // (_FEWEST * max(matrix.size(0), 1))
+    if read <= 2 * BLOCK or most < 2:
+        return None
+    width = -(-x.size(0) // min(-(-read // BLOCK), most))
+    known = _known.setdefault(matrix, 0)
+    if isinstance(known, int):
+        if known < _BEFORE:
+            _known[matrix] = known + 1
+            return None
+    elif known is None or known.width <= 2 * width <= 4 * known.width:  # else made for rows of quite another size
+        return known
+    with torch.inference_mode(False), torch.no_grad():
+        _known[matrix] = ColumnBlocks.of(matrix, width)
+    found: ColumnBlocks | None = _known[matrix]
+    return found
