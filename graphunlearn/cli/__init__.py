@@ -138,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # PyTorch reads it at its first allocation; without large pages, the pages of a large tensor take longer to get than
-    # the tensor to compute
+    # PyTorch reads it at its first allocation. Without large pages, getting memory can take a third of the time of a
+    # command on millions of interactions.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     open_streams()
     try:

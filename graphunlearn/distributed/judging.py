@@ -33,7 +33,7 @@ __all__ = ["ShardAcceptance"]
 class ShardAcceptance:
     """Compares corrected parts with the parts whose edges are deleted, as ``Acceptance`` of one process does.
 
-    The interactions that are looked at first are those of one process: every rank looks at those of its users.
+    The interactions that are looked at are those of one process: every rank looks at those of its users.
 
     Args:
         objective: The loss that the model was trained with.
@@ -119,8 +119,8 @@ class ShardAcceptance:
         losses = self._losses(model)
         risk = self._mean(losses)
         found = self._figures(model, risk, self._slope(model))
-        open_yet = undecided(found, self.deleted, self.limit, self._margin(losses), self.solves, self.times)
-        if not self.whole and open_yet:
+        margin = self._margin(losses)
+        if not self.whole and undecided(found, self.deleted, self.limit, margin, self.solves, self.times):
             self.times *= MORE
             self._look()
             return self.judge(model)
@@ -155,7 +155,7 @@ class ShardAcceptance:
     def _tilt(self) -> Tensor:
         r"""Return :math:`\nabla R(\hat\theta; D, G)`, zero in the rows of emptied nodes."""
         gone, each = self._some(
-            self.graph, self.removed, sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
+            self.graph, self.removed, self.times * sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
         )
         mask, weight = gone.clone(), torch.zeros(len(gone), dtype=torch.float64, device=gone.device)
         weight[gone] = each

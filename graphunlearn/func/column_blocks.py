@@ -7,7 +7,7 @@ latency of the memory. Blocks of columns whose rows fit are several times as fas
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ __all__ = ["ColumnBlocks", "multiply"]
 
 BLOCK = 3 << 20
 """Bytes of the rows of the dense matrix that a block reads; twice as many or fewer are not divided."""
-_FEWEST = 1  # entry of a row in a block, on average: a block costs as much as reading and writing the product
-_BEFORE = 2  # products of a matrix as it is, before it is divided, which takes about as long as three
+_PER_ROW = 1  # entries of a row in a block, on average: a block costs as much as reading and writing the product
+_WHOLE = 2  # products of a matrix as it is, before it is divided, which takes about as long as three
 _CHUNK = 1 << 21  # entries that are counted at a time
 
 
@@ -54,15 +54,15 @@ class ColumnBlocks:
 
     @classmethod
     def of(cls, matrix: Tensor, width: int) -> ColumnBlocks | None:
-        """Return a matrix divided into blocks, or nothing if the columns of a row are not ascending.
+        """Return a matrix divided into blocks, or nothing if the blocks of the entries of a row are not ascending.
 
         Args:
             matrix: The CSR matrix.
             width: Number of columns of a block.
         """
         rowptr, col, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
-        (num_rows, num_columns), number = matrix.shape, -(-matrix.size(1) // width)
-        counts = _counts(rowptr, col, width, number)
+        (num_rows, num_columns), num_blocks = matrix.shape, -(-matrix.size(1) // width)
+        counts = _counts(rowptr, col, width, num_blocks)
         if counts is None:
             return None
         start, blocks = rowptr[:-1].clone(), []
@@ -75,9 +75,9 @@ class ColumnBlocks:
                 pointer = rowptr.new_zeros(own.stop - own.start + 1)
                 torch.cumsum(count[own], 0, dtype=pointer.dtype, out=pointer[1:])
                 columns = slice(block * width, min((block + 1) * width, num_columns))
-                near = col.index_select(0, index).sub_(columns.start)
+                local = col.index_select(0, index).sub_(columns.start)
                 size = own.stop - own.start, columns.stop - columns.start
-                blocks.append(_Block(own, columns, csr(pointer, near, values.index_select(0, index), size)))
+                blocks.append(_Block(own, columns, csr(pointer, local, values.index_select(0, index), size)))
             start += count
         return cls(blocks, num_rows, width)
 
@@ -88,35 +88,50 @@ class ColumnBlocks:
         return out
 
 
-def _counts(rowptr: Tensor, col: Tensor, width: int, number: int) -> Tensor | None:
-    """Return the number of entries of every row in every block, or nothing if columns of a row are not ascending."""
-    counts = torch.empty(len(rowptr) - 1, number, dtype=rowptr.dtype, device=rowptr.device)
+def _counts(rowptr: Tensor, col: Tensor, width: int, num_blocks: int) -> Tensor | None:
+    """Return the number of entries of every row in every block, or nothing if blocks within a row are not ascending."""
+    counts = torch.empty(len(rowptr) - 1, num_blocks, dtype=rowptr.dtype, device=rowptr.device)
     first = torch.searchsorted(rowptr, torch.arange(0, len(col), _CHUNK, dtype=rowptr.dtype, device=rowptr.device))
     for start, stop in pairwise([0, *first.tolist(), len(counts)]):
         if start == stop:
             continue
         entries = slice(int(rowptr[start]), int(rowptr[stop]))
-        row = torch.arange(stop - start, device=col.device).mul_(number)
+        row = torch.arange(stop - start, device=col.device).mul_(num_blocks)
         key = row.repeat_interleave(rowptr[start : stop + 1].diff(), output_size=entries.stop - entries.start)
         key += col[entries].div(width, rounding_mode="floor")
         if not bool((key[1:] >= key[:-1]).all()):
             return None
-        counts[start:stop] = key.bincount(minlength=(stop - start) * number).view(-1, number)
+        counts[start:stop] = key.bincount(minlength=(stop - start) * num_blocks).view(-1, num_blocks)
     return counts
 
 
-_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""The blocks of a matrix; ``None`` if it cannot be divided, and before that, how often it was multiplied whole."""
-
-
-def multiply(matrix: Tensor, x: Tensor) -> Tensor:
-    """Return the product of a CSR matrix and a dense one; that of a large matrix is computed by blocks, on a CPU.
-
-    A matrix is divided at its third product. The blocks are kept as long as the matrix, whose values must not change,
-    and take as much memory as it does.
+class _State(NamedTuple):
+    """What is known of a matrix.
 
     Args:
-        matrix: The CSR matrix ``[m, n]``, or another object that can be multiplied.
+        version: The version of its values; what is known of other values does not count.
+        whole: How often it was multiplied as it is.
+        blocks: Its blocks; ``None`` before it is divided, and if it cannot be.
+    """
+
+    version: int
+    whole: int
+    blocks: ColumnBlocks | None
+
+
+_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""The state of every large matrix."""
+
+
+def multiply(matrix: Any, x: Tensor) -> Tensor:
+    """Return the product of a CSR matrix and a dense one; that of a large matrix is computed by blocks, on a CPU.
+
+    A matrix is divided at its third product. The blocks are kept as long as the matrix and take as much memory as it
+    does. Tensors that the matrix was made of must not change afterwards; its own values may. The product of another
+    object is the one that it defines.
+
+    Args:
+        matrix: The CSR matrix ``[m, n]``.
         x: The dense matrix ``[n, k]``.
 
     Returns:
@@ -130,25 +145,37 @@ def multiply(matrix: Tensor, x: Tensor) -> Tensor:
         tensor([[6.],
                 [2.]])
     """
-    plain = not isinstance(matrix, Tensor) or x.device.type != "cpu" or x.dim() != 2  # parts multiply on their own
-    blocks = None if plain else _blocks(matrix, x)
-    return matrix @ x if blocks is None else blocks @ x
+    blocks = _blocks(matrix, x) if _divisible(matrix, x) else None
+    found: Tensor = matrix @ x if blocks is None else blocks @ x
+    return found
+
+
+def _divisible(matrix: Any, x: Tensor) -> bool:
+    """Return whether a product can be computed by blocks; if not, PyTorch computes it or says what is wrong."""
+    return (
+        isinstance(matrix, Tensor)
+        and matrix.layout is torch.sparse_csr
+        and not matrix.requires_grad
+        and (x.layout, x.device.type, x.dtype, x.dim()) == (torch.strided, "cpu", matrix.dtype, 2)
+        and (matrix.dim(), x.size(0)) == (2, matrix.size(1))
+    )
 
 
 def _blocks(matrix: Tensor, x: Tensor) -> ColumnBlocks | None:
     """Return the blocks of a matrix where they make a product with a dense matrix faster."""
-    read, most = x.numel() * x.element_size(), matrix._nnz() // (_FEWEST * max(matrix.size(0), 1))
+    read, most = x.numel() * x.element_size(), matrix._nnz() // (_PER_ROW * max(matrix.size(0), 1))
     if read <= 2 * BLOCK or most < 2:
         return None
     width = -(-x.size(0) // min(-(-read // BLOCK), most))
-    known = _known.setdefault(matrix, 0)
-    if isinstance(known, int):
-        if known < _BEFORE:
-            _known[matrix] = known + 1
-            return None
-    elif known is None or known.width <= 2 * width <= 4 * known.width:  # else made for rows of quite another size
-        return known
-    with torch.inference_mode(False), torch.no_grad():
-        _known[matrix] = ColumnBlocks.of(matrix, width)
-    found: ColumnBlocks | None = _known[matrix]
-    return found
+    version = -1 if matrix.is_inference() else matrix._version  # tensors made in inference mode have none
+    known: _State = _known.get(matrix, _State(version, 0, None))
+    if known.version != version:
+        known = _State(version, 0, None)
+    if known.whole < _WHOLE:
+        known = known._replace(whole=known.whole + 1)
+    elif known.whole == _WHOLE or (known.blocks is not None and known.blocks.width > 2 * width):
+        # divided now, or divided before for a dense matrix with much shorter rows
+        with torch.inference_mode(False), torch.no_grad():
+            known = _State(version, _WHOLE + 1, ColumnBlocks.of(matrix, width))
+    _known[matrix] = known
+    return known.blocks

@@ -69,7 +69,7 @@ def spmm(matrix: Tensor, x: Tensor) -> Tensor:
     a backward pass.
 
     Args:
-        matrix: The symmetric CSR matrix :math:`A` ``[num_nodes, num_nodes]``.
+        matrix: The symmetric CSR matrix :math:`A` ``[num_nodes, num_nodes]``; it is multiplied by :func:`multiply`.
         x: The dense matrix :math:`x` ``[num_nodes, dim]``.
 
     Returns:

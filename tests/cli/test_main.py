@@ -161,7 +161,7 @@ def test_as_a_process_whose_reader_goes_away():
 
 @pytest.mark.parametrize("chosen", [None, "0"])
 def test_large_pages_are_asked_for_unless_the_user_chose(chosen, monkeypatch, capsys):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", chosen or "")
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", chosen or "")  # so that it is restored, also where it was not set
     if chosen is None:
         monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
     assert main(["datasets"]) == 0

@@ -137,6 +137,11 @@ def test_the_same_sample_is_judged_as_by_one_process(model, monkeypatch):
     log = together(forget, 2, model, [("pairs", "calibrate")])[0]["pairs", "calibrate"][2]["acceptance"]
     wanted = method.unlearn(model, WHOLE, request).log["acceptance"]
     assert log["samples"] == wanted["samples"] == 70
+    for module in (acceptance, judging):  # the last argument says how many times as many are looked at
+        monkeypatch.setattr(module, "undecided", lambda *given: given[-1] < 4)
+    log = together(forget, 2, model, [("pairs", "calibrate")])[0]["pairs", "calibrate"][2]["acceptance"]
+    wanted = method.unlearn(model, WHOLE, request).log["acceptance"]
+    assert 70 < log["samples"] == wanted["samples"] < wanted["of"]
     assert log["corrected"] == pytest.approx(wanted["corrected"], rel=1e-7)
     assert log["deleted"] == pytest.approx(wanted["deleted"], rel=1e-7)
     assert log["levels"][1] == pytest.approx(wanted["levels"][1], rel=1e-7)

@@ -35,11 +35,18 @@ def dense(matrix: torch.Tensor) -> torch.Tensor:
     return found.index_put_((rows, matrix.col_indices().long()), matrix.values(), accumulate=True)
 
 
+def blocks_of(matrix: torch.Tensor) -> ColumnBlocks:
+    """Return the blocks of a matrix that was divided."""
+    found: ColumnBlocks | None = column_blocks._known[matrix].blocks
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide matrices at once if they read more than 128 bytes."""
     monkeypatch.setattr(column_blocks, "BLOCK", 64)
-    monkeypatch.setattr(column_blocks, "_BEFORE", 0)
+    monkeypatch.setattr(column_blocks, "_WHOLE", 0)
 
 
 @given(
@@ -74,14 +81,17 @@ def test_columns_that_do_not_ascend_are_not_divided(small_blocks: None) -> None:
 def test_a_matrix_is_divided_once_and_its_blocks_go_with_it(small_blocks: None) -> None:
     matrix, x = random_matrix(20, 40, 900, 0), torch.randn(40, 1, dtype=torch.float64)
     torch.testing.assert_close(multiply(matrix, x), dense(matrix) @ x)
-    blocks = column_blocks._known[matrix]
+    blocks = blocks_of(matrix)
     assert len(blocks.blocks) > 2
     multiply(matrix, torch.cat([x, x], 1))
-    assert column_blocks._known[matrix] is blocks
+    assert blocks_of(matrix) is blocks
     wide = torch.randn(40, 4, dtype=torch.float64)
     torch.testing.assert_close(multiply(matrix, wide), dense(matrix) @ wide)
-    assert column_blocks._known[matrix].width < blocks.width  # rows four times as large need narrower blocks
-    gone = weakref.ref(column_blocks._known[matrix])
+    assert blocks_of(matrix).width < blocks.width  # rows four times as large need narrower blocks
+    assert len(blocks_of(matrix).blocks) > len(blocks.blocks)
+    multiply(matrix, x)
+    assert blocks_of(matrix) is not blocks  # narrow blocks serve short rows as well
+    gone = weakref.ref(blocks_of(matrix))
     del matrix, blocks
     gc.collect()
     assert gone() is None
@@ -91,8 +101,35 @@ def test_a_matrix_is_divided_at_its_third_product(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(column_blocks, "BLOCK", 64)
     matrix, x = random_matrix(20, 40, 300, 0), torch.randn(40, 2, dtype=torch.float64)
     for number in range(4):
-        assert isinstance(column_blocks._known.get(matrix), ColumnBlocks) == (number > 2)
+        assert (matrix in column_blocks._known and column_blocks._known[matrix].blocks is not None) == (number > 2)
         torch.testing.assert_close(multiply(matrix, x), dense(matrix) @ x)
+
+
+def test_changed_values_are_divided_anew(small_blocks: None) -> None:
+    matrix, x = random_matrix(20, 40, 300, 0), torch.randn(40, 2, dtype=torch.float64)
+    multiply(matrix, x)
+    matrix.values().mul_(2)
+    torch.testing.assert_close(multiply(matrix, x), dense(matrix) @ x)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_what_cannot_be_divided_is_left_to_torch(divided: bool, small_blocks: None) -> None:
+    matrix, x = random_matrix(20, 40, 300, 0), torch.randn(40, 2, dtype=torch.float64)
+    if divided:
+        multiply(matrix, x)
+    for wrong in (
+        torch.randn(44, 2, dtype=torch.float64),
+        torch.randn(36, 2, dtype=torch.float64),
+        x.float(),
+        x[:, :, None],
+    ):
+        with pytest.raises(RuntimeError) as expected:
+            matrix @ wrong
+        with pytest.raises(RuntimeError) as found:
+            multiply(matrix, wrong)
+        assert str(found.value) == str(expected.value)
+    for other in (dense(matrix), dense(matrix).to_sparse()):
+        torch.testing.assert_close(multiply(other, x), dense(matrix) @ x)
 
 
 def test_few_entries_and_small_rows_are_not_divided(small_blocks: None) -> None:
@@ -110,7 +147,7 @@ def test_gradients_and_directions_are_those_of_the_dense_matrix(small_blocks: No
     matrix = graph.adjacency.normalized(torch.float64)
     x = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda rows: spmm(matrix, rows), x)
-    assert len(column_blocks._known[matrix].blocks) > 2
+    assert len(blocks_of(matrix).blocks) > 2
     tangent = torch.randn(50, 3, dtype=torch.float64)
     found = torch.func.jvp(lambda rows: spmm(matrix, rows).square(), (x.detach(),), (tangent,))[1]
     torch.testing.assert_close(found, 2 * (matrix @ x.detach()) * (matrix @ tangent))
@@ -154,5 +191,5 @@ def test_parts_of_ranks_are_multiplied_by_blocks(small_blocks: None) -> None:
     x = torch.randn(60, 2, dtype=torch.float64)
     found = ShardMatrix(users, items, Ranks()) @ x
     torch.testing.assert_close(found, torch.cat([dense(users) @ x[20:], dense(items) @ x[:20]]))
-    assert users in column_blocks._known
-    assert items in column_blocks._known
+    assert len(blocks_of(users).blocks) > 2
+    assert len(blocks_of(items).blocks) > 2

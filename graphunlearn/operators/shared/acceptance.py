@@ -25,7 +25,8 @@ BEYOND = 0.0025
 """Largest accepted rise of the tilted risk behind its minimum along a step, as a share of the risk of what remains."""
 SAMPLED = {"interactions": (16_384, 8_192), "sessions": (1_024, 512)}
 """Most samples of affected users and items, and of all others, that are looked at first."""
-MORE = 4  # times as many are looked at while the answer is open, which halves the errors
+MORE = 4
+"""How many times as many are looked at next while the answer is open; this halves the standard errors."""
 FEWEST_NEGATIVES = 16  # with fewer, the gradients of the deleted and the corrected model differ by the draw
 CHUNK = 1 << 17  # samples whose losses are computed at once
 _MANY = 100  # above so many numbers per drawn one, they are drawn one by one and rarely twice
@@ -315,7 +316,7 @@ class Acceptance:
     def _parts_before(self) -> Iterator[tuple[Any, Tensor]]:
         """Yield samples of what is chosen and of what is forgotten before forgetting, with their weights."""
         removed = self.request.mask(self.graph).nonzero().view(-1)
-        most, generator = sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
+        most, generator = self.times * sum(SAMPLED["interactions"]), torch.Generator().manual_seed(0)
         rank, weight = _some(len(removed), most, generator, removed.device)
         gone = removed[rank]
         index, order = torch.cat([_outside(removed, self.chosen), gone]).sort()

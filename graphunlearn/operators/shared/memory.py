@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +20,8 @@ __all__ = ["peak_memory"]
 def peak_memory(device: torch.device) -> Iterator[Any]:
     """Yield a function that returns the peak memory inside the block, in bytes above the memory in use at its start.
 
-    On CUDA, the allocator reports the peak. On a CPU, a thread samples the resident set a few hundred times a second
-    and misses shorter peaks.
+    On CUDA, the allocator reports the peak. On a CPU, a thread samples the resident set, 300 times a second at first
+    and 20 times after five seconds, and misses shorter peaks.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -33,7 +34,8 @@ def peak_memory(device: torch.device) -> Iterator[Any]:
 
     def watch() -> None:
         nonlocal highest
-        while not stop.wait(0.003):
+        started = time.perf_counter()
+        while not stop.wait(min(max(0.003, 0.01 * (time.perf_counter() - started)), 0.05)):  # a sample takes 0.2 ms
             highest = max(highest, _resident())
 
     thread = threading.Thread(target=watch, daemon=True)

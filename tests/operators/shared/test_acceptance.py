@@ -264,6 +264,22 @@ def test_sessions_are_judged_by_a_sample_of_kept_clicks():
     assert torch.equal(state(result.model), state(deleted))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_four_times_as_many_clicks_are_looked_at_in_doubt(monkeypatch):
+    graph = synthetic_sessions(num_sessions=40, num_items=20, seed=0)
+    model = build_model("gru4rec", graph, 8)
+    gu.fit(model, graph, epochs=5, progress=False)
+    request = ForgetRequest("session", graph.session_ids[:3])
+    monkeypatch.setitem(acceptance.SAMPLED, "sessions", (5, 2))
+    for times, samples in ((1, 7), (4, 28)):
+        monkeypatch.setattr(acceptance, "undecided", lambda *given, most=times: given[-1] < most)
+        record = worse(on_rejection="keep").unlearn(model, graph, request).log["acceptance"]
+        assert record["samples"] == samples < record["of"]
+    monkeypatch.setattr(acceptance, "undecided", lambda *_: True)
+    record = worse(on_rejection="keep").unlearn(model, graph, request).log["acceptance"]
+    assert record["samples"] == record["of"]
+
+
 def test_the_loss_that_fits_better_judges(trained, monkeypatch):
     model, graph, request = trained
     other = gu.SampledBCE(negatives=2)

@@ -51,25 +51,26 @@ def flat(values):
 
 
 @pytest.mark.parametrize("dense", [0.0, 10.0])
-@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("sampled", [0, 1, 4])
 @pytest.mark.parametrize("solves", [None, False])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 def test_figures_are_those_of_the_general_acceptance(case, monkeypatch, loss, solves, sampled, dense):
     monkeypatch.setattr(propagation, "_DENSE", dense)
     monkeypatch.setattr(acceptance, "CHUNK", 100)
     if sampled:
-        monkeypatch.setitem(acceptance.SAMPLED, "interactions", (60, 40))
-        monkeypatch.setattr(acceptance, "undecided", lambda *_: False)
+        monkeypatch.setitem(acceptance.SAMPLED, "interactions", (60 // sampled, 40 // sampled))
+        monkeypatch.setattr(acceptance, "undecided", lambda *given: given[-1] < sampled)
     model, deleted, graph, retained, request, corrected = case
     given = loss, model, deleted, graph, retained, request
     general = Acceptance(*given, solves=solves, seed=1)
     linear = judging_of(*given, solves=solves, seed=1)
     assert isinstance(linear, LinearAcceptance)
-    assert linear.whole is not sampled
+    assert linear.whole is not bool(sampled)
     for other in (corrected, deleted):
         found, expected = (flat(figures(judge, other)) for judge in (linear, general))
         for own, wanted in zip(found, expected, strict=True):
             assert own == (pytest.approx(wanted, rel=1e-7, abs=1e-12) if isinstance(wanted, float) else wanted)
+    assert linear.times == general.times == max(sampled, 1)
 
 
 def test_large_graphs_record_no_gradient(case, monkeypatch):
