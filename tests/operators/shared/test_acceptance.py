@@ -170,10 +170,8 @@ def test_four_times_as_many_are_looked_at_until_the_answer_is_clear(trained, mon
 def test_figures_of_more_samples_are_clear_nearer_to_the_limit(times, open_yet):
     deleted = acceptance.Judged(1.0, 1.0, 1.0, True)
     found = acceptance.Judged(1.01, 1.0, 1.04, True, share=0.5, beyond=0.0025 * 1.1)
-    for solves in (
-        True,
-        False,
-    ):  # 4 % above a gradient of 1, within 10 % / sqrt(times); 1.1 within 1.25^(1/sqrt(times))
+    # 4 % above a gradient of 1, within 10 % / sqrt(times); 1.1 within 1.25^(1/sqrt(times))
+    for solves in (True, False):
         assert acceptance.undecided(found, deleted, 2.0, 0.0, solves, times) is open_yet
     assert acceptance.undecided(found, deleted, 1.01, 0.0, None, times)
 
