@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphunlearn.distributed.items import DividedItems, Exchange, Items
 from graphunlearn.distributed.ranks import Ranks
-from graphunlearn.func import Adjacency, csr, multiply
+from graphunlearn.func import Adjacency, csr, keep_factors, multiply
 
 __all__ = ["DividedMatrix", "ShardAdjacency", "ShardMatrix"]
 
@@ -136,5 +136,10 @@ class ShardAdjacency(Adjacency):
 
     def _normalize(self, dtype: torch.dtype) -> Tensor:
         scale = self.degree.to(dtype).rsqrt()
-        values = torch.repeat_interleave(scale, self.local.degree) * scale[self.col]
-        return cast(Tensor, self.matrix(values))  # a linear form only multiplies with it
+        found = self.matrix(torch.repeat_interleave(scale, self.local.degree) * scale[self.col])
+        users, items = scale.split([self.num_users, self.num_nodes - self.num_users])
+        if self.item_rows.divided:
+            items = items[self._wanted[0]]
+        keep_factors(found.users, users, items)
+        keep_factors(found.items, items, users)
+        return cast(Tensor, found)  # a linear form only multiplies with it

@@ -1,7 +1,7 @@
 """Numerical methods for tensors, independent of models and graphs: sparse products, curvature products, solvers."""
 
 from graphunlearn.func.adjacency import Adjacency
-from graphunlearn.func.column_blocks import multiply
+from graphunlearn.func.column_blocks import keep_factors, multiply
 from graphunlearn.func.compressed import csr
 from graphunlearn.func.hessian import Linearised, Product, gauss_newton_product, hessian_product
 from graphunlearn.func.min_norm import MinNorm, gram_matrix, min_norm_point, min_norm_weights
@@ -21,6 +21,7 @@ __all__ = [
     "gauss_newton_product",
     "gram_matrix",
     "hessian_product",
+    "keep_factors",
     "lanczos",
     "largest_eigenvalue",
     "lissa",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphunlearn.func.column_blocks import keep_factors
 from graphunlearn.func.compressed import csr, ranges
 from graphunlearn.func.kept import Kept
 
@@ -154,10 +155,11 @@ class Adjacency:
             values[entries] = found
             low, high = self.places(col, row), self.places(col, row + 1)  # a pair that occurs twice has two entries
             values[ranges(low, high - low)] = found.repeat_interleave(high - low)
-            return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
-        values = torch.repeat_interleave(scale, self.degree, output_size=self.col.numel())
-        values *= scale.index_select(0, self.col)
-        return csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
+        else:
+            values = torch.repeat_interleave(scale, self.degree, output_size=self.col.numel())
+            values *= scale.index_select(0, self.col)
+        matrix = csr(self.rowptr, self.col, values, (self.num_nodes, self.num_nodes))
+        return keep_factors(matrix, scale, scale)
 
     def entries(self, nodes: Tensor) -> Tensor:
         """Return the CSR positions of all entries in the rows of the given nodes.

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from graphunlearn.func.compressed import csr, ranges
 
-__all__ = ["ColumnBlocks", "multiply"]
+__all__ = ["ColumnBlocks", "Factors", "keep_factors", "multiply"]
 
 BLOCK = 3 << 20
 """Bytes of the rows of the dense matrix that a block reads; twice as many or fewer are not divided."""
@@ -32,6 +32,18 @@ class _Block(NamedTuple):
     matrix: Tensor
 
 
+class Factors(NamedTuple):
+    r"""Factors of the values of a matrix, :math:`A_{ij} = r_i c_j` for every entry.
+
+    Args:
+        rows: The factor of every row ``[m]``.
+        columns: The factor of every column ``[n]``.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+
 class ColumnBlocks:
     r"""A CSR matrix as a sum of blocks of columns, :math:`A x = \sum_b A_b x_b`.
 
@@ -39,6 +51,7 @@ class ColumnBlocks:
         blocks: The blocks.
         num_rows: Number of rows.
         width: Number of columns of a block.
+        factors: Factors of the values that the blocks do not hold; their values are then 1.
 
     Example:
         >>> import torch
@@ -49,22 +62,25 @@ class ColumnBlocks:
                 [2.]])
     """
 
-    def __init__(self, blocks: list[_Block], num_rows: int, width: int) -> None:
-        self.blocks, self.num_rows, self.width = blocks, num_rows, width
+    def __init__(self, blocks: list[_Block], num_rows: int, width: int, factors: Factors | None = None) -> None:
+        self.blocks, self.num_rows, self.width, self.factors = blocks, num_rows, width, factors
 
     @classmethod
-    def of(cls, matrix: Tensor, width: int) -> ColumnBlocks | None:
+    def of(cls, matrix: Tensor, width: int, factors: Factors | None = None) -> ColumnBlocks | None:
         """Return a matrix divided into blocks, or nothing if the blocks of the entries of a row are not ascending.
 
         Args:
             matrix: The CSR matrix.
             width: Number of columns of a block.
+            factors: Factors of its values, if they are known. The blocks then share one tensor of ones and take half
+                the memory.
         """
         rowptr, col, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
         (num_rows, num_columns), num_blocks = matrix.shape, -(-matrix.size(1) // width)
         counts = _counts(rowptr, col, width, num_blocks)
         if counts is None:
             return None
+        ones = None if factors is None else values.new_ones(int(counts.sum(0).max()) if counts.numel() else 0)
         start, blocks = rowptr[:-1].clone(), []
         for block, count in enumerate(counts.t()):
             count = count.contiguous()
@@ -77,15 +93,17 @@ class ColumnBlocks:
                 columns = slice(block * width, min((block + 1) * width, num_columns))
                 local = col.index_select(0, index).sub_(columns.start)
                 size = own.stop - own.start, columns.stop - columns.start
-                blocks.append(_Block(own, columns, csr(pointer, local, values.index_select(0, index), size)))
+                part = values.index_select(0, index) if ones is None else ones[: len(index)]
+                blocks.append(_Block(own, columns, csr(pointer, local, part, size)))
             start += count
-        return cls(blocks, num_rows, width)
+        return cls(blocks, num_rows, width, factors)
 
     def __matmul__(self, x: Tensor) -> Tensor:
         out, x = x.new_zeros(self.num_rows, x.size(1)), x.contiguous()
         for rows, columns, matrix in self.blocks:
-            out[rows].addmm_(matrix, x[columns])
-        return out
+            part = x[columns]
+            out[rows].addmm_(matrix, part if self.factors is None else part * self.factors.columns[columns, None])
+        return out if self.factors is None else out.mul_(self.factors.rows[:, None])
 
 
 def _counts(rowptr: Tensor, col: Tensor, width: int, num_blocks: int) -> Tensor | None:
@@ -121,14 +139,48 @@ class _State(NamedTuple):
 
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """The state of every large matrix."""
+_factors: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""The version of the values of a matrix, and their factors."""
+
+
+def keep_factors(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    r"""Keep factors of the values of a matrix, :math:`A_{ij} = r_i c_j`, so that its blocks need no values.
+
+    The factors are kept as long as the matrix, and do not count once its values change. They are not checked.
+
+    Args:
+        matrix: The CSR matrix ``[m, n]``.
+        rows: The factor of every row; infinite where a row has no entry, or any number ``[m]``.
+        columns: The factor of every column ``[n]``, likewise.
+
+    Returns:
+        The matrix.
+
+    Example:
+        >>> import torch
+        >>> from graphunlearn.func import csr
+        >>> rows, columns = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+        >>> matrix = csr(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.tensor([4.0, 6.0]), (2, 2))
+        >>> keep_factors(matrix, rows, columns) is matrix
+        True
+    """
+    zero = rows.new_zeros(())
+    finite = Factors(*(torch.where(factor.isfinite(), factor, zero) for factor in (rows, columns)))
+    _factors[matrix] = _version(matrix), finite
+    return matrix
+
+
+def _version(matrix: Tensor) -> int:
+    """Return the version of the values of a matrix; tensors made in inference mode have none."""
+    return -1 if matrix.is_inference() else matrix._version
 
 
 def multiply(matrix: Any, x: Tensor) -> Tensor:
     """Return the product of a CSR matrix and a dense one; that of a large matrix is computed by blocks, on a CPU.
 
     A matrix is divided at its third product. The blocks are kept as long as the matrix and take as much memory as it
-    does. Tensors that the matrix was made of must not change afterwards; its own values may. The product of another
-    object is the one that it defines.
+    does, or half of it where :func:`keep_factors` was called. Tensors that the matrix was made of must not change
+    afterwards; its own values may. The product of another object is the one that it defines.
 
     Args:
         matrix: The CSR matrix ``[m, n]``.
@@ -167,7 +219,7 @@ def _blocks(matrix: Tensor, x: Tensor) -> ColumnBlocks | None:
     if read <= 2 * BLOCK or most < 2:
         return None
     width = -(-x.size(0) // min(-(-read // BLOCK), most))
-    version = -1 if matrix.is_inference() else matrix._version  # tensors made in inference mode have none
+    version = _version(matrix)
     known: _State = _known.get(matrix, _State(version, 0, None))
     if known.version != version:
         known = _State(version, 0, None)
@@ -175,7 +227,9 @@ def _blocks(matrix: Tensor, x: Tensor) -> ColumnBlocks | None:
         known = known._replace(whole=known.whole + 1)
     elif known.whole == _WHOLE or (known.blocks is not None and known.blocks.width > 2 * width):
         # divided now, or divided before for a dense matrix with much shorter rows
+        made, factors = _factors.get(matrix, (version, None))
         with torch.inference_mode(False), torch.no_grad():
-            known = _State(version, _WHOLE + 1, ColumnBlocks.of(matrix, width))
+            blocks = ColumnBlocks.of(matrix, width, factors if made == version else None)
+            known = _State(version, _WHOLE + 1, blocks)
     _known[matrix] = known
     return known.blocks

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import graphunlearn as gu
 from graphunlearn.distributed.adjacency import ShardMatrix
 from graphunlearn.distributed.ranks import Ranks
-from graphunlearn.func import column_blocks, csr, multiply, spmm
-from graphunlearn.func.column_blocks import ColumnBlocks
+from graphunlearn.func import Adjacency, column_blocks, csr, keep_factors, multiply, spmm
+from graphunlearn.func.column_blocks import ColumnBlocks, Factors
 
 
 def random_matrix(rows: int, columns: int, entries: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -68,6 +68,44 @@ def test_blocks_add_up_to_the_product(rows: int, columns: int, entries: int, wid
     assert sum(block.matrix.values().numel() for block in blocks.blocks) == entries
     torch.testing.assert_close(blocks @ x, dense(matrix) @ x, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(blocks @ x.t().contiguous().t(), dense(matrix) @ x, rtol=1e-12, atol=1e-12)
+
+
+@given(
+    rows=st.integers(1, 12),
+    columns=st.integers(1, 12),
+    entries=st.integers(0, 60),
+    width=st.integers(1, 13),
+    seed=st.integers(0, 99),
+)
+def test_blocks_of_factors_share_their_values(rows: int, columns: int, entries: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = random_matrix(rows, columns, entries, seed)
+    factors = [torch.randn(size, dtype=torch.float64, generator=generator) for size in (rows, columns)]
+    row = torch.arange(rows).repeat_interleave(matrix.crow_indices().diff())
+    matrix.values().copy_(factors[0][row] * factors[1][matrix.col_indices().long()])
+    x = torch.randn(columns, 3, dtype=torch.float64, generator=generator)
+    blocks = ColumnBlocks.of(matrix, width, Factors(*factors))
+    assert blocks is not None
+    assert len({block.matrix.values().data_ptr() for block in blocks.blocks}) <= 1
+    torch.testing.assert_close(blocks @ x, dense(matrix) @ x, rtol=1e-12, atol=1e-12)
+
+
+def test_factors_of_nodes_without_interactions_may_be_infinite(small_blocks: None) -> None:
+    pairs = torch.stack([torch.arange(18).repeat_interleave(4), torch.arange(72) % 9])
+    matrix = Adjacency.from_pairs(pairs, num_users=20, num_items=12).normalized(torch.float64)
+    x = torch.randn(32, 2, dtype=torch.float64)
+    torch.testing.assert_close(multiply(matrix, x), dense(matrix) @ x)
+    blocks = blocks_of(matrix)
+    assert blocks.factors is not None
+    assert len(blocks.blocks) > 2
+
+
+def test_factors_of_values_that_changed_do_not_count(small_blocks: None) -> None:
+    matrix, x = random_matrix(20, 40, 300, 0), torch.randn(40, 2, dtype=torch.float64)
+    keep_factors(matrix, torch.ones(20, dtype=torch.float64), torch.ones(40, dtype=torch.float64))
+    matrix.values().mul_(2)
+    torch.testing.assert_close(multiply(matrix, x), dense(matrix) @ x)
+    assert blocks_of(matrix).factors is None
 
 
 def test_columns_that_do_not_ascend_are_not_divided(small_blocks: None) -> None:

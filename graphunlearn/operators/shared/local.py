@@ -131,7 +131,7 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     if bool((samples.users[1:] >= samples.users[:-1]).all()):
         order, samples = None, samples.narrow()
     else:
-        by_user = samples.users.int().argsort(stable=True).int()
+        by_user = graph.adjacency.interaction[: len(samples)]  # the entries of users, which take no memory of their own
         order, samples = (by_user, torch.empty_like(by_user)), samples.narrow(by_user)
         order[1][by_user] = torch.arange(len(by_user), dtype=torch.int32, device=by_user.device)
     propagation = propagation_of(model, graph)
