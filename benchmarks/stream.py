@@ -73,8 +73,8 @@ def stream_of(name: str, requests: int) -> Stream[Any]:
     )
 
 
-def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> list[Lane]:
-    """Return the lanes of a kind of graph: all methods in batches, then with retraining, then one by one."""
+def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None, singly: bool = True) -> list[Lane]:
+    """Return the lanes of a kind of graph: all methods in batches, then with retraining, then one by one if wanted."""
     names = chosen or METHODS[kind]
     again, drifting = (("calibrate", "ifru"), "scif") if kind == "interactions" else (("cau",), "cau")
     lanes = [lane_of(name, batch=batch) for name in names]
@@ -82,7 +82,7 @@ def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None) -> 
     half = max(1, requests // 2)
     lanes += [Lane(method=registry[name](), batch=batch, every=half) for name in again if name in names]
     lanes += [Lane(method=registry[drifting](), batch=batch, budget=BUDGET)] if drifting in names else []
-    return lanes + [lane_of(name) for name in names]
+    return lanes + [lane_of(name) for name in names if singly]
 
 
 def lane_of(name: str, **options: Any) -> Lane:
@@ -106,7 +106,7 @@ def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:
             sys.exit(f"the lanes of {name} were measured with {key} {entry[key]} (now {getattr(options, key)})")
     entry["batch"] = options.batch
     have = {lane["lane"] for lane in entry["lanes"] if "failed" not in lane}
-    wanted = lanes_of(case.train.kind, options.batch, options.requests, options.methods)
+    wanted = lanes_of(case.train.kind, options.batch, options.requests, options.methods, not options.batches_only)
     missing = [lane for lane in wanted if str(lane) not in have]
 
     def keep(told: dict[str, Any]) -> None:
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--methods", nargs="+", help="names of methods; by default all that serve the kind of data")
+    parser.add_argument("--batches-only", action="store_true", help="serve no stream one by one, which takes longest")
     parser.add_argument("--retrain-seeds", type=int, default=3)
     parser.add_argument("--cache", default="/tmp/models", help="folder of trained models")
     options = parser.parse_args()
