@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -17,40 +19,82 @@ from torch.utils.weak import TensorWeakRef
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["checksums", "fingerprint", "keyed", "remembered"]
+__all__ = ["checksums", "fingerprint", "keyed", "remembered", "unchanging"]
 
 
 @dataclass
 class _Facts:
-    """What was computed from the tensors of a model while they had these versions."""
+    """What was computed from the tensors of a model while they had these places, versions and contents."""
 
-    state: list[tuple[str, TensorWeakRef, tuple[int, int, int]]]
+    places: list[tuple[str, TensorWeakRef, int, int]]
+    contents: list[int]
     known: dict[str, Any]
 
-    def holds(self, model: nn.Module) -> bool:
-        """Return whether the model has the same tensors at the same places, unchanged since."""
-        tensors = _tensors(model)
-        return len(tensors) == len(self.state) and all(
-            name == other and ref() is value and _version(value) == version
-            for (name, value), (other, ref, version) in zip(tensors, self.state)
+    def holds(self, tensors: list[tuple[str, Tensor]]) -> bool:
+        """Return whether these are the same tensors at the same places, with the same versions."""
+        return len(tensors) == len(self.places) and all(
+            name == other and ref() is value and (value.data_ptr(), value._version) == (place, version)
+            for (name, value), (other, ref, place, version) in zip(tensors, self.places)
         )
 
 
 _ODD = 0x2545F4914F6CDD1D  # so that the sums of rows and of columns do not cancel
 _FACTS: WeakKeyDictionary[nn.Module, _Facts] = WeakKeyDictionary()
+_UNCHANGING: ContextVar[dict[int, bool]] = ContextVar("unchanging", default={})  # noqa: B039 - it is never changed
+"""By identity: the models that do not change in this block, and whether their contents were compared in it."""
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
 
 
-def _version(value: Tensor) -> tuple[int, int, int]:
-    """Return the place of a tensor, its version, and a checksum; fused optimizers leave the version as it is."""
-    return value.data_ptr(), value._version, _content(value)
+def _facts_of(model: nn.Module) -> _Facts | None:
+    """Return what is known of the present state of a model; ``None`` if its tensors have no versions or places."""
+    tensors, unchanging = _tensors(model), _UNCHANGING.get()
+    if any(v.is_inference() or v.is_meta or v.layout != torch.strided for _, v in tensors):
+        return None
+    facts = _FACTS.get(model)
+    held = facts is not None and facts.holds(tensors)
+    if facts is None or not held or not unchanging.get(id(model)):  # fused optimizers leave the version as it is
+        contents = [_content(value) for _, value in tensors]
+        if facts is None or not held or contents != facts.contents:
+            places = [(name, TensorWeakRef(v), v.data_ptr(), v._version) for name, v in tensors]
+            facts = _FACTS[model] = _Facts(places, contents, {})
+    if id(model) in unchanging:
+        unchanging[id(model)] = True
+    return facts
+
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Compare the contents of a model once in a block, as its tensors change in no way that their versions do not tell.
+
+    Args:
+        model: The model.
+    """
+    token = _UNCHANGING.set({**_UNCHANGING.get(), id(model): False})
+    try:
+        yield
+    finally:
+        _UNCHANGING.reset(token)
+
+
+def _dense(value: Tensor) -> list[Tensor]:
+    """Return the tensor itself, or those that a sparse one consists of."""
+    value = value.detach()
+    if value.layout is torch.sparse_coo:
+        return [value._indices(), value._values()]
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [value.crow_indices(), value.col_indices(), value.values()]
+    if value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [value.ccol_indices(), value.row_indices(), value.values()]
+    return [value]
 
 
 def _content(value: Tensor) -> int:
     """Return a checksum of the bits of a tensor."""
+    if value.layout != torch.strided:
+        return sum((2 * place + 1) * _content(part) for place, part in enumerate(_dense(value)))
     flat = value.detach().contiguous().view(-1).view(torch.uint8)
     words = flat.numel() // 8 * 8 if flat.storage_offset() % 8 == 0 else 0
     return _checksum(flat[:words].view(torch.int64)) + int(flat[words:].sum())
@@ -83,7 +127,9 @@ def checksums(model: nn.Module) -> tuple[tuple[Any, ...], ...]:
         >>> checksums(other) == checksums(other)
         True
     """
-    return tuple((name, v.dtype, tuple(v.shape), _content(v)) for name, v in _tensors(model))
+    facts, tensors = _facts_of(model), _tensors(model)
+    contents = [_content(value) for _, value in tensors] if facts is None else facts.contents
+    return tuple((name, v.dtype, tuple(v.shape), content) for (name, v), content in zip(tensors, contents))
 
 
 def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any]) -> Any:
@@ -106,12 +152,9 @@ def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any])
         >>> remembered(layer, "fingerprint", fingerprint) == fingerprint(layer)
         True
     """
-    if any(v.is_inference() or v.is_meta or v.layout != torch.strided for _, v in _tensors(model)):
+    facts = _facts_of(model)
+    if facts is None:
         return compute(model)
-    facts = _FACTS.get(model)
-    if facts is None or not facts.holds(model):
-        state = [(name, TensorWeakRef(value), _version(value)) for name, value in _tensors(model)]
-        facts = _FACTS[model] = _Facts(state, {})
     if what not in facts.known:
         facts.known[what] = compute(model)
     return facts.known[what]
@@ -137,8 +180,9 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
-        digest.update(content.numpy())
+        for part in _dense(value):
+            content = part.cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
+            digest.update(content.numpy().data)
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from graphunlearn.data.renumbering import emptied_nodes
 from graphunlearn.errors import ArgumentError
 from graphunlearn.nn.connecting import connect
 from graphunlearn.nn.encoding import check_fit
-from graphunlearn.nn.identity import fingerprint, remembered
+from graphunlearn.nn.identity import fingerprint, remembered, unchanging
 from graphunlearn.nn.precision import not_finite
 from graphunlearn.operators.shared.accepting import accept, refuse
 from graphunlearn.operators.shared.checks import check_choices, check_precision
@@ -317,8 +317,7 @@ class Unlearner(ABC):
         """
         self._check_arguments(model, graph)
         levels = [level for level in graph.levels if level in self.levels]
-        unserved = [part.level for part in request.parts if part.level not in levels]
-        if unserved:
+        if unserved := [part.level for part in request.parts if part.level not in levels]:
             raise ArgumentError("request", f"be of a level that {self.name} serves, {', '.join(levels)}", unserved[0])
         self._validate(model, graph, request)
         base = self._original(model, graph)
@@ -335,6 +334,7 @@ class Unlearner(ABC):
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 evaluating(before, corrected),
+                unchanging(before),
                 peak_memory(device) as peak,
             ):
                 start, cpu = time.perf_counter(), time.process_time()

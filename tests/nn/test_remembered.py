@@ -6,6 +6,7 @@ from torch import nn
 from torch_geometric.nn import LightGCN
 
 import graphunlearn as gu
+from graphunlearn.nn import identity
 from graphunlearn.nn.encoding import check_fit
 from graphunlearn.nn.identity import checksums, fingerprint, remembered
 from graphunlearn.nn.precision import not_finite
@@ -54,10 +55,65 @@ def test_a_change_is_seen(change):
     assert after != before[0]
 
 
-def test_a_sparse_buffer_does_not_prevent_an_answer():
-    model = nn.Linear(3, 3)
-    model.register_buffer("adjacency", torch.eye(3).to_sparse(), persistent=False)
+def test_contents_are_compared_once_where_a_model_does_not_change(monkeypatch):
+    model, other, compared, content = nn.Linear(4, 4), nn.Linear(4, 4), [], identity._content
+    monkeypatch.setattr(identity, "_content", lambda value: compared.append(1) or content(value))
+    remembered(model, "fingerprint", fingerprint)
+    compared.clear()
+    with identity.unchanging(model):
+        for _ in range(3):
+            assert remembered(model, "fingerprint", fingerprint) == fingerprint(model)
+            assert checksums(model) == checksums(model)
+        assert len(compared) == 2  # the weight and the bias
+        with torch.no_grad():
+            model.weight.add_(1)  # a change that the version tells is seen all the same
+        assert remembered(model, "fingerprint", fingerprint) == fingerprint(model)
+        assert len(compared) == 4
+        for _ in range(2):
+            remembered(other, "fingerprint", fingerprint)
+        assert len(compared) == 8
+    model.weight.data += 1
     assert remembered(model, "fingerprint", fingerprint) == fingerprint(model)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_sparse_buffer_does_not_prevent_an_answer(layout, persistent):
+    def made(matrix):
+        model = nn.Linear(3, 3)
+        for p in model.parameters():
+            nn.init.ones_(p)
+        model.register_buffer("adjacency", matrix.to_sparse(layout=layout), persistent=persistent)
+        return model
+
+    model, other, moved = made(torch.eye(3)), made(2 * torch.eye(3)), made(torch.eye(3)[[1, 0, 2]])
+    assert remembered(model, "fingerprint", fingerprint) == fingerprint(model)
+    assert checksums(model) == checksums(made(torch.eye(3)))
+    assert len({checksums(kind) for kind in (model, other, moved)}) == 3
+    assert len({fingerprint(kind) for kind in (model, other, moved)}) == (3 if persistent else 1)
+
+
+class WithMatrix(nn.Module):
+    """A recommender that holds a sparse matrix as a buffer."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.sizes, self.table = [graph.num_users, graph.num_items], nn.Embedding(graph.num_nodes, 8)
+        self.register_buffer("matrix", graph.adjacency.normalized().to_sparse_coo(), persistent=False)
+
+
+@gu.encode.register
+def _(model: WithMatrix, graph: gu.InteractionGraph):
+    return (model.table.weight + model.matrix @ model.table.weight).split(model.sizes)
+
+
+def test_a_model_with_a_sparse_buffer_forgets():
+    graph = gu.datasets.synthetic_interactions(num_users=60, num_items=40, interactions_per_user=10, seed=0)
+    model = WithMatrix(graph)
+    gu.fit(model, graph, epochs=10, progress=False)
+    request = gu.ForgetRequest("user", [graph.user_ids[3]])
+    result = gu.IFRU(on_rejection="keep").unlearn(model, graph, request)
+    assert not torch.equal(result.model.table.weight, model.table.weight)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])

@@ -8,7 +8,7 @@ from torch import nn
 
 from graphunlearn.data.schema import warn
 from graphunlearn.errors import RejectedError
-from graphunlearn.nn.identity import checksums, remembered
+from graphunlearn.nn.identity import checksums
 from graphunlearn.nn.loss_fit import DRAWS, FAR, NEAR, Stationarity, losses_by_fit, stationarity
 from graphunlearn.nn.training.criterion import Criterion
 from graphunlearn.nn.training.objective import Objective, default_objective
@@ -142,7 +142,7 @@ def pass_on_loss(method: Any, before: nn.Module, after: nn.Module, graph: Any) -
 
 
 def _key(model: nn.Module, objective: Any) -> tuple[Any, str]:
-    return remembered(model, "checksums", checksums), repr(objective)
+    return checksums(model), repr(objective)
 
 
 def name_of_loss(objective: Objective) -> str:
