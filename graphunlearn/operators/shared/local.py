@@ -12,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphunlearn.data import InteractionGraph
 from graphunlearn.func import Adjacency, csr
+from graphunlearn.func.compressed import ranges
 from graphunlearn.nn.encoding import Encoded, LinearForm, linear_form
 from graphunlearn.nn.risk import LinearRisk
 from graphunlearn.nn.training.objective import Objective, Samples
@@ -32,8 +33,8 @@ class Known:
 
     Args:
         risk: The training risk at the trained table, with the samples of all interactions sorted by user.
-        order: The interaction of every sample and the sample of every interaction (int32), both ``[num_samples]``;
-            ``None`` where the interactions are sorted by user, so that every sample is that of the one in its place.
+        order: The interaction of every sample (int32) ``[num_samples]``; ``None`` where the interactions are sorted by
+            user, so that every sample is that of the one in its place.
         encoded: The final embeddings.
         back: The gradient in the final embeddings ``[num_nodes, dim]``.
         gradient: The gradient in the table ``[num_nodes, dim]``.
@@ -42,7 +43,7 @@ class Known:
     """
 
     risk: LinearRisk
-    order: tuple[Tensor, Tensor] | None
+    order: Tensor | None
     encoded: Encoded
     back: Tensor
     gradient: Tensor
@@ -52,15 +53,33 @@ class Known:
     @cached_property
     def samples(self) -> Samples:
         """The samples in the order of the interactions, with ids of 32 bits; made when they are asked for."""
-        return self.risk.samples if self.order is None else self.risk.samples.narrow(self.order[1])
+        if self.order is None:
+            return self.risk.samples
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(len(place), dtype=place.dtype, device=place.device)
+        return self.risk.samples.narrow(place)
 
     def interactions_of(self, samples: Tensor) -> Tensor:
         """Return the interactions of samples, given by their positions ``[num]``."""
-        return samples if self.order is None else self.order[0][samples].long()
+        return samples if self.order is None else self.order[samples].long()
 
-    def samples_of(self, interactions: Tensor) -> Tensor:
-        """Return the positions of the samples of interactions ``[num]``."""
-        return interactions if self.order is None else self.order[1][interactions].long()
+    def samples_of(self, interactions: Tensor, users: Tensor) -> Tensor:
+        """Return the positions of the samples of interactions, which are looked up among all of their users.
+
+        Args:
+            interactions: Indices of interactions ``[num]``.
+            users: The user of each ``[num]``.
+
+        Returns:
+            Positions ``[num]``.
+        """
+        if self.order is None:
+            return interactions
+        distinct, sorted_users = users.unique().to(self.risk.samples.users.dtype), self.risk.samples.users
+        first, last = (torch.searchsorted(sorted_users, distinct, right=right) for right in (False, True))
+        positions = ranges(first, last - first)
+        ids, place = self.order[positions].long().sort()
+        return positions[place[torch.searchsorted(ids, interactions)]]
 
     @property
     def final(self) -> Tensor:
@@ -131,9 +150,8 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
     if bool((samples.users[1:] >= samples.users[:-1]).all()):
         order, samples = None, samples.narrow()
     else:
-        by_user = graph.adjacency.interaction[: len(samples)]  # the entries of users, which take no memory of their own
-        order, samples = (by_user, torch.empty_like(by_user)), samples.narrow(by_user)
-        order[1][by_user] = torch.arange(len(by_user), dtype=torch.int32, device=by_user.device)
+        order = graph.adjacency.interaction[: len(samples)]  # the entries of users, which take no memory of their own
+        samples = samples.narrow(order)
     propagation = propagation_of(model, graph)
     risk = LinearRisk(table.clone() if propagation is None else propagation.table, form, objective, samples)
     if propagation is not None:
@@ -223,7 +241,7 @@ class Local:
         chosen = known.around(torch.cat([rows, drawing]), num_users)
         if len(chosen) > SMALL * len(samples):
             return None
-        forgotten = known.samples_of(gone)
+        forgotten = known.samples_of(gone, graph.pairs[0, gone])
         before = samples.select(torch.cat([chosen, forgotten]).unique())
         kept = known.interactions_of(chosen)
         stays = ~removed[kept]
