@@ -156,7 +156,8 @@ def cell(key: tuple[str, str, str, int], wanted: list[str], known: dict[str, Any
     shared = {"case": case, "measure": measure, "original": original, "settings": settings, "loss": loss}
     mine = known.get(label) or {"users": len(case.request), "methods": {"original": measure(original, case.train)}}
     # retraining that is known is needed again only to compare partitions
-    again = "retrain" not in left and ("retrain" not in mine["methods"] or (group == "core" and {*SHARDED} & {*left}))
+    divided = group == "core" and {"receraser", "ultrare"} & {*left}
+    again = "retrain" not in left and (divided or "ndcg" not in mine["methods"].get("retrain", {}))
     for method in ["retrain"] * bool(again) + left:
         try:
             mine["methods"][method] = one(method, key, shared, cache)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphunlearn.func.column_blocks import keep_factors
+from graphunlearn.func.column_blocks import factors_of, keep_factors
 from graphunlearn.func.compressed import csr, ranges
 from graphunlearn.func.kept import Kept
 
@@ -145,7 +145,7 @@ class Adjacency:
         scale = self.degree.to(dtype).rsqrt()
         source, kept, nodes = self._before or (None, None, None)
         before, self._before = None if source is None else source(), None
-        if before is not None and dtype in before._normalized:
+        if before is not None and dtype in before._normalized and factors_of(before._normalized[dtype]) is not None:
             assert kept is not None
             assert nodes is not None
             values = kept.of(before._normalized[dtype].values())

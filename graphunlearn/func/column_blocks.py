@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from graphunlearn.func.compressed import csr, ranges
 
-__all__ = ["ColumnBlocks", "Factors", "keep_factors", "multiply"]
+__all__ = ["ColumnBlocks", "Factors", "factors_of", "keep_factors", "multiply"]
 
 BLOCK = 3 << 20
 """Bytes of the rows of the dense matrix that a block reads; twice as many or fewer are not divided."""
@@ -72,8 +72,8 @@ class ColumnBlocks:
         Args:
             matrix: The CSR matrix.
             width: Number of columns of a block.
-            factors: Factors of its values, if they are known. The blocks then share one tensor of ones and take half
-                the memory.
+            factors: Factors of its values, if they are known. The blocks then share one tensor of ones instead of
+                holding values of their own.
         """
         rowptr, col, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
         (num_rows, num_columns), num_blocks = matrix.shape, -(-matrix.size(1) // width)
@@ -146,7 +146,8 @@ _factors: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def keep_factors(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     r"""Keep factors of the values of a matrix, :math:`A_{ij} = r_i c_j`, so that its blocks need no values.
 
-    The factors are kept as long as the matrix, and do not count once its values change. They are not checked.
+    The factors are kept as long as the matrix, and do not count once the version of its values changes. They are not
+    checked. None are kept for a matrix that was made in inference mode, whose values have no version.
 
     Args:
         matrix: The CSR matrix ``[m, n]``.
@@ -164,10 +165,21 @@ def keep_factors(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         >>> keep_factors(matrix, rows, columns) is matrix
         True
     """
-    zero = rows.new_zeros(())
-    finite = Factors(*(torch.where(factor.isfinite(), factor, zero) for factor in (rows, columns)))
-    _factors[matrix] = _version(matrix), finite
+    if not matrix.is_inference():
+        zero = rows.new_zeros(())
+        finite = [torch.where(x.isfinite(), x, zero) for x in ((rows,) if columns is rows else (rows, columns))]
+        _factors[matrix] = matrix._version, Factors(finite[0], finite[-1])
     return matrix
+
+
+def factors_of(matrix: Tensor) -> Factors | None:
+    """Return the factors of the values of a matrix, if they were kept and the values have not changed since.
+
+    Args:
+        matrix: The CSR matrix.
+    """
+    version, factors = _factors.get(matrix, (None, None))
+    return factors if factors is not None and version == _version(matrix) else None
 
 
 def _version(matrix: Tensor) -> int:
@@ -179,8 +191,8 @@ def multiply(matrix: Any, x: Tensor) -> Tensor:
     """Return the product of a CSR matrix and a dense one; that of a large matrix is computed by blocks, on a CPU.
 
     A matrix is divided at its third product. The blocks are kept as long as the matrix and take as much memory as it
-    does, or half of it where :func:`keep_factors` was called. Tensors that the matrix was made of must not change
-    afterwards; its own values may. The product of another object is the one that it defines.
+    does; where :func:`keep_factors` was called, they hold no values. Tensors that the matrix was made of must not
+    change afterwards; its own values may. The product of another object is the one that it defines.
 
     Args:
         matrix: The CSR matrix ``[m, n]``.
@@ -227,9 +239,8 @@ def _blocks(matrix: Tensor, x: Tensor) -> ColumnBlocks | None:
         known = known._replace(whole=known.whole + 1)
     elif known.whole == _WHOLE or (known.blocks is not None and known.blocks.width > 2 * width):
         # divided now, or divided before for a dense matrix with much shorter rows
-        made, factors = _factors.get(matrix, (version, None))
         with torch.inference_mode(False), torch.no_grad():
-            blocks = ColumnBlocks.of(matrix, width, factors if made == version else None)
+            blocks = ColumnBlocks.of(matrix, width, factors_of(matrix))
             known = _State(version, _WHOLE + 1, blocks)
     _known[matrix] = known
     return known.blocks

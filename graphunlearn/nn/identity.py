@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import TensorWeakRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["checksums", "fingerprint", "keyed", "remembered", "unchanging"]
 
@@ -67,7 +64,7 @@ def _facts_of(model: nn.Module) -> _Facts | None:
 
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
-    """Compare the contents of a model once in a block, as its tensors change in no way that their versions do not tell.
+    """Compare the contents of a model once in a block in which every change of its tensors raises their versions.
 
     Args:
         model: The model.
@@ -79,22 +76,21 @@ def unchanging(model: nn.Module) -> Iterator[None]:
         _UNCHANGING.reset(token)
 
 
-def _dense(value: Tensor) -> list[Tensor]:
-    """Return the tensor itself, or those that a sparse one consists of."""
-    value = value.detach()
-    if value.layout is torch.sparse_coo:
-        return [value._indices(), value._values()]
-    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [value.crow_indices(), value.col_indices(), value.values()]
-    if value.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [value.ccol_indices(), value.row_indices(), value.values()]
-    return [value]
+_SPARSE: dict[torch.layout, Callable[[Tensor], tuple[Tensor, ...]]] = {
+    torch.sparse_coo: lambda x: (x._indices(), x._values()),
+    torch.sparse_csr: lambda x: (x.crow_indices(), x.col_indices(), x.values()),
+    torch.sparse_bsr: lambda x: (x.crow_indices(), x.col_indices(), x.values()),
+    torch.sparse_csc: lambda x: (x.ccol_indices(), x.row_indices(), x.values()),
+    torch.sparse_bsc: lambda x: (x.ccol_indices(), x.row_indices(), x.values()),
+}
+"""The tensors that a sparse one consists of."""
 
 
 def _content(value: Tensor) -> int:
     """Return a checksum of the bits of a tensor."""
-    if value.layout != torch.strided:
-        return sum((2 * place + 1) * _content(part) for place, part in enumerate(_dense(value)))
+    if value.layout in _SPARSE:
+        parts = _SPARSE[value.layout](value.detach())
+        return sum((2 * place + 1) * _content(part) for place, part in enumerate(parts))
     flat = value.detach().contiguous().view(-1).view(torch.uint8)
     words = flat.numel() // 8 * 8 if flat.storage_offset() % 8 == 0 else 0
     return _checksum(flat[:words].view(torch.int64)) + int(flat[words:].sum())
@@ -112,7 +108,7 @@ def _checksum(words: Tensor) -> int:
 
 
 def checksums(model: nn.Module) -> tuple[tuple[Any, ...], ...]:
-    """Return the name, type, shape and a checksum of every parameter and buffer, at a fraction of the cost of a hash.
+    """Return name, type, layout, shape and checksum of every parameter and buffer, at a fraction of the cost of a hash.
 
     Two models with equal checksums are nearly always equal; use :func:`fingerprint` where this must be certain.
 
@@ -129,14 +125,15 @@ def checksums(model: nn.Module) -> tuple[tuple[Any, ...], ...]:
     """
     facts, tensors = _facts_of(model), _tensors(model)
     contents = [_content(value) for _, value in tensors] if facts is None else facts.contents
-    return tuple((name, v.dtype, tuple(v.shape), content) for (name, v), content in zip(tensors, contents))
+    return tuple((name, v.dtype, v.layout, tuple(v.shape), content) for (name, v), content in zip(tensors, contents))
 
 
 def remembered(model: nn.Module, what: str, compute: Callable[[nn.Module], Any]) -> Any:
     """Return what a function computes from the parameters and buffers of a model, once per state of them.
 
     A state is known by the identities of the tensors, their places in memory, their version counters, which changes in
-    place raise, and checksums of their bits, since fused optimizers and ``.data`` bypass the counters. Nothing is kept
+    place raise, and checksums of their bits, since fused optimizers and ``.data`` bypass the counters; within
+    :func:`unchanging`, checksums are computed once. Nothing is kept
     for a model with a tensor that is sparse, on the device ``meta``, or made in inference mode.
 
     Args:
@@ -180,7 +177,10 @@ def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted((model.state_dict() if isinstance(model, nn.Module) else model).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        for part in _dense(value):
+        parts = _SPARSE[value.layout](value.detach()) if value.layout in _SPARSE else (value.detach(),)
+        for part in parts:
+            if value.layout in _SPARSE:
+                digest.update(f"{value.layout} {part.dtype} {list(part.shape)}".encode())
             content = part.cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy does not support all dtypes
             digest.update(content.numpy().data)
     return digest.hexdigest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import graphunlearn as gu
-from graphunlearn.distributed.adjacency import ShardMatrix
+from graphunlearn.distributed import adjacency as distributed_adjacency
+from graphunlearn.distributed.adjacency import ShardAdjacency, ShardMatrix
 from graphunlearn.distributed.ranks import Ranks
 from graphunlearn.func import Adjacency, column_blocks, csr, keep_factors, multiply, spmm
 from graphunlearn.func.column_blocks import ColumnBlocks, Factors
@@ -98,6 +101,54 @@ def test_factors_of_nodes_without_interactions_may_be_infinite(small_blocks: Non
     blocks = blocks_of(matrix)
     assert blocks.factors is not None
     assert len(blocks.blocks) > 2
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_factors_of_what_is_left_of_a_graph(changed: bool, small_blocks: None) -> None:
+    pairs = torch.stack([torch.arange(18).repeat_interleave(4), torch.arange(72) % 9])
+    before = Adjacency.from_pairs(pairs, num_users=20, num_items=12)
+    whole = before.normalized(torch.float64)
+    if changed:
+        whole.values().mul_(2)  # then its values are not taken over
+    matrix = before.select(torch.arange(72) != 5, torch.tensor([1, 25])).normalized(torch.float64)
+    left = Adjacency.from_pairs(pairs[:, torch.arange(72) != 5], 20, 12).normalized(torch.float64)
+    x = torch.randn(32, 2, dtype=torch.float64)
+    for _ in range(4):
+        torch.testing.assert_close(multiply(matrix, x), dense(left) @ x)
+    assert blocks_of(matrix).factors is not None
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("users", [(0, 25), (25, 50), (48, 50)])
+def test_factors_of_the_part_of_a_rank(
+    divided: bool, users: tuple[int, int], small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, (first, last) = torch.Generator().manual_seed(0), users
+    pairs = torch.stack([torch.randint(size, (800,), generator=generator) for size in (48, 35)])
+    pairs[1, pairs[0] < 25] %= 20  # some items have no interactions on the first rank, and two have none at all
+    total = torch.bincount(pairs[1], minlength=37).int()
+    monkeypatch.setattr(distributed_adjacency, "Exchange", lambda *_: SimpleNamespace(ranks=None))
+    whole = dense(Adjacency.from_pairs(pairs, 50, 37).normalized(torch.float64))
+    own = pairs[:, (pairs[0] >= first) & (pairs[0] < last)] - torch.tensor([[first], [0]])
+    rows: Any = SimpleNamespace(divided=divided, ranks=SimpleNamespace(total=lambda _: total))
+    shard = ShardAdjacency(Adjacency.from_pairs(own, last - first, 37), last - first, rows)
+    found: Any = shard.normalized(torch.float64)
+    items = 50 + (own[1].unique() if divided else torch.arange(37))
+    for part, expected in ((found.users, whole[first:last][:, items]), (found.items, whole[items][:, first:last])):
+        x = torch.randn(part.size(1), 16, dtype=torch.float64, generator=generator)
+        torch.testing.assert_close(multiply(part, x), expected @ x)
+        factors = column_blocks.factors_of(part)
+        assert factors is not None
+        row = torch.arange(part.size(0)).repeat_interleave(part.crow_indices().diff())
+        torch.testing.assert_close(factors.rows[row] * factors.columns[part.col_indices().long()], part.values())
+
+
+def test_no_factors_are_kept_of_values_without_a_version() -> None:
+    with torch.inference_mode():
+        matrix = random_matrix(20, 40, 300, 0)
+        ones = torch.ones(40, dtype=torch.float64)
+        assert keep_factors(matrix, ones[:20], ones) is matrix
+    assert column_blocks.factors_of(matrix) is None
 
 
 def test_factors_of_values_that_changed_do_not_count(small_blocks: None) -> None:

@@ -93,6 +93,15 @@ def test_a_sparse_buffer_does_not_prevent_an_answer(layout, persistent):
     assert len({fingerprint(kind) for kind in (model, other, moved)}) == (3 if persistent else 1)
 
 
+def test_layouts_of_sparse_buffers_are_told_apart():
+    matrix = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    models = [nn.Module(), nn.Module()]
+    models[0].register_buffer("matrix", matrix.to_sparse_csr())
+    models[1].register_buffer("matrix", matrix.t().to_sparse_csc())  # made of the same three tensors
+    assert checksums(models[0]) != checksums(models[1])
+    assert fingerprint(models[0]) != fingerprint(models[1])
+
+
 class WithMatrix(nn.Module):
     """A recommender that holds a sparse matrix as a buffer."""
 

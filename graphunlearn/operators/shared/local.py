@@ -145,7 +145,7 @@ def known_of(model: nn.Module, graph: InteractionGraph, objective: Objective) ->
             _KNOWN[graph.pairs] = (entry, *(other for other in kept if other is not entry))
             return known
     samples = objective.samples(graph)
-    if samples.offset is not None:
+    if samples.offset is not None or len(samples) != graph.num_interactions:
         return None
     if bool((samples.users[1:] >= samples.users[:-1]).all()):
         order, samples = None, samples.narrow()

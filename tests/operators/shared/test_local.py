@@ -76,6 +76,19 @@ def test_what_is_known_is_the_gradient(model_of, objective):
     assert torch.equal(ordered, graph.pairs)
 
 
+@dataclass(frozen=True)
+class Halved(BPR):
+    """A loss that leaves out every other interaction."""
+
+    def samples(self, graph, generator=None):
+        return super().samples(graph).select(torch.arange(0, graph.num_interactions, 2))
+
+
+def test_nothing_is_known_where_samples_are_not_one_per_interaction():
+    graph = random_graph(9, 8, 30)
+    assert known_of(light_gcn(graph), graph, Halved()) is None
+
+
 def test_what_is_known_is_computed_once_per_table_graph_and_loss():
     graph = random_graph(9, 8, 30)
     model, objective = light_gcn(graph), BPR(negatives=2)
