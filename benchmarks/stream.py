@@ -36,14 +36,15 @@ MODELS = {
 }
 LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
 SETTLED = "ifru-settled"  # IFRU with further steps in embeddings that lose a part of their interactions
+VARIANTS = {SETTLED: lambda: gu.IFRU(settle=True), "cau-small-steps": lambda: gu.CAU(lr=0.002, steps=40)}
 METHODS = {
     "interactions": (
         *("unlink", "unlink-redraw", "ifru", SETTLED, "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
         *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova", "sisa", "receraser", "ultrare"),
     ),
     "sessions": (
-        *("unlink", "unlink-redraw", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
-        *("scif", "gif", "ceu", "idea", "sisa", "sru"),
+        *("unlink", "unlink-redraw", "cau", "cau-small-steps", "finetune", "ascent", "ascent-finetune"),
+        *("negative-kl", "popularity-kl", "scif", "gif", "ceu", "idea", "sisa", "sru"),
     ),
 }
 DASHES = {"one by one": "-", "batched": "--", "retrained": ":"}
@@ -86,9 +87,9 @@ def lanes_of(kind: str, batch: int, requests: int, chosen: list[str] | None, sin
 
 
 def lane_of(name: str, **options: Any) -> Lane:
-    """Return the lane of a method with its default settings, or of :data:`SETTLED`."""
-    method = gu.IFRU(settle=True) if name == SETTLED else registry[name]()
-    return Lane(method=method, label=name if name == SETTLED else None, **options)
+    """Return the lane of a method with its default settings, or of one of :data:`VARIANTS`."""
+    method = VARIANTS[name]() if name in VARIANTS else registry[name]()
+    return Lane(method=method, label=name if name in VARIANTS else None, **options)
 
 
 def run(name: str, options: argparse.Namespace, done: dict[str, Any]) -> None:
