@@ -36,15 +36,15 @@ MODELS = {
 }
 LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
 SETTLED = "ifru-settled"  # IFRU with further steps in embeddings that lose a part of their interactions
-VARIANTS = {SETTLED: lambda: gu.IFRU(settle=True), "cau-small-steps": lambda: gu.CAU(lr=0.002, steps=40)}
+VARIANTS = {SETTLED: lambda: gu.IFRU(settle=True)}
 METHODS = {
     "interactions": (
         *("unlink", "unlink-redraw", "ifru", SETTLED, "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
         *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova", "sisa", "receraser", "ultrare"),
     ),
     "sessions": (
-        *("unlink", "unlink-redraw", "cau", "cau-small-steps", "finetune", "ascent", "ascent-finetune"),
-        *("negative-kl", "popularity-kl", "scif", "gif", "ceu", "idea", "sisa", "sru"),
+        *("unlink", "unlink-redraw", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
+        *("scif", "gif", "ceu", "idea", "sisa", "sru"),
     ),
 }
 DASHES = {"one by one": "-", "batched": "--", "retrained": ":"}

@@ -29,6 +29,7 @@ SHOWN = 500  # largest number of samples whose log p is logged
 CHUNK = 1024  # prefixes encoded at a time
 KEPT_BATCHES = 4  # at least this many different batches of kept clicks are used,
 KEPT_PER_SAMPLE = 2  # and this many kept clicks per sample to forget
+EPS = 1e-8  # the usual constant in the denominators of Adam
 LISTED = 16  # largest number of sample indices logged per step
 
 
@@ -52,6 +53,7 @@ class StepSettings:
     tolerance: float = 0.25
     lr: float = 0.006
     betas: tuple[float, float] = (0.8, 0.98)  # a few dozen steps are too few for longer averages
+    damping: float = 1.0
 
     def __post_init__(self) -> None:
         check_choices(("target", "ascent"), loss=self.loss)
@@ -61,9 +63,9 @@ class StepSettings:
         whole = "be a whole number of at least 0"
         check(whole, lambda value: isinstance(value, int) and value >= 0, kept_batch=self.kept_batch)
         check_positive(lr=self.lr)
+        check("not be negative, and finite", _is_measure, tolerance=self.tolerance, damping=self.damping)
         check("be two numbers of at least 0 and below 1", _are_decays, betas=self.betas)
         check("be between 0 and 1", lambda value: 0 <= value <= 1, floor=self.floor)
-        check("not be negative, and finite", lambda value: 0 <= value < math.inf, tolerance=self.tolerance)
 
     @property
     def freezes(self) -> bool:
@@ -120,9 +122,11 @@ class Descent:
         self.follower = torch.cat([samples.follower, none])
         self.click = samples.click[: self.num_forget]
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
-        self.reached = torch.zeros_like(self.frozen)  # measured in the last step on each sample
+        self.reached = self._reached(self._log_p_now() - self.level[: self.num_forget])  # then in the last step on each
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=settings.betas, fused=True)
+        groups = [{"params": [p]} for p in self.parameters]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas, fused=True)
+        self.largest = [0.0] * len(groups)  # largest entry of the gradients of every parameter so far
         self.kept_order = torch.empty(0, dtype=torch.long)
         self.buffers = Buffers()
 
@@ -204,6 +208,7 @@ class Descent:
         else:
             weights, scale = self._mix([[to_items] for _, to_items in parts], first)
             torch.autograd.backward(outputs, [_combined(scale, [g[k] for g in parts]) for k in chosen])
+        self._damp()
         self.optimizer.step()
         return {"weights": dict(zip(OBJECTIVES, weights)), "losses": losses}
 
@@ -253,12 +258,12 @@ class Descent:
         now = Catalogue(states, items, self.before.shift[prefixes], without, self.buffers)
         log_p = now.log_p(torch.cat([row, row_of_joined]), torch.cat([target, self.target[joined]]))
         off = log_p - self.level[torch.cat([index, joined])]
+        reached = self._reached(off[:count])
         if settings.loss == "target":
             slope, value = _huber(off)
-            reached, counted = off[:count].abs() <= settings.tolerance, max(count, 1)
+            counted = max(count, 1)
             unlearn = float(value[:count].mean())
         else:
-            reached = off[:count] <= 0
             counted = max(int((~reached).sum()), 1)
             slope = torch.cat([(~reached).to(off.dtype), -torch.ones_like(off[count:])])
             value = log_p * slope
@@ -278,6 +283,31 @@ class Descent:
         divergence, of_kl = now.of_divergence(original, share, to_items[2])
         losses = dict(zip(OBJECTIVES, (unlearn, retain, float(divergence))))
         return losses, list(zip((of_forget, of_joined, of_kl), to_items))
+
+    def _damp(self) -> None:
+        r"""Raise the constant in the denominators of Adam, so that entries with small gradients hardly move.
+
+        Adam moves every entry by about the learning rate, whatever the size of its gradient. The softmax gives every
+        item a gradient, so a request of a single click would move all items as far as its own. The constant of a
+        parameter is its largest gradient so far, divided by the number of samples.
+        """
+        if not self.settings.damping:
+            return
+        grads = [p.grad if p.grad is not None and p.numel() else p.new_zeros(1) for p in self.parameters]
+        norms = torch.stack([torch.linalg.vector_norm(grad, math.inf) for grad in grads]).tolist()
+        self.largest = [max(pair) for pair in zip(self.largest, norms)]
+        for group, largest in zip(self.optimizer.param_groups, self.largest):
+            group["eps"] = max(EPS, self.settings.damping * largest / self.num_forget)
+
+    def _log_p_now(self) -> Tensor:
+        """Return the log probability of the samples to forget under the model before the first step ``[num]``."""
+        prefix, target = self.prefix[: self.num_forget], self.target[: self.num_forget]
+        scores = (self.before.states[prefix] * self.before.items[target]).sum(1)
+        return scores - self.before.shift[prefix]
+
+    def _reached(self, off: Tensor) -> Tensor:
+        """Return whether samples to forget have reached their targets, given their differences from these ``[num]``."""
+        return off.abs() <= self.settings.tolerance if self.settings.loss == "target" else off <= 0
 
     def _mix(self, gradients: list[list[Tensor]], first: bool) -> tuple[list[float], list[float]]:
         """Return the weight of every loss, and the factor that its gradient is multiplied by.
@@ -358,6 +388,10 @@ def mixed(gram: Tensor, unlearn: int | None, floor: float) -> list[float]:
         weights = [w * (1 - floor) / others if others else w for w in weights]
         weights[unlearn] = floor if others else 1.0
     return weights
+
+
+def _is_measure(value: float) -> bool:
+    return 0 <= value < math.inf
 
 
 def _are_decays(value: tuple[float, float]) -> bool:

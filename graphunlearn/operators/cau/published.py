@@ -33,6 +33,7 @@ class PublishedCAU(CAU):
     order: Order = "hard"
     lr: float = 0.001
     betas: tuple[float, float] = (0.9, 0.999)
+    damping: float = 0.0
     batch_size: int = 128
     steps: int = 40
     epochs: int = 6

@@ -48,13 +48,15 @@ def case():
     return model, train, validation, request
 
 
-def descent(case, model=None, **changes):
+def descent(case, model=None, off=None, **changes):
     _, train, validation, request = case
     model = case[0] if model is None else model
     retained, _ = train.split(request)
     mask = request.mask(train)
     samples = ForgetSamples.of(train, retained, mask)
     levels = click_targets(model, train, retained, validation, samples, mask)
+    if off is not None:  # targets at a distance of the present log probabilities
+        levels = levels._replace(forgotten=levels.before[0] - off, deleted=levels.before[1] - off)
     model = copy.deepcopy(model)
     return model, Descent(model, train, retained, samples, levels, StepSettings(**SETTINGS | changes), seed=0)
 
@@ -140,10 +142,44 @@ def test_a_step_descends_along_the_gradients_of_the_losses(case, name, options, 
 
 
 def test_the_steps_end_when_every_target_is_reached(case):
-    model, train, validation, request = case
-    few = CAU(validation=validation, tolerance=100.0, steps=30).unlearn(model, train, request)
-    assert len(few.log["steps"]) == 1
-    assert few.log["steps"][-1]["remaining"] == 0
+    model, train, validation, _ = case
+    one = ForgetRequest.internal("click", torch.tensor([[0], [int(train.length[0]) - 1]]))
+    few = CAU(validation=validation, steps=300).unlearn(model, train, one)
+    assert 1 < len(few.log["steps"]) < 300
+    assert few.log["steps"][-1]["remaining"] == 0 < few.log["steps"][-2]["remaining"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "off", "reached"),
+    [("target", 0.2, True), ("target", -0.3, False)] + [("ascent", x, x < 0) for x in (-0.3, 0.2)],
+)
+def test_no_step_is_made_if_every_target_is_reached_before(case, loss, off, reached):
+    model, steps = descent(case, off=off, loss=loss)
+    before = copy.deepcopy(model.state_dict())
+    log = steps.run(Curriculum(order="random"), 8, 5, 5)
+    assert bool(log["steps"]) != reached
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()) == reached
+
+
+@pytest.mark.parametrize("damping", [0.0, 1.0, 30.0])
+def test_the_first_damped_step_moves_by_gradients_over_gradients_plus_a_constant(case, damping):
+    model, steps = descent(case, session_model("gru4rec", ITEMS), damping=damping, lr=0.01)
+    before = [p.detach().clone() for p in model.parameters()]
+    steps.step(torch.arange(steps.num_forget), first=True)
+    for old, new in zip(before, model.parameters()):
+        constant = max(1e-8, damping * float(new.grad.abs().max()) / steps.num_forget)
+        expected = old - 0.01 * new.grad / (new.grad.abs() + constant)
+        torch.testing.assert_close(new.detach(), expected)
+
+
+def test_the_constant_of_damped_steps_does_not_fall(case):
+    _, steps = descent(case, session_model("gru4rec", ITEMS), damping=1.0)
+    largest = torch.zeros(len(steps.parameters), dtype=torch.float64)
+    for step in range(4):
+        steps.step(torch.arange(steps.num_forget), first=not step)
+        largest = torch.maximum(largest, torch.stack([p.grad.abs().max() for p in steps.parameters]))
+        found = largest.new_tensor([group["eps"] for group in steps.optimizer.param_groups])
+        torch.testing.assert_close(found, (largest / steps.num_forget).clamp(min=1e-8))
 
 
 def test_both_ways_to_the_gradients_make_the_same_step(case):

@@ -54,6 +54,21 @@ def test_an_emptied_item_takes_after_one_that_never_had_a_click(name, options):
     assert levels.before is targets.before
 
 
+def test_an_emptied_item_takes_after_the_same_one_whatever_else_the_request_empties():
+    found = []
+    for emptied in ([3], [3, 5], [1, 3, 7]):
+        model, graph, *_ = case(ITEMS + 40)
+        request = ForgetRequest.internal("item", torch.tensor(emptied))
+        retained, _ = graph.split(request)
+        samples = ForgetSamples.of(graph, retained, request.mask(graph))
+        validation = SessionGraph.from_sequences(random_sessions(20, ITEMS, seed=20), num_items=ITEMS + 40)
+        targets = click_targets(model, graph, retained, validation, samples, request.mask(graph))
+        settle_emptied(model, graph, retained, samples, targets, seed=0)
+        found.append(item_tables(model, ITEMS + 40)[0][emptied].detach().clone())
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][0], found[2][1])
+    assert not torch.equal(found[1][0], found[1][1])
+
+
 def test_without_any_to_take_after_the_level_is_that_of_the_least_probable_item():
     model, graph, retained, samples, targets = case(ITEMS)
     before = copy.deepcopy(model.state_dict())
