@@ -15,7 +15,7 @@ __all__ = ["targets", "weights"]
 CAPTIONS = {
     "weights": """Every step weighs its objectives so that none of them gets worse to first order: the shortest vector
         in the convex hull of their gradients; an objective with weight 0 is left out. The lower panel shows the number
-        of clicks and transitions that had not reached their target in the last step on them, or had no step yet.""",
+        of clicks and transitions that had not reached their target in the last step on them, or before the first.""",
     "targets": """One mark per click or transition to be forgotten. The target is the level of comparable ones that were
         never trained on, estimated without test data and without retraining. Before forgetting, a click that the model
         had learned lies above the line; forgetting should move it to the line, and not below it.""",

@@ -30,6 +30,9 @@ CHUNK = 1024  # prefixes encoded at a time
 KEPT_BATCHES = 4  # at least this many different batches of kept clicks are used,
 KEPT_PER_SAMPLE = 2  # and this many kept clicks per sample to forget
 EPS = 1e-8  # the usual constant in the denominators of Adam
+ROUNDING = (
+    1e-4  # largest log p above its target that counts as reached with ascent: a copied embedding is at its target
+)
 LISTED = 16  # largest number of sample indices logged per step
 
 
@@ -122,7 +125,8 @@ class Descent:
         self.follower = torch.cat([samples.follower, none])
         self.click = samples.click[: self.num_forget]
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
-        self.reached = self._reached(self._log_p_now() - self.level[: self.num_forget])  # then in the last step on each
+        # measured before the first step, and for each sample again in every step that holds it
+        self.reached = self._reached(self._log_p_now() - self.level[: self.num_forget])
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": [p]} for p in self.parameters]
         self.optimizer = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas, fused=True)
@@ -285,11 +289,11 @@ class Descent:
         return losses, list(zip((of_forget, of_joined, of_kl), to_items))
 
     def _damp(self) -> None:
-        r"""Raise the constant in the denominators of Adam, so that entries with small gradients hardly move.
+        """Raise the constant in the denominators of Adam, so that entries with much smaller gradients hardly move.
 
         Adam moves every entry by about the learning rate, whatever the size of its gradient. The softmax gives every
         item a gradient, so a request of a single click would move all items as far as its own. The constant of a
-        parameter is its largest gradient so far, divided by the number of samples.
+        parameter is its largest gradient so far, divided by the number of samples to forget.
         """
         if not self.settings.damping:
             return
@@ -307,7 +311,7 @@ class Descent:
 
     def _reached(self, off: Tensor) -> Tensor:
         """Return whether samples to forget have reached their targets, given their differences from these ``[num]``."""
-        return off.abs() <= self.settings.tolerance if self.settings.loss == "target" else off <= 0
+        return off.abs() <= self.settings.tolerance if self.settings.loss == "target" else off <= ROUNDING
 
     def _mix(self, gradients: list[list[Tensor]], first: bool) -> tuple[list[float], list[float]]:
         """Return the weight of every loss, and the factor that its gradient is multiplied by.
@@ -334,7 +338,7 @@ class Descent:
         return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters)]
 
     def _done(self) -> bool:
-        """Return whether every sample has reached its target, as measured in the last step on it, or is frozen."""
+        """Return whether every sample is frozen or has reached its target, as measured in the last step on it."""
         return bool((self.reached | self.frozen).all())
 
     def _numbers(self, count: int) -> Tensor:

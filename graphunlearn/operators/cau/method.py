@@ -62,10 +62,10 @@ class CAU(StepSettings, Unlearner):
       (:func:`~graphunlearn.operators.cau.targets.settle_emptied`).
     * The steps end as soon as every sample has reached its target, so a request of a few clicks costs accordingly; if
       all have reached theirs before the first step, none is made.
-    * ``damping``: an entry :math:`j` of a parameter moves by :math:`\eta \hat m_j / (\sqrt{\hat v_j} + \epsilon)`, with
-      :math:`\epsilon = \max_i |g_i| / n` for the largest entry of its gradients so far and :math:`n` samples to
-      forget. Otherwise Adam moves every entry by about the learning rate, those of all items among them, however few
-      clicks are forgotten, and a stream of small requests wears the model out.
+    * ``damping``: an entry :math:`j` of a parameter moves by :math:`\eta \hat m_j / (\sqrt{\hat v_j} + \epsilon)` with
+      :math:`\epsilon = \max(10^{-8}, \delta \max_i |g_i| / n)`, for the damping :math:`\delta`, the largest entry of
+      the gradients so far and :math:`n` samples to forget. With :math:`\delta = 0`, which is plain Adam, every entry
+      moves by about the learning rate, those of all items included, however few clicks are forgotten.
     * ``order="random"``: a curriculum (``"hard"`` or ``"soft"``) by ``difficulty`` was not better in measurements.
 
     Counts and regressions of the targets need not be computed for every request: :meth:`prepare` computes them once
@@ -92,8 +92,8 @@ class CAU(StepSettings, Unlearner):
         carry: Share of the sample-specific part of :math:`\log p_i` that the target keeps.
         lr: Learning rate of Adam.
         betas: Decay rates of Adam's averages of the gradient and of its square.
-        damping: Share of the largest gradient of each parameter that, divided by the number of samples to forget, is
-            added to the denominators of Adam; 0 for plain Adam.
+        damping: Multiple of the largest gradient of each parameter that, divided by the number of samples to forget,
+            is added to the denominators of Adam; 0 for plain Adam.
         batch_size: Samples to forget per step.
         steps: Least number of steps, unless all samples reach their targets earlier.
         epochs: Least number of passes over the samples to forget, unless all samples reach their targets earlier.

@@ -129,9 +129,9 @@ def settle_emptied(
         return targets, 0
     stands_for = torch.arange(graph.num_items, device=lost.device)
     if never.numel():
-        drawn = torch.rand(graph.num_items, generator=torch.Generator().manual_seed(seed))  # one draw per item, so that
-        chosen = (drawn.to(never.device)[lost] * never.numel()).long()  # small requests do not all copy the same ones
-        stands_for[lost] = never[chosen]
+        # one draw per item: with one per request, many small requests would all copy the same items
+        drawn = torch.rand(graph.num_items, generator=torch.Generator().manual_seed(seed)).to(never.device)[lost]
+        stands_for[lost] = never[(drawn * never.numel()).long()]
         for table in item_tables(model, graph.num_items):
             if table.requires_grad:
                 table[lost] = table[stands_for[lost]]

@@ -69,6 +69,21 @@ def test_an_emptied_item_takes_after_the_same_one_whatever_else_the_request_empt
     assert not torch.equal(found[1][0], found[1][1])
 
 
+@pytest.mark.parametrize("loss", ["target", "ascent"])
+def test_no_step_is_made_where_new_embeddings_are_enough(loss):
+    model, graph, *_ = case(ITEMS + 2)
+    validation = SessionGraph.from_sequences(random_sessions(20, ITEMS, seed=20), num_items=ITEMS + 2)
+    request = ForgetRequest.internal("item", torch.tensor([3, 5]))
+    method = CAU(validation=validation, loss=loss, on_rejection="keep")
+    result = method.unlearn(model, graph, request)
+    assert (result.log["emptied_items"], result.log["steps"]) == (2, [])
+    tables = {id(p) for p in item_tables(result.model, ITEMS + 2)}
+    others = [n for n in range(ITEMS + 2) if n not in (3, 5)]
+    for old, new in zip(model.parameters(), result.model.parameters()):
+        assert torch.equal(old, new) if id(new) not in tables else torch.equal(old[others], new[others])
+        assert id(new) not in tables or not torch.equal(old, new)
+
+
 def test_without_any_to_take_after_the_level_is_that_of_the_least_probable_item():
     model, graph, retained, samples, targets = case(ITEMS)
     before = copy.deepcopy(model.state_dict())
