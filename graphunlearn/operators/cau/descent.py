@@ -125,8 +125,7 @@ class Descent:
         self.follower = torch.cat([samples.follower, none])
         self.click = samples.click[: self.num_forget]
         self.frozen = torch.zeros(self.num_forget, dtype=torch.bool, device=self.target.device)
-        # measured before the first step, and for each sample again in every step that holds it
-        self.reached = self._reached(self._log_p_now() - self.level[: self.num_forget])
+        self.reached = self._reached_before()  # and, for each sample, measured again in every step that holds it
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": [p]} for p in self.parameters]
         self.optimizer = torch.optim.Adam(groups, lr=settings.lr, betas=settings.betas, fused=True)
@@ -303,11 +302,20 @@ class Descent:
         for group, largest in zip(self.optimizer.param_groups, self.largest):
             group["eps"] = max(EPS, self.settings.damping * largest / self.num_forget)
 
-    def _log_p_now(self) -> Tensor:
-        """Return the log probability of the samples to forget under the model before the first step ``[num]``."""
-        prefix, target = self.prefix[: self.num_forget], self.target[: self.num_forget]
-        scores = (self.before.states[prefix] * self.before.items[target]).sum(1)
-        return scores - self.before.shift[prefix]
+    def _reached_before(self) -> Tensor:
+        """Return whether samples to forget have reached their targets before the first step ``[num]``.
+
+        Where an item is emptied, its new embedding brings the samples to their targets, but not the joined predictions
+        that follow: with targets, a sample has only reached its own if that prediction has as well.
+        """
+        last = self.first_kept
+        scores = (self.before.states[self.prefix[:last]] * self.before.items[self.target[:last]]).sum(1)
+        reached = self._reached(scores - self.before.shift[self.prefix[:last]] - self.level)
+        found, joined = reached[: self.num_forget].clone(), reached[self.num_forget :]
+        if self.settings.loss == "target":
+            follows = self.follower >= 0
+            found[follows] &= joined[self.follower[follows]]
+        return found
 
     def _reached(self, off: Tensor) -> Tensor:
         """Return whether samples to forget have reached their targets, given their differences from these ``[num]``."""

@@ -61,7 +61,7 @@ class CAU(StepSettings, Unlearner):
     * The embedding of an item that loses all its clicks is replaced by that of an item that was never clicked
       (:func:`~graphunlearn.operators.cau.targets.settle_emptied`).
     * The steps end as soon as every sample has reached its target, so a request of a few clicks costs accordingly; if
-      all have reached theirs before the first step, none is made.
+      all have reached theirs before the first step, with the predictions that replace them, none is made.
     * ``damping``: an entry :math:`j` of a parameter moves by :math:`\eta \hat m_j / (\sqrt{\hat v_j} + \epsilon)` with
       :math:`\epsilon = \max(10^{-8}, \delta \max_i |g_i| / n)`, for the damping :math:`\delta`, the largest entry of
       the gradients so far and :math:`n` samples to forget. With :math:`\delta = 0`, which is plain Adam, every entry

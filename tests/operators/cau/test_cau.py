@@ -55,8 +55,9 @@ def descent(case, model=None, off=None, **changes):
     mask = request.mask(train)
     samples = ForgetSamples.of(train, retained, mask)
     levels = click_targets(model, train, retained, validation, samples, mask)
-    if off is not None:  # targets at a distance of the present log probabilities
-        levels = levels._replace(forgotten=levels.before[0] - off, deleted=levels.before[1] - off)
+    if off is not None:  # targets at a distance of the present log probabilities, and no joined prediction to move
+        joined = log_probabilities(model, retained, samples.joined)
+        levels = levels._replace(forgotten=levels.before[0] - off, deleted=levels.before[1] - off, joined=joined)
     model = copy.deepcopy(model)
     return model, Descent(model, train, retained, samples, levels, StepSettings(**SETTINGS | changes), seed=0)
 

@@ -71,17 +71,32 @@ def test_an_emptied_item_takes_after_the_same_one_whatever_else_the_request_empt
 
 @pytest.mark.parametrize("loss", ["target", "ascent"])
 def test_no_step_is_made_where_new_embeddings_are_enough(loss):
+    """A whole session of items that no other one has: nothing is left to predict."""
+    others = [r for r in random_sessions(60, ITEMS, seed=60) if len(r) > 2]
+    graph = SessionGraph.from_sequences([*others, [ITEMS, ITEMS + 1, ITEMS]], num_items=ITEMS + 4)
+    validation = SessionGraph.from_sequences(random_sessions(20, ITEMS, seed=20), num_items=ITEMS + 4)
+    model = session_model("gru4rec", ITEMS + 4)
+    request = ForgetRequest.internal("session", torch.tensor([len(others)]))
+    result = CAU(validation=validation, loss=loss, on_rejection="keep").unlearn(model, graph, request)
+    assert (result.log["emptied_items"], result.log["steps"]) == (2, [])
+    tables = {id(p) for p in item_tables(result.model, ITEMS + 4)}
+    untouched = torch.arange(ITEMS + 4) < ITEMS
+    for old, new in zip(model.parameters(), result.model.parameters()):
+        if id(new) in tables:
+            assert torch.equal(old[untouched], new[untouched])
+            assert not torch.equal(old[ITEMS : ITEMS + 2], new[ITEMS : ITEMS + 2])
+        else:
+            assert torch.equal(old, new)
+
+
+def test_steps_are_made_for_joined_predictions_that_new_embeddings_do_not_reach():
     model, graph, *_ = case(ITEMS + 2)
     validation = SessionGraph.from_sequences(random_sessions(20, ITEMS, seed=20), num_items=ITEMS + 2)
-    request = ForgetRequest.internal("item", torch.tensor([3, 5]))
-    method = CAU(validation=validation, loss=loss, on_rejection="keep")
-    result = method.unlearn(model, graph, request)
-    assert (result.log["emptied_items"], result.log["steps"]) == (2, [])
-    tables = {id(p) for p in item_tables(result.model, ITEMS + 2)}
-    others = [n for n in range(ITEMS + 2) if n not in (3, 5)]
-    for old, new in zip(model.parameters(), result.model.parameters()):
-        assert torch.equal(old, new) if id(new) not in tables else torch.equal(old[others], new[others])
-        assert id(new) not in tables or not torch.equal(old, new)
+    request = ForgetRequest.internal("item", torch.tensor([3]))
+    result = CAU(validation=validation, on_rejection="keep").unlearn(model, graph, request)
+    assert result.log["joined"] and result.log["steps"]
+    far = CAU(validation=validation, on_rejection="keep", tolerance=100.0).unlearn(model, graph, request)
+    assert far.log["steps"] == []
 
 
 def test_without_any_to_take_after_the_level_is_that_of_the_least_probable_item():
