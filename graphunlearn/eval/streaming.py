@@ -136,7 +136,7 @@ def follow(
         lane has ``"rows"``, one per look, with the drift since the last training; ``"prepare_cpu_seconds"``, of the
         preparation before the first batch, which the other costs leave out; and ``"batches"`` with the requests so far,
         the CPU seconds and the drift after every batch, before a retraining that it led to; ``None`` where the method
-        or the schedule retrains. A lane whose method failed has the sentence of the error under ``"failed"``.
+        or the schedule retrains; and the outcome of the acceptance, ``None`` without one. A lane whose method failed has the sentence of the error under ``"failed"``.
 
     Raises:
         ValueError: A look is not in (0, 1], there are fewer than 2 retrained models, the deadline is not positive, or
@@ -300,7 +300,9 @@ class _Run:
             self.since, self.drift, self.retrainings = 0, None, self.retrainings + 1
             self.method.preparation = None
             seconds += self._prepare()
-        self.batches.append({"requests": so_far, "cpu_seconds": seconds, "drift": spent, "retrained": due})
+        outcome = result.log.get("acceptance", {}).get("outcome")
+        served = {"cpu_seconds": seconds, "drift": spent, "retrained": due, "outcome": outcome}
+        self.batches.append({"requests": so_far, **served})
 
     def _retrain(self, request: ForgetRequest) -> UnlearningResult:
         """Train a model of the class of the first one anew, since a method may serve one of another class."""

@@ -55,6 +55,8 @@ def test_figures_are_those_of_single_steps(stream, model):
     assert told == found["lanes"] and found["deadline"] == 1e-9
     assert [batch["requests"] for batch in told[0]["batches"]] == [3, 4, 7, 8]  # a batch ends at a look at the latest
     assert [row["late_batches"] for row in told[0]["rows"]] == [2, 4]
+    assert [batch["outcome"] for batch in told[0]["batches"]] == [None] * 4
+    outcomes = [batch["outcome"] for batch in told[1]["batches"]]
     case = stream.scenario
     gone = case.train.split(stream.until(8))[1].pairs
     references = [retrained(stream, model, 8, REFERENCES + k) for k in range(2)]
@@ -68,6 +70,7 @@ def test_figures_are_those_of_single_steps(stream, model):
         result = method.unlearn(*state, request)
         drift = Drift.after(drift, *state, result.model, result.graph, gu.BPR(), 1e9)
         state = result.model, result.graph
+        assert outcomes.pop(0) == result.log["acceptance"]["outcome"]
     row = told[1]["rows"][-1]
     away = distance_to_retrain(probabilities(*state, gone), probable) / noise_floor(probable)
     assert row["distance_forget"] == pytest.approx(away, rel=1e-5)
