@@ -36,15 +36,16 @@ MODELS = {
 }
 LAST = 5_000  # sessions of Yoochoose and Diginetica, the last ones
 SETTLED = "ifru-settled"  # IFRU with further steps in embeddings that lose a part of their interactions
-VARIANTS = {SETTLED: lambda: gu.IFRU(settle=True)}
+UNDAMPED = "cau-undamped"  # CAU with plain Adam, whose steps are as large for one session as for hundreds
+VARIANTS = {SETTLED: lambda: gu.IFRU(settle=True), UNDAMPED: lambda: gu.CAU(damping=0)}
 METHODS = {
     "interactions": (
         *("unlink", "unlink-redraw", "ifru", SETTLED, "unlearnrec", "calibrate", "finetune", "ascent", "popularity-kl"),
         *("scif", "gif", "ceu", "idea", "gnndelete", "alteraser", "cova", "sisa", "receraser", "ultrare"),
     ),
     "sessions": (
-        *("unlink", "unlink-redraw", "cau", "finetune", "ascent", "ascent-finetune", "negative-kl", "popularity-kl"),
-        *("scif", "gif", "ceu", "idea", "sisa", "sru"),
+        *("unlink", "unlink-redraw", "cau", UNDAMPED, "finetune", "ascent", "ascent-finetune"),
+        *("negative-kl", "popularity-kl", "scif", "gif", "ceu", "idea", "sisa", "sru"),
     ),
 }
 DASHES = {"one by one": "-", "batched": "--", "retrained": ":"}
