@@ -135,9 +135,9 @@ def follow(
         ``"deadline"``; ``"looks"``, the retrained models and the original by number of requests; and ``"lanes"``. A
         lane has ``"rows"``, one per look, with the drift since the last training; ``"prepare_cpu_seconds"``, of the
         preparation before the first batch, which the other costs leave out; and ``"batches"`` with the requests so far,
-        the CPU seconds and the drift after every batch, before a retraining that it led to; ``None`` where the method
-        or the schedule retrains; and the outcome of the acceptance, ``None`` without one. A lane
-        whose method failed has the sentence of the error under ``"failed"``.
+        the CPU seconds, the drift after every batch, before a retraining that it led to (``None`` where the method or
+        the schedule retrains), and the outcome of the acceptance (``None`` without one). A lane whose method failed has
+        the sentence of the error under ``"failed"``.
 
     Raises:
         ValueError: A look is not in (0, 1], there are fewer than 2 retrained models, the deadline is not positive, or

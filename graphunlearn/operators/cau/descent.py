@@ -30,9 +30,7 @@ CHUNK = 1024  # prefixes encoded at a time
 KEPT_BATCHES = 4  # at least this many different batches of kept clicks are used,
 KEPT_PER_SAMPLE = 2  # and this many kept clicks per sample to forget
 EPS = 1e-8  # the usual constant in the denominators of Adam
-ROUNDING = (
-    1e-4  # largest log p above its target that counts as reached with ascent: a copied embedding is at its target
-)
+ROUNDING = 1e-4  # with ascent, a log p at most this much above its target has reached it, as after a copied embedding
 LISTED = 16  # largest number of sample indices logged per step
 
 
@@ -346,7 +344,7 @@ class Descent:
         return [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.parameters)]
 
     def _done(self) -> bool:
-        """Return whether every sample is frozen or has reached its target, as measured in the last step on it."""
+        """Return whether every sample is frozen or had reached its target when it was last measured."""
         return bool((self.reached | self.frozen).all())
 
     def _numbers(self, count: int) -> Tensor:
