@@ -282,12 +282,12 @@ def flipped_label_auc(scores: Tensor, trained_labels: Tensor) -> float:
     return auroc(scores, trained_labels)
 
 
-def forgetting_entry(value: float, original: float, retrain_values: Sequence[float]) -> dict[str, float | None]:
+def forgetting_entry(value: float, original: float | None, retrain_values: Sequence[float]) -> dict[str, float | None]:
     """Return one metric of one method with the values of the original and the retrained models, for a report.
 
     Args:
         value: The value of the unlearned model.
-        original: The value of the original model.
+        original: The value of the original model; ``None`` where the metric is not defined for it.
         retrain_values: The values of the retrained models.
 
     Returns:
@@ -305,7 +305,7 @@ def forgetting_entry(value: float, original: float, retrain_values: Sequence[flo
         "retrain_mean": mean,
         "retrain_sd": statistics.stdev(retrain_values) if len(retrain_values) > 1 and finite else None,
         "z": z_score(value, retrain_values),
-        "gap_closed": None if mean is None else gap_closed(original, value, mean),
+        "gap_closed": None if mean is None or original is None else gap_closed(original, value, mean),
     }
     return {key: float(v) if v is not None and math.isfinite(v) else None for key, v in entry.items()}
 

@@ -151,4 +151,6 @@ def test_forgetting_entry_holds_plain_numbers_only():
         "value": None, "original": 0.4, "retrain_mean": 0.1, "retrain_sd": None, "z": None, "gap_closed": None,
     }  # fmt: skip
     assert forgetting_entry(0.3, 0.4, []).keys() == entry.keys()
+    undefined = forgetting_entry(0.3, None, [0.1, 0.2, 0.3])
+    assert undefined == pytest.approx(entry | {"original": None, "gap_closed": None})
     assert forgetting_entry(np.float32(0.5), torch.tensor(1.0).item(), [np.float64(0.0)] * 2)["gap_closed"] == 0.5
