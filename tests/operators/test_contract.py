@@ -5,7 +5,7 @@
 
 import copy
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 import torch
@@ -215,6 +215,37 @@ def start(method, model):
     return copy.deepcopy(method.preparation.module) if isinstance(method, Sharded) else model
 
 
+@dataclass
+class Call:
+    """A call of a method, and whether the model, the graph and the random state were kept."""
+
+    method: Unlearner
+    model: nn.Module
+    request: ForgetRequest
+    result: UnlearningResult
+    kept: dict[str, bool]
+
+
+CALLS = {}
+
+
+@pytest.fixture
+def called(case, method, model, graph, request_of):
+    """One call for all tests of a case that look at what it did, and change nothing of it."""
+    if case not in CALLS:
+        before, held, named, random = state(model), content(graph), graph.fingerprint(), torch.random.get_rng_state()
+        result = method.unlearn(model, graph, request_of)
+        kept = {
+            "model": same_state(before, state(model)),
+            "gradients": all(p.grad is None for p in model.parameters()),
+            "graph": graph.fingerprint() == named and same_state(held, content(graph)),
+            "random state": torch.equal(random, torch.random.get_rng_state()),
+        }
+        CALLS.clear()
+        CALLS[case] = Call(method, model, request_of, result, kept)
+    return CALLS[case]
+
+
 def state(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -250,22 +281,15 @@ def test_every_method_is_a_dataclass_of_keywords_with_a_name():
         assert f"{cls.__name__}(" in repr(cls())
 
 
-def test_the_model_before_and_the_graph_before_stay_as_they_were(every_kind, method, model, graph, request_of):
-    before, held, named = state(model), content(graph), graph.fingerprint()
-    random = torch.random.get_rng_state()
-    result = method.unlearn(model, graph, request_of)
-    assert result.model is not model
-    assert same_state(before, state(model))
-    assert all(p.grad is None for p in model.parameters())
-    assert graph.fingerprint() == named
-    assert same_state(held, content(graph))
-    assert torch.equal(random, torch.random.get_rng_state())
-    shared = {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in result.model.parameters()}
-    assert not shared
+def test_the_model_before_and_the_graph_before_stay_as_they_were(every_kind, called):
+    assert called.kept == dict.fromkeys(["model", "gradients", "graph", "random state"], True)
+    model, after = called.model, called.result.model
+    assert after is not model
+    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in after.parameters()}
 
 
-def test_the_graph_after_is_the_graph_without_the_request(every_kind, method, model, graph, request_of):
-    result = method.unlearn(model, graph, request_of)
+def test_the_graph_after_is_the_graph_without_the_request(every_kind, called, graph, request_of):
+    result = called.result
     mask, after = request_of.mask(graph), result.graph
     top = recommend(result.model, after, k=5)
     assert (after.num_items, after.item_ids) == (graph.num_items, graph.item_ids)
@@ -281,8 +305,8 @@ def test_the_graph_after_is_the_graph_without_the_request(every_kind, method, mo
     assert top.shape == (14, 5)
 
 
-def test_the_model_after_is_a_model_of_the_same_kind(every_kind, method, model, start, graph, request_of):
-    result = method.unlearn(model, graph, request_of)
+def test_the_model_after_is_a_model_of_the_same_kind(every_kind, called, method, start):
+    result = called.result
     assert (result.original is not None) == isinstance(method, Sharded)
     model = start  # which is another one where the method serves models of its own
     before, after = model.state_dict(), result.model.state_dict()
@@ -298,11 +322,11 @@ def test_the_model_after_is_a_model_of_the_same_kind(every_kind, method, model, 
     assert torch.isfinite(items).all()
 
 
-def test_the_result_says_what_was_done(every_kind, method, model, graph, request_of):
-    result = method.unlearn(model, graph, request_of)
+def test_the_result_says_what_was_done(every_kind, called, method, graph):
+    result = called.result
     assert isinstance(result, UnlearningResult)
     assert result.method == method.name
-    assert result.request is request_of
+    assert result.request is called.request
     assert result.seconds > 0
     assert result.cpu_seconds >= 0
     assert result.prepare_seconds is None
@@ -314,11 +338,10 @@ def test_the_result_says_what_was_done(every_kind, method, model, graph, request
     assert f"{result.graph.num_interactions} {what} kept" in repr(result)
 
 
-def test_the_same_call_gives_the_same_model(every_kind, method, model, graph, request_of):
-    first = method.unlearn(model, graph, request_of)
+def test_the_same_call_gives_the_same_model(every_kind, called, model, graph, request_of):
     torch.randn(7)
-    second = copy.deepcopy(method).unlearn(copy.deepcopy(model), graph, request_of)
-    assert same_state(state(first.model), state(second.model))
+    again = copy.deepcopy(called.method).unlearn(model, graph, request_of)
+    assert same_state(state(called.result.model), state(again.model))
 
 
 def test_preparing_changes_no_answer(every_kind, method, model, graph, one_request):
@@ -378,8 +401,8 @@ def test_training_mode_is_kept_part_by_part(every_kind, method, start, graph, on
         assert list(after.children())[-1].training is not training
 
 
-def test_inplace_is_the_same_correction(every_kind, method, model, start, graph, request_of):
-    expected = method.unlearn(model, graph, request_of)
+def test_inplace_is_the_same_correction(every_kind, called, model, start, graph, request_of):
+    method = called.method
     if start is not model:
         with pytest.raises(ValueError, match=rf"'inplace' must be False where {method.name} serves a model of its own"):
             method.unlearn(model, graph, request_of, inplace=True)
@@ -391,7 +414,7 @@ def test_inplace_is_the_same_correction(every_kind, method, model, start, graph,
     assert result.model is model
     assert all(p.grad is None for p in model.parameters())
     assert next(model.parameters()) is table  # an optimizer that holds the parameters still does
-    assert same_state(state(expected.model), state(model))
+    assert same_state(state(called.result.model), state(model))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
