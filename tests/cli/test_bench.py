@@ -299,11 +299,6 @@ def test_an_audit_keeps_its_retrained_models(forgotten, tmp_path, parsed, cache)
     assert not any("cache" in note for note in third["notes"])
 
 
-def test_demo_keeps_no_models(small_demo, tmp_path, call, cache):
-    assert call("demo")[0] == 0
-    assert list(cache.iterdir()) == []
-
-
 def test_removal_with_a_test_file_and_labels(ratings, tmp_path, parsed):
     train, test = gu.InteractionGraph.from_file(ratings).random_split([0.7, 0.3])
     for name, part in (("train", train), ("test", test)):
@@ -398,7 +393,7 @@ def small_demo(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_demo_writes_its_folder_again_and_again(small_demo, tmp_path, call, parsed):
+def test_demo_writes_its_folder_again_and_again_and_keeps_no_models(small_demo, tmp_path, call, parsed, cache):
     status, out, err = call("demo")
     assert status == 0, err
     report = check(tmp_path / "runs" / "demo", ["ifru", "unlink", "unlink-redraw", "finetune", "ascent"])
@@ -409,6 +404,7 @@ def test_demo_writes_its_folder_again_and_again(small_demo, tmp_path, call, pars
     assert told == check(tmp_path / "runs" / "demo", ["ifru", "unlink", "unlink-redraw", "finetune", "ascent"])
     assert told["methods"][0]["utility"] != report["methods"][0]["utility"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["demo"]
+    assert list(cache.iterdir()) == []
 
 
 def test_demo_replaces_a_folder_it_was_given_only_when_told(small_demo, tmp_path, call, refused):
