@@ -5,6 +5,7 @@ The user of MovieLens-100K is forgotten from a run folder by a process that know
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import subprocess
@@ -27,13 +28,16 @@ IMPORTS = {
 METHODS = ("unlink", "calibrate", "ifru")
 HELP = ("", "demo", "train", "prepare", "forget", "audit", "ledger", "bench", "datasets")
 
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""By default, Python keeps what it has compiled."""
+
 
 def cpu_seconds(words: list[str]) -> float:
     """Return the median CPU seconds of a process, after one run that is not counted."""
     seconds = []
     for _ in range(REPEATS + 1):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, env=ENVIRONMENT)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return statistics.median(seconds[1:])

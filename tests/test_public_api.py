@@ -59,6 +59,10 @@ def test_packages_are_there_at_first_use():
         getattr(gu, "GRU4Rec")  # noqa: B009
 
 
+SCIPY = {"scipy.stats", "scipy.optimize", "scipy.special", "scipy.cluster"}
+"""Parts that take up to a second to import, and that few commands need."""
+
+
 def loaded_after(code):
     """The modules that a fresh interpreter has loaded after running some code."""
     run = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
@@ -71,9 +75,10 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_a_graph_and_a_method_need_nothing_that_torch_geometric_does_not():
-    late = {"matplotlib", "pandas", "torchmetrics", "tyro", "pooch", "torch._dynamo", "tqdm.notebook"}
+    late = {"matplotlib", "pandas", "torchmetrics", "tyro", "pooch", "torch._dynamo", "tqdm.notebook", *SCIPY}
     plain = loaded_after("import torch_geometric")
     assert not late & (loaded_after("import graphunlearn as gu; gu.InteractionGraph; gu.IFRU") - plain)
+    assert not SCIPY & (loaded_after("from graphunlearn.eval.report.verdict import format_seconds") - plain)
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "train --help", "forget --help", "bench --help"])

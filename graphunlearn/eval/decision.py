@@ -7,9 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scipy import stats
-
-from graphunlearn.eval.attacks.evidence import FEWEST_MODELS, LEVEL, Comparison
+from graphunlearn.eval.attacks.evidence import FEWEST_MODELS, LEVEL, Comparison, t_quantile
 from graphunlearn.eval.attacks.fold_in import NEEDED
 
 __all__ = ["DECIDING", "FEWEST", "NAMES", "TOLERATED", "Spread", "Verdict", "combine", "decide", "says", "spread_of"]
@@ -84,7 +82,7 @@ def spread_of(distance: float, between: Sequence[float]) -> Spread | None:
     """
     if len(between) < FEWEST or not (floor := statistics.fmean(between)) > 1e-6:
         return None
-    quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2, len(between) - 1))
+    quantile = t_quantile(1 - (1 - LEVEL) / 2, len(between) - 1)
     most = floor + quantile * statistics.stdev(between) * (1 + 1 / len(between)) ** 0.5
     return Spread(distance / floor, distance > most and distance / floor > FAR)
 

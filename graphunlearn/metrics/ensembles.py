@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import digamma
 from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
@@ -88,6 +87,8 @@ def klom_if_equal(num_unlearned: int, num_retrained: int) -> float | None:
     n, k = num_unlearned, num_retrained
     if n < 3 or k < 4 or min(n, k) >= MANY:
         return None
+    from scipy.special import digamma  # here, since training and forgetting do not need it
+
     a, b = (k - 1) / 2, (n - 1) / 2
     logarithms = float(digamma(a)) - math.log(a) - float(digamma(b)) + math.log(b)
     return (logarithms + (1 + 1 / n + 1 / k) * (k - 1) / (k - 3) - 1) / 2

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from graphunlearn.errors import ArgumentError
 
-__all__ = ["FEWEST_MODELS", "Comparison", "Evidence", "compare", "placements", "units_of"]
+__all__ = ["FEWEST_MODELS", "Comparison", "Evidence", "compare", "placements", "t_quantile", "units_of"]
 
 DRAWS = 400
 """Number of bootstrap samples."""
@@ -205,7 +204,7 @@ def compare(
     drawn = torch.randint(units, (DRAWS, units), generator=generator)
     weights = torch.zeros(DRAWS, units, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
     drawn_value = model.resampled(weights)
-    own = float(stats.t.ppf(1 - (1 - LEVEL) / 2, least - 1))
+    own = t_quantile(1 - (1 - LEVEL) / 2, least - 1)
     own *= math.sqrt(float(_variance(drawn_value, 0)) * least / (least - 1))  # a bootstrap divides by n, not n - 1
     lowest, highest = limits if len(model.sums) == 1 else (limits[0] - limits[1], limits[1] - limits[0])
     low, high = max(value - own, lowest), min(value + own, highest)
@@ -218,7 +217,7 @@ def compare(
     prior = PRIOR * min(1.0, expected / max(variance, 1e-24))
     df = count - 1 + prior
     spread = math.sqrt((variance * (count - 1) + prior * expected) / df)
-    quantile = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df))
+    quantile = t_quantile(1 - (1 - LEVEL) / 2 / tests, df)
     furthest = max(quantile * spread * math.sqrt(1 + 1 / count), 1e-12)
     drawn_mean = of_references.mean(0)
     half = quantile * math.sqrt(float(_variance(drawn_value - drawn_mean, 0)) + spread**2 / count)
@@ -253,6 +252,22 @@ def units_of(owners: Tensor) -> Tensor:
         ([0, 1, 2], [0, 1, 2, 3, 4])
     """
     return owners if len(owners.unique()) >= FEWEST_UNITS else torch.arange(len(owners), device=owners.device)
+
+
+def t_quantile(share: float, df: float) -> float:
+    """Return a quantile of Student's t distribution.
+
+    Args:
+        share: The probability below the quantile, in (0, 1).
+        df: Degrees of freedom.
+
+    Example:
+        >>> round(t_quantile(0.975, 4), 3)
+        2.776
+    """
+    from scipy import stats  # here, since importing it takes a second that training and forgetting do not need
+
+    return float(stats.t.ppf(share, df))
 
 
 def _variance(values: Tensor, dim: int) -> Tensor:

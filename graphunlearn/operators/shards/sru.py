@@ -9,7 +9,6 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from graphunlearn.data import SessionGraph
@@ -114,6 +113,8 @@ def balanced_clusters(rows: Tensor, num_clusters: int, seed: int) -> Tensor:
         >>> balanced_clusters(torch.tensor([[0.0], [5.0], [0.1], [5.1]]), 2, seed=0).diff().abs()
         tensor([1, 1, 1])
     """
+    from scipy.cluster.vq import kmeans2  # here, since no other method needs it
+
     data = rows.detach().cpu().double().numpy()
     # kmeans2 warns about a centre without rows and keeps it; here such a centre receives the rows left over
     with np.errstate(all="ignore"), warnings.catch_warnings():

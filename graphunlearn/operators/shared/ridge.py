@@ -6,7 +6,6 @@ import math
 from functools import partial
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from graphunlearn.func import Product, conjugate_gradients
@@ -116,6 +115,8 @@ def noise_free_ridge(table: Tensor, gradient: Tensor, product: Product, diagonal
         if math.exp(high) > _LARGEST:
             return plain
         found = value(high)
+    from scipy.optimize import brentq  # here, since few requests need it, and importing it takes long
+
     return math.exp(brentq(value, low, high, xtol=_CLOSE))
 
 
