@@ -169,7 +169,7 @@ def ks_distance(unlearned: Tensor, references: Sequence[Tensor]) -> KSDistance:
     if unlearned.numel() == 0:
         return KSDistance(math.nan, math.nan, math.nan)
     own, *samples = (p.detach().cpu().double().round(decimals=6).numpy() for p in (unlearned, *references))
-    from scipy import stats  # here, since importing it takes a second that training and forgetting do not need
+    from scipy import stats  # here, since importing it takes half a second that training and forgetting do not need
 
     results = [stats.ks_2samp(own, sample) for sample in samples]
     between = [float(stats.ks_2samp(a, b).statistic) for a, b in combinations(samples, 2)]

@@ -265,7 +265,7 @@ def t_quantile(share: float, df: float) -> float:
         >>> round(t_quantile(0.975, 4), 3)
         2.776
     """
-    from scipy import stats  # here, since importing it takes a second that training and forgetting do not need
+    from scipy import stats  # here, since importing it takes half a second that training and forgetting do not need
 
     return float(stats.t.ppf(share, df))
 
