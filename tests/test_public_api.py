@@ -60,7 +60,15 @@ def test_packages_are_there_at_first_use():
 
 
 SCIPY = {"scipy.stats", "scipy.optimize", "scipy.special", "scipy.cluster"}
-"""Parts that take up to a second to import, and that few commands need."""
+"""Parts that take long to import, and that few commands need."""
+
+FORGETTING = """
+import torch_geometric, graphunlearn as gu, graphunlearn.cli.forget
+graph = gu.datasets.synthetic_interactions(num_users=30, num_items=20, interactions_per_user=6)
+model = torch_geometric.nn.LightGCN(graph.num_nodes, 4, num_layers=2)
+for method in gu.Unlink(), gu.Calibrate(), gu.IFRU():
+    method.unlearn(model, graph, gu.ForgetRequest("user", ["u3"]))
+"""
 
 
 def loaded_after(code):
@@ -79,6 +87,7 @@ def test_a_graph_and_a_method_need_nothing_that_torch_geometric_does_not():
     plain = loaded_after("import torch_geometric")
     assert not late & (loaded_after("import graphunlearn as gu; gu.InteractionGraph; gu.IFRU") - plain)
     assert not SCIPY & (loaded_after("from graphunlearn.eval.report.verdict import format_seconds") - plain)
+    assert not SCIPY & (loaded_after(FORGETTING) - plain)
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "train --help", "forget --help", "bench --help"])
